@@ -1,0 +1,197 @@
+"""What tables and plots show, worked out once: the rows, the columns, and means and standard deviations over seeds.
+
+Plain Python, so that the terminal table waits for no data-frame library. Numbers stay fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from oodbench.benchmark.records import FAILED, METRICS, OK, SKIPPED, Record, Run
+
+PARTIAL, ABSENT = "partial", "absent"
+"""Statuses of a cell over several seeds, beside those of a record: some seeds are there; none was run."""
+
+GROUPS = ("near", "far")
+
+LOWER_IS_BETTER = frozenset({"fpr_at_tpr95", "openood_fpr95"})
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A mean over `n` seeds, and the sample standard deviation (ddof = 1): None with one seed."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row's outcome on one OOD set."""
+
+    status: str
+    reason: str = ""
+    seen: bool = False
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OodSet:
+    """One column of an ID set's block."""
+
+    name: str
+    group: str
+    source: bool
+    """The distribution of the outliers that the suite supplies: left out of means and worst in every row."""
+    trivial: Mapping[str, Any]
+    """What a trivial pixel statistic reaches on the pair: its name and its metrics; empty where not measured."""
+
+    @property
+    def heading(self) -> str:
+        """The name with what a reader must know about the pair."""
+        marks = [mark for mark in (self.group, "outlier source" if self.source else "") if mark]
+        return f"{self.name} ({', '.join(marks)})" if marks else self.name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One detector with its settings and recipe, on one ID set."""
+
+    label: str
+    first: Record
+    """Any of the row's records: name, settings, recipe and backbone are the same in all."""
+    id_accuracy: Stat | None
+    cells: Mapping[str, Cell]
+    means: Mapping[tuple[str, str], Stat]
+    """(group, metric) -> the mean over the group's OOD sets."""
+    worst: Mapping[str, tuple[str, Stat]]
+    """metric -> the OOD set with the worst mean, and that mean."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """All that was measured on one ID set."""
+
+    id_set: str
+    backbones: tuple[str, ...]
+    sets: tuple[OodSet, ...]
+    rows: tuple[Row, ...]
+    averaged: tuple[OodSet, ...]
+    """The OOD sets behind means and worst, the same for every row."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """'near' and 'far', as far as the block has such sets to average."""
+        return tuple(group for group in GROUPS if any(s.group == group for s in self.averaged))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run, ready to be shown."""
+
+    seeds: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+
+def summary_of(run: Run) -> Summary:
+    """Arrange a run's records by ID set and row, in plan order."""
+    seeds = tuple(sorted({*run.info.get("seeds", ()), *(record.seed for record in run.records)}))
+    pairs = run.info.get("pairs", ())
+    shown = {record.id_set for record in run.records}
+    id_sets = dict.fromkeys([*(pair["id_set"] for pair in pairs), *(record.id_set for record in run.records)])
+    return Summary(seeds, tuple(_block(run, id_set, seeds) for id_set in id_sets if id_set in shown))
+
+
+def stat_of(values: Sequence[float]) -> Stat | None:
+    """Mean and sample standard deviation; None of nothing."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return Stat(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))
+
+
+def _block(run: Run, id_set: str, seeds: Sequence[int]) -> Block:
+    records = [record for record in run.records if record.id_set == id_set]
+    sets = _ood_sets([pair for pair in run.info.get("pairs", ()) if pair["id_set"] == id_set], records)
+    measured = {record.ood_set for record in records if record.status == OK}
+    averaged = tuple(s for s in sets if not s.source and s.name in measured)
+    by_label: dict[str, list[Record]] = {}
+    for record in records:
+        by_label.setdefault(record.label, []).append(record)
+    rows = tuple(_row(label, own, sets, averaged, seeds) for label, own in by_label.items())
+    return Block(id_set, tuple(dict.fromkeys(r.backbone for r in records if r.backbone)), sets, rows, averaged)
+
+
+def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> tuple[OodSet, ...]:
+    """The columns: the plan's pairs in order, then what only records know."""
+    columns: dict[str, OodSet] = {}
+    for pair in pairs:
+        group, source = pair.get("group", ""), bool(pair.get("outlier_source"))
+        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, pair.get("trivial") or {})
+    for record in records:
+        columns.setdefault(record.ood_set, OodSet(record.ood_set, record.group, record.outlier_source, {}))
+    return tuple(columns.values())
+
+
+def _row(
+    label: str, records: Sequence[Record], sets: Iterable[OodSet], averaged: Sequence[OodSet], seeds: Sequence[int]
+) -> Row:
+    accuracy = {r.seed: r.id_accuracy for r in records if r.id_accuracy is not None}
+    by_set = {s.name: {r.seed: r for r in records if r.ood_set == s.name} for s in sets}
+    cells = {name: _cell(by_seed, seeds) for name, by_seed in by_set.items()}
+    means = {
+        (group, metric): stat
+        for group in GROUPS
+        for metric in METRICS
+        if (stat := _mean_over([by_set[s.name] for s in averaged if s.group == group], metric, seeds))
+    }
+    worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
+    return Row(label, records[0], stat_of(list(accuracy.values())), cells, means, worst)
+
+
+def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
+    done = [record for record in by_seed.values() if record.status == OK]
+    stats = {
+        metric: stat
+        for metric in METRICS
+        if (stat := stat_of([r.metrics[metric] for r in done if metric in r.metrics]))
+    }
+    return Cell(_status(by_seed, len(done), seeds), _reason(by_seed), any(r.seen for r in by_seed.values()), stats)
+
+
+def _status(by_seed: Mapping[int, Record], done: int, seeds: Sequence[int]) -> str:
+    if not by_seed:
+        return ABSENT
+    if done:
+        return OK if done == len(seeds) else PARTIAL
+    return FAILED if any(record.status == FAILED for record in by_seed.values()) else SKIPPED
+
+
+def _reason(by_seed: Mapping[int, Record]) -> str:
+    """Why seeds are missing; told by seed only where the seeds differ."""
+    missing = {r.seed: " ".join(r.reason.split()) or "no reason recorded" for r in by_seed.values() if r.status != OK}
+    if len(missing) == len(by_seed) and len(set(missing.values())) == 1:
+        return next(iter(missing.values()))
+    return "; ".join(f"seed {seed}: {reason}" for seed, reason in missing.items())
+
+
+def _mean_over(members: Sequence[Mapping[int, Record]], metric: str, seeds: Iterable[int]) -> Stat | None:
+    """First over the sets, seed by seed; a seed without one of the sets does not count, or sets would be unlike."""
+    done = [[r[seed] for r in members if seed in r and r[seed].status == OK] for seed in seeds]
+    values = [[r.metrics[metric] for r in records if metric in r.metrics] for records in done]
+    return stat_of([math.fsum(v) / len(v) for v in values if v and len(v) == len(members)])
+
+
+def _worst(averaged: Iterable[OodSet], cells: Mapping[str, Cell], metric: str) -> tuple[str, Stat] | None:
+    """The worst of all the sets; unknown where one of them is missing, as it might be the worst."""
+    found = [(s.name, cells[s.name].stats.get(metric)) for s in averaged]
+    known = [(name, stat) for name, stat in found if stat]
+    if not known or len(known) < len(found):
+        return None
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return min(known, key=lambda item: sign * item[1].mean)

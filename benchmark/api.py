@@ -1,0 +1,118 @@
+"""`run`: what `bench run` does, as a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.engines.local import Progress
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.jobs import Job
+from oodbench.benchmark.plan import Plan, Request, make_plan
+from oodbench.benchmark.records import Run, read_run, slug
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
+from oodbench.benchmark.specs import split_list
+from oodbench.benchmark.work import Bench, open_bench
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def start(self, job: Job) -> None:
+        """A job begins."""
+
+    def tick(self, images: int) -> None:
+        """Images have passed."""
+
+    def finish(self, job: Job, reason: str) -> None:
+        """A job has ended."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run about to start: everything is resolved and checked, nothing is done."""
+
+    plan: Plan
+    work: Work
+    bench: Bench
+    run_dir: Path
+    asked: dict[str, Any]
+    add: bool
+
+    def start(self, progress: Progress | None = None) -> Run:
+        """Do the work and write records, tables and plots."""
+        done = run_plan(
+            self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add
+        )
+        write_views(done, self.bench.store.root)
+        return done
+
+
+def prepare(
+    detectors: str | Iterable[str] = "all",
+    *,
+    suite: str = "",
+    id_sets: str | Iterable[str] = "all",
+    ood_sets: str | Iterable[str] = "all",
+    backbone: str = "",
+    seeds: int | Iterable[int] = 1,
+    device: str = "auto",
+    threads: int = 0,
+    data_dir: str | Path = "data",
+    results: str | Path = "results",
+    name: str = "",
+    plugins: Iterable[str | Path] = (),
+    rerun: str = "missing",
+    add: bool = False,
+    say: Callable[[str], None] = print,
+) -> Prepared:
+    """Resolve and check what `run` is asked for; see there."""
+    if rerun not in RERUN:
+        raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
+    for file in plugins:
+        registry.load_file(Path(file))
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or min(chosen) < 0:
+        raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
+    request = Request(suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen)
+    bench = open_bench(Path(results) / "cache", Path(data_dir), device, threads or default_threads(), say)
+    plan = make_plan(request, bench.library)
+    run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
+    _refuse_unwritable(Path(results))
+    if (run_dir / "run.json").is_file():
+        read_run(run_dir)  # a run of a newer oodbench is refused before any work
+    labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
+    asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
+    return Prepared(plan, work_left(plan, bench, run_dir, rerun), bench, run_dir, asked, add)
+
+
+def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = None, **options: Any) -> Run:
+    """Compare detectors on a suite's ID x OOD matrix and return the run with its records.
+
+    `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
+    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `device`, `threads`, `data_dir`, `results`,
+    `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `say`. Raises `OodbenchError` with one
+    sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    """
+    return prepare(detectors, **options).start(progress)
+
+
+def default_threads() -> int:
+    """The processors this process may use, at most 8: small networks gain nothing from more."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, 8))
+
+
+def _list(names: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(split_list(names)) if isinstance(names, str) else tuple(names)
+
+
+def _refuse_unwritable(results: Path) -> None:
+    nearest = next(p for p in (results, *results.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "is no folder" if not nearest.is_dir() else "is not writable"
+        raise StoreError(f"The results folder '{results}' cannot be used: '{nearest}' {what}. Choose another --results.")

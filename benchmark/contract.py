@@ -1,0 +1,374 @@
+"""What a plug-in author must read: detectors, recipes, backbones, data sets, and what the harness hands them.
+
+Shapes: N images, C channels, H x W pixels, D features, K classes. Images are uint8 at rest and float32 in [0, 1] when a
+network or a detector sees them. A score is higher for images that look more out-of-distribution (OOD), everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from typing_extensions import dataclass_transform
+
+from oodbench.benchmark.errors import DataError, PluginError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+NEEDS = {
+    "logits": "the classifier's logits, float64 (N, K)",
+    "features": "the penultimate features, float32 (N, D)",
+    "images": "the pixels, float32 in [0, 1] (N, C, H, W)",
+    "network": "the classifier itself in score(), with gradients where wanted; its passes are declared in `passes`",
+    "outliers": "the suite's outliers, OOD images that training may see (never test images)",
+}
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Plugin:
+    """A named, frozen set of settings.
+
+    Annotated class attributes are the settings: keyword arguments of the constructor, stored unchanged. What is learned
+    later gets a name that ends in an underscore; nothing else can be set.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    version: ClassVar[str | None] = None
+    """Pin it when a change of the source moves no number; without a pin the hash of the source is the version."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(kw_only=True, eq=False)(cls)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        is_setting = name in {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if is_setting and name in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.{name} is a setting and cannot change after construction")
+        if not is_setting and not name.endswith("_"):
+            raise AttributeError(f"{type(self).__name__}.{name}: what is learned must end in '_' ('{name}_')")
+        object.__setattr__(self, name, value)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as given or defaulted."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def changed_settings(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in self.settings.items() if value != defaults[name]}
+
+
+class Detector(Plugin):
+    """Scores images: a frozen set of settings, an optional `fit`, and `score`.
+
+    `recipe` names the recipe that trains the detector's classifier; without one the detector is post-hoc and uses the
+    suite's base recipe. What `needs` does not declare (see `NEEDS`) is not supplied.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    recipe: ClassVar[str | None] = None
+    passes: ClassVar[int] = 0
+    """Network passes an image that `score` makes itself; needs 'network'."""
+    oriented: ClassVar[bool] = True
+    """False for a sanity row, such as a random score, that is not expected to find anything."""
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Learn from ID training data; nothing to do by default. No test split is reachable from `data`."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """Return one finite float an image, shape (N,), higher = more OOD, from that image alone."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned: every attribute whose name ends in an underscore."""
+        return {name: value for name, value in self.__dict__.items() if name.endswith("_")}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Recipe(Plugin):
+    """How a classifier is trained: networks, optimisers, one step. The harness owns the loop around them.
+
+    `networks()` returns the networks by name; the one called "classifier" is what detectors score with. A recipe without
+    it (a GAN, say) serves only as what another recipe `builds_on`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    builds_on: ClassVar[str | None] = None
+    """Another recipe, trained before this one on the same data and seed; its networks arrive in `training.given`."""
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        """Return freshly initialised networks by name; random numbers come seeded from the harness."""
+        raise NotImplementedError
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name; the harness's schedule scales their learning rates."""
+        raise NotImplementedError
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """Make one update of every network and return the named losses, detached scalars."""
+        raise NotImplementedError
+
+    def samples(self, training: Training) -> Tensor | None:
+        """Images in [0, 1] to keep as a picture at the end of training, (N, C, H, W); none by default."""
+        return None
+
+
+class Backbone(Plugin):
+    """A network with features and logits.
+
+    `build` returns a module with `features(images) -> (N, D)`, `head` (a linear layer, features -> logits) and
+    `forward(images) = head(features(images))`. Images come in [0, 1]: a network that wants them normalised does it itself.
+    """
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        """Return a freshly initialised network for K classes and (C, H, W) images."""
+        raise NotImplementedError
+
+
+class Dataset(Plugin):
+    """A data set and its card. `load` returns one split; splits share no image and never change."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    classes: ClassVar[tuple[str, ...]] = ()
+    licence: ClassVar[str] = ""
+    origin: ClassVar[str] = ""
+    """Where the images come from and how to get them."""
+    caveats: ClassVar[str] = ""
+    """What is known to be wrong with them or different from the canonical form."""
+    family: ClassVar[str] = ""
+    """The distribution, where several sets sample the same one; the set's own name by default."""
+    checksums: ClassVar[Mapping[str, str]] = {}
+    """SHA-256 of each split's content (`ImageSet.checksum`), where it is fixed."""
+
+    def missing(self, data_dir: Path) -> str | None:
+        """Say which file to put where if the data is absent; None if it is at hand."""
+        return None
+
+    def load(self, split: str, data_dir: Path) -> ImageSet:
+        """Return one of `splits`; `data_dir` holds the files of sets that are not embedded."""
+        raise NotImplementedError
+
+
+class Form(Plugin):
+    """A fixed change of every image of a set, written NAME+FORM: an inverted, permuted or corrupted set."""
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Return changed copies, uint8 (N, C, H, W) -> the same shape."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one split, at rest: uint8 (N, C, H, W), labels (N,) where the set has classes.
+
+    `groups` (N,) marks images that depend on each other, such as crops of one photograph: they are never cut apart.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no network could use, naming it."""
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {self.images.shape}")
+        if len(self.images) == 0:
+            raise DataError("an image set must hold at least one image, got none")
+        for field in ("labels", "groups"):
+            array = getattr(self, field)
+            if array is not None and (array.shape != (len(self),) or not np.issubdtype(array.dtype, np.integer)):
+                raise DataError(f"{field} must be {len(self)} integers, got {array.dtype} {array.shape}")
+        if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise DataError(
+                f"labels must lie in 0..{len(self.classes) - 1} for {len(self.classes)} classes, "
+                f"got {self.labels.min()}..{self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over shape, pixels, labels and class names; independent of the machine's byte order."""
+        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").data)
+        return digest.hexdigest()
+
+    def take(self, index: np.ndarray) -> ImageSet:
+        """Return the images at `index`, with their labels and groups."""
+        return dataclasses.replace(
+            self,
+            images=self.images[index],
+            labels=None if self.labels is None else self.labels[index],
+            groups=None if self.groups is None else self.groups[index],
+        )
+
+
+class Network(Protocol):
+    """What a backbone builds, as a type."""
+
+    head: nn.Module
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the penultimate features, (N, D)."""
+        ...
+
+
+class Classifier:
+    """A trained network in evaluation mode, as a detector sees it. Reading it never changes it."""
+
+    def __init__(self, network: nn.Module, num_classes: int) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.num_classes = num_classes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (N, D)."""
+        features: Tensor = self.network.features(images)  # type: ignore[operator]
+        return features
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits (N, K) of features (N, D)."""
+        logits: Tensor = self.network.head(features)  # type: ignore[operator]
+        return logits
+
+    @property
+    def weight(self) -> Tensor:
+        """The head's weight, (K, D)."""
+        return self.network.head.weight  # type: ignore[union-attr,return-value]
+
+    @property
+    def bias(self) -> Tensor:
+        """The head's bias, (K,)."""
+        return self.network.head.bias  # type: ignore[union-attr,return-value]
+
+
+class Batch:
+    """N images as a detector may see them: what its `needs` declare, and nothing else.
+
+    Every part is a tensor with N rows, made when first asked for. `labels` are there in `fit` only.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        parts: Mapping[str, Callable[[slice], Tensor]],
+        owner: str,
+        classifier: Classifier | None = None,
+        rows: slice | None = None,
+    ) -> None:
+        self._size = size
+        self._parts = parts
+        self._owner = owner
+        self._classifier = classifier
+        self._rows = rows or slice(0, size)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _part(self, name: str) -> Tensor:
+        if name not in self._parts:
+            hint = f"declare it: needs = {{'{name}'}}" if name in NEEDS else "labels are supplied in fit() only"
+            raise PluginError(f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}.")
+        return self._parts[name](self._rows)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits, float64 (N, K): differences of logsumexp in float32 tie where networks are over-confident."""
+        return self._part("logits")
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Penultimate features, float32 (N, D)."""
+        return self._part("features")
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Pixels, float32 in [0, 1], (N, C, H, W), on the classifier's device."""
+        return self._part("images")
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Class labels, int64 (N,); in `fit` only."""
+        return self._part("labels")
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network, for detectors that declare 'network'."""
+        if self._classifier is None:
+            raise PluginError(f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}.")
+        return self._classifier
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The same images in consecutive pieces of at most `size`, for fits that must not hold a split in memory."""
+        for start in range(0, self._size, size):
+            rows = slice(self._rows.start + start, self._rows.start + min(start + size, self._size))
+            yield Batch(rows.stop - rows.start, self._parts, self._owner, self._classifier, rows)
+
+
+class FitData(NamedTuple):
+    """What `fit` may learn from. There is no test split here, by construction."""
+
+    train: Batch
+    """ID training images, labelled."""
+    validation: Batch
+    """ID images held out of training, labelled."""
+    outliers: Batch | None = None
+    """The suite's outliers, for detectors that declare them."""
+
+
+class Task(NamedTuple):
+    """What a recipe builds its networks for."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    build_classifier: Callable[[], nn.Module]
+    """Returns a freshly initialised network of the run's backbone."""
+
+
+class TrainBatch(NamedTuple):
+    """One training batch on the device."""
+
+    images: Tensor
+    """float32 in [0, 1], (N, C, H, W)."""
+    labels: Tensor
+    """int64 (N,)."""
+    outliers: Tensor | None
+    """As many outlier images, for recipes that declare them."""
+
+
+class Training(NamedTuple):
+    """A training in progress, as a recipe's step sees it."""
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    given: dict[str, nn.Module]
+    """The networks of the recipe it builds on, in evaluation mode, frozen."""
+    generator: torch.Generator
+    """The only source of random numbers for a step's own draws, on the training device."""

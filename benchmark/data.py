@@ -1,0 +1,130 @@
+"""Image sets by name: loading, class subsets, forms, and the validation part carved out of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.benchmark.contract import Dataset, ImageSet
+from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.specs import SetSpec
+
+SPLIT_VERSION = "1"
+VALIDATION_SHARE = 0.1
+PARTS = ("train", "validation", "test", "outliers")
+"""What a set is used as. 'train' and 'validation' are the two halves of the training split; 'outliers' is all of it."""
+
+
+class Library:
+    """The data sets at hand, each split loaded once."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self._loaded: dict[tuple[str, str], ImageSet] = {}
+        self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
+
+    def card(self, spec: SetSpec) -> Dataset:
+        """The data set itself, with its card."""
+        card: Dataset = registry.get("dataset", spec.name)()
+        return card
+
+    def missing(self, spec: SetSpec) -> str | None:
+        """Why the set cannot be loaded; None if it can."""
+        return self.card(spec).missing(self.data_dir)
+
+    def part(self, spec: SetSpec, part: str) -> ImageSet:
+        """The images of a set that serve as one of `PARTS`."""
+        if part == "test":
+            return self._split(spec, "test")
+        train = self._split(spec, "train")
+        if part == "outliers":
+            return train
+        keep, held_out = carve_validation(train, str(spec))
+        return keep if part == "train" else held_out
+
+    def num_classes(self, spec: SetSpec) -> int:
+        """Number of classes of a set that is to be classified."""
+        classes = self.card(spec).classes
+        if not classes:
+            raise UserError(f"'{spec}' has no classes, so it cannot be an ID set. Choose a labelled set for --id.")
+        return len(classes) if spec.classes is None else len(spec.classes)
+
+    def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
+        """Whether two sets sample one distribution: same family and forms, and classes in common."""
+        families = {self.card(spec).family or spec.name for spec in (one, other)}
+        if len(families) > 1 or one.forms != other.forms:
+            return False
+        return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
+
+    def _split(self, spec: SetSpec, split: str) -> ImageSet:
+        if (spec, split) not in self._splits:
+            self._splits[spec, split] = self._cut(spec, split)
+        return self._splits[spec, split]
+
+    def _load(self, name: str, split: str) -> ImageSet:
+        if (name, split) not in self._loaded:
+            card: Dataset = registry.get("dataset", name)()
+            if split not in card.splits:
+                raise DataError(f"Data set '{name}' has no {split} split, only {', '.join(card.splits)}.")
+            reason = card.missing(self.data_dir)
+            if reason:
+                raise DataError(reason)
+            self._loaded[name, split] = card.load(split, self.data_dir)
+        return self._loaded[name, split]
+
+    def _cut(self, spec: SetSpec, split: str) -> ImageSet:
+        images = self._load(spec.name, split)
+        if spec.classes is not None:
+            images = only_classes(images, spec)
+        for name in spec.forms:
+            changed = registry.get("form", name)().apply(images.images)
+            images = ImageSet(changed, images.labels, images.classes, images.groups)
+        return images
+
+
+def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:
+    """Keep the classes that `spec` names, relabelled 0, 1, ... in that order."""
+    kept = spec.classes or ()
+    if images.labels is None or max(kept) >= len(images.classes):
+        raise UserError(
+            f"'{spec}' asks for class {max(kept)}, but '{spec.name}' has "
+            + (f"classes 0 to {len(images.classes) - 1}." if images.labels is not None else "no classes.")
+        )
+    chosen = images.take(np.flatnonzero(np.isin(images.labels, kept)))
+    labels = np.searchsorted(np.array(kept), chosen.labels)
+    return ImageSet(chosen.images, labels, tuple(images.classes[k] for k in kept), chosen.groups)
+
+
+def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
+    """Cut the end of a training split off as ID validation, dependent images together.
+
+    With groups, whole groups from the end until a tenth of the images is reached; without, the last tenth of each
+    class in stored order, because stored neighbours are likelier to be alike than images far apart.
+    """
+    if train.labels is None:
+        raise UserError(f"'{name}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
+    held_out = _last_groups(train.groups) if train.groups is not None else _last_of_each_class(train.labels)
+    keep, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+    if keep.labels is None or len(np.unique(keep.labels)) < len(train.classes):
+        raise DataError(f"'{name}' is too small: with a tenth held out, some class has no training image left.")
+    return keep, validation
+
+
+def _last_groups(groups: np.ndarray) -> np.ndarray:
+    order, first = np.unique(groups, return_index=True)
+    held_out = np.zeros(len(groups), dtype=bool)
+    for group in order[np.argsort(first)][::-1]:
+        held_out |= groups == group
+        if held_out.sum() >= VALIDATION_SHARE * len(groups):
+            break
+    return held_out
+
+
+def _last_of_each_class(labels: np.ndarray) -> np.ndarray:
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        held_out[rows[-max(1, round(VALIDATION_SHARE * len(rows))) :]] = True
+    return held_out

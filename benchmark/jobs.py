@@ -1,0 +1,135 @@
+"""The units of work, as plain data: names, settings and keys. Where they run is the engine's business.
+
+train    a checkpoint: ID set x backbone x recipe x seed
+extract  logits and features of one set under one checkpoint: one forward pass for every detector
+fit      what a detector learns from ID data
+score    one detector on one set
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from oodbench.benchmark.store import Key
+from oodbench.benchmark.suite import Schedule
+
+
+@dataclass(frozen=True)
+class SetRef:
+    """Images by name: a set, the part of it that serves, and how many images that is."""
+
+    set: str
+    part: str
+    images: int
+
+    def __str__(self) -> str:
+        return f"{self.set} ({self.part})"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Trained networks: what is needed to build them and to find their weights."""
+
+    key: Key
+    recipe: str
+    backbone: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits and features of one set under one checkpoint."""
+
+    data: SetRef
+    logits: Key
+    features: Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every job has: the keys that it makes, and the jobs whose artifacts it reads."""
+
+    title: str
+    makes: tuple[Key, ...]
+    after: tuple[str, ...] = ()
+    """Digests of the first key of each job it waits for."""
+
+    @property
+    def id(self) -> str:
+        """The digest of the first key it makes."""
+        return self.makes[0].digest
+
+    @property
+    def kind(self) -> str:
+        """train, extract, fit or score."""
+        return type(self).__name__.removesuffix("Job").lower()
+
+    @property
+    def size(self) -> int:
+        """Images pushed through its loop, for progress."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(Job):
+    """Train one recipe's networks."""
+
+    checkpoint: Checkpoint
+    train: SetRef
+    outliers: SetRef | None
+    given: Checkpoint | None
+    schedule: Schedule
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Images seen in all epochs."""
+        return self.schedule.epochs * self.train.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractJob(Job):
+    """Push one set through one classifier, once."""
+
+    checkpoint: Checkpoint
+    outputs: Outputs
+
+    @property
+    def size(self) -> int:
+        """Images of the set."""
+        return self.outputs.data.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitJob(Job):
+    """Fit one detector on one checkpoint's ID outputs."""
+
+    detector: str
+    checkpoint: Checkpoint
+    train: Outputs
+    validation: Outputs
+    outliers: Outputs | None
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Training images."""
+        return self.train.data.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob(Job):
+    """Score one set with one detector."""
+
+    detector: str
+    checkpoint: Checkpoint
+    outputs: Outputs
+    fitted: Key | None = None
+    seed: int = 0
+    needs: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def size(self) -> int:
+        """Images of the set."""
+        return self.outputs.data.images

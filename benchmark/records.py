@@ -1,0 +1,193 @@
+"""A run on disk: `run.json`, and one JSON file a cell. Raw numbers only; formatting belongs to the views.
+
+    results/runs/NAME/run.json     what was asked, with what software, on what data; which cells the run shows
+    results/runs/NAME/cells/*.json one `Record` each
+
+No torch here: tables and plots are rebuilt from these files alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.errors import StoreError, UserError
+
+SCHEMA = 1
+"""Raised when a reader of older files would misread newer ones."""
+
+METRICS = (
+    "tnr_at_tpr95",
+    "auroc",
+    "detection_accuracy",
+    "aupr_in",
+    "aupr_out",
+    "aupr_in_counts",
+    "aupr_out_counts",
+    "fpr_at_tpr95",
+    "openood_fpr95",
+)
+"""Columns of `records.csv` that `oodbench.benchmark.metrics` computes, all in [0, 1]."""
+
+OK, SKIPPED, FAILED = "ok", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell's outcome: ID set x OOD set x detector with settings and recipe x seed."""
+
+    id_set: str
+    ood_set: str
+    group: str
+    """'near', 'far' or ''; a property of the pair, written in the suite."""
+    outlier_source: bool
+    """True where the OOD set has the distribution of the outliers that the suite supplies for this ID set."""
+    seen: bool
+    """True where, moreover, this cell's recipe trained on those outliers."""
+    detector: str
+    """The name, without settings or recipe."""
+    settings: Mapping[str, Any]
+    """What differs from the detector's defaults."""
+    recipe: str
+    recipe_settings: Mapping[str, Any]
+    """What differs from the recipe's defaults."""
+    backbone: str
+    seed: int
+    label: str
+    """The detector as the user would type it: `name[settings]@recipe`."""
+    status: str = OK
+    reason: str = ""
+    n_id: int | None = None
+    n_ood: int | None = None
+    id_accuracy: float | None = None
+    tpr: float | None = None
+    """The share of ID images actually accepted at the threshold for 95%."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    forward_images: int = 0
+    seconds: float = 0.0
+    key: str = ""
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """A readable, unique name for the record's file."""
+        return f"{slug(self.label)}--{slug(self.id_set)}--{slug(self.ood_set)}--s{self.seed}.json"
+
+
+def slug(text: str) -> str:
+    """`text` with everything but letters, digits, '.', '-' and '_' turned into single '_', for file names."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else " " for c in text)
+    return "_".join(kept.split())[:100] or "_"
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is either the old one or the new one, whenever the power goes."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreError(f"Cannot write '{path}': {error.strerror}. Choose a writable folder with --results.") from error
+
+
+def to_json(value: object) -> str:
+    """JSON as the harness writes it: sorted keys, two spaces, a final newline, no NaN."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_record(run_dir: Path, record: Record) -> Path:
+    """Write one cell's record and return its path."""
+    path = run_dir / "cells" / record.file_name
+    write_atomically(path, to_json({"schema": SCHEMA, **dataclasses.asdict(record)}))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one cell's record; refuse what a newer oodbench wrote or what is no record."""
+    data = _read_json(path)
+    data.pop("schema")
+    known = {f.name for f in dataclasses.fields(Record)}
+    try:
+        return Record(**{**{k: v for k, v in data.items() if k in known}, "notes": tuple(data.get("notes", ()))})
+    except TypeError as error:
+        raise UserError(f"'{path}' is no cell record: {error}. Remove it and run again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read as JSON ({error}). Remove it and run again.") from error
+    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+        raise UserError(f"'{path}' has no schema number, so it was not written by oodbench. Remove it and run again.")
+    if data["schema"] > SCHEMA:
+        raise UserError(
+            f"'{path}' has schema {data['schema']}, newer than {SCHEMA}, the newest this oodbench reads. "
+            "Upgrade oodbench, or choose another --name."
+        )
+    return data
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run as read from its folder."""
+
+    path: Path
+    info: dict[str, Any]
+    """`run.json`: arguments as given and as resolved, versions, device, suite, notes, pairs."""
+    records: list[Record]
+    """The cells that the run shows, in plan order."""
+
+
+def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
+    """Write `run.json`. `info["cells"]` lists the record files the run shows, in order."""
+    write_atomically(run_dir / "run.json", to_json({"schema": SCHEMA, **info}))
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run folder: its `run.json` and the records that it lists and that exist by now."""
+    if not (run_dir / "run.json").is_file():
+        raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
+    info = _read_json(run_dir / "run.json")
+    paths = [run_dir / "cells" / Path(name).name for name in info.get("cells", [])]
+    return Run(run_dir, info, [read_record(path) for path in paths if path.is_file()])
+
+
+CSV_COLUMNS = (
+    "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",
+    "n_id", "n_ood", "id_accuracy", *METRICS, "forward_images", "seconds", "key",
+)  # fmt: skip
+
+
+def records_csv(records: Iterable[Record]) -> str:
+    """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for record in records:
+        row = {**dataclasses.asdict(record), **record.metrics}
+        row["settings"] = json.dumps(record.settings, sort_keys=True)
+        row["seen"] = str(record.seen).lower()
+        row["seconds"] = f"{record.seconds:.3f}"
+        writer.writerow(["" if row.get(column) is None else row[column] for column in CSV_COLUMNS])
+    return out.getvalue()

@@ -1,0 +1,278 @@
+"""Name -> plug-in, for every kind of plug-in.
+
+Built-ins are found by folder and read without importing them: a decorator's literal name and title are enough to list
+them. Third parties register through entry points (`oodbench.detectors`, `oodbench.recipes`, ...), a single file through
+`load_file`. Nothing heavy is imported before a plug-in is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from oodbench.benchmark.contract import Backbone, Dataset, Detector, Form, Plugin, Recipe
+from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, unknown
+
+
+class Kind(NamedTuple):
+    """One kind of plug-in: its base class, the method it must bring, and the package its built-ins live in."""
+
+    base: type[Plugin]
+    method: str
+    package: str
+
+
+KINDS = {
+    "detector": Kind(Detector, "score", "oodbench.detectors"),
+    "recipe": Kind(Recipe, "step", "oodbench.detectors"),
+    "dataset": Kind(Dataset, "load", "oodbench.datasets"),
+    "form": Kind(Form, "apply", "oodbench.datasets"),
+    "backbone": Kind(Backbone, "build", "oodbench.benchmark.backbones"),
+}
+SUITES = Path(__file__).parent / "suites"
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name, whether or not its module has been imported."""
+
+    kind: str
+    name: str
+    title: str
+    origin: str
+    load: Callable[[], Any]
+
+    def reason(self) -> str:
+        """Why it cannot be used; empty if it can. Imports it."""
+        try:
+            self.load()
+        except OodbenchError as error:
+            return str(error)
+        return ""
+
+
+class Registry:
+    """Every plug-in known to this process."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str], type[Plugin]] = {}
+        self._from_files: dict[tuple[str, str], Entry] = {}
+
+    def add(self, kind: str, name: str, plugin: type[Plugin]) -> None:
+        """Register a class under a name; called by the decorators. A name taken by another class is an error."""
+        _validate(kind, name, plugin)
+        builtin = _builtins(kind).get(name)
+        taken = self._objects.get((kind, name))
+        if builtin is not None and builtin.origin != plugin.__module__:
+            raise PluginError(f"The {kind} name '{name}' is taken by the built-in {builtin.origin}; choose another.")
+        if taken is not None and (taken.__module__, taken.__qualname__) != (plugin.__module__, plugin.__qualname__):
+            raise PluginError(f"The {kind} name '{name}' is taken by {taken.__module__}.{taken.__qualname__}.")
+        self._objects[kind, name] = plugin
+
+    def entries(self, kind: str) -> dict[str, Entry]:
+        """Every name of a kind, built-ins first, whether usable or not."""
+        found = dict(_builtins(kind))
+        for point in sorted(metadata.entry_points(group=f"oodbench.{kind}s"), key=lambda p: (p.name, p.value)):
+            first = found.get(point.name)
+            if first is None:
+                found[point.name] = self._third_party(kind, point)
+            elif first.origin != _origin(point):
+                name = f"{point.name} ({_origin(point)})"
+                found[name] = Entry(kind, name, "", _origin(point), _refuse(kind, point.name, first.origin))
+        found.update({name: entry for (k, name), entry in self._from_files.items() if k == kind})
+        return found
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the plug-in: a class, or a file's path for a suite. Unknown names get the nearest known one."""
+        entries = self.entries(kind)
+        if name not in entries:
+            raise unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
+        return entries[name].load()
+
+    def load_file(self, path: Path) -> list[tuple[str, str]]:
+        """Import one Python file and return the (kind, name) pairs that it registered."""
+        if not path.is_file():
+            raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
+        module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+        if module_name not in sys.modules:
+            _import_file(path, module_name)
+        names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
+        if not names:
+            raise UserError(f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say.")
+        for kind, name in names:
+            plugin = self._objects[kind, name]
+            self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", lambda p=plugin: p)
+        return names
+
+    def _third_party(self, kind: str, point: metadata.EntryPoint) -> Entry:
+        def load() -> Any:
+            try:
+                plugin = point.load()
+            except Exception as error:  # a stranger's module may raise anything
+                raise PluginError(f"{type(error).__name__}: {error} (entry point {point.value})") from error
+            if kind != "suite" and getattr(plugin, "name", None) != point.name:
+                raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; decorate it so.")
+            return plugin
+
+        if kind == "suite":
+            return Entry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
+        return Entry(kind, point.name, "", _origin(point), load)
+
+
+def _origin(point: metadata.EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _refuse(kind: str, name: str, owner: str) -> Callable[[], Any]:
+    def load() -> Any:
+        raise PluginError(f"The {kind} name '{name}' is taken by {owner}.")
+
+    return load
+
+
+def _suite_file(point: metadata.EntryPoint) -> Path:
+    module, _, file = point.value.partition(":")
+    spec = importlib.util.find_spec(module)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise PluginError(f"The suite file of entry point '{point.name} = {point.value}' does not exist.")
+
+
+def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
+    base, method, _ = KINDS[kind]
+    if not NAME.fullmatch(name):
+        raise PluginError(f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-'.")
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
+    if getattr(plugin, method) is getattr(base, method):
+        raise PluginError(f"The {kind} '{name}' has no {method}() of its own; it must define one.")
+
+
+def _import_file(path: Path, module_name: str) -> None:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"The plug-in file '{path}' is no Python file. Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        del sys.modules[module_name]
+        raise UserError(f"The plug-in file '{path}' does not import: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _builtins(kind: str) -> dict[str, Entry]:
+    if kind == "suite":
+        files = sorted(SUITES.glob("*.toml"))
+        return {f.stem: Entry(kind, f.stem, _suite_title(f), "built-in", lambda f=f: f) for f in files}
+    package = importlib.import_module(KINDS[kind].package)
+    found = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if not module.name.startswith("_"):
+            for name, title in _declared(Path(module.module_finder.path) / f"{module.name}.py", kind):  # type: ignore[union-attr]
+                origin = f"{KINDS[kind].package}.{module.name}"
+                found[name] = Entry(kind, name, title, origin, _builtin_loader(kind, name, origin))
+    return found
+
+
+def _builtin_loader(kind: str, name: str, module: str) -> Callable[[], Any]:
+    def load() -> Any:
+        importlib.import_module(module)
+        return registry._objects[kind, name]
+
+    return load
+
+
+def _suite_title(file: Path) -> str:
+    match = re.search(r'^title\s*=\s*"(.*)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
+    """Names and titles in a file's `@kind("name", title="...")` decorators, read without importing it."""
+    for node in ast.parse(file.read_bytes()).body:
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind:
+                titles = [k.value.value for k in call.keywords if k.arg == "title" and isinstance(k.value, ast.Constant)]
+                if call.args and isinstance(call.args[0], ast.Constant):
+                    yield str(call.args[0].value), str(titles[0]) if titles else ""
+
+
+registry = Registry()
+"""The one registry of the process."""
+
+P = TypeVar("P", bound=Plugin)
+
+
+def _decorator(kind: str, name: str, title: str, paper: str) -> Callable[[type[P]], type[P]]:
+    def register(cls: type[P]) -> type[P]:
+        registry.add(kind, name, cls)
+        cls.name, cls.title, cls.paper = name, title, paper
+        return cls
+
+    return register
+
+
+def detector(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Detector` under a name. Give name and title as literals: they are read without importing."""
+    return _decorator("detector", name, title, paper)
+
+
+def recipe(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Recipe` under a name."""
+    return _decorator("recipe", name, title, paper)
+
+
+def backbone(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Backbone` under a name."""
+    return _decorator("backbone", name, title, paper)
+
+
+def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Dataset` under a name."""
+    return _decorator("dataset", name, title, paper)
+
+
+def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Form` under a name."""
+    return _decorator("form", name, title, paper)
+
+
+def source_version(plugin: type[Plugin]) -> str:
+    """The version an author pinned, or else a hash of the plug-in's source and of its package's modules it imports."""
+    if plugin.version is not None:
+        return plugin.version
+    files = sorted(_source_files(sys.modules[plugin.__module__].__file__ or "", plugin.__module__))
+    return "source:" + hashlib.sha256(b"\0".join(_normalised(file) for file in files)).hexdigest()[:16]
+
+
+def _normalised(file: str) -> bytes:
+    return Path(file).read_bytes().replace(b"\r\n", b"\n")
+
+
+@cache
+def _source_files(file: str, module: str) -> frozenset[str]:
+    """A module's file and, recursively, those of its siblings that it imports (shared helpers, parent recipes)."""
+    package = module.rpartition(".")[0]
+    found = {file}
+    for node in ast.walk(ast.parse(Path(file).read_bytes())):
+        if isinstance(node, ast.ImportFrom) and package and (node.module or "").rpartition(".")[0] == package:
+            sibling = importlib.util.find_spec(node.module or "")
+            if sibling and sibling.origin and sibling.origin not in found:
+                found |= _source_files(sibling.origin, node.module or "")
+    return frozenset(found)

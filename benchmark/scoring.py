@@ -1,0 +1,94 @@
+"""Fitting a detector on ID outputs, and scoring sets with it. What a detector does not declare, it is not handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodbench.benchmark.contract import Batch, Detector, FitData
+from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.jobs import FitJob, Outputs, ScoreJob
+from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.state import load_state, save_state
+from oodbench.benchmark.training import Tick
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.work import Bench
+
+SCORING_VERSION = "1"
+BATCH = 1024
+"""Images a call of `score`; a score depends on its own image alone, so that this is a matter of memory only."""
+
+
+def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
+    """Fit a detector and store what it learned."""
+    detector: Detector = create("detector", parse_spec(job.detector))
+    outliers = whole(bench, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
+    data = FitData(
+        whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(job.seed, "fit", job.detector))
+        detector.fit(bench.classifier(job.checkpoint), data)
+    tick(job.size)
+    bench.store.save(job.makes[0], lambda path: save_state(detector, path), bench.about(job))
+
+
+def score(bench: Bench, job: ScoreJob, tick: Tick) -> None:
+    """Score every image of one set and store the scores, float64."""
+    detector: Detector = create("detector", parse_spec(job.detector))
+    if job.fitted is not None:
+        load_state(detector, bench.store.require(job.fitted))
+    scores = []
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(job.seed, "score", job.detector))
+        for batch in _batch(bench, job, detector, job.outputs, labelled=False).batches(BATCH):
+            scores.append(checked_scores(detector, batch))
+            tick(len(batch))
+    bench.store.save_array(job.makes[0], np.concatenate(scores), bench.about(job))
+
+
+def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
+    """The detector's scores of a batch as float64 (N,); anything else it returns is an error that says what."""
+    result: Any = detector.score(batch)
+    scores = np.asarray(result.detach().cpu() if isinstance(result, Tensor) else result)
+    if scores.shape != (len(batch),) or not np.issubdtype(scores.dtype, np.number):
+        raise PluginError(
+            f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for {len(batch)} images; "
+            f"score() must return one float an image, shape ({len(batch)},)."
+        )
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise PluginError(
+            f"Detector '{detector.name}' returned {bad.sum()} NaN or infinite scores of {len(batch)}, the first for "
+            f"image {int(bad.argmax())} of the batch; every score must be finite."
+        )
+    return scores.astype(np.float64)
+
+
+def whole(bench: Bench, job: FitJob, detector: Detector, outputs: Outputs) -> Batch:
+    """All images of a set that a detector may fit on, as one lazily read batch."""
+    return _batch(bench, job, detector, outputs, labelled=bench.images(outputs.data).labels is not None)
+
+
+def _batch(bench: Bench, job: FitJob | ScoreJob, detector: Detector, outputs: Outputs, labelled: bool) -> Batch:
+    parts: dict[str, Callable[[slice], Tensor]] = {}
+    if "logits" in detector.needs:
+        logits = bench.store.load_array(outputs.logits)
+        parts["logits"] = lambda rows: torch.from_numpy(np.array(logits[rows])).double()
+    if "features" in detector.needs:
+        features = bench.store.load_array(outputs.features)
+        parts["features"] = lambda rows: torch.from_numpy(np.array(features[rows]))
+    if "images" in detector.needs:
+        images = bench.images(outputs.data).images
+        parts["images"] = lambda rows: torch.from_numpy(images[rows]).to(bench.device).float().div_(255)
+    if labelled:
+        labels = bench.labels(outputs.data)
+        parts["labels"] = lambda rows: torch.from_numpy(labels[rows])
+    classifier = bench.classifier(job.checkpoint) if "network" in detector.needs else None
+    return Batch(outputs.data.images, parts, detector.name, classifier)

@@ -1,0 +1,210 @@
+"""Content-addressed artifacts: the same inputs give the same key, and a key's file is made once.
+
+    cache/KIND/READABLE-NAME-0123456789ab.EXT        the artifact: safetensors, .npy or JSON, never a pickle
+    cache/KIND/READABLE-NAME-0123456789ab.EXT.json   its full key, its SHA-256, and how it was made
+
+An artifact counts only with its side file, which is written after it. A file that fails its checksum is moved to
+cache/damaged, said, and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.records import slug, to_json, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY_SCHEMA = 1
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an artifact is made from. Two artifacts are the same if and only if their `content` is."""
+
+    kind: str
+    extension: str
+    label: str
+    """For people: part of the file name, not of the identity."""
+    content: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over kind, schema and content."""
+        return digest({"kind": self.kind, "schema": KEY_SCHEMA, **self.content})
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self.digest == other.digest
+
+    @property
+    def path(self) -> str:
+        """Where it lies, relative to the store."""
+        return f"{self.kind}/{slug(self.label)}-{self.digest[:12]}{self.extension}"
+
+
+class Store:
+    """A folder of artifacts. `say` is told, in a sentence, about every damaged file."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+        self.root = root
+        self._say = say
+        self._verified: set[Path] = set()
+
+    def find(self, key: Key) -> Path | None:
+        """The artifact's path if it is there, whole, and of this very key; None otherwise."""
+        path = self.root / key.path
+        if path in self._verified and path.is_file():
+            return path
+        side = self._side(path)
+        if not path.is_file() or side is None:
+            return None
+        if side.get("digest") != key.digest or side.get("sha256") != _sha256(path):
+            self._set_aside(path)
+            return None
+        self._verified.add(path)
+        return path
+
+    def about(self, key: Key) -> dict[str, Any]:
+        """How an artifact was made: seconds, environment, and what its maker added."""
+        about: dict[str, Any] = (self._side(self.root / key.path) or {}).get("about", {})
+        return about
+
+    def save(self, key: Key, write: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
+        """Let `write` fill a temporary file, then make it the artifact; the side file follows last."""
+        path = self.root / key.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+            os.close(handle)
+            temporary = Path(name)
+            try:
+                write(temporary)
+                _flush(temporary)
+                checksum = _sha256(temporary)
+                temporary.chmod(0o644)
+                _side_path(path).unlink(missing_ok=True)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StoreError(f"Cannot write '{path}': {error.strerror or error}. Choose another --results.") from error
+        side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
+        write_atomically(_side_path(path), to_json({**side, "sha256": checksum, "about": dict(about)}))
+        self._verified.add(path)
+        return path
+
+    def extra(self, key: Key, suffix: str) -> Path:
+        """The path of a by-product for people beside an artifact, such as a loss curve or a picture."""
+        path = self.root / key.path
+        return path.with_name(path.name.removesuffix(key.extension) + suffix)
+
+    def load_array(self, key: Key) -> np.ndarray:
+        """A stored array, memory-mapped read-only."""
+        array: np.ndarray = np.load(self.require(key), mmap_mode="r", allow_pickle=False)
+        return array
+
+    def save_array(self, key: Key, array: np.ndarray, about: Mapping[str, Any]) -> Path:
+        """Store an array as .npy."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+
+        return self.save(key, write, about)
+
+    def load_tensors(self, key: Key) -> dict[str, Tensor]:
+        """Stored weights, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.require(key))
+
+    def save_tensors(self, key: Key, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
+        """Store weights as safetensors."""
+        from safetensors.torch import save_file
+
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return self.save(key, lambda path: save_file(whole, path), about)
+
+    def require(self, key: Key) -> Path:
+        """The artifact's path; an error if it is not there."""
+        path = self.find(key)
+        if path is None:
+            raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
+        return path
+
+    def _side(self, path: Path) -> dict[str, Any] | None:
+        try:
+            side = json.loads(_side_path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+        return side if isinstance(side, dict) else {}
+
+    def _set_aside(self, path: Path) -> None:
+        folder = self.root / "damaged"
+        try:
+            folder.mkdir(exist_ok=True)
+            target = next(t for n in range(10_000) if not (t := folder / f"{path.name}.{n}").exists())
+            path.replace(target)
+            _side_path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
+        self._say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+
+
+def _side_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return _file_digest(file)
+
+
+def _file_digest(file: Any) -> str:
+    hasher = hashlib.sha256()
+    while block := file.read(1 << 20):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def prune(root: Path, used: set[str]) -> list[Path]:
+    """Delete every artifact whose path (relative to the store) is not in `used`, with its side files; say which."""
+    stems = {path.rpartition(".")[0] for path in used}
+    gone = []
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        relative = path.relative_to(root).as_posix()
+        if not any(relative.startswith(stem + ".") for stem in stems):
+            path.unlink()
+            gone.append(path)
+    return gone
+
+

@@ -1,0 +1,185 @@
+"""Suites: an ID x OOD matrix and its protocol, as data. A suite is one TOML file; every key in it is checked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oodbench.benchmark.errors import UserError, unknown
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.specs import SetSpec, parse_set
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Schedule(NamedTuple):
+    """How long a recipe trains, and on what rate; the loop is the harness's."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    milestones: tuple[float, ...] = ()
+    """Shares of the epochs after which every learning rate is multiplied by `decay`."""
+    decay: float = 0.1
+
+
+class OODEntry(NamedTuple):
+    """One OOD set of an ID set, and whether the pair is near or far ('' where the suite does not say)."""
+
+    set: SetSpec
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class IDEntry:
+    """One ID set with its OOD sets and the outliers that recipes may train on."""
+
+    set: SetSpec
+    ood: tuple[OODEntry, ...]
+    outliers: SetSpec | None = None
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Recipe settings of this ID set, over the suite's."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named matrix and its protocol."""
+
+    name: str
+    title: str
+    backbone: str
+    recipe: str
+    """The base recipe, for detectors that name none."""
+    entries: tuple[IDEntry, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    default: bool = False
+
+    def entry(self, id_set: SetSpec) -> IDEntry:
+        """The matrix row of an ID set; a bare one, without OOD sets or outliers, if the suite does not know it."""
+        return next((entry for entry in self.entries if entry.set == id_set), IDEntry(id_set, ()))
+
+    def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
+        """The settings that the suite gives a recipe on an ID set."""
+        merged = {**self.recipes.get(recipe, {}), **self.entry(id_set).recipes.get(recipe, {})}
+        merged.pop("training", None)
+        return merged
+
+    def schedule(self, recipe: str, id_set: SetSpec) -> Schedule:
+        """How long a recipe trains on an ID set."""
+        values = dict(self.training)
+        for level in (self.recipes, self.entry(id_set).recipes):
+            values.update(level.get(recipe, {}).get("training", {}))
+        return Schedule(**values)
+
+
+def default_suite() -> str:
+    """The suite that marks itself the default."""
+    for name, entry in registry.entries("suite").items():
+        if not entry.reason() and read_suite(name).default:
+            return name
+    raise UserError("No suite marks itself 'default = true'; name one with --suite.")
+
+
+def read_suite(name: str) -> Suite:
+    """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
+    path = Path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
+    return _Reader(path).suite(data)
+
+
+class _Reader:
+    """Turns a suite file's tables into a `Suite`; errors say which file and which key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def suite(self, data: Mapping[str, Any]) -> Suite:
+        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id"}
+        self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
+        if data["schema"] != 1:
+            raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
+        protocol = data["protocol"]
+        self.check(protocol, "[protocol]", {"backbone", "recipe"}, required={"backbone", "recipe"})
+        self.known("backbone", protocol["backbone"])
+        self.known("recipe", protocol["recipe"])
+        self.schedule(data.get("training", {}), "[training]")
+        return Suite(
+            name=self.path.stem,
+            title=str(data.get("title", "")),
+            backbone=protocol["backbone"],
+            recipe=protocol["recipe"],
+            entries=tuple(self.id_entry(entry) for entry in data["id"]),
+            training=_tuples(data.get("training", {})),
+            recipes=self.recipes(data.get("recipes", {}), "[recipes]"),
+            notes=tuple(map(str, data.get("notes", ()))),
+            default=bool(data.get("default", False)),
+        )
+
+    def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
+        self.check(entry, "[[id]]", {"set", "outliers", "ood", "recipes"}, required={"set", "ood"})
+        ood = []
+        for item in entry["ood"]:
+            self.check(item, "ood", {"set", "group"}, required={"set"})
+            if item.get("group", "") not in ("near", "far", ""):
+                raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or left out")
+            ood.append(OODEntry(self.set(item["set"]), item.get("group", "")))
+        outliers = self.set(entry["outliers"]) if "outliers" in entry else None
+        return IDEntry(self.set(entry["set"]), tuple(ood), outliers, self.recipes(entry.get("recipes", {}), "id.recipes"))
+
+    def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+        for name, table in tables.items():
+            self.known("recipe", name)
+            if not isinstance(table, Mapping):
+                raise self.error(f"{where}.{name} must be a table of settings, got {table!r}")
+            self.schedule(table.get("training", {}), f"{where}.{name}.training")
+        return {name: {**table, "training": _tuples(table.get("training", {}))} for name, table in tables.items()}
+
+    def schedule(self, table: Any, where: str) -> None:
+        self.check(table, where, set(Schedule._fields))
+        for key, value in table.items():
+            kind = {"epochs": int, "batch_size": int, "milestones": list, "decay": (int, float)}[key]
+            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+                raise self.error(f"{key} in {where} is {value!r}; see 'bench show' for what a suite holds")
+
+    def set(self, text: Any) -> SetSpec:
+        if not isinstance(text, str):
+            raise self.error(f"a set must be a name in quotes, got {text!r}")
+        spec = parse_set(text)
+        self.known("dataset", spec.name)
+        for name in spec.forms:
+            self.known("form", name)
+        return spec
+
+    def known(self, kind: str, name: Any) -> None:
+        entries = registry.entries(kind)
+        if name not in entries:
+            problem = unknown(kind.replace("dataset", "data set"), str(name), entries, f"bench list {kind}s")
+            raise self.error(str(problem).rstrip("."))
+
+    def check(self, table: Any, where: str, allowed: set[str], required: Iterable[str] = ()) -> None:
+        if not isinstance(table, Mapping):
+            raise self.error(f"{where} must be a table, got {table!r}")
+        for key in table:
+            if key not in allowed:
+                raise self.error(str(unknown(f"key in {where}:", key, allowed, "docs/architecture.md")).split(" 'docs")[0])
+        for key in sorted(set(required) - set(table)):
+            raise self.error(f"{where} lacks the key '{key}'")
+
+    def error(self, problem: str) -> UserError:
+        return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

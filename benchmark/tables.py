@@ -1,0 +1,147 @@
+"""A run as tables: for the terminal, as a data frame, and as CSV, Markdown and LaTeX files beside the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oodbench.benchmark._latex import table_latex
+from oodbench.benchmark._markdown import table_markdown
+from oodbench.benchmark._summary import GROUPS, Block, Cell, Row, Stat, summary_of
+from oodbench.benchmark._text import text_table
+from oodbench.benchmark.records import METRICS, OK, Run, records_csv, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["summarise", "table_csv", "table_latex", "table_markdown", "text_table", "write_tables"]
+
+
+def write_tables(run: Run) -> list[Path]:
+    """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone."""
+    contents = {
+        "records.csv": records_csv(run.records),
+        "table.csv": table_csv(run),
+        "table.md": table_markdown(run),
+        "table.tex": table_latex(run),
+    }
+    for name, content in contents.items():
+        path = run.path / name
+        if not path.is_file() or path.read_bytes() != content.encode():
+            write_atomically(path, content)
+    return [run.path / name for name in contents]
+
+
+# The data frame
+
+
+def summarise(run: Run) -> pd.DataFrame:
+    """One row a number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it stands for.
+
+    `scope` is 'set' (one OOD set), 'near' or 'far' (the mean over that group), 'worst' (`ood_set` says which) or 'id'
+    (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
+    """
+    import pandas as pd  # half a second that the terminal's table need not wait for
+
+    summary = summary_of(run)
+    rows = [
+        {"id_set": block.id_set, **_identity(row), **numbers}
+        for block in summary.blocks
+        for row in block.rows
+        for numbers in (*_id_numbers(row), *_set_numbers(block, row), *_overall_numbers(row))
+    ]
+    first = ["id_set", "label", "detector", "settings", "recipe", "recipe_settings", "backbone"]
+    rest = ["scope", "ood_set", "group", "outlier_source", "metric", "mean", "std", "n", "seen", "status", "reason"]
+    return pd.DataFrame(rows, columns=[*first, *rest]).astype({"mean": float, "std": float})
+
+
+def _identity(row: Row) -> dict[str, str]:
+    return {
+        "detector": row.first.detector,
+        "settings": json.dumps(dict(row.first.settings), sort_keys=True),
+        "recipe": row.first.recipe,
+        "recipe_settings": json.dumps(dict(row.first.recipe_settings), sort_keys=True),
+        "label": row.label,
+        "backbone": row.first.backbone,
+    }
+
+
+def _numbers(scope: str, metric: str, stat: Stat | None, **more: Any) -> dict[str, Any]:
+    mean, std, n = (stat.mean, stat.std, stat.n) if stat else (None, None, 0)
+    told = {"ood_set": "", "group": "", "outlier_source": False, "seen": False, "status": OK, "reason": ""}
+    return {**told, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
+
+
+def _id_numbers(row: Row) -> Iterator[dict[str, Any]]:
+    if row.id_accuracy:
+        yield _numbers("id", "id_accuracy", row.id_accuracy)
+
+
+def _set_numbers(block: Block, row: Row) -> Iterator[dict[str, Any]]:
+    for ood in block.sets:
+        cell = row.cells[ood.name]
+        told = {"ood_set": ood.name, "group": ood.group, "outlier_source": ood.source, "seen": cell.seen}
+        for metric in METRICS:
+            yield _numbers("set", metric, cell.stats.get(metric), status=cell.status, reason=cell.reason, **told)
+
+
+def _overall_numbers(row: Row) -> Iterator[dict[str, Any]]:
+    for (group, metric), stat in row.means.items():
+        yield _numbers(group, metric, stat, group=group)
+    for metric, (name, stat) in row.worst.items():
+        yield _numbers("worst", metric, stat, ood_set=name)
+
+
+# CSV
+
+
+def table_csv(run: Run) -> str:
+    """One row a detector and ID set; fractions with six decimals, empty where not available; no times."""
+    summary = summary_of(run)
+    sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))
+    rows = [dict(_csv_row(block, row)) for block in summary.blocks for row in block.rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(_csv_columns(sets)), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _csv_columns(sets: Iterable[str]) -> Iterator[str]:
+    yield from ("id_set", "detector", "settings", "recipe", "recipe_settings", "label", "backbone")
+    yield from ("id_accuracy/mean", "id_accuracy/std")
+    for name in sets:
+        yield from (f"{name}/status", f"{name}/seen", f"{name}/seeds")
+        yield from (f"{name}/{metric}/{part}" for metric in METRICS for part in ("mean", "std"))
+    yield from (f"{group}_mean/{metric}/{part}" for group in GROUPS for metric in METRICS for part in ("mean", "std"))
+    yield from (f"worst/{metric}/{part}" for metric in METRICS for part in ("set", "mean", "std"))
+
+
+def _csv_row(block: Block, row: Row) -> Iterator[tuple[str, str]]:
+    yield "id_set", block.id_set
+    yield from _identity(row).items()
+    yield from _csv_stat("id_accuracy", row.id_accuracy)
+    for name, cell in row.cells.items():
+        yield from _csv_cell(name, cell)
+    for (group, metric), stat in row.means.items():
+        yield from _csv_stat(f"{group}_mean/{metric}", stat)
+    for metric, (name, stat) in row.worst.items():
+        yield f"worst/{metric}/set", name
+        yield from _csv_stat(f"worst/{metric}", stat)
+
+
+def _csv_cell(name: str, cell: Cell) -> Iterator[tuple[str, str]]:
+    yield f"{name}/status", cell.status
+    yield f"{name}/seen", str(cell.seen).lower()
+    yield f"{name}/seeds", str(max((stat.n for stat in cell.stats.values()), default=0))
+    for metric in METRICS:
+        yield from _csv_stat(f"{name}/{metric}", cell.stats.get(metric))
+
+
+def _csv_stat(name: str, stat: Stat | None) -> Iterator[tuple[str, str]]:
+    yield f"{name}/mean", f"{stat.mean:.6f}" if stat else ""
+    yield f"{name}/std", f"{stat.std:.6f}" if stat and stat.std is not None else ""

@@ -1,0 +1,96 @@
+"""Where jobs are done: one process's store, data, device and loaded networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from oodbench.benchmark import extract, scoring, training
+from oodbench.benchmark.contract import Classifier, ImageSet
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.store import Store
+
+CHECKPOINTS_HELD = 2
+"""Networks kept in memory; jobs come sorted by checkpoint."""
+
+
+class Bench:
+    """Does jobs, one at a time."""
+
+    def __init__(self, store: Store, library: Library, device: torch.device) -> None:
+        self.store = store
+        self.library = library
+        self.device = device
+        self._classifiers: dict[str, Classifier] = {}
+        self._started = time.perf_counter()
+
+    def do(self, job: Job, tick: training.Tick) -> None:
+        """Do one job; its artifacts are in the store afterwards."""
+        self._started = time.perf_counter()
+        work: dict[type[Job], Callable[..., Any]] = {
+            TrainJob: training.train,
+            ExtractJob: extract.extract,
+            FitJob: scoring.fit,
+            ScoreJob: scoring.score,
+        }
+        work[type(job)](self, job, tick)
+
+    def images(self, data: SetRef) -> ImageSet:
+        """The images that a job names."""
+        return self.library.part(parse_set(data.set), data.part)
+
+    def labels(self, data: SetRef) -> np.ndarray:
+        """Their labels."""
+        labels = self.images(data).labels
+        if labels is None:
+            raise UserError(f"{data} has no labels, which training needs.")
+        return labels
+
+    def classifier(self, checkpoint: Checkpoint) -> Classifier:
+        """The trained classifier of a checkpoint."""
+        held = self._classifiers
+        if checkpoint.key.digest not in held:
+            while len(held) >= CHECKPOINTS_HELD:
+                held.pop(next(iter(held)))
+            networks = training.load_networks(self, checkpoint)
+            held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes)
+        return held[checkpoint.key.digest]
+
+    def about(self, job: Job, **more: object) -> dict[str, object]:
+        """What the side file of a job's artifacts says besides their key."""
+        return {
+            "title": job.title,
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            **more,
+        }
+
+
+def open_bench(cache: Path, data_dir: Path, device: str, threads: int, say: Callable[[str], None]) -> Bench:
+    """Set up this process for work: threads, device, store and data."""
+    torch.set_num_threads(threads)
+    return Bench(Store(cache, say), Library(data_dir), choose_device(device))
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is CUDA or MPS where there is one, else the CPU; a device that is not there is an error."""
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": partial(bool, True)}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there()))
+    kind = name.partition(":")[0]
+    if kind not in available:
+        raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or mps.")
+    if not available[kind]():
+        raise UserError(f"Device '{name}' is not available: this torch sees no {kind.upper()} device. Use --device cpu.")
+    return torch.device(name)

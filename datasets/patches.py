@@ -1,0 +1,51 @@
+"""Crops of photographs, from scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.benchmark import Dataset, ImageSet, dataset
+
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+SIDE = 32
+
+
+@dataset("patches", title="Crops of two photographs (scikit-learn)")
+class Patches(Dataset):
+    """520 colour crops that do not overlap."""
+
+    splits = ("test",)
+    licence = (
+        "CC BY 2.0, as scikit-learn states. It names danielbuechele for both photographs; the page it links for "
+        "flower.jpg is of another Flickr user, vultilion"
+    )
+    origin = (
+        "sklearn.datasets.load_sample_image: china.jpg (www.flickr.com/photos/danielbuechele/6061409035) and "
+        "flower.jpg (www.flickr.com/photos/vultilion/6056698931), 427 x 640 pixels, cut from the top left into 13 x 20 "
+        "crops of 32 x 32 each; the last 11 rows of pixels are left out. Groups are photographs."
+    )
+    caveats = (
+        "Two photographs: 520 crops are far fewer than 520 independent images, and their scatter says little about "
+        "other photographs. Crops at other scales would show the same content again, so there are none. Many are "
+        "nearly plain (sky, a blurred background). The pixels are those of the JPEG decoder that Pillow brings; the "
+        "checksum is that of libjpeg-turbo."
+    )
+    checksums = {"test": "6d0b817ee85b02ebe30b3cea95695f4faa061f3841d5e0ff4e3a45980ec4a812"}
+
+    def load(self, split: str, data_dir: Path) -> ImageSet:
+        """Return the test split; scikit-learn holds the photographs, so `data_dir` is not read."""
+        from sklearn.datasets import load_sample_image  # slow to import, and a card needs none of it
+
+        crops = [cut(np.asarray(load_sample_image(name))) for name in PHOTOGRAPHS]
+        groups = np.repeat(np.arange(len(crops)), [len(crop) for crop in crops])
+        return ImageSet(np.concatenate(crops), groups=groups)
+
+
+def cut(photograph: np.ndarray) -> np.ndarray:
+    """Cut (H, W, 3) into whole squares, row by row: (N, 3, SIDE, SIDE)."""
+    rows, columns = photograph.shape[0] // SIDE, photograph.shape[1] // SIDE
+    squares = photograph[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE, 3)
+    crops: np.ndarray = squares.transpose(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE)
+    return crops

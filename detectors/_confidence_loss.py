@@ -1,0 +1,64 @@
+"""The confidence loss of Lee, Lee, Lee & Shin (ICLR 2018), and what every recipe around it shares.
+
+    min_theta  E_in[-log p(y|x)] + beta E_out[KL(U || p(y|x))]            (eq. 1)
+
+U is uniform over the K classes, so KL(U || p) = -log K - (1/K) sum_k log p_k, averaged over the batch. The released
+script writes the same with an element mean times K.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """KL(U || softmax(logits)) of each row, (N, K) -> (N,), in nats; 0 where the classifier is undecided."""
+    return -math.log(logits.shape[1]) - F.log_softmax(logits, dim=1).mean(dim=1)
+
+
+def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on ID images and mean KL to uniform on outliers, each a scalar.
+
+    One network pass for both where the network keeps no batch statistics. Where it does, the outliers are normalised by
+    the ID statistics, as they will be in use: mixing them in lets training loss vanish while test accuracy collapses.
+    """
+    if any(isinstance(module, _BatchNorm) for module in classifier.modules()):
+        logits = classifier(images)
+        with frozen_batch_norm(classifier):
+            outlier_logits = classifier(outliers)
+    else:
+        logits, outlier_logits = classifier(torch.cat([images, outliers])).split([len(images), len(outliers)])
+    return F.cross_entropy(logits, labels), kl_to_uniform(outlier_logits).mean()
+
+
+@contextmanager
+def frozen_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Let batch-norm layers use their running statistics and leave them unchanged."""
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+@contextmanager
+def fixed_weights(*networks: nn.Module) -> Iterator[None]:
+    """Let gradients flow through networks, not into them: the passes skip the weight gradients altogether."""
+    weights = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

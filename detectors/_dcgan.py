@@ -1,0 +1,99 @@
+"""The DCGAN of the confidence-loss paper (Radford et al. 2016), for 32 x 32 images in [0, 1].
+
+Generator: z (100) -> 4x4 -> 8x8 -> 16x16 -> 32x32 by transposed 4x4 convolutions with batch norm and ReLU, sigmoid at
+the end. Discriminator: its mirror, leaky ReLU 0.2, no batch norm in the first layer; it returns a logit, because
+binary cross-entropy on logits is the stable form of the released script's sigmoid + BCE. Widths 512-256-128 (times
+`width` / 128) as released with `width` = 128. Weights N(0, 0.02), batch norm N(1, 0.02).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oodbench.benchmark import DataError
+
+LATENT = 100
+
+
+def generator(width: int, channels: int) -> nn.Sequential:
+    """z (N, 100, 1, 1) -> images (N, channels, 32, 32) in [0, 1]."""
+
+    def up(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:
+        layer = nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False)
+        return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return _initialised(
+        nn.Sequential(
+            *up(LATENT, 4 * width, 1, 0),
+            *up(4 * width, 2 * width, 2, 1),
+            *up(2 * width, width, 2, 1),
+            nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False),
+            nn.Sigmoid(),
+        )
+    )
+
+
+def discriminator(width: int, channels: int) -> nn.Sequential:
+    """Images (N, channels, 32, 32) -> logits of being real, (N, 1, 1, 1)."""
+
+    def down(inputs: int, outputs: int) -> list[nn.Module]:
+        layer = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
+        return [layer, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+
+    return _initialised(
+        nn.Sequential(
+            nn.Conv2d(channels, width, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2),
+            *down(width, 2 * width),
+            *down(2 * width, 4 * width),
+            nn.Conv2d(4 * width, 1, 4, 1, 0, bias=False),
+        )
+    )
+
+
+def gan_networks(width: int, image_shape: tuple[int, int, int]) -> dict[str, nn.Module]:
+    """A fresh generator and discriminator."""
+    channels, *size = image_shape
+    if size != [32, 32]:
+        raise DataError(f"The DCGAN draws 32 x 32 images; these are {size[0]} x {size[1]}. Use a recipe without it.")
+    return {"generator": generator(width, channels), "discriminator": discriminator(width, channels)}
+
+
+def noise(count: int, random: torch.Generator) -> Tensor:
+    """z ~ N(0, 1), (count, 100, 1, 1), on the generator's device."""
+    return torch.randn(count, LATENT, 1, 1, generator=random, device=random.device)
+
+
+def discriminator_loss(network: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """-log D(real) - log(1 - D(fake)), each a batch mean; real and fake in passes of their own (batch norm)."""
+    real_logits, fake_logits = network(real), network(fake)
+    return F.binary_cross_entropy_with_logits(
+        real_logits, torch.ones_like(real_logits)
+    ) + F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
+
+
+def generator_loss(network: nn.Module, fake: Tensor) -> Tensor:
+    """The non-saturating loss -log D(fake), batch mean."""
+    logits = network(fake)
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+@torch.no_grad()
+def picture(network: nn.Module, random: torch.Generator, count: int = 64) -> Tensor:
+    """Images to look at."""
+    was_training = network.training
+    images: Tensor = network.eval()(noise(count, random))
+    network.train(was_training)
+    return images
+
+
+def _initialised(network: nn.Sequential) -> nn.Sequential:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)
+    return network

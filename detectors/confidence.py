@@ -1,0 +1,49 @@
+"""Confidence loss on real outliers: cross-entropy, and KL to uniform on OOD images that training may see."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import TrainBatch, Training, detector, recipe
+from oodbench.detectors._confidence_loss import confidence_loss
+from oodbench.detectors.cross_entropy import CrossEntropy
+from oodbench.detectors.msp import MSP
+
+PAPER = "Lee, Lee, Lee & Shin, Training Confidence-calibrated Classifiers for Detecting OOD Samples, ICLR 2018"
+
+
+@recipe("confidence", title="Confidence loss on real outliers", paper=f"{PAPER}, eq. 1")
+class ConfidenceLoss(CrossEntropy):
+    """CE + beta KL(U || p) on as many outliers as ID images in every batch."""
+
+    needs = frozenset({"outliers"})
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a penalty that would reward confidence on outliers."""
+        if self.beta < 0:
+            raise ValueError(f"beta must not be negative, got {self.beta}")
+
+    def outliers(self, training: Training, batch: TrainBatch) -> Tensor:
+        """The images on which the classifier is to be undecided."""
+        if batch.outliers is None:
+            raise ValueError("the confidence loss got a batch without outliers")
+        return batch.outliers
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """One step of the classifier on CE + beta KL."""
+        outliers = self.outliers(training, batch)
+        ce, kl = confidence_loss(training.networks["classifier"], batch.images, batch.labels, outliers)
+        optimizer: torch.optim.Optimizer = training.optimizers["classifier"]
+        optimizer.zero_grad()
+        (ce + self.beta * kl).backward()
+        optimizer.step()
+        return {"cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
+
+
+@detector("confidence", title="Confidence loss (real outliers), MSP", paper=PAPER)
+class Confidence(MSP):
+    """The MSP score on a classifier trained with the confidence loss on real outliers."""
+
+    recipe = "confidence"

@@ -1,0 +1,35 @@
+"""Plain training: the base recipe of every suite so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
+
+
+@recipe("cross_entropy", title="Cross-entropy")
+class CrossEntropy(Recipe):
+    """Adam on the cross-entropy of the labels; no outliers, no weight decay, as the confidence-loss paper's baseline."""
+
+    learning_rate: float = 0.001
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        """The classifier alone."""
+        return {"classifier": task.build_classifier()}
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        """Adam with its default betas."""
+        return {"classifier": torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate)}
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """One step on the mean cross-entropy."""
+        loss = F.cross_entropy(training.networks["classifier"](batch.images), batch.labels)
+        optimizer = training.optimizers["classifier"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return {"cross_entropy": loss.detach()}

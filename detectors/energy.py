@@ -1,0 +1,28 @@
+"""Free energy of the logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, detector
+
+
+@detector(
+    "energy",
+    title="Energy",
+    paper="Liu, Wang, Owens & Li, Energy-based Out-of-distribution Detection, NeurIPS 2020, eq. 4",
+)
+class Energy(Detector):
+    """E(x; T) = -T log sum_k exp(f_k / T); higher energy, more OOD."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse temperatures for which the energy is not defined."""
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    def score(self, batch: Batch) -> Tensor:
+        """The energy at temperature T."""
+        return -self.temperature * torch.logsumexp(batch.logits / self.temperature, dim=1)

@@ -1,0 +1,80 @@
+"""Confidence loss on samples of a separately trained GAN: the paper's ablation of the joint loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Recipe, Task, TrainBatch, Training, detector, recipe
+from oodbench.detectors import _dcgan
+from oodbench.detectors._confidence_loss import fixed_weights
+from oodbench.detectors.confidence import PAPER, ConfidenceLoss
+from oodbench.detectors.msp import MSP
+
+
+@recipe("gan", title="Original GAN (no classifier)", paper="Goodfellow et al. 2014; DCGAN, Radford et al. 2016")
+class GAN(Recipe):
+    """A DCGAN on the ID images alone; other recipes build on its generator."""
+
+    learning_rate: float = 0.0002
+    width: int = 128
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        """Generator and discriminator."""
+        return _dcgan.gan_networks(self.width, task.image_shape)
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        """Adam with betas (0.5, 0.999), as DCGAN."""
+        return {
+            name: torch.optim.Adam(networks[name].parameters(), lr=self.learning_rate, betas=(0.5, 0.999))
+            for name in ("generator", "discriminator")
+        }
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """One step of the discriminator, one of the generator, on the same samples."""
+        networks, optimizers = training.networks, training.optimizers
+        fake = networks["generator"](_dcgan.noise(len(batch.images), training.generator))
+
+        loss_d = _dcgan.discriminator_loss(networks["discriminator"], batch.images, fake.detach())
+        optimizers["discriminator"].zero_grad()
+        loss_d.backward()
+        optimizers["discriminator"].step()
+
+        with fixed_weights(networks["discriminator"]):
+            loss_g = _dcgan.generator_loss(networks["discriminator"], fake)
+            penalty = self.generator_penalty(training, fake)
+            optimizers["generator"].zero_grad()
+            (loss_g if penalty is None else loss_g + penalty).backward()
+        optimizers["generator"].step()
+        return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
+
+    def generator_penalty(self, training: Training, fake: Tensor) -> Tensor | None:
+        """What the generator is to minimise besides the GAN loss; nothing here."""
+        return None
+
+    def samples(self, training: Training) -> Tensor:
+        """64 images of the generator."""
+        return _dcgan.picture(training.networks["generator"], training.generator)
+
+
+@recipe("gan_confidence", title="Confidence loss on GAN samples", paper=f"{PAPER}, section 3 (ablation)")
+class GANConfidenceLoss(ConfidenceLoss):
+    """CE + beta KL(U || p), the KL on fresh samples of the finished, frozen original GAN."""
+
+    needs = frozenset()
+    builds_on = "gan"
+
+    @torch.no_grad()
+    def outliers(self, training: Training, batch: TrainBatch) -> Tensor:
+        """As many fresh samples as ID images."""
+        images: Tensor = training.given["generator"](_dcgan.noise(len(batch.images), training.generator))
+        return images
+
+
+@detector("gan_confidence", title="Confidence loss (original GAN), MSP", paper=PAPER)
+class GANConfidence(MSP):
+    """The MSP score on a classifier trained with the confidence loss on samples of an original GAN."""
+
+    recipe = "gan_confidence"

@@ -1,0 +1,66 @@
+"""Joint training of classifier and GAN, so that the generator draws what lies just outside the training distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Task, TrainBatch, Training, detector, recipe
+from oodbench.detectors import _dcgan
+from oodbench.detectors._confidence_loss import confidence_loss, fixed_weights, frozen_batch_norm, kl_to_uniform
+from oodbench.detectors.confidence import PAPER
+from oodbench.detectors.gan_confidence import GAN
+from oodbench.detectors.msp import MSP
+
+
+@recipe("joint", title="Joint confidence loss", paper=f"{PAPER}, eq. 4 and Algorithm 1")
+class JointConfidenceLoss(GAN):
+    """Per batch: discriminator; generator on GAN loss + beta KL(U || p); classifier on CE + beta KL on fresh samples.
+
+    After the released script: the same beta in both places, the non-saturating GAN loss, no pull-away term (the script
+    has it switched off), the classifier in training mode throughout.
+    """
+
+    beta: float = 1.0
+    classifier_learning_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        """Refuse a penalty that would reward confidence on samples."""
+        if self.beta < 0:
+            raise ValueError(f"beta must not be negative, got {self.beta}")
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        """Classifier, generator and discriminator."""
+        return {"classifier": task.build_classifier(), **super().networks(task)}
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        """Adam for all three; default betas for the classifier."""
+        classifier = torch.optim.Adam(networks["classifier"].parameters(), lr=self.classifier_learning_rate)
+        return {"classifier": classifier, **super().optimizers(networks)}
+
+    def generator_penalty(self, training: Training, fake: Tensor) -> Tensor:
+        """beta KL(U || p(fake)): samples are to lie where the classifier is undecided. Gradients reach only G."""
+        classifier = training.networks["classifier"]
+        with fixed_weights(classifier), frozen_batch_norm(classifier):
+            return self.beta * kl_to_uniform(classifier(fake)).mean()
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """One update of each of the three networks."""
+        losses = super().step(training, batch)
+        with torch.no_grad():
+            fresh = training.networks["generator"](_dcgan.noise(len(batch.images), training.generator))
+        ce, kl = confidence_loss(training.networks["classifier"], batch.images, batch.labels, fresh)
+        optimizer = training.optimizers["classifier"]
+        optimizer.zero_grad()
+        (ce + self.beta * kl).backward()
+        optimizer.step()
+        return {**losses, "cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
+
+
+@detector("joint", title="Joint confidence loss (GAN), MSP", paper=PAPER)
+class Joint(MSP):
+    """The MSP score on a classifier trained jointly with its GAN."""
+
+    recipe = "joint"

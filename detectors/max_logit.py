@@ -1,0 +1,20 @@
+"""Maximum logit."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, detector
+
+
+@detector(
+    "max_logit",
+    title="Maximum logit",
+    paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022",
+)
+class MaxLogit(Detector):
+    """Ranks by the negative largest logit: unlike a softmax, it keeps the logits' size."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """-max_k f_k."""
+        return -batch.logits.amax(dim=1)

@@ -1,0 +1,130 @@
+"""How much faster than scikit-learn, at what memory, and with what difference, all metrics of one cell are computed.
+
+    python perf/metrics.py [--n 5000000] [--decimals D] [--repeats 5] [--sklearn-repeats 1]
+
+For float32 and for float64, in a process of its own each: N normal ID scores and N OOD scores shifted by one (with
+`--decimals`, rounded, so that most are tied).
+
+- ours: `evaluate`, which gives all metrics from the two arrays, input checks included;
+- scikit-learn: `roc_auc_score`, `average_precision_score` for either class with weights of equal mass, and `roc_curve`,
+  from which the other metrics are read. Labels, weights, negated and joined scores are prepared beforehand, untimed.
+
+Ratio = scikit-learn's seconds / ours, each the best of its repeats, both taken in this process on the same arrays: in
+CPU seconds, which other programs on the machine disturb less, and in wall-clock seconds. Both run in one thread.
+Extra memory = growth of the process's peak resident memory from when the arrays exist (they are generated in place, so
+that the peak before is what is in use) to when `evaluate` has returned for the first time, before scikit-learn runs.
+Difference = the largest absolute one over all metrics that scikit-learn's results give.
+
+Sorting is half of our time or more, so the ratio depends on which of NumPy's sorts the processor gets. On AMD Zen 4 the
+AVX-512 one takes six times as long as the AVX2 one; `NPY_DISABLE_CPU_FEATURES=X86_V4` (NumPy 2.4) shows the latter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from oodbench.benchmark.metrics import evaluate
+
+Scores = NDArray[Any]
+Seconds = tuple[float, float]
+"""CPU, wall clock."""
+
+
+def normal_scores(n: int, dtype: str, decimals: int | None) -> tuple[Scores, Scores]:
+    rng = np.random.default_rng(0)
+    id_scores, ood_scores = (rng.standard_normal(n, dtype=np.dtype(dtype).type) for _ in range(2))
+    ood_scores += 1
+    if decimals is not None:
+        for scores in (id_scores, ood_scores):
+            np.round(scores, decimals, out=scores)
+    return id_scores, ood_scores
+
+
+def peak_megabytes() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def best_seconds(call: Callable[[], object], repeats: int) -> Seconds:
+    cpu, wall = [], []
+    for _ in range(repeats):
+        start_cpu, start_wall = time.process_time(), time.perf_counter()
+        call()
+        cpu.append(time.process_time() - start_cpu)
+        wall.append(time.perf_counter() - start_wall)
+    return min(cpu), min(wall)
+
+
+class Sklearn:
+    """scikit-learn's side: inputs prepared once, then the timed call."""
+
+    def __init__(self, id_scores: Scores, ood_scores: Scores) -> None:
+        self.is_ood = np.concatenate((np.zeros(len(id_scores), np.int8), np.ones(len(ood_scores), np.int8)))
+        self.is_id = 1 - self.is_ood
+        self.scores = np.concatenate((id_scores, ood_scores))
+        self.negated = -self.scores
+        self.weights = np.where(self.is_ood, 1 / len(ood_scores), 1 / len(id_scores))
+        self.results: dict[str, float] = {}
+
+    def __call__(self) -> None:
+        """Compute what is timed, and keep it for the comparison."""
+        area = roc_auc_score(self.is_ood, self.scores)
+        average_in = average_precision_score(self.is_id, self.negated, sample_weight=self.weights)
+        average_out = average_precision_score(self.is_ood, self.scores, sample_weight=self.weights)
+        # drop_intermediate would drop the very points that the 95% metrics are read from.
+        flagged_id, flagged_ood, _ = roc_curve(self.is_ood, self.scores, drop_intermediate=False)
+        at_tpr95 = np.searchsorted(flagged_id, 0.05, side="right") - 1
+        self.results = {
+            "auroc": area,
+            "aupr_in": average_in,
+            "aupr_out": average_out,
+            "detection_accuracy": (flagged_ood + 1 - flagged_id).max() / 2,
+            "tnr_at_tpr95": flagged_ood[at_tpr95],
+            "tpr": 1 - flagged_id[at_tpr95],
+            "openood_fpr95": flagged_id[np.argmax(flagged_ood >= 0.95)],
+        }
+
+
+def measure(dtype: str, options: argparse.Namespace) -> str:
+    scores = normal_scores(options.n, dtype, options.decimals)
+    evaluate(scores[0][:1000], scores[1][:1000])
+    before = peak_megabytes()
+    ours = evaluate(*scores)
+    extra = peak_megabytes() - before
+    our_cpu, our_wall = best_seconds(lambda: evaluate(*scores), options.repeats)
+    sklearn = Sklearn(*scores)
+    their_cpu, their_wall = best_seconds(sklearn, options.sklearn_repeats)
+    difference = max(abs(ours[name] - value) for name, value in sklearn.results.items())
+    return (
+        f"{dtype}: {their_cpu / our_cpu:.1f} x in CPU seconds ({their_cpu:.2f} / {our_cpu:.3f}), "
+        f"{their_wall / our_wall:.1f} x in wall-clock seconds ({their_wall:.2f} / {our_wall:.3f}); "
+        f"extra peak memory {extra:.0f} MB; largest difference to scikit-learn {difference:.1e}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--n", type=int, default=5_000_000, help="scores of each class")
+    parser.add_argument("--decimals", type=int, help="round the scores to so many decimals, for ties")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls of ours")
+    parser.add_argument("--sklearn-repeats", type=int, default=1, help="timed calls of scikit-learn's")
+    options = parser.parse_args()
+    print(f"{options.n} + {options.n} scores, {'continuous' if options.decimals is None else 'rounded'}", flush=True)
+    for dtype in ("float32", "float64"):
+        # A fresh process, because a peak never goes down again.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(pool.apply(measure, (dtype, options)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The pictures of a made-up run: which there are, what they say, and that equal runs give equal bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from oodbench.benchmark import _canvas as canvas
+from oodbench.benchmark import plots
+from oodbench.benchmark._overview import bars, heatmap
+from oodbench.benchmark._summary import summary_of
+from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.plots import draw
+from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
+
+ID_SETS = ("digits", "photos $5")
+OOD_SETS = (("signs", "near", True), ("noise", "far", False))
+DETECTORS = ("alpha", "beta[temperature=1000,epsilon=0.0014]", "gamma@exposed", "delta")
+STEMS = ["roc_digits", "histograms_digits", "bars_digits", "roc_photos_5", "histograms_photos_5", "bars_photos_5"]
+
+
+def score_pair(cache: Path, detector: int, ood: int, seed: int) -> tuple[dict[str, str], dict[str, float]]:
+    """Scores on disk, as the runner leaves them, and the metrics that belong to them."""
+    random = np.random.default_rng([detector, ood, seed])
+    arrays = {"id_scores": random.normal(0, 1, 300), "ood_scores": random.normal(1 + detector / 2 + ood, 1, 200)}
+    if detector == 3:
+        arrays = {name: np.zeros(50) for name in arrays}  # a detector that says the same of every image
+    names = {name: f"scores/{detector}-{ood}-{seed}-{name}.npy" for name in arrays}
+    for name, path in names.items():
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(cache / path, arrays[name])
+    return names, evaluate(arrays["id_scores"], arrays["ood_scores"])
+
+
+def records(cache: Path, seeds: tuple[int, ...]) -> Iterator[Record]:
+    for id_set in ID_SETS:
+        for detector, label in enumerate(DETECTORS):
+            for ood, (ood_set, group, source) in enumerate(OOD_SETS):
+                for seed in seeds:
+                    artifacts, metrics = score_pair(cache, detector, ood, seed)
+                    failed = (id_set, detector, ood_set) == ("digits", 1, "noise")
+                    yield Record(
+                        id_set=id_set, ood_set=ood_set, group=group, outlier_source=source,
+                        seen=source and "@" in label, detector=label.split("[")[0].split("@")[0], settings={},
+                        recipe="plain", recipe_settings={}, backbone="small_cnn", seed=seed, label=label,
+                        status="failed" if failed else "ok", reason="diverged" if failed else "",
+                        id_accuracy=0.9, metrics={} if failed else metrics, artifacts={} if failed else artifacts,
+                    )  # fmt: skip
+
+
+def made_up(folder: Path, cache: Path, seeds: tuple[int, ...]) -> Run:
+    names = [write_record(folder, record).name for record in records(cache, seeds)]
+    write_run_info(folder, {"name": "made_up", "seeds": list(seeds), "cells": names})
+    return read_run(folder)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, list[Path]]:
+    folder = tmp_path_factory.mktemp("plots")
+    run = made_up(folder / "run", folder / "cache", (0, 1, 2))
+    return run, folder / "cache", draw(run, folder / "cache")
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+
+
+def figures(run: Run, cache: Path) -> dict[str, Figure]:
+    with canvas.styled():
+        summary = summary_of(run)
+        return dict(plots._figures(summary, plots.ScoreReader.of(run, cache, summary.seeds[0])))
+
+
+@pytest.fixture(scope="module")
+def made(drawn: tuple[Run, Path, list[Path]]) -> dict[str, Figure]:
+    return figures(drawn[0], drawn[1])
+
+
+def test_every_picture_is_there_as_png_and_svg(drawn: tuple[Run, Path, list[Path]]) -> None:
+    run, _, paths = drawn
+    assert [path.name for path in paths] == [
+        f"{stem}.{kind}" for stem in (*STEMS, "heatmap") for kind in ("png", "svg")
+    ]
+    for path in paths:
+        assert path.parent == run.path / "plots"
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            assert ET.parse(path).getroot().tag.endswith("svg")
+            assert b"<dc:date>" not in path.read_bytes()
+
+
+def test_equal_runs_give_equal_bytes(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+    run, cache, paths = drawn
+    again = draw(dataclasses.replace(run, path=tmp_path), cache)
+    for first, second in zip(paths, again, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_the_users_own_style_changes_nothing_and_stays(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+    run, cache, paths = drawn
+    few = dataclasses.replace(run, records=[r for r in run.records if r.id_set == "digits"], path=tmp_path)
+    with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.grid": True}):
+        again = {path.name: path for path in draw(few, cache)}
+        assert mpl.rcParams["font.size"] == 30
+    first = next(path for path in paths if path.name == "roc_digits.svg")
+    assert again["roc_digits.svg"].read_bytes() == first.read_bytes()
+
+
+def test_titles_say_which_seed(drawn: tuple[Run, Path, list[Path]], made: dict[str, Figure]) -> None:
+    run, cache, _ = drawn
+    assert any("seed 0, the first of 3" in text for text in words(made["roc_digits"]))
+    assert any("seed 0, the first of 3" in text for text in words(made["histograms_digits"]))
+    assert any("mean and std over 3 seeds" in text for text in words(made["bars_digits"]))
+    first = [r for r in run.records if r.seed == 0 and r.id_set == "digits"]
+    single = dataclasses.replace(run, records=first, info={})
+    assert any(text.endswith("accepted; seed 0") for text in words(figures(single, cache)["roc_digits"]))
+
+
+def test_roc_lines_run_from_corner_to_corner_and_tell_failures(made: dict[str, Figure]) -> None:
+    figure = made["roc_digits"]
+    curves = [line for line in figure.axes[0].lines if isinstance(line, Line2D) and np.size(line.get_xdata()) > 2]
+    assert len(curves) == len(DETECTORS) - 1  # the constant detector's curve is the straight line of two points
+    x, y = (np.asarray(data) for data in curves[0].get_data())
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert len(x) <= 500
+    assert "1 of 4: failed" in words(figure)
+    assert r"signs (near, outlier source)" in words(figure)
+
+
+def test_scores_that_are_gone_are_said(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+    run, cache, _ = drawn
+    run = dataclasses.replace(run, records=[r for r in run.records if r.id_set == "digits"])
+    without = figures(run, tmp_path)
+    assert words(without["roc_digits"]).count("scores not in the cache") == 1  # the panel where nothing failed
+    assert words(without["histograms_digits"]).count("scores not in the cache") == 7
+    shutil.copytree(cache, tmp_path / "cache")
+    for damaged, content in (("0-0-0-id_scores.npy", b""), ("1-0-0-id_scores.npy", b"no array")):
+        (tmp_path / "cache" / "scores" / damaged).write_bytes(content)
+    np.save(tmp_path / "cache" / "scores" / "2-0-0-id_scores.npy", np.array([1.0, np.nan]))
+    assert "3 of 4: scores not in the cache" in words(figures(run, tmp_path / "cache")["roc_digits"])
+
+
+def test_many_detectors_take_several_pages(drawn: tuple[Run, Path, list[Path]]) -> None:
+    run, cache, _ = drawn
+    base = [r for r in run.records if r.id_set == "digits" and r.label == "alpha"]
+    many = [dataclasses.replace(r, label=f"d{i}", detector=f"d{i}") for i in range(13) for r in base]
+    made = figures(dataclasses.replace(run, records=many), cache)
+    assert list(made) == ["roc_digits", "histograms_digits", "histograms_digits_2", "bars_digits", "heatmap"]
+    assert "d12" in words(made["histograms_digits_2"])
+    for figure in made.values():
+        assert max(figure.get_size_inches()) <= canvas.MAX_INCHES
+
+
+def test_heat_map_prints_percent_marks_seen_and_hatches_failures(drawn: tuple[Run, Path, list[Path]]) -> None:
+    run, _, _ = drawn
+    summary = summary_of(run)
+    figure = heatmap(summary)
+    seen = summary.blocks[0].rows[2].cells["signs"].stats["auroc"].mean
+    assert f"{100 * seen:.1f}†" in words(figure)
+    assert sum(bool(patch.get_hatch()) for patch in figure.axes[0].patches) == 1
+    assert r"ID set photos \$5" in words(figure)
+
+
+def test_bars_have_error_bars_only_over_several_seeds(drawn: tuple[Run, Path, list[Path]]) -> None:
+    run, _, _ = drawn
+    block = summary_of(run).blocks[0]
+    several = bars(block, canvas.looks(row.label for row in block.rows), 3)
+    assert several.axes[0].collections
+    assert words(several).count("†") == 3  # one seen cell, three panels
+    single = summary_of(dataclasses.replace(run, records=[r for r in run.records if r.seed == 0])).blocks[0]
+    assert not bars(single, canvas.looks(row.label for row in single.rows), 1).axes[0].collections
+
+
+def test_looks_differ_and_ink_stands_out() -> None:
+    looks = canvas.looks(f"d{i}" for i in range(30))
+    assert len({(look.colour, look.dash) for look in looks.values()}) == 30
+    assert len({(look.colour, look.hatch) for look in looks.values()}) == 30
+    assert canvas.ink_on((1.0, 1.0, 0.4, 1.0)) == "black"
+    assert canvas.ink_on((0.0, 0.1, 0.3, 1.0)) == "white"
+
+
+def test_a_run_without_cells_has_no_pictures(tmp_path: Path) -> None:
+    write_run_info(tmp_path, {})
+    assert draw(read_run(tmp_path), tmp_path) == []
+
+
+def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+    run, cache, _ = drawn
+    one: Any = next(r for r in run.records if r.status == "ok")
+    name = write_record(tmp_path, one).name
+    write_run_info(tmp_path, {"cells": [name]})
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from oodbench.benchmark.plots import draw; from oodbench.benchmark.records import read_run\n"
+        f"assert len(draw(read_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
+        "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
