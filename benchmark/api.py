@@ -11,7 +11,8 @@ from typing import Any
 from oodbench.benchmark.engines.local import Progress
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.plan import Plan, Request, make_plan
+from oodbench.benchmark.plan import Plan, Request
+from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import Run, read_run, slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
@@ -45,9 +46,7 @@ class Prepared:
 
     def start(self, progress: Progress | None = None) -> Run:
         """Do the work and write records, tables and plots."""
-        done = run_plan(
-            self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add
-        )
+        done = run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
         write_views(done, self.bench.store.root)
         return done
 
@@ -115,4 +114,6 @@ def _refuse_unwritable(results: Path) -> None:
     nearest = next(p for p in (results, *results.absolute().parents) if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         what = "is no folder" if not nearest.is_dir() else "is not writable"
-        raise StoreError(f"The results folder '{results}' cannot be used: '{nearest}' {what}. Choose another --results.")
+        raise StoreError(
+            f"The results folder '{results}' cannot be used: '{nearest}' {what}. Choose another --results."
+        )

@@ -102,8 +102,8 @@ class Detector(Plugin):
 class Recipe(Plugin):
     """How a classifier is trained: networks, optimisers, one step. The harness owns the loop around them.
 
-    `networks()` returns the networks by name; the one called "classifier" is what detectors score with. A recipe without
-    it (a GAN, say) serves only as what another recipe `builds_on`.
+    `networks()` returns the networks by name; the one called "classifier" is what detectors score with. A recipe
+    without it (a GAN, say) serves only as what another recipe `builds_on`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -131,7 +131,7 @@ class Backbone(Plugin):
     """A network with features and logits.
 
     `build` returns a module with `features(images) -> (N, D)`, `head` (a linear layer, features -> logits) and
-    `forward(images) = head(features(images))`. Images come in [0, 1]: a network that wants them normalised does it itself.
+    `forward(images) = head(features(images))`. Images come in [0, 1]: normalising them is the network's own affair.
     """
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -322,7 +322,9 @@ class Batch:
     def classifier(self) -> Classifier:
         """The network, for detectors that declare 'network'."""
         if self._classifier is None:
-            raise PluginError(f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}.")
+            raise PluginError(
+                f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}."
+            )
         return self._classifier
 
     def batches(self, size: int) -> Iterator[Batch]:

@@ -37,8 +37,8 @@ class Library:
     def part(self, spec: SetSpec, part: str) -> ImageSet:
         """The images of a set that serve as one of `PARTS`."""
         if part == "test":
-            return self._split(spec, "test")
-        train = self._split(spec, "train")
+            return self.split(spec, "test")
+        train = self.split(spec, "train")
         if part == "outliers":
             return train
         keep, held_out = carve_validation(train, str(spec))
@@ -58,7 +58,8 @@ class Library:
             return False
         return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
 
-    def _split(self, spec: SetSpec, split: str) -> ImageSet:
+    def split(self, spec: SetSpec, split: str) -> ImageSet:
+        """One stored split of a set, its classes chosen and its forms applied."""
         if (spec, split) not in self._splits:
             self._splits[spec, split] = self._cut(spec, split)
         return self._splits[spec, split]
@@ -92,8 +93,9 @@ def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:
             f"'{spec}' asks for class {max(kept)}, but '{spec.name}' has "
             + (f"classes 0 to {len(images.classes) - 1}." if images.labels is not None else "no classes.")
         )
-    chosen = images.take(np.flatnonzero(np.isin(images.labels, kept)))
-    labels = np.searchsorted(np.array(kept), chosen.labels)
+    rows = np.flatnonzero(np.isin(images.labels, kept))
+    chosen = images.take(rows)
+    labels = np.searchsorted(np.array(kept), images.labels[rows])
     return ImageSet(chosen.images, labels, tuple(images.classes[k] for k in kept), chosen.groups)
 
 

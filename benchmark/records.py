@@ -101,13 +101,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise StoreError(f"Cannot write '{path}': {error.strerror}. Choose a writable folder with --results.") from error
+        raise StoreError(
+            f"Cannot write '{path}': {error.strerror}. Choose a writable folder with --results."
+        ) from error
 
 
 def to_json(value: object) -> str:

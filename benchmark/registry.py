@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -69,6 +69,7 @@ class Registry:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], type[Plugin]] = {}
         self._from_files: dict[tuple[str, str], Entry] = {}
+        self._installed: dict[str, dict[str, Entry]] = {}
 
     def add(self, kind: str, name: str, plugin: type[Plugin]) -> None:
         """Register a class under a name; called by the decorators. A name taken by another class is an error."""
@@ -83,6 +84,15 @@ class Registry:
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Every name of a kind, built-ins first, whether usable or not."""
+        if kind not in self._installed:
+            self._installed[kind] = self._find_installed(kind)
+        return {**self._installed[kind], **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
+
+    def refresh(self) -> None:
+        """Forget what was found installed, so that packages installed since are seen."""
+        self._installed.clear()
+
+    def _find_installed(self, kind: str) -> dict[str, Entry]:
         found = dict(_builtins(kind))
         for point in sorted(metadata.entry_points(group=f"oodbench.{kind}s"), key=lambda p: (p.name, p.value)):
             first = found.get(point.name)
@@ -91,7 +101,6 @@ class Registry:
             elif first.origin != _origin(point):
                 name = f"{point.name} ({_origin(point)})"
                 found[name] = Entry(kind, name, "", _origin(point), _refuse(kind, point.name, first.origin))
-        found.update({name: entry for (k, name), entry in self._from_files.items() if k == kind})
         return found
 
     def get(self, kind: str, name: str) -> Any:
@@ -110,10 +119,12 @@ class Registry:
             _import_file(path, module_name)
         names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
         if not names:
-            raise UserError(f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say.")
+            raise UserError(
+                f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say."
+            )
         for kind, name in names:
             plugin = self._objects[kind, name]
-            self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", lambda p=plugin: p)
+            self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
         return names
 
     def _third_party(self, kind: str, point: metadata.EntryPoint) -> Entry:
@@ -129,6 +140,10 @@ class Registry:
         if kind == "suite":
             return Entry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
         return Entry(kind, point.name, "", _origin(point), load)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _origin(point: metadata.EntryPoint) -> str:
@@ -179,7 +194,7 @@ def _import_file(path: Path, module_name: str) -> None:
 def _builtins(kind: str) -> dict[str, Entry]:
     if kind == "suite":
         files = sorted(SUITES.glob("*.toml"))
-        return {f.stem: Entry(kind, f.stem, _suite_title(f), "built-in", lambda f=f: f) for f in files}
+        return {f.stem: Entry(kind, f.stem, _suite_title(f), "built-in", partial(_same, f)) for f in files}
     package = importlib.import_module(KINDS[kind].package)
     found = {}
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
@@ -208,9 +223,9 @@ def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
     for node in ast.parse(file.read_bytes()).body:
         for call in getattr(node, "decorator_list", []):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind:
-                titles = [k.value.value for k in call.keywords if k.arg == "title" and isinstance(k.value, ast.Constant)]
+                literals = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
                 if call.args and isinstance(call.args[0], ast.Constant):
-                    yield str(call.args[0].value), str(titles[0]) if titles else ""
+                    yield str(call.args[0].value), str(literals.get("title", ""))
 
 
 registry = Registry()

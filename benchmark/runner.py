@@ -55,7 +55,7 @@ def cell_key(cell: Cell) -> str:
 
 
 def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
-    """Compare a plan with the run folder and the store. 'missing' leaves failures as they are; 'failed' tries them anew."""
+    """Compare a plan with the run folder and the store. 'missing' leaves failures alone; 'failed' tries them anew."""
     kept: dict[str, Record] = {}
     todo = []
     for cell in plan.cells:
@@ -151,16 +151,16 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
-    paths = {"id_scores": cell.id_scores.path, "ood_scores": cell.ood_scores.path, "checkpoint": cell.checkpoint.key.path}
+    keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
     return replace(
         cell.record,
         status=OK,
-        key=key,
+        key=cell_key(cell),
         tpr=values.pop("tpr"),
         metrics=values,
         id_accuracy=id_accuracy(cell.id_outputs, bench),
         seconds=seconds,
-        artifacts=paths,
+        artifacts={name: key.path for name, key in keys.items()},
     )
 
 
@@ -244,7 +244,7 @@ def write_views(run: Run, cache: Path) -> list[Path]:
             return files
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    from oodbench.benchmark import plots, tables
+    from oodbench.benchmark.views import plots, tables
 
     files = [*tables.write_tables(run), *plots.draw(run, cache)]
     names = [file.relative_to(run.path).as_posix() for file in files]
@@ -255,6 +255,9 @@ def write_views(run: Run, cache: Path) -> list[Path]:
 def _view_inputs(run: Run) -> str:
     """A hash of all that the views are made from: the records, the run's shown facts, and the views' own source."""
     here = Path(__file__).parent
-    source = hashlib.sha256(b"".join((here / name).read_bytes() for name in ("tables.py", "plots.py", "records.py")))
-    shown = {k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")}
+    files = [here / "records.py", here / "metrics.py", *sorted((here / "views").glob("*.py"))]
+    source = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+    shown = {
+        k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
+    }
     return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

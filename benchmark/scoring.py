@@ -29,9 +29,7 @@ def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
     """Fit a detector and store what it learned."""
     detector: Detector = create("detector", parse_spec(job.detector))
     outliers = whole(bench, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
-    data = FitData(
-        whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers
-    )
+    data = FitData(whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers)
     with torch.random.fork_rng():
         torch.manual_seed(derive(job.seed, "fit", job.detector))
         detector.fit(bench.classifier(job.checkpoint), data)

@@ -153,4 +153,6 @@ def _fitting(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -
     if default is None or default is dataclasses.MISSING or type(value) is type(default):
         return value
     expected = type(default).__name__
-    raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must be a {expected} like {default!r}, got {value!r}.")
+    raise UserError(
+        f"Setting '{field.name}' of the {kind} '{owner}' must be a {expected} like {default!r}, got {value!r}."
+    )

@@ -39,9 +39,9 @@ def load_state(detector: Detector, path: Path) -> None:
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         name = str(len(tensors))
-        is_tensor = isinstance(value, Tensor)
-        tensors[name] = (value.detach().cpu() if is_tensor else torch.from_numpy(np.array(value))).contiguous().clone()
-        return {"tensor" if is_tensor else "array": name}
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        tensors[name] = tensor.contiguous().clone()
+        return {"tensor" if isinstance(value, Tensor) else "array": name}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,13 +155,8 @@ class Store:
         return path
 
     def _side(self, path: Path) -> dict[str, Any] | None:
-        try:
-            side = json.loads(_side_path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return {}
-        return side if isinstance(side, dict) else {}
+        side = _side_path(path)
+        return _read_side(side) if side.is_file() else None
 
     def _set_aside(self, path: Path) -> None:
         folder = self.root / "damaged"
@@ -179,15 +174,20 @@ def _side_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def _read_side(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
+    try:
+        side = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return side if isinstance(side, dict) else {}
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return _file_digest(file)
-
-
-def _file_digest(file: Any) -> str:
     hasher = hashlib.sha256()
-    while block := file.read(1 << 20):
-        hasher.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
     return hasher.hexdigest()
 
 
@@ -196,15 +196,43 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def prune(root: Path, used: set[str]) -> list[Path]:
-    """Delete every artifact whose path (relative to the store) is not in `used`, with its side files; say which."""
-    stems = {path.rpartition(".")[0] for path in used}
-    gone = []
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        relative = path.relative_to(root).as_posix()
-        if not any(relative.startswith(stem + ".") for stem in stems):
-            path.unlink()
-            gone.append(path)
-    return gone
+def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
+    """Delete every file of a results folder's cache that no run's cells were made from; return bytes and files.
+
+    What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
+    """
+    cache = results / "cache"
+    sides = {path: _read_side(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
+    by_digest = {side["digest"]: (path, side) for path, side in sides.items() if "digest" in side}
+    roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
+    todo = [
+        side["digest"] for path, side in sides.items() if _artifact_path(path).relative_to(cache).as_posix() in roots
+    ]
+    used: set[str] = set()
+    while todo:
+        if (one := todo.pop()) in by_digest and one not in used:
+            used.add(one)
+            todo.extend(_words(by_digest[one][1]["key"]))
+    stems = {str(_artifact_path(by_digest[one][0]).with_suffix("")) + "." for one in used}
+    gone = [p for p in cache.rglob("*") if p.is_file() and not any(str(p).startswith(stem) for stem in stems)]
+    freed = sum(path.stat().st_size for path in gone)
+    for path in [] if dry_run else gone:
+        path.unlink()
+    return freed, len(gone)
 
 
+def _artifact_path(side: Path) -> Path:
+    return side.with_name(side.name.removesuffix(".json"))
+
+
+def _artifacts_of(record: Path) -> list[str]:
+    return list(_read_side(record).get("artifacts", {}).values())
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every string inside nested lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _words(item)

@@ -134,9 +134,10 @@ class _Reader:
             self.check(item, "ood", {"set", "group"}, required={"set"})
             if item.get("group", "") not in ("near", "far", ""):
                 raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or left out")
-            ood.append(OODEntry(self.set(item["set"]), item.get("group", "")))
-        outliers = self.set(entry["outliers"]) if "outliers" in entry else None
-        return IDEntry(self.set(entry["set"]), tuple(ood), outliers, self.recipes(entry.get("recipes", {}), "id.recipes"))
+            ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
+        outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
+        recipes = self.recipes(entry.get("recipes", {}), "id.recipes")
+        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes)
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         for name, table in tables.items():
@@ -149,11 +150,10 @@ class _Reader:
     def schedule(self, table: Any, where: str) -> None:
         self.check(table, where, set(Schedule._fields))
         for key, value in table.items():
-            kind = {"epochs": int, "batch_size": int, "milestones": list, "decay": (int, float)}[key]
-            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+            if not _fits_schedule(key, value):
                 raise self.error(f"{key} in {where} is {value!r}; see 'bench show' for what a suite holds")
 
-    def set(self, text: Any) -> SetSpec:
+    def set_spec(self, text: Any) -> SetSpec:
         if not isinstance(text, str):
             raise self.error(f"a set must be a name in quotes, got {text!r}")
         spec = parse_set(text)
@@ -173,12 +173,22 @@ class _Reader:
             raise self.error(f"{where} must be a table, got {table!r}")
         for key in table:
             if key not in allowed:
-                raise self.error(str(unknown(f"key in {where}:", key, allowed, "docs/architecture.md")).split(" 'docs")[0])
+                near = difflib.get_close_matches(key, allowed, n=1)
+                hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(sorted(allowed))}."
+                raise self.error(f"unknown key '{key}' in {where}. {hint}")
         for key in sorted(set(required) - set(table)):
             raise self.error(f"{where} lacks the key '{key}'")
 
     def error(self, problem: str) -> UserError:
         return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
+
+
+def _fits_schedule(key: str, value: Any) -> bool:
+    if key == "milestones":
+        return isinstance(value, list) and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
+    if key == "decay":
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop, one for all recipes: data on the device, order, schedule, losses, and the checkpoint at the end."""
+"""The training loop, one for all recipes: data on the device, order, schedule, losses, and the final checkpoint."""
 
 from __future__ import annotations
 

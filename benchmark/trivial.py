@@ -14,12 +14,14 @@ from oodbench.benchmark.metrics import auroc, evaluate
 
 def mean(images: np.ndarray) -> np.ndarray:
     """Mean of all pixels of each image, (N,)."""
-    return images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
+    means: np.ndarray = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
+    return means
 
 
 def standard_deviation(images: np.ndarray) -> np.ndarray:
     """Standard deviation of all pixels of each image, (N,)."""
-    return images.reshape(len(images), -1).std(axis=1, dtype=np.float64)
+    spread: np.ndarray = images.reshape(len(images), -1).std(axis=1, dtype=np.float64)
+    return spread
 
 
 def largest_gradient(images: np.ndarray) -> np.ndarray:
@@ -27,7 +29,8 @@ def largest_gradient(images: np.ndarray) -> np.ndarray:
     signed = images.astype(np.int16)
     across = np.abs(np.diff(signed, axis=3)).max(axis=(1, 2, 3))
     down = np.abs(np.diff(signed, axis=2)).max(axis=(1, 2, 3))
-    return np.maximum(across, down).astype(np.float64)
+    steepest: np.ndarray = np.maximum(across, down).astype(np.float64)
+    return steepest
 
 
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +84,18 @@ def open_bench(cache: Path, data_dir: Path, device: str, threads: int, say: Call
 
 def choose_device(name: str) -> torch.device:
     """'auto' is CUDA or MPS where there is one, else the CPU; a device that is not there is an error."""
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": partial(bool, True)}
+    available: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there()))
+        return torch.device(next(kind for kind, there in available.items() if there))
     kind = name.partition(":")[0]
     if kind not in available:
         raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or mps.")
-    if not available[kind]():
-        raise UserError(f"Device '{name}' is not available: this torch sees no {kind.upper()} device. Use --device cpu.")
+    if not available[kind]:
+        raise UserError(
+            f"Device '{name}' is not available: this torch sees no {kind.upper()} device. Use --device cpu."
+        )
     return torch.device(name)

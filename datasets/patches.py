@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from oodbench.benchmark import Dataset, ImageSet, dataset
+from oodbench.datasets._pixels import sklearn_file
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SIDE = 32
@@ -36,9 +38,7 @@ class Patches(Dataset):
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
         """Return the test split; scikit-learn holds the photographs, so `data_dir` is not read."""
-        from sklearn.datasets import load_sample_image  # slow to import, and a card needs none of it
-
-        crops = [cut(np.asarray(load_sample_image(name))) for name in PHOTOGRAPHS]
+        crops = [cut(np.asarray(Image.open(sklearn_file(f"images/{name}")))) for name in PHOTOGRAPHS]
         groups = np.repeat(np.arange(len(crops)), [len(crop) for crop in crops])
         return ImageSet(np.concatenate(crops), groups=groups)
 

@@ -13,7 +13,7 @@ from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
 
 @recipe("cross_entropy", title="Cross-entropy")
 class CrossEntropy(Recipe):
-    """Adam on the cross-entropy of the labels; no outliers, no weight decay, as the confidence-loss paper's baseline."""
+    """Adam on the cross-entropy of the labels; no outliers, no weight decay: the confidence-loss paper's baseline."""
 
     learning_rate: float = 0.001
 

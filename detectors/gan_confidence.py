@@ -18,7 +18,8 @@ from oodbench.detectors.msp import MSP
 class GAN(Recipe):
     """A DCGAN on the ID images alone; other recipes build on its generator."""
 
-    learning_rate: float = 0.0002
+    generator_learning_rate: float = 0.0002
+    discriminator_learning_rate: float = 0.0002
     width: int = 128
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
@@ -27,9 +28,10 @@ class GAN(Recipe):
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Adam with betas (0.5, 0.999), as DCGAN."""
+        rates = {"generator": self.generator_learning_rate, "discriminator": self.discriminator_learning_rate}
         return {
-            name: torch.optim.Adam(networks[name].parameters(), lr=self.learning_rate, betas=(0.5, 0.999))
-            for name in ("generator", "discriminator")
+            name: torch.optim.Adam(networks[name].parameters(), lr=rate, betas=(0.5, 0.999))
+            for name, rate in rates.items()
         }
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Joint training of classifier and GAN, so that the generator draws what lies just outside the training distribution."""
+"""Joint training of classifier and GAN: the generator draws what lies just outside the training distribution."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class JointConfidenceLoss(GAN):
     has it switched off), the classifier in training mode throughout.
     """
 
+    learning_rate: float = 0.001
     beta: float = 1.0
-    classifier_learning_rate: float = 0.001
 
     def __post_init__(self) -> None:
         """Refuse a penalty that would reward confidence on samples."""
@@ -37,7 +37,7 @@ class JointConfidenceLoss(GAN):
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Adam for all three; default betas for the classifier."""
-        classifier = torch.optim.Adam(networks["classifier"].parameters(), lr=self.classifier_learning_rate)
+        classifier = torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate)
         return {"classifier": classifier, **super().optimizers(networks)}
 
     def generator_penalty(self, training: Training, fake: Tensor) -> Tensor:

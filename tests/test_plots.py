@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from oodbench.benchmark import _canvas as canvas
-from oodbench.benchmark import plots
-from oodbench.benchmark._overview import bars, heatmap
-from oodbench.benchmark._summary import summary_of
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.plots import draw
 from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
+from oodbench.benchmark.views import _canvas as canvas
+from oodbench.benchmark.views import plots
+from oodbench.benchmark.views._overview import bars, heatmap
+from oodbench.benchmark.views._summary import summary_of
+from oodbench.benchmark.views.plots import draw
 
 ID_SETS = ("digits", "photos $5")
 OOD_SETS = (("signs", "near", True), ("noise", "far", False))
@@ -205,7 +205,7 @@ def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[Run, Path, list[Pat
     write_run_info(tmp_path, {"cells": [name]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from oodbench.benchmark.plots import draw; from oodbench.benchmark.records import read_run\n"
+        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records import read_run\n"
         f"assert len(draw(read_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )

@@ -24,7 +24,7 @@ import click
 import pytest
 
 from oodbench.benchmark.records import METRICS, Record, Run, read_run, write_record, write_run_info
-from oodbench.benchmark.tables import summarise, table_csv, table_latex, table_markdown, text_table, write_tables
+from oodbench.benchmark.views.tables import summarise, table_csv, table_latex, table_markdown, text_table, write_tables
 
 GOLDEN = Path(__file__).parent / "golden"
 DASH = "\N{EN DASH}"
@@ -455,7 +455,7 @@ def test_files_are_written_once(three: Run, tmp_path: Path) -> None:
 
 def test_views_need_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, oodbench.benchmark.tables, oodbench.benchmark.plots\n"
+        "import sys, oodbench.benchmark.views.tables, oodbench.benchmark.views.plots\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,1 @@
+"""Networks, found by folder like every plug-in: one file each."""

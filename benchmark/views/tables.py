@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodbench.benchmark._latex import table_latex
-from oodbench.benchmark._markdown import table_markdown
-from oodbench.benchmark._summary import GROUPS, Block, Cell, Row, Stat, summary_of
-from oodbench.benchmark._text import text_table
 from oodbench.benchmark.records import METRICS, OK, Run, records_csv, write_atomically
+from oodbench.benchmark.views._latex import table_latex
+from oodbench.benchmark.views._markdown import table_markdown
+from oodbench.benchmark.views._summary import GROUPS, Block, Cell, Row, Stat, summary_of
+from oodbench.benchmark.views._text import text_table
 
 if TYPE_CHECKING:
     import pandas as pd

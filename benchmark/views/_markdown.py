@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from oodbench.benchmark._layout import COLUMNS, Entry, Sheet, legend, sheets
-from oodbench.benchmark._summary import summary_of
 from oodbench.benchmark.records import Run
+from oodbench.benchmark.views._layout import COLUMNS, Entry, Sheet, legend, sheets
+from oodbench.benchmark.views._summary import summary_of
 
 
 def table_markdown(run: Run) -> str:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from oodbench.benchmark import _canvas as canvas
-from oodbench.benchmark._canvas import Look, Margins
-from oodbench.benchmark._layout import SEEN, percent, wrapped_label
-from oodbench.benchmark._summary import Block, Cell, Row, Summary
+from oodbench.benchmark.views import _canvas as canvas
+from oodbench.benchmark.views._canvas import Look, Margins
+from oodbench.benchmark.views._layout import SEEN, percent, wrapped_label
+from oodbench.benchmark.views._summary import Block, Cell, Row, Summary
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection accuracy"}
 LABEL = 34

@@ -17,8 +17,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from oodbench.benchmark._layout import wrapped_label
 from oodbench.benchmark.records import write_atomically
+from oodbench.benchmark.views._layout import wrapped_label
 
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that text looks the same everywhere

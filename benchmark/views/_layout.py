@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oodbench.benchmark._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, OodSet, Stat, Summary
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
+from oodbench.benchmark.views._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, OodSet, Stat, Summary
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",

@@ -19,13 +19,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from oodbench.benchmark import _canvas as canvas
-from oodbench.benchmark._canvas import Look, Margins
-from oodbench.benchmark._layout import wrapped_label
-from oodbench.benchmark._overview import bars, heatmap
-from oodbench.benchmark._summary import Block, OodSet, Row, Summary, summary_of
 from oodbench.benchmark.metrics import roc_curve
 from oodbench.benchmark.records import OK, Record, Run, slug
+from oodbench.benchmark.views import _canvas as canvas
+from oodbench.benchmark.views._canvas import Look, Margins
+from oodbench.benchmark.views._layout import wrapped_label
+from oodbench.benchmark.views._overview import bars, heatmap
+from oodbench.benchmark.views._summary import Block, OodSet, Row, Summary, summary_of
 
 Scores = NDArray[np.float64]
 

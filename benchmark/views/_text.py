@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import click
 
-from oodbench.benchmark._layout import Column, Entry, Group, Sheet, legend, sheets, wrapped_label
-from oodbench.benchmark._summary import summary_of
 from oodbench.benchmark.records import FAILED, Run
+from oodbench.benchmark.views._layout import Column, Entry, Group, Sheet, legend, sheets, wrapped_label
+from oodbench.benchmark.views._summary import summary_of
 
 GAP = 3
 """Spaces between groups of columns, after the one that every column keeps for a mark."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from oodbench.benchmark._layout import COLUMNS, Entry, Group, Sheet, legend, sheets
-from oodbench.benchmark._summary import summary_of
 from oodbench.benchmark.records import Run
+from oodbench.benchmark.views._layout import COLUMNS, Entry, Group, Sheet, legend, sheets
+from oodbench.benchmark.views._summary import summary_of
 
 PREAMBLE = r"""\documentclass[a4paper]{article}
 \usepackage[T1]{fontenc}

@@ -1,0 +1,105 @@
+"""Cards: what `bench show` prints of a plug-in, a suite or a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.contract import NEEDS, Dataset, Detector, Plugin, Recipe
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import OodbenchError, unknown
+from oodbench.benchmark.records import FAILED, OK, SKIPPED, read_run, slug
+from oodbench.benchmark.registry import KINDS, registry
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.suite import Suite, read_suite
+
+
+def cards(name: str, data_dir: Path, results: Path) -> list[str]:
+    """The cards of everything called `name`."""
+    found = [_plugin_card(kind, name, data_dir) for kind in KINDS if name in registry.entries(kind)]
+    if name in registry.entries("suite") or name.endswith(".toml"):
+        found.append(_suite_card(read_suite(name)))
+    run_dir = results / "runs" / slug(name)
+    if (run_dir / "run.json").is_file():
+        found.append(_run_card(run_dir))
+    if not found:
+        known = [n for kind in (*KINDS, "suite") for n in registry.entries(kind)]
+        raise unknown("name", name, known, "bench list")
+    return found
+
+
+def _card(heading: str, facts: dict[str, Any], text: str = "") -> str:
+    lines = [heading]
+    for fact, value in facts.items():
+        if value:
+            lines += textwrap.wrap(str(value), 110, initial_indent=f"  {fact + ':':12} ", subsequent_indent=" " * 15)
+    return "\n".join([*lines, *(textwrap.indent(text, "  ").splitlines() if text else [])])
+
+
+def _plugin_card(kind: str, name: str, data_dir: Path) -> str:
+    entry = registry.entries(kind)[name]
+    if reason := entry.reason():
+        return _card(f"{kind} {name}", {"unavailable": reason, "from": entry.origin})
+    plugin: type[Plugin] = entry.load()
+    facts: dict[str, Any] = {"paper": plugin.paper, "from": entry.origin}
+    if issubclass(plugin, Detector):
+        facts["recipe"] = plugin.recipe or "the suite's"
+        facts["passes"] = f"{plugin.passes} more an image" if plugin.passes else "none of its own"
+    if issubclass(plugin, Detector | Recipe):
+        facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
+    if issubclass(plugin, Recipe):
+        facts["builds on"] = plugin.builds_on
+    if issubclass(plugin, Dataset):
+        facts.update(_data_facts(plugin, name, data_dir))
+    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    facts["settings"] = ", ".join(f"{key}={value}" for key, value in defaults.items())
+    return _card(f"{kind} {name}: {plugin.title}", facts, inspect.getdoc(plugin) or "")
+
+
+def _data_facts(plugin: type[Dataset], name: str, data_dir: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "classes": ", ".join(plugin.classes),
+        "licence": plugin.licence,
+        "origin": plugin.origin,
+        "caveats": plugin.caveats,
+    }
+    library = Library(data_dir)
+    for split in plugin.splits:
+        try:
+            images = library.split(parse_set(name), split)
+        except OodbenchError as error:
+            facts[split] = f"not at hand: {error}"
+        else:
+            facts[split] = f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
+    return facts
+
+
+def _suite_card(suite: Suite) -> str:
+    facts: dict[str, Any] = {"backbone": suite.backbone, "recipe": suite.recipe, "training": dict(suite.training)}
+    for entry in suite.entries:
+        ood = ", ".join(f"{ood.set}{f' ({ood.group})' if ood.group else ''}" for ood in entry.ood)
+        facts[f"ID {entry.set}"] = f"against {ood}; outliers: {entry.outliers or 'none'}"
+    for recipe, settings in suite.recipes.items():
+        facts[recipe] = ", ".join(f"{k}={v}" for k, v in settings.items() if v != {})
+    return _card(f"suite {suite.name}: {suite.title}", facts, "\n".join(suite.notes))
+
+
+def _run_card(run_dir: Path) -> str:
+    run = read_run(run_dir)
+    count = {status: sum(r.status == status for r in run.records) for status in (OK, SKIPPED, FAILED)}
+    info = run.info
+    commit = info.get("commit") or {}
+    return _card(f"run {run_dir.name}", {
+        "folder": run.path,
+        "suite": info["suite"]["name"],
+        "cells": ", ".join(f"{n} {status}" for status, n in count.items()),
+        "detectors": ", ".join(info.get("detectors", [])),
+        "seeds": ", ".join(map(str, info.get("seeds", []))),
+        "written": info.get("written"),
+        "device": f"{info.get('device')} ({info.get('device_name')}), {info.get('threads')} threads",
+        "software": ", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()),
+        "commit": f"{commit['id']}{' (dirty)' if commit['dirty'] else ''}" if commit else "",
+    })  # fmt: skip

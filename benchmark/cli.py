@@ -1,0 +1,342 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from oodbench.benchmark.errors import OodbenchError
+
+CONTEXT = {"auto_envvar_prefix": "OODBENCH", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose `examples` end its help, and whose errors are sentences with exit code 2."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are, one a line."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"  {line.strip()}\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn an error that is meant for the user into one sentence."""
+        try:
+            return super().invoke(ctx)
+        except OodbenchError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Nothing finished is lost: the same command goes on from here.", err=True)
+            sys.exit(130)
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say what is wrong and exit with code 2."""
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(2)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="oodbench", prog_name="bench")
+def main() -> None:
+    """Compare out-of-distribution detectors on a matrix of ID and OOD data sets.
+
+    \b
+    bench run                      everything, on the embedded matrix; no download
+    bench list detectors           what there is
+    bench show energy              what it is
+    bench table digits             a finished run's table again
+
+    Every option can be given as an environment variable: OODBENCH_SEEDS=3 for --seeds 3.
+    """
+
+
+def _results(function: F) -> F:
+    return click.option(
+        "--results",
+        default="results",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="Runs and cache.",
+    )(function)
+
+
+def _data_dir(function: F) -> F:
+    return click.option(
+        "--data-dir", default="data", show_default=True, type=click.Path(path_type=Path), help="Files of data sets."
+    )(function)
+
+
+def _plugin(function: F) -> F:
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A Python file of plug-ins.",
+    )(function)
+
+
+def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
+    """'3' -> 0, 1, 2; '0,5' or '7,' -> those."""
+    try:
+        numbers = [int(item) for item in text.split(",") if item.strip()]
+    except ValueError:
+        raise click.BadParameter(
+            f"'{text}' is no whole number or list of them; write 3 (seeds 0, 1, 2) or 0,5 or 7,"
+        ) from None
+    if "," not in text and numbers and numbers[0] > 0:
+        return tuple(range(numbers[0]))
+    if "," not in text or not numbers or min(numbers) < 0:
+        raise click.BadParameter(f"'{text}' names no seed; write a count such as 3, or a list such as 0,5 or 7,")
+    return tuple(dict.fromkeys(numbers))
+
+
+@main.command(
+    cls=Command,
+    examples="""
+    bench run
+    bench run --detectors msp,energy,joint --id digits --seeds 3
+    bench run --detectors 'energy[temperature=10]@joint[beta=0.5]'
+    bench run --id 'digits[0-6]' --ood 'digits[7-9],digits[0-6]+inverted' --detectors msp
+    bench run --plugin my_detector.py --detectors all --name mine
+    bench run --dry-run
+    """,
+)
+@click.option("--suite", default="", metavar="NAME|FILE.toml", help="Matrix and protocol.  [default: the marked one]")
+@click.option("--detectors", default="all", show_default=True, metavar="LIST", help="NAME[settings]@RECIPE.")
+@click.option("--id", "id_sets", default="all", show_default=True, metavar="LIST", help="In-distribution sets.")
+@click.option("--ood", "ood_sets", default="all", show_default=True, metavar="LIST", help="Out-of-distribution sets.")
+@click.option("--backbone", default="", metavar="NAME", help="The network.  [default: the suite's]")
+@click.option("--seeds", default="1", show_default=True, callback=parse_seeds, metavar="N|LIST", help="3: 0, 1, 2.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run.")
+@click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads.  [default: all, at most 8]")
+@_data_dir
+@_results
+@click.option("--name", default="", help="Name of the run.  [default: the suite's]")
+@_plugin
+@click.option(
+    "--rerun",
+    default="missing",
+    show_default=True,
+    type=click.Choice(["missing", "failed", "all"]),
+    help="What to do anew.",
+)
+@click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
+@click.option("--verbose", "verbosity", flag_value="verbose", help="A line a job.")
+def run(dry_run: bool, verbosity: str | None, plugins: tuple[Path, ...], **options: Any) -> None:
+    """Train, extract, score and compare: every detector on every pair of ID and OOD sets.
+
+    What an earlier command has finished is not done again. Exit code 1 if a cell failed, 2 for a wrong option.
+    """
+    from oodbench.benchmark.api import prepare
+    from oodbench.benchmark.display import dry_run_text, run_footer, watch
+
+    prepared = prepare(**options, plugins=plugins, say=lambda text: click.echo(text, err=True))
+    if dry_run:
+        click.echo(dry_run_text(prepared))
+        return
+    with watch(prepared.work.jobs, verbosity or "") as progress:
+        done = prepared.start(progress)
+    _print_table(done)
+    click.echo(run_footer(done))
+    if any(record.status == "failed" for record in done.records):
+        sys.exit(1)
+
+
+def _print_table(run_: Any) -> None:
+    from oodbench.benchmark.views.tables import text_table
+
+    width = shutil.get_terminal_size((140, 40)).columns
+    click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
+
+
+def _run_dir(results: Path, name: str) -> Path:
+    from oodbench.benchmark.records import slug
+
+    given = Path(name)
+    if (given / "run.json").is_file():
+        return given
+    path = results / "runs" / slug(name)
+    if not path.is_dir():
+        from oodbench.benchmark.errors import unknown
+
+        known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))
+        raise unknown("run", name, known, "bench list runs")
+    return path
+
+
+KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "runs")
+
+
+@main.command(
+    "list",
+    cls=Command,
+    examples="""
+    bench list detectors
+    bench list runs --results results
+    bench list detectors --plugin my_detector.py
+    """,
+)
+@click.argument("kind", type=click.Choice(KINDS), default="detectors")
+@_results
+@_plugin
+def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
+    """List detectors, recipes, datasets, forms, backbones, suites or runs."""
+    from oodbench.benchmark.registry import registry
+
+    for file in plugins:
+        registry.load_file(file)
+    if kind == "runs":
+        rows = [(p.parent.name, "") for p in sorted((results / "runs").glob("*/run.json"))]
+    else:
+        rows = [(entry.name, _listing(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
+    if not rows:
+        click.echo(f"No {kind} yet.")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        click.echo(f"{name:{width}}  {text}".rstrip())
+
+
+def _listing(entry: Any) -> str:
+    """Title, origin of what is not built in, and for those whether they can be used: a stranger's file is imported."""
+    if entry.origin.startswith(("oodbench.", "built-in")):
+        return str(entry.title)
+    reason = entry.reason()
+    if reason:
+        return f"unavailable: {reason}"
+    title = entry.title or getattr(entry.load(), "title", "")
+    return f"{title} ({entry.origin})".strip()
+
+
+@main.command(
+    cls=Command,
+    examples="""
+    bench show energy
+    bench show digits
+    bench show cross_entropy
+    """,
+)
+@click.argument("name")
+@_data_dir
+@_results
+@_plugin
+def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
+    """Print the card of a detector, recipe, data set, backbone, suite, or run.
+
+    Where one name stands for several things, all are shown.
+    """
+    from oodbench.benchmark.cards import cards
+    from oodbench.benchmark.registry import registry
+
+    for file in plugins:
+        registry.load_file(file)
+    click.echo("\n\n".join(cards(name, data_dir, results)))
+
+
+@main.command(
+    cls=Command,
+    examples="""
+    bench table digits
+    bench table digits --format md
+    bench table results/runs/digits --format tex > table.tex
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
+@_results
+def table(run_name: str, form: str, results: Path) -> None:
+    """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
+    from oodbench.benchmark.records import read_run
+    from oodbench.benchmark.views import tables
+
+    run_ = read_run(_run_dir(results, run_name))
+    tables.write_tables(run_)
+    if form == "text":
+        _print_table(run_)
+    else:
+        writer = {"md": tables.table_markdown, "tex": tables.table_latex, "csv": tables.table_csv}[form]
+        click.echo(writer(run_), nl=False)
+
+
+@main.command(
+    cls=Command,
+    examples="""
+    bench plot digits
+    bench plot results/runs/digits
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@_results
+def plot(run_name: str, results: Path) -> None:
+    """Redraw a run's plots from its records and stored scores. RUN is a name or a folder."""
+    from oodbench.benchmark.records import read_run
+    from oodbench.benchmark.views import plots
+
+    folder = _run_dir(results, run_name)
+    cache = folder.parent.parent / "cache" if folder.parent.name == "runs" else results / "cache"
+    for path in plots.draw(read_run(folder), cache):
+        click.echo(str(path))
+
+
+@main.command(
+    cls=Command,
+    examples="""
+    bench check energy
+    bench check my_detector --plugin my_detector.py
+    bench check all
+    """,
+)
+@click.argument("names", nargs=-1, required=True)
+@_data_dir
+@_plugin
+def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> None:
+    """Run the contract checks over plug-ins by name, or 'all'. Exit code 1 if one fails."""
+    from oodbench.benchmark.checks import run_checks
+    from oodbench.benchmark.registry import registry
+
+    for file in plugins:
+        registry.load_file(file)
+    failed = 0
+    for result in run_checks(names, data_dir):
+        failed += result.status == "failed"
+        click.echo(
+            f"{result.status:7}  {result.kind} {result.name}: {result.check}"
+            + (f": {result.reason}" if result.reason else "")
+        )
+    if failed:
+        click.echo(f"{failed} checks failed.", err=True)
+        sys.exit(1)
+
+
+@main.group(context_settings=CONTEXT)
+def cache() -> None:
+    """Look after the store of checkpoints, outputs and scores."""
+
+
+@cache.command(cls=Command, examples="bench cache prune --dry-run")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
+@_results
+def prune(dry_run: bool, results: Path) -> None:
+    """Delete the artifacts that no run in the results folder uses."""
+    from oodbench.benchmark.store import prune as prune_store
+
+    freed, count = prune_store(results, dry_run)
+    click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
+
+
+if __name__ == "__main__":
+    main()

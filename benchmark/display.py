@@ -1,0 +1,116 @@
+"""What the terminal shows while a run goes on, before it (the plan) and after it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oodbench.benchmark.api import Prepared, Quiet
+from oodbench.benchmark.jobs import Job, TrainJob
+from oodbench.benchmark.records import FAILED, SKIPPED, Run
+
+EXAMPLES = 12
+"""Jobs of each kind that a dry run names before it counts the rest."""
+
+
+class Lines(Quiet):
+    """Plain lines, for logs: one a training, and with `verbose` one a job."""
+
+    def __init__(self, total: int, verbose: bool) -> None:
+        self._total, self._verbose, self._count, self._started = total, verbose, 0, 0.0
+
+    def start(self, job: Job) -> None:
+        """Note the time."""
+        self._count += 1
+        self._started = time.perf_counter()
+
+    def finish(self, job: Job, reason: str) -> None:
+        """Write what was done, or why not."""
+        if reason or self._verbose or isinstance(job, TrainJob):
+            seconds = time.perf_counter() - self._started
+            text = f"[{self._count}/{self._total}] {job.title}: " + (
+                f"failed: {reason}" if reason else f"{seconds:.1f} s"
+            )
+            click.echo(text, err=True)
+
+
+class Bars(Quiet):
+    """Two bars on a terminal: images of the current job, and jobs of the matrix, each with its time left."""
+
+    def __init__(self, bars: Progress, jobs: Sequence[Job]) -> None:
+        self._bars = bars
+        self._matrix = bars.add_task("all jobs", total=sum(_cost(job) for job in jobs))
+        self._current = bars.add_task("", total=None)
+        self._job: Job | None = None
+
+    def start(self, job: Job) -> None:
+        """Name the job and begin its bar."""
+        self._job = job
+        self._bars.reset(self._current, total=job.size, description=job.title)
+
+    def tick(self, images: int) -> None:
+        """Move both bars."""
+        self._bars.advance(self._current, images)
+        if self._job is not None:
+            self._bars.advance(self._matrix, images / max(1, self._job.size) * _cost(self._job))
+
+    def finish(self, job: Job, reason: str) -> None:
+        """Say what failed."""
+        if reason:
+            self._bars.console.print(f"failed: {job.title}: {reason}", markup=False, highlight=False)
+
+
+def _cost(job: Job) -> float:
+    """Rough cost for the time left: an image costs some fifty times more in training than in a forward pass."""
+    return job.size * (50.0 if isinstance(job, TrainJob) else 1.0)
+
+
+@contextmanager
+def watch(jobs: Sequence[Job], verbosity: str) -> Iterator[Quiet]:
+    """Progress fit for where the output goes: bars on a terminal, lines elsewhere, nothing if quiet."""
+    if verbosity == "quiet" or not jobs:
+        yield Quiet()
+    elif verbosity == "verbose" or not sys.stderr.isatty():
+        yield Lines(len(jobs), verbosity == "verbose")
+    else:
+        title = TextColumn("{task.description}", markup=False)
+        columns = (title, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            yield Bars(bars, jobs)
+
+
+def dry_run_text(prepared: Prepared) -> str:
+    """The plan in words: what would be done, what is there already, what is left out and why."""
+    plan, work = prepared.plan, prepared.work
+    planned, left = Counter(j.kind for j in plan.jobs.values()), Counter(job.kind for job in work.jobs)
+    out = [f"Suite {plan.suite.name}: {len(plan.cells)} cells, {len(work.kept)} of them done. Run: {prepared.run_dir}"]
+    for kind, count in planned.items():
+        out.append(f"  {kind:8} {count:5} jobs, {count - left[kind]} cached or done, {left[kind]} to do")
+    for kind in left:
+        titles = [f"{job.title} ({job.size:,} images)" for job in work.jobs if job.kind == kind]
+        out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
+        out += [f"  to do: and {len(titles) - EXAMPLES} more of the kind {kind}"] if len(titles) > EXAMPLES else []
+    skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
+    out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
+    out += [f"  skipped: {absence.what}: {absence.reason}" for absence in plan.skipped]
+    out += [f"  unavailable: {absence.what}: {absence.reason}" for absence in plan.unavailable]
+    return "\n".join(out)
+
+
+def run_footer(run: Run) -> str:
+    """Where everything is, and what to do about failures."""
+    failed = sum(record.status == FAILED for record in run.records)
+    out = [f"Files: {run.path} (records.csv, table.csv, table.md, table.tex, plots/)"]
+    if failed:
+        out.append(
+            f"{failed} of {len(run.records)} cells failed; tracebacks: {run.path / 'logs'}. "
+            "Try them again with --rerun failed."
+        )
+    return "\n".join(out)

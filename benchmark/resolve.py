@@ -1,0 +1,115 @@
+"""Names -> plug-ins and sets. What was named and is absent is an error; what 'all' meets and is absent is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oodbench.benchmark.contract import Detector, Plugin, Recipe
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.plan import ALL, Absence, Plan, Request, Row
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, create, parse_detector, parse_set
+from oodbench.benchmark.suite import IDEntry, OODEntry
+
+
+class Resolver:
+    """Resolves one request; what is absent goes into the plan."""
+
+    def __init__(self, request: Request, library: Library, plan: Plan) -> None:
+        self.request, self.library, self.plan = request, library, plan
+
+    def detectors(self) -> Iterator[DetectorSpec]:
+        """The detectors asked for; 'all' leaves out, and notes, what cannot be loaded."""
+        for name in self.request.detectors:
+            if name == ALL:
+                yield from self.every_detector()
+            else:
+                yield parse_detector(name)
+
+    def every_detector(self) -> list[DetectorSpec]:
+        """All that can be loaded: post-hoc detectors first, then those that train their own classifier."""
+        usable = []
+        for entry in registry.entries("detector").values():
+            if reason := entry.reason():
+                self.plan.unavailable.append(Absence(entry.name, reason))
+            else:
+                usable.append((entry.load().recipe is not None, entry.name))
+        return [DetectorSpec(Spec(name)) for _, name in sorted(usable)]
+
+    def row(self, spec: DetectorSpec, entry: IDEntry) -> Row:
+        """Settings checked, and the recipe: the one asked for, else the detector's, else the suite's."""
+        detector: Detector = create("detector", spec.detector)
+        default = Spec(detector.recipe or self.plan.suite.recipe)
+        recipe = self.recipe(spec.recipe or default, entry)
+        shown = self.recipe_label(recipe, entry)
+        return Row(str(DetectorSpec(canonical(detector), None if shown == default else shown)), detector, recipe)
+
+    def recipe(self, spec: Spec, entry: IDEntry) -> Recipe:
+        """A recipe with the suite's settings for an ID set beneath the given ones."""
+        recipe: Recipe = create("recipe", spec, self.plan.suite.recipe_settings(spec.name, entry.set))
+        return recipe
+
+    def recipe_label(self, recipe: Recipe, entry: IDEntry) -> Spec:
+        """A recipe as the user would type it under this suite: the settings that differ from the suite's."""
+        usual = self.recipe(Spec(recipe.name), entry).settings
+        return Spec(recipe.name, tuple(sorted((k, v) for k, v in recipe.settings.items() if v != usual[k])))
+
+    def id_entries(self) -> list[IDEntry]:
+        """The matrix rows asked for whose ID set is at hand."""
+        found = {}
+        for name in self.request.id_sets:
+            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [parse_set(name)]:
+                if all(self.at_hand(spec, part, named=name != ALL) for part in ("train", "test")):
+                    found[spec] = self.plan.suite.entry(spec)
+        return list(found.values())
+
+    def ood_entries(self, entry: IDEntry) -> list[OODEntry]:
+        """The OOD sets asked for that are at hand, for one ID set."""
+        known = {ood.set: ood for ood in entry.ood}
+        found = {}
+        for name in self.request.ood_sets:
+            if name == ALL and not known:
+                raise UserError(
+                    f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood."
+                )
+            for spec in known if name == ALL else [parse_set(name)]:
+                refuse_overlap(entry.set, spec)
+                if self.at_hand(spec, "test", named=name != ALL):
+                    found[spec] = known.get(spec, OODEntry(spec))
+        return list(found.values())
+
+    def at_hand(self, spec: SetSpec, part: str, named: bool) -> bool:
+        """Whether a set can be loaded; if not, an error for one that was named, a note for one met through 'all'."""
+        for kind, name in [("dataset", spec.name), *(("form", form) for form in spec.forms)]:
+            if name not in registry.entries(kind):
+                what = "data set" if kind == "dataset" else kind
+                raise unknown(what, name, registry.entries(kind), "bench list datasets")
+        try:
+            self.library.part(spec, part)
+        except UserError:
+            raise
+        except OodbenchError as error:
+            if named:
+                raise UserError(str(error)) from error
+            absence = Absence(str(spec), str(error))
+            if absence not in self.plan.skipped:
+                self.plan.skipped.append(absence)
+            return False
+        return True
+
+
+def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:
+    """An ID set cannot be its own OOD set, nor can a set that holds some of its classes."""
+    both = id_set.classes is not None and ood.classes is not None
+    shared = not both or bool(set(id_set.classes or ()) & set(ood.classes or ()))
+    if id_set.name == ood.name and id_set.forms == ood.forms and shared:
+        raise UserError(
+            f"'{ood}' cannot be an OOD set of '{id_set}': they share images. Choose another --ood, or classes that "
+            f"do not overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
+        )
+
+
+def canonical(plugin: Plugin) -> Spec:
+    """A plug-in's name and the settings that differ from its defaults: enough to make it again."""
+    return Spec(plugin.name, tuple(sorted(plugin.changed_settings().items())))

@@ -1,0 +1,1 @@
+"""Records -> tables and pictures. Nothing here imports torch or changes a number."""
