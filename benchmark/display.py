@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oodbench.benchmark.api import Prepared, Quiet
 from oodbench.benchmark.jobs import Job, TrainJob

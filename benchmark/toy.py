@@ -1,0 +1,105 @@
+"""A toy world for contract checks: small images whose classes and outliers are planted, and their classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark.contract import NEEDS, Batch, Classifier, Detector, ImageSet
+
+CLASSES, SIDE, IMAGES = 4, 32, 160
+
+
+class PlantedNetwork(nn.Module):
+    """Features: how strongly each planted pattern shows. Head: one pattern a class."""
+
+    def __init__(self, patterns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("patterns", patterns.flatten(1))
+        self.head = nn.Linear(len(patterns), CLASSES)
+        with torch.no_grad():
+            self.head.weight.copy_(8 * torch.eye(CLASSES, len(patterns)))
+            self.head.bias.zero_()
+
+    def features(self, images: Tensor) -> Tensor:
+        patterns: Tensor = self.get_buffer("patterns")
+        return torch.relu((images.flatten(1) - 0.5) @ patterns.T)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class ToyWorld(NamedTuple):
+    """A classifier with planted features, labelled ID images, and OOD images: half-strength blends of two classes."""
+
+    classifier: Classifier
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    ood: ImageSet
+
+
+@cache
+def toy_world() -> ToyWorld:
+    """The one toy world, the same in every process."""
+    random = np.random.RandomState(0)
+    patterns = random.randn(CLASSES + 4, 3, SIDE, SIDE)
+    patterns /= np.linalg.norm(patterns.reshape(len(patterns), -1), axis=1)[:, None, None, None]
+
+    def draw(strengths: np.ndarray, labels: np.ndarray | None) -> ImageSet:
+        clean = np.tensordot(strengths, patterns, axes=1)
+        noisy = 0.5 + clean + 0.02 * random.randn(*clean.shape)
+        images = np.clip(np.rint(255 * noisy), 0, 255).astype(np.uint8)
+        return ImageSet(images, labels, tuple("abcd") if labels is not None else ())
+
+    def known(count: int) -> ImageSet:
+        labels = np.arange(count) % CLASSES
+        strengths = np.zeros((count, len(patterns)))
+        strengths[np.arange(count), labels] = random.uniform(1.0, 1.5, count)
+        return draw(strengths, labels)
+
+    first = random.randint(CLASSES, size=IMAGES)
+    second = (first + random.randint(1, CLASSES, size=IMAGES)) % CLASSES
+    blends = np.zeros((IMAGES, len(patterns)))
+    blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.4, IMAGES)
+    network = PlantedNetwork(torch.from_numpy(patterns).float())
+    return ToyWorld(Classifier(network, CLASSES), known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
+
+
+def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supplied: Iterable[str] = NEEDS) -> Batch:
+    """A batch of toy images that holds what the detector declares, and of that only what is `supplied`."""
+    classifier = toy_world().classifier
+    pixels = torch.from_numpy(images.images).float() / 255
+    with torch.inference_mode():
+        features = classifier.features(pixels).clone()
+        whole = {"images": pixels, "features": features, "logits": classifier.head(features).double()}
+    names = detector.needs & set(supplied)
+    parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
+    if labelled and images.labels is not None:
+        parts["labels"] = torch.from_numpy(images.labels).__getitem__
+    return Batch(len(images), parts, detector.name, classifier if "network" in names else None)
+
+
+class Trainee(nn.Module):
+    """A small trainable network for recipe checks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()
+        )
+        self.head = nn.Linear(16, CLASSES)
+
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.body(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
