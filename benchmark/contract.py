@@ -109,6 +109,8 @@ class Recipe(Plugin):
     needs: ClassVar[frozenset[str]] = frozenset()
     builds_on: ClassVar[str | None] = None
     """Another recipe, trained before this one on the same data and seed; its networks arrive in `training.given`."""
+    trains_classifier: ClassVar[bool] = True
+    """False where `networks` has none called "classifier"."""
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """Return freshly initialised networks by name; random numbers come seeded from the harness."""

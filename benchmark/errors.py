@@ -37,6 +37,6 @@ class MetricError(OodbenchError, ValueError):
 def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UserError:
     """Say that `name` is no `what`, offer the nearest of `known`, and name the command that lists them all."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UserError(f"Unknown {what} '{name}'.{hint} '{listing}' shows all {len(known)}.")

@@ -42,6 +42,8 @@ class Resolver:
         detector: Detector = create("detector", spec.detector)
         default = Spec(detector.recipe or self.plan.suite.recipe)
         recipe = self.recipe(spec.recipe or default, entry)
+        if not recipe.trains_classifier:
+            raise UserError(f"Recipe '{recipe.name}' trains no classifier to score with. Choose another after the '@'.")
         shown = self.recipe_label(recipe, entry)
         return Row(str(DetectorSpec(canonical(detector), None if shown == default else shown)), detector, recipe)
 

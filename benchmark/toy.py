@@ -27,10 +27,12 @@ class PlantedNetwork(nn.Module):
             self.head.bias.zero_()
 
     def features(self, images: Tensor) -> Tensor:
+        """Strength of each pattern, non-negative (N, D)."""
         patterns: Tensor = self.get_buffer("patterns")
         return torch.relu((images.flatten(1) - 0.5) @ patterns.T)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -97,9 +99,11 @@ class Trainee(nn.Module):
         self.head = nn.Linear(16, CLASSES)
 
     def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (N, 16)."""
         features: Tensor = self.body(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits

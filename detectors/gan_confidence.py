@@ -18,6 +18,7 @@ from oodbench.detectors.msp import MSP
 class GAN(Recipe):
     """A DCGAN on the ID images alone; other recipes build on its generator."""
 
+    trains_classifier = False
     generator_learning_rate: float = 0.0002
     discriminator_learning_rate: float = 0.0002
     width: int = 128

@@ -23,6 +23,7 @@ class JointConfidenceLoss(GAN):
     has it switched off), the classifier in training mode throughout.
     """
 
+    trains_classifier = True
     learning_rate: float = 0.001
     beta: float = 1.0
 
