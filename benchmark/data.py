@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark.contract import Dataset, ImageSet
-from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
 
@@ -72,7 +72,7 @@ class Library:
             reason = card.missing(self.data_dir)
             if reason:
                 raise DataError(reason)
-            self._loaded[name, split] = card.load(split, self.data_dir)
+            self._loaded[name, split] = _loaded(card, split, self.data_dir)
         return self._loaded[name, split]
 
     def _cut(self, spec: SetSpec, split: str) -> ImageSet:
@@ -81,8 +81,23 @@ class Library:
             images = only_classes(images, spec)
         for name in spec.forms:
             changed = registry.get("form", name)().apply(images.images)
-            images = ImageSet(changed, images.labels, images.classes, images.groups)
+            # A mirrored view has negative strides, which torch does not take.
+            images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
         return images
+
+
+def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:
+    try:
+        images: object = card.load(split, data_dir)
+    except OodbenchError:
+        raise
+    except Exception as error:  # a stranger's loader, or a damaged file, may raise anything
+        raise DataError(
+            f"Data set '{card.name}' has no readable {split} split: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(images, ImageSet):
+        raise DataError(f"Data set '{card.name}': load() must return an ImageSet, got {type(images).__name__}.")
+    return images
 
 
 def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:
@@ -108,10 +123,9 @@ def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
     if train.labels is None:
         raise UserError(f"'{name}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
     held_out = _last_groups(train.groups) if train.groups is not None else _last_of_each_class(train.labels)
-    keep, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
-    if keep.labels is None or len(np.unique(keep.labels)) < len(train.classes):
+    if len(np.unique(train.labels[~held_out])) < len(train.classes):
         raise DataError(f"'{name}' is too small: with a tenth held out, some class has no training image left.")
-    return keep, validation
+    return train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
 
 
 def _last_groups(groups: np.ndarray) -> np.ndarray:

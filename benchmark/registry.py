@@ -42,6 +42,8 @@ KINDS = {
 }
 SUITES = Path(__file__).parent / "suites"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+RESERVED = ("all",)
+"""What the command line takes for something else."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,15 @@ class Registry:
         _validate(kind, name, plugin)
         builtin = _builtins(kind).get(name)
         taken = self._objects.get((kind, name))
+        newcomer = f"{plugin.__module__}.{plugin.__qualname__}"
         if builtin is not None and builtin.origin != plugin.__module__:
-            raise PluginError(f"The {kind} name '{name}' is taken by the built-in {builtin.origin}; choose another.")
-        if taken is not None and (taken.__module__, taken.__qualname__) != (plugin.__module__, plugin.__qualname__):
-            raise PluginError(f"The {kind} name '{name}' is taken by {taken.__module__}.{taken.__qualname__}.")
-        self._objects[kind, name] = plugin
+            owner = f"the built-in {builtin.origin}"
+        elif taken is not None and f"{taken.__module__}.{taken.__qualname__}" != newcomer:
+            owner = f"{taken.__module__}.{taken.__qualname__}"
+        else:
+            self._objects[kind, name] = plugin
+            return
+        raise PluginError(f"The {kind} name '{name}' is taken by {owner}; choose another for {newcomer}.")
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Every name of a kind, built-ins first, whether usable or not."""
@@ -116,9 +122,14 @@ class Registry:
             raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
         module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if module_name not in sys.modules:
-            _import_file(path, module_name)
+            try:
+                _import_file(path, module_name)
+            except UserError:  # what it registered before it failed is not to hold its names
+                self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
+                raise
         names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
         if not names:
+            del sys.modules[module_name]
             raise UserError(
                 f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say."
             )
@@ -131,15 +142,21 @@ class Registry:
         def load() -> Any:
             try:
                 plugin = point.load()
-            except Exception as error:  # a stranger's module may raise anything
-                raise PluginError(f"{type(error).__name__}: {error} (entry point {point.value})") from error
-            if kind != "suite" and getattr(plugin, "name", None) != point.name:
+            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+                raise PluginError(f"{_told(error)} (entry point {point.value})") from error
+            if self._objects.get((kind, point.name)) is not plugin:
                 raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; decorate it so.")
             return plugin
 
         if kind == "suite":
             return Entry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
         return Entry(kind, point.name, "", _origin(point), load)
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line."""
+    first, _, _ = str(error).strip().partition("\n")
+    return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
 
 
 def _same(value: Any) -> Any:
@@ -169,8 +186,10 @@ def _suite_file(point: metadata.EntryPoint) -> Path:
 
 def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
     base, method, _ = KINDS[kind]
-    if not NAME.fullmatch(name):
-        raise PluginError(f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-'.")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise PluginError(
+            f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-', not 'all'."
+        )
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
     if getattr(plugin, method) is getattr(base, method):
@@ -185,9 +204,9 @@ def _import_file(path: Path, module_name: str) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[module_name]
-        raise UserError(f"The plug-in file '{path}' does not import: {type(error).__name__}: {error}") from error
+        raise UserError(f"The plug-in file '{path}' does not import: {_told(error)}") from error
 
 
 @cache
@@ -272,7 +291,9 @@ def source_version(plugin: type[Plugin]) -> str:
     """The version an author pinned, or else a hash of the plug-in's source and of its package's modules it imports."""
     if plugin.version is not None:
         return plugin.version
-    files = sorted(_source_files(sys.modules[plugin.__module__].__file__ or "", plugin.__module__))
+    files = sorted(_source_files(plugin.__module__))
+    if not files:
+        raise PluginError(f"The source of '{plugin.name}' ({plugin.__module__}) is in no file; pin its `version`.")
     return "source:" + hashlib.sha256(b"\0".join(_normalised(file) for file in files)).hexdigest()[:16]
 
 
@@ -281,13 +302,42 @@ def _normalised(file: str) -> bytes:
 
 
 @cache
-def _source_files(file: str, module: str) -> frozenset[str]:
-    """A module's file and, recursively, those of its siblings that it imports (shared helpers, parent recipes)."""
-    package = module.rpartition(".")[0]
-    found = {file}
-    for node in ast.walk(ast.parse(Path(file).read_bytes())):
-        if isinstance(node, ast.ImportFrom) and package and (node.module or "").rpartition(".")[0] == package:
-            sibling = importlib.util.find_spec(node.module or "")
-            if sibling and sibling.origin and sibling.origin not in found:
-                found |= _source_files(sibling.origin, node.module or "")
-    return frozenset(found)
+def _source_files(module: str) -> frozenset[str]:
+    """The files of a module and of what it imports, directly or not, from its own package.
+
+    Of ours, that is the folder beside it (shared helpers, parent recipes); of another distribution, all of it.
+    """
+    root = module.rpartition(".")[0] if module.startswith("oodbench.") else module.partition(".")[0]
+    files: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        file = None if name in files or not f"{name}.".startswith(f"{root}.") else _module_file(name)
+        if file is not None:
+            files[name] = file
+            todo.extend(_imports(Path(file), name))
+    return frozenset(files.values())
+
+
+def _module_file(name: str) -> str | None:
+    """Where a module's source is; None for what is no module, or is not there."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            return None
+        file = spec.origin if spec else None
+    return file if file and file.endswith(".py") else None
+
+
+def _imports(file: Path, module: str) -> Iterator[str]:
+    """Absolute names of all that a module imports; `from a import b` may mean a module a.b."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))

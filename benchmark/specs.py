@@ -8,10 +8,11 @@ Printing a parsed name gives its canonical form, which is how jobs and records c
 
 from __future__ import annotations
 
-import ast
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.contract import Plugin
@@ -87,6 +88,8 @@ def parse_spec(text: str) -> Spec:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise UserError(f"'{item}' in '{text}' is no setting; write NAME[setting=value,...].")
+        if key.strip() in settings:
+            raise UserError(f"'{text}' gives the setting '{key.strip()}' twice.")
         settings[key.strip()] = parse_value(value.strip())
     return Spec(match["name"].strip(), tuple(sorted(settings.items())))
 
@@ -96,11 +99,11 @@ def parse_value(text: str) -> Any:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return value if isinstance(value, int | float) else text
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        return float(text) if math.isfinite(float(text)) else text
+    return text
 
 
 def parse_detector(text: str) -> DetectorSpec:
@@ -141,7 +144,7 @@ def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> 
     checked = {name: _fitting(kind, spec.name, fields[name], value) for name, value in settings.items()}
     try:
         return plugin(**checked)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"The {kind} '{spec}' cannot be set up: {error}") from error
 
 
@@ -149,7 +152,10 @@ def _fitting(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -
     """`value` as the type of the setting's default: a whole number serves as a float, so that keys do not differ."""
     default = field.default
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must be a finite number, got {value!r}.")
     if default is None or default is dataclasses.MISSING or type(value) is type(default):
         return value
     expected = type(default).__name__

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from oodbench.benchmark.contract import Detector
@@ -21,12 +21,13 @@ def save_state(detector: Detector, path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     try:
         skeleton = json.dumps(_pack(detector.state(), tensors), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        content = save(tensors, metadata={"state": skeleton})
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise PluginError(
             f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
             "finite numbers, words, lists, dicts, arrays or tensors."
         ) from error
-    save_file(tensors, path, metadata={"state": skeleton})
+    path.write_bytes(content)
 
 
 def load_state(detector: Detector, path: Path) -> None:
@@ -44,7 +45,9 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"tensor" if isinstance(value, Tensor) else "array": name}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
         return [_pack(item, tensors) for item in value]
     if isinstance(value, dict):
         return {"dict": [[_pack(k, tensors), _pack(item, tensors)] for k, item in value.items()]}
@@ -60,4 +63,6 @@ def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[packed["tensor"]]
     if "array" in packed:
         return tensors[packed["array"]].numpy()
+    if "tuple" in packed:
+        return tuple(_unpack(item, tensors) for item in packed["tuple"])
     return {_unpack(k, tensors): _unpack(item, tensors) for k, item in packed["dict"]}

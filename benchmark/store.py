@@ -142,10 +142,11 @@ class Store:
 
     def save_tensors(self, key: Key, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
         """Store weights as safetensors."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return self.save(key, lambda path: save_file(whole, path), about)
+        # Cloned, because tied weights share memory, which the format refuses.
+        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return self.save(key, lambda path: _write(path, save(whole)), about)
 
     def require(self, key: Key) -> Path:
         """The artifact's path; an error if it is not there."""
@@ -168,6 +169,10 @@ class Store:
         except OSError as error:
             raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
         self._say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _side_path(path: Path) -> Path:

@@ -118,28 +118,35 @@ class _Reader:
         self.known("backbone", protocol["backbone"])
         self.known("recipe", protocol["recipe"])
         self.schedule(data.get("training", {}), "[training]")
+        entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
+        sets = [entry.set for entry in entries]
+        for twice in (spec for k, spec in enumerate(sets) if spec in sets[:k]):
+            raise self.error(f"the ID set '{twice}' is there twice; write one [[id]] for it")
+        notes = self.typed(data, "notes", list, "notes")
+        if not all(isinstance(note, str) for note in notes):
+            raise self.error(f"notes must be a list of sentences in quotes, got {notes!r}")
         return Suite(
             name=self.path.stem,
-            title=str(data.get("title", "")),
+            title=self.typed(data, "title", str, "title"),
             backbone=protocol["backbone"],
             recipe=protocol["recipe"],
-            entries=tuple(self.id_entry(entry) for entry in data["id"]),
+            entries=entries,
             training=_tuples(data.get("training", {})),
-            recipes=self.recipes(data.get("recipes", {}), "[recipes]"),
-            notes=tuple(map(str, data.get("notes", ()))),
-            default=bool(data.get("default", False)),
+            recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
+            notes=tuple(notes),
+            default=self.typed(data, "default", bool, "default"),
         )
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
         self.check(entry, "[[id]]", {"set", "outliers", "ood", "recipes"}, required={"set", "ood"})
         ood = []
-        for item in entry["ood"]:
+        for item in self.typed(entry, "ood", list, "ood"):
             self.check(item, "ood", {"set", "group"}, required={"set"})
             if item.get("group", "") not in ("near", "far", ""):
                 raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or left out")
             ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
         outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
-        recipes = self.recipes(entry.get("recipes", {}), "id.recipes")
+        recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
         return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes)
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -154,22 +161,34 @@ class _Reader:
         self.check(table, where, set(Schedule._fields))
         for key, value in table.items():
             if not _fits_schedule(key, value):
-                raise self.error(f"{key} in {where} is {value!r}; see 'bench show' for what a suite holds")
+                raise self.error(f"{key} in {where} is {value!r}; it must be {SCHEDULE[key]}")
 
     def set_spec(self, text: Any) -> SetSpec:
         if not isinstance(text, str):
             raise self.error(f"a set must be a name in quotes, got {text!r}")
-        spec = parse_set(text)
+        try:
+            spec = parse_set(text)
+        except UserError as error:
+            raise self.error(str(error)) from error
         self.known("dataset", spec.name)
         for name in spec.forms:
             self.known("form", name)
         return spec
 
     def known(self, kind: str, name: Any) -> None:
+        if not isinstance(name, str):
+            raise self.error(f"a {kind} must be a name in quotes, got {name!r}")
         entries = registry.entries(kind)
         if name not in entries:
-            problem = unknown(kind.replace("dataset", "data set"), str(name), entries, f"bench list {kind}s")
+            problem = unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
             raise self.error(str(problem).rstrip("."))
+
+    def typed(self, table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+        """What a table has under a key, empty or false where it has nothing."""
+        value = table.get(key, kind())
+        if not isinstance(value, kind):
+            raise self.error(f"{where} must be {KINDS[kind]}, got {value!r}")
+        return value
 
     def check(self, table: Any, where: str, allowed: set[str], required: Iterable[str] = ()) -> None:
         if not isinstance(table, Mapping):
@@ -186,11 +205,20 @@ class _Reader:
         return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
 
 
+KINDS = {list: "a list", dict: "a table", str: "a text in quotes", bool: "true or false"}
+SCHEDULE = {
+    "epochs": "a whole number from 1",
+    "batch_size": "a whole number from 1",
+    "milestones": "a list of shares of the epochs, each from 0 to 1",
+    "decay": "a number above 0",
+}
+
+
 def _fits_schedule(key: str, value: Any) -> bool:
     if key == "milestones":
         return isinstance(value, list) and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
     if key == "decay":
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

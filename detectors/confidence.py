@@ -22,7 +22,7 @@ class ConfidenceLoss(CrossEntropy):
 
     def __post_init__(self) -> None:
         """Refuse a penalty that would reward confidence on outliers."""
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, got {self.beta}")
 
     def outliers(self, training: Training, batch: TrainBatch) -> Tensor:

@@ -29,7 +29,7 @@ class JointConfidenceLoss(GAN):
 
     def __post_init__(self) -> None:
         """Refuse a penalty that would reward confidence on samples."""
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, got {self.beta}")
 
     def networks(self, task: Task) -> dict[str, nn.Module]:

@@ -1,0 +1,37 @@
+"""What the documents show works, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from oodbench.benchmark.checks import run_checks
+from oodbench.benchmark.registry import registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/add_a_plugin.md"])
+def test_the_example_detector_keeps_the_contract(page: str, tmp_path: Path) -> None:
+    code = re.search(r"```python\n(# my_detector\.py\n.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert code is not None
+    file = tmp_path / "my_detector.py"
+    file.write_text(code[1])
+    names = registry.load_file(file)
+    try:
+        results = [result for _, name in names for result in run_checks([name], tmp_path)]
+        assert results
+        assert [result for result in results if result.status != "ok"] == []
+    finally:
+        for key in names:
+            registry._objects.pop(key)
+            registry._from_files.pop(key)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,79 @@
+"""The folder mapping of setup.cfg and the guards around it."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = configparser.ConfigParser()
+CONFIG.read(ROOT / "setup.cfg")
+
+
+def folders() -> dict[str, Path]:
+    """Package name -> folder, from setup.cfg."""
+    lines = CONFIG["options"]["package_dir"].split("\n")
+    return {name.strip(): ROOT / path.strip() for name, path in (line.split("=") for line in lines if line)}
+
+
+def test_plugin_folders_hide_no_other_package() -> None:
+    for name in ("detectors", "datasets"):
+        assert not (ROOT / name / "__init__.py").exists(), f"with {name}/__init__.py the checkout hides PyPI's '{name}'"
+
+
+def test_every_package_is_listed() -> None:
+    """A sub-folder that is forgotten works in editable mode and is missing from the wheel."""
+    listed = set(CONFIG["options"]["packages"].split())
+    found = set()
+    for package, folder in folders().items():
+        for module in folder.rglob("*.py"):
+            inside = module.parent.relative_to(folder).parts
+            if "runs" not in inside and "cache" not in inside:
+                found.add(".".join((package, *inside)))
+    assert found == listed
+
+
+def test_typings_show_the_mapping() -> None:
+    for package, folder in folders().items():
+        link = ROOT / "typings" / Path(*package.split("."))
+        if not link.is_symlink():
+            pytest.skip("this checkout was made without symbolic links; only type checkers need them")
+        assert link.resolve() == folder.resolve()
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_tracked_file(tmp_path: Path) -> None:
+    """Modules and data files of the mapped folders, and nothing else."""
+    pytest.importorskip("build", reason="pip install -e '.[dev]' brings the package that builds wheels")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    import zipfile
+
+    wheel = next(tmp_path.glob("*.whl"))
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("oodbench-")}
+    listing = subprocess.run(["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True).stdout
+    expected = set()
+    for package, folder in folders().items():
+        prefix = folder.relative_to(ROOT).as_posix() + "/"
+        tracked = [line.removeprefix(prefix) for line in listing.splitlines() if line.startswith(prefix)]
+        expected |= {f"{package.replace('.', '/')}/{name}" for name in tracked if not name.endswith(".md")}
+    assert inside == expected
+
+
+def test_command_line_starts_without_torch() -> None:
+    code = "import sys, oodbench.benchmark, oodbench.benchmark.cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_public_api_is_what_it_says() -> None:
+    import oodbench.benchmark as api
+
+    for name in api.__all__:
+        assert getattr(api, name) is not None
+    with pytest.raises(AttributeError, match="exports"):
+        api.nothing_of_the_kind  # noqa: B018

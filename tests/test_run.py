@@ -1,0 +1,320 @@
+"""`bench run` end to end on a tiny suite: sharing, resuming, failures, and what the files hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oodbench.benchmark import Run, api, runner
+from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
+
+SUITE = """
+schema = 1
+title = "Tiny"
+notes = ["For tests."]
+[protocol]
+backbone = "small_cnn"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+batch_size = 64
+[recipes.gan]
+width = 2
+[recipes.joint]
+width = 2
+[[id]]
+set = "digits[0-3]"
+outliers = "glyphs"
+ood = [
+  { set = "glyphs", group = "near" },
+  { set = "greek", group = "near" },
+  { set = "uniform", group = "far" },
+]
+"""
+
+BROKEN = """
+import torch
+from oodbench.benchmark import Batch, Detector, detector
+
+@detector("test_raises", title="Raises")
+class Raises(Detector):
+    def score(self, batch):
+        raise RuntimeError("no luck today")
+
+@detector("test_nan", title="NaN")
+class NotANumber(Detector):
+    def score(self, batch):
+        scores = batch.logits[:, 0].clone()
+        scores[3] = torch.nan
+        return scores
+
+@detector("test_shape", title="Wrong shape")
+class Shape(Detector):
+    def score(self, batch):
+        return batch.logits
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture
+def go(tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Run the tiny suite with some detectors, in this test's own results folder; without plots unless asked for."""
+    from oodbench.benchmark.views import plots
+
+    draw = plots.draw
+
+    def run(detectors: str = "msp,energy", drawn: bool = False, **options: Any) -> Run:
+        monkeypatch.setattr(plots, "draw", draw if drawn else lambda *_: [])
+        settings = {"suite": str(suite), "results": tmp_path / "results", "threads": 1, **options}
+        return api.run(detectors, **settings)
+
+    return run
+
+
+@pytest.fixture
+def plan(tmp_path: Path, suite: Path) -> Callable[..., Prepared]:
+    def make(detectors: str = "msp,energy", **options: Any) -> Prepared:
+        return prepare(detectors, **{"suite": str(suite), "results": tmp_path / "results", "threads": 1, **options})
+
+    return make
+
+
+def tables(run: Run) -> dict[str, bytes]:
+    """The files that must not differ between equal runs; records without their times."""
+    files = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
+    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
+    for row in rows:
+        del row["seconds"]
+    return {**files, "records.csv": json.dumps(rows).encode()}
+
+
+class Spy(Quiet):
+    """Notes the jobs done; with `stop`, interrupts as the given job begins."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.jobs: list[Job] = []
+        self.stop = stop
+
+    def start(self, job: Job) -> None:
+        if len(self.jobs) == self.stop:
+            raise KeyboardInterrupt
+        self.jobs.append(job)
+
+
+def test_a_run_leaves_what_a_paper_needs(go: Callable[..., Run]) -> None:
+    run = go("msp,energy,confidence", drawn=True)
+    assert [(r.detector, r.ood_set, r.group, r.seen) for r in run.records] == [
+        (detector, ood, group, detector == "confidence" and ood == "glyphs")
+        for detector in ("msp", "energy", "confidence")
+        for ood, group in (("glyphs", "near"), ("greek", "near"), ("uniform", "far"))
+    ]
+    assert all(r.status == "ok" and 0 <= v <= 1 for r in run.records for v in r.metrics.values())
+    assert {p.name for p in run.path.iterdir()} >= {"run.json", "cells", "records.csv", "table.csv", "table.md", "table.tex"}
+    assert len(list((run.path / "plots").glob("*.png"))) == len(list((run.path / "plots").glob("*.svg"))) >= 4
+    assert run.info["asked"]["detectors"] == ["msp", "energy", "confidence"]
+    assert run.info["packages"]["torch"] and run.info["threads"] == 1
+
+
+def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path: Path) -> None:
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    run = go("energy")
+    for record in run.records:
+        ours, theirs = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
+        labels = np.r_[np.zeros(len(ours)), np.ones(len(theirs))]
+        assert record.metrics["auroc"] == pytest.approx(roc_auc_score(labels, np.r_[ours, theirs]), abs=1e-12)
+        assert (record.n_id, record.n_ood) == (len(ours), len(theirs))
+
+
+def test_equal_recipes_share_a_checkpoint_and_one_pass(plan: Callable[..., Prepared]) -> None:
+    jobs = plan("msp,energy,max_logit,energy[temperature=2]").work.jobs
+    assert sum(isinstance(job, TrainJob) for job in jobs) == 1
+    assert sum(isinstance(job, ExtractJob) for job in jobs) == 4  # the ID set and three OOD sets
+    assert sum(isinstance(job, ScoreJob) for job in jobs) == 4 * 4
+
+
+def test_forward_images_are_charged_once(plan: Callable[..., Prepared]) -> None:
+    cells = plan("msp,energy").plan.cells
+    charged = {(c.record.label, c.record.ood_set): c.record.forward_images for c in cells}
+    sizes = {c.record.ood_set: c.record.n_ood for c in cells}
+    n_id = cells[0].record.n_id
+    assert n_id is not None
+    assert charged["msp", "glyphs"] == n_id + (sizes["glyphs"] or 0)
+    assert charged["msp", "greek"] == sizes["greek"]
+    assert charged["msp", "uniform"] == sizes["uniform"]
+    assert {charged["energy", ood] for ood in sizes} == {0}
+
+
+def test_the_same_again_does_nothing_and_redraws_nothing(go: Callable[..., Run], plan: Callable[..., Prepared]) -> None:
+    first = go(drawn=True)
+    before = tables(first)
+    times = {p: p.stat().st_mtime_ns for p in first.path.rglob("*") if p.is_file() and p.name != "run.json"}
+    assert plan().work.jobs == []
+    spy = Spy()
+    again = go(progress=spy, drawn=True)
+    assert spy.jobs == []
+    assert tables(again) == before
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def test_adding_a_detector_costs_only_that_detector(go: Callable[..., Run]) -> None:
+    before = {(r.detector, r.ood_set): r for r in go("msp").records}
+    spy = Spy()
+    after = go("msp,energy", progress=spy)
+    assert {type(job) for job in spy.jobs} == {ScoreJob}
+    assert len(spy.jobs) == 4
+    for record in after.records:
+        if record.detector == "msp":
+            assert record.metrics == before["msp", record.ood_set].metrics
+
+
+def test_a_detector_on_another_recipes_network(go: Callable[..., Run]) -> None:
+    run = go("energy@confidence,energy")
+    labels = {r.label: r.recipe for r in run.records}
+    assert labels == {"energy@confidence": "confidence", "energy": "cross_entropy"}
+    own, other = (
+        next(r.metrics["auroc"] for r in run.records if r.label == label and r.ood_set == "glyphs")
+        for label in ("energy", "energy@confidence")
+    )
+    assert own != other
+
+
+def test_the_same_recipe_named_or_not_is_one_row(plan: Callable[..., Prepared]) -> None:
+    cells = plan("msp,msp@cross_entropy,confidence,confidence@confidence[beta=1]").plan.cells
+    assert {c.record.label for c in cells} == {"msp", "confidence"}
+
+
+def test_recipe_settings_make_another_checkpoint(plan: Callable[..., Prepared]) -> None:
+    jobs = plan("msp@confidence,msp@confidence[beta=0.5],msp@confidence[beta=1]").work.jobs
+    assert sorted(job.title for job in jobs if isinstance(job, TrainJob)) == [
+        "train confidence on digits[0-3], seed 0",
+        "train confidence[beta=0.5] on digits[0-3], seed 0",
+    ]
+
+
+def test_a_recipe_that_builds_on_another_waits_for_it(plan: Callable[..., Prepared]) -> None:
+    jobs = [job for job in plan("gan_confidence").work.jobs if isinstance(job, TrainJob)]
+    assert [job.checkpoint.recipe.partition("[")[0] for job in jobs] == ["gan", "gan_confidence"]
+    assert jobs[1].after == (jobs[0].id,)
+
+
+def test_adding_a_seed_moves_no_other_number(go: Callable[..., Run]) -> None:
+    one = {(r.label, r.ood_set): r.metrics for r in go("msp", seeds=1).records}
+    spy = Spy()
+    two = go("msp", seeds=2, progress=spy)
+    assert {getattr(job, "seed", 1) for job in spy.jobs} == {1}
+    assert {(r.label, r.ood_set): r.metrics for r in two.records if r.seed == 0} == one
+    assert {r.seed for r in two.records} == {0, 1}
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 4, 7, 9])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(go: Callable[..., Run], tmp_path: Path, stop: int) -> None:
+    whole = tables(go(results=tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        go(progress=Spy(stop))
+    spy = Spy()
+    assert tables(go(progress=spy)) == whole
+    assert len(spy.jobs) == 13 - stop  # 1 training, 4 extractions, 8 scorings: nothing is done twice
+
+
+def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    run = go("msp,test_raises,test_nan,test_shape", plugins=[file])
+    status = {(r.detector, r.status) for r in run.records}
+    assert status == {("msp", "ok"), ("test_raises", "failed"), ("test_nan", "failed"), ("test_shape", "failed")}
+    reasons = {r.detector: r.reason for r in run.records}
+    assert "no luck today" in reasons["test_raises"]
+    assert "image 3" in reasons["test_nan"] and "finite" in reasons["test_nan"]
+    assert "shape" in reasons["test_shape"]
+    assert "no luck today" in (run.path / "table.md").read_text()
+    assert any("no luck today" in p.read_text() for p in (run.path / "logs").iterdir())
+
+    for rerun, done in (("missing", 0), ("failed", 12), ("all", 21)):
+        spy = Spy()
+        go("msp,test_raises,test_nan,test_shape", plugins=[file], rerun=rerun, progress=spy)
+        assert len(spy.jobs) == done, rerun
+
+
+def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    from oodbench.benchmark import training
+
+    def fail(*_: object) -> None:
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr(training, "_epochs", fail)
+    run = go("msp")
+    assert {r.status for r in run.records} == {"failed"}
+    assert "train cross_entropy on digits[0-3], seed 0: MemoryError: nothing left" in run.records[0].reason
+
+
+def test_a_damaged_artifact_is_set_aside_and_made_again(go: Callable[..., Run], tmp_path: Path) -> None:
+    run = go("msp")
+    before = tables(run)
+    scores = tmp_path / "results/cache" / run.records[0].artifacts["ood_scores"]
+    scores.write_bytes(scores.read_bytes()[:-8])
+    said: list[str] = []
+    spy = Spy()
+    again = go("msp", progress=spy, say=said.append)
+    assert len(said) == 1 and "does not match its checksum" in said[0]
+    assert [type(job) for job in spy.jobs] == [ScoreJob]
+    assert tables(again) == before
+    assert len(list((tmp_path / "results/cache/damaged").iterdir())) == 1
+
+
+def test_a_run_of_a_newer_schema_is_refused_untouched(go: Callable[..., Run]) -> None:
+    run = go("msp")
+    path = run.path / "run.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="schema 99, newer than 1"):
+        go("energy")
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callable[..., Run]) -> None:
+    go("msp")
+    assert {r.detector for r in go("energy").records} == {"energy"}
+    assert {r.detector for r in go("msp", add=True).records} == {"energy", "msp"}
+    assert {r.detector for r in go("msp").records} == {"msp"}
+
+
+def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "bare.toml"
+    path.write_text(SUITE.replace('outliers = "glyphs"\n', ""))
+    options: dict[str, Any] = {"suite": str(path), "results": tmp_path / "results", "threads": 1}
+    with pytest.raises(UserError, match="needs outliers, and the suite names none"):
+        prepare("confidence", **options)
+    cells = prepare("all", **options).plan.cells
+    skipped = {c.record.label: c.record.reason for c in cells if c.record.status == "skipped"}
+    assert set(skipped) == {"confidence"}
+    assert "needs outliers" in skipped["confidence"]
+
+
+def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:
+    run = go("msp")
+    for name in ("table.csv", "table.md", "table.tex"):
+        (run.path / name).unlink()
+    before = tables(go("msp"))
+    assert set(before) == {"table.csv", "table.md", "table.tex", "records.csv"}
+
+
+def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> None:
+    keys = {(c.record.label, c.record.ood_set): runner.cell_key(c) for c in plan("msp,energy").plan.cells}
+    assert len(set(keys.values())) == len(keys)
+    again = {(c.record.label, c.record.ood_set): runner.cell_key(c) for c in plan("energy,msp").plan.cells}
+    assert again == keys
