@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -80,14 +81,20 @@ class Record:
 
     @property
     def file_name(self) -> str:
-        """A readable, unique name for the record's file."""
-        return f"{slug(self.label)}--{slug(self.id_set)}--{slug(self.ood_set)}--s{self.seed}.json"
+        """A readable name for the record's file, with a hash where names alone would not be unique."""
+        asked = [self.label, self.id_set, self.ood_set]
+        shown = [slug(name)[:60] for name in asked]
+        mark = "" if shown == asked else "-" + hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+        return f"{'--'.join(shown)}--s{self.seed}{mark}.json"
 
 
 def slug(text: str) -> str:
-    """`text` with everything but letters, digits, '.', '-' and '_' turned into single '_', for file names."""
+    """`text` with everything but letters, digits, '.', '-' and '_' turned into single '_', for file names.
+
+    No leading dot: neither a hidden file nor a folder above.
+    """
     kept = "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else " " for c in text)
-    return "_".join(kept.split())[:100] or "_"
+    return "_".join(kept.split()).lstrip(".")[:100] or "_"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SCORING_VERSION = "1"
 BATCH = 1024
 """Images a call of `score`; a score depends on its own image alone, so that this is a matter of memory only."""
+PROBE, PROBE_TOLERANCE = 5, 1e-3
+"""Images scored twice to see whether the batch matters, and how far scores may differ, relative to their spread."""
 
 
 def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
@@ -47,6 +49,8 @@ def score(bench: Bench, job: ScoreJob, tick: Tick) -> None:
         torch.manual_seed(derive(job.seed, "score", job.detector))
         for batch in _batch(bench, job, detector, job.outputs, labelled=False).batches(BATCH):
             scores.append(checked_scores(detector, batch))
+            if len(scores) == 1 and "network" not in detector.needs:
+                refuse_batch_dependence(detector, batch, scores[0])
             tick(len(batch))
     bench.store.save_array(job.makes[0], np.concatenate(scores), bench.about(job))
 
@@ -67,6 +71,21 @@ def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
             f"image {int(bad.argmax())} of the batch; every score must be finite."
         )
     return scores.astype(np.float64)
+
+
+def refuse_batch_dependence(detector: Detector, batch: Batch, scores: np.ndarray) -> None:
+    """Score the first images once more, in a batch of their own: a score that uses the batch's statistics differs.
+
+    Only for scores that cost no network pass; `bench check` looks closer, at every detector.
+    """
+    alone = checked_scores(detector, next(batch.batches(PROBE)))
+    together, spread = scores[: len(alone)], float(np.ptp(scores))
+    worst = int(np.abs(alone - together).argmax())
+    if abs(alone[worst] - together[worst]) > PROBE_TOLERANCE * max(spread, abs(float(together[worst]))):
+        raise PluginError(
+            f"The score of detector '{detector.name}' depends on the batch: image {worst} has {together[worst]:.6g} "
+            f"among {len(scores)} and {alone[worst]:.6g} among {len(alone)}; it must depend on the image alone."
+        )
 
 
 def whole(bench: Bench, job: FitJob, detector: Detector, outputs: Outputs) -> Batch:

@@ -217,7 +217,7 @@ def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     while todo:
         if (one := todo.pop()) in by_digest and one not in used:
             used.add(one)
-            todo.extend(_words(by_digest[one][1]["key"]))
+            todo.extend(_words(by_digest[one][1].get("key")))
     stems = {str(_artifact_path(by_digest[one][0]).with_suffix("")) + "." for one in used}
     gone = [p for p in cache.rglob("*") if p.is_file() and not any(str(p).startswith(stem) for stem in stems)]
     freed = sum(path.stat().st_size for path in gone)

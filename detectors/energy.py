@@ -20,8 +20,8 @@ class Energy(Detector):
 
     def __post_init__(self) -> None:
         """Refuse temperatures for which the energy is not defined."""
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
 
     def score(self, batch: Batch) -> Tensor:
         """The energy at temperature T."""

@@ -53,7 +53,7 @@ def exact_log_one_minus_max(logits: np.ndarray) -> list[float]:
     """Each row's log(1 - p_max), with 60 digits; of tied classes, one is the largest."""
     with localcontext(Context(prec=60)):
         rows = [sorted(Decimal(value).exp() for value in row) for row in logits.tolist()]
-        return [float((sum(row[:-1]) / sum(row)).ln()) for row in rows]
+        return [float((sum(row[:-1], Decimal()) / sum(row, Decimal())).ln()) for row in rows]
 
 
 # Maximum softmax probability
@@ -68,7 +68,7 @@ def test_msp_is_exact_at_every_margin(classes: int) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 @pytest.mark.parametrize("scale", [1, 10, 100])
 def test_msp_is_exact_on_random_logits(classes: int, scale: int) -> None:
-    logits = scale * np.random.RandomState(0).randn(40, classes)
+    logits = scale * np.random.RandomState(0).randn(20, classes)
     assert score("msp", logits) == pytest.approx(exact_log_one_minus_max(logits), rel=1e-11, abs=1e-14)
 
 
@@ -160,7 +160,7 @@ def test_energy_of_a_cold_classifier_is_its_largest_logit() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_energy_refuses_other_temperatures(temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
         detector("energy", temperature=temperature)
 
 

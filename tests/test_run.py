@@ -59,6 +59,11 @@ class NotANumber(Detector):
 class Shape(Detector):
     def score(self, batch):
         return batch.logits
+
+@detector("test_batch", title="Looks at its neighbours")
+class Neighbours(Detector):
+    def score(self, batch):
+        return batch.logits[:, 0] - batch.logits[:, 0].mean()
 """
 
 
@@ -234,19 +239,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(go: Callable[..., Run], tm
 def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
-    run = go("msp,test_raises,test_nan,test_shape", plugins=[file])
+    run = go("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file])
     status = {(r.detector, r.status) for r in run.records}
-    assert status == {("msp", "ok"), ("test_raises", "failed"), ("test_nan", "failed"), ("test_shape", "failed")}
+    bad = ("test_raises", "test_nan", "test_shape", "test_batch")
+    assert status == {("msp", "ok"), *((name, "failed") for name in bad)}
     reasons = {r.detector: r.reason for r in run.records}
     assert "no luck today" in reasons["test_raises"]
     assert "image 3" in reasons["test_nan"] and "finite" in reasons["test_nan"]
     assert "shape" in reasons["test_shape"]
+    assert "depends on the batch" in reasons["test_batch"]
     assert "no luck today" in (run.path / "table.md").read_text()
     assert any("no luck today" in p.read_text() for p in (run.path / "logs").iterdir())
 
-    for rerun, done in (("missing", 0), ("failed", 12), ("all", 21)):
+    for rerun, done in (("missing", 0), ("failed", 16), ("all", 25)):
         spy = Spy()
-        go("msp,test_raises,test_nan,test_shape", plugins=[file], rerun=rerun, progress=spy)
+        go("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file], rerun=rerun, progress=spy)
         assert len(spy.jobs) == done, rerun
 
 
