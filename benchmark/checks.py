@@ -7,7 +7,7 @@ world of 3-channel 32 x 32 images whose classes and outliers are planted, so tha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,12 @@ from oodbench.benchmark.contract import (
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.metrics import auroc
-from oodbench.benchmark.registry import KINDS, registry
+from oodbench.benchmark.registry import registry
 from oodbench.benchmark.scoring import checked_scores
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.toy import CLASSES, SIDE, Trainee, toy_batch, toy_world
+from oodbench.benchmark.toy import CLASSES, SIDE, Trainee, fresh_classifier, planted_network, toy_batch, toy_world
 
 TOLERANCE = 1e-5
 """Relative: logits move in the last bits with the number of images in a batch."""
@@ -52,15 +52,17 @@ class Result(NamedTuple):
     reason: str = ""
 
 
-def fitted(name: str) -> Detector:
-    """A detector fitted on the toy world, seeded."""
+def fitted(name: str, supplied: Collection[str] = tuple(NEEDS)) -> Detector:
+    """A detector fitted on the toy world, seeded; of what it declares, only what is `supplied` is there."""
     detector: Detector = create("detector", parse_spec(name))
-    world = toy_world()
-    outliers = toy_batch(detector, world.ood) if "outliers" in detector.needs else None
-    data = FitData(toy_batch(detector, world.train, True), toy_batch(detector, world.validation, True), outliers)
+    world, classifier = toy_world(), fresh_classifier()
+    train, validation = (toy_batch(detector, part, True, supplied) for part in (world.train, world.validation))
+    outliers = None
+    if "outliers" in detector.needs:
+        outliers = toy_batch(detector, world.ood, supplied=supplied if "outliers" in supplied else ())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        detector.fit(world.classifier, data)
+        detector.fit(classifier, FitData(train, validation, outliers))
     return detector
 
 
@@ -104,9 +106,9 @@ def check_own_image_only(name: str) -> None:
     """An image's score does not depend on the batch that it comes in, nor on its place there."""
     detector, images = fitted(name), toy_world().test
     together = _scores(detector, images)
-    alone = np.concatenate(
-        [_scores(detector, images.take(rows)) for rows in np.array_split(np.arange(len(images)), 23)]
-    )
+    rows = np.arange(len(images))
+    pieces = [rows[:1], *np.array_split(rows[1:], 22)]
+    alone = np.concatenate([_scores(detector, images.take(piece)) for piece in pieces])
     backwards = _scores(detector, images.take(np.arange(len(images))[::-1]))[::-1]
     for what, other in (("the size of the batch", alone), ("the order in the batch", backwards)):
         if not np.allclose(together, other, rtol=TOLERANCE, atol=TOLERANCE * np.abs(together).max()):
@@ -116,24 +118,33 @@ def check_own_image_only(name: str) -> None:
 
 def check_classifier_untouched(name: str) -> None:
     """Fitting and scoring leave the network's weights, mode and gradients as they were."""
-    network = toy_world().classifier.network
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    _scores(fitted(name), toy_world().test)
-    changed = [key for key, value in network.state_dict().items() if not torch.equal(value, before[key])]
-    if changed or network.training or any(p.grad is not None or p.requires_grad for p in network.parameters()):
-        raise CheckError(f"it changes the classifier: {', '.join(changed) or 'mode or gradients'}")
+    detector = fitted(name)
+    classifier = toy_world().classifier
+    network, before = classifier.network, planted_network().state_dict()
+    _scores(detector, toy_world().test)
+    after = network.state_dict()
+    changed = [key for key in before if key not in after or not torch.equal(after[key], before[key])]
+    if classifier.network is not network or network.training:
+        changed.append("network or mode")
+    if any(p.grad is not None or p.requires_grad for p in network.parameters()):
+        changed.append("gradients")
+    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+        changed.append("hooks left on it")
+    if changed:
+        raise CheckError(f"it changes the classifier: {', '.join(changed)}")
 
 
 def check_only_declared(name: str) -> None:
     """It works with what it declares (anything else raises on access), and each thing it declares is of use."""
     detector = fitted(name)
-    for need in sorted(detector.needs & {"logits", "features"}):
+    _scores(detector, toy_world().test)
+    for need in sorted(detector.needs) if detector.oriented else ():
+        supplied = set(NEEDS) - {need}
         try:
-            without = detector.score(toy_batch(detector, toy_world().test, supplied=set(NEEDS) - {need}))
+            fitted(name, supplied).score(toy_batch(detector, toy_world().test, supplied=supplied))
         except OodbenchError:
             continue
-        if detector.oriented and without is not None and type(detector).fit is Detector.fit:
-            raise CheckError(f"it declares '{need}' and never looks at it; leave it out of needs")
+        raise CheckError(f"it declares '{need}' and never looks at it; leave it out of needs")
 
 
 def check_oriented(name: str) -> None:
@@ -185,11 +196,13 @@ def _train(name: str, steps: int = 3, seed: int = 0) -> tuple[Training, list[dic
 def check_recipe_learns(name: str) -> None:
     """A step changes every network, and returns named, finite, detached scalars, the same names each time."""
     training, losses, first = _train(name)
+    if ("classifier" in training.networks) != registry.get("recipe", name).trains_classifier:
+        raise CheckError(f"trains_classifier does not fit its networks, which are {', '.join(training.networks)}")
     if any(set(row) != set(losses[0]) or not row for row in losses):
         raise CheckError(f"step() returns no losses, or other names from step to step: {[sorted(r) for r in losses]}")
-    for key, value in losses[-1].items():
-        if value.shape != () or value.requires_grad or not torch.isfinite(value):
-            raise CheckError(f"loss '{key}' must be a finite, detached scalar, got {value!r}")
+    for key, value in (item for row in losses for item in row.items()):
+        if not isinstance(value, Tensor) or value.shape or value.requires_grad or not torch.isfinite(value):
+            raise CheckError(f"loss '{key}' must be a finite, detached scalar tensor, got {value!r}")
     for name_, network in training.networks.items():
         if all(torch.equal(value, first[f"{name_}.{key}"]) for key, value in network.state_dict().items()):
             raise CheckError(f"network '{name_}' does not change in three steps")
@@ -220,6 +233,9 @@ def check_backbone(name: str) -> None:
         headed = network.head(features)
     if features.ndim != 2 or logits.shape != (len(images), CLASSES) or not torch.isfinite(logits).all():
         raise CheckError(f"features {tuple(features.shape)} or logits {tuple(logits.shape)} are not (N, D) and (N, K)")
+    shapes = [tuple(getattr(getattr(network.head, part, None), "shape", ())) for part in ("weight", "bias")]
+    if shapes != [(CLASSES, features.shape[1]), (CLASSES,)]:
+        raise CheckError(f"head must be a linear layer with weight (K, D) and bias (K,), got {network.head}")
     for what, other in (("head(features(images))", headed), ("images one by one", alone)):
         if not torch.allclose(logits, other, rtol=1e-4, atol=1e-5):
             raise CheckError(f"forward(images) differs from {what}")
@@ -236,8 +252,12 @@ def check_dataset(name: str, data_dir: Path = Path("data")) -> None:
     for split, images in splits.items():
         if bool(card.classes) != (images.labels is not None) or images.classes != card.classes:
             raise CheckError(f"the {split} split and the card differ in classes")
-        if card.checksums.get(split, images.checksum) != images.checksum:
-            raise CheckError(f"the {split} split has checksum {images.checksum}, the card says {card.checksums[split]}")
+        if split not in card.checksums:
+            expected, source = Library(data_dir).split(spec, split).checksum, "it had another when loaded again:"
+        else:
+            expected, source = card.checksums[split], "the card says"
+        if images.checksum != expected:
+            raise CheckError(f"the {split} split has checksum {images.checksum}, {source} {expected}")
         for image in images.images:
             if seen.setdefault(image.tobytes(), split) != split:
                 raise CheckError(f"the {split} split holds an image of the {seen[image.tobytes()]} split")
@@ -245,8 +265,8 @@ def check_dataset(name: str, data_dir: Path = Path("data")) -> None:
 
 def check_form(name: str) -> None:
     """Same shape and type, the same result twice, the input left alone, each image on its own."""
-    form, images = registry.get("form", name)(), toy_world().test.images
-    before = images.copy()
+    form, before = registry.get("form", name)(), toy_world().test.images
+    images = before.copy()
     changed = form.apply(images)
     if changed.shape != images.shape or changed.dtype != np.uint8 or not np.array_equal(images, before):
         raise CheckError("apply() must return new uint8 images of the same shape and leave its input alone")
@@ -258,7 +278,7 @@ def check_suite(name: str) -> None:
     """Every key and every name in it is known."""
     suite = read_suite(name)
     for entry in suite.entries:
-        for recipe in {suite.recipe, *suite.recipes}:
+        for recipe in {suite.recipe, *suite.recipes, *entry.recipes}:
             create("recipe", parse_spec(recipe), suite.recipe_settings(recipe, entry.set))
 
 
@@ -291,7 +311,7 @@ def run_checks(names: Iterable[str], data_dir: Path) -> Iterator[Result]:
     for name in names:
         kinds = [kind for kind in CHECKS if name == "all" or name in registry.entries(kind)]
         if not kinds:
-            raise unknown("plug-in", name, [n for kind in KINDS for n in registry.entries(kind)], "bench list")
+            raise unknown("plug-in", name, [n for kind in CHECKS for n in registry.entries(kind)], "bench list")
         for kind in kinds:
             for one in registry.entries(kind) if name == "all" else [name]:
                 yield from _run(kind, one, data_dir)
@@ -302,12 +322,12 @@ def _run(kind: str, name: str, data_dir: Path) -> Iterator[Result]:
     if reason := entry.reason():
         yield Result(kind, name, "import", "failed", reason)
         return
-    if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
-        yield Result(kind, name, "check_dataset", "skipped", missing)
-        return
     for check in CHECKS[kind]:
         arguments: tuple[Any, ...] = (name, data_dir) if kind == "dataset" else (name,)
         try:
+            if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
+                yield Result(kind, name, check.__name__, "skipped", missing)
+                continue
             check(*arguments)
         except Exception as error:  # a stranger's plug-in may raise anything; each check stands for itself
             told = isinstance(error, CheckError | OodbenchError)

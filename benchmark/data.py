@@ -22,6 +22,8 @@ class Library:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.notes: list[str] = []
+        """What a reader of the numbers should know of the data that was loaded."""
         self._loaded: dict[tuple[str, str], ImageSet] = {}
         self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
 
@@ -72,7 +74,13 @@ class Library:
             reason = card.missing(self.data_dir)
             if reason:
                 raise DataError(reason)
-            self._loaded[name, split] = _loaded(card, split, self.data_dir)
+            images = _loaded(card, split, self.data_dir)
+            if card.checksums.get(split, images.checksum) != images.checksum:
+                self.notes.append(
+                    f"{name} ({split}) is not what its card describes: SHA-256 {images.checksum[:12]} in place of "
+                    f"{card.checksums[split][:12]}; its numbers compare with no others."
+                )
+            self._loaded[name, split] = images
         return self._loaded[name, split]
 
     def _cut(self, spec: SetSpec, split: str) -> ImageSet:

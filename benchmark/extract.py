@@ -23,7 +23,6 @@ BLOCK = 256
 that the block size is a constant and not a matter of memory or of sharding."""
 
 
-@torch.inference_mode()
 def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
     """Store the logits and features, float32, of one set under one classifier."""
     images = bench.images(job.outputs.data).images
@@ -43,6 +42,7 @@ def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
     _store(bench, job, np.concatenate(logits), np.concatenate(features))
 
 
+@torch.inference_mode()
 def _forward(classifier: Classifier, block: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     padded = np.zeros((BLOCK, *block.shape[1:]), dtype=np.uint8)
     padded[: len(block)] = block

@@ -191,7 +191,7 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
         "pairs": [_pair_info(pair, bench) for pair in plan.pairs],
-        "notes": list(plan.suite.notes),
+        "notes": [*plan.suite.notes, *bench.library.notes],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan, sum(distinct.values())),

@@ -59,7 +59,7 @@ def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
     """The detector's scores of a batch as float64 (N,); anything else it returns is an error that says what."""
     result: Any = detector.score(batch)
     scores = np.asarray(result.detach().cpu() if isinstance(result, Tensor) else result)
-    if scores.shape != (len(batch),) or not np.issubdtype(scores.dtype, np.number):
+    if scores.shape != (len(batch),) or scores.dtype.kind not in "iuf":
         raise PluginError(
             f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for {len(batch)} images; "
             f"score() must return one float an image, shape ({len(batch)},)."
@@ -103,9 +103,9 @@ def _batch(bench: Bench, job: FitJob | ScoreJob, detector: Detector, outputs: Ou
         parts["features"] = lambda rows: torch.from_numpy(np.array(features[rows]))
     if "images" in detector.needs:
         images = bench.images(outputs.data).images
-        parts["images"] = lambda rows: torch.from_numpy(images[rows]).to(bench.device).float().div_(255)
+        parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(bench.device).float().div_(255)
     if labelled:
         labels = bench.labels(outputs.data)
-        parts["labels"] = lambda rows: torch.from_numpy(labels[rows])
+        parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
     classifier = bench.classifier(job.checkpoint) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier)

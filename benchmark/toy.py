@@ -51,8 +51,7 @@ class ToyWorld(NamedTuple):
 def toy_world() -> ToyWorld:
     """The one toy world, the same in every process."""
     random = np.random.RandomState(0)
-    patterns = random.randn(CLASSES + 4, 3, SIDE, SIDE)
-    patterns /= np.linalg.norm(patterns.reshape(len(patterns), -1), axis=1)[:, None, None, None]
+    patterns = _patterns(random)
 
     def draw(strengths: np.ndarray, labels: np.ndarray | None) -> ImageSet:
         clean = np.tensordot(strengths, patterns, axes=1)
@@ -70,21 +69,39 @@ def toy_world() -> ToyWorld:
     second = (first + random.randint(1, CLASSES, size=IMAGES)) % CLASSES
     blends = np.zeros((IMAGES, len(patterns)))
     blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.4, IMAGES)
-    network = PlantedNetwork(torch.from_numpy(patterns).float())
-    return ToyWorld(Classifier(network, CLASSES), known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
+    classifier = Classifier(planted_network(), CLASSES)
+    return ToyWorld(classifier, known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
+
+
+def planted_network() -> PlantedNetwork:
+    """The toy world's network, made anew."""
+    return PlantedNetwork(torch.from_numpy(_patterns(np.random.RandomState(0))).float())
+
+
+def fresh_classifier() -> Classifier:
+    """The toy world's classifier, made whole again after a plug-in that may have changed it."""
+    classifier = toy_world().classifier
+    classifier.network = planted_network().eval().requires_grad_(False)
+    return classifier
+
+
+def _patterns(random: np.random.RandomState) -> np.ndarray:
+    patterns = random.randn(CLASSES + 4, 3, SIDE, SIDE)
+    unit: np.ndarray = patterns / np.linalg.norm(patterns.reshape(len(patterns), -1), axis=1)[:, None, None, None]
+    return unit
 
 
 def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supplied: Iterable[str] = NEEDS) -> Batch:
     """A batch of toy images that holds what the detector declares, and of that only what is `supplied`."""
     classifier = toy_world().classifier
     pixels = torch.from_numpy(images.images).float() / 255
-    with torch.inference_mode():
-        features = classifier.features(pixels).clone()
+    with torch.no_grad():
+        features = classifier.features(pixels)
         whole = {"images": pixels, "features": features, "logits": classifier.head(features).double()}
     names = detector.needs & set(supplied)
     parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
     if labelled and images.labels is not None:
-        parts["labels"] = torch.from_numpy(images.labels).__getitem__
+        parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
     return Batch(len(images), parts, detector.name, classifier if "network" in names else None)
 
 

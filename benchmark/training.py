@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +62,7 @@ def load_networks(bench: Bench, checkpoint: Checkpoint) -> dict[str, nn.Module]:
 def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
     """Train the networks of one job and store them; returns what the side file is to say."""
     data = _on_device(bench.images(job.train), bench.device)
-    labels = torch.from_numpy(bench.labels(job.train)).to(bench.device)
+    labels = torch.from_numpy(bench.labels(job.train).astype(np.int64)).to(bench.device)
     outliers = _on_device(bench.images(job.outliers), bench.device) if job.outliers else None
     if outliers is not None and outliers.shape[1:] != data.shape[1:]:
         raise DataError(
@@ -116,7 +117,8 @@ def _epochs(
 
 
 def _factor(job: TrainJob, epoch: int) -> float:
-    passed = sum(epoch >= milestone * job.schedule.epochs for milestone in job.schedule.milestones)
+    # Rounded, because 0.28 * 25 is a little more than 7.
+    passed = sum(epoch >= round(milestone * job.schedule.epochs, 6) for milestone in job.schedule.milestones)
     return float(job.schedule.decay**passed)
 
 
@@ -143,7 +145,8 @@ def _floats(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def _on_device(images: ImageSet, device: torch.device) -> Tensor:
-    return torch.from_numpy(images.images).to(device)
+    # A data set may hand over a read-only or mirrored array; torch takes neither.
+    return torch.from_numpy(np.require(images.images, requirements=["C", "W"])).to(device)
 
 
 def _refuse_divergence(job: TrainJob, epoch: int, losses: dict[str, float]) -> None:
