@@ -26,6 +26,7 @@ class Library:
         """What a reader of the numbers should know of the data that was loaded."""
         self._loaded: dict[tuple[str, str], ImageSet] = {}
         self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
+        self._carved: dict[tuple[SetSpec, str], ImageSet] = {}
 
     def card(self, spec: SetSpec) -> Dataset:
         """The data set itself, with its card."""
@@ -43,8 +44,9 @@ class Library:
         train = self.split(spec, "train")
         if part == "outliers":
             return train
-        keep, held_out = carve_validation(train, str(spec))
-        return keep if part == "train" else held_out
+        if (spec, part) not in self._carved:
+            self._carved[spec, "train"], self._carved[spec, "validation"] = carve_validation(train, str(spec))
+        return self._carved[spec, part]
 
     def num_classes(self, spec: SetSpec) -> int:
         """Number of classes of a set that is to be classified."""

@@ -21,6 +21,7 @@ BUSY = "while True: pass"
 
 def worker() -> None:
     import torch
+
     from oodbench.benchmark import Task, TrainBatch, Training
     from oodbench.benchmark.registry import registry
 
