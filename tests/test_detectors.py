@@ -68,7 +68,7 @@ def test_msp_is_exact_at_every_margin(classes: int) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 @pytest.mark.parametrize("scale", [1, 10, 100])
 def test_msp_is_exact_on_random_logits(classes: int, scale: int) -> None:
-    logits = scale * np.random.RandomState(0).randn(20, classes)
+    logits = scale * np.random.RandomState(0).randn(20 if classes < 1000 else 4, classes)
     assert score("msp", logits) == pytest.approx(exact_log_one_minus_max(logits), rel=1e-11, abs=1e-14)
 
 
