@@ -164,6 +164,20 @@ def _print_table(run_: Any) -> None:
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
 
 
+def _print_against(run_: Any, name: str, form: str) -> None:
+    from oodbench.benchmark.reference import read_reference
+    from oodbench.benchmark.views import against
+
+    reference = read_reference(name)
+    if form == "tex":
+        fail("--against has no LaTeX form. Choose --format text, md or csv.")
+    if form == "text":
+        text = against.against_text(run_, reference, shutil.get_terminal_size((110, 40)).columns)
+    else:
+        text = {"md": against.against_markdown, "csv": against.against_csv}[form](run_, reference)
+    click.echo(text, nl=False)
+
+
 def _run_dir(results: Path, name: str) -> Path:
     from oodbench.benchmark.records import slug
 
@@ -179,7 +193,7 @@ def _run_dir(results: Path, name: str) -> Path:
     return path
 
 
-KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "runs")
+KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "references", "runs")
 
 
 @main.command(
@@ -195,12 +209,16 @@ KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "ru
 @_results
 @_plugin
 def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
-    """List detectors, recipes, datasets, forms, backbones, suites or runs."""
+    """List detectors, recipes, datasets, forms, backbones, suites, references or runs."""
     from oodbench.benchmark.registry import registry
 
     for file in plugins:
         registry.load_file(file)
-    if kind == "runs":
+    if kind == "references":
+        from oodbench.benchmark.reference import references
+
+        rows = list(references().items())
+    elif kind == "runs":
         rows = [(p.parent.name, "") for p in sorted((results / "runs").glob("*/run.json"))]
     else:
         rows = [(entry.name, _listing(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
@@ -253,19 +271,23 @@ def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) ->
     bench table digits
     bench table digits --format md
     bench table results/runs/digits --format tex > table.tex
+    bench table lee2018 --against lee2018
     """,
 )
 @click.argument("run_name", metavar="RUN")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
+@click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
 @_results
-def table(run_name: str, form: str, results: Path) -> None:
+def table(run_name: str, form: str, against: str, results: Path) -> None:
     """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
     from oodbench.benchmark.records import read_run
     from oodbench.benchmark.views import tables
 
     run_ = read_run(_run_dir(results, run_name))
     tables.write_tables(run_)
-    if form == "text":
+    if against:
+        _print_against(run_, against, form)
+    elif form == "text":
         _print_table(run_)
     else:
         writer = {"md": tables.table_markdown, "tex": tables.table_latex, "csv": tables.table_csv}[form]

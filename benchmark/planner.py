@@ -85,7 +85,7 @@ class _Planner:
             id_outputs, id_scores = self.score(row, pair.id, checkpoint, trained, fitted, seed)
             _, ood_scores = self.score(row, pair.ood, checkpoint, trained, fitted, seed)
             jobs = [self.plan.jobs[key.digest] for key in (id_scores, ood_scores)]
-            cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row))
+            cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row), training=_training(trained))
             self.plan.cells.append(
                 replace(cell, id_scores=id_scores, ood_scores=ood_scores, id_outputs=id_outputs, checkpoint=checkpoint)
             )
@@ -248,6 +248,11 @@ class _Planner:
 def _identity(plugin: Plugin) -> dict[str, Any]:
     """What of a plug-in goes into a key."""
     return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
+
+
+def _training(job: TrainJob) -> dict[str, int]:
+    """What a record says of the training behind it."""
+    return {"images": job.train.images, "epochs": job.schedule.epochs, "batch_size": job.schedule.batch_size}
 
 
 def _digests(outputs: Outputs) -> dict[str, str]:

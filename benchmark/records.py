@@ -64,6 +64,8 @@ class Record:
     seed: int
     label: str
     """The detector as the user would type it: `name[settings]@recipe`."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How its classifier was trained: `images`, `epochs`, `batch_size`; empty in records of older versions."""
     status: str = OK
     reason: str = ""
     n_id: int | None = None

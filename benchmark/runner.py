@@ -14,7 +14,7 @@ import numpy as np
 from oodbench.benchmark import provenance, trivial
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.jobs import ExtractJob, Job, Outputs
+from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
@@ -29,6 +29,7 @@ from oodbench.benchmark.records import (
     write_record,
     write_run_info,
 )
+from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.store import digest
 from oodbench.benchmark.work import Bench
 
@@ -207,7 +208,16 @@ def _pair_info(pair: Pair, bench: Bench) -> dict[str, Any]:
         "group": pair.group,
         "outlier_source": pair.outlier_source,
         "trivial": statistic,
+        "id_family": _family(pair.id, bench),
+        "ood_family": _family(pair.ood, bench),
     }
+
+
+def _family(data: SetRef, bench: Bench) -> str:
+    """The set that this one samples, for comparisons with published numbers; empty for chosen classes and forms."""
+    spec = parse_set(data.set)
+    whole = spec.classes is None and not spec.forms
+    return (bench.library.card(spec).family or spec.name) if whole else ""
 
 
 def _passes(plan: Plan, distinct: int) -> str:
