@@ -31,6 +31,8 @@ class Published:
     id_set: str
     ood_set: str
     """The set; all sets of the group's mean, separated by spaces; empty for `id_accuracy`."""
+    ood_family: str
+    """The distribution that the set samples, as the cards of data sets call it; a set of that family may stand in."""
     group: str
     """'near' or 'far' for a mean over sets, else empty."""
     seen: bool | None

@@ -23,7 +23,7 @@ from oodbench.benchmark.views.against import against_csv, against_markdown, agai
 
 TABLE1 = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 SIZES = {"cifar10": 10000, "svhn": 26032, "svhn-test-first10000": 10000, "gaussian": 10000, "lsun-resize": 10000}
-FAMILIES = {"svhn-test-first10000": "svhn", "uniform": "uniform"}
+FAMILIES = {"svhn-test-first10000": "svhn", "tinyimagenet-crop": "tinyimagenet", "tinyimagenet-resize": "tinyimagenet"}
 
 
 def record(id_set: str, ood_set: str, detector: str, recipe: str, seed: int = 0, **more: Any) -> Record:
@@ -161,7 +161,7 @@ def file_of(folder: Path, *rows: dict[str, str]) -> str:
         ({"source": ""}, "source must not be empty"),
         ({"ood_set": ""}, "ood_set must be empty for id_accuracy and name a set"),
         ({"metric": "id_accuracy"}, "ood_set must be empty for id_accuracy"),
-        ({"note": "a,b"}, "it must have 20 fields"),
+        ({"note": "a,b"}, "it must have 21 fields"),
     ],
 )
 def test_a_malformed_line_is_one_sentence(change: dict[str, str], sentence: str, tmp_path: Path) -> None:
@@ -248,6 +248,15 @@ def test_a_partial_set_is_matched_by_its_family_and_flagged(lee: Reference, tmp_
     both = [partial, record("cifar10", "svhn", "confidence", "confidence")]
     (line,) = found(written(tmp_path / "b", both), lee, metric="auroc")
     assert line.ood_set == "svhn"
+
+
+def test_another_form_of_the_same_images_stands_in_and_is_flagged(lee: Reference, tmp_path: Path) -> None:
+    crop = record("cifar10", "tinyimagenet-crop", "msp", "cross_entropy")
+    (line,) = found(written(tmp_path / "a", [crop]), lee, metric="auroc")
+    assert "OOD set tinyimagenet-crop, published tinyimagenet-resize" in line.reasons
+    both = [crop, record("cifar10", "tinyimagenet-resize", "msp", "cross_entropy")]
+    (line,) = found(written(tmp_path / "b", both), lee, metric="auroc")
+    assert line.ood_set == "tinyimagenet-resize"
 
 
 def test_unlike_sets_recipes_and_detectors_have_no_counterpart(lee: Reference, tmp_path: Path) -> None:

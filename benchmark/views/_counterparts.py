@@ -63,7 +63,7 @@ class _Matcher:
         }
 
     def lines(self, published: Published) -> Iterator[Line]:
-        for id_set in self.named(published.id_set, self.blocks):
+        for id_set in self.named(published.id_set, published.id_set, self.blocks):
             block = self.blocks[id_set]
             for row in block.rows:
                 first = row.first
@@ -85,17 +85,17 @@ class _Matcher:
                 yield Line(published, block.id_set, "", row.label, OK if stat else "incomplete", stat, reasons)
         else:
             there = [name for name, cell in row.cells.items() if cell.status != ABSENT]
-            for name in self.named(published.ood_set, there):
+            for name in self.named(published.ood_set, published.ood_family, there):
                 cell, record = row.cells[name], self.records.get((block.id_set, row.label, name))
                 reasons = (*always, *self.other_cell(published, name, record))
                 stat = cell.stats.get(published.metric)
                 yield Line(published, block.id_set, name, row.label, cell.status, stat, reasons)
 
-    def named(self, wanted: str, there: Iterable[str]) -> list[str]:
+    def named(self, wanted: str, family: str, there: Iterable[str]) -> list[str]:
         """The sets of the published name; without one, those that sample the same distribution."""
-        names = alternatives(wanted)
+        names, families = alternatives(wanted), alternatives(family) - {""}
         found = list(there)
-        return [n for n in found if n in names] or [n for n in found if self.families.get(n) in names]
+        return [n for n in found if n in names] or [n for n in found if self.families.get(n) in families]
 
     def trained(self, id_set: str, row: Row) -> Record:
         """A record of the row whose classifier was trained, for what it says of the training."""
