@@ -133,6 +133,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     type=click.Choice(["missing", "failed", "all"]),
     help="What to do anew.",
 )
+@click.option("--skip-bad-images", is_flag=True, help="Leave out, and count, images that cannot be read.")
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
@@ -359,6 +360,8 @@ def prune(dry_run: bool, results: Path) -> None:
     freed, count = prune_store(results, dry_run)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
 
+
+import oodbench.benchmark.cli_data  # noqa: E402 - adds `bench data`, and needs the names above
 
 if __name__ == "__main__":
     main()

@@ -219,6 +219,12 @@ class ImageSet:
             digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
 
+    def with_checksum(self, checksum: str) -> ImageSet:
+        """The same images, whose checksum is known and need not be computed again."""
+        known = dataclasses.replace(self)
+        known.__dict__["checksum"] = checksum
+        return known
+
     def take(self, index: np.ndarray) -> ImageSet:
         """Return the images at `index`, with their labels and groups."""
         return dataclasses.replace(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from oodbench.benchmark.contract import Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.files.folder import adopt
 from oodbench.benchmark.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, create, parse_detector, parse_set
@@ -61,7 +62,7 @@ class Resolver:
         """The matrix rows asked for whose ID set is at hand."""
         found = {}
         for name in self.request.id_sets:
-            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [parse_set(name)]:
+            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [adopt(parse_set(name))]:
                 if all(self.at_hand(spec, part, named=name != ALL) for part in ("train", "test")):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())
@@ -75,8 +76,8 @@ class Resolver:
                 raise UserError(
                     f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood."
                 )
-            for spec in known if name == ALL else [parse_set(name)]:
-                refuse_overlap(entry.set, spec)
+            for spec in known if name == ALL else [adopt(parse_set(name))]:
+                self.refuse_overlap(entry.set, spec)
                 if self.at_hand(spec, "test", named=name != ALL):
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
@@ -100,16 +101,17 @@ class Resolver:
             return False
         return True
 
-
-def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:
-    """An ID set cannot be its own OOD set, nor can a set that holds some of its classes."""
-    both = id_set.classes is not None and ood.classes is not None
-    shared = not both or bool(set(id_set.classes or ()) & set(ood.classes or ()))
-    if id_set.name == ood.name and id_set.forms == ood.forms and shared:
-        raise UserError(
-            f"'{ood}' cannot be an OOD set of '{id_set}': they share images. Choose another --ood, or classes that "
-            f"do not overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
-        )
+    def refuse_overlap(self, id_set: SetSpec, ood: SetSpec) -> None:
+        """An ID set cannot be its own OOD set, nor can a set of the same family that holds some of its classes."""
+        for name in (id_set.name, ood.name):
+            if name not in registry.entries("dataset"):
+                return  # told where it is looked for
+        if self.library.same_distribution(id_set, ood):
+            what = "they share images" if id_set.name == ood.name else "both sample one distribution"
+            raise UserError(
+                f"'{ood}' cannot be an OOD set of '{id_set}': {what}. Choose another --ood, or classes that do not "
+                f"overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
+            )
 
 
 def canonical(plugin: Plugin) -> Spec:
