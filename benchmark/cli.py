@@ -120,6 +120,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--ood", "ood_sets", default="all", show_default=True, metavar="LIST", help="Out-of-distribution sets.")
 @click.option("--backbone", default="", metavar="NAME", help="The network.  [default: the suite's]")
 @click.option("--seeds", default="1", show_default=True, callback=parse_seeds, metavar="N|LIST", help="3: 0, 1, 2.")
+@click.option(
+    "--metrics", default="exact", show_default=True, metavar="RULES", help="Published metric rules to compute beside."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads.  [default: all, at most 8]")
 @_data_dir
@@ -163,20 +166,6 @@ def _print_table(run_: Any) -> None:
 
     width = shutil.get_terminal_size((140, 40)).columns
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
-
-
-def _print_against(run_: Any, name: str, form: str) -> None:
-    from oodbench.benchmark.reference import read_reference
-    from oodbench.benchmark.views import against
-
-    reference = read_reference(name)
-    if form == "tex":
-        fail("--against has no LaTeX form. Choose --format text, md or csv.")
-    if form == "text":
-        text = against.against_text(run_, reference, shutil.get_terminal_size((110, 40)).columns)
-    else:
-        text = {"md": against.against_markdown, "csv": against.against_csv}[form](run_, reference)
-    click.echo(text, nl=False)
 
 
 def _run_dir(results: Path, name: str) -> Path:
@@ -273,21 +262,26 @@ def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) ->
     bench table digits --format md
     bench table results/runs/digits --format tex > table.tex
     bench table lee2018 --against lee2018
+    bench table lee2018 --metrics lee2018
     """,
 )
 @click.argument("run_name", metavar="RUN")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
 @click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
+@click.option("--metrics", default="exact", show_default=True, metavar="RULES", help="Show these rules' values beside.")
 @_results
-def table(run_name: str, form: str, against: str, results: Path) -> None:
+def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
     """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
     from oodbench.benchmark.records import read_run
     from oodbench.benchmark.views import tables
 
     run_ = read_run(_run_dir(results, run_name))
     tables.write_tables(run_)
-    if against:
-        _print_against(run_, against, form)
+    if against or metrics != "exact":
+        from oodbench.benchmark.display import beside_text
+
+        width = shutil.get_terminal_size((110, 40)).columns
+        click.echo(beside_text(run_, against, metrics, form, width), nl=False)
     elif form == "text":
         _print_table(run_)
     else:

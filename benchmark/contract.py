@@ -89,6 +89,14 @@ class Detector(Plugin):
         """Return one finite float an image, shape (N,), higher = more OOD, from that image alone."""
         raise NotImplementedError
 
+    def confidence_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """`scores` (N,) on the scale that the method's paper states, higher = more in-distribution, float32 (N,).
+
+        None, the default, where there is no other scale. Only for metric rules that look at values and not at ranks
+        alone (`bench run --metrics`); the order must be the score's own, reversed, but for what rounding ties.
+        """
+        return None
+
     def state(self) -> dict[str, Any]:
         """What `fit` learned: every attribute whose name ends in an underscore."""
         return {name: value for name, value in self.__dict__.items() if name.endswith("_")}

@@ -120,7 +120,7 @@ class _Planner:
             n_ood=pair.ood.images,
             **more,
         )
-        return Cell(record)
+        return Cell(record, rules=self.request.metrics)
 
     def train(self, entry: IDEntry, recipe: Recipe, seed: int) -> tuple[Checkpoint, TrainJob]:
         """The job that trains a recipe, after the one that it builds on."""

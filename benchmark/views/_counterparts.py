@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from oodbench.benchmark.records import OK, Record, Run
 from oodbench.benchmark.reference import ID_ACCURACY, Published, Reference, alternatives
-from oodbench.benchmark.views._summary import ABSENT, Block, Row, Stat, Summary, summary_of
+from oodbench.benchmark.views._summary import ABSENT, Block, Row, Stat, Summary, audit_of, summary_of
+
+OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench run --metrics {0} computes both"
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,16 @@ class Line:
     status: str = ""
     """Of our cell; empty where there is none."""
     ours: Stat | None = None
+    ruled: Stat | None = None
+    """Ours by the metric rules behind the published number, where they are not the exact ones and were computed."""
     reasons: tuple[str, ...] = ()
     """How our protocol differs from the published one."""
 
     @property
     def difference(self) -> float | None:
-        """Ours minus published, in percent points."""
-        return None if self.ours is None else 100 * self.ours.mean - self.published.percent
+        """Ours minus published, in percent points; by the published number's rules where we have that."""
+        ours = self.ruled or self.ours
+        return None if ours is None else 100 * ours.mean - self.published.percent
 
     @property
     def place(self) -> str:
@@ -52,6 +57,8 @@ class _Matcher:
     """Finds the counterparts of published numbers in one run."""
 
     def __init__(self, run: Run, summary: Summary) -> None:
+        self.run = run
+        self.audits: dict[str, dict[tuple[str, str, str], dict[str, Stat]]] = {}
         self.suite = str((run.info.get("suite") or {}).get("name", ""))
         self.blocks = {block.id_set: block for block in summary.blocks}
         self.records: dict[tuple[str, str, str], Record] = {}
@@ -76,20 +83,27 @@ class _Matcher:
         always = [*self.differences(published, block.id_set, row)]
         if published.metric == ID_ACCURACY:
             status = OK if row.id_accuracy else row.first.status
-            yield Line(published, block.id_set, "", row.label, status, row.id_accuracy, tuple(always))
+            yield Line(published, block.id_set, "", row.label, status, row.id_accuracy, reasons=tuple(always))
         elif published.group:
             stat = row.means.get((published.group, published.metric))
             members = [s.name for s in block.averaged if s.group == published.group]
             reasons = (*always, *self.other_members(published, members))
             if members:
-                yield Line(published, block.id_set, "", row.label, OK if stat else "incomplete", stat, reasons)
+                yield Line(published, block.id_set, "", row.label, OK if stat else "incomplete", stat, None, reasons)
         else:
             there = [name for name, cell in row.cells.items() if cell.status != ABSENT]
             for name in self.named(published.ood_set, published.ood_family, there):
                 cell, record = row.cells[name], self.records.get((block.id_set, row.label, name))
-                reasons = (*always, *self.other_cell(published, name, record))
                 stat = cell.stats.get(published.metric)
-                yield Line(published, block.id_set, name, row.label, cell.status, stat, reasons)
+                ruled = self.audit(published.rules).get((block.id_set, row.label, name), {}).get(published.metric)
+                other = [] if ruled or not published.rules else [OTHER_RULES.format(published.rules)]
+                reasons = (*always, *self.other_cell(published, name, record), *other)
+                yield Line(published, block.id_set, name, row.label, cell.status, stat, ruled, reasons)
+
+    def audit(self, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+        if rules not in self.audits:
+            self.audits[rules] = audit_of(self.run, rules)
+        return self.audits[rules]
 
     def named(self, wanted: str, family: str, there: Iterable[str]) -> list[str]:
         """The sets of the published name; without one, those that sample the same distribution."""
@@ -128,8 +142,6 @@ class _Matcher:
         if published.seen is not None and record.seen != published.seen:
             words = {True: "seen", False: "not seen"}
             yield f"{name} {words[record.seen]} in training, published {words[published.seen]}"
-        if published.rules:
-            yield f"ours by the exact metrics, published by the rules '{published.rules}' (docs/metrics.md)"
 
     def other_members(self, published: Published, members: Sequence[str]) -> Iterator[str]:
         wanted = [alternatives(names) for names in published.sets]

@@ -9,32 +9,44 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oodbench.benchmark.records import Run
 from oodbench.benchmark.reference import ID_ACCURACY, RECALLED, Reference
 from oodbench.benchmark.views._counterparts import Line, compare
 from oodbench.benchmark.views._layout import COLUMNS, DASH
-from oodbench.benchmark.views._markdown import escaped, table_lines
+from oodbench.benchmark.views._stacked import Item, Stack, stacked_markdown, stacked_text
+from oodbench.benchmark.views._summary import Stat
 
 TITLES = {
     ID_ACCURACY: "ID acc", **COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)",
     "aupr_in_counts": "AUPR-in (counts)", "aupr_out_counts": "AUPR-out (counts)",
 }  # fmt: skip
 RECALLED_MARK = "?"
+NOTHING = "No cell of this run has a published counterpart."
 
 
 def _numbers(line: Line) -> tuple[str, str, str]:
-    """Ours, published and the difference, as printed: with the published number's decimals, one at least."""
+    """Ours, published and the difference, as printed."""
     published = line.published
-    places = max(1, published.decimals)
     there = published.value + (f" ± {published.std}" if published.std else "")
     there += RECALLED_MARK if published.mark == RECALLED else ""
-    if line.ours is None or line.difference is None:
+    if line.difference is None:
         return line.status or DASH, there, DASH
-    std = f" ± {100 * line.ours.std:.{places}f}" if line.ours.std is not None else ""
-    return f"{100 * line.ours.mean:.{places}f}{std}", there, f"{line.difference:+.{places}f}"
+    return _percent(line.ours, line), there, f"{line.difference:+.{_places(line)}f}"
+
+
+def _percent(stat: Stat | None, line: Line) -> str:
+    if stat is None:
+        return DASH
+    places = _places(line)
+    std = f" ± {100 * stat.std:.{places}f}" if stat.std is not None else ""
+    return f"{100 * stat.mean:.{places}f}{std}"
+
+
+def _places(line: Line) -> int:
+    """Decimals: the published number's, one at least."""
+    return max(1, line.published.decimals)
 
 
 def _matched(lines: Iterable[Line]) -> list[Line]:
@@ -55,7 +67,7 @@ def _footnotes(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def _flags(line: Line, notes: Mapping[str, int]) -> str:
-    return f" [{','.join(str(notes[reason]) for reason in line.reasons)}]" if line.reasons else ""
+    return f"[{','.join(str(notes[reason]) for reason in line.reasons)}]" if line.reasons else ""
 
 
 def _title(run: Run, reference: Reference) -> str:
@@ -67,6 +79,11 @@ def _legend(lines: Sequence[Line], matched: Sequence[Line], notes: Mapping[str, 
         "Percent; ours: mean ± std over seeds (ddof = 1); difference: ours minus published, in points. "
         "A flagged number is no reproduction: its protocol differs as the note says."
     )
+    if rules := {line.published.rules for line in matched if line.ruled}:
+        yield (
+            f"By its rules: ours by the metric rules behind the published number ({', '.join(sorted(rules))}, see "
+            "docs/metrics.md), which the difference is taken from where it is there."
+        )
     if any(line.published.mark == RECALLED for line in matched):
         yield f"{RECALLED_MARK} recalled: the published number was not checked against its source."
     yield from (f"[{number}] {note}." for note, number in notes.items())
@@ -109,63 +126,41 @@ def _grouped(missing: Iterable[Line]) -> list[str]:
 
 def against_text(run: Run, reference: Reference, width: int = 100) -> str:
     """The comparison for a terminal: a heading a cell, a line a metric, notes below."""
-    lines = compare(run, reference)
-    matched = _matched(lines)
-    notes = _footnotes(matched)
-    parts = ["\n".join(textwrap.wrap(_title(run, reference), width))]
-    for id_set in dict.fromkeys(line.id_set for line in matched):
-        parts.append("\n".join(_text_block(id_set, [line for line in matched if line.id_set == id_set], notes)))
-    if not matched:
-        parts.append("No cell of this run has a published counterpart.")
-    wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_on_hyphens=False)
-    parts.append("\n".join(wrapped for item in _legend(lines, matched, notes) for wrapped in wrap.wrap(item)))
-    return "\n\n".join(parts) + "\n"
-
-
-def _text_block(id_set: str, lines: Sequence[Line], notes: Mapping[str, int]) -> Iterator[str]:
-    titles = [f"  {TITLES[line.published.metric]}" for line in lines]
-    rows = [_numbers(line) for line in lines]
-    first = max(len(f"ID set {id_set}"), *map(len, titles))
-    heads = ("ours", "published", "difference")
-    widths = [max(len(head), *(len(row[i]) for row in rows)) for i, head in enumerate(heads)]
-
-    def written(label: str, cells: Sequence[str]) -> str:
-        return "   ".join([label.ljust(first), *(c.rjust(w) for c, w in zip(cells, widths, strict=True))])
-
-    yield written(f"ID set {id_set}", heads)
-    last = ""
-    for line, title, row in zip(lines, titles, rows, strict=True):
-        heading = line.place + _flags(line, notes)
-        if heading != last:
-            yield heading
-        last = heading
-        yield written(title, row)
+    stacks, legend = _parts(run, reference)
+    return stacked_text(_title(run, reference), stacks, NOTHING, legend, width)
 
 
 def against_markdown(run: Run, reference: Reference) -> str:
     """The comparison as Markdown: one table an ID set, notes below."""
+    stacks, legend = _parts(run, reference)
+    return stacked_markdown(_title(run, reference), stacks, NOTHING, legend)
+
+
+def _parts(run: Run, reference: Reference) -> tuple[list[Stack], list[str]]:
     lines = compare(run, reference)
     matched = _matched(lines)
     notes = _footnotes(matched)
-    out = [f"# {escaped(_title(run, reference))}", ""]
-    for id_set in dict.fromkeys(line.id_set for line in matched):
-        rows = (
-            [escaped(line.place), TITLES[line.published.metric], *_numbers(line), escaped(_flags(line, notes).strip())]
-            for line in matched
-            if line.id_set == id_set
-        )
-        heads = ["Cell", "Metric", "Ours", "Published", "Difference", "Notes"]
-        out += [f"## ID set {escaped(id_set)}", "", *table_lines(heads, 2, rows), ""]
-    out += [] if matched else ["No cell of this run has a published counterpart.", ""]
-    out += [f"- {escaped(item)}" for item in _legend(lines, matched, notes)]
-    return "\n".join(out) + "\n"
+    ruled = any(line.ruled for line in matched)
+    heads = ("ours", *(("by its rules",) if ruled else ()), "published", "difference")
+    stacks = [
+        Stack(id_set, heads, tuple(_item(line, notes, ruled) for line in matched if line.id_set == id_set))
+        for id_set in dict.fromkeys(line.id_set for line in matched)
+    ]
+    return stacks, list(_legend(lines, matched, notes))
+
+
+def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
+    ours, there, difference = _numbers(line)
+    own = (_percent(line.ruled, line),) if ruled else ()
+    return Item(line.place, _flags(line, notes), TITLES[line.published.metric], (ours, *own, there, difference))
 
 
 def against_csv(run: Run, reference: Reference) -> str:
     """The comparison as CSV, every published number in it: percent and percent points, six decimals for ours."""
     columns = (
         "id_set", "ood_set", "group", "label", "metric", "status", "ours_percent", "ours_std", "seeds",
-        "published_percent", "published_std", "difference_points", "mark", "differs", "source", "note",
+        "by_its_rules_percent", "published_percent", "published_std", "difference_points",
+        "mark", "differs", "source", "note",
     )  # fmt: skip
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -176,7 +171,8 @@ def against_csv(run: Run, reference: Reference) -> str:
         writer.writerow([
             line.id_set, line.ood_set, there.group, line.label, there.metric, line.status,
             f"{100 * ours.mean:.6f}" if ours else "", std, ours.n if ours else "",
-            there.value, there.std, "" if line.difference is None else f"{line.difference:.6f}",
+            f"{100 * line.ruled.mean:.6f}" if line.ruled else "", there.value, there.std,
+            "" if line.difference is None else f"{line.difference:.6f}",
             there.mark, "; ".join(line.reasons), there.source, there.note,
         ])  # fmt: skip
     return out.getvalue()
