@@ -223,7 +223,7 @@ def check_recipe_learns(name: str) -> None:
 
 def check_recipe_repeats(name: str) -> None:
     """The same seed gives the same weights."""
-    one, two = (_train(name)[0].networks for _ in range(2))
+    one, two = (_train(name, steps=1)[0].networks for _ in range(2))
     for network in one:
         pairs = zip(one[network].state_dict().values(), two[network].state_dict().values(), strict=True)
         if not all(torch.equal(a, b) for a, b in pairs):
@@ -245,9 +245,10 @@ def check_backbone(name: str) -> None:
         alone = torch.cat([network(images[k : k + 1]) for k in range(len(images))])
         headed = network.head(features)
     if features.ndim != 2 or logits.shape != (len(images), CLASSES) or not torch.isfinite(logits).all():
-        raise CheckError(f"features {tuple(features.shape)} or logits {tuple(logits.shape)} are not (N, D) and (N, K)")
-    shapes = [tuple(getattr(getattr(network.head, part, None), "shape", ())) for part in ("weight", "bias")]
-    if shapes != [(CLASSES, features.shape[1]), (CLASSES,)]:
+        shapes = f"features {tuple(features.shape)} or logits {tuple(logits.shape)}"
+        raise CheckError(f"{shapes} are not finite and of shape (N, D) and (N, K)")
+    head = [tuple(getattr(getattr(network.head, part, None), "shape", ())) for part in ("weight", "bias")]
+    if head != [(CLASSES, features.shape[1]), (CLASSES,)]:
         raise CheckError(f"head must be a linear layer with weight (K, D) and bias (K,), got {network.head}")
     for what, other in (("head(features(images))", headed), ("images one by one", alone)):
         if not torch.allclose(logits, other, rtol=1e-4, atol=1e-5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -146,6 +147,9 @@ def run(dry_run: bool, verbosity: str | None, plugins: tuple[Path, ...], **optio
 
     What an earlier command has finished is not done again. Exit code 1 if a cell failed, 2 for a wrong option.
     """
+    # Before torch is imported: OpenMP's threads spin at every barrier, and where other programs want the cores as well
+    # that multiplies the time of small networks. perf/spin.py measures what spinning briefly costs and saves.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.display import dry_run_text, run_footer, watch
 

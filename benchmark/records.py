@@ -110,7 +110,8 @@ def slug(text: str) -> str:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that it is either the old one or the new one, whenever the power goes."""
-    data = content.encode() if isinstance(content, str) else content
+    # A reason may quote a file name that is no valid text; in JSON the escape reads back as what it was.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")

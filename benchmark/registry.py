@@ -295,7 +295,7 @@ def source_version(plugin: type[Plugin]) -> str:
     """The version an author pinned, or else a hash of the plug-in's source and of its package's modules it imports."""
     if plugin.version is not None:
         return plugin.version
-    files = sorted(_source_files(plugin.__module__))
+    files = sorted(_source_files(plugin.__module__, _module_file(plugin.__module__)))
     if not files:
         raise PluginError(f"The source of '{plugin.name}' ({plugin.__module__}) is in no file; pin its `version`.")
     return "source:" + hashlib.sha256(b"\0".join(_normalised(file) for file in files)).hexdigest()[:16]
@@ -306,20 +306,20 @@ def _normalised(file: str) -> bytes:
 
 
 @cache
-def _source_files(module: str) -> frozenset[str]:
+def _source_files(module: str, file: str | None) -> frozenset[str]:
     """The files of a module and of what it imports, directly or not, from its own package.
 
     Of ours, that is the folder beside it (shared helpers, parent recipes); of another distribution, all of it.
     """
     root = module.rpartition(".")[0] if module.startswith("oodbench.") else module.partition(".")[0]
     files: dict[str, str] = {}
-    todo = [module]
+    todo = [(module, file)]
     while todo:
-        name = todo.pop()
-        file = None if name in files or not f"{name}.".startswith(f"{root}.") else _module_file(name)
-        if file is not None:
+        name, file = todo.pop()
+        if file is not None and name not in files:
             files[name] = file
-            todo.extend(_imports(Path(file), name))
+            inside = [other for other in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
+            todo.extend((other, _module_file(other)) for other in inside if other not in files)
     return frozenset(files.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,19 @@ from oodbench.benchmark.jobs import SetRef
 from oodbench.benchmark.registry import KINDS, Entry, registry
 from oodbench.benchmark.store import Store
 from oodbench.benchmark.work import Bench
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registry() -> Iterator[None]:
+    """Forget what a test registered and imported; built-ins that it was the first to import stay."""
+    objects, files = dict(registry._objects), dict(registry._from_files)
+    yield
+    ours = {key: plugin for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench.")}
+    for kept, lasting in ((registry._objects, {**ours, **objects}), (registry._from_files, files)):
+        kept.clear()
+        kept.update(lasting)  # type: ignore[arg-type]
+    for name in [name for name in sys.modules if name.startswith("oodbench_plugin_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from oodbench.benchmark import Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.errors import UserError
@@ -127,10 +128,12 @@ def test_a_run_leaves_what_a_paper_needs(go: Callable[..., Run]) -> None:
         for ood, group in (("glyphs", "near"), ("greek", "near"), ("uniform", "far"))
     ]
     assert all(r.status == "ok" and 0 <= v <= 1 for r in run.records for v in r.metrics.values())
-    assert {p.name for p in run.path.iterdir()} >= {"run.json", "cells", "records.csv", "table.csv", "table.md", "table.tex"}
+    files = {"run.json", "cells", "records.csv", "table.csv", "table.md", "table.tex"}
+    assert {p.name for p in run.path.iterdir()} >= files
     assert len(list((run.path / "plots").glob("*.png"))) == len(list((run.path / "plots").glob("*.svg"))) >= 4
     assert run.info["asked"]["detectors"] == ["msp", "energy", "confidence"]
-    assert run.info["packages"]["torch"] and run.info["threads"] == 1
+    assert run.info["packages"]["torch"]
+    assert run.info["threads"] == 1
 
 
 def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path: Path) -> None:
@@ -245,7 +248,8 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path
     assert status == {("msp", "ok"), *((name, "failed") for name in bad)}
     reasons = {r.detector: r.reason for r in run.records}
     assert "no luck today" in reasons["test_raises"]
-    assert "image 3" in reasons["test_nan"] and "finite" in reasons["test_nan"]
+    assert "image 3" in reasons["test_nan"]
+    assert "finite" in reasons["test_nan"]
     assert "shape" in reasons["test_shape"]
     assert "depends on the batch" in reasons["test_batch"]
     assert "no luck today" in (run.path / "table.md").read_text()
@@ -277,7 +281,8 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(go: Callable[..., Run], 
     said: list[str] = []
     spy = Spy()
     again = go("msp", progress=spy, say=said.append)
-    assert len(said) == 1 and "does not match its checksum" in said[0]
+    assert len(said) == 1
+    assert "does not match its checksum" in said[0]
     assert [type(job) for job in spy.jobs] == [ScoreJob]
     assert tables(again) == before
     assert len(list((tmp_path / "results/cache/damaged").iterdir())) == 1

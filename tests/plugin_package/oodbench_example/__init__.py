@@ -1,0 +1,1 @@
+"""Plug-ins for oodbench. Nothing is imported here: each is imported when it is asked for."""

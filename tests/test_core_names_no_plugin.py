@@ -1,0 +1,183 @@
+"""The core names no plug-in, and nothing in the project unpickles or evaluates what it reads."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oodbench.benchmark.registry import KINDS, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN_FOLDERS = ("backbones", "suites")
+CORE = sorted(
+    path
+    for path in (ROOT / "benchmark").rglob("*.py")
+    if path.relative_to(ROOT / "benchmark").parts[0] not in PLUGIN_FOLDERS
+)
+SOURCES = sorted(path for folder in ("benchmark", "detectors", "datasets") for path in (ROOT / folder).rglob("*.py"))
+PLUGIN_PACKAGES = tuple({kind.package for kind in KINDS.values()})
+
+FALSE_POSITIVES: dict[tuple[str, str], str] = {}
+"""(file in benchmark/, word) -> why that word is not the plug-in of the same name."""
+
+
+def where(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def builtin_names() -> set[str]:
+    return {name for kind in KINDS for name, entry in registry.entries(kind).items() if "." in entry.origin}
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """Ids of the string nodes that stand alone: docstrings, also those under attributes."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+
+
+def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every other string literal, with its line."""
+    told = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.lineno, node.value
+
+
+def plugin_named(text: str, names: set[str]) -> str | None:
+    """The plug-in that a literal names: 'odin', 'odin[temperature=2]', 'odin@joint', 'digits+inverted'."""
+    name = text.partition("[")[0].partition("@")[0].partition("+")[0].strip()
+    return name if name in names and "\n" not in text else None
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def named_plugins(source: str, names: set[str]) -> list[tuple[int, str]]:
+    """Literals that are a plug-in's name, and imports of plug-in modules, by line."""
+    tree = ast.parse(source)
+    literals = [(line, name) for line, text in strings(tree) if (name := plugin_named(text, names))]
+    modules = [
+        (line, module)
+        for line, module in imports(tree)
+        if module.startswith(tuple(f"{package}." for package in PLUGIN_PACKAGES)) or module in PLUGIN_PACKAGES
+    ]
+    return literals + modules
+
+
+@pytest.mark.parametrize("path", CORE, ids=where)
+def test_core_names_no_plugin(path: Path) -> None:
+    inside = path.relative_to(ROOT / "benchmark").as_posix()
+    found = [
+        f"{where(path)}:{line} names '{name}'"
+        for line, name in named_plugins(path.read_text(encoding="utf-8"), builtin_names())
+        if (inside, name) not in FALSE_POSITIVES
+    ]
+    assert not found, "; ".join(found)
+
+
+def test_false_positives_still_occur() -> None:
+    for file, name in FALSE_POSITIVES:
+        text = (ROOT / "benchmark" / file).read_text(encoding="utf-8")
+        assert name in {found for _, found in named_plugins(text, builtin_names())}, (file, name)
+
+
+def test_there_is_a_core_and_there_are_plugins() -> None:
+    assert len(CORE) > 20
+    assert {"msp", "joint", "digits", "inverted", "small_cnn", "cross_entropy"} <= builtin_names()
+
+
+@pytest.mark.parametrize(
+    "source, caught",
+    [
+        ('if name == "msp": pass', ["msp"]),
+        ('x = {"joint": 1}', ["joint"]),
+        ('run("energy[temperature=2]")', ["energy"]),
+        ('run("energy@joint")', ["energy"]),
+        ('parse_set("digits[0-6]+inverted")', ["digits"]),
+        ('x = f"{y}msp" + "msp"', ["msp", "msp"]),
+        ("from oodbench.detectors.msp import MSP", ["oodbench.detectors.msp", "oodbench.detectors.msp.MSP"]),
+        ("from oodbench.detectors import msp", ["oodbench.detectors", "oodbench.detectors.msp"]),
+        ("import oodbench.datasets.digits as d", ["oodbench.datasets.digits"]),
+        ("from oodbench.benchmark.backbones import small_cnn", None),
+        ('"""msp"""', []),
+        ('class A:\n    x = 1\n    """digits"""', []),
+        ("msp.joint(digits=1)", []),
+        ('x = "some msp text"', []),
+        ("from oodbench.benchmark import registry", []),
+    ],
+)
+def test_the_rule_itself(source: str, caught: list[str] | None) -> None:
+    found = [name for _, name in named_plugins(source, {"msp", "joint", "energy", "digits", "inverted"})]
+    assert found if caught is None else found == caught
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def unsafe(source: str) -> list[str]:
+    """Ways to run what a file holds: pickle, in whatever guise, and evaluation."""
+    found = []
+    tree = ast.parse(source)
+    for line, module in imports(tree):
+        if module.split(".")[0] in (
+            "pickle",
+            "cPickle",
+            "_pickle",
+            "dill",
+            "joblib",
+            "cloudpickle",
+            "marshal",
+            "shelve",
+        ):
+            found.append(f"{line}: import {module}")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = called(node), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if name in ("eval", "exec", "torch.save", "__import__"):
+            found.append(f"{node.lineno}: {name}")
+        if name == "torch.load" and given.get("weights_only") != "True":
+            found.append(f"{node.lineno}: torch.load without weights_only=True")
+        if name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+            found.append(f"{node.lineno}: {name} without allow_pickle=False")
+        if given.get("allow_pickle", "False") != "False":
+            found.append(f"{node.lineno}: allow_pickle")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=where)
+def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
+    assert unsafe(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import joblib.numpy_pickle",
+        "torch.save(x, f)",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "np.save(f, x, allow_pickle=True)",
+        "eval('1')",
+        "exec(code)",
+    ],
+)
+def test_the_guard_itself(source: str) -> None:
+    assert len(unsafe(source)) >= 1
+    assert (
+        unsafe("np.load(f, allow_pickle=False); torch.load(f, weights_only=True); network.eval(); ast.literal_eval(x)")
+        == []
+    )

@@ -1,0 +1,541 @@
+"""The training loop: order, schedule, seeds, what is stored, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from oodbench.benchmark import Backbone, DataError, ImageSet, OodbenchError, Recipe, TrainBatch, Training
+from oodbench.benchmark import training as loop
+from oodbench.benchmark.contract import Plugin
+from oodbench.benchmark.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.store import Key
+from oodbench.benchmark.suite import Schedule
+from oodbench.benchmark.work import Bench
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMAGES, OUTLIERS, BATCH, CLASSES, SHAPE = 20, 11, 8, 4, (3, 32, 32)
+BACKBONE = "small_cnn[hidden=4,width=2]"
+Register = Callable[[str, type[Plugin]], None]
+
+
+def numbered(count: int, seed: int, labelled: bool = True, shape: tuple[int, int, int] = SHAPE) -> ImageSet:
+    """Noise images whose first pixel is their number."""
+    images = np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    return ImageSet(images, np.arange(count) % CLASSES, tuple("abcd")) if labelled else ImageSet(images)
+
+
+@pytest.fixture
+def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> Bench:
+    sets = {"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, labelled=False)}
+    return bench_with(sets)
+
+
+def job(recipe: str = "cross_entropy", seed: int = 0, given: TrainJob | None = None, **schedule: Any) -> TrainJob:
+    """A job on the sets of `bench`, of two epochs unless said."""
+    plan = Schedule(**{"epochs": 2, "batch_size": BATCH, **schedule})
+    needs = registry.get("recipe", recipe.partition("[")[0]).needs
+    key = Key("checkpoint", ".safetensors", f"{recipe}-s{seed}", {"recipe": recipe, "seed": seed, "schedule": plan})
+    return TrainJob(
+        title=f"train {recipe}",
+        makes=(key,),
+        checkpoint=Checkpoint(key, recipe, BACKBONE, CLASSES, SHAPE),
+        train=SetRef("id", "train", IMAGES),
+        outliers=SetRef("outliers", "outliers", OUTLIERS) if "outliers" in needs else None,
+        given=given.checkpoint if given else None,
+        schedule=plan,
+        seed=seed,
+    )
+
+
+def gan_job() -> TrainJob:
+    return job("gan[width=4]", epochs=1)
+
+
+def train(bench: Bench, job: TrainJob) -> dict[str, Tensor]:
+    """Train, and return the stored weights."""
+    loop.train(bench, job, lambda images: None)
+    return bench.store.load_tensors(job.checkpoint.key)
+
+
+def stored(bench: Bench, job: TrainJob) -> bytes:
+    train(bench, job)
+    return bench.store.require(job.checkpoint.key).read_bytes()
+
+
+def classifier_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
+
+
+def equal(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Step(NamedTuple):
+    """What a recipe was handed in one step."""
+
+    training: Training
+    rates: dict[str, list[float]]
+    batch: TrainBatch
+
+    @property
+    def rows(self) -> list[int]:
+        return numbers(self.batch.images)
+
+    @property
+    def outliers(self) -> list[int]:
+        assert self.batch.outliers is not None
+        return numbers(self.batch.outliers)
+
+
+def numbers(images: Tensor) -> list[int]:
+    return [round(255 * value) for value in images[:, 0, 0, 0].tolist()]
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Step]:
+    """Filled with the steps of a recipe as it trains."""
+    steps: list[Step] = []
+    recipe = registry.get("recipe", name)
+    original = recipe.step
+
+    def step(self: Recipe, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        rates = {n: [group["lr"] for group in o.param_groups] for n, o in training.optimizers.items()}
+        steps.append(Step(training, rates, batch))
+        losses: dict[str, Tensor] = original(self, training, batch)
+        return losses
+
+    monkeypatch.setattr(recipe, "step", step)
+    return steps
+
+
+def epochs_of(steps: list[Step]) -> list[list[Step]]:
+    a_epoch = -(-IMAGES // BATCH)
+    return [steps[k : k + a_epoch] for k in range(0, len(steps), a_epoch)]
+
+
+# Order
+
+
+def test_every_image_comes_once_an_epoch_with_its_label(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "cross_entropy")
+    train(bench, job(epochs=3))
+    orders = [[row for step in epoch for row in step.rows] for epoch in epochs_of(steps)]
+    assert len(orders) == 3
+    assert all(sorted(order) == list(range(IMAGES)) for order in orders)
+    assert len(set(map(tuple, [*orders, range(IMAGES)]))) == 4
+    assert all(step.batch.labels.tolist() == [row % CLASSES for row in step.rows] for step in steps)
+
+
+def test_last_batch_holds_what_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "confidence")
+    train(bench, job("confidence", epochs=1))
+    assert [len(step.rows) for step in steps] == [8, 8, 4]
+    assert [len(step.outliers) for step in steps] == [8, 8, 4]
+
+
+def test_images_are_floats_from_zero_to_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "confidence")
+    train(bench, job("confidence", epochs=1))
+    for step in steps:
+        for drawn, name in ((step.batch.images, "id"), (step.batch.outliers, "outliers")):
+            assert drawn is not None
+            assert drawn.dtype == torch.float32
+            rows = numbers(drawn)
+            expected = bench.images(SetRef(name, "train", 0)).images[rows].astype(np.float32) / np.float32(255)
+            assert np.array_equal(drawn.numpy(), expected)
+        assert step.batch.labels.dtype == torch.int64
+
+
+def test_outliers_all_come_before_any_comes_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "confidence")
+    train(bench, job("confidence", epochs=3))
+    drawn = [row for step in steps for row in step.outliers]
+    assert len(drawn) == 3 * IMAGES
+    rounds = [drawn[k : k + OUTLIERS] for k in range(0, len(drawn) - OUTLIERS + 1, OUTLIERS)]
+    assert len(rounds) == 5
+    assert all(sorted(rows) == list(range(OUTLIERS)) for rows in rounds)
+    assert len(set(map(tuple, rounds))) == 5
+
+
+def test_recipes_that_declare_no_outliers_get_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "cross_entropy")
+    train(bench, job())
+    assert all(step.batch.outliers is None for step in steps)
+
+
+def test_batches_come_in_the_same_order_for_every_recipe(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for recipe in ("cross_entropy", "confidence", "joint[width=4]"):
+        steps = watch(monkeypatch, recipe.partition("[")[0])
+        train(bench, job(recipe))
+        orders.append([step.rows for step in steps])
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_progress_hears_of_every_image(bench: Bench) -> None:
+    ticks: list[int] = []
+    loop.train(bench, job(epochs=2), ticks.append)
+    assert ticks == [8, 8, 4, 8, 8, 4]
+    assert sum(ticks) == job(epochs=2).size
+
+
+# Schedule
+
+
+@pytest.mark.parametrize(
+    "epochs, milestones, decay, expected",
+    [
+        (3, (), 0.1, [1, 1, 1]),
+        (4, (0.5,), 0.1, [1, 1, 0.1, 0.1]),
+        (4, (0.75,), 0.1, [1, 1, 1, 0.1]),
+        (4, (0.25, 0.5), 0.5, [1, 0.5, 0.25, 0.25]),
+        (4, (0.5, 0.5), 0.5, [1, 1, 0.25, 0.25]),
+        (3, (0.5,), 0.1, [1, 1, 0.1]),
+        (2, (0.0, 1.0), 0.1, [0.1, 0.1]),
+        (5, (0.6,), 10.0, [1, 1, 1, 10, 10]),
+    ],
+)
+def test_rates_fall_after_their_share_of_the_epochs(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    milestones: tuple[float, ...],
+    decay: float,
+    expected: list[float],
+) -> None:
+    steps = watch(monkeypatch, "cross_entropy")
+    train(bench, job("cross_entropy[learning_rate=0.002]", epochs=epochs, milestones=milestones, decay=decay))
+    rates = [step.rates["classifier"][0] for step in steps]
+    assert rates == pytest.approx([0.002 * factor for factor in expected for _ in range(3)], rel=1e-12)
+
+
+def test_milestones_are_exact_whatever_their_binary_fraction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.28 of 25 epochs is 7, though 0.28 * 25 is a little more."""
+    steps = watch(monkeypatch, "cross_entropy")
+    train(bench, job(epochs=25, milestones=(0.28,), batch_size=IMAGES))
+    rates = [step.rates["classifier"][0] for step in steps]
+    assert rates == pytest.approx([0.001] * 7 + [0.0001] * 18)
+
+
+def test_every_rate_of_every_optimiser_falls(bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register) -> None:
+    joint: type[Recipe] = registry.get("recipe", "joint")
+
+    class TwoRates(joint):  # type: ignore[misc,valid-type]
+        """The classifier's head learns on a rate of its own."""
+
+        def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+            made: dict[str, torch.optim.Optimizer] = super().optimizers(networks)
+            network = networks["classifier"]
+            parts = [network.get_submodule(name).parameters() for name in ("body", "head")]
+            groups = [{"params": part, "lr": rate} for part, rate in zip(parts, (0.5, 0.25), strict=True)]
+            return {**made, "classifier": torch.optim.SGD(groups)}
+
+    register("two_rates", TwoRates)
+    steps = watch(monkeypatch, "two_rates")
+    settings = "discriminator_learning_rate=0.03,generator_learning_rate=0.02,width=4"
+    train(bench, job(f"two_rates[{settings}]", milestones=(0.5,), decay=0.1))
+    for epoch, factor in zip(epochs_of(steps), (1, 0.1), strict=True):
+        for step in epoch:
+            assert step.rates["classifier"] == pytest.approx([0.5 * factor, 0.25 * factor])
+            assert step.rates["generator"] == pytest.approx([0.02 * factor])
+            assert step.rates["discriminator"] == pytest.approx([0.03 * factor])
+
+
+def test_networks_are_in_training_mode_every_epoch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register
+) -> None:
+    base: type[Recipe] = registry.get("recipe", "cross_entropy")
+    modes: list[bool] = []
+
+    class Sleepy(base):  # type: ignore[misc,valid-type]
+        """Leaves its network in evaluation mode at an epoch's last batch."""
+
+        def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+            modes.append(all(module.training for module in training.networks["classifier"].modules()))
+            losses: dict[str, Tensor] = super().step(training, batch)
+            training.networks["classifier"].train(len(batch.images) == BATCH)
+            return losses
+
+    register("sleepy", Sleepy)
+    train(bench, job("sleepy", epochs=2))
+    assert modes == [True] * 6
+
+
+# Seeds
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(bench: Bench) -> None:
+    one, two = stored(bench, job("joint[width=4]")), stored(bench, job("joint[width=4]"))
+    assert one == two
+    other = train(bench, job("joint[width=4]", seed=1))
+    weights = train(bench, job("joint[width=4]"))
+    assert other.keys() == weights.keys()
+    assert not any(torch.equal(other[name], weights[name]) for name in weights if weights[name].ndim > 1)
+
+
+def test_seed_moves_order_outliers_and_draws(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch(monkeypatch, "confidence")
+    for seed in (0, 1):
+        train(bench, job("confidence", seed=seed, epochs=1))
+    one, two = epochs_of(steps)
+    assert one[0].training.generator.initial_seed() != two[0].training.generator.initial_seed()
+    assert [step.rows for step in one] != [step.rows for step in two]
+    assert [step.outliers for step in one] != [step.outliers for step in two]
+
+
+class Forgetful(Backbone):
+    """A network that draws random numbers as it trains."""
+
+    version = "1"
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(int(np.prod(image_shape)), num_classes))
+
+
+def test_training_neither_reads_nor_moves_the_global_random_state(bench: Bench, register: Register) -> None:
+    register("forgetful", Forgetful)
+    asked = job("joint[width=4]")
+    asked = replace(asked, checkpoint=replace(asked.checkpoint, backbone="forgetful"))
+    results = []
+    for seed in (7, 8):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        results.append(stored(bench, asked))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert results[0] == results[1]
+
+
+def test_loading_moves_no_random_state(bench: Bench) -> None:
+    train(bench, job())
+    before = torch.get_rng_state()
+    loop.load_networks(bench, job().checkpoint)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_recipe_starts_from_the_same_classifier(bench: Bench) -> None:
+    loop.train(bench, gan_job(), lambda images: None)
+    standing = "learning_rate=0.0"
+    jobs = [
+        job(f"cross_entropy[{standing}]"),
+        job(f"confidence[{standing}]"),
+        job(f"gan_confidence[{standing}]", given=gan_job()),
+        job(f"joint[{standing},width=4]"),
+    ]
+    weights = [classifier_of(train(bench, one)) for one in jobs]
+    assert weights[0]
+    assert all(equal(other, weights[0]) for other in weights[1:])
+    learned = classifier_of(train(bench, job("cross_entropy")))
+    assert not any(torch.equal(learned[name], weights[0][name]) for name in learned if name.endswith("weight"))
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("recipe", ["cross_entropy", "joint[width=4]"])
+def test_loaded_networks_are_the_trained_ones(bench: Bench, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    steps = watch(monkeypatch, recipe.partition("[")[0])
+    train(bench, job(recipe))
+    trained = steps[-1].training.networks
+    loaded = loop.load_networks(bench, job(recipe).checkpoint)
+    assert loaded.keys() == trained.keys()
+    for name, network in loaded.items():
+        assert equal(network.state_dict(), trained[name].state_dict())
+        assert not any(module.training for module in network.modules())
+        assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_given_networks_arrive_trained_frozen_and_are_not_stored_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = watch(monkeypatch, "gan_confidence")
+    gan = train(bench, gan_job())
+    weights = train(bench, job("gan_confidence", given=gan_job()))
+    given = steps[-1].training.given
+    assert given.keys() == {"generator", "discriminator"}
+    for name, network in given.items():
+        assert equal({f"{name}.{k}": v for k, v in network.state_dict().items()}, only(gan, name))
+        assert not any(module.training for module in network.modules())
+        assert not any(weight.requires_grad for weight in network.parameters())
+    assert weights == classifier_of(weights)
+
+
+def only(weights: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    return {name: weight for name, weight in weights.items() if name.startswith(f"{network}.")}
+
+
+class Meter(Recipe):
+    """Losses that are known: the mean number of the images, and the epoch's place in the schedule."""
+
+    version = "1"
+
+    def networks(self, task: Any) -> dict[str, nn.Module]:
+        return {"classifier": task.build_classifier()}
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return {"classifier": torch.optim.SGD(networks["classifier"].parameters(), lr=1.0)}
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        rate = torch.tensor(training.optimizers["classifier"].param_groups[0]["lr"])
+        return {"number": 255 * batch.images[:, 0, 0, 0].mean(), "rate": rate}
+
+
+def losses_of(bench: Bench, job: TrainJob) -> list[dict[str, str]]:
+    with bench.store.extra(job.checkpoint.key, ".losses.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: Bench, register: Register) -> None:
+    register("meter", Meter)
+    asked = job("meter", milestones=(0.5,))
+    about = loop.train(bench, asked, lambda images: None)
+    rows = losses_of(bench, asked)
+    assert [list(row) for row in rows] == [["epoch", "number", "rate"]] * 2
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [float(row["number"]) for row in rows] == pytest.approx([(IMAGES - 1) / 2] * 2, rel=1e-5)
+    assert [float(row["rate"]) for row in rows] == pytest.approx([1.0, 0.1])
+    checkpoint = bench.store.require(asked.checkpoint.key)
+    assert bench.store.extra(asked.checkpoint.key, ".losses.csv").parent == checkpoint.parent
+    side = json.loads(checkpoint.with_name(checkpoint.name + ".json").read_text())["about"]
+    assert side["last_losses"] == about["last_losses"]
+    assert side["last_losses"]["rate"] == pytest.approx(0.1)
+    assert side["parameters"] == about["parameters"]
+    weights = bench.store.load_tensors(asked.checkpoint.key).values()
+    assert side["parameters"] == {"classifier": sum(weight.numel() for weight in weights)}
+
+
+def test_samples_are_kept_as_a_picture(bench: Bench, register: Register) -> None:
+    shades = np.linspace(0, 255, 64).round()
+
+    class Painter(Meter):
+        """Draws squares of known shades."""
+
+        def samples(self, training: Training) -> Tensor:
+            return torch.from_numpy(shades / 255).float().reshape(64, 1, 1, 1).expand(64, *SHAPE)
+
+    register("painter", Painter)
+    train(bench, job("painter"))
+    with Image.open(bench.store.extra(job("painter").checkpoint.key, ".samples.png")) as picture:
+        assert picture.size == (8 * 34 + 2, 8 * 34 + 2)
+        assert np.array_equal(np.asarray(picture)[17::34, 17::34, 1], shades.reshape(8, 8))
+
+
+@pytest.mark.parametrize("recipe", ["gan[width=4]", "joint[width=4]"])
+def test_recipes_with_a_generator_leave_a_picture(bench: Bench, recipe: str) -> None:
+    train(bench, job(recipe))
+    assert bench.store.extra(job(recipe).checkpoint.key, ".samples.png").is_file()
+
+
+def test_recipes_without_samples_leave_no_picture(bench: Bench) -> None:
+    train(bench, job())
+    kept = Counter(path.suffix for path in bench.store.require(job().checkpoint.key).parent.iterdir())
+    assert kept.keys() - {".tensorboard"} == {".safetensors", ".json", ".csv"}
+
+
+def test_training_needs_no_tensorboard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(bench, job())
+    assert not bench.store.extra(job().checkpoint.key, ".tensorboard").exists()
+
+
+def test_losses_go_to_tensorboard_where_it_is_installed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register
+) -> None:
+    written: list[tuple[str, str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def __enter__(self) -> SummaryWriter:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.folder = "closed"
+
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            written.append((self.folder, name, value, epoch))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    register("meter", Meter)
+    train(bench, job("meter"))
+    folder = str(bench.store.extra(job("meter").checkpoint.key, ".tensorboard"))
+    assert [(where, name, epoch) for where, name, _, epoch in written] == [
+        (folder, name, epoch) for epoch in (1, 2) for name in ("number", "rate")
+    ]
+
+
+# What stops it
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_divergence_names_loss_recipe_and_epoch(bench: Bench, register: Register, value: str) -> None:
+    wobbles = iter([1.0, 1.0, 1.0, 1.0, float(value), 1.0])
+
+    class Broken(Meter):
+        """Its second loss is no number in the second epoch."""
+
+        def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+            return {"fine": torch.tensor(1.0), "wobble": torch.tensor(next(wobbles))}
+
+    register("broken", Broken)
+    with pytest.raises(OodbenchError) as caught:
+        train(bench, job("broken", epochs=3))
+    assert str(caught.value) == (
+        f"Training diverged: the loss 'wobble' of recipe 'broken' is {value} in epoch 2. "
+        "Lower its learning rate or its beta."
+    )
+    assert bench.store.find(job("broken", epochs=3).checkpoint.key) is None
+
+
+def test_outliers_must_be_of_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> None:
+    bench = bench_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
+    with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 32\) images, 'id' \(3, 32, 32\); they"):
+        train(bench, job("confidence"))
+
+
+def test_training_needs_labels(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> None:
+    bench = bench_with({"id": numbered(IMAGES, 0, labelled=False)})
+    with pytest.raises(OodbenchError, match=r"id \(train\) has no labels"):
+        train(bench, job())
+
+
+# What data sets may hand over
+
+
+def changed_set(change: str) -> ImageSet:
+    plain = numbered(IMAGES, 0)
+    assert plain.labels is not None
+    if change == "read-only":
+        plain.images.flags.writeable = plain.labels.flags.writeable = False
+        return plain
+    if change == "mirrored":
+        return replace(plain, images=np.ascontiguousarray(plain.images[..., ::-1])[..., ::-1])
+    if change == "channels last":
+        return replace(plain, images=np.ascontiguousarray(plain.images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+    return replace(plain, labels=plain.labels.astype(change))
+
+
+@pytest.mark.parametrize("change", ["read-only", "mirrored", "channels last", "int32", "uint8", "uint16", ">i8"])
+def test_memory_layout_and_integer_type_do_not_matter(
+    bench_with: Callable[[Mapping[str, ImageSet]], Bench], change: str
+) -> None:
+    outliers = numbered(OUTLIERS, 1, labelled=False)
+    plain = stored(bench_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))
+    assert stored(bench_with({"id": changed_set(change), "outliers": outliers}), job("confidence")) == plain
