@@ -83,7 +83,8 @@ def prepare(
     if not chosen or min(chosen) < 0:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
     request = Request(suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen, metrics)
-    bench = open_bench(Path(results) / "cache", Path(data_dir), device, threads or default_threads(), say, skip_bad_images)
+    cache, count = Path(results) / "cache", threads or default_threads()
+    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
@@ -100,8 +101,8 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
     beside), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or
-    "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a wrong name, setting or file; a detector that
-    fails, fails its own cells only (`record.status`).
+    "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a wrong name, setting or file;
+    a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

@@ -42,7 +42,7 @@ class Grid:
         if low == high:
             raise MetricError(f"all confidences are {low:.9g}; a grid of thresholds needs two different ones")
         gap = (high - low) / bins
-        # In one case of some twenty, rounding gives arange one threshold more. It may lie at the maximum itself, and all
+        # In one case of some twenty rounding gives arange one threshold more. It may lie at the maximum itself, and all
         # the area that saturation hides would then count: an accident of the script that is not followed.
         self.rising: Floats = np.arange(low, high, gap)[:bins]
         self.falling: Floats = np.arange(high, low, -gap)[:bins]

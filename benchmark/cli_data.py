@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oodbench.benchmark.cli import CONTEXT, Command, _data_dir, _plugin, _results, fail, main
+from oodbench.benchmark.command import CONTEXT, Command, data_dir_option, fail, plugin_option, results_option
 from oodbench.benchmark.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.files.sources import FileDataset
 
 
-@main.group(context_settings=CONTEXT)
+@click.group(context_settings=CONTEXT)
 def data() -> None:
     """Look after the files of data sets."""
 
@@ -68,9 +68,9 @@ def _line(found: Finding) -> str:
     """,
 )
 @click.argument("names", nargs=-1)
-@_data_dir
-@_results
-@_plugin
+@data_dir_option
+@results_option
+@plugin_option
 def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
     """Say of every set of files what is at hand, from which file, or which file to put where."""
     from oodbench.benchmark.files.listing import findings
@@ -89,8 +89,8 @@ def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[
     """,
 )
 @click.argument("names", nargs=-1, required=True)
-@_data_dir
-@_plugin
+@data_dir_option
+@plugin_option
 def fetch(names: tuple[str, ...], data_dir: Path, plugins: tuple[Path, ...]) -> None:
     """Download the files of the named sets, going on where an earlier attempt stopped, and check them."""
     from oodbench.benchmark.files.download import fetch as fetch_file
@@ -135,9 +135,9 @@ def _watched(name: str) -> Iterator[Progress]:
     """,
 )
 @click.argument("names", nargs=-1)
-@_data_dir
-@_results
-@_plugin
+@data_dir_option
+@results_option
+@plugin_option
 def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
     """Read every file at hand again and compare it with its card; check the decoded pixels, too.
 
