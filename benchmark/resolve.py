@@ -77,7 +77,8 @@ class Resolver:
                     f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood."
                 )
             for spec in known if name == ALL else [adopt(parse_set(name))]:
-                self.refuse_overlap(entry.set, spec)
+                refuse_overlap(entry.set, spec)
+                self.refuse_family(entry.set, spec)
                 if self.at_hand(spec, "test", named=name != ALL):
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
@@ -101,17 +102,24 @@ class Resolver:
             return False
         return True
 
-    def refuse_overlap(self, id_set: SetSpec, ood: SetSpec) -> None:
-        """An ID set cannot be its own OOD set, nor can a set of the same family that holds some of its classes."""
-        for name in (id_set.name, ood.name):
-            if name not in registry.entries("dataset"):
-                return  # told where it is looked for
-        if self.library.same_distribution(id_set, ood):
-            what = "they share images" if id_set.name == ood.name else "both sample one distribution"
+    def refuse_family(self, id_set: SetSpec, ood: SetSpec) -> None:
+        """A part of the ID set's own distribution under another name is no OOD set either."""
+        known = all(spec.name in registry.entries("dataset") for spec in (id_set, ood))
+        if known and id_set.name != ood.name and self.library.same_distribution(id_set, ood):
             raise UserError(
-                f"'{ood}' cannot be an OOD set of '{id_set}': {what}. Choose another --ood, or classes that do not "
-                f"overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
+                f"'{ood}' cannot be an OOD set of '{id_set}': both sample one distribution. Choose another --ood."
             )
+
+
+def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:
+    """An ID set cannot be its own OOD set, nor can a set that holds some of its classes."""
+    both = id_set.classes is not None and ood.classes is not None
+    shared = not both or bool(set(id_set.classes or ()) & set(ood.classes or ()))
+    if id_set.name == ood.name and id_set.forms == ood.forms and shared:
+        raise UserError(
+            f"'{ood}' cannot be an OOD set of '{id_set}': they share images. Choose another --ood, or classes that "
+            f"do not overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
+        )
 
 
 def canonical(plugin: Plugin) -> Spec:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark import DataError
+from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.files import AS_STORED, Decoded, ImageTree, in_range
 
 CLASSES = tuple("0123456789")
@@ -44,7 +45,7 @@ class SvhnMat:
         try:
             stored = loadmat(path, variable_names=("X", "y"))
         except Exception as error:  # a damaged file makes the reader raise anything
-            raise DataError(f"'{path}' cannot be read as a MATLAB file ({error}). Get it again.") from error
+            raise DataError(f"'{path}' cannot be read as a MATLAB file ({first_line(error)}). Get it again.") from error
         pixels, labels = stored.get("X"), stored.get("y")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3):
             raise DataError(f"'{path}' has no X of uint8 (32, 32, 3, N): it is not an SVHN file in format 2.")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, Protocol
 
-from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.errors import DataError, first_line
 
 MAX_MEMBER = 1 << 32
 MAX_TOTAL = 1 << 36
@@ -51,9 +51,10 @@ def open_tree(path: Path) -> Tree:
             return _Folder(path)
         return _Tar(path) if path.name.lower().endswith(TAR) else _Zip(path)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        kind = "tar" if path.name.lower().endswith(TAR) else "zip"
         raise DataError(
-            f"'{path}' cannot be read as {'a tar' if path.name.lower().endswith(TAR) else 'a zip'} archive ({error}): "
-            "it is damaged or not whole. Get it again."
+            f"'{path}' cannot be read as a {kind} archive ({first_line(error)}): it is damaged or not whole. Get it "
+            "again."
         ) from error
 
 
@@ -128,8 +129,8 @@ class _Zip:
                     yield index, archive.read(self._infos[index])
                 except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
                     raise DataError(
-                        f"'{self._infos[index].filename}' in '{self.path}' cannot be unpacked ({error}): the archive "
-                        "is damaged. Get it again."
+                        f"'{self.members[index].name}' in '{self.path}' cannot be unpacked ({first_line(error)}): the "
+                        "archive is damaged. Get it again."
                     ) from error
 
 
@@ -158,7 +159,7 @@ class _Tar:
                     if index in wanted and (file := archive.extractfile(member)) is not None:
                         yield index, file.read()
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise DataError(f"'{self.path}' is damaged or not whole ({error}). Get it again.") from error
+            raise DataError(f"'{self.path}' is damaged or not whole ({first_line(error)}). Get it again.") from error
 
 
 def _plain(name: str) -> str:

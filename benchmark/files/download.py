@@ -39,7 +39,7 @@ class _GivenUpError(Exception):
     """A mirror cannot give the file; the text is the reason."""
 
 
-def fetch(file: File, data_dir: Path, progress: Progress = lambda done, total: None, pause: float = PAUSE) -> Path:
+def fetch(file: File, data_dir: Path, progress: Progress = lambda done, total: None) -> Path:
     """Download one file into the data folder and return where it is. `DataError` tells why each mirror failed."""
     target = data_dir / file.names[0]
     if not file.urls:
@@ -55,7 +55,7 @@ def fetch(file: File, data_dir: Path, progress: Progress = lambda done, total: N
         with _alone(part):
             for url in file.urls:
                 try:
-                    _whole(file, url, part, progress, pause)
+                    _whole(file, url, part, progress)
                 except _GivenUpError as error:
                     reasons.append(f"{url}: {error}")
                 else:
@@ -71,10 +71,10 @@ def fetch(file: File, data_dir: Path, progress: Progress = lambda done, total: N
     )
 
 
-def _whole(file: File, url: str, part: Path, progress: Progress, pause: float) -> None:
+def _whole(file: File, url: str, part: Path, progress: Progress) -> None:
     """Bring the partial file to its end and check it; once anew if what had been there before was wrong."""
     for resumed in (part.stat().st_size > 0, False):
-        _to_the_end(url, part, file.size, progress, pause)
+        _to_the_end(url, part, file.size, progress)
         wrong = _difference(file, part)
         if not wrong:
             return
@@ -83,7 +83,7 @@ def _whole(file: File, url: str, part: Path, progress: Progress, pause: float) -
             raise _GivenUpError(wrong)
 
 
-def _to_the_end(url: str, part: Path, size: int, progress: Progress, pause: float) -> None:
+def _to_the_end(url: str, part: Path, size: int, progress: Progress) -> None:
     """Append to the partial file until the server says that it is all; patient as long as something arrives."""
     failures = 0
     while True:
@@ -101,7 +101,7 @@ def _to_the_end(url: str, part: Path, size: int, progress: Progress, pause: floa
         failures = 0 if part.stat().st_size > before else failures + 1
         if failures >= ATTEMPTS:
             raise _GivenUpError(reason)
-        time.sleep(pause * 2 ** max(0, failures - 1))
+        time.sleep(PAUSE * 2 ** max(0, failures - 1))
 
 
 def _append(url: str, part: Path, size: int, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from oodbench.benchmark.contract import Dataset
 from oodbench.benchmark.errors import DataError, UserError
@@ -27,7 +28,7 @@ HOW = "read from the user's own images, in RGB, an image that is not 32x32 by th
 class UserFolder(FileDataset):
     """A folder or archive that was named on the command line."""
 
-    path: Path
+    path: ClassVar[Path]
 
     def absent(self, split: str, data_dir: Path) -> str:
         """Say what is missing."""

@@ -11,7 +11,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.errors import DataError, first_line
 from oodbench.benchmark.files.decoding import Decoded, in_range
 from oodbench.benchmark.files.pixels import resized_all
 
@@ -72,7 +72,7 @@ def idx_array(file: IO[bytes], dimensions: int, path: Path) -> np.ndarray:
             raise DataError(f"'{path}' declares {shape} values; expected at least one and at most {MAX_IDX:,}.")
         values = file.read(size + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"'{path}' is damaged or not whole ({error}). Get it again.") from error
+        raise DataError(f"'{path}' is damaged or not whole ({first_line(error)}). Get it again.") from error
     if len(values) != size:
         told = "more" if len(values) > size else f"{len(values):,}"
         raise DataError(f"'{path}' declares {size:,} values and holds {told}: it is not whole. Get it again.")

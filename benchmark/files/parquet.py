@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.errors import DataError, UserError, first_line
 from oodbench.benchmark.files.decoding import Decoded, decode_all, few, in_range
 from oodbench.benchmark.files.pixels import AS_STORED, Fit
 
@@ -44,7 +44,7 @@ class Parquet:
                     self._same_names(path, file.schema_arrow.metadata or {}, label)
                 table = file.read([image] + ([label] if label else []))
         except (ArrowException, OSError) as error:
-            raise DataError(f"'{path}' cannot be read as parquet ({error}). Get it again.") from error
+            raise DataError(f"'{path}' cannot be read as parquet ({first_line(error)}). Get it again.") from error
         return self._decoded(path, table, image, label)
 
     def _decoded(self, path: Path, table: Any, image: str, label: str | None) -> Decoded:

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from oodbench.benchmark.errors import first_line
+
 SIDE = 32
 """Height and width of every image that a data set of files yields."""
 MAX_PIXELS = 50_000_000
@@ -67,7 +69,7 @@ def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
     except UnidentifiedImageError:
         raise BadImageError("is no image in a known format") from None
     except Exception as error:  # a damaged file makes decoders raise anything from SyntaxError to struct.error
-        raise BadImageError(f"cannot be decoded ({error})") from error
+        raise BadImageError(f"cannot be decoded ({first_line(error)})") from error
 
 
 def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
@@ -96,21 +98,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
     if image.size != (SIDE, SIDE):
-        if fit.how == "cut":
-            left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
-            image = image.crop((left, top, left + SIDE, top + SIDE))
-        else:
-            image = image.resize(
-                (SIDE, SIDE), Image.Resampling.BILINEAR, box=_centre(image) if fit.how == "crop" else None
-            )
+        side = SIDE if fit.how == "cut" else min(image.size)
+        if fit.how != "squeeze":
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        if fit.how != "cut":
+            image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     pixels: np.ndarray = np.asarray(image).transpose(2, 0, 1)
     return pixels
-
-
-def _centre(image: Image.Image) -> tuple[float, float, float, float]:
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return left, top, left + side, top + side
 
 
 def resized(images: np.ndarray) -> np.ndarray:
