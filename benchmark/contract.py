@@ -144,6 +144,10 @@ class Backbone(Plugin):
     `forward(images) = head(features(images))`. Images come in [0, 1]: normalising them is the network's own affair.
     """
 
+    def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
+        """Say why (C, H, W) images cannot be used, before any work; None, the default, if they can."""
+        return None
+
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
         """Return a freshly initialised network for K classes and (C, H, W) images."""
         raise NotImplementedError

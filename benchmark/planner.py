@@ -92,6 +92,8 @@ class _Planner:
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set; empty if it can."""
+        if reason := self.backbone.refuses(self.library.part(entry.set, "train").image_shape):
+            return f"'{entry.set}' does not fit: {reason}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
