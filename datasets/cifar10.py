@@ -49,6 +49,6 @@ class Cifar10(FileDataset):
         "by class and file name, so the same images trained on in another order give another network."
     )
     caveats = (
-        "Near duplicates occur between train and test: 3.25% of the test images (Barz and Denzler, Do We Train on Test "
-        "Data?, 2020). The labels are those of the 2009 release, with its known errors."
+        "Near duplicates occur between train and test: about 3.3% of the test images (Barz and Denzler, Do We Train on "
+        "Test Data?, 2020). The labels are those of the 2009 release, with its known errors."
     )

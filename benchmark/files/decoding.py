@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads the files of one source."""
+    """Reads the files of one source. Its repr is part of the cache's key: whatever changes the pixels must be in it."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Read one split. Raises `DataError` for a file that is not what the reader expects."""
