@@ -127,7 +127,8 @@ def by_formula(name: str, weights: list[Tensor], images: Tensor) -> tuple[Tensor
         columns = F.unfold(x, weight.shape[-1], padding=padding)
         side = x.shape[-1] + 2 * padding - weight.shape[-1] + 1
         out = weight.flatten(1) @ columns + bias[:, None]
-        return out.clamp(min=0).unflatten(2, (side, side))
+        maps: Tensor = out.clamp(min=0).unflatten(2, (side, side))
+        return maps
 
     def linear(x: Tensor) -> Tensor:
         weight, bias = next(rest)
