@@ -68,6 +68,12 @@ class Library:
             return False
         return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
 
+    def shared_images(self, outliers: SetSpec, ood: SetSpec) -> int:
+        """How many test images of an OOD set are, pixel by pixel, among the outliers."""
+        seen, tested = self.part(outliers, "outliers"), self.part(ood, "test")
+        name = f"{tested.checksum} within {seen.checksum}"
+        return int(self.files.cache.checksum(name, lambda: str(_shared(seen.images, tested.images))))
+
     def split(self, spec: SetSpec, split: str) -> ImageSet:
         """One stored split of a set, its classes chosen and its forms applied."""
         if (spec, split) not in self._splits:
@@ -120,6 +126,11 @@ class Library:
             return images
         name = f"{whole.checksum} {how.strip()}"
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
+
+
+def _shared(seen: np.ndarray, tested: np.ndarray) -> int:
+    known = {image.tobytes() for image in seen}
+    return sum(image.tobytes() in known for image in tested)
 
 
 def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:

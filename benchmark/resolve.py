@@ -80,6 +80,7 @@ class Resolver:
                 refuse_overlap(entry.set, spec)
                 self.refuse_family(entry.set, spec)
                 if self.at_hand(spec, "test", named=name != ALL):
+                    self.refuse_seen(entry, spec)
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
 
@@ -109,6 +110,20 @@ class Resolver:
             raise UserError(
                 f"'{ood}' cannot be an OOD set of '{id_set}': both sample one distribution. Choose another --ood."
             )
+
+    def refuse_seen(self, entry: IDEntry, ood: SetSpec) -> None:
+        """Test images that training may see are no test images: an error between parts of one set, else a note."""
+        if entry.outliers is None or not self.library.same_distribution(entry.outliers, ood):
+            return
+        try:
+            shared = self.library.shared_images(entry.outliers, ood)
+        except OodbenchError:
+            return  # outliers that are not at hand are told where they are needed
+        told = f"{shared:,} test images of '{ood}' are among the outliers '{entry.outliers}' that training may see"
+        if shared and ood.name != entry.outliers.name:
+            raise UserError(f"{told}. Choose another --ood for '{entry.set}'.")
+        if shared and (note := f"{told}: they are repeated in the set.") not in self.library.notes:
+            self.library.notes.append(note)
 
 
 def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:

@@ -183,6 +183,18 @@ def huge_png() -> bytes:
     return png(60_000, 60_000, 8, b"\0")
 
 
+def test_folder_in_the_place_of_a_file(tmp_path: Path, register: Register) -> None:
+    class Pair(FileDataset):
+        splits = ("test",)
+        classes = CLASSES
+        sources = {"test": (Source((File(("images",)), File(("labels",))), Idx(2)),)}
+
+    register("pair", Pair)
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    assert "The test split of 'pair' cannot be read from '" in refusal(tmp_path, "pair")
+
+
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_bad_image_is_named_and_the_set_refused_unless_it_may_be_left_out(tmp_path: Path, pets: str, kind: str) -> None:
@@ -736,3 +748,33 @@ def test_part_of_the_id_set_under_another_name_is_no_ood_set(tmp_path: Path, reg
     done = CliRunner().invoke(main, [*options, "--data-dir", str(tmp_path), "--id", "digits", "--ood", "part"])
     assert done.exit_code == 2
     assert "'part' cannot be an OOD set of 'digits': both sample one distribution" in done.output
+
+
+OUTLIERS = SUITE.replace("ood = [", 'outliers = "pets"\nood = [')
+
+
+@pytest.mark.usefixtures("own_names")
+def test_images_that_training_may_see_are_no_test_images(tmp_path: Path, register: Register) -> None:
+    class Both(FileDataset):
+        classes = CLASSES
+        sizes = {"train": 6, "test": 6}
+        sources = {split: (Source((tree_file(f"pets-{split}"),), ImageTree(CLASSES)),) for split in ("train", "test")}
+
+    class Part(Both):
+        family = "pets"
+
+    for name, plugin in (("pets", Both), ("part", Part)):
+        register(name, plugin)
+    as_zip(tmp_path / "pets-train.zip", tree())
+    as_zip(
+        tmp_path / "pets-test.zip", {**tree(), "cat/02.png": encoded(picture(99)), "dog/02.png": encoded(picture(98))}
+    )
+    (tmp_path / "suite.toml").write_text(OUTLIERS)
+    options = ["run", "--suite", str(tmp_path / "suite.toml"), "--results", str(tmp_path / "results"), "--dry-run"]
+    options += ["--data-dir", str(tmp_path), "--detectors", "msp", "--ood"]
+    refused = CliRunner().invoke(main, [*options, "part"])
+    assert refused.exit_code == 2
+    assert "4 test images of 'part' are among the outliers 'pets' that training may see" in refused.output
+    assert CliRunner().invoke(main, [*options, "pets"]).exit_code == 0
+    library = Library(tmp_path)
+    assert library.shared_images(parse_set("pets"), parse_set("part")) == 4

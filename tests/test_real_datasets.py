@@ -38,9 +38,10 @@ def cards() -> dict[str, FileDataset]:
 
 CARDS = cards()
 WANTED = """
-    cifar10 cifar100 svhn mnist fashion-mnist kmnist emnist-letters notmnist notmnist-small omniglot textures places365
-    stl10 gtsrb tinyimagenet lsun-resize lsun-crop tinyimagenet-resize tinyimagenet-crop isun
-    svhn-train-first4434 svhn-test-first10000 svhn-small textures-10of47 tinyimagenet-resize-pillow
+    cifar10 cifar100 svhn mnist fashion-mnist kmnist emnist-letters notmnist notmnist-small omniglot textures
+    places365 stl10 gtsrb tinyimagenet lsun-resize lsun-crop tinyimagenet-resize tinyimagenet-crop isun
+    fashion-mnist-halves kmnist-halves svhn-train-first4434 svhn-test-first10000 svhn-small textures-10of47
+    tinyimagenet-resize-pillow
 """.split()  # noqa: SIM905
 
 
@@ -82,7 +83,7 @@ def test_no_two_sets_claim_one_file() -> None:
                     for accepted in file.names:
                         owners.setdefault(accepted, set()).add(name)
     shared = {accepted: names for accepted, names in owners.items() if len(names) > 1}
-    assert all(accepted.startswith("svhn-t") for accepted in shared), shared
+    assert all(accepted.startswith("svhn-t") or "t10k-" in accepted for accepted in shared), shared
 
 
 def test_addresses_and_checksums_are_those_of_torchvision() -> None:
@@ -286,6 +287,18 @@ def test_parts_of_one_set_sample_one_distribution() -> None:
     ):
         assert library.same_distribution(parse_set(one), parse_set(other))
     assert not library.same_distribution(parse_set("cifar10"), parse_set("cifar100"))
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
+def test_halves_of_a_test_split(tmp_path: Path, name: str) -> None:
+    grey, labels = random(5003, 28, 28), random(5003) % 10
+    (tmp_path / f"{name}-t10k-images-idx3-ubyte").write_bytes(idx(grey))
+    (tmp_path / f"{name}-t10k-labels-idx1-ubyte").write_bytes(idx(labels))
+    images, found = split(tmp_path, f"{name}-halves", "test")
+    assert np.array_equal(images, resized(grey[5000:]))
+    assert found == [int(label) for label in labels[5000:]]
+    assert np.array_equal(split(tmp_path, f"{name}-halves", "train")[0], resized(grey[:5000]))
+    assert Library(tmp_path).same_distribution(parse_set(name), parse_set(f"{name}-halves"))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "notmnist"])

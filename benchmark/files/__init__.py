@@ -23,3 +23,4 @@ from oodbench.benchmark.files.standard import idx_pair as idx_pair
 from oodbench.benchmark.files.standard import own_files as own_files
 from oodbench.benchmark.files.trees import ImageTree as ImageTree
 from oodbench.benchmark.files.trees import Joined as Joined
+from oodbench.benchmark.files.trees import Rows as Rows

@@ -15,7 +15,7 @@ from oodbench.benchmark.errors import DataError, first_line
 from oodbench.benchmark.files.decoding import Decoded, in_range
 from oodbench.benchmark.files.pixels import resized_all
 
-MAX_IDX = 1 << 32
+MAX_IDX = 1 << 30
 """Bytes that an idx file may declare."""
 
 

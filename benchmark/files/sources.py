@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from oodbench.benchmark.contract import Dataset, ImageSet
-from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.files.decoding import Reader
+from oodbench.benchmark.files.decoding import Decoded, Reader
 
 PACKED = (".zip", ".tar", ".tar.gz", "")
 """How a tree of images may be packed; '' is the folder itself."""
@@ -150,7 +150,7 @@ class FileDataset(Dataset):
         source, paths = found
         hashes = {str(path): access.cache.hash(path) for path in paths}
         label = f"{self.name}-{split}"
-        entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: source.reader.read(paths))
+        entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: self._read(split, source, paths))
         if entry.bad and not access.skip_bad:
             others = f", and {len(entry.bad) - 1} more" if len(entry.bad) > 1 else ""
             raise DataError(
@@ -163,6 +163,20 @@ class FileDataset(Dataset):
                 f"{self.name} ({split}) is not what its card describes: {difference}; it compares with no others."
             )
         return Opened(entry.images, tuple(notes), hashes)
+
+    def _read(self, split: str, source: Source, paths: tuple[Path, ...]) -> Decoded:
+        try:
+            return source.reader.read(paths)
+        except OodbenchError:
+            raise
+        except (
+            Exception
+        ) as error:  # a file of the wrong kind, or one that may not be read, makes readers raise anything
+            told = " and ".join(f"'{path}'" for path in paths)
+            raise DataError(
+                f"The {split} split of '{self.name}' cannot be read from {told}: {type(error).__name__}: "
+                f"{first_line(error)}. Get it again, or mend its permissions."
+            ) from error
 
     def _notes(self, split: str, source: Source, images: ImageSet, bad: tuple[str, ...]) -> list[str]:
         notes = [source.note] if source.note else []

@@ -1,4 +1,4 @@
-"""Folders of images, packed or not, and several files read as one."""
+"""Folders of images, packed or not; several files read as one, and parts of one."""
 
 from __future__ import annotations
 
@@ -68,6 +68,19 @@ class ImageTree:
         differing_classes(path, set(found), self.classes)
         number = {name: label for label, name in enumerate(self.classes)}
         return np.array([number[name] for name in found], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows, start to stop, of what another reader reads."""
+
+    reader: Reader
+    start: int
+    stop: int | None = None
+
+    def read(self, paths: Sequence[Path]) -> Decoded:
+        """Read all, keep some."""
+        return _cut(self.reader.read(paths), self.start, self.stop)
 
 
 @dataclass(frozen=True)
