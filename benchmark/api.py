@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark.audit import RULES
 from oodbench.benchmark.engines.local import Progress
-from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.errors import StoreError, UserError, unknown
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.plan import Plan, Request
 from oodbench.benchmark.planner import make_plan
-from oodbench.benchmark.records import Run, read_run, slug
+from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
 from oodbench.benchmark.specs import split_list
@@ -59,6 +60,7 @@ def prepare(
     ood_sets: str | Iterable[str] = "all",
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
+    metrics: str = EXACT,
     device: str = "auto",
     threads: int = 0,
     data_dir: str | Path = "data",
@@ -67,18 +69,22 @@ def prepare(
     plugins: Iterable[str | Path] = (),
     rerun: str = "missing",
     add: bool = False,
+    skip_bad_images: bool = False,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
     if rerun not in RERUN:
         raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
+    if metrics not in (EXACT, *RULES):
+        raise unknown("metric rules", metrics, (EXACT, *RULES), "bench run --help")
     for file in plugins:
         registry.load_file(Path(file))
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or min(chosen) < 0:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
-    request = Request(suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen)
-    bench = open_bench(Path(results) / "cache", Path(data_dir), device, threads or default_threads(), say)
+    request = Request(suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen, metrics)
+    cache, count = Path(results) / "cache", threads or default_threads()
+    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
@@ -93,9 +99,10 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     """Compare detectors on a suite's ID x OOD matrix and return the run with its records.
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
-    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `device`, `threads`, `data_dir`, `results`,
-    `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `say`. Raises `OodbenchError` with one
-    sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
+    beside), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or
+    "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a wrong name, setting or file;
+    a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

@@ -19,7 +19,7 @@ from oodbench.benchmark.suite import Suite, read_suite
 
 def cards(name: str, data_dir: Path, results: Path) -> list[str]:
     """The cards of everything called `name`."""
-    found = [_plugin_card(kind, name, data_dir) for kind in KINDS if name in registry.entries(kind)]
+    found = [_plugin_card(kind, name, data_dir, results) for kind in KINDS if name in registry.entries(kind)]
     if name in registry.entries("suite") or name.endswith(".toml"):
         found.append(_suite_card(read_suite(name)))
     run_dir = results / "runs" / slug(name)
@@ -39,7 +39,7 @@ def _card(heading: str, facts: dict[str, Any], text: str = "") -> str:
     return "\n".join([*lines, *(textwrap.indent(text, "  ").splitlines() if text else [])])
 
 
-def _plugin_card(kind: str, name: str, data_dir: Path) -> str:
+def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     entry = registry.entries(kind)[name]
     if reason := entry.reason():
         return _card(f"{kind} {name}", {"unavailable": reason, "from": entry.origin})
@@ -53,20 +53,20 @@ def _plugin_card(kind: str, name: str, data_dir: Path) -> str:
     if issubclass(plugin, Recipe):
         facts["builds on"] = plugin.builds_on
     if issubclass(plugin, Dataset):
-        facts.update(_data_facts(plugin, name, data_dir))
+        facts.update(_data_facts(plugin, name, data_dir, results))
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
     facts["settings"] = ", ".join(f"{key}={value}" for key, value in defaults.items())
     return _card(f"{kind} {name}: {plugin.title}", facts, inspect.getdoc(plugin) or "")
 
 
-def _data_facts(plugin: type[Dataset], name: str, data_dir: Path) -> dict[str, Any]:
+def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "classes": ", ".join(plugin.classes),
         "licence": plugin.licence,
         "origin": plugin.origin,
         "caveats": plugin.caveats,
     }
-    library = Library(data_dir)
+    library = Library(data_dir, results / "cache" / "data")
     for split in plugin.splits:
         try:
             images = library.split(parse_set(name), split)

@@ -157,6 +157,19 @@ def check_oriented(name: str) -> None:
         raise CheckError(f"AUROC on planted features is {value:.3f}, expected above 0.8; a score is higher for OOD")
 
 
+def check_confidence(name: str) -> None:
+    """Where it has a confidence on its paper's own scale, that falls as the score rises."""
+    detector = fitted(name)
+    scores = np.sort(_scores(detector, toy_world().test))
+    confidence = detector.confidence_of(scores)
+    if confidence is None:
+        return
+    if np.shape(confidence) != scores.shape or not np.isfinite(confidence).all():
+        raise CheckError(f"confidence_of() must return one finite float a score, got shape {np.shape(confidence)}")
+    if (np.diff(confidence) > 0).any():
+        raise CheckError("confidence_of() ranks images otherwise than score(): it must fall where the score rises")
+
+
 def check_state(name: str) -> None:
     """What it learned can be stored and read back, with the same scores."""
     detector, images = fitted(name), toy_world().test
@@ -291,6 +304,7 @@ CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
         check_classifier_untouched,
         check_only_declared,
         check_oriented,
+        check_confidence,
         check_state,
     ),
     "recipe": (check_recipe_learns, check_recipe_repeats),

@@ -5,47 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
-from oodbench.benchmark.errors import OodbenchError
-
-CONTEXT = {"auto_envvar_prefix": "OODBENCH", "help_option_names": ["-h", "--help"], "max_content_width": 110}
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Command(click.Command):
-    """A command whose `examples` end its help, and whose errors are sentences with exit code 2."""
-
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
-        self.examples = examples
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are, one a line."""
-        if self.examples:
-            with formatter.section("Examples"):
-                for line in self.examples.strip().splitlines():
-                    formatter.write(f"  {line.strip()}\n")
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Turn an error that is meant for the user into one sentence."""
-        try:
-            return super().invoke(ctx)
-        except OodbenchError as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            click.echo("Interrupted. Nothing finished is lost: the same command goes on from here.", err=True)
-            sys.exit(130)
-
-
-def fail(sentence: str) -> NoReturn:
-    """Say what is wrong and exit with code 2."""
-    click.echo(f"Error: {sentence}", err=True)
-    sys.exit(2)
+from oodbench.benchmark.cli_data import data
+from oodbench.benchmark.command import CONTEXT, Command, data_dir_option, plugin_option, results_option
 
 
 @click.group(context_settings=CONTEXT)
@@ -61,32 +28,6 @@ def main() -> None:
 
     Every option can be given as an environment variable: OODBENCH_SEEDS=3 for --seeds 3.
     """
-
-
-def _results(function: F) -> F:
-    return click.option(
-        "--results",
-        default="results",
-        show_default=True,
-        type=click.Path(path_type=Path),
-        help="Runs and cache.",
-    )(function)
-
-
-def _data_dir(function: F) -> F:
-    return click.option(
-        "--data-dir", default="data", show_default=True, type=click.Path(path_type=Path), help="Files of data sets."
-    )(function)
-
-
-def _plugin(function: F) -> F:
-    return click.option(
-        "--plugin",
-        "plugins",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        help="A Python file of plug-ins.",
-    )(function)
 
 
 def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
@@ -121,12 +62,15 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--ood", "ood_sets", default="all", show_default=True, metavar="LIST", help="Out-of-distribution sets.")
 @click.option("--backbone", default="", metavar="NAME", help="The network.  [default: the suite's]")
 @click.option("--seeds", default="1", show_default=True, callback=parse_seeds, metavar="N|LIST", help="3: 0, 1, 2.")
+@click.option(
+    "--metrics", default="exact", show_default=True, metavar="RULES", help="Published metric rules to compute beside."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads.  [default: all, at most 8]")
-@_data_dir
-@_results
+@data_dir_option
+@results_option
 @click.option("--name", default="", help="Name of the run.  [default: the suite's]")
-@_plugin
+@plugin_option
 @click.option(
     "--rerun",
     default="missing",
@@ -134,6 +78,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     type=click.Choice(["missing", "failed", "all"]),
     help="What to do anew.",
 )
+@click.option("--skip-bad-images", is_flag=True, help="Leave out, and count, images that cannot be read.")
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
@@ -183,7 +128,7 @@ def _run_dir(results: Path, name: str) -> Path:
     return path
 
 
-KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "runs")
+KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "references", "runs")
 
 
 @main.command(
@@ -196,15 +141,19 @@ KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "ru
     """,
 )
 @click.argument("kind", type=click.Choice(KINDS), default="detectors")
-@_results
-@_plugin
+@results_option
+@plugin_option
 def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
-    """List detectors, recipes, datasets, forms, backbones, suites or runs."""
+    """List detectors, recipes, datasets, forms, backbones, suites, references or runs."""
     from oodbench.benchmark.registry import registry
 
     for file in plugins:
         registry.load_file(file)
-    if kind == "runs":
+    if kind == "references":
+        from oodbench.benchmark.reference import references
+
+        rows = list(references().items())
+    elif kind == "runs":
         rows = [(p.parent.name, "") for p in sorted((results / "runs").glob("*/run.json"))]
     else:
         rows = [(entry.name, _listing(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
@@ -235,9 +184,9 @@ def _listing(entry: Any) -> str:
     """,
 )
 @click.argument("name")
-@_data_dir
-@_results
-@_plugin
+@data_dir_option
+@results_option
+@plugin_option
 def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
     """Print the card of a detector, recipe, data set, backbone, suite, or run.
 
@@ -257,19 +206,28 @@ def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) ->
     bench table digits
     bench table digits --format md
     bench table results/runs/digits --format tex > table.tex
+    bench table lee2018 --against lee2018
+    bench table lee2018 --metrics lee2018
     """,
 )
 @click.argument("run_name", metavar="RUN")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
-@_results
-def table(run_name: str, form: str, results: Path) -> None:
+@click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
+@click.option("--metrics", default="exact", show_default=True, metavar="RULES", help="Show these rules' values beside.")
+@results_option
+def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
     """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
     from oodbench.benchmark.records import read_run
     from oodbench.benchmark.views import tables
 
     run_ = read_run(_run_dir(results, run_name))
     tables.write_tables(run_)
-    if form == "text":
+    if against or metrics != "exact":
+        from oodbench.benchmark.display import beside_text
+
+        width = shutil.get_terminal_size((110, 40)).columns
+        click.echo(beside_text(run_, against, metrics, form, width), nl=False)
+    elif form == "text":
         _print_table(run_)
     else:
         writer = {"md": tables.table_markdown, "tex": tables.table_latex, "csv": tables.table_csv}[form]
@@ -284,7 +242,7 @@ def table(run_name: str, form: str, results: Path) -> None:
     """,
 )
 @click.argument("run_name", metavar="RUN")
-@_results
+@results_option
 def plot(run_name: str, results: Path) -> None:
     """Redraw a run's plots from its records and stored scores. RUN is a name or a folder."""
     from oodbench.benchmark.records import read_run
@@ -305,8 +263,8 @@ def plot(run_name: str, results: Path) -> None:
     """,
 )
 @click.argument("names", nargs=-1, required=True)
-@_data_dir
-@_plugin
+@data_dir_option
+@plugin_option
 def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> None:
     """Run the contract checks over plug-ins by name, or 'all'. Exit code 1 if one fails."""
     from oodbench.benchmark.checks import run_checks
@@ -333,7 +291,7 @@ def cache() -> None:
 
 @cache.command(cls=Command, examples="bench cache prune --dry-run")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
-@_results
+@results_option
 def prune(dry_run: bool, results: Path) -> None:
     """Delete the artifacts that no run in the results folder uses."""
     from oodbench.benchmark.store import prune as prune_store
@@ -341,6 +299,8 @@ def prune(dry_run: bool, results: Path) -> None:
     freed, count = prune_store(results, dry_run)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
 
+
+main.add_command(data)
 
 if __name__ == "__main__":
     main()

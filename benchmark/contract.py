@@ -89,6 +89,14 @@ class Detector(Plugin):
         """Return one finite float an image, shape (N,), higher = more OOD, from that image alone."""
         raise NotImplementedError
 
+    def confidence_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """`scores` (N,) on the scale that the method's paper states, higher = more in-distribution, float32 (N,).
+
+        None, the default, where there is no other scale. Only for metric rules that look at values and not at ranks
+        alone (`bench run --metrics`); the order must be the score's own, reversed, but for what rounding ties.
+        """
+        return None
+
     def state(self) -> dict[str, Any]:
         """What `fit` learned: every attribute whose name ends in an underscore."""
         return {name: value for name, value in self.__dict__.items() if name.endswith("_")}
@@ -135,6 +143,10 @@ class Backbone(Plugin):
     `build` returns a module with `features(images) -> (N, D)`, `head` (a linear layer, features -> logits) and
     `forward(images) = head(features(images))`. Images come in [0, 1]: normalising them is the network's own affair.
     """
+
+    def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
+        """Say why (C, H, W) images cannot be used, before any work; None, the default, if they can."""
+        return None
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
         """Return a freshly initialised network for K classes and (C, H, W) images."""
@@ -218,6 +230,12 @@ class ImageSet:
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
+
+    def with_checksum(self, checksum: str) -> ImageSet:
+        """The same images, whose checksum is known and need not be computed again."""
+        known = dataclasses.replace(self)
+        known.__dict__["checksum"] = checksum
+        return known
 
     def take(self, index: np.ndarray) -> ImageSet:
         """Return the images at `index`, with their labels and groups."""

@@ -8,7 +8,9 @@ import numpy as np
 
 from oodbench.benchmark.contract import Dataset, ImageSet
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.files.cached import DataCache
+from oodbench.benchmark.files.sources import Access, FileDataset
+from oodbench.benchmark.registry import registry, source_version
 from oodbench.benchmark.specs import SetSpec
 
 SPLIT_VERSION = "1"
@@ -18,15 +20,18 @@ PARTS = ("train", "validation", "test", "outliers")
 
 
 class Library:
-    """The data sets at hand, each split loaded once."""
+    """The data sets at hand, each split loaded once. `cache` is the folder that remembers decoded files."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False) -> None:
         self.data_dir = data_dir
+        self.files = Access(data_dir, DataCache(cache), skip_bad)
         self.notes: list[str] = []
         """What a reader of the numbers should know of the data that was loaded."""
+        self.sources: dict[str, dict[str, str]] = {}
+        """What each split was read from: file -> SHA-256."""
         self._loaded: dict[tuple[str, str], ImageSet] = {}
         self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
-        self._carved: dict[tuple[SetSpec, str], ImageSet] = {}
+        self._parts: dict[tuple[SetSpec, str], ImageSet] = {}
 
     def card(self, spec: SetSpec) -> Dataset:
         """The data set itself, with its card."""
@@ -41,12 +46,13 @@ class Library:
         """The images of a set that serve as one of `PARTS`."""
         if part == "test":
             return self.split(spec, "test")
-        train = self.split(spec, "train")
         if part == "outliers":
-            return train
-        if (spec, part) not in self._carved:
-            self._carved[spec, "train"], self._carved[spec, "validation"] = carve_validation(train, str(spec))
-        return self._carved[spec, part]
+            return self.split(spec, "train")
+        if (spec, part) not in self._parts:
+            train = self.split(spec, "train")
+            for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
+                self._parts[spec, name] = self._remembered(images, train, f"{name} of {SPLIT_VERSION}")
+        return self._parts[spec, part]
 
     def num_classes(self, spec: SetSpec) -> int:
         """Number of classes of a set that is to be classified."""
@@ -62,6 +68,12 @@ class Library:
             return False
         return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
 
+    def shared_images(self, outliers: SetSpec, ood: SetSpec) -> int:
+        """How many test images of an OOD set are, pixel by pixel, among the outliers."""
+        seen, tested = self.part(outliers, "outliers"), self.part(ood, "test")
+        name = f"{tested.checksum} within {seen.checksum}"
+        return int(self.files.cache.checksum(name, lambda: str(_shared(seen.images, tested.images))))
+
     def split(self, spec: SetSpec, split: str) -> ImageSet:
         """One stored split of a set, its classes chosen and its forms applied."""
         if (spec, split) not in self._splits:
@@ -73,6 +85,8 @@ class Library:
             card: Dataset = registry.get("dataset", name)()
             if split not in card.splits:
                 raise DataError(f"Data set '{name}' has no {split} split, only {', '.join(card.splits)}.")
+            if isinstance(card, FileDataset):
+                return self._loaded.setdefault((name, split), self._opened(card, split))
             reason = card.missing(self.data_dir)
             if reason:
                 raise DataError(reason)
@@ -85,15 +99,38 @@ class Library:
             self._loaded[name, split] = images
         return self._loaded[name, split]
 
+    def _opened(self, card: FileDataset, split: str) -> ImageSet:
+        """A split that is files: its pixels memory-mapped, its notes and sources kept."""
+        opened = card.open(split, self.files)
+        self.notes += [note for note in opened.notes if note not in self.notes]
+        self.sources[f"{card.name} ({split})"] = dict(opened.files)
+        return opened.images
+
     def _cut(self, spec: SetSpec, split: str) -> ImageSet:
-        images = self._load(spec.name, split)
+        whole = images = self._load(spec.name, split)
+        how = ""
         if spec.classes is not None:
             images = only_classes(images, spec)
+            how = f"classes {spec.classes}"
         for name in spec.forms:
-            changed = registry.get("form", name)().apply(images.images)
+            form = registry.get("form", name)
+            changed = form().apply(images.images)
             # A mirrored view has negative strides, which torch does not take.
             images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
-        return images
+            how += f" {name} {source_version(form)}"
+        return self._remembered(images, whole, how) if how else images
+
+    def _remembered(self, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
+        """Images cut from a larger set whose checksum is known: theirs is computed once, then remembered."""
+        if "checksum" not in whole.__dict__:
+            return images
+        name = f"{whole.checksum} {how.strip()}"
+        return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
+
+
+def _shared(seen: np.ndarray, tested: np.ndarray) -> int:
+    known = {image.tobytes() for image in seen}
+    return sum(image.tobytes() in known for image in tested)
 
 
 def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:

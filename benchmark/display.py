@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oodbench.benchmark.api import Prepared, Quiet
+from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.jobs import Job, TrainJob
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
 
@@ -114,3 +115,21 @@ def run_footer(run: Run) -> str:
             "Try them again with --rerun failed."
         )
     return "\n".join(out)
+
+
+def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> str:
+    """The run beside published numbers (`against`: which), or else beside its own by other metric rules."""
+    from oodbench.benchmark.reference import read_reference
+    from oodbench.benchmark.views import against as published
+    from oodbench.benchmark.views import audit
+
+    if form == "tex":
+        raise UserError(f"--{'against' if against else 'metrics'} has no LaTeX form. Choose --format text, md or csv.")
+    if against:
+        reference = read_reference(against)
+        if form == "text":
+            return published.against_text(run, reference, width)
+        return {"md": published.against_markdown, "csv": published.against_csv}[form](run, reference)
+    if form == "text":
+        return audit.audit_text(run, rules, width)
+    return {"md": audit.audit_markdown, "csv": audit.audit_csv}[form](run, rules)

@@ -34,6 +34,11 @@ class MetricError(OodbenchError, ValueError):
     """Scores from which no metric can be computed."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UserError:
     """Say that `name` is no `what`, offer the nearest of `known`, and name the command that lists them all."""
     known = sorted(known)

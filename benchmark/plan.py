@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.jobs import Checkpoint, Job, Outputs, SetRef
-from oodbench.benchmark.records import Record
+from oodbench.benchmark.records import EXACT, Record
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Suite
 
@@ -25,6 +25,8 @@ class Request:
     ood_sets: tuple[str, ...] = (ALL,)
     backbone: str = ""
     seeds: tuple[int, ...] = (0,)
+    metrics: str = EXACT
+    """Metric rules to compute beside the exact ones, of `audit.RULES`."""
 
 
 class Absence(NamedTuple):
@@ -61,6 +63,8 @@ class Cell:
     ood_scores: Key | None = None
     id_outputs: Outputs | None = None
     checkpoint: Checkpoint | None = None
+    rules: str = EXACT
+    """Metric rules to compute beside the exact ones."""
 
 
 @dataclass

@@ -85,13 +85,15 @@ class _Planner:
             id_outputs, id_scores = self.score(row, pair.id, checkpoint, trained, fitted, seed)
             _, ood_scores = self.score(row, pair.ood, checkpoint, trained, fitted, seed)
             jobs = [self.plan.jobs[key.digest] for key in (id_scores, ood_scores)]
-            cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row))
+            cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row), training=_training(trained))
             self.plan.cells.append(
                 replace(cell, id_scores=id_scores, ood_scores=ood_scores, id_outputs=id_outputs, checkpoint=checkpoint)
             )
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set; empty if it can."""
+        if reason := self.backbone.refuses(self.library.part(entry.set, "train").image_shape):
+            return f"'{entry.set}' does not fit: {reason}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
@@ -120,7 +122,7 @@ class _Planner:
             n_ood=pair.ood.images,
             **more,
         )
-        return Cell(record)
+        return Cell(record, rules=self.request.metrics)
 
     def train(self, entry: IDEntry, recipe: Recipe, seed: int) -> tuple[Checkpoint, TrainJob]:
         """The job that trains a recipe, after the one that it builds on."""
@@ -248,6 +250,11 @@ class _Planner:
 def _identity(plugin: Plugin) -> dict[str, Any]:
     """What of a plug-in goes into a key."""
     return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
+
+
+def _training(job: TrainJob) -> dict[str, int]:
+    """What a record says of the training behind it."""
+    return {"images": job.train.images, "epochs": job.schedule.epochs, "batch_size": job.schedule.batch_size}
 
 
 def _digests(outputs: Outputs) -> dict[str, str]:

@@ -26,6 +26,7 @@ def collect(bench: Bench) -> dict[str, Any]:
         "processor": _processor(),
         "device": str(bench.device),
         "device_name": torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else _processor(),
+        "data": dict(sorted(bench.library.sources.items())),
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),

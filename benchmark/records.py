@@ -38,6 +38,13 @@ METRICS = (
 )
 """Columns of `records.csv` that `oodbench.benchmark.metrics` computes, all in [0, 1]."""
 
+EXACT = "exact"
+"""The metrics above; other metric rules (`audit.RULES`) are computed beside them where asked for."""
+
+_AUDITED = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
+AUDITED = (*_AUDITED, "top_bin_id", "top_bin_ood", *(f"float32_{name}" for name in _AUDITED))
+"""What other metric rules give: their values, shares in the grid's last bin, and exact metrics of float32 values."""
+
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
 
@@ -64,6 +71,8 @@ class Record:
     seed: int
     label: str
     """The detector as the user would type it: `name[settings]@recipe`."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How its classifier was trained: `images`, `epochs`, `batch_size`; empty in records of older versions."""
     status: str = OK
     reason: str = ""
     n_id: int | None = None
@@ -72,6 +81,8 @@ class Record:
     tpr: float | None = None
     """The share of ID images actually accepted at the threshold for 95%."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    audit: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
     forward_images: int = 0
     seconds: float = 0.0
     key: str = ""
@@ -190,14 +201,21 @@ CSV_COLUMNS = (
 
 
 def records_csv(records: Iterable[Record]) -> str:
-    """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available."""
+    """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available.
+
+    Values by other metric rules, where a record has them, are columns after all others: `RULES_NAME`.
+    """
+    records = list(records)
+    rules = sorted({name for record in records for name in record.audit})
+    columns = (*CSV_COLUMNS, *(f"{name}_{metric}" for name in rules for metric in AUDITED))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow(columns)
     for record in records:
-        row = {**dataclasses.asdict(record), **record.metrics}
+        audit = {f"{name}_{metric}": value for name, own in record.audit.items() for metric, value in own.items()}
+        row = {**dataclasses.asdict(record), **record.metrics, **audit}
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
         row["seconds"] = f"{record.seconds:.3f}"
-        writer.writerow(["" if row.get(column) is None else row[column] for column in CSV_COLUMNS])
+        writer.writerow(["" if row.get(column) is None else row[column] for column in columns])
     return out.getvalue()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from oodbench.benchmark.contract import Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.files.folder import adopt
 from oodbench.benchmark.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, create, parse_detector, parse_set
@@ -61,7 +62,7 @@ class Resolver:
         """The matrix rows asked for whose ID set is at hand."""
         found = {}
         for name in self.request.id_sets:
-            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [parse_set(name)]:
+            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [adopt(parse_set(name))]:
                 if all(self.at_hand(spec, part, named=name != ALL) for part in ("train", "test")):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())
@@ -75,9 +76,11 @@ class Resolver:
                 raise UserError(
                     f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood."
                 )
-            for spec in known if name == ALL else [parse_set(name)]:
+            for spec in known if name == ALL else [adopt(parse_set(name))]:
                 refuse_overlap(entry.set, spec)
+                self.refuse_family(entry.set, spec)
                 if self.at_hand(spec, "test", named=name != ALL):
+                    self.refuse_seen(entry, spec)
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
 
@@ -99,6 +102,28 @@ class Resolver:
                 self.plan.skipped.append(absence)
             return False
         return True
+
+    def refuse_family(self, id_set: SetSpec, ood: SetSpec) -> None:
+        """A part of the ID set's own distribution under another name is no OOD set either."""
+        known = all(spec.name in registry.entries("dataset") for spec in (id_set, ood))
+        if known and id_set.name != ood.name and self.library.same_distribution(id_set, ood):
+            raise UserError(
+                f"'{ood}' cannot be an OOD set of '{id_set}': both sample one distribution. Choose another --ood."
+            )
+
+    def refuse_seen(self, entry: IDEntry, ood: SetSpec) -> None:
+        """Test images that training may see are no test images: an error between parts of one set, else a note."""
+        if entry.outliers is None or not self.library.same_distribution(entry.outliers, ood):
+            return
+        try:
+            shared = self.library.shared_images(entry.outliers, ood)
+        except OodbenchError:
+            return  # outliers that are not at hand are told where they are needed
+        told = f"{shared:,} test images of '{ood}' are among the outliers '{entry.outliers}' that training may see"
+        if shared and ood.name != entry.outliers.name:
+            raise UserError(f"{told}. Choose another --ood for '{entry.set}'.")
+        if shared and (note := f"{told}: they are repeated in the set.") not in self.library.notes:
+            self.library.notes.append(note)
 
 
 def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oodbench.benchmark import provenance, trivial
+from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.jobs import ExtractJob, Job, Outputs
+from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
+    EXACT,
     FAILED,
     OK,
     SKIPPED,
@@ -29,6 +31,7 @@ from oodbench.benchmark.records import (
     write_record,
     write_run_info,
 )
+from oodbench.benchmark.specs import create, parse_detector, parse_set
 from oodbench.benchmark.store import digest
 from oodbench.benchmark.work import Bench
 
@@ -51,7 +54,10 @@ def cell_key(cell: Cell) -> str:
     """What a cell's numbers depend on."""
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
-    return digest({"scores": keys, "id": labels, "metrics": METRICS_VERSION})
+    content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION}
+    if cell.rules != EXACT:
+        content["audit"] = [cell.rules, AUDIT_VERSION]
+    return digest(content)
 
 
 def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
@@ -146,11 +152,13 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
     if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
         raise AssertionError("a cell without keys is skipped, never finished")
+    id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
-        values = evaluate(bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores))
+        values = evaluate(id_scores, ood_scores)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
+    audit, notes = _audit(cell, id_scores, ood_scores)
     keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
     return replace(
         cell.record,
@@ -158,10 +166,26 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         key=cell_key(cell),
         tpr=values.pop("tpr"),
         metrics=values,
+        audit=audit,
+        notes=(*cell.record.notes, *notes),
         id_accuracy=id_accuracy(cell.id_outputs, bench),
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _audit(
+    cell: Cell, id_scores: np.ndarray, ood_scores: np.ndarray
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """A cell's values by other metric rules, or a note on why they cannot be had."""
+    if cell.rules == EXACT:
+        return {}, ()
+    detector = create("detector", parse_detector(cell.record.label).detector)
+    try:
+        values = audited(cell.rules, detector, id_scores, ood_scores)
+    except OodbenchError as error:
+        return {}, (f"no metrics by the rules '{cell.rules}': {error}",)
+    return ({cell.rules: values} if values else {}), ()
 
 
 def id_accuracy(outputs: Outputs, bench: Bench) -> float:
@@ -207,7 +231,16 @@ def _pair_info(pair: Pair, bench: Bench) -> dict[str, Any]:
         "group": pair.group,
         "outlier_source": pair.outlier_source,
         "trivial": statistic,
+        "id_family": _family(pair.id, bench),
+        "ood_family": _family(pair.ood, bench),
     }
+
+
+def _family(data: SetRef, bench: Bench) -> str:
+    """The set that this one samples, for comparisons with published numbers; empty for chosen classes and forms."""
+    spec = parse_set(data.set)
+    whole = spec.classes is None and not spec.forms
+    return (bench.library.card(spec).family or spec.name) if whole else ""
 
 
 def _passes(plan: Plan, distinct: int) -> str:

@@ -204,6 +204,8 @@ def _flush(path: Path) -> None:
 def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     """Delete every file of a results folder's cache that no run's cells were made from; return bytes and files.
 
+    Decoded images stay as long as the files that they came from are where they were.
+
     What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
     """
     cache = results / "cache"
@@ -219,11 +221,19 @@ def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
             used.add(one)
             todo.extend(_words(by_digest[one][1].get("key")))
     stems = {str(_artifact_path(by_digest[one][0]).with_suffix("")) + "." for one in used}
+    stems |= _decoded_stems(cache / "data")
     gone = [p for p in cache.rglob("*") if p.is_file() and not any(str(p).startswith(stem) for stem in stems)]
     freed = sum(path.stat().st_size for path in gone)
     for path in [] if dry_run else gone:
         path.unlink()
     return freed, len(gone)
+
+
+def _decoded_stems(folder: Path) -> set[str]:
+    """How the names begin of decoded images whose source is still there, and of the memory of hashes."""
+    sides = {path: _read_side(path).get("made_from", {}) for path in folder.glob("*.json")}
+    kept = [path for path, made in sides.items() if not made or all(Path(name).exists() for name in made["names"])]
+    return {str(path.with_suffix("")) + "." for path in kept}
 
 
 def _artifact_path(side: Path) -> Path:

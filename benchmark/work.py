@@ -76,10 +76,12 @@ class Bench:
         }
 
 
-def open_bench(cache: Path, data_dir: Path, device: str, threads: int, say: Callable[[str], None]) -> Bench:
+def open_bench(
+    cache: Path, data_dir: Path, device: str, threads: int, say: Callable[[str], None], skip_bad_images: bool = False
+) -> Bench:
     """Set up this process for work: threads, device, store and data."""
     torch.set_num_threads(threads)
-    return Bench(Store(cache, say), Library(data_dir), choose_device(device))
+    return Bench(Store(cache, say), Library(data_dir, cache / "data", skip_bad_images), choose_device(device))
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,3 +31,9 @@ class MSP(Detector):
     def score(self, batch: Batch) -> Tensor:
         """log(1 - p_max), in nats, at most 0."""
         return log_one_minus_max(batch.logits)
+
+    def confidence_of(self, scores: np.ndarray) -> np.ndarray:
+        """max_k p_k as a softmax in float32 leaves it, 1 / (1 + rest): exactly 1 once the rest is below 2^-24."""
+        rest = np.exp(scores) / -np.expm1(scores)  # (1 - p_max) / p_max
+        confidence: np.ndarray = 1 / (1 + rest.astype(np.float32))
+        return confidence

@@ -294,6 +294,16 @@ class LearnsUnderAPlainName(Good):
         self.mean = 0.0
 
 
+class ConfidentTheOtherWay(Good):
+    def confidence_of(self, scores: np.ndarray) -> np.ndarray:
+        return scores
+
+
+class OneConfidence(Good):
+    def confidence_of(self, scores: np.ndarray) -> np.ndarray:
+        return scores[:1]
+
+
 WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (UnknownNeed, "check_declarations", r"needs \['feature'\] are unknown; known are logits, "),
     (PassesWithoutNetwork, "check_declarations", "passes is 2, but 'network' is not among its needs"),
@@ -304,6 +314,8 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     ),
     (ChangesItsSettings, "check_declarations", r"the settings \{'power': 2.0\} differ from their defaults"),
     (UnknownRecipe, "check_declarations", "Unknown recipe 'cross_entrpy'. Did you mean 'cross_entropy'?"),
+    (ConfidentTheOtherWay, "check_confidence", "ranks images otherwise than score"),
+    (OneConfidence, "check_confidence", r"one finite float a score, got shape \(1,\)"),
     (NaN, "check_scores", "returned 1 NaN or infinite scores of 160, the first for image 3 "),
     (Infinite, "check_scores", "returned 160 NaN or infinite scores"),
     (WrongShape, "check_scores", r"returned float64 of shape \(160, 1\) for 160 images"),

@@ -69,7 +69,9 @@ def again(store: Store, say: Callable[[str], None]) -> Store:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Every file but the remembered checksums of data sets, which are no artifacts."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if not name.endswith("data/checksums.json"))
 
 
 # keys

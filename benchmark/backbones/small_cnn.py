@@ -40,7 +40,7 @@ class SmallCNNNetwork(nn.Module):
 
 @backbone("small_cnn", title="Small CNN (3 conv, 1 hidden layer, no batch norm)")
 class SmallCNN(Backbone):
-    """Conv 5x5/2, 3x3/2, 3x3/2 with ReLU, then a hidden layer; He initialisation as torch's defaults leave it."""
+    """Conv 5x5/2, 3x3/2, 3x3/2 with ReLU, then a hidden layer; initialised as torch's layers are by default."""
 
     width: int = 32
     hidden: int = 128

@@ -13,11 +13,11 @@ from oodbench.benchmark.views._summary import summary_of
 def table_markdown(run: Run) -> str:
     """Two tables an ID set, accuracy with the overall AUROC and then every OOD set, and what the marks mean."""
     summary = summary_of(run)
-    lines = [f"# {_escaped(str(run.info.get('name') or run.path.name))}", ""]
+    lines = [f"# {escaped(str(run.info.get('name') or run.path.name))}", ""]
     for sheet in sheets(summary):
-        lines += [f"## {_escaped(sheet.title)}", "", *_overall(sheet), "", *_pairs(sheet), ""]
+        lines += [f"## {escaped(sheet.title)}", "", *_overall(sheet), "", *_pairs(sheet), ""]
     lines += (
-        [f"- {_escaped(item)}" for item in legend(run, summary, "Bold")] if summary.blocks else ["No cells to show."]
+        [f"- {escaped(item)}" for item in legend(run, summary, "Bold")] if summary.blocks else ["No cells to show."]
     )
     return "\n".join(lines) + "\n"
 
@@ -25,24 +25,24 @@ def table_markdown(run: Run) -> str:
 def _overall(sheet: Sheet) -> list[str]:
     columns = [*sheet.accuracy.columns, *sheet.overall.columns]
     titles = [*(c.title for c in sheet.accuracy.columns), *(f"{c.title} AUROC" for c in sheet.overall.columns)]
-    rows = ([_code(row.label), *(_entry(c.entries[i]) for c in columns)] for i, row in enumerate(sheet.block.rows))
-    return list(_table(["Detector", *titles], 1, rows))
+    rows = ([code(row.label), *(_entry(c.entries[i]) for c in columns)] for i, row in enumerate(sheet.block.rows))
+    return list(table_lines(["Detector", *titles], 1, rows))
 
 
 def _pairs(sheet: Sheet) -> list[str]:
     rows = ([place, *row] for group in range(len(sheet.sets)) for place, row in _group(sheet, group))
-    return list(_table(["OOD set", "Detector", *COLUMNS.values()], 2, rows))
+    return list(table_lines(["OOD set", "Detector", *COLUMNS.values()], 2, rows))
 
 
 def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:
     group = sheet.sets[index]
     for i, entries, span in sheet.lines(group):
-        label = _code(sheet.labels[i]) if i < len(sheet.block.rows) else _escaped(f"{sheet.labels[i]} {group.below}")
-        cells = [_escaped(span), *[""] * (len(entries) - 1)] if span else [_entry(entry) for entry in entries]
-        yield ("" if i else _escaped(group.title)), [label, *cells]
+        label = code(sheet.labels[i]) if i < len(sheet.block.rows) else escaped(f"{sheet.labels[i]} {group.below}")
+        cells = [escaped(span), *[""] * (len(entries) - 1)] if span else [_entry(entry) for entry in entries]
+        yield ("" if i else escaped(group.title)), [label, *cells]
 
 
-def _table(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterator[str]:
     rules = [":--" if i < left else "--:" for i in range(len(titles))]
     for cells in (titles, rules, *rows):
         yield f"| {' | '.join(cells)} |"
@@ -51,15 +51,15 @@ def _table(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> I
 def _entry(entry: Entry) -> str:
     number = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
     bold = f"**{number}**" if entry.best else number
-    return bold + entry.marks + (f" {_code(entry.note)}" if entry.note else "")
+    return bold + entry.marks + (f" {code(entry.note)}" if entry.note else "")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape what Markdown, and HTML inside it, would take as markup."""
     text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _code(name: str) -> str:
+def code(name: str) -> str:
     """A name as code, so that `@` mentions nobody. A pipe would end the table's cell even there."""
-    return _escaped(name) if "`" in name else "`" + name.replace("|", "\\|") + "`"
+    return escaped(name) if "`" in name else "`" + name.replace("|", "\\|") + "`"

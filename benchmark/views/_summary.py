@@ -115,6 +115,18 @@ def stat_of(values: Sequence[float]) -> Stat | None:
     return Stat(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))
 
 
+def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+    """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, of cells that have them."""
+    cells: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
+    for record in run.records:
+        if rules in record.audit:
+            cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
+    return {
+        key: {name: stat for name in own[0] if (stat := stat_of([values[name] for values in own]))}
+        for key, own in cells.items()
+    }
+
+
 def _block(run: Run, id_set: str, seeds: Sequence[int]) -> Block:
     records = [record for record in run.records if record.id_set == id_set]
     sets = _ood_sets([pair for pair in run.info.get("pairs", ()) if pair["id_set"] == id_set], records)

@@ -1,0 +1,70 @@
+"""What the networks of the ICLR 2018 paper share: a body of layers, a linear head, and images of one fixed shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Backbone, DataError
+
+SHAPE = (3, 32, 32)
+"""Channels, height, width: the paper resizes every set to this, and gives MNIST three equal channels."""
+
+
+class ConvNet(nn.Module):
+    """`body`: images (N, 3, 32, 32) -> features (N, D); `head`: features -> logits (N, K)."""
+
+    def __init__(self, body: nn.Sequential, head: nn.Linear) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def features(self, images: Tensor) -> Tensor:
+        """The input of the last linear layer, (N, D); non-negative, with dropout while training."""
+        features: Tensor = self.body(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class FixedSize(Backbone):
+    """A backbone whose layers fit 32 x 32 images of three channels and no others."""
+
+    def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
+        """Say what is wrong with the images' shape (C, H, W), if anything is."""
+        if image_shape == SHAPE:
+            return None
+        channels, height, width = image_shape
+        problem = f"{channels} channel{'s' * (channels != 1)} of {height} x {width} pixels"
+        return (
+            f"backbone '{self.name}' takes images of 3 channels of 32 x 32 pixels, got {problem}; choose another "
+            "--backbone, or give the set resized to 32 x 32 in RGB"
+        )
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        """A fresh network for K classes. Raises `DataError` for images of another shape."""
+        if reason := self.refuses(image_shape):
+            raise DataError(f"{reason[0].upper()}{reason[1:]}.")
+        return self.network(num_classes)
+
+    def network(self, num_classes: int) -> ConvNet:
+        """A fresh network for K classes."""
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def initialise_as_released(network: nn.Module) -> None:
+    """Convolutions N(0, sqrt(2 / (k^2 c_out))), linear layers N(0, 0.01), biases 0: as the release's `vgg.py`."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            module.weight.normal_(0, (2 / fan_out) ** 0.5)
+        elif isinstance(module, nn.Linear):
+            module.weight.normal_(0, 0.01)
+        else:
+            continue
+        if module.bias is not None:
+            module.bias.zero_()

@@ -1,0 +1,58 @@
+"""SVHN: what the whole set and its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.benchmark import DataError
+from oodbench.benchmark.errors import first_line
+from oodbench.benchmark.files import AS_STORED, Decoded, ImageTree, in_range
+
+CLASSES = tuple("0123456789")
+PAPER = "Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011"
+LICENCE = "Non-commercial research use only"
+NEIGHBOURS = 50
+"""Digits a group. Digits of one photograph follow each other; the format does not say where a photograph ends, so a
+group may begin inside one. The larger the groups, the fewer photographs are cut."""
+CAVEATS = (
+    "Crops show parts of the neighbouring digits. Digits of one photograph follow each other and are not marked, so "
+    f"groups are runs of {NEIGHBOURS} neighbours: at most one photograph is cut at each group's end. Classes are "
+    "uneven, 1 being about three times as frequent as 9."
+)
+MAX_FILE = 1 << 32
+
+
+def numbered_tree() -> ImageTree:
+    """DIGIT/INDEX.png, the index being the position in the published split."""
+    return ImageTree(CLASSES, AS_STORED, numbered=True, group=NEIGHBOURS)
+
+
+@dataclass(frozen=True)
+class SvhnMat:
+    """The published MATLAB files: X, uint8 (32, 32, 3, N), and y, 1 to 10, where 10 is the digit 0."""
+
+    def read(self, paths: Sequence[Path]) -> Decoded:
+        """Read one split in stored order, digit 0 as label 0 (as torchvision has it)."""
+        from scipy.io import loadmat
+
+        path = paths[0]
+        if path.stat().st_size > MAX_FILE:
+            raise DataError(f"'{path}' has more than {MAX_FILE:,} bytes: it is not an SVHN file.")
+        try:
+            stored = loadmat(path, variable_names=("X", "y"))
+        except Exception as error:  # a damaged file makes the reader raise anything
+            raise DataError(f"'{path}' cannot be read as a MATLAB file ({first_line(error)}). Get it again.") from error
+        pixels, labels = stored.get("X"), stored.get("y")
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3):
+            raise DataError(f"'{path}' has no X of uint8 (32, 32, 3, N): it is not an SVHN file in format 2.")
+        if not isinstance(labels, np.ndarray) or labels.size != pixels.shape[-1]:
+            raise DataError(f"'{path}' has no y with {pixels.shape[-1]:,} labels: it is damaged. Get it again.")
+        digits = labels.reshape(-1).astype(np.int64)
+        digits = np.where(digits == 10, 0, digits)
+        in_range(digits, len(CLASSES), path)
+        images = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1))
+        return Decoded(images, digits, np.arange(len(images)) // NEIGHBOURS, modes={"RGB": len(images)})

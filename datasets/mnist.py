@@ -1,0 +1,142 @@
+"""The idx family: MNIST and the sets made in its format (Fashion-MNIST, KMNIST, notMNIST)."""
+
+from __future__ import annotations
+
+from oodbench.benchmark import dataset
+from oodbench.benchmark.files import FileDataset, Idx, Source, idx_pair, own_files
+from oodbench.benchmark.files.pixels import Fit
+
+RESIZED = (
+    "Grey, 28 x 28; resized to 32 x 32 (bilinear, Pillow) and repeated in three channels, as the script behind Lee et "
+    "al. (ICLR 2018) does. Padding with zeros instead would keep the stroke width and give other numbers."
+)
+DIGITS = tuple("0123456789")
+SIZES = {"train": 60_000, "test": 10_000}
+MD5 = {
+    "mnist": {
+        "train": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432"),
+        "test": ("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+    },
+    "fashion-mnist": {
+        "train": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe"),
+        "test": ("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+    },
+    "kmnist": {
+        "train": ("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344"),
+        "test": ("5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134"),
+    },
+}
+"""Of the gzipped images and labels, as torchvision lists them."""
+
+
+def sources(
+    name: str,
+    classes: tuple[str, ...],
+    folder: str = "",
+    mirrors: tuple[str, ...] = (),
+    checksums: tuple[str, str] = ("", ""),
+) -> dict[str, tuple[Source, ...]]:
+    """The idx pair, then trees and parquet files, of both splits; `checksums` are of the pairs' content."""
+    return {
+        split: (
+            idx_pair(name, split, Idx(len(classes)), folder, mirrors, MD5.get(name, {}).get(split, ("", "")), checksum),
+            *own_files(f"{name}-{split}", classes, Fit(stored=(28, 28))),
+        )
+        for split, checksum in zip(("train", "test"), checksums, strict=True)
+    }
+
+
+@dataset(
+    "mnist",
+    title="MNIST: handwritten digits",
+    paper="LeCun et al., Gradient-based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998",
+)
+class Mnist(FileDataset):
+    """60,000 + 10,000 handwritten digits."""
+
+    classes = DIGITS
+    sizes = SIZES
+    sources = sources(
+        "mnist",
+        DIGITS,
+        "MNIST",
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+        (
+            "fbeab8d1eabde1674d5939a451bc2551e1622eb2f94e06d6b3235f77fdc07bf2",
+            "b05484e83193d219226dadc5c70c35248addd4a6dde5232251b6814f40888206",
+        ),
+    )
+    licence = "Commonly given as CC BY-SA 3.0"
+    origin = f"The four idx files that torchvision downloads, with 'mnist-' before their names. {RESIZED}"
+    caveats = (
+        "Writers are not marked, so groups are not known; train and test have different writers. Easy: 99% and more."
+    )
+
+
+@dataset(
+    "fashion-mnist",
+    title="Fashion-MNIST: pictures of clothes",
+    paper="Xiao et al., Fashion-MNIST: a Novel Image Dataset for Benchmarking, arXiv:1708.07747, 2017",
+)
+class FashionMnist(FileDataset):
+    """60,000 + 10,000 pictures of articles of clothing, as many of each class."""
+
+    classes = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+    sizes = SIZES
+    sources = sources(
+        "fashion-mnist",
+        classes,
+        "FashionMNIST",
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        ("", "e5eb745e627750c42916e4944fa6c09e81c37916d24c7e533889c4c8e2e79517"),
+    )
+    licence = "MIT"
+    origin = (
+        "https://github.com/zalandoresearch/fashion-mnist, idx files with 'fashion-mnist-' before their names. "
+        f"{RESIZED}"
+    )
+    caveats = "Shop photographs, centred and inverted (bright on black); shirt, coat and pullover overlap."
+
+
+@dataset(
+    "kmnist",
+    title="Kuzushiji-MNIST: cursive Japanese characters",
+    paper="Clanuwat et al., Deep Learning for Classical Japanese Literature, arXiv:1812.01718, 2018",
+)
+class Kmnist(FileDataset):
+    """60,000 + 10,000 handwritten hiragana of 10 kinds, as many of each class."""
+
+    classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    sizes = SIZES
+    sources = sources(
+        "kmnist",
+        classes,
+        "KMNIST",
+        ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+        ("", "08dcbe2190ef7c5bd0ab9fb8b5b25fdbacd2ac492da360276e96dc5507e2759b"),
+    )
+    licence = "CC BY-SA 4.0"
+    origin = f"https://github.com/rois-codh/kmnist, idx files with 'kmnist-' before their names. {RESIZED}"
+    caveats = "A class holds several historical forms of its character."
+
+
+@dataset("notmnist", title="notMNIST: letters A to J from fonts, in MNIST's format", paper="Bulatov, notMNIST, 2011")
+class NotMnist(FileDataset):
+    """Letters A to J in found fonts: 10,000 test images of a conversion to MNIST's format."""
+
+    classes = tuple("ABCDEFGHIJ")
+    sizes = SIZES
+    sources = sources(
+        "notmnist", classes, checksums=("", "528dfcd5455ba5040f8dd91a86f019e4364022ee728f6460f55ac77f58f2c554")
+    )
+    licence = "No explicit licence on the images; the conversion's code is MIT"
+    origin = (
+        "https://github.com/davidflanagan/notMNIST-to-MNIST: its four idx files, with 'notmnist-' before their names. "
+        f"No checksum is published, so they are fetched by hand. {RESIZED}"
+    )
+    caveats = (
+        "The split is that conversion's own: a selection of the original archives, not their 18,724 hand-cleaned "
+        "images (`notmnist-small`). Labels are noisy, and some images show no letter: only 9,804 of the 10,000 are "
+        "distinct, many an I being a plain white square. The number of training images is from memory, not from the "
+        "file."
+    )

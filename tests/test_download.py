@@ -1,0 +1,301 @@
+"""Downloads against a server on this machine that cuts connections, sends wrong bytes, ignores Range, and fails."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.files import File, download
+from oodbench.benchmark.registry import registry
+
+CONTENT = hashlib.sha256(b"seed").digest() * 20_000  # 640,000 bytes: several blocks
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+WRONG = bytes(len(CONTENT))
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT at every path; `faults` are used up one a request, path by path."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults: dict[str, list[Any]] = {}
+        self.seen: list[tuple[str, str]] = []
+        """(path, Range header) of every request."""
+
+    def url(self, path: str = "/file") -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def ranges(self) -> list[str]:
+        return [asked for _, asked in self.seen]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        self.server.seen.append((self.path, asked))
+        faults = self.server.faults.get(self.path, [])
+        fault = faults.pop(0) if faults else None
+        if isinstance(fault, int):
+            self.send_error(fault)
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no range" else 0
+        content = WRONG if fault == "wrong" else CONTENT[:-7] if fault == "short" else CONTENT
+        if start >= len(content):
+            self.send_error(416)
+            return
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            first = 0 if fault == "lying range" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if fault != "no length":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: fault[1]] if isinstance(fault, tuple) else body)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+
+
+def wanted(*urls: str, size: int = len(CONTENT), sha256: str = SHA256) -> File:
+    return File(("set/archive.zip",), urls, size=size, sha256=sha256)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def fetched(file: File, folder: Path) -> None:
+    path = download.fetch(file, folder)
+    assert path == folder / "set" / "archive.zip"
+    assert path.read_bytes() == CONTENT
+    assert left(folder) == ["archive.zip"]
+
+
+def test_file_arrives_whole(server: Server, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    download.fetch(wanted(server.url()), tmp_path, lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert left(tmp_path) == ["archive.zip"]
+    fetched(wanted(server.url()), tmp_path)
+    assert len(server.seen) == 1, "what is there and right is not fetched again"
+
+
+def test_cut_connections_are_taken_up_where_they_broke(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [("cut", 300_000), ("cut", 100_000)]
+    fetched(wanted(server.url()), tmp_path)
+    assert server.ranges() == ["", "bytes=300000-", "bytes=400000-"]
+
+
+def test_many_cuts_are_no_failure_as_long_as_something_arrives(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [("cut", 50_000)] * 12
+    fetched(wanted(server.url()), tmp_path)
+
+
+def test_connection_cut_before_any_byte(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [("cut", 0)] * 3
+    fetched(wanted(server.url()), tmp_path)
+
+
+def test_server_that_ignores_range(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [("cut", 300_000), "no range"]
+    fetched(wanted(server.url()), tmp_path)
+
+
+def test_server_that_answers_with_another_range(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [("cut", 300_000), "lying range", "lying range"]
+    with pytest.raises(DataError, match="340,000 bytes, expected 640,000"):
+        download.fetch(wanted(server.url()), tmp_path)
+    assert "archive.zip" not in left(tmp_path)
+
+
+def test_wrong_bytes_are_never_accepted(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = ["wrong"]
+    with pytest.raises(DataError, match=r"its SHA256 is .*, expected .*put it at '.*archive\.zip'\.$"):
+        download.fetch(wanted(server.url()), tmp_path)
+    assert left(tmp_path) == []
+    fetched(wanted(server.url()), tmp_path)
+
+
+def test_wrong_bytes_send_on_to_the_next_mirror(server: Server, tmp_path: Path) -> None:
+    server.faults["/first"] = ["wrong"]
+    fetched(wanted(server.url("/first"), server.url("/second")), tmp_path)
+    assert server.seen == [("/first", ""), ("/second", "")]
+
+
+def test_what_one_mirror_began_another_ends(server: Server, tmp_path: Path) -> None:
+    server.faults["/first"] = [("cut", 300_000), *[("cut", 0)] * download.ATTEMPTS]
+    fetched(wanted(server.url("/first"), server.url("/second")), tmp_path)
+    assert server.seen[-1] == ("/second", "bytes=300000-")
+
+
+def test_wrong_beginning_of_an_earlier_attempt_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "archive.zip.part").write_bytes(WRONG[:1000])
+    fetched(wanted(server.url()), tmp_path)
+    assert server.ranges() == ["bytes=1000-", ""]
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), 0], ids=["size known", "size unknown"])
+def test_beginning_that_is_too_long(server: Server, tmp_path: Path, size: int) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "archive.zip.part").write_bytes(CONTENT + b"more")
+    fetched(wanted(server.url(), size=size), tmp_path)
+
+
+def test_not_found_is_final_and_server_errors_are_not(server: Server, tmp_path: Path) -> None:
+    server.faults["/gone"] = [404]
+    server.faults["/busy"] = [500, 503, 502]
+    fetched(wanted(server.url("/gone"), server.url("/busy")), tmp_path)
+    assert [path for path, _ in server.seen] == ["/gone", *["/busy"] * 4]
+
+
+def test_server_that_stays_broken_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = [500] * 100
+    with pytest.raises(
+        DataError, match=r"^'archive\.zip' could not be downloaded \(http.*answers 500 .*\)\. Run the same"
+    ):
+        download.fetch(wanted(server.url()), tmp_path)
+    assert len(server.seen) == download.ATTEMPTS
+    assert left(tmp_path) == []
+
+
+def test_another_size_is_refused_before_it_is_downloaded(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = ["short"]
+    with pytest.raises(DataError, match="offers 639,993 bytes, expected 640,000"):
+        download.fetch(wanted(server.url()), tmp_path)
+
+
+def test_reply_without_length(server: Server, tmp_path: Path) -> None:
+    server.faults["/file"] = ["no length"]
+    fetched(wanted(server.url(), size=0), tmp_path)
+
+
+def test_interrupted_download_does_not_look_complete(server: Server, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    file = wanted(server.url())
+    with pytest.raises(KeyboardInterrupt):
+        download.fetch(file, tmp_path, stop)
+    assert left(tmp_path) == ["archive.zip.part"]
+    assert file.find(tmp_path) is None
+    fetched(file, tmp_path)
+    assert server.ranges()[1].startswith("bytes=")
+
+
+def test_offline_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^'archive\.zip' could not be downloaded \(.*refused.*\).*put it at '.*'\.$"
+    ) as caught:
+        download.fetch(wanted("http://127.0.0.1:9/file"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_an_address(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no address"):
+        download.fetch(wanted(), tmp_path)
+
+
+def test_address_without_checksum_is_refused() -> None:
+    with pytest.raises(ValueError, match="no checksum"):
+        wanted("http://127.0.0.1:9/file", sha256="")
+
+
+def test_two_downloads_of_one_file_do_not_meet(server: Server, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no such locks on Windows")
+    (tmp_path / "set").mkdir()
+    with (tmp_path / "set" / "archive.zip.part").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="Another process is downloading"):
+            download.fetch(wanted(server.url()), tmp_path)
+    fetched(wanted(server.url()), tmp_path)
+
+
+def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("a file")
+    with pytest.raises(DataError, match="cannot be written"):
+        download.fetch(wanted(server.url()), tmp_path)
+
+
+PLUGIN = """
+from oodbench.benchmark import dataset
+from oodbench.benchmark.files import File, FileDataset, ImageTree, Source
+
+@dataset("remote", title="A set of a test")
+class Remote(FileDataset):
+    splits = ("test",)
+    sources = {{"test": (Source((File(("remote.zip",), ("{url}",), sha256="{sha256}"),), ImageTree()),)}}
+"""
+
+
+def bench(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_commands_fetch_list_and_verify(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in ("_objects", "_from_files"):
+        monkeypatch.setattr(registry, names, dict(getattr(registry, names)))
+    plugin = tmp_path / f"remote_{server.server_port}.py"
+    plugin.write_text(PLUGIN.format(url=server.url(), sha256=SHA256))
+    options = ["remote", "--plugin", str(plugin), "--data-dir", str(tmp_path / "data")]
+    results = ["--results", str(tmp_path / "results")]
+
+    absent = bench("data", "list", *options, *results)
+    assert absent.exit_code == 0
+    assert "Put one of these there: remote.zip ('bench data fetch remote' downloads it)." in absent.output
+
+    server.faults["/file"] = [404]
+    failed = bench("data", "fetch", *options)
+    assert failed.exit_code == 2
+    assert "could not be downloaded" in failed.output
+
+    done = bench("data", "fetch", *options)
+    assert done.exit_code == 0
+    assert "640,000 bytes, checked" in done.output
+    assert "everything is there" in bench("data", "fetch", *options).output
+
+    listed = bench("data", "list", *options, *results)
+    assert SHA256 in listed.output
+    assert "the file that the card describes" in listed.output
+    assert bench("data", "verify", *options, *results).exit_code == 0
+
+    (tmp_path / "data" / "remote.zip").write_bytes(WRONG)
+    changed = bench("data", "verify", *options, *results)
+    assert changed.exit_code == 1
+    assert "not the file that the card describes" in changed.output
+
+
+def test_set_without_files_has_nothing_to_look_after() -> None:
+    done = bench("data", "list", "digits")
+    assert done.exit_code == 2
+    assert (
+        done.output == "Error: Data set 'digits' has no files to look after: it comes with oodbench or is computed.\n"
+    )
