@@ -51,7 +51,7 @@ class Library:
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
-                self._parts[spec, name] = self._remembered(images, train, f"{name} of {SPLIT_VERSION}")
+                self._parts[spec, name] = self._remembered(spec, images, train, f"{name} of {SPLIT_VERSION}")
         return self._parts[spec, part]
 
     def num_classes(self, spec: SetSpec) -> int:
@@ -71,6 +71,8 @@ class Library:
     def shared_images(self, outliers: SetSpec, ood: SetSpec) -> int:
         """How many test images of an OOD set are, pixel by pixel, among the outliers."""
         seen, tested = self.part(outliers, "outliers"), self.part(ood, "test")
+        if not all(isinstance(self.card(spec), FileDataset) for spec in (outliers, ood)):
+            return _shared(seen.images, tested.images)
         name = f"{tested.checksum} within {seen.checksum}"
         return int(self.files.cache.checksum(name, lambda: str(_shared(seen.images, tested.images))))
 
@@ -118,11 +120,11 @@ class Library:
             # A mirrored view has negative strides, which torch does not take.
             images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
             how += f" {name} {source_version(form)}"
-        return self._remembered(images, whole, how) if how else images
+        return self._remembered(spec, images, whole, how) if how else images
 
-    def _remembered(self, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
-        """Images cut from a larger set whose checksum is known: theirs is computed once, then remembered."""
-        if "checksum" not in whole.__dict__:
+    def _remembered(self, spec: SetSpec, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
+        """Images cut from a set of files, which may be large: their checksum is computed once, then remembered."""
+        if not isinstance(self.card(spec), FileDataset):
             return images
         name = f"{whole.checksum} {how.strip()}"
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))

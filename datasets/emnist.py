@@ -62,7 +62,7 @@ class EmnistLetters(FileDataset):
     classes = LETTERS
     sizes = {"train": 124_800, "test": 20_800}
     sources = {split: (Source((ARCHIVE,), EmnistZip(f"letters-{split}")), pair(split)) for split in ("train", "test")}
-    licence = "Public domain (NIST Special Database 19)"
+    licence = "No explicit licence found; made by NIST from its Special Database 19"
     origin = (
         "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip, the archive that torchvision downloads, named "
         "emnist-gzip.zip. Rows and columns are exchanged in the files and put right here. Grey, 28 x 28; resized to 32 "

@@ -103,7 +103,7 @@ class Gtsrb(FileDataset):
             *own_files("gtsrb-test", CLASSES, SQUEEZED),
         ),
     }
-    licence = "Free for research with citation; no explicit licence"
+    licence = "No explicit licence found; research use with citation"
     origin = (
         "https://benchmark.ini.rub.de/, the three zips that torchvision downloads. Photographs of 15 to 250 pixels, "
         "nearly square; the whole image, with its margin, is resized to 32 x 32 (bilinear with antialiasing)."
