@@ -50,5 +50,6 @@ class Cifar10(FileDataset):
     )
     caveats = (
         "Near duplicates occur between train and test: about 3.3% of the test images (Barz and Denzler, Do We Train on "
-        "Test Data?, 2020). The labels are those of the 2009 release, with its known errors."
+        "Test Data?, 2020). The labels are those of the 2009 release, with its known errors. The "
+        "reader of the binary archive was tried on files made in its format; folders of images on the real ones."
     )

@@ -54,5 +54,6 @@ class Cifar100(FileDataset):
     caveats = (
         "Two pairs of test images are equal in every pixel. Near CIFAR-10 by construction: the same photographs' "
         "source and disjoint but related classes (pickup_truck and truck, for one). Near duplicates occur between "
-        "train and test: about 10% of the test images (Barz and Denzler, Do We Train on Test Data?, 2020)."
+        "train and test: about 10% of the test images (Barz and Denzler, Do We Train on Test Data?, 2020). The "
+        "reader of the binary archive was tried on files made in its format; folders of images on the real test part."
     )

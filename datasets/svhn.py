@@ -59,7 +59,7 @@ class Svhn(FileDataset):
         "http://ufldl.stanford.edu/housenumbers/, format 2, the files that torchvision downloads. Pixels as published, "
         "in stored order; the published label 10 is the digit 0. A tree of images must be DIGIT/INDEX.png."
     )
-    caveats = CAVEATS
+    caveats = f"{CAVEATS} The reader of the .mat files was tried on files made in their format."
 
 
 @dataset("svhn-test-first10000", title="SVHN, the first 10,000 digits of the test split", paper=PAPER)
