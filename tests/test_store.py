@@ -657,6 +657,8 @@ def test_a_run_shows_the_records_that_it_lists(tmp_path: Path) -> None:
 
 def test_a_run_reads_no_file_outside_its_folder(tmp_path: Path) -> None:
     write_record(tmp_path / "other", RECORD)
+    (tmp_path / "run" / "cells").mkdir(parents=True)
+    assert (tmp_path / "run" / "cells" / "../../other/cells" / RECORD.file_name).is_file()
     write_run_info(tmp_path / "run", {"cells": [f"../../other/cells/{RECORD.file_name}"]})
     assert read_run(tmp_path / "run").records == []
 
