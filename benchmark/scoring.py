@@ -103,7 +103,8 @@ def _batch(bench: Bench, job: FitJob | ScoreJob, detector: Detector, outputs: Ou
         parts["features"] = lambda rows: torch.from_numpy(np.array(features[rows]))
     if "images" in detector.needs:
         images = bench.images(outputs.data).images
-        parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(bench.device).float().div_(255)
+        device = bench.device  # not the bench itself: a detector could reach the test split through it
+        parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(device).float().div_(255)
     if labelled:
         labels = bench.labels(outputs.data)
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))

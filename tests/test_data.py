@@ -564,12 +564,7 @@ def fit_data(
         frozenset({"logits"}),
         frozenset({"features"}),
         frozenset({"logits", "features", "outliers", "network"}),
-        pytest.param(
-            frozenset({"images"}),
-            marks=pytest.mark.xfail(
-                reason="the closure that makes images holds the bench and its library", strict=True
-            ),
-        ),
+        frozenset({"images"}),
     ],
     ids=lambda needs: ",".join(sorted(needs)),
 )
