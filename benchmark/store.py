@@ -68,7 +68,7 @@ class Store:
 
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
-        self._say = say
+        self.say = say
         self._verified: set[Path] = set()
 
     def find(self, key: Key) -> Path | None:
@@ -168,7 +168,7 @@ class Store:
             _side_path(path).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
-        self._say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
 
 
 def _write(path: Path, content: bytes) -> None:
