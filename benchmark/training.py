@@ -63,7 +63,8 @@ def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
         loop = start(bench, job)
         snapshots = Snapshots(bench.store, job, loop)
         snapshots.resume()
-        tick(loop.images)
+        if loop.images:
+            tick(loop.images)
         loop.run(tick, snapshots.pause)
         samples = loop.recipe.samples(loop.training)
     networks = loop.training.networks
