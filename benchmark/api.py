@@ -88,9 +88,8 @@ def prepare(
     for what, count in (("limit_train", limit_train), ("epochs", epochs)):
         if count < 0:
             raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
-    request = Request(
-        suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen, metrics, precision, limit_train, epochs
-    )
+    asked_sets = (_list(detectors), _list(id_sets), _list(ood_sets))
+    request = Request(suite, *asked_sets, backbone, chosen, metrics, precision, limit_train, epochs)
     cache, count = Path(results) / "cache", threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library, bench.device)
@@ -108,8 +107,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
-    beside), `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or
-    "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a wrong name, setting or file;
+    beside), `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`, `results`,
+    `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises
+    `OodbenchError` with one sentence for a wrong name, setting or file;
     a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)

@@ -10,7 +10,7 @@ import torch
 from oodbench.benchmark.contract import Classifier
 from oodbench.benchmark.errors import DataError, PluginError
 from oodbench.benchmark.jobs import ExtractJob
-from oodbench.benchmark.training import Tick
+from oodbench.benchmark.loop import Tick
 
 if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench

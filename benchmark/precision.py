@@ -1,7 +1,7 @@
 """In which precision networks train: bfloat16 inside, where the processor multiplies it faster, float32 outside.
 
-Autocast wraps the networks, not the recipe: weights, optimiser states, losses and whatever a recipe computes itself stay
-float32, and so does all evaluation, because scores that were rounded to 8 bits would tie.
+Autocast wraps the networks, not the recipe: weights, optimiser states, losses and whatever a recipe computes itself
+stay float32, and so does all evaluation, because scores that were rounded to 8 bits would tie.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch: float32 there
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # an older torch: float32
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
@@ -47,7 +49,7 @@ def train_in(precision: str, networks: Iterable[nn.Module], device: torch.device
         for module in inner:
             module.forward = _autocast(module.forward, device.type)
         if hasattr(network, "features"):
-            network.features = _autocast(network.features, device.type)
+            network.features = _autocast(network.features, device.type)  # type: ignore[assignment,arg-type]
 
 
 def _autocast(compute: Callable[..., Any], device: str) -> Callable[..., Any]:

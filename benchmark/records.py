@@ -72,7 +72,7 @@ class Record:
     label: str
     """The detector as the user would type it: `name[settings]@recipe`."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How its classifier was trained: `images`, `epochs`, `batch_size`, `precision`; empty in records of older versions."""
+    """How its classifier was trained: `images`, `epochs`, `batch_size`, `precision`; what older versions knew of it."""
     status: str = OK
     reason: str = ""
     n_id: int | None = None

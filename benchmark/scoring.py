@@ -12,10 +12,10 @@ from torch import Tensor
 from oodbench.benchmark.contract import Batch, Detector, FitData
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.jobs import FitJob, Outputs, ScoreJob
+from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.benchmark.state import load_state, save_state
-from oodbench.benchmark.training import Tick
 
 if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench

@@ -1,6 +1,6 @@
 """Snapshots of a training under way: a run that is stopped goes on from the last one, bit for bit on the same machine.
 
-    cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced whole, gone when the training ends
+cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced whole, gone when the training ends
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oodbench.benchmark.state import NOT_PLAIN, from_file, to_bytes
 from oodbench.benchmark.store import Store
 
 AFTER_EPOCH = 20.0
-"""Seconds since the last snapshot after which the end of an epoch takes one: an epoch of a second is cheap to repeat."""
+"""Seconds since the last one after which the end of an epoch takes a snapshot: a short epoch is cheap to repeat."""
 
 WITHIN_EPOCH = 600.0
 """Seconds after which one is taken in the middle of an epoch."""
@@ -75,4 +75,3 @@ class Snapshots:
     def drop(self) -> None:
         """Remove the snapshot: the training has ended."""
         self._path.unlink(missing_ok=True)
-

@@ -60,7 +60,7 @@ def load_state(detector: Detector, path: Path) -> None:
 def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(skeleton.encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""One training, from a job to a checkpoint: data and networks on the device, seeds, by-products. Its epochs: loop.py."""
+"""One training, from a job to a checkpoint: data and networks on the device, seeds, by-products (epochs: loop.py)."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob
+from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.store import Store
 
@@ -32,7 +33,7 @@ class Bench:
         self._classifiers: dict[str, Classifier] = {}
         self._started = time.perf_counter()
 
-    def do(self, job: Job, tick: training.Tick) -> None:
+    def do(self, job: Job, tick: Tick) -> None:
         """Do one job; its artifacts are in the store afterwards."""
         self._started = time.perf_counter()
         work: dict[type[Job], Callable[..., Any]] = {
@@ -65,7 +66,7 @@ class Bench:
         return held[checkpoint.key.digest]
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
-        """What the side file of a job's artifacts says besides their key; `earlier` seconds were spent before a stop."""
+        """What the side file of a job's artifacts says besides their key; `earlier` seconds went by before a stop."""
         return {
             "title": job.title,
             "seconds": round(earlier + time.perf_counter() - self._started, 3),

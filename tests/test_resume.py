@@ -16,6 +16,7 @@ from oodbench.benchmark.contract import Plugin, TrainBatch
 from oodbench.benchmark.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.loop import Loop, Order
 from oodbench.benchmark.registry import registry
+from oodbench.benchmark.state import from_file, to_bytes
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Schedule
 from oodbench.benchmark.work import Bench
@@ -29,7 +30,7 @@ NETWORKS = ("small_cnn[hidden=4,width=2]", "dropping")
 Register = Callable[[str, type[Plugin]], None]
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The process is gone."""
 
 
@@ -76,12 +77,13 @@ def everything(bench: Bench, job: TrainJob) -> tuple[bytes, str]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None:
     """Let the process die in the step after so many; a later training is not disturbed."""
     plugin = registry.get("recipe", recipe.partition("[")[0])
-    original, done = plugin.step, []
+    original = plugin.step
+    done: list[None] = []
 
     def step(self: Plugin, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         if len(done) == steps:
             done.append(None)
-            raise Stopped
+            raise StoppedError
         done.append(None)
         losses: dict[str, Tensor] = original(self, training, batch)
         return losses
@@ -114,7 +116,7 @@ def test_a_stopped_training_ends_in_the_same_bytes(
     training.train(bench, whole, lambda images: None)
     cut = job(recipe, backbone, "cut", precision)
     stop_after(monkeypatch, recipe, steps)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         training.train(bench, cut, lambda images: None)
     torch.manual_seed(99)  # another process begins with another state
     heard: list[int] = []
@@ -129,7 +131,7 @@ def test_a_stopped_training_ends_in_the_same_bytes(
 def snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
     """The snapshot of a training stopped after four steps."""
     stop_after(monkeypatch, "cross_entropy", 4)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         training.train(bench, job("cross_entropy", NETWORKS[0], tag), lambda images: None)
     return next((bench.store.root / "unfinished").iterdir())
 
@@ -154,7 +156,9 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
     elif damage == "another torch":
         monkeypatch.setattr(torch, "__version__", "0.1")
     else:
-        path.write_bytes(content.replace(job("cross_entropy", NETWORKS[0], "cut").checkpoint.key.digest.encode(), b"0" * 64))
+        path.write_bytes(
+            content.replace(job("cross_entropy", NETWORKS[0], "cut").checkpoint.key.digest.encode(), b"0" * 64)
+        )
     training.train(bench, job("cross_entropy", NETWORKS[0], "cut"), lambda images: None)
     assert len(said) == 1
     assert "cannot be resumed from" in said[0]
@@ -166,8 +170,8 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
 @pytest.mark.usefixtures("eager")
 def test_seconds_before_a_stop_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = snapshot(bench, monkeypatch, "cut")
-    kept = snapshots.from_file(path)
-    path.write_bytes(snapshots.to_bytes({**kept, "seconds": 1000.0, "stops": 4}))
+    kept = from_file(path)
+    path.write_bytes(to_bytes({**kept, "seconds": 1000.0, "stops": 4}))
     cut = job("cross_entropy", NETWORKS[0], "cut")
     training.train(bench, cut, lambda images: None)
     about = bench.store.about(cut.checkpoint.key)
@@ -188,9 +192,7 @@ def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: Be
         kept.drop()
 
 
-def test_an_unusual_state_is_told_once_and_the_training_goes_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusual_state_is_told_once_and_the_training_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
     said: list[str] = []
     bench.store.say = said.append

@@ -303,6 +303,30 @@ def test_schedules_merge_suite_then_recipe_then_id_set(read: Read) -> None:
     assert suite.schedule("confidence", parse_set("digits")) == Schedule(20, 32, (0.5, 0.75), 0.5)
 
 
+def test_a_schedule_of_an_id_set_lies_between_the_recipe_s_and_that_of_both(read: Read) -> None:
+    ours = parse_set("digits[0-6]")
+    suite = read('outliers = "glyphs"', 'outliers = "glyphs"\ntraining = { epochs = 3, batch_size = 16 }')
+    assert suite.schedule("cross_entropy", ours) == Schedule(3, 16, (0.5, 0.75), 0.5)
+    assert suite.schedule("confidence", ours) == Schedule(3, 8, (), 0.5)
+    assert suite.schedule("confidence", parse_set("glyphs")) == Schedule(20, 32, (0.5, 0.75), 0.5)
+    with pytest.raises(UserError, match=r"epochs in id\.training is 0; it must be a whole number from 1"):
+        read('outliers = "glyphs"', 'outliers = "glyphs"\ntraining = { epochs = 0 }')
+
+
+def test_precision_and_the_backbone_s_settings_belong_to_the_protocol(read: Read) -> None:
+    assert read().precision == "auto"
+    assert read('"small_cnn"', '"small_cnn"\nprecision = "float32"').precision == "float32"
+    with pytest.raises(
+        UserError, match=r"precision in .protocol. is 'half'; it must be one of auto, float32"
+    ):
+        read('"small_cnn"', '"small_cnn"\nprecision = "half"')
+    assert read('"small_cnn"', '"small_cnn[width=8]"').backbone == "small_cnn[width=8]"
+    with pytest.raises(UserError, match=r"Unknown backbone 'smal_cnn'\. Did you mean 'small_cnn'"):
+        read('"small_cnn"', '"smal_cnn[width=8]"')
+    with pytest.raises(UserError, match=r"mine\.toml"):
+        read('"small_cnn"', '"small_cnn[width=8"')
+
+
 def test_a_set_outside_the_matrix_keeps_the_protocol(read: Read) -> None:
     spec = parse_set("digits[0-3]")
     assert read().entry(spec) == IDEntry(spec, ())

@@ -1,0 +1,133 @@
+"""--epochs, --limit-train and --precision: in the key, in every record, marked in every view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from oodbench.benchmark import Run, precision
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.jobs import TrainJob
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.views import tables
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn[width=2,hidden=4]"
+recipe = "cross_entropy"
+[training]
+epochs = 2
+[[id]]
+set = "digits[0-3]"
+ood = [{ set = "uniform" }]
+"""
+Prepare = Callable[..., Prepared]
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Prepare:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE)
+
+    def make(**options: Any) -> Prepared:
+        return prepare("msp", **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
+
+    return make
+
+
+def training(prepared: Prepared) -> TrainJob:
+    (job,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TrainJob))
+    return job
+
+
+def test_each_is_part_of_the_key_and_of_the_record(ready: Prepare) -> None:
+    asked: list[dict[str, Any]] = [{}, {"epochs": 1}, {"limit_train": 40}, {"precision": "bfloat16"}]
+    prepared = [ready(**{"precision": "float32", **options}) for options in asked]
+    jobs = [training(one) for one in prepared]
+    assert len({job.id for job in jobs}) == len(jobs)
+    assert [job.schedule.epochs for job in jobs] == [2, 1, 2, 2]
+    assert jobs[2].train.images == 40
+    assert [job.precision for job in jobs] == ["float32"] * 3 + ["bfloat16"]
+    facts = [one.plan.cells[0].record.training for one in prepared]
+    assert [f["epochs"] for f in facts] == [2, 1, 2, 2]
+    assert [f["images"] for f in facts] == [jobs[0].train.images, jobs[0].train.images, 40, jobs[0].train.images]
+    assert [f["precision"] for f in facts] == ["float32"] * 3 + ["bfloat16"]
+
+
+def test_what_changes_nothing_is_in_no_key(ready: Prepare) -> None:
+    plain = training(ready())
+    assert training(ready(epochs=2)).id == plain.id
+    assert training(ready(limit_train=10**6)).id == plain.id
+    assert training(ready(precision=precision.resolved("auto", torch.device("cpu")))).id == plain.id
+
+
+def test_every_view_says_so(ready: Prepare) -> None:
+    run: Run = ready(epochs=1, limit_train=40).start()
+    told = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
+    for text in (tables.table_markdown(run), tables.text_table(run), (run.path / "records.csv").read_text()):
+        assert told in " ".join(text.split())
+    assert told in " ".join(tables.table_latex(run).split()).replace("\\'", "'")
+    pictures = [path.read_text() for path in (run.path / "plots").glob("*.svg")]
+    assert pictures
+    assert all("quick look" in picture for picture in pictures)
+
+
+def test_a_whole_run_is_not_marked(ready: Prepare) -> None:
+    run = ready().start()
+    assert "quick look" not in (run.path / "records.csv").read_text() + tables.table_markdown(run)
+    assert not any("quick look" in path.read_text() for path in (run.path / "plots").glob("*.svg"))
+
+
+def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
+    library, spec = Library(tmp_path), parse_set("digits")
+    whole, some = library.part(spec, "train"), library.part(spec, "train", 100)
+    assert len(some) == 100
+    assert some.checksum != whole.checksum
+    rows = np.arange(100) * len(whole) // 100
+    assert np.array_equal(some.images, whole.images[rows])
+    assert library.part(spec, "train", len(whole)) is whole
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"limit_train": 2}, "2 training images leave 3 of the 4 classes of 'digits[0-3]' without any."),
+        ({"limit_train": -1}, "limit_train must be a whole number from 1, or 0 for the suite's own; got -1."),
+        ({"epochs": -2}, "epochs must be a whole number from 1, or 0 for the suite's own; got -2."),
+        ({"precision": "half"}, "Unknown precision 'half'. Choose auto, float32, bfloat16."),
+    ],
+)
+def test_wrong_values_are_told(ready: Prepare, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        ready(**options)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "amx_tile": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert precision.resolved("auto", torch.device("cpu")) == expected
+    assert precision.resolved("float32", torch.device("cpu")) == "float32"
+    assert precision.resolved("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_a_torch_that_cannot_tell_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert precision.resolved("auto", torch.device("cpu")) == "float32"
