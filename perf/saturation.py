@@ -1,13 +1,13 @@
 """What softmax temperature alone does to a published AUROC: the released script's rules beside the exact metrics.
 
     python perf/saturation.py [--out docs/images/saturation.png] [--fit]
-    python perf/saturation.py --id-logits ID.npy --ood-logits OOD.npy     (of a run: cache/logits/*.npy)
+    python perf/saturation.py --run results/runs/NAME --id cifar10 --ood svhn-small [--seed 0] --out FILE.png
 
-A temperature divides the logits. With one winning class and all others equal, as simulated here, it changes no image's
-rank, so an exact metric of the ranking stays where it is; what float32 and the rules' 200,000 thresholds can still tell
-apart changes. Without files the logits are simulated: K = 10, one class ahead of the others by |N(mu, sigma)|, with the
-parameters of `FITTED`, which `--fit` finds anew: those whose metrics by the rules come nearest to the five numbers
-published for CIFAR-10 against LSUN, cross-entropy. They are no network's scores.
+An image's margin is how far its winning logit leads, all other classes being equal; a temperature divides it. That
+changes no image's rank, so an exact metric of the ranking stays where it is; what float32 and the rules' 200,000
+thresholds can still tell apart changes. With --run the margins are those that give the stored `msp` scores of a run's
+network. Without, they are simulated: |N(mu, sigma)|, with the parameters of `FITTED`, which `--fit` finds anew: those
+whose metrics by the rules come nearest to the five numbers published for CIFAR-10 against LSUN, cross-entropy.
 """
 
 from __future__ import annotations
@@ -24,32 +24,41 @@ from scipy.optimize import minimize
 
 from oodbench.benchmark.audit import lee2018
 from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.records import Run, read_run
 from oodbench.detectors.msp import log_one_minus_max
 
 CLASSES, IMAGES = 10, 10_000
-TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
+TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 NAMES = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 PUBLISHED = (14.0, 40.7, 63.2, 58.7, 71.5)
 """CIFAR-10 against LSUN, cross-entropy, Table 1 of Lee et al. (ICLR 2018), in the order of `NAMES`."""
 FITTED = (25.96, 12.83, 15.87, 10.43)
 """mu and sigma of the ID margins, then of the OOD margins, in nats."""
-Logits = NDArray[np.float64]
+Margins = NDArray[np.float64]
 
 
-def simulated(parameters: Sequence[float], seed: int = 0) -> tuple[Logits, Logits]:
-    """ID and OOD logits, (IMAGES, CLASSES) each; the same random numbers for all parameters."""
+def simulated(parameters: Sequence[float], seed: int = 0) -> tuple[Margins, Margins]:
+    """ID and OOD margins, (IMAGES,) each; the same random numbers for all parameters."""
     drawn = np.random.default_rng(seed).standard_normal((2, IMAGES))
-    made = []
-    for (mu, sigma), normal in zip((parameters[:2], parameters[2:]), drawn, strict=True):
-        logits = np.zeros((IMAGES, CLASSES))
-        logits[:, 0] = np.abs(mu + sigma * normal)
-        made.append(logits)
-    return made[0], made[1]
+    pairs = (parameters[:2], parameters[2:])
+    ind, ood = (np.abs(mu + sigma * normal) for (mu, sigma), normal in zip(pairs, drawn, strict=True))
+    return ind, ood
 
 
-def measured(id_logits: Logits, ood_logits: Logits, temperature: float) -> dict[str, float]:
+def stored(run: Run, id_set: str, ood_set: str, seed: int) -> tuple[Margins, Margins]:
+    """The margins behind the stored MSP scores log(1 - p) of a run, of ID and OOD images."""
+    wanted = ("msp", id_set, ood_set, seed)
+    (record,) = (r for r in run.records if (r.label, r.id_set, r.ood_set, r.seed) == wanted)
+    paths = [run.path.parent.parent / "cache" / record.artifacts[name] for name in ("id_scores", "ood_scores")]
+    scores = [np.load(path).astype(np.float64) for path in paths]
+    ind, ood = (np.log1p(-np.exp(score)) - score + math.log(CLASSES - 1) for score in scores)
+    return ind, ood
+
+
+def measured(id_margins: Margins, ood_margins: Margins, temperature: float) -> dict[str, float]:
     """Metrics in percent at a temperature: by the rules, exact on float32, and exact on the score (`score_`)."""
-    ind, ood = (torch.from_numpy(logits / temperature) for logits in (id_logits, ood_logits))
+    ind, ood = (torch.zeros(len(margins), CLASSES, dtype=torch.float64) for margins in (id_margins, ood_margins))
+    ind[:, 0], ood[:, 0] = (torch.from_numpy(margins / temperature) for margins in (id_margins, ood_margins))
     exact = evaluate(log_one_minus_max(ind).numpy(), log_one_minus_max(ood).numpy())
     confidence = [torch.softmax(logits.float(), dim=1).amax(dim=1).numpy() for logits in (ind, ood)]
     values = {**lee2018(confidence[0], confidence[1]), **{f"score_{name}": exact[name] for name in NAMES}}
@@ -102,20 +111,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images/saturation.png"))
     parser.add_argument("--fit", action="store_true", help="find the parameters anew first (minutes)")
-    parser.add_argument("--id-logits", type=Path, help="(N, K) array of a run, .npy")
-    parser.add_argument("--ood-logits", type=Path)
+    parser.add_argument("--run", type=Path, help="folder of a run with msp, whose cache lies beside it")
+    parser.add_argument("--id", default="cifar10")
+    parser.add_argument("--ood", default="svhn-small")
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if given.id_logits and given.ood_logits:
-        title, published = "Stored logits of a run", None
-        logits = np.load(given.id_logits).astype(np.float64), np.load(given.ood_logits).astype(np.float64)
+    if given.run:
+        title, published = f"{given.run.name}: {given.id} against {given.ood}, seed {given.seed}", None
+        margins = stored(read_run(given.run), given.id, given.ood, given.seed)
     else:
         mine = fit() if given.fit else FITTED
-        print(
-            f"margins |N(mu, sigma)|: ID {mine[:2]}, OOD {mine[2:]}; {misfit(mine):.2f} points from the published row"
-        )
+        print(f"margins: ID |N{mine[:2]}|, OOD |N{mine[2:]}|; {misfit(mine):.2f} points from the published row")
         title, published = "Simulated margins, fitted to the published CIFAR-10 / LSUN baseline", PUBLISHED[1]
-        logits = simulated(mine)
-    rows = [measured(logits[0], logits[1], temperature) for temperature in TEMPERATURES]
+        margins = simulated(mine)
+    rows = [measured(*margins, temperature) for temperature in TEMPERATURES]
     shown = [*NAMES, "top_bin_id", "top_bin_ood", "float32_auroc", "score_auroc"]
     print("temperature  " + "  ".join(f"{name:>18}" for name in shown))
     for temperature, row in zip(TEMPERATURES, rows, strict=True):
