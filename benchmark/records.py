@@ -38,6 +38,9 @@ METRICS = (
 )
 """Columns of `records.csv` that `oodbench.benchmark.metrics` computes, all in [0, 1]."""
 
+METRICS_VERSION = "1"
+"""Part of every cell's key; raise it when a metric's value changes."""
+
 EXACT = "exact"
 """The metrics above; other metric rules (`audit.RULES`) are computed beside them where asked for."""
 
