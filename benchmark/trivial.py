@@ -31,8 +31,9 @@ def standard_deviation(images: np.ndarray) -> np.ndarray:
 def largest_gradient(images: np.ndarray) -> np.ndarray:
     """Largest absolute difference between neighbouring pixels of each image, (N,)."""
     signed = images.astype(np.int16)
-    across = np.abs(np.diff(signed, axis=3)).max(axis=(1, 2, 3))
-    down = np.abs(np.diff(signed, axis=2)).max(axis=(1, 2, 3))
+    # An image one pixel wide or high has no neighbours that way.
+    across = np.abs(np.diff(signed, axis=3)).max(axis=(1, 2, 3), initial=0)
+    down = np.abs(np.diff(signed, axis=2)).max(axis=(1, 2, 3), initial=0)
     steepest: np.ndarray = np.maximum(across, down).astype(np.float64)
     return steepest
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from oodbench.benchmark import Run, api, runner
+from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
 
 SUITE = """
@@ -286,6 +288,63 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(go: Callable[..., Run], 
     assert [type(job) for job in spy.jobs] == [ScoreJob]
     assert tables(again) == before
     assert len(list((tmp_path / "results/cache/damaged").iterdir())) == 1
+
+
+def replace_weights(cache: Path, recipe: str) -> Path:
+    """Put weights of another architecture, vouched for by their side file, in the place of a checkpoint's."""
+    from safetensors.torch import load_file, save_file
+
+    path = next((cache / "checkpoint").glob(f"{recipe}-*.safetensors"))
+    weights = load_file(path)
+    first = sorted(weights)[0]
+    weights[first] = weights[first][:-1].contiguous()
+    save_file(weights, path)
+    side = path.with_name(path.name + ".json")
+    side.write_text(
+        json.dumps({**json.loads(side.read_text()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    )
+    return path
+
+
+@pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
+def test_weights_of_another_architecture_are_set_aside_and_trained_anew(
+    go: Callable[..., Run], tmp_path: Path, recipe: str, detector: str
+) -> None:
+    go(f"msp,{detector}")
+    before = tables(go(f"msp,{detector}"))
+    cache = tmp_path / "results/cache"
+    path = replace_weights(cache, recipe)
+    for kind in ("logits", "scores"):
+        for other in (cache / kind).iterdir():
+            other.unlink()
+    if recipe == "gan":
+        next((cache / "checkpoint").glob("gan_confidence-*.safetensors")).unlink()
+    with pytest.raises(StoreError, match=rf"do not fit the networks of recipe '{recipe}.*moved to '.*damaged"):
+        go(f"msp,{detector}")
+    assert not path.exists()
+    assert [file.name for file in (cache / "damaged").iterdir()] == [path.name + ".0"]
+    assert tables(go(f"msp,{detector}")) == before
+
+
+def test_outliers_of_another_shape_are_refused_in_the_plan(tmp_path: Path, register: Callable[..., None]) -> None:
+    class Large(Dataset):
+        classes = ("a", "b")
+
+        def load(self, split: str, data_dir: Path) -> ImageSet:
+            return ImageSet(np.zeros((20, 3, 48, 48), np.uint8), np.arange(20) % 2, self.classes)
+
+    register("run_large", Large)
+    path = tmp_path / "large.toml"
+    path.write_text(SUITE.replace('outliers = "glyphs"', 'outliers = "run_large"').replace('"glyphs"', '"run_large"'))
+    options: dict[str, Any] = {"suite": str(path), "results": tmp_path / "results", "threads": 1}
+    with pytest.raises(
+        UserError, match="'confidence' needs outliers: the images of 'run_large' have 3 channels of 48 x 48"
+    ):
+        prepare("confidence", **options)
+    plan = prepare("all", **options).plan
+    assert "run_large" not in {cell.record.ood_set for cell in plan.cells}
+    assert [absence.what for absence in plan.skipped] == ["run_large"]
+    assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
 
 
 def test_a_run_of_a_newer_schema_is_refused_untouched(go: Callable[..., Run]) -> None:
