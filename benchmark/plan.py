@@ -9,6 +9,7 @@ from typing import NamedTuple
 from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.records import EXACT, Record
+from oodbench.benchmark.specs import Spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Suite
 
@@ -72,6 +73,8 @@ class Plan:
     """Jobs in an order that their dependencies allow, and the cells that they fill."""
 
     suite: Suite
+    backbone: Spec | None = None
+    """The suite's, which not every cell has."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)

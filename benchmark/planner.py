@@ -42,6 +42,7 @@ class _Planner:
         self.request, self.library, self.plan = request, library, plan
         self.resolver = Resolver(request, library, plan)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
+        plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.charged: set[str] = set()
 
     def fill(self) -> None:
@@ -119,6 +120,7 @@ class _Planner:
             recipe=row.recipe.name,
             recipe_settings=row.recipe.changed_settings(),
             backbone=str(canonical(self.backbone)),
+            other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
             n_id=pair.id.images,

@@ -108,7 +108,7 @@ def run_plan(
     names = [cell.record.file_name for cell in plan.cells]
     info = {**_info(plan, bench, asked), "cells": names}
     if add and (run_dir / "run.json").is_file():
-        info = _merged(read_run(run_dir).info, info)
+        info = _merged(_renamed(run_dir, plan), info)
     _drop_stale(run_dir, work, info["cells"])
     write_run_info(run_dir, info)
     for cell in plan.cells:
@@ -251,6 +251,24 @@ def _passes(plan: Plan, distinct: int) -> str:
         f"{distinct:,} distinct test images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
         f"{shared:,} images forwarded, each image once a classifier for all detectors{own}."
     )
+
+
+def _renamed(run_dir: Path, plan: Plan) -> dict[str, Any]:
+    """A run's info, its records under the names that tell a backbone which is not the suite's.
+
+    Records of older versions, or made under another suite, may lie where cells of this plan belong.
+    """
+    info = read_run(run_dir).info
+    names = []
+    for name in info.get("cells", []):
+        path = run_dir / "cells" / Path(name).name
+        record = read_record(path) if path.is_file() else None
+        if record is not None and record.backbone:
+            record = replace(record, other_backbone=record.backbone != str(plan.backbone))
+            if record.file_name != path.name:
+                name = write_record(run_dir, record).name
+        names.append(name)
+    return {**info, "cells": names}
 
 
 def _merged(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

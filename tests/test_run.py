@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
+from oodbench.benchmark.records import read_run
+from oodbench.benchmark.views._summary import summary_of
 
 SUITE = """
 schema = 1
@@ -362,6 +365,41 @@ def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callabl
     assert {r.detector for r in go("energy").records} == {"energy"}
     assert {r.detector for r in go("msp", add=True).records} == {"energy", "msp"}
     assert {r.detector for r in go("msp").records} == {"msp"}
+
+
+def test_cells_of_another_backbone_stand_beside_the_suites(
+    go: Callable[..., Run], plan: Callable[..., Prepared]
+) -> None:
+    alone = go("msp", ood_sets="greek")
+    assert [r.label for r in alone.records] == ["msp"]
+    added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
+    assert [r.label for r in added.records] == ["msp (small_cnn)", "msp (small_cnn[width=8])"]
+    assert added.records[0].metrics == alone.records[0].metrics != added.records[1].metrics
+    for name in ("table.md", "table.tex", "table.csv"):
+        assert (added.path / name).read_text().count("width=8") >= 1
+    [block] = summary_of(added).blocks
+    assert [row.cells["greek"].stats["auroc"].mean for row in block.rows] == [r.metrics["auroc"] for r in added.records]
+    assert len(plan("msp", ood_sets="greek", add=True).work.cells) == 0
+    assert len(plan("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]").work.cells) == 0
+    assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn").records] == ["msp"]
+
+
+def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., Run]) -> None:
+    run = go("msp", ood_sets="greek", backbone="small_cnn[width=8]")
+    [path] = (run.path / "cells").iterdir()
+    content = json.loads(path.read_text())
+    del content["other_backbone"]
+    path.unlink()
+    older = path.with_name(replace(run.records[0], other_backbone=False).file_name)
+    older.write_text(json.dumps(content))
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**info, "cells": [older.name]}))
+    assert [r.metrics for r in read_run(run.path).records] == [run.records[0].metrics]
+    for backbone in ("", "small_cnn[width=8]"):
+        added = go("msp", ood_sets="greek", add=True, backbone=backbone)
+        assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn)"]
+        assert added.records[0].metrics == run.records[0].metrics
+        assert {p.name for p in (run.path / "cells").iterdir()} == {path.name, older.name}
 
 
 def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Path) -> None:
