@@ -10,8 +10,9 @@ from oodbench.benchmark.contract import Dataset, ImageSet
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.sources import Access, FileDataset
-from oodbench.benchmark.registry import registry, source_version
+from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
+from oodbench.benchmark.versions import source_version
 
 SPLIT_VERSION = "1"
 VALIDATION_SHARE = 0.1

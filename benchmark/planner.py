@@ -15,13 +15,13 @@ from oodbench.benchmark.extract import EXTRACTION_VERSION
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TrainJob
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.records import SKIPPED, Record
-from oodbench.benchmark.registry import source_version
 from oodbench.benchmark.resolve import Resolver, canonical, unlike
 from oodbench.benchmark.scoring import SCORING_VERSION
 from oodbench.benchmark.specs import SetSpec, Spec, create, parse_set, parse_spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.training import PRECISION, TRAINING_VERSION
+from oodbench.benchmark.versions import source_version
 
 
 def make_plan(request: Request, library: Library) -> Plan:
