@@ -712,9 +712,13 @@ def test_temporaries_of_big_images_are_small() -> None:
 
 def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, three = (ImageSet(noise(12, seed)) for seed in range(3))
-    measured = []
-    count = lambda images: measured.append(len(images)) or statistics(images)  # noqa: E731
-    monkeypatch.setattr(trivial, "statistics", count)
+    measured: list[int] = []
+
+    def counted(images: np.ndarray) -> dict[str, np.ndarray]:
+        measured.append(len(images))
+        return statistics(images)
+
+    monkeypatch.setattr(trivial, "statistics", counted)
     for expected in (3, 3):
         results = Remembered(DataCache(tmp_path))
         found = [results.best(one, other) for other in (two, three, two)]
