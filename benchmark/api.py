@@ -61,6 +61,9 @@ def prepare(
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
     metrics: str = EXACT,
+    precision: str = "",
+    limit_train: int = 0,
+    epochs: int = 0,
     device: str = "auto",
     threads: int = 0,
     data_dir: str | Path = "data",
@@ -82,10 +85,15 @@ def prepare(
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or min(chosen) < 0:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
-    request = Request(suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen, metrics)
+    for what, count in (("limit_train", limit_train), ("epochs", epochs)):
+        if count < 0:
+            raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
+    request = Request(
+        suite, _list(detectors), _list(id_sets), _list(ood_sets), backbone, chosen, metrics, precision, limit_train, epochs
+    )
     cache, count = Path(results) / "cache", threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
-    plan = make_plan(request, bench.library)
+    plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
     if (run_dir / "run.json").is_file():
@@ -100,7 +108,7 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
-    beside), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or
+    beside), `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or
     "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a wrong name, setting or file;
     a detector that fails, fails its own cells only (`record.status`).
     """

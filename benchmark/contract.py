@@ -81,6 +81,15 @@ class Plugin:
         defaults = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in self.settings.items() if value != defaults[name]}
 
+    def state(self) -> dict[str, Any]:
+        """What was learned: every attribute whose name ends in an underscore."""
+        return {name: value for name, value in self.__dict__.items() if name.endswith("_")}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
 
 class Detector(Plugin):
     """Scores images: a frozen set of settings, an optional `fit`, and `score`.
@@ -110,15 +119,6 @@ class Detector(Plugin):
         alone (`bench run --metrics`); the order must be the score's own, reversed, but for what rounding ties.
         """
         return None
-
-    def state(self) -> dict[str, Any]:
-        """What `fit` learned: every attribute whose name ends in an underscore."""
-        return {name: value for name, value in self.__dict__.items() if name.endswith("_")}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned."""
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 class Recipe(Plugin):

@@ -43,8 +43,11 @@ class Library:
         """Why the set cannot be loaded; None if it can."""
         return self.card(spec).missing(self.data_dir)
 
-    def part(self, spec: SetSpec, part: str) -> ImageSet:
-        """The images of a set that serve as one of `PARTS`."""
+    def part(self, spec: SetSpec, part: str, limit: int = 0) -> ImageSet:
+        """The images of a set that serve as one of `PARTS`, cut down to `limit` of them unless that is 0."""
+        if limit:
+            whole = self.part(spec, part)
+            return whole if limit >= len(whole) else self._limited(spec, whole, limit)
         if part == "test":
             return self.split(spec, "test")
         if part == "outliers":
@@ -54,6 +57,21 @@ class Library:
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
                 self._parts[spec, name] = self._remembered(spec, images, train, f"{name} of {SPLIT_VERSION}")
         return self._parts[spec, part]
+
+    def _limited(self, spec: SetSpec, whole: ImageSet, limit: int) -> ImageSet:
+        """So many images, spread evenly over the stored order: sorted by class or not, every class keeps its share."""
+        name = f"{limit} of"
+        if (spec, name) not in self._parts:
+            rows = np.arange(limit) * len(whole) // limit
+            images = self._remembered(spec, whole.take(rows), whole, f"{name} {SPLIT_VERSION}")
+            missing = len(whole.classes) - len(np.unique(images.labels)) if images.labels is not None else 0
+            if missing:
+                raise UserError(
+                    f"{limit} training images leave {missing} of the {len(whole.classes)} classes of '{spec}' without "
+                    "any. Choose a larger --limit-train."
+                )
+            self._parts[spec, name] = images
+        return self._parts[spec, name]
 
     def num_classes(self, spec: SetSpec) -> int:
         """Number of classes, two or more, of a set that is to be classified. Raises `UserError` for fewer."""

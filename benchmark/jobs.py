@@ -21,6 +21,8 @@ class SetRef:
     set: str
     part: str
     images: int
+    limit: int = 0
+    """Training images it was cut down to with --limit-train; 0 for all."""
 
     def __str__(self) -> str:
         return f"{self.set} ({self.part})"
@@ -81,6 +83,7 @@ class TrainJob(Job):
     given: Checkpoint | None
     schedule: Schedule
     seed: int
+    precision: str = "float32"
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.jobs import Checkpoint, Job, Outputs, SetRef
+from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.records import EXACT, Record
 from oodbench.benchmark.specs import Spec
 from oodbench.benchmark.store import Key
@@ -28,6 +29,19 @@ class Request:
     seeds: tuple[int, ...] = (0,)
     metrics: str = EXACT
     """Metric rules to compute beside the exact ones, of `audit.RULES`."""
+    precision: str = ""
+    """Of `precision.PRECISIONS`; the suite's if empty."""
+    limit_train: int = 0
+    """Train on at most so many images of each ID set; 0 for all."""
+    epochs: int = 0
+    """Train so many epochs instead of the suite's; 0 for those."""
+
+    @property
+    def shortened(self) -> str:
+        """What makes the run a quick look rather than the suite's protocol, in words; empty if nothing does."""
+        images = f"at most {self.limit_train:,} images of each ID set" if self.limit_train else "all images"
+        epochs = f", {self.epochs} epoch{'s' * (self.epochs != 1)}" if self.epochs else ""
+        return f"{images}{epochs}" if self.limit_train or self.epochs else ""
 
 
 class Absence(NamedTuple):
@@ -73,6 +87,8 @@ class Plan:
     """Jobs in an order that their dependencies allow, and the cells that they fill."""
 
     suite: Suite
+    precision: str = FLOAT32
+    """In which networks train."""
     backbone: Spec | None = None
     """The suite's, which not every cell has."""
     jobs: dict[str, Job] = field(default_factory=dict)

@@ -8,25 +8,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from oodbench.benchmark.contract import Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.extract import EXTRACTION_VERSION
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TrainJob
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
-from oodbench.benchmark.records import SKIPPED, Record
+from oodbench.benchmark.precision import FLOAT32, resolved
+from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
 from oodbench.benchmark.resolve import Resolver, canonical, unlike
 from oodbench.benchmark.scoring import SCORING_VERSION
 from oodbench.benchmark.specs import SetSpec, Spec, create, parse_set, parse_spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
-from oodbench.benchmark.training import PRECISION, TRAINING_VERSION
+from oodbench.benchmark.training import TRAINING_VERSION
 from oodbench.benchmark.versions import source_version
 
+CPU = torch.device("cpu")
 
-def make_plan(request: Request, library: Library) -> Plan:
-    """Resolve every name, check what is needed and at hand, and lay out the work."""
-    plan = Plan(read_suite(request.suite or default_suite()))
+
+def make_plan(request: Request, library: Library, device: torch.device = CPU) -> Plan:
+    """Resolve every name, check what is needed and at hand, and lay out the work for a kind of device."""
+    suite = read_suite(request.suite or default_suite())
+    plan = Plan(suite, resolved(request.precision or suite.precision, device))
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
@@ -70,10 +76,11 @@ class _Planner:
         return Pair(self.ref(entry.set, "test"), self.ref(ood.set, "test"), ood.group, source)
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
-        return SetRef(str(spec), part, len(self.library.part(spec, part)))
+        limit = self.request.limit_train if part == "train" else 0
+        return SetRef(str(spec), part, len(self.library.part(spec, part, limit)), limit)
 
     def checksum(self, data: SetRef) -> str:
-        return self.library.part(parse_set(data.set), data.part).checksum
+        return self.library.part(parse_set(data.set), data.part, data.limit).checksum
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int) -> None:
         reason = self.unmet(entry, row)
@@ -125,6 +132,7 @@ class _Planner:
             label=row.label,
             n_id=pair.id.images,
             n_ood=pair.ood.images,
+            notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
             **more,
         )
         return Cell(record, rules=self.request.metrics)
@@ -137,6 +145,8 @@ class _Planner:
         train = self.ref(entry.set, "train")
         outliers = self.ref(entry.outliers, "outliers") if "outliers" in recipe.needs and entry.outliers else None
         schedule = self.plan.suite.schedule(recipe.name, entry.set)
+        if self.request.epochs:
+            schedule = schedule._replace(epochs=self.request.epochs)
         label = self.resolver.recipe_label(recipe, entry)
         key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{self.backbone.name}-s{seed}", {
             "recipe": _identity(recipe),
@@ -146,7 +156,7 @@ class _Planner:
             "given": given[0].key.digest if given else None,
             "schedule": schedule._asdict(),
             "seed": seed,
-            "precision": PRECISION,
+            "precision": self.plan.precision,
             "training": TRAINING_VERSION,
         })  # fmt: skip
         image_shape = self.library.part(entry.set, "train").image_shape
@@ -162,6 +172,7 @@ class _Planner:
             given=given[0] if given else None,
             schedule=schedule,
             seed=seed,
+            precision=self.plan.precision,
         )
         self.plan.jobs.setdefault(job.id, job)
         return checkpoint, job
@@ -171,7 +182,7 @@ class _Planner:
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
 
         def key(what: str) -> Key:
-            content = {"checkpoint": checkpoint.key.digest, "data": self.checksum(data), "precision": PRECISION}
+            content = {"checkpoint": checkpoint.key.digest, "data": self.checksum(data), "precision": FLOAT32}
             return Key(what, ".npy", title, {**content, "extraction": EXTRACTION_VERSION})
 
         outputs = Outputs(data, key("logits"), key("features"))
@@ -257,9 +268,11 @@ def _identity(plugin: Plugin) -> dict[str, Any]:
     return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
 
 
-def _training(job: TrainJob) -> dict[str, int]:
+def _training(job: TrainJob) -> dict[str, Any]:
     """What a record says of the training behind it."""
-    return {"images": job.train.images, "epochs": job.schedule.epochs, "batch_size": job.schedule.batch_size}
+    schedule = job.schedule
+    facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
+    return {**facts, "precision": job.precision}
 
 
 def _digests(outputs: Outputs) -> dict[str, str]:

@@ -75,7 +75,7 @@ class Record:
     label: str
     """The detector as the user would type it: `name[settings]@recipe`."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How its classifier was trained: `images`, `epochs`, `batch_size`; empty in records of older versions."""
+    """How its classifier was trained: `images`, `epochs`, `batch_size`, `precision`; empty in records of older versions."""
     status: str = OK
     reason: str = ""
     n_id: int | None = None
@@ -206,9 +206,12 @@ def _told_apart(records: list[Record]) -> list[Record]:
     return [dataclasses.replace(r, label=f"{r.label} ({r.backbone})") if r.backbone else r for r in records]
 
 
+QUICK_LOOK = "quick look, not the suite's protocol"
+"""How the note begins in records of a run that --limit-train or --epochs has shortened."""
+
 CSV_COLUMNS = (
     "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",
-    "n_id", "n_ood", "id_accuracy", *METRICS, "forward_images", "seconds", "key",
+    "n_id", "n_ood", "id_accuracy", *METRICS, "forward_images", "seconds", "key", "notes",
 )  # fmt: skip
 
 
@@ -228,6 +231,7 @@ def records_csv(records: Iterable[Record]) -> str:
         row = {**dataclasses.asdict(record), **record.metrics, **audit}
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
+        row["notes"] = "; ".join(record.notes)
         row["seconds"] = f"{record.seconds:.3f}"
         writer.writerow(["" if row.get(column) is None else row[column] for column in columns])
     return out.getvalue()

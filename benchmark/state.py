@@ -1,28 +1,50 @@
-"""What a detector learned, to and from one safetensors file: arrays as tensors, the rest as JSON in its header."""
+"""Values to and from one safetensors file: tensors and arrays as tensors, the rest as JSON in its header."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.errors import PluginError
 
+NOT_PLAIN = (TypeError, ValueError, KeyError, RuntimeError)
+"""What `to_bytes` raises for a value that is no plain data."""
+
+
+def to_bytes(value: Any) -> bytes:
+    """Tensors, arrays, finite numbers, words, and lists, tuples and dicts of them as the content of a file."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
+    return save(tensors, metadata={"state": skeleton, "sha256": _checksum(skeleton, tensors)})
+
+
+def from_file(path: Path) -> Any:
+    """What `to_bytes` wrote; ValueError if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if header.get("sha256") != _checksum(header.get("state", ""), tensors):
+        raise ValueError("the content does not match its checksum")
+    return _unpack(json.loads(header["state"]), tensors)
+
 
 def save_state(detector: Detector, path: Path) -> None:
     """Write what `fit` learned; an error that names the detector if it is no plain data."""
-    tensors: dict[str, Tensor] = {}
     try:
-        skeleton = json.dumps(_pack(detector.state(), tensors), allow_nan=False)
-        content = save(tensors, metadata={"state": skeleton})
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        content = to_bytes(detector.state())
+    except NOT_PLAIN as error:
         raise PluginError(
             f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
             "finite numbers, words, lists, dicts, arrays or tensors."
@@ -32,9 +54,14 @@ def save_state(detector: Detector, path: Path) -> None:
 
 def load_state(detector: Detector, path: Path) -> None:
     """Give a detector back what `save_state` wrote."""
-    with safe_open(path, framework="pt") as file:
-        skeleton = json.loads(file.metadata()["state"])
-        detector.load_state(_unpack(skeleton, {name: file.get_tensor(name) for name in file.keys()}))  # noqa: SIM118
+    detector.load_state(from_file(path))
+
+
+def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(skeleton.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

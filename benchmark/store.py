@@ -68,7 +68,7 @@ class Store:
 
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
-        self._say = say
+        self.say = say
         self._verified: set[Path] = set()
 
     def find(self, key: Key) -> Path | None:
@@ -165,7 +165,7 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         target = self._move_away(path)
-        self._say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
 
     def _move_away(self, path: Path) -> Path:
         self._verified.discard(path)

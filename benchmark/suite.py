@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.precision import AUTO, PRECISIONS
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import SetSpec, parse_set
+from oodbench.benchmark.specs import SetSpec, parse_set, parse_spec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +47,8 @@ class IDEntry:
     outliers: SetSpec | None = None
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Recipe settings of this ID set, over the suite's."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """The schedule of every recipe on this ID set, over the suite's."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Suite:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     default: bool = False
+    precision: str = AUTO
+    """In which networks train, of `precision.PRECISIONS`."""
 
     def entry(self, id_set: SetSpec) -> IDEntry:
         """The matrix row of an ID set; a bare one, without OOD sets or outliers, if the suite does not know it."""
@@ -75,9 +80,9 @@ class Suite:
 
     def schedule(self, recipe: str, id_set: SetSpec) -> Schedule:
         """How long a recipe trains on an ID set."""
-        values = dict(self.training)
-        for level in (self.recipes, self.entry(id_set).recipes):
-            values.update(level.get(recipe, {}).get("training", {}))
+        entry = self.entry(id_set)
+        values = {**self.training, **self.recipes.get(recipe, {}).get("training", {})}
+        values.update({**entry.training, **entry.recipes.get(recipe, {}).get("training", {})})
         return Schedule(**values)
 
 
@@ -114,9 +119,12 @@ class _Reader:
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
         protocol = data["protocol"]
-        self.check(protocol, "[protocol]", {"backbone", "recipe"}, required={"backbone", "recipe"})
-        self.known("backbone", protocol["backbone"])
+        self.check(protocol, "[protocol]", {"backbone", "recipe", "precision"}, required={"backbone", "recipe"})
+        self.backbone(protocol["backbone"])
         self.known("recipe", protocol["recipe"])
+        precision = protocol.get("precision", AUTO)
+        if precision not in PRECISIONS:
+            raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.schedule(data.get("training", {}), "[training]")
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
         sets = [entry.set for entry in entries]
@@ -135,10 +143,12 @@ class _Reader:
             recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
             notes=tuple(notes),
             default=self.typed(data, "default", bool, "default"),
+            precision=precision,
         )
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        self.check(entry, "[[id]]", {"set", "outliers", "ood", "recipes"}, required={"set", "ood"})
+        self.check(entry, "[[id]]", {"set", "outliers", "ood", "recipes", "training"}, required={"set", "ood"})
+        self.schedule(entry.get("training", {}), "id.training")
         ood = []
         for item in self.typed(entry, "ood", list, "ood"):
             self.check(item, "ood", {"set", "group"}, required={"set"})
@@ -147,7 +157,8 @@ class _Reader:
             ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
         outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
-        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes)
+        training = _tuples(entry.get("training", {}))
+        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes, training)
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         for name, table in tables.items():
@@ -162,6 +173,13 @@ class _Reader:
         for key, value in table.items():
             if not _fits_schedule(key, value):
                 raise self.error(f"{key} in {where} is {value!r}; it must be {SCHEDULE[key]}")
+
+    def backbone(self, text: Any) -> None:
+        """A name, or a name with settings: `small_cnn[width=64]`."""
+        try:
+            self.known("backbone", parse_spec(text).name if isinstance(text, str) else text)
+        except UserError as error:
+            raise error if str(self.path) in str(error) else self.error(str(error)) from error
 
     def set_spec(self, text: Any) -> SetSpec:
         if not isinstance(text, str):

@@ -1,10 +1,9 @@
-"""The training loop, one for all recipes: data on the device, order, schedule, losses, and the final checkpoint."""
+"""One training, from a job to a checkpoint: data and networks on the device, seeds, by-products. Its epochs: loop.py."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark.contract import ImageSet, Recipe, Task, TrainBatch, Training
-from oodbench.benchmark.errors import DataError, OodbenchError
+from oodbench.benchmark.contract import ImageSet, Recipe, Task, Training
+from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.jobs import Checkpoint, TrainJob
+from oodbench.benchmark.loop import Loop, Tick
+from oodbench.benchmark.precision import train_in
 from oodbench.benchmark.records import write_atomically
 from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.snapshots import Snapshots
 from oodbench.benchmark.specs import create, parse_spec
 
 if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench
 
-TRAINING_VERSION = "1"
+TRAINING_VERSION = "2"
 """Part of every checkpoint's key; raise it when a change of this loop changes weights."""
-
-PRECISION = "float32"
-Tick = Callable[[int], None]
-"""Told how many images have passed since the last call."""
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -61,6 +59,30 @@ def load_networks(bench: Bench, checkpoint: Checkpoint) -> dict[str, nn.Module]:
 
 def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
     """Train the networks of one job and store them; returns what the side file is to say."""
+    with torch.random.fork_rng(devices=[bench.device] if bench.device.type == "cuda" else []):
+        loop = start(bench, job)
+        snapshots = Snapshots(bench.store, job, loop)
+        snapshots.resume()
+        if loop.images:
+            tick(loop.images)
+        loop.run(tick, snapshots.pause)
+        samples = loop.recipe.samples(loop.training)
+    networks = loop.training.networks
+    weights = {f"{name}.{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    about = {
+        "last_losses": loop.losses[-1],
+        "parameters": {n: _count(net) for n, net in networks.items()},
+        "precision": job.precision,
+        "stops": snapshots.stops,
+    }
+    _leave_by_products(bench, job, loop.losses, samples)
+    bench.store.save_tensors(job.checkpoint.key, weights, bench.about(job, earlier=snapshots.seconds, **about))
+    snapshots.drop()
+    return about
+
+
+def start(bench: Bench, job: TrainJob) -> Loop:
+    """The training of a job, at its beginning: data on the device, networks initialised, random streams seeded."""
     data = _on_device(bench.images(job.train), bench.device)
     labels = torch.from_numpy(bench.labels(job.train).astype(np.int64)).to(bench.device)
     outliers = _on_device(bench.images(job.outliers), bench.device) if job.outliers else None
@@ -69,93 +91,22 @@ def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
             f"The outliers {job.outliers} are {tuple(outliers.shape[1:])} images, "
             f"'{job.train.set}' {tuple(data.shape[1:])}; they must be alike in channels and size."
         )
-    with torch.random.fork_rng(devices=[bench.device] if bench.device.type == "cuda" else []):
-        # One stream a component: initial weights are the same for every recipe, and so is the order of the batches.
-        torch.manual_seed(derive(job.seed, "initial weights"))
-        recipe, networks = build_networks(job.checkpoint, bench.device)
-        torch.manual_seed(derive(job.seed, "training", "layers"))
-        generator = torch.Generator(bench.device).manual_seed(derive(job.seed, "training", "steps"))
-        given = load_networks(bench, job.given) if job.given else {}
-        training = Training(networks, recipe.optimizers(networks), given, generator)
-        losses = _epochs(job, recipe, training, data, labels, outliers, tick)
-        samples = recipe.samples(training)
-    weights = {f"{name}.{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
-    about = {"last_losses": losses[-1], "parameters": {n: _count(net) for n, net in networks.items()}}
-    _leave_by_products(bench, job, losses, samples)
-    bench.store.save_tensors(job.checkpoint.key, weights, bench.about(job, **about))
-    return about
-
-
-def _epochs(
-    job: TrainJob,
-    recipe: Recipe,
-    training: Training,
-    data: Tensor,
-    labels: Tensor,
-    outliers: Tensor | None,
-    tick: Tick,
-) -> list[dict[str, float]]:
-    order = torch.Generator().manual_seed(derive(job.seed, "training", "order"))
-    outlier_order = torch.Generator().manual_seed(derive(job.seed, "training", "outlier order"))
-    draws = _endless(len(outliers), outlier_order) if outliers is not None else None
-    rates = {n: [group["lr"] for group in o.param_groups] for n, o in training.optimizers.items()}
-    log = []
-    for epoch in range(job.schedule.epochs):
-        _set_rates(training, rates, _factor(job, epoch))
-        for network in training.networks.values():
-            network.train()
-        sums: dict[str, Tensor] = {}
-        for rows in torch.randperm(len(data), generator=order).split(job.schedule.batch_size):
-            drawn = None if outliers is None or draws is None else _floats(outliers, next_rows(draws, len(rows)))
-            batch = TrainBatch(_floats(data, rows), labels[rows.to(labels.device)], drawn)
-            for name, loss in recipe.step(training, batch).items():
-                sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
-            tick(len(rows))
-        log.append({name: float(total) / len(data) for name, total in sums.items()})
-        _refuse_divergence(job, epoch, log[-1])
-    return log
-
-
-def _factor(job: TrainJob, epoch: int) -> float:
-    # Rounded, because 0.28 * 25 is a little more than 7.
-    passed = sum(epoch >= round(milestone * job.schedule.epochs, 6) for milestone in job.schedule.milestones)
-    return float(job.schedule.decay**passed)
-
-
-def _set_rates(training: Training, rates: dict[str, list[float]], factor: float) -> None:
-    for name, optimizer in training.optimizers.items():
-        for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
-            group["lr"] = rate * factor
-
-
-def _endless(count: int, order: torch.Generator) -> Iterator[int]:
-    """Indices of `count` images, shuffled anew each time all have been used."""
-    while True:
-        yield from torch.randperm(count, generator=order).tolist()
-
-
-def next_rows(draws: Iterator[int], count: int) -> Tensor:
-    """The next `count` indices of an endless draw."""
-    return torch.tensor([next(draws) for _ in range(count)])
-
-
-def _floats(images: Tensor, rows: Tensor) -> Tensor:
-    chosen = images[rows.to(images.device)].float().div_(255)
-    return chosen.contiguous(memory_format=torch.channels_last)
+    # One stream a component: initial weights are the same for every recipe, and so is the order of the batches.
+    torch.manual_seed(derive(job.seed, "initial weights"))
+    recipe, networks = build_networks(job.checkpoint, bench.device)
+    torch.manual_seed(derive(job.seed, "training", "layers"))
+    # With the recipe's name, so that one that builds on another does not draw what that one has drawn.
+    steps = derive(job.seed, "training", "steps", recipe.name)
+    generator = torch.Generator(bench.device).manual_seed(steps)
+    given = load_networks(bench, job.given) if job.given else {}
+    optimizers = recipe.optimizers(networks)
+    train_in(job.precision, [*networks.values(), *given.values()], bench.device)
+    return Loop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
 
 
 def _on_device(images: ImageSet, device: torch.device) -> Tensor:
     # A data set may hand over a read-only or mirrored array; torch takes neither.
     return torch.from_numpy(np.require(images.images, requirements=["C", "W"])).to(device)
-
-
-def _refuse_divergence(job: TrainJob, epoch: int, losses: dict[str, float]) -> None:
-    bad = [name for name, value in losses.items() if value != value or abs(value) == float("inf")]
-    if bad:
-        raise OodbenchError(
-            f"Training diverged: the loss '{bad[0]}' of recipe '{job.checkpoint.recipe}' is {losses[bad[0]]} in epoch "
-            f"{epoch + 1}. Lower its learning rate or its beta."
-        )
 
 
 def _count(network: nn.Module) -> int:

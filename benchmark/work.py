@@ -65,7 +65,7 @@ class Bench:
 
     def images(self, data: SetRef) -> ImageSet:
         """The images that a job names."""
-        return self.library.part(parse_set(data.set), data.part)
+        return self.library.part(parse_set(data.set), data.part, data.limit)
 
     def labels(self, data: SetRef) -> np.ndarray:
         """Their labels."""
@@ -84,11 +84,11 @@ class Bench:
             held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes)
         return held[checkpoint.key.digest]
 
-    def about(self, job: Job, **more: object) -> dict[str, object]:
-        """What the side file of a job's artifacts says besides their key."""
+    def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
+        """What the side file of a job's artifacts says besides their key; `earlier` seconds were spent before a stop."""
         return {
             "title": job.title,
-            "seconds": round(time.perf_counter() - self._started, 3),
+            "seconds": round(earlier + time.perf_counter() - self._started, 3),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -23,7 +23,7 @@ class CrossEntropy(Recipe):
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Adam with its default betas."""
-        return {"classifier": torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate)}
+        return {"classifier": torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate, fused=True)}
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the mean cross-entropy."""

@@ -31,7 +31,7 @@ class GAN(Recipe):
         """Adam with betas (0.5, 0.999), as DCGAN."""
         rates = {"generator": self.generator_learning_rate, "discriminator": self.discriminator_learning_rate}
         return {
-            name: torch.optim.Adam(networks[name].parameters(), lr=rate, betas=(0.5, 0.999))
+            name: torch.optim.Adam(networks[name].parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
             for name, rate in rates.items()
         }
 

@@ -38,7 +38,7 @@ class JointConfidenceLoss(GAN):
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Adam for all three; default betas for the classifier."""
-        classifier = torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate)
+        classifier = torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate, fused=True)
         return {"classifier": classifier, **super().optimizers(networks)}
 
     def generator_penalty(self, training: Training, fake: Tensor) -> Tensor:

@@ -154,6 +154,12 @@ def say(axes: Axes, text: str, x: float = 0.5, y: float = 0.5) -> None:
     axes.text(x, y, plain(text), transform=axes.transAxes, ha="center", va="center", color="#555555", style="italic")
 
 
+def remark(figure: Figure, text: str) -> None:
+    """A line at the top right that a reader must not miss."""
+    width, height = figure.get_size_inches()
+    figure.text(1 - 0.1 / width, 1 - 0.08 / height, plain(text), va="top", ha="right", color="#B00020", weight="bold")
+
+
 def saved(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.svg without a date; leave a file alone that would not change."""
     formats: tuple[tuple[str, dict[str, Any]], ...] = (

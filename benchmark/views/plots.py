@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from oodbench.benchmark.metrics import roc_curve
-from oodbench.benchmark.records import OK, Record, Run, slug
+from oodbench.benchmark.records import OK, QUICK_LOOK, Record, Run, slug
 from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._canvas import Look, Margins
 from oodbench.benchmark.views._layout import wrapped_label
@@ -40,10 +40,14 @@ def draw(run: Run, cache_dir: Path) -> list[Path]:
     """Draw everything that the run's records and the scores in `cache_dir` allow, into the run's `plots/`."""
     summary = summary_of(run)
     store = ScoreReader.of(run, cache_dir, summary.seeds[0] if summary.seeds else 0)
+    shortened = any(note.startswith(QUICK_LOOK) for record in run.records for note in record.notes)
+    paths: list[Path] = []
     with canvas.styled():
-        return [
-            path for name, figure in _figures(summary, store) for path in canvas.saved(figure, run.path / "plots", name)
-        ]
+        for name, figure in _figures(summary, store):
+            if shortened:
+                canvas.remark(figure, "quick look: training shortened")
+            paths += canvas.saved(figure, run.path / "plots", name)
+    return paths
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Snapshots of a training under way: a run that is stopped goes on from the last one, bit for bit on the same machine.
+
+    cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced whole, gone when the training ends
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from oodbench.benchmark.jobs import TrainJob
+from oodbench.benchmark.loop import Loop
+from oodbench.benchmark.records import slug, write_atomically
+from oodbench.benchmark.state import NOT_PLAIN, from_file, to_bytes
+from oodbench.benchmark.store import Store
+
+AFTER_EPOCH = 20.0
+"""Seconds since the last snapshot after which the end of an epoch takes one: an epoch of a second is cheap to repeat."""
+
+WITHIN_EPOCH = 600.0
+"""Seconds after which one is taken in the middle of an epoch."""
+
+
+class Snapshots:
+    """The snapshots of one job. `seconds` have been spent on it by processes that were stopped, `stops` of them."""
+
+    def __init__(self, store: Store, job: TrainJob, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
+        key = job.checkpoint.key
+        self._path = store.root / "unfinished" / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
+        self._digest, self._say, self._loop, self._clock = key.digest, store.say, loop, clock
+        self._started = self._last = clock()
+        self.seconds, self.stops = 0.0, 0
+
+    def resume(self) -> None:
+        """Put the loop where the last snapshot was taken, if there is one and it is whole."""
+        if not self._path.is_file():
+            return
+        try:
+            kept = from_file(self._path)
+            if (kept["key"], kept["torch"]) != (self._digest, torch.__version__):
+                raise ValueError(f"it was made for another training or by torch {kept['torch']}")
+        except (OSError, *NOT_PLAIN) as error:
+            self._say(f"'{self._path}' cannot be resumed from ({error}): training starts anew.")
+            self.drop()
+            return
+        self._loop.load_state(kept["state"])
+        self.seconds, self.stops = kept["seconds"], kept["stops"] + 1
+
+    def pause(self, epoch_ended: bool) -> None:
+        """Take a snapshot if it is time for one."""
+        now = self._clock()
+        if now - self._last < (AFTER_EPOCH if epoch_ended else WITHIN_EPOCH):
+            return
+        self.take(now)
+
+    def take(self, now: float) -> None:
+        """Write the loop's state; a recipe whose state is no plain data cannot be resumed, which is said once."""
+        content: dict[str, Any] = {
+            "key": self._digest,
+            "torch": torch.__version__,
+            "seconds": self.seconds + now - self._started,
+            "stops": self.stops,
+            "state": self._loop.state(),
+        }
+        try:
+            write_atomically(self._path, to_bytes(content))
+            self._last = now
+        except NOT_PLAIN as error:
+            self._say(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
+            self._last = float("inf")
+
+    def drop(self) -> None:
+        """Remove the snapshot: the training has ended."""
+        self._path.unlink(missing_ok=True)
+
