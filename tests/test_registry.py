@@ -315,19 +315,17 @@ def test_a_file_that_takes_an_installed_name_is_refused_naming_both(tmp_path: Pa
 
 
 def test_a_class_of_this_process_is_found_and_hides_no_installed_one(install: Install) -> None:
-    mine = type("Mine", (Scores,), {"__module__": "strange_session"})
-    detector("registry_session", title="Mine")(mine)
-    entry = registry.entries("detector")["registry_session"]
-    assert (entry.title, entry.origin, entry.load()) == ("Mine", "this process, strange_session", mine)
+    mine = type("Mine", (Scores,), {"__module__": "strange_here"})
+    detector("registry_here", title="Mine")(mine)
+    entry = registry.entries("detector")["registry_here"]
+    assert (entry.title, entry.origin, entry.load()) == ("Mine", "this process, strange_here", mine)
     install(
         "strange-late",
-        {"detectors": {"registry_session": "strange_late:Other"}},
-        {"strange_late.py": DETECTOR.format(name="registry_session")},
+        {"detectors": {"registry_here": "strange_late:Other"}},
+        {"strange_late.py": DETECTOR.format(name="registry_here")},
     )
-    reason = registry.entries("detector")["registry_session"].reason()
-    assert reason.startswith(
-        "The detector name 'registry_session' is taken by strange_session.Mine; choose another for"
-    )
+    reason = registry.entries("detector")["registry_here"].reason()
+    assert reason.startswith("The detector name 'registry_here' is taken by strange_here.Mine; choose another for")
     assert "strange_late.Other" in reason
 
 
