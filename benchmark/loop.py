@@ -143,6 +143,7 @@ class Loop:
         for name, optimizer in training.optimizers.items():
             groups = optimizer.state_dict()["param_groups"]  # rates come from the schedule, the rest from the recipe
             optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+            _lay_out_as_weights(optimizer)
         self.recipe.load_state(state["recipe"])
         self._order.load_state(state["order"])
         if self._draws is not None:
@@ -153,6 +154,14 @@ class Loop:
             torch.cuda.set_rng_state(state["device layers"], self.data.device)
         self.epoch, self.passed, self.losses = state["epoch"], state["passed"], state["losses"]
         self._sums = {name: total.to(self.data.device) for name, total in state["sums"].items()}
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights again: files know none, and fused optimisers go by memory."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _factor(job: TrainJob, epoch: int) -> float:

@@ -272,7 +272,7 @@ def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkey
     def fail(*_: object) -> None:
         raise MemoryError("nothing left")
 
-    monkeypatch.setattr(training, "_epochs", fail)
+    monkeypatch.setattr(training.Loop, "run", fail)
     run = go("msp")
     assert {r.status for r in run.records} == {"failed"}
     assert "train cross_entropy on digits[0-3], seed 0: MemoryError: nothing left" in run.records[0].reason

@@ -767,7 +767,7 @@ def test_the_tidy_table_has_its_columns_and_raw_values() -> None:
     assert ",".join(CSV_COLUMNS) == (
         "id_set,ood_set,group,seen,detector,settings,recipe,backbone,seed,status,reason,n_id,n_ood,id_accuracy,"
         "tnr_at_tpr95,auroc,detection_accuracy,aupr_in,aupr_out,aupr_in_counts,aupr_out_counts,fpr_at_tpr95,"
-        "openood_fpr95,forward_images,seconds,key"
+        "openood_fpr95,forward_images,seconds,key,notes"
     )
     text = records_csv([RECORD])
     assert "\r" not in text
