@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -31,12 +33,21 @@ NEEDS = {
 }
 
 
+def _annotations(cls: type) -> dict[str, Any]:
+    """A class's own annotations, names that cannot be evaluated left alone."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
 @dataclass_transform(kw_only_default=True, eq_default=False)
 class Plugin:
     """A named, frozen set of settings.
 
     Annotated class attributes are the settings: keyword arguments of the constructor, stored unchanged. What is learned
-    later gets a name that ends in an underscore; nothing else can be set.
+    later gets a name that ends in an underscore, annotated or not; nothing else can be set.
     """
 
     name: ClassVar[str] = ""
@@ -47,6 +58,9 @@ class Plugin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = _annotations(cls)
+        if any(name.endswith("_") for name in own):  # to dataclasses, a class variable is no field
+            cls.__annotations__ = {name: ClassVar[Any] if name.endswith("_") else kind for name, kind in own.items()}
         dataclasses.dataclass(kw_only=True, eq=False)(cls)
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -10,8 +10,9 @@ from oodbench.benchmark.contract import Dataset, ImageSet
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.sources import Access, FileDataset
-from oodbench.benchmark.registry import registry, source_version
+from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
+from oodbench.benchmark.versions import source_version
 
 SPLIT_VERSION = "1"
 VALIDATION_SHARE = 0.1
@@ -73,11 +74,14 @@ class Library:
         return self._parts[spec, name]
 
     def num_classes(self, spec: SetSpec) -> int:
-        """Number of classes of a set that is to be classified."""
+        """Number of classes, two or more, of a set that is to be classified. Raises `UserError` for fewer."""
         classes = self.card(spec).classes
         if not classes:
             raise UserError(f"'{spec}' has no classes, so it cannot be an ID set. Choose a labelled set for --id.")
-        return len(classes) if spec.classes is None else len(spec.classes)
+        count = len(classes) if spec.classes is None else len(spec.classes)
+        if count < 2:
+            raise UserError(f"'{spec}' has one class, and a classifier needs two or more. Choose another --id.")
+        return count
 
     def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
         """Whether two sets sample one distribution: same family and forms, and classes in common."""
@@ -156,8 +160,11 @@ def _shared(seen: np.ndarray, tested: np.ndarray) -> int:
 def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:
     try:
         images: object = card.load(split, data_dir)
-    except OodbenchError:
-        raise
+    except OodbenchError as error:
+        if card.name in str(error):
+            raise
+        told = str(error).rstrip(".")
+        raise DataError(f"Data set '{card.name}' has no usable {split} split: {told}.") from error
     except Exception as error:  # a stranger's loader, or a damaged file, may raise anything
         raise DataError(
             f"Data set '{card.name}' has no readable {split} split: {type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.records import EXACT, Record
+from oodbench.benchmark.specs import Spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Suite
 
@@ -88,6 +89,8 @@ class Plan:
     suite: Suite
     precision: str = FLOAT32
     """In which networks train."""
+    backbone: Spec | None = None
+    """The suite's, which not every cell has."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)

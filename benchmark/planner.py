@@ -18,13 +18,13 @@ from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, Outputs
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32, resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
-from oodbench.benchmark.registry import source_version
-from oodbench.benchmark.resolve import Resolver, canonical
+from oodbench.benchmark.resolve import Resolver, canonical, unlike
 from oodbench.benchmark.scoring import SCORING_VERSION
 from oodbench.benchmark.specs import SetSpec, Spec, create, parse_set, parse_spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.training import TRAINING_VERSION
+from oodbench.benchmark.versions import source_version
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def make_plan(request: Request, library: Library, device: torch.device = CPU) ->
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
         why = next(filter(None, reasons), "no detector and no pair of sets was asked for.")
-        raise UserError(f"Nothing to run: {why}")
+        raise UserError(f"Nothing to run: {why.rstrip('.')}.")
     return plan
 
 
@@ -48,6 +48,7 @@ class _Planner:
         self.request, self.library, self.plan = request, library, plan
         self.resolver = Resolver(request, library, plan)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
+        plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.charged: set[str] = set()
 
     def fill(self) -> None:
@@ -68,7 +69,7 @@ class _Planner:
         for label in {cell.record.label for cell in self.plan.cells}:
             cells = [cell for cell in self.plan.cells if cell.record.label == label]
             if all(cell.record.status == SKIPPED for cell in cells):
-                raise UserError(f"Detector '{label}' cannot run: {cells[0].record.reason}.")
+                raise UserError(f"Detector '{label}' cannot run: {cells[0].record.reason.rstrip('.')}.")
 
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
@@ -99,16 +100,19 @@ class _Planner:
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set; empty if it can."""
-        if reason := self.backbone.refuses(self.library.part(entry.set, "train").image_shape):
+        shape = self.library.part(entry.set, "train").image_shape
+        if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
                     return f"{what} '{plugin.name}' needs outliers, and the suite names none for '{entry.set}'"
                 try:
-                    self.library.part(entry.outliers, "outliers")
+                    outliers = self.library.part(entry.outliers, "outliers").image_shape
                 except OodbenchError as error:
                     return f"{what} '{plugin.name}' needs the outliers '{entry.outliers}': {error}"
+                if reason := unlike(entry.set, shape, entry.outliers, outliers):
+                    return f"{what} '{plugin.name}' needs outliers: {reason}"
         return ""
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
@@ -123,6 +127,7 @@ class _Planner:
             recipe=row.recipe.name,
             recipe_settings=row.recipe.changed_settings(),
             backbone=str(canonical(self.backbone)),
+            other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
             n_id=pair.id.images,

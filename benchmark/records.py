@@ -38,6 +38,9 @@ METRICS = (
 )
 """Columns of `records.csv` that `oodbench.benchmark.metrics` computes, all in [0, 1]."""
 
+METRICS_VERSION = "1"
+"""Part of every cell's key; raise it when a metric's value changes."""
+
 EXACT = "exact"
 """The metrics above; other metric rules (`audit.RULES`) are computed beside them where asked for."""
 
@@ -89,11 +92,13 @@ class Record:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
     notes: tuple[str, ...] = ()
+    other_backbone: bool = False
+    """Whether the backbone is not the suite's, so that the file's name tells it; older versions never say so."""
 
     @property
     def file_name(self) -> str:
         """A readable name for the record's file, with a hash where names alone would not be unique."""
-        asked = [self.label, self.id_set, self.ood_set]
+        asked = [self.label, self.id_set, self.ood_set, *([self.backbone] if self.other_backbone else [])]
         shown = [slug(name)[:60] for name in asked]
         mark = "" if shown == asked else "-" + hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
         return f"{'--'.join(shown)}--s{self.seed}{mark}.json"
@@ -177,7 +182,7 @@ class Run:
     info: dict[str, Any]
     """`run.json`: arguments as given and as resolved, versions, device, suite, notes, pairs."""
     records: list[Record]
-    """The cells that the run shows, in plan order."""
+    """The cells that the run shows, in plan order; labels tell the backbone where a run has several."""
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
@@ -191,7 +196,14 @@ def read_run(run_dir: Path) -> Run:
         raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
     info = _read_json(run_dir / "run.json")
     paths = [run_dir / "cells" / Path(name).name for name in info.get("cells", [])]
-    return Run(run_dir, info, [read_record(path) for path in paths if path.is_file()])
+    return Run(run_dir, info, _told_apart([read_record(path) for path in paths if path.is_file()]))
+
+
+def _told_apart(records: list[Record]) -> list[Record]:
+    """Views take equal labels for one row, which a detector on two backbones is not."""
+    if len({record.backbone for record in records if record.backbone}) < 2:
+        return records
+    return [dataclasses.replace(r, label=f"{r.label} ({r.backbone})") if r.backbone else r for r in records]
 
 
 QUICK_LOOK = "quick look, not the suite's protocol"

@@ -90,9 +90,18 @@ class Registry:
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Every name of a kind, built-ins first, whether usable or not."""
+        installed = self._installed_entries(kind)
+        here = {
+            name: Entry(kind, name, plugin.title, f"this process, {plugin.__module__}", partial(_same, plugin))
+            for (k, name), plugin in self._objects.items()
+            if k == kind and name not in installed and not plugin.__module__.startswith("oodbench.")
+        }
+        return {**installed, **here, **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
+
+    def _installed_entries(self, kind: str) -> dict[str, Entry]:
         if kind not in self._installed:
             self._installed[kind] = self._find_installed(kind)
-        return {**self._installed[kind], **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
+        return self._installed[kind]
 
     def refresh(self) -> None:
         """Forget what was found installed, so that packages installed since are seen."""
@@ -121,15 +130,18 @@ class Registry:
         self._from_files[kind, name] = Entry(kind, name, plugin.title, origin, partial(_same, plugin))
 
     def load_file(self, path: Path) -> list[tuple[str, str]]:
-        """Import one Python file and return the (kind, name) pairs that it registered."""
+        """Import one Python file and return the (kind, name) pairs that it registered.
+
+        Raises `UserError` for a file that cannot be imported, or takes a name that an installed package has.
+        """
         if not path.is_file():
             raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
         module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if module_name not in sys.modules:
             try:
                 _import_file(path, module_name)
-            except UserError:  # what it registered before it failed is not to hold its names
-                self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
+            except UserError:
+                self._drop(module_name)
                 raise
         names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
         if not names:
@@ -138,9 +150,20 @@ class Registry:
                 f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say."
             )
         for kind, name in names:
+            if (owner := self._installed_entries(kind).get(name)) is not None:
+                self._drop(module_name)
+                raise UserError(
+                    f"The {kind} name '{name}' is taken by {owner.origin}; choose another in the plug-in file '{path}'."
+                )
+        for kind, name in names:
             plugin = self._objects[kind, name]
             self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
         return names
+
+    def _drop(self, module_name: str) -> None:
+        """Forget a file that does not serve: what it registered is not to hold its names."""
+        sys.modules.pop(module_name, None)
+        self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
 
     def _third_party(self, kind: str, point: metadata.EntryPoint) -> Entry:
         def load() -> Any:
@@ -289,59 +312,3 @@ def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]
 def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
     """Register a `Form` under a name."""
     return _decorator("form", name, title, paper)
-
-
-def source_version(plugin: type[Plugin]) -> str:
-    """The version an author pinned, or else a hash of the plug-in's source and of its package's modules it imports."""
-    if plugin.version is not None:
-        return plugin.version
-    files = sorted(_source_files(plugin.__module__, _module_file(plugin.__module__)))
-    if not files:
-        raise PluginError(f"The source of '{plugin.name}' ({plugin.__module__}) is in no file; pin its `version`.")
-    return "source:" + hashlib.sha256(b"\0".join(_normalised(file) for file in files)).hexdigest()[:16]
-
-
-def _normalised(file: str) -> bytes:
-    return Path(file).read_bytes().replace(b"\r\n", b"\n")
-
-
-@cache
-def _source_files(module: str, file: str | None) -> frozenset[str]:
-    """The files of a module and of what it imports, directly or not, from its own package.
-
-    Of ours, that is the folder beside it (shared helpers, parent recipes); of another distribution, all of it.
-    """
-    root = module.rpartition(".")[0] if module.startswith("oodbench.") else module.partition(".")[0]
-    files: dict[str, str] = {}
-    todo = [(module, file)]
-    while todo:
-        name, file = todo.pop()
-        if file is not None and name not in files:
-            files[name] = file
-            inside = [other for other in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
-            todo.extend((other, _module_file(other)) for other in inside if other not in files)
-    return frozenset(files.values())
-
-
-def _module_file(name: str) -> str | None:
-    """Where a module's source is; None for what is no module, or is not there."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            return None
-        file = spec.origin if spec else None
-    return file if file and file.endswith(".py") else None
-
-
-def _imports(file: Path, module: str) -> Iterator[str]:
-    """Absolute names of all that a module imports; `from a import b` may mean a module a.b."""
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))

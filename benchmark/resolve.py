@@ -79,7 +79,7 @@ class Resolver:
             for spec in known if name == ALL else [adopt(parse_set(name))]:
                 refuse_overlap(entry.set, spec)
                 self.refuse_family(entry.set, spec)
-                if self.at_hand(spec, "test", named=name != ALL):
+                if self.at_hand(spec, "test", named=name != ALL) and self.alike(entry.set, spec, named=name != ALL):
                     self.refuse_seen(entry, spec)
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
@@ -102,6 +102,16 @@ class Resolver:
                 self.plan.skipped.append(absence)
             return False
         return True
+
+    def alike(self, id_set: SetSpec, ood: SetSpec, named: bool) -> bool:
+        """Whether one network takes the images of both; if not, an error for a set that was named, else a note."""
+        shapes = self.library.part(id_set, "train").image_shape, self.library.part(ood, "test").image_shape
+        reason = unlike(id_set, shapes[0], ood, shapes[1])
+        if reason and named:
+            raise UserError(f"One network cannot take both: {reason}. Choose another --ood for '{id_set}'.")
+        if reason:
+            self.plan.skipped.append(Absence(str(ood), reason))
+        return not reason
 
     def refuse_family(self, id_set: SetSpec, ood: SetSpec) -> None:
         """A part of the ID set's own distribution under another name is no OOD set either."""
@@ -135,6 +145,12 @@ def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:
             f"'{ood}' cannot be an OOD set of '{id_set}': they share images. Choose another --ood, or classes that "
             f"do not overlap, such as {id_set.name}[0-6] against {id_set.name}[7-9]."
         )
+
+
+def unlike(id_set: SetSpec, shape: tuple[int, int, int], other: SetSpec, its: tuple[int, int, int]) -> str:
+    """What a network for the one set's images, of `shape` (C, H, W), finds wrong with the other's; empty if nothing."""
+    told = [f"{c} channel{'s' * (c != 1)} of {h} x {w} pixels" for c, h, w in (its, shape)]
+    return "" if its == shape else f"the images of '{other}' have {told[0]}, those of '{id_set}' {told[1]}"
 
 
 def canonical(plugin: Plugin) -> Spec:

@@ -21,6 +21,7 @@ from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
     EXACT,
     FAILED,
+    METRICS_VERSION,
     OK,
     SKIPPED,
     Record,
@@ -34,9 +35,6 @@ from oodbench.benchmark.records import (
 from oodbench.benchmark.specs import create, parse_detector, parse_set
 from oodbench.benchmark.store import digest
 from oodbench.benchmark.work import Bench
-
-METRICS_VERSION = "1"
-"""Part of every cell's key; raise it when a metric's value changes."""
 
 RERUN = ("missing", "failed", "all")
 
@@ -110,7 +108,7 @@ def run_plan(
     names = [cell.record.file_name for cell in plan.cells]
     info = {**_info(plan, bench, asked), "cells": names}
     if add and (run_dir / "run.json").is_file():
-        info = _merged(read_run(run_dir).info, info)
+        info = _merged(_renamed(run_dir, plan), info)
     _drop_stale(run_dir, work, info["cells"])
     write_run_info(run_dir, info)
     for cell in plan.cells:
@@ -211,10 +209,11 @@ def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
 
 def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     distinct = {(d.set, d.part): d.images for pair in plan.pairs for d in (pair.id, pair.ood)}
+    measured = trivial.Remembered(bench.library.files.cache)
     return {
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
-        "pairs": [_pair_info(pair, bench) for pair in plan.pairs],
+        "pairs": [_pair_info(pair, bench, measured) for pair in plan.pairs],
         "notes": [*plan.suite.notes, *bench.library.notes],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
@@ -223,14 +222,13 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pair_info(pair: Pair, bench: Bench) -> dict[str, Any]:
-    statistic = trivial.best_statistic(bench.images(pair.id).images, bench.images(pair.ood).images)
+def _pair_info(pair: Pair, bench: Bench, measured: trivial.Remembered) -> dict[str, Any]:
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,
         "group": pair.group,
         "outlier_source": pair.outlier_source,
-        "trivial": statistic,
+        "trivial": measured.best(bench.images(pair.id), bench.images(pair.ood)),
         "id_family": _family(pair.id, bench),
         "ood_family": _family(pair.ood, bench),
     }
@@ -253,6 +251,24 @@ def _passes(plan: Plan, distinct: int) -> str:
         f"{distinct:,} distinct test images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
         f"{shared:,} images forwarded, each image once a classifier for all detectors{own}."
     )
+
+
+def _renamed(run_dir: Path, plan: Plan) -> dict[str, Any]:
+    """A run's info, its records under the names that tell a backbone which is not the suite's.
+
+    Records of older versions, or made under another suite, may lie where cells of this plan belong.
+    """
+    info = read_run(run_dir).info
+    names = []
+    for name in info.get("cells", []):
+        path = run_dir / "cells" / Path(name).name
+        record = read_record(path) if path.is_file() else None
+        if record is not None and record.backbone:
+            record = replace(record, other_backbone=record.backbone != str(plan.backbone))
+            if record.file_name != path.name:
+                name = write_record(run_dir, record).name
+        names.append(name)
+    return {**info, "cells": names}
 
 
 def _merged(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

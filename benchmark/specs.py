@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.registry import registry
 
@@ -135,17 +134,29 @@ def _classes(inside: str | None, text: str) -> tuple[int, ...] | None:
 
 def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> Any:
     """Return the plug-in that a spec names, with its settings checked and `defaults` beneath them."""
-    plugin: type[Plugin] = registry.get(kind, spec.name)
-    fields = {field.name: field for field in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    plugin: Any = registry.get(kind, spec.name)
+    fields = {field.name: field for field in dataclasses.fields(plugin)}
     settings = {**(defaults or {}), **dict(spec.settings)}
     for name in settings:
         if name not in fields:
+            if kind == "detector" and plugin.recipe and name in _settings_of("recipe", plugin.recipe):
+                raise UserError(
+                    f"'{name}' is a setting of the recipe '{plugin.recipe}', not of the detector '{spec.name}'. Write "
+                    f"{spec.name}@{plugin.recipe}[{name}={_written(settings[name])}]."
+                )
+            if not fields:
+                raise UserError(f"The {kind} '{spec.name}' has no settings, got '{name}'.")
             raise unknown(f"setting of the {kind} '{spec.name}':", name, fields, f"bench show {spec.name}")
     checked = {name: _fitting(kind, spec.name, fields[name], value) for name, value in settings.items()}
     try:
         return plugin(**checked)
     except (TypeError, ValueError) as error:
-        raise UserError(f"The {kind} '{spec}' cannot be set up: {error}") from error
+        told = str(error).rstrip(".")
+        raise UserError(f"The {kind} '{spec}' cannot be set up: {told}. See 'bench show {spec.name}'.") from error
+
+
+def _settings_of(kind: str, name: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(registry.get(kind, name))}
 
 
 def _fitting(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
@@ -156,6 +167,8 @@ def _fitting(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -
             value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must be a finite number, got {value!r}.")
+    if field.name.endswith("learning_rate") and isinstance(value, float) and value < 0:
+        raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must not be negative, got {value!r}.")
     if default is None or default is dataclasses.MISSING or type(value) is type(default):
         return value
     expected = type(default).__name__

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.records import slug, to_json, write_atomically
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.records import read_record, slug, to_json, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +148,10 @@ class Store:
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         return self.save(key, lambda path: _write(path, save(whole)), about)
 
+    def set_aside(self, key: Key) -> Path:
+        """Move an artifact that is whole and yet of no use to `damaged`; return where it lies now."""
+        return self._move_away(self.root / key.path)
+
     def require(self, key: Key) -> Path:
         """The artifact's path; an error if it is not there."""
         path = self.find(key)
@@ -160,6 +164,11 @@ class Store:
         return _read_side(side) if side.is_file() else None
 
     def _set_aside(self, path: Path) -> None:
+        target = self._move_away(path)
+        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+
+    def _move_away(self, path: Path) -> Path:
+        self._verified.discard(path)
         folder = self.root / "damaged"
         try:
             folder.mkdir(exist_ok=True)
@@ -168,7 +177,7 @@ class Store:
             _side_path(path).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
-        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+        return target
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -207,7 +216,11 @@ def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     Decoded images stay as long as the files that they came from are where they were.
 
     What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
+    Raises `UserError`, and deletes nothing, if there is no such folder or a record cannot be read: it would seem to use
+    nothing.
     """
+    if not results.is_dir():
+        raise UserError(f"There is no results folder '{results}'. Give the one to prune with --results.")
     cache = results / "cache"
     sides = {path: _read_side(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
     by_digest = {side["digest"]: (path, side) for path, side in sides.items() if "digest" in side}
@@ -241,7 +254,12 @@ def _artifact_path(side: Path) -> Path:
 
 
 def _artifacts_of(record: Path) -> list[str]:
-    return list(_read_side(record).get("artifacts", {}).values())
+    try:
+        return list(read_record(record).artifacts.values())
+    except (UserError, AttributeError) as error:
+        raise UserError(
+            f"Nothing was deleted, because the record '{record}' cannot be read and what it uses is not known: {error}"
+        ) from error
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 from oodbench.benchmark import extract, scoring, training
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.specs import parse_set
@@ -21,6 +21,9 @@ from oodbench.benchmark.store import Store
 
 CHECKPOINTS_HELD = 2
 """Networks kept in memory; jobs come sorted by checkpoint."""
+
+MISFIT = "Error(s) in loading state_dict"
+"""How torch begins when weights do not fit a network."""
 
 
 class Bench:
@@ -42,7 +45,24 @@ class Bench:
             FitJob: scoring.fit,
             ScoreJob: scoring.score,
         }
-        work[type(job)](self, job, tick)
+        try:
+            work[type(job)](self, job, tick)
+        except RuntimeError as error:
+            if MISFIT not in str(error):
+                raise
+            raise self._misfit(job) from error
+
+    def _misfit(self, job: Job) -> StoreError:
+        """Set aside the checkpoint that a job read and whose weights are not those of the network; say so."""
+        read = job.given if isinstance(job, TrainJob) else getattr(job, "checkpoint", None)
+        if read is None:
+            return StoreError(f"Cannot {job.title}: weights do not fit their network.")
+        target = self.store.set_aside(read.key)
+        return StoreError(
+            f"The weights in '{read.key.path}' do not fit the networks of recipe '{read.recipe}' with backbone "
+            f"'{read.backbone}': moved to '{target}'. Run the same command again to train anew; if a plug-in's source "
+            "has changed, raise its pinned `version`."
+        )
 
     def images(self, data: SetRef) -> ImageSet:
         """The images that a job names."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from oodbench.benchmark.cli import main
+from oodbench.benchmark.trivial import largest_gradient
 
 SUITE = """
 schema = 1
@@ -90,6 +95,15 @@ WRONG = {
     "recipe": (["--detectors", "msp@joit"], "Unknown recipe 'joit'. Did you mean 'joint'?"),
     "recipe without classifier": (["--detectors", "msp@gan"], "trains no classifier"),
     "beta": (["--detectors", "msp@confidence[beta=-1]"], "beta must not be negative"),
+    "beta of a detector": (["--detectors", "joint[beta=-1]"], "Write joint@joint[beta=-1]."),
+    "no such setting": (["--detectors", "msp[heat=1]"], "The detector 'msp' has no settings, got 'heat'."),
+    "NaN rate": (["--detectors", "msp@cross_entropy[learning_rate=nan]"], "must be a float like 0.001, got 'nan'"),
+    "negative rate": (["--detectors", "msp@cross_entropy[learning_rate=-0.1]"], "must not be negative, got -0.1"),
+    "another negative rate": (
+        ["--detectors", "msp@joint[generator_learning_rate=-1]"],
+        "must not be negative, got -1.0",
+    ),
+    "one class": (["--id", "digits[3]", "--ood", "greek"], "'digits[3]' has one class, and a classifier needs two"),
     "data set": (["--id", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?"),
     "form": (["--id", "digits+inverte"], "Unknown form 'inverte'. Did you mean 'inverted'?"),
     "class": (["--id", "digits[0-12]"], "asks for class 12"),
@@ -120,6 +134,106 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_two(place: Path, options: 
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert sorted((place / "results").rglob("*")) == before
+
+
+SETS = """
+import numpy as np
+from oodbench.benchmark import Dataset, ImageSet, dataset
+
+def given(shape, classes=2, low=0):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, *shape)).astype(np.uint8)
+    return ImageSet(pixels, np.arange(40) % classes + low, ("a", "b"))
+
+@dataset("cli_grey")
+class Grey(Dataset):
+    classes = ("a", "b")
+    def load(self, split, data_dir):
+        return given((1, 48, 48))
+
+@dataset("cli_three_labels")
+class ThreeLabels(Dataset):
+    classes = ("a", "b")
+    def load(self, split, data_dir):
+        return given((3, 32, 32), classes=3)
+
+@dataset("cli_negative_labels")
+class NegativeLabels(Dataset):
+    classes = ("a", "b")
+    def load(self, split, data_dir):
+        return given((3, 32, 32), low=-1)
+"""
+UNFIT = {
+    "size and channels for a backbone": (
+        ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13"],
+        "Detector 'msp' cannot run: 'cli_grey' does not fit: backbone 'vgg13' takes images of 3 channels of 32 x 32 "
+        "pixels, got 1 channel of 48 x 48 pixels; choose another --backbone",
+    ),
+    "nothing else to run": (
+        ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13", "--detectors", "all"],
+        "Nothing to run: 'cli_grey' does not fit: backbone 'vgg13' takes images of 3 channels",
+    ),
+    "ID and OOD images unlike": (
+        ["--ood", "cli_grey"],
+        "One network cannot take both: the images of 'cli_grey' have 1 channel of 48 x 48 pixels, those of "
+        "'digits[0-2]' 3 channels of 32 x 32 pixels. Choose another --ood for 'digits[0-2]'.",
+    ),
+    "labels above": (
+        ["--id", "cli_three_labels", "--ood", "greek"],
+        "Data set 'cli_three_labels' has no usable train split: labels must lie in 0..1 for 2 classes, got 0..2.",
+    ),
+    "labels below": (["--id", "cli_negative_labels", "--ood", "greek"], "for 2 classes, got -1..0."),
+    "no outliers": (["--detectors", "confidence"], "needs outliers, and the suite names none for 'digits[0-2]'."),
+    "empty archive": (["--ood", "folder:{place}/void.zip"], "void.zip' holds no file; expected IMAGE.png"),
+    "archive of no byte": (["--ood", "folder:{place}/zero.zip"], "cannot be read as a zip archive"),
+    "archive that climbs": (["--ood", "folder:{place}/climb.zip"], "'../evil.png', a path that leads out of it"),
+    "folder and archive": (["--ood", "folder:{place}/pair,folder:{place}/pair.zip"], "would both be 'folder:pair'"),
+    "folder and archive of a card": (
+        ["--ood", "cifar10", "--data-dir", "{place}/data"],
+        "The same images are there as",
+    ),
+    "class folders that differ": (
+        ["--id", "folder:{place}/mine", "--ood", "greek"],
+        "has the class folder 'c' and lacks 'b'",
+    ),
+}
+
+
+@pytest.fixture
+def unfit(place: Path, tmp_path: Path) -> Path:
+    """Made-up files that cannot be used, and a plug-in with such sets."""
+    (tmp_path / "sets.py").write_text(SETS)
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "png")
+    for name, member in (("void", ""), ("climb", "../evil.png"), ("pair", "1.png"), ("data/cifar10-test", "cat/1.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            if member:
+                archive.writestr(member, picture.getvalue())
+    (tmp_path / "zero.zip").write_bytes(b"")
+    for name in ("pair", "data/cifar10-test/cat", "mine/train/a", "mine/train/b", "mine/test/a", "mine/test/c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").write_bytes(picture.getvalue())
+    return tmp_path
+
+
+@pytest.mark.parametrize("options, sentence", UNFIT.values(), ids=UNFIT.keys())
+def test_unfit_input_is_one_sentence_and_nothing_is_lost(
+    place: Path, unfit: Path, options: list[str], sentence: str
+) -> None:
+    before = {p: p.read_bytes() for p in (place / "results/runs").rglob("*") if p.is_file()}
+    given = [option.format(place=unfit) for option in options]
+    result = bench(place, "run", "--plugin", str(unfit / "sets.py"), "--detectors", "msp", *given)
+    assert result.exit_code == 2, result.output
+    assert sentence in " ".join(result.stderr.split())
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert {p: p.read_bytes() for p in (place / "results/runs").rglob("*") if p.is_file()} == before
+    assert not (unfit.parent / "evil.png").exists()
+
+
+def test_images_one_pixel_wide_are_no_traceback() -> None:
+    assert largest_gradient(np.zeros((2, 3, 1, 1), np.uint8)).tolist() == [0, 0]
+    assert largest_gradient(np.array([0, 7, 3], np.uint8).reshape(1, 1, 1, 3)).tolist() == [7]
 
 
 def test_cuda_where_there_is_none(place: Path) -> None:
@@ -218,6 +332,27 @@ def test_table_and_plot_do_not_import_torch(place: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip().endswith("False")
+
+
+def test_prune_refuses_what_it_cannot_judge(place: Path, tmp_path: Path) -> None:
+    absent = CliRunner().invoke(main, ["cache", "prune", "--results", str(tmp_path / "absent")])
+    assert (absent.exit_code, absent.stderr.count("\n")) == (2, 1)
+    assert f"There is no results folder '{tmp_path / 'absent'}'." in absent.stderr
+    record = next((place / "results/runs/tiny/cells").iterdir())
+    content = record.read_bytes()
+    before = sorted((place / "results").rglob("*"))
+    for damaged in (
+        content[:100],
+        b"[]",
+        b'{"schema": 99}',
+        content.replace(b'"artifacts": {', b'"artifacts": 3, "x": {'),
+    ):
+        record.write_bytes(damaged)
+        refused = CliRunner().invoke(main, ["cache", "prune", "--results", str(place / "results")])
+        assert refused.exit_code == 2
+        assert f"Nothing was deleted, because the record '{record}' cannot be read" in refused.stderr
+        assert sorted((place / "results").rglob("*")) == before
+    record.write_bytes(content)
 
 
 def test_prune_keeps_what_runs_use(place: Path) -> None:

@@ -270,7 +270,8 @@ def test_absent_files_are_told_in_the_cards_words(library: Library, register: Re
     "result, told",
     [
         (OSError("truncated"), "Data set 'data_broken' has no readable test split: OSError: truncated"),
-        (DataError("Fetch it again."), "Fetch it again."),
+        (DataError("Fetch it again."), "Data set 'data_broken' has no usable test split: Fetch it again."),
+        (DataError("'data_broken' is cut short."), "'data_broken' is cut short."),
         (None, "Data set 'data_broken': load() must return an ImageSet, got NoneType."),
         (pixels(3), "Data set 'data_broken': load() must return an ImageSet, got ndarray."),
     ],

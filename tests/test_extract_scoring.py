@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,20 +14,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, Batch, Classifier, DataError, Dataset, Detector, FitData, ImageSet
+from oodbench.benchmark import Backbone, Batch, Classifier, DataError, Dataset, Detector, FitData, ImageSet, trivial
 from oodbench.benchmark import metrics as exact
 from oodbench.benchmark.api import Quiet, prepare
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.extract import BLOCK, extract
+from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.runner import run_plan
 from oodbench.benchmark.scoring import BATCH, checked_scores, fit, score
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.store import Key
-from oodbench.benchmark.trivial import best_statistic, largest_gradient, mean, standard_deviation
+from oodbench.benchmark.trivial import (
+    Remembered,
+    best_of,
+    best_statistic,
+    largest_gradient,
+    mean,
+    standard_deviation,
+    statistics,
+)
 from oodbench.benchmark.work import Bench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -680,6 +690,43 @@ def test_statistics_are_those_of_naive_loops() -> None:
     assert mean(images).tolist() == pytest.approx([row["pixel mean"] for row in naive], rel=1e-12)
     assert standard_deviation(images).tolist() == pytest.approx([row["pixel std"] for row in naive], rel=1e-12)
     assert largest_gradient(images).tolist() == [row["pixel gradient"] for row in naive]
+
+
+@pytest.mark.parametrize("block", [1, 3 * 31 * 33, 5 * 3 * 31 * 33 + 7, 1 << 20])
+def test_blocks_change_no_bit_of_a_statistic(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    images = noise(23, shape=(3, 31, 33))
+    monkeypatch.setattr(trivial, "BLOCK", block)
+    for flipped in (images, images[:, :, ::-1]):
+        whole = [mean(flipped), standard_deviation(flipped), largest_gradient(flipped)]
+        assert [part.tobytes() for part in statistics(flipped).values()] == [array.tobytes() for array in whole]
+
+
+def test_temporaries_of_big_images_are_small() -> None:
+    images = np.zeros((40, 3, 256, 256), np.uint8)
+    tracemalloc.start()
+    statistics(images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 * trivial.BLOCK, "computed at once, the standard deviation alone takes 60 MiB"
+
+
+def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (ImageSet(noise(12, seed)) for seed in range(3))
+    measured: list[int] = []
+
+    def counted(images: np.ndarray) -> dict[str, np.ndarray]:
+        measured.append(len(images))
+        return statistics(images)
+
+    monkeypatch.setattr(trivial, "statistics", counted)
+    for expected in (3, 3):
+        results = Remembered(DataCache(tmp_path))
+        found = [results.best(one, other) for other in (two, three, two)]
+        assert len(measured) == expected
+    direct = [best_of(*(statistics(s.images) for s in (one, other))) for other in (two, three, two)]
+    assert found == direct, "the same floats, through the file as well"
+    (tmp_path / "statistics.json").write_text("[not JSON")
+    assert Remembered(DataCache(tmp_path)).best(one, two) == direct[0]
 
 
 def blocks(count: int, low: int, high: int, seed: int) -> np.ndarray:

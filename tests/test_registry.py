@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from oodbench.benchmark import Backbone, Dataset, Detector, Form, Recipe, backbone, dataset, detector, form, recipe
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.registry import KINDS, registry, source_version
+from oodbench.benchmark.registry import KINDS, registry
 
 Install = Callable[..., None]
 
@@ -296,6 +295,40 @@ def test_a_file_that_cannot_serve_is_told_in_a_sentence(
     assert not [name for name in sys.modules if name.startswith("oodbench_plugin_")]
 
 
+def test_a_file_that_takes_an_installed_name_is_refused_naming_both(tmp_path: Path, install: Install) -> None:
+    install(
+        "strange-owner",
+        {"detectors": {"owned": "strange_owner:Other"}},
+        {"strange_owner.py": DETECTOR.format(name="owned")},
+    )
+    path = file_with(tmp_path, DETECTOR.format(name="owned"))
+    for _ in range(2):
+        with pytest.raises(UserError) as told:
+            registry.load_file(path)
+        assert str(told.value) == (
+            "The detector name 'owned' is taken by package strange-owner 1.0; choose another in the plug-in file "
+            f"'{path}'."
+        )
+    assert registry.get("detector", "owned").__module__ == "strange_owner"
+    with pytest.raises(UserError, match=r"taken by (package strange-owner 1.0|strange_owner\.Other); choose another"):
+        registry.load_file(path)
+
+
+def test_a_class_of_this_process_is_found_and_hides_no_installed_one(install: Install) -> None:
+    mine = type("Mine", (Scores,), {"__module__": "strange_here"})
+    detector("registry_here", title="Mine")(mine)
+    entry = registry.entries("detector")["registry_here"]
+    assert (entry.title, entry.origin, entry.load()) == ("Mine", "this process, strange_here", mine)
+    install(
+        "strange-late",
+        {"detectors": {"registry_here": "strange_late:Other"}},
+        {"strange_late.py": DETECTOR.format(name="registry_here")},
+    )
+    reason = registry.entries("detector")["registry_here"].reason()
+    assert reason.startswith("The detector name 'registry_here' is taken by strange_here.Mine; choose another for")
+    assert "strange_late.Other" in reason
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         registry.load_file(tmp_path)
@@ -432,112 +465,3 @@ def test_what_is_installed_later_is_seen_after_refresh(install: Install) -> None
     assert "other_late" not in registry.entries("detector")
     install("strange-late", {"detectors": {"other_late": "strange_late:Other"}}, {"strange_late.py": DETECTOR})
     assert "other_late" in registry.entries("detector")
-
-
-# versions
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The source version of class Other in strange_pkg.plugin, with the given files in a folder of its own."""
-    count = iter(range(1000))
-
-    def version(**files: str | bytes) -> str:
-        folder = tmp_path / str(next(count))
-        for file, content in files.items():
-            path = folder / "strange_pkg" / (file.replace("__", "/") + ".py")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-            (path.parent / "__init__.py").touch()
-        for name in [name for name in sys.modules if name.partition(".")[0] == "strange_pkg"]:
-            del sys.modules[name]
-        with monkeypatch.context() as patch:
-            patch.syspath_prepend(str(folder))
-            module = import_module("strange_pkg.plugin")
-            return source_version(module.Other)
-
-    return version
-
-
-BODY = DETECTOR.format(name="other_versioned")
-
-
-def test_a_pinned_version_wins() -> None:
-    class Pinned(Scores):
-        version = "3"
-
-    assert source_version(Pinned) == "3"
-
-
-def test_a_version_follows_the_source_and_not_its_place(package: Callable[..., str]) -> None:
-    one = package(plugin=BODY)
-    assert one.startswith("source:")
-    assert package(plugin=BODY) == one
-    assert package(plugin=BODY + "# more\n") != one
-    assert package(plugin=BODY, unused="x = 1\n") == one
-
-
-def test_line_endings_do_not_change_a_version(package: Callable[..., str]) -> None:
-    helper = "def help():\n    return 1\n"
-    one = package(plugin="from strange_pkg.helper import help\n" + BODY, helper=helper)
-    two = package(
-        plugin=("from strange_pkg.helper import help\n" + BODY).replace("\n", "\r\n").encode(),
-        helper=helper.replace("\n", "\r\n").encode(),
-    )
-    assert one == two
-
-
-IMPORTS = [
-    "from strange_pkg.helper import x",
-    "from strange_pkg import helper",
-    "import strange_pkg.helper",
-    "import strange_pkg.helper as h",
-    "from .helper import x",
-    "from . import helper",
-    "from . import helper as h",
-]
-
-
-@pytest.mark.parametrize("line", IMPORTS)
-def test_a_version_follows_its_helpers(package: Callable[..., str], line: str) -> None:
-    one, same, other = (package(plugin=f"{line}\n{BODY}", helper=f"x = {x}\n") for x in (1, 1, 2))
-    assert one == same != other
-
-
-def test_a_version_follows_helpers_of_helpers_and_circles(package: Callable[..., str]) -> None:
-    plugin, helper = "from .helper import x\n" + BODY, "from . import deep\nx = 1\n"
-    versions = [package(plugin=plugin, helper=helper, deep=f"from . import plugin\nx = {x}\n") for x in (1, 1, 2)]
-    assert versions[0] == versions[1] != versions[2]
-
-
-def test_a_version_follows_other_folders_of_the_same_distribution(package: Callable[..., str]) -> None:
-    for line in ("from strange_pkg.inner.helper import x", "from .inner.helper import x", "from .inner import helper"):
-        versions = [package(plugin=f"{line}\n{BODY}", inner__helper=f"x = {x}\n") for x in (1, 1, 2)]
-        assert versions[0] == versions[1] != versions[2], line
-
-
-def test_an_import_that_cannot_be_followed_is_no_error(package: Callable[..., str]) -> None:
-    text = "import sys, math\ntry:\n    from strange_pkg import absent\nexcept ImportError:\n    pass\n"
-    assert package(plugin=text + BODY).startswith("source:")
-
-
-def test_builtins_share_no_version_with_the_harness() -> None:
-    """A change of the harness has versions of its own in every key: training, extraction, scoring."""
-    registry_module = import_module("oodbench.benchmark.registry")
-    joint = registry.get("recipe", "joint")
-    names = {
-        Path(file).name
-        for file in registry_module._source_files(joint.__module__, sys.modules[joint.__module__].__file__)
-    }
-    assert names >= {"joint.py", "gan_confidence.py", "_dcgan.py", "_confidence_loss.py"}
-    assert not names & {"contract.py", "registry.py", "__init__.py"}
-
-
-def test_a_plugin_without_a_file_must_pin_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one typed into a notebook."""
-    typed = type("Typed", (Scores,), {"__module__": "strange_notebook", "name": "typed"})
-    monkeypatch.setitem(sys.modules, "strange_notebook", type(sys)("strange_notebook"))
-    with pytest.raises(
-        PluginError, match=r"The source of 'typed' \(strange_notebook\) is in no file; pin its `version`"
-    ):
-        source_version(typed)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from oodbench.benchmark import Run, api, runner
+from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
+from oodbench.benchmark.records import read_run
+from oodbench.benchmark.views._summary import summary_of
 
 SUITE = """
 schema = 1
@@ -288,6 +293,63 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(go: Callable[..., Run], 
     assert len(list((tmp_path / "results/cache/damaged").iterdir())) == 1
 
 
+def replace_weights(cache: Path, recipe: str) -> Path:
+    """Put weights of another architecture, vouched for by their side file, in the place of a checkpoint's."""
+    from safetensors.torch import load_file, save_file
+
+    path = next((cache / "checkpoint").glob(f"{recipe}-*.safetensors"))
+    weights = load_file(path)
+    first = sorted(weights)[0]
+    weights[first] = weights[first][:-1].contiguous()
+    save_file(weights, path)
+    side = path.with_name(path.name + ".json")
+    side.write_text(
+        json.dumps({**json.loads(side.read_text()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    )
+    return path
+
+
+@pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
+def test_weights_of_another_architecture_are_set_aside_and_trained_anew(
+    go: Callable[..., Run], tmp_path: Path, recipe: str, detector: str
+) -> None:
+    go(f"msp,{detector}")
+    before = tables(go(f"msp,{detector}"))
+    cache = tmp_path / "results/cache"
+    path = replace_weights(cache, recipe)
+    for kind in ("logits", "scores"):
+        for other in (cache / kind).iterdir():
+            other.unlink()
+    if recipe == "gan":
+        next((cache / "checkpoint").glob("gan_confidence-*.safetensors")).unlink()
+    with pytest.raises(StoreError, match=rf"do not fit the networks of recipe '{recipe}.*moved to '.*damaged"):
+        go(f"msp,{detector}")
+    assert not path.exists()
+    assert [file.name for file in (cache / "damaged").iterdir()] == [path.name + ".0"]
+    assert tables(go(f"msp,{detector}")) == before
+
+
+def test_outliers_of_another_shape_are_refused_in_the_plan(tmp_path: Path, register: Callable[..., None]) -> None:
+    class Large(Dataset):
+        classes = ("a", "b")
+
+        def load(self, split: str, data_dir: Path) -> ImageSet:
+            return ImageSet(np.zeros((20, 3, 48, 48), np.uint8), np.arange(20) % 2, self.classes)
+
+    register("run_large", Large)
+    path = tmp_path / "large.toml"
+    path.write_text(SUITE.replace('outliers = "glyphs"', 'outliers = "run_large"').replace('"glyphs"', '"run_large"'))
+    options: dict[str, Any] = {"suite": str(path), "results": tmp_path / "results", "threads": 1}
+    with pytest.raises(
+        UserError, match="'confidence' needs outliers: the images of 'run_large' have 3 channels of 48 x 48"
+    ):
+        prepare("confidence", **options)
+    plan = prepare("all", **options).plan
+    assert "run_large" not in {cell.record.ood_set for cell in plan.cells}
+    assert [absence.what for absence in plan.skipped] == ["run_large"]
+    assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
+
+
 def test_a_run_of_a_newer_schema_is_refused_untouched(go: Callable[..., Run]) -> None:
     run = go("msp")
     path = run.path / "run.json"
@@ -303,6 +365,41 @@ def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callabl
     assert {r.detector for r in go("energy").records} == {"energy"}
     assert {r.detector for r in go("msp", add=True).records} == {"energy", "msp"}
     assert {r.detector for r in go("msp").records} == {"msp"}
+
+
+def test_cells_of_another_backbone_stand_beside_the_suites(
+    go: Callable[..., Run], plan: Callable[..., Prepared]
+) -> None:
+    alone = go("msp", ood_sets="greek")
+    assert [r.label for r in alone.records] == ["msp"]
+    added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
+    assert [r.label for r in added.records] == ["msp (small_cnn)", "msp (small_cnn[width=8])"]
+    assert added.records[0].metrics == alone.records[0].metrics != added.records[1].metrics
+    for name in ("table.md", "table.tex", "table.csv"):
+        assert (added.path / name).read_text().count("width=8") >= 1
+    [block] = summary_of(added).blocks
+    assert [row.cells["greek"].stats["auroc"].mean for row in block.rows] == [r.metrics["auroc"] for r in added.records]
+    assert len(plan("msp", ood_sets="greek", add=True).work.cells) == 0
+    assert len(plan("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]").work.cells) == 0
+    assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn").records] == ["msp"]
+
+
+def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., Run]) -> None:
+    run = go("msp", ood_sets="greek", backbone="small_cnn[width=8]")
+    [path] = (run.path / "cells").iterdir()
+    content = json.loads(path.read_text())
+    del content["other_backbone"]
+    path.unlink()
+    older = path.with_name(replace(run.records[0], other_backbone=False).file_name)
+    older.write_text(json.dumps(content))
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**info, "cells": [older.name]}))
+    assert [r.metrics for r in read_run(run.path).records] == [run.records[0].metrics]
+    for backbone in ("", "small_cnn[width=8]"):
+        added = go("msp", ood_sets="greek", add=True, backbone=backbone)
+        assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn)"]
+        assert added.records[0].metrics == run.records[0].metrics
+        assert {p.name for p in (run.path / "cells").iterdir()} == {path.name, older.name}
 
 
 def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector
+from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.resolve import canonical
@@ -308,3 +310,35 @@ def test_what_a_plugin_refuses_is_told_as_its_sentence(kind: str, text: str, why
         create(kind, parse_spec(text))
     assert str(told.value).startswith(f"The {kind} '{text}' cannot be set up: ")
     assert why in sentence(told)
+
+
+# What is no setting
+
+
+def test_a_name_that_ends_in_an_underscore_is_no_setting() -> None:
+    """However it is annotated: what `fit` learns is often declared with its type."""
+
+    class Learner(Detector):
+        power: float = 2.0
+        means_: Tensor
+        count_: int = 0
+
+        def fit(self, classifier: Classifier, data: FitData) -> None:
+            self.means_ = torch.ones(2)
+
+        def score(self, batch: Batch) -> Tensor:
+            return batch.logits[:, 0]
+
+    class Heir(Learner):
+        more_: Tensor | None = None
+
+    for plugin in (Learner, Heir):
+        learner = plugin()  # type: ignore[call-arg]  # static tools see one more argument
+        assert learner.settings == {"power": 2.0}
+        assert learner.changed_settings() == {}
+        assert learner.state() == {}
+        learner.fit(None, None)  # type: ignore[arg-type]
+        learner.count_ = 3
+        assert set(learner.state()) == {"means_", "count_"}
+        with pytest.raises(TypeError, match="count_"):
+            plugin(count_=1)  # type: ignore[call-arg]

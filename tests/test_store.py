@@ -555,7 +555,9 @@ def test_prune_deletes_what_only_a_deleted_record_used(results: Path) -> None:
 
 
 def test_prune_of_nothing(tmp_path: Path) -> None:
-    assert prune(tmp_path / "absent") == (0, 0)
+    assert prune(tmp_path) == (0, 0)
+    with pytest.raises(UserError, match=r"no results folder '.*absent'"):
+        prune(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
 
 

@@ -2,6 +2,7 @@
 
     cache/data/hashes.json             file -> size, time of change, hash (computed anew when those differ)
     cache/data/checksums.json          what was cut out of a split -> its content's SHA-256
+    cache/data/statistics.json         two contents' SHA-256 -> the pixel statistic that tells them apart
     cache/data/NAME-KEY.images.npy     uint8 (N, 3, 32, 32), memory-mapped; beside it .labels.npy, .groups.npy
     cache/data/NAME-KEY.json           what it was made from and its checksums; written last
 
@@ -68,6 +69,14 @@ class DataCache:
         found = compute()
         self._remember("checksums.json", name, found)
         return found
+
+    def result(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was computed, as JSON, from contents that `name` determines; computed where it is not known yet."""
+        known = self._read("statistics.json").get(name)
+        if not isinstance(known, dict):
+            known = compute()
+            self._remember("statistics.json", name, known)
+        return dict(known)
 
     def find(
         self,

@@ -129,7 +129,7 @@ class _Matcher:
         yield from _other_count("ID test images", record.n_id, published.n_id)
         if record.settings:
             yield "settings " + ", ".join(f"{key}={value}" for key, value in record.settings.items())
-        recipe = record.label.partition("@")[2]
+        recipe = record.label.partition("@")[2].partition(" (")[0]
         if "[" in recipe:
             yield f"recipe settings {recipe}"
 

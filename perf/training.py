@@ -1,0 +1,267 @@
+"""How many images a second the harness trains on, beside a plain loop of the same algorithm.
+
+    python perf/training.py [--backbone vgg13] [--batch-size 128] [--steps 10] [--images 1280] [--device cuda]
+
+For cross-entropy and for joint training:
+
+- ours: the training job of `bench run` with these options, done by a `Bench` on a store that is deleted afterwards;
+- plain: a loop written anew after the algorithm of the confidence-loss paper's released script: eager, float32, default
+  memory format, a `DataLoader` in this process over PIL images turned to tensors one by one, Adam that is not fused,
+  one network pass a term. Joint, a batch: discriminator (real, then detached fakes); generator (non-saturating loss +
+  beta KL through the classifier, gradients into every network, zeroed later); classifier (cross-entropy on real images
+  in one pass, KL on fresh fakes, not detached, in another).
+
+Same networks, images and batch sizes, one process, a loop after the other: plain, ours, plain, ours, ... Images are
+random, since no layer's time depends on them. A repetition starts anew; its first --warm-up steps do not count, nor
+does what comes after its last step (writing the checkpoint). An image counts once a batch, whatever passes it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_tensor
+
+from oodbench.benchmark import Dataset as Card
+from oodbench.benchmark import ImageSet
+from oodbench.benchmark.api import Prepared, default_threads, prepare
+from oodbench.benchmark.jobs import TrainJob
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.training import task_of
+
+RECIPES = ("cross_entropy", "joint")
+RATE, BETA, LATENT = 0.0002, 1.0, 100
+SUITE = """
+schema = 1
+title = "Speed of training"
+[protocol]
+backbone = "{backbone}"
+recipe = "cross_entropy"
+[training]
+epochs = {epochs}
+batch_size = {batch_size}
+[recipes.cross_entropy]
+learning_rate = {rate}
+[recipes.joint]
+learning_rate = {rate}
+beta = {beta}
+[[id]]
+set = "perf_images"
+ood = [{{ set = "perf_others" }}]
+"""
+
+
+class Clock:
+    """Images a second from the end of the warm-up to the last of `total` images."""
+
+    def __init__(self, warm_up: int, total: int, device: torch.device) -> None:
+        self.warm_up, self.total, self.device = warm_up, total, device
+        self.images = 0
+        self.marks: list[tuple[float, int]] = []
+
+    def __call__(self, images: int) -> None:
+        """Be told that so many images have passed since the last call."""
+        self.images += images
+        if self.images >= (self.total if self.marks else self.warm_up):
+            if self.device.type == "cuda":  # only here: the loops themselves need not wait for the device
+                torch.cuda.synchronize(self.device)
+            self.marks.append((time.perf_counter(), self.images))
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        (start, before), (end, after) = self.marks
+        return (after - before) / (end - start)
+
+
+class PerSample(Dataset[tuple[Tensor, int]]):
+    """Images one by one, as torchvision's CIFAR-10 gives them: array, PIL image, tensor."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
+        self.labels = [] if images.labels is None else images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return to_tensor(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
+def adam(network: nn.Module, **settings: Any) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=RATE, fused=False, **settings)
+
+
+def plain_cross_entropy(networks: dict[str, nn.Module], device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    classifier = networks["classifier"]
+    optimizer = adam(classifier)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(classifier(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def plain_joint(networks: dict[str, nn.Module], device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    classifier, generator, discriminator = (networks[n] for n in ("classifier", "generator", "discriminator"))
+    optimizer = adam(classifier)
+    optimizer_g, optimizer_d = (adam(net, betas=(0.5, 0.999)) for net in (generator, discriminator))
+
+    def judged(images: Tensor, real: float) -> Tensor:
+        logits = discriminator(images)
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
+
+    def drawn(count: int) -> Tensor:
+        fake: Tensor = generator(torch.randn(count, LATENT, 1, 1, device=device))
+        return fake
+
+    def penalty(fake: Tensor) -> Tensor:
+        logits = classifier(fake)
+        uniform = torch.full_like(logits, 1 / logits.shape[1])
+        return F.kl_div(F.log_softmax(logits, dim=1), uniform, reduction="batchmean")
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        discriminator.zero_grad()
+        judged(images, 1.0).backward()
+        fake = drawn(len(images))
+        judged(fake.detach(), 0.0).backward()
+        optimizer_d.step()
+
+        generator.zero_grad()
+        (judged(fake, 1.0) + BETA * penalty(fake)).backward()
+        optimizer_g.step()
+
+        optimizer.zero_grad()
+        cross_entropy = F.cross_entropy(classifier(images), labels)
+        (cross_entropy + BETA * penalty(drawn(len(images)))).backward()
+        optimizer.step()
+
+    return step
+
+
+PLAIN = {"cross_entropy": plain_cross_entropy, "joint": plain_joint}
+
+
+def run_plain(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
+    recipe = create("recipe", parse_spec(job.checkpoint.recipe))
+    device = prepared.bench.device
+    networks = {n: net.to(device).train() for n, net in recipe.networks(task_of(job.checkpoint)).items()}
+    step = PLAIN[recipe.name](networks, device)
+    loader = DataLoader(PerSample(prepared.bench.images(job.train)), job.schedule.batch_size, shuffle=True)
+    for _ in range(job.schedule.epochs):
+        for images, labels in loader:
+            step(images.to(device), labels.to(device))
+            clock(len(images))
+
+
+def run_ours(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
+    prepared.bench.do(job, clock)
+
+
+def card(name: str, count: int) -> type[Card]:
+    """Random images, `count` of which are trained on."""
+
+    def load(self: Card, split: str, data_dir: Path) -> ImageSet:
+        held_out = math.ceil(count / 9)  # one group, because a group is never cut and a tenth is held out
+        pixels = np.random.default_rng(0).integers(0, 256, (count + held_out, 3, 32, 32), dtype=np.uint8)
+        return ImageSet(pixels, np.arange(len(pixels)) % 10, self.classes, np.minimum(np.arange(len(pixels)), count))
+
+    body = {"__module__": __name__, "classes": tuple("0123456789"), "family": name, "version": "1", "load": load}
+    made: type[Card] = type(Card)("Random", (Card,), body)
+    made.name = name
+    registry.adopt("dataset", name, made, "perf/training.py")
+    return made
+
+
+def prepared_run(options: argparse.Namespace, results: Path) -> Prepared:
+    steps = math.ceil(options.images / options.batch_size)
+    epochs = math.ceil((options.warm_up + options.steps) / steps)
+    wanted = {"backbone": options.backbone, "batch_size": options.batch_size, "epochs": epochs}
+    suite = results / "perf.toml"
+    suite.write_text(SUITE.format(**wanted, rate=RATE, beta=BETA), encoding="utf-8")
+    more = {"precision": options.precision} if options.precision else {}
+    return prepare(
+        "msp,joint",
+        suite=str(suite),
+        seeds=options.repeats,  # a job of its own for each repetition
+        device=options.device,
+        threads=options.threads,
+        results=results,
+        **more,
+    )
+
+
+def machine(device: torch.device) -> str:
+    """The processor and what it can do that matters here."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    flags = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "bf16") if name in words]
+    told = f"{platform.machine()}, torch's kernels {torch.backends.cpu.get_cpu_capability()}, "
+    told += f"bf16 and matrix units: {' '.join(flags) or 'none known'}"
+    if device.type == "cuda":
+        matmul, conv = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        told += f"; {torch.cuda.get_device_name(device)}, bf16 {torch.cuda.is_bf16_supported()}, "
+        told += f"TF32 in matrix products {matmul}, in convolutions {conv}"
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=10, help="counted steps of a repetition, at least")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before them")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of either loop")
+    parser.add_argument("--backbone", default="vgg13")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--images", type=int, default=1280, help="training images")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as `bench run`")
+    parser.add_argument("--precision", default="", help="ours, where the harness has a choice; plain is float32")
+    options = parser.parse_args()
+    for name in ("perf_images", "perf_others"):
+        card(name, options.images)
+    with tempfile.TemporaryDirectory() as results:
+        prepared = prepared_run(options, Path(results))
+        jobs = [job for job in prepared.plan.jobs.values() if isinstance(job, TrainJob)]
+        device = prepared.bench.device
+        print(f"{machine(device)}; {torch.get_num_threads()} threads of {default_threads()}; torch {torch.__version__}")
+        print(f"{options.backbone}, batches of {options.batch_size}, {jobs[0].train.images} images, {device}")
+        print("images/s, median (best):    plain            ours             ours / plain     precision of ours")
+        for recipe in RECIPES:
+            rates: dict[str, list[float]] = {"plain": [], "ours": []}
+            of_recipe = [job for job in jobs if job.checkpoint.recipe.partition("[")[0] == recipe]
+            for job in of_recipe:
+                for name, loop in (("plain", run_plain), ("ours", run_ours)):
+                    clock = Clock(options.warm_up * options.batch_size, job.size, device)
+                    loop(prepared, job, clock)
+                    rates[name].append(clock.rate)
+            middle = {name: statistics.median(values) for name, values in rates.items()}
+            best = {name: max(values) for name, values in rates.items()}
+            ratio = middle["ours"] / middle["plain"], best["ours"] / best["plain"]
+            numbers = [f"{middle[n]:.1f} ({best[n]:.1f})" for n in rates] + [f"{ratio[0]:.2f} ({ratio[1]:.2f})"]
+            used = of_recipe[0].checkpoint.key.content.get("precision", "float32")
+            print(f"{recipe:28}" + "".join(f"{text:17}" for text in numbers) + str(used), flush=True)
+        print(
+            f"{options.repeats} repetitions of either loop in turn, {options.steps} steps or more each after "
+            f"{options.warm_up} that do not count; plain: eager float32, one pass a term, images one by one."
+        )
+
+
+if __name__ == "__main__":
+    main()
