@@ -34,9 +34,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # an older torch: float32
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch: float32
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 

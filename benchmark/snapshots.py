@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import TrainJob
 from oodbench.benchmark.loop import Loop
 from oodbench.benchmark.records import slug, write_atomically
@@ -46,7 +47,14 @@ class Snapshots:
             self._say(f"'{self._path}' cannot be resumed from ({error}): training starts anew.")
             self.drop()
             return
-        self._loop.load_state(kept["state"])
+        try:
+            self._loop.load_state(kept["state"])
+        except NOT_PLAIN as error:  # a pinned version with other code: the loop is half changed by now
+            self.drop()
+            raise OodbenchError(
+                f"'{self._path}' does not fit the networks of '{self._loop.job.checkpoint.recipe}' ({_line(error)}) and was "
+                "removed. Run the same command again to train anew."
+            ) from error
         self.seconds, self.stops = kept["seconds"], kept["stops"] + 1
 
     def pause(self, epoch_ended: bool) -> None:
@@ -75,3 +83,7 @@ class Snapshots:
     def drop(self) -> None:
         """Remove the snapshot: the training has ended."""
         self._path.unlink(missing_ok=True)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

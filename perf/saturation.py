@@ -28,7 +28,9 @@ from oodbench.benchmark.records import Run, read_run
 from oodbench.detectors.msp import log_one_minus_max
 
 CLASSES, IMAGES = 10, 10_000
-TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
+SHARPENING = (0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+"""For a run whose network is less sure of itself than the paper's: what training on would do to its margins."""
 NAMES = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 PUBLISHED = (14.0, 40.7, 63.2, 58.7, 71.5)
 """CIFAR-10 against LSUN, cross-entropy, Table 1 of Lee et al. (ICLR 2018), in the order of `NAMES`."""
@@ -80,7 +82,9 @@ def fit() -> tuple[float, ...]:
     return tuple(round(float(value), 2) for value in best)
 
 
-def draw(rows: Sequence[dict[str, float]], title: str, published: float | None, path: Path) -> None:
+def draw(
+    temperatures: Sequence[float], rows: Sequence[dict[str, float]], title: str, published: float | None, path: Path
+) -> None:
     """AUROC and top-bin shares against temperature, side by side."""
     from matplotlib.figure import Figure
 
@@ -91,12 +95,12 @@ def draw(rows: Sequence[dict[str, float]], title: str, published: float | None, 
         ("float32_auroc", "--", "#009E73", "exact, float32 softmax"),
         ("auroc", "o-", "#D55E00", "released script's rules"),
     ):
-        left.plot(TEMPERATURES, [row[name] for row in rows], style, ms=3, color=colour, label=label)
+        left.plot(temperatures, [row[name] for row in rows], style, ms=3, color=colour, label=label)
     if published is not None:
         left.axhline(published, color="0.5", lw=0.8, ls=":", label=f"published: {published}")
     left.set(xlabel="softmax temperature", ylabel="AUROC (%)")
     for name, label, colour in (("top_bin_id", "ID", "#0072B2"), ("top_bin_ood", "OOD", "#E69F00")):
-        right.plot(TEMPERATURES, [row[name] for row in rows], "o-", ms=3, color=colour, label=label)
+        right.plot(temperatures, [row[name] for row in rows], "o-", ms=3, color=colour, label=label)
     right.set(xlabel="softmax temperature", ylabel="images in the top bin (%)", ylim=(0, 100))
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=7)
@@ -117,19 +121,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.run:
-        title, published = f"{given.run.name}: {given.id} against {given.ood}, seed {given.seed}", None
+        temperatures, published = SHARPENING, None
+        title = f"{given.run.name}: {given.id} against {given.ood}, seed {given.seed}"
         margins = stored(read_run(given.run), given.id, given.ood, given.seed)
     else:
         mine = fit() if given.fit else FITTED
         print(f"margins: ID |N{mine[:2]}|, OOD |N{mine[2:]}|; {misfit(mine):.2f} points from the published row")
-        title, published = "Simulated margins, fitted to the published CIFAR-10 / LSUN baseline", PUBLISHED[1]
+        temperatures, published = TEMPERATURES, PUBLISHED[1]
+        title = "Simulated margins, fitted to the published CIFAR-10 / LSUN baseline"
         margins = simulated(mine)
-    rows = [measured(*margins, temperature) for temperature in TEMPERATURES]
+    rows = [measured(*margins, temperature) for temperature in temperatures]
     shown = [*NAMES, "top_bin_id", "top_bin_ood", "float32_auroc", "score_auroc"]
     print("temperature  " + "  ".join(f"{name:>18}" for name in shown))
-    for temperature, row in zip(TEMPERATURES, rows, strict=True):
+    for temperature, row in zip(temperatures, rows, strict=True):
         print(f"{temperature:11.2f}  " + "  ".join(f"{row[name]:18.2f}" for name in shown))
-    draw(rows, title, published, given.out)
+    draw(temperatures, rows, title, published, given.out)
     print(f"wrote {given.out}")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, ImageSet, Training, snapshots, training
+from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training, snapshots, training
 from oodbench.benchmark.contract import Plugin, TrainBatch
 from oodbench.benchmark.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.loop import Loop, Order
@@ -165,6 +165,18 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
     assert "training starts anew" in said[0]
     whole, cut = (everything(bench, job("cross_entropy", NETWORKS[0], tag)) for tag in ("whole", "cut"))
     assert cut == whole
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_snapshot_of_another_architecture_is_removed_and_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = snapshot(bench, monkeypatch, "cut")
+    kept = from_file(path)
+    del kept["state"]["networks"]["classifier"]["head.bias"]
+    path.write_bytes(to_bytes(kept))
+    cut = job("cross_entropy", NETWORKS[0], "cut")
+    with pytest.raises(OodbenchError, match=r"does not fit the networks of .*head\.bias.*and was removed"):
+        training.train(bench, cut, lambda images: None)
+    assert training.train(bench, cut, lambda images: None)["stops"] == 0
 
 
 @pytest.mark.usefixtures("eager")

@@ -316,9 +316,7 @@ def test_a_schedule_of_an_id_set_lies_between_the_recipe_s_and_that_of_both(read
 def test_precision_and_the_backbone_s_settings_belong_to_the_protocol(read: Read) -> None:
     assert read().precision == "auto"
     assert read('"small_cnn"', '"small_cnn"\nprecision = "float32"').precision == "float32"
-    with pytest.raises(
-        UserError, match=r"precision in .protocol. is 'half'; it must be one of auto, float32"
-    ):
+    with pytest.raises(UserError, match=r"precision in .protocol. is 'half'; it must be one of auto, float32"):
         read('"small_cnn"', '"small_cnn"\nprecision = "half"')
     assert read('"small_cnn"', '"small_cnn[width=8]"').backbone == "small_cnn[width=8]"
     with pytest.raises(UserError, match=r"Unknown backbone 'smal_cnn'\. Did you mean 'small_cnn'"):
