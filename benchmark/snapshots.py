@@ -52,8 +52,8 @@ class Snapshots:
         except NOT_PLAIN as error:  # a pinned version with other code: the loop is half changed by now
             self.drop()
             raise OodbenchError(
-                f"'{self._path}' does not fit the networks of '{self._loop.job.checkpoint.recipe}' ({_line(error)}) and was "
-                "removed. Run the same command again to train anew."
+                f"'{self._path}' does not fit the networks of '{self._loop.job.checkpoint.recipe}' ({_line(error)}) "
+                "and was removed. Run the same command again to train anew."
             ) from error
         self.seconds, self.stops = kept["seconds"], kept["stops"] + 1
 
