@@ -105,6 +105,13 @@ class Detector(Plugin):
     oriented: ClassVar[bool] = True
     """False for a sanity row, such as a random score, that is not expected to find anything."""
 
+    def refuses(self, network: nn.Module) -> str | None:
+        """Say why a network cannot be scored with, before any work; None, the default, if it can.
+
+        `network` is a fresh one of the run's backbone; its weights may be on the meta device, so look, do not compute.
+        """
+        return None
+
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Learn from ID training data; nothing to do by default. No test split is reachable from `data`."""
 

@@ -103,6 +103,9 @@ class _Planner:
         shape = self.library.part(entry.set, "train").image_shape
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
+        looks = type(row.detector).refuses is not Detector.refuses
+        if looks and (reason := row.detector.refuses(self.fresh_network(entry))):
+            return f"detector '{row.label}' cannot score with backbone '{self.backbone.name}': {reason}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
@@ -114,6 +117,16 @@ class _Planner:
                 if reason := unlike(entry.set, shape, entry.outliers, outliers):
                     return f"{what} '{plugin.name}' needs outliers: {reason}"
         return ""
+
+    def fresh_network(self, entry: IDEntry) -> torch.nn.Module:
+        """A network of the run's backbone for an ID set, to be looked at only."""
+        what = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
+        with torch.random.fork_rng(devices=[]):
+            try:
+                with torch.device("meta"):
+                    return self.backbone.build(*what)
+            except (NotImplementedError, RuntimeError):  # a stranger's backbone may compute while it is built
+                return self.backbone.build(*what)
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
         record = Record(
