@@ -18,6 +18,7 @@ from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
 from oodbench.benchmark.specs import split_list
+from oodbench.benchmark.suite import PROTOCOLS
 from oodbench.benchmark.work import Bench, open_bench
 
 
@@ -61,6 +62,7 @@ def prepare(
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
     metrics: str = EXACT,
+    protocol: str = "",
     precision: str = "",
     limit_train: int = 0,
     epochs: int = 0,
@@ -80,6 +82,8 @@ def prepare(
         raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
     if metrics not in (EXACT, *RULES):
         raise unknown("metric rules", metrics, (EXACT, *RULES), "bench run --help")
+    if protocol not in ("", *PROTOCOLS):
+        raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
     for file in plugins:
         registry.load_file(Path(file))
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -89,7 +93,7 @@ def prepare(
         if count < 0:
             raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
     asked_sets = (_list(detectors), _list(id_sets), _list(ood_sets))
-    request = Request(suite, *asked_sets, backbone, chosen, metrics, precision, limit_train, epochs)
+    request = Request(suite, *asked_sets, backbone, chosen, metrics, protocol, precision, limit_train, epochs)
     cache, count = Path(results) / "cache", threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library, bench.device)
@@ -107,9 +111,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
-    beside), `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`, `results`,
-    `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises
-    `OodbenchError` with one sentence for a wrong name, setting or file;
+    beside), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`,
+    `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`.
+    Raises `OodbenchError` with one sentence for a wrong name, setting or file;
     a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)

@@ -65,6 +65,12 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option(
     "--metrics", default="exact", show_default=True, metavar="RULES", help="Published metric rules to compute beside."
 )
+@click.option(
+    "--protocol",
+    default="",
+    metavar="defaults|val_ood|leave_one_out",
+    help="How settings are chosen.  [default: suite's]",
+)
 @click.option("--epochs", default=0, type=click.IntRange(0), help="Train so many.  [default: the suite's]")
 @click.option("--limit-train", default=0, type=click.IntRange(0), help="Train on so many images.  [default: all]")
 @click.option("--precision", default="", metavar="auto|float32|bfloat16", help="Of training.  [default: the suite's]")

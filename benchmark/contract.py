@@ -102,6 +102,9 @@ class Detector(Plugin):
     recipe: ClassVar[str | None] = None
     passes: ClassVar[int] = 0
     """Network passes an image that `score` makes itself; needs 'network'."""
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidates; all combinations
+    are tried."""
     oriented: ClassVar[bool] = True
     """False for a sanity row, such as a random score, that is not expected to find anything."""
 
@@ -186,6 +189,9 @@ class Dataset(Plugin):
     """What is known to be wrong with them or different from the canonical form."""
     family: ClassVar[str] = ""
     """The distribution, where several sets sample the same one; the set's own name by default."""
+    kin: ClassVar[str] = ""
+    """A wider family, where sets differ from one another in processing or law only, such as all noise: no set's cell is
+    tuned on its kin. The family by default."""
     checksums: ClassVar[Mapping[str, str]] = {}
     """SHA-256 of each split's content (`ImageSet.checksum`), where it is fixed."""
 

@@ -16,8 +16,9 @@ from oodbench.benchmark.versions import source_version
 
 SPLIT_VERSION = "1"
 VALIDATION_SHARE = 0.1
-PARTS = ("train", "validation", "test", "outliers")
-"""What a set is used as. 'train' and 'validation' are the two halves of the training split; 'outliers' is all of it."""
+PARTS = ("train", "validation", "test", "outliers", "tuning", "scored")
+"""What a set is used as. 'train' and 'validation' are the two pieces of the training split, 'outliers' is all of it;
+'tuning' and 'scored' are two halves of the test split."""
 
 
 class Library:
@@ -52,11 +53,27 @@ class Library:
             return self.split(spec, "test")
         if part == "outliers":
             return self.split(spec, "train")
+        if part in ("tuning", "scored"):
+            return self._half(spec, part)
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
                 self._parts[spec, name] = self._remembered(spec, images, train, f"{name} of {SPLIT_VERSION}")
         return self._parts[spec, part]
+
+    def _half(self, spec: SetSpec, part: str) -> ImageSet:
+        if (spec, part) not in self._parts:
+            test = self.split(spec, "test")
+            first = first_half(test)
+            for name, rows in (("tuning", first), ("scored", ~first)):
+                how = f"{name} of {SPLIT_VERSION}"
+                self._parts[spec, name] = self._remembered(spec, test.take(np.flatnonzero(rows)), test, how)
+        return self._parts[spec, part]
+
+    def kin(self, spec: SetSpec) -> str:
+        """The wider family of a set: its settings are never tuned on a set of the same."""
+        card = self.card(spec)
+        return card.kin or card.family or spec.name
 
     def _limited(self, spec: SetSpec, whole: ImageSet, limit: int) -> ImageSet:
         """So many images, spread evenly over the stored order: sorted by class or not, every class keeps its share."""
@@ -200,6 +217,23 @@ def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
     if len(np.unique(train.labels[~held_out])) < len(train.classes):
         raise DataError(f"'{name}' is too small: with a tenth held out, some class has no training image left.")
     return train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+
+
+def first_half(test: ImageSet) -> np.ndarray:
+    """Which images of a test split are for tuning, bool (N,): the first half of the groups, or of each class.
+
+    Contiguous, because stored neighbours are likelier to be alike; by class, so that no half lacks one.
+    """
+    if test.groups is not None:
+        order, first = np.unique(test.groups, return_index=True)
+        groups = order[np.argsort(first)]
+        return np.isin(test.groups, groups[: len(groups) // 2])
+    labels = np.zeros(len(test), dtype=int) if test.labels is None else test.labels
+    chosen = np.zeros(len(test), dtype=bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        chosen[rows[: len(rows) // 2]] = True
+    return chosen
 
 
 def _last_groups(groups: np.ndarray) -> np.ndarray:

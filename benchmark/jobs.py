@@ -2,6 +2,7 @@
 
 train    a checkpoint: ID set x backbone x recipe x seed
 extract  logits and features of one set under one checkpoint: one forward pass for every detector
+tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
 score    one detector on one set
 """
@@ -64,7 +65,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """train, extract, fit or score."""
+        """train, extract, tune, fit or score."""
         return type(self).__name__.removesuffix("Job").lower()
 
     @property
@@ -105,6 +106,28 @@ class ExtractJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneJob(Job):
+    """Choose one detector's settings: those that best tell ID validation images from OOD images never scored."""
+
+    candidates: tuple[str, ...]
+    """Detectors with settings; the first is the one with the defaults."""
+    checkpoint: Checkpoint
+    train: Outputs
+    validation: Outputs
+    outliers: Outputs | None
+    ood: tuple[Outputs, ...]
+    passes: int
+    """Images pushed through the network by all candidates together."""
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Candidates times images scored."""
+        images = self.validation.data.images + sum(outputs.data.images for outputs in self.ood)
+        return len(self.candidates) * images
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitJob(Job):
     """Fit one detector on one checkpoint's ID outputs."""
 
@@ -114,6 +137,8 @@ class FitJob(Job):
     validation: Outputs
     outliers: Outputs | None
     seed: int
+    tuned: Key | None = None
+    """Where the choice of settings is stored that replaces `detector`'s."""
 
     @property
     def size(self) -> int:
@@ -129,6 +154,7 @@ class ScoreJob(Job):
     checkpoint: Checkpoint
     outputs: Outputs
     fitted: Key | None = None
+    tuned: Key | None = None
     seed: int = 0
     needs: frozenset[str] = field(default_factory=frozenset)
 

@@ -29,6 +29,8 @@ class Request:
     seeds: tuple[int, ...] = (0,)
     metrics: str = EXACT
     """Metric rules to compute beside the exact ones, of `audit.RULES`."""
+    protocol: str = ""
+    """How settings are chosen, of `tuning.PROTOCOLS`; the suite's if empty."""
     precision: str = ""
     """Of `precision.PRECISIONS`; the suite's if empty."""
     limit_train: int = 0
@@ -78,6 +80,8 @@ class Cell:
     ood_scores: Key | None = None
     id_outputs: Outputs | None = None
     checkpoint: Checkpoint | None = None
+    tuned: Key | None = None
+    """Where the choice of its detector's settings is, if there was one."""
     rules: str = EXACT
     """Metric rules to compute beside the exact ones."""
 

@@ -5,26 +5,24 @@ Equal recipes share one checkpoint; a checkpoint and a set share one forward pas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from oodbench.benchmark.contract import Detector, Plugin, Recipe
+from oodbench.benchmark.chain import Chain
+from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.extract import EXTRACTION_VERSION
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TrainJob
+from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
-from oodbench.benchmark.precision import FLOAT32, resolved
+from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
-from oodbench.benchmark.resolve import Resolver, canonical, unlike
-from oodbench.benchmark.scoring import SCORING_VERSION
-from oodbench.benchmark.specs import SetSpec, Spec, create, parse_set, parse_spec
-from oodbench.benchmark.store import Key
+from oodbench.benchmark.resolve import Resolver, unlike
+from oodbench.benchmark.specs import SetSpec, canonical, create, parse_set, parse_spec
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
-from oodbench.benchmark.training import TRAINING_VERSION
-from oodbench.benchmark.versions import source_version
+from oodbench.benchmark.tuning import LEAVE_ONE_OUT, VAL_OOD, candidates
 
 CPU = torch.device("cpu")
 
@@ -49,6 +47,8 @@ class _Planner:
         self.resolver = Resolver(request, library, plan)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
+        self.chain = Chain(request, library, plan, self.resolver, self.backbone)
+        self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
 
     def fill(self) -> None:
@@ -73,30 +73,62 @@ class _Planner:
 
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
-        return Pair(self.ref(entry.set, "test"), self.ref(ood.set, "test"), ood.group, source)
-
-    def ref(self, spec: SetSpec, part: str) -> SetRef:
-        limit = self.request.limit_train if part == "train" else 0
-        return SetRef(str(spec), part, len(self.library.part(spec, part, limit)), limit)
-
-    def checksum(self, data: SetRef) -> str:
-        return self.library.part(parse_set(data.set), data.part, data.limit).checksum
+        part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
+        return Pair(self.chain.ref(entry.set, "test"), self.chain.ref(ood.set, part), ood.group, source)
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int) -> None:
         reason = self.unmet(entry, row)
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
-        checkpoint, trained = self.train(entry, row.recipe, seed)
-        fitted = self.fit(entry, row, checkpoint, trained, seed)
+        chain, trained = self.chain, self.chain.train(entry, row.recipe, seed)
         for pair in pairs:
-            id_outputs, id_scores = self.score(row, pair.id, checkpoint, trained, fitted, seed)
-            _, ood_scores = self.score(row, pair.ood, checkpoint, trained, fitted, seed)
-            jobs = [self.plan.jobs[key.digest] for key in (id_scores, ood_scores)]
-            cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row), training=_training(trained))
-            self.plan.cells.append(
-                replace(cell, id_scores=id_scores, ood_scores=ood_scores, id_outputs=id_outputs, checkpoint=checkpoint)
+            sources = self.tuned_on(entry, pairs, pair)
+            if self.protocol == LEAVE_ONE_OUT and not sources and len(candidates(row.detector)) > 1:
+                reason = f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
+                self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
+                continue
+            tuned = chain.tune(entry, row, trained, sources) if sources else None
+            fitted = chain.fit(entry, row, trained, tuned)
+            scored = [chain.score(row, data, trained, fitted, tuned) for data in (pair.id, pair.ood)]
+            more = {"forward_images": self.charge(scored, row), "training": _training(trained)}
+            cell = self.cell(entry, pair, row, seed, **more)
+            cell = replace(
+                cell, id_scores=scored[0].makes[0], ood_scores=scored[1].makes[0], checkpoint=trained.checkpoint
             )
+            self.plan.cells.append(replace(cell, id_outputs=scored[0].outputs, tuned=tuned.makes[0] if tuned else None))
+
+    def tuned_on(self, entry: IDEntry, pairs: list[Pair], pair: Pair) -> list[SetRef]:
+        """The OOD images that settings may be chosen on for a cell; none of them is scored anywhere in the run."""
+        if self.protocol == VAL_OOD:
+            return [self.chain.ref(self.tuning_source(entry, pairs), "outliers")]
+        if self.protocol != LEAVE_ONE_OUT:
+            return []
+        kin = self.library.kin(parse_set(pair.ood.set))
+        others = [parse_set(other.ood.set) for other in pairs]
+        return [self.chain.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
+
+    def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetSpec:
+        """The OOD set whose training split serves for tuning under `val_ood`; an error if there is none to use."""
+        if entry.tuning is None:
+            raise UserError(
+                f"Protocol '{VAL_OOD}' needs an OOD set to tune on, and suite '{self.plan.suite.name}' names none for "
+                f"'{entry.set}'. Give its [[id]] a line such as tuning = \"SET\", or choose another --protocol."
+            )
+        try:
+            shape = self.library.part(entry.tuning, "outliers").image_shape
+        except OodbenchError as error:
+            raise UserError(f"Protocol '{VAL_OOD}' tunes on '{entry.tuning}' for '{entry.set}': {error}") from error
+        if reason := unlike(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
+            raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
+        for ood in pairs:
+            shared = self.library.shared_images(entry.tuning, parse_set(ood.ood.set))
+            if shared and parse_set(ood.ood.set).name != entry.tuning.name:
+                raise UserError(
+                    f"{shared:,} test images of '{ood.ood.set}' are in '{entry.tuning}', which protocol '{VAL_OOD}' "
+                    f"tunes on. Choose another --ood for '{entry.set}'."
+                )
+        return entry.tuning
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set; empty if it can."""
@@ -124,9 +156,10 @@ class _Planner:
         with torch.random.fork_rng(devices=[]):
             try:
                 with torch.device("meta"):
-                    return self.backbone.build(*what)
+                    network: torch.nn.Module = self.backbone.build(*what)
             except (NotImplementedError, RuntimeError):  # a stranger's backbone may compute while it is built
-                return self.backbone.build(*what)
+                network = self.backbone.build(*what)
+        return network
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
         record = Record(
@@ -150,121 +183,10 @@ class _Planner:
         )
         return Cell(record, rules=self.request.metrics)
 
-    def train(self, entry: IDEntry, recipe: Recipe, seed: int) -> tuple[Checkpoint, TrainJob]:
-        """The job that trains a recipe, after the one that it builds on."""
-        given = (
-            self.train(entry, self.resolver.recipe(Spec(recipe.builds_on), entry), seed) if recipe.builds_on else None
-        )
-        train = self.ref(entry.set, "train")
-        outliers = self.ref(entry.outliers, "outliers") if "outliers" in recipe.needs and entry.outliers else None
-        schedule = self.plan.suite.schedule(recipe.name, entry.set)
-        if self.request.epochs:
-            schedule = schedule._replace(epochs=self.request.epochs)
-        label = self.resolver.recipe_label(recipe, entry)
-        key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{self.backbone.name}-s{seed}", {
-            "recipe": _identity(recipe),
-            "backbone": _identity(self.backbone),
-            "train": self.checksum(train),
-            "outliers": self.checksum(outliers) if outliers else None,
-            "given": given[0].key.digest if given else None,
-            "schedule": schedule._asdict(),
-            "seed": seed,
-            "precision": self.plan.precision,
-            "training": TRAINING_VERSION,
-        })  # fmt: skip
-        image_shape = self.library.part(entry.set, "train").image_shape
-        backbone, classes = str(canonical(self.backbone)), self.library.num_classes(entry.set)
-        checkpoint = Checkpoint(key, str(canonical(recipe)), backbone, classes, image_shape)
-        job = TrainJob(
-            title=f"train {label} on {entry.set}, seed {seed}",
-            makes=(key,),
-            after=(given[1].id,) if given else (),
-            checkpoint=checkpoint,
-            train=train,
-            outliers=outliers,
-            given=given[0] if given else None,
-            schedule=schedule,
-            seed=seed,
-            precision=self.plan.precision,
-        )
-        self.plan.jobs.setdefault(job.id, job)
-        return checkpoint, job
-
-    def extract(self, data: SetRef, checkpoint: Checkpoint, trained: TrainJob) -> tuple[Outputs, ExtractJob]:
-        """The one forward pass of a set through a classifier."""
-        title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
-
-        def key(what: str) -> Key:
-            content = {"checkpoint": checkpoint.key.digest, "data": self.checksum(data), "precision": FLOAT32}
-            return Key(what, ".npy", title, {**content, "extraction": EXTRACTION_VERSION})
-
-        outputs = Outputs(data, key("logits"), key("features"))
-        job = ExtractJob(
-            title=f"extract {data} with {trained.title.removeprefix('train ')}",
-            makes=(outputs.logits, outputs.features),
-            after=(trained.id,),
-            checkpoint=checkpoint,
-            outputs=outputs,
-        )
-        self.plan.jobs.setdefault(job.id, job)
-        return outputs, job
-
-    def fit(self, entry: IDEntry, row: Row, checkpoint: Checkpoint, trained: TrainJob, seed: int) -> FitJob | None:
-        """The job that fits a detector; none for one that has nothing to learn."""
-        if type(row.detector).fit is Detector.fit:
-            return None
-        parts = {"train": entry.set, "validation": entry.set}
-        if "outliers" in row.detector.needs and entry.outliers:
-            parts["outliers"] = entry.outliers
-        made = {part: self.extract(self.ref(spec, part), checkpoint, trained) for part, spec in parts.items()}
-        key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{seed}", {
-            "detector": _identity(row.detector),
-            "checkpoint": checkpoint.key.digest,
-            "outputs": {part: _digests(outputs) for part, (outputs, _) in made.items()},
-            "scoring": SCORING_VERSION,
-        })  # fmt: skip
-        job = FitJob(
-            title=f"fit {row.label} on {entry.set}, seed {seed}",
-            makes=(key,),
-            after=tuple(extract.id for _, extract in made.values()),
-            detector=str(canonical(row.detector)),
-            checkpoint=checkpoint,
-            train=made["train"][0],
-            validation=made["validation"][0],
-            outliers=made["outliers"][0] if "outliers" in made else None,
-            seed=seed,
-        )
-        self.plan.jobs.setdefault(job.id, job)
-        return job
-
-    def score(
-        self, row: Row, data: SetRef, checkpoint: Checkpoint, trained: TrainJob, fitted: FitJob | None, seed: int
-    ) -> tuple[Outputs, Key]:
-        """The job that scores one set, ID or OOD, with one detector."""
-        outputs, extract = self.extract(data, checkpoint, trained)
-        key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
-            "detector": _identity(row.detector),
-            "outputs": _digests(outputs),
-            "fitted": fitted.id if fitted else None,
-            "scoring": SCORING_VERSION,
-        })  # fmt: skip
-        job = ScoreJob(
-            title=f"score {data} with {row.label} (ID {trained.train.set}, seed {seed})",
-            makes=(key,),
-            after=(extract.id, *((fitted.id,) if fitted else ())),
-            detector=str(canonical(row.detector)),
-            checkpoint=checkpoint,
-            outputs=outputs,
-            fitted=fitted.makes[0] if fitted else None,
-            seed=seed,
-        )
-        self.plan.jobs.setdefault(job.id, job)
-        return outputs, key
-
-    def charge(self, jobs: list[Job], row: Row) -> int:
+    def charge(self, jobs: Sequence[Job], row: Row) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
         images = 0
-        todo = list(jobs)
+        todo: list[Job] = list(jobs)
         while todo:
             job = todo.pop()
             if job.id in self.charged or isinstance(job, TrainJob):
@@ -272,13 +194,9 @@ class _Planner:
             self.charged.add(job.id)
             images += job.size if isinstance(job, ExtractJob) else 0
             images += row.detector.passes * job.size if isinstance(job, ScoreJob) else 0
+            images += job.passes if isinstance(job, TuneJob) else 0
             todo.extend(self.plan.jobs[other] for other in job.after)
         return images
-
-
-def _identity(plugin: Plugin) -> dict[str, Any]:
-    """What of a plug-in goes into a key."""
-    return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
 
 
 def _training(job: TrainJob) -> dict[str, Any]:
@@ -286,7 +204,3 @@ def _training(job: TrainJob) -> dict[str, Any]:
     schedule = job.schedule
     facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
     return {**facts, "precision": job.precision}
-
-
-def _digests(outputs: Outputs) -> dict[str, str]:
-    return {"logits": outputs.logits.digest, "features": outputs.features.digest}

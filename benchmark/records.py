@@ -89,6 +89,9 @@ class Record:
     forward_images: int = 0
     seconds: float = 0.0
     key: str = ""
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that were chosen (`settings`), on which images (`on`), with what mean AUROC there (`auroc`), and
+    whether those were of the OOD set's own source (`own_source`); empty where nothing was chosen."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
     notes: tuple[str, ...] = ()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oodbench.benchmark.contract import Detector, Plugin, Recipe
+from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.files.folder import adopt
 from oodbench.benchmark.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, create, parse_detector, parse_set
+from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, canonical, create, parse_detector, parse_set
 from oodbench.benchmark.suite import IDEntry, OODEntry
 
 
@@ -151,8 +151,3 @@ def unlike(id_set: SetSpec, shape: tuple[int, int, int], other: SetSpec, its: tu
     """What a network for the one set's images, of `shape` (C, H, W), finds wrong with the other's; empty if nothing."""
     told = [f"{c} channel{'s' * (c != 1)} of {h} x {w} pixels" for c, h, w in (its, shape)]
     return "" if its == shape else f"the images of '{other}' have {told[0]}, those of '{id_set}' {told[1]}"
-
-
-def canonical(plugin: Plugin) -> Spec:
-    """A plug-in's name and the settings that differ from its defaults: enough to make it again."""
-    return Spec(plugin.name, tuple(sorted(plugin.changed_settings().items())))

@@ -157,6 +157,9 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
     audit, notes = _audit(cell, id_scores, ood_scores)
+    tuned = _tuned(cell, bench)
+    if tuned:
+        notes = (*notes, _told_of(tuned))
     keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
     return replace(
         cell.record,
@@ -165,11 +168,28 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         tpr=values.pop("tpr"),
         metrics=values,
         audit=audit,
+        tuned=tuned,
         notes=(*cell.record.notes, *notes),
         id_accuracy=id_accuracy(cell.id_outputs, bench),
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _tuned(cell: Cell, bench: Bench) -> dict[str, Any]:
+    """What was chosen for a cell, and on what."""
+    if cell.tuned is None:
+        return {}
+    choice = bench.store.load_json(cell.tuned)
+    kin = bench.library.kin(parse_set(cell.record.ood_set))
+    own = any(bench.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
+    return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
+
+
+def _told_of(tuned: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in tuned["settings"].items()) or "its defaults"
+    own = ", among them images of the OOD set's own source" if tuned["own_source"] else ""
+    return f"{settings} chosen on {', '.join(tuned['on'])}{own}"
 
 
 def _audit(

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from oodbench.benchmark.contract import Batch, Detector, FitData
 from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.jobs import FitJob, Outputs, ScoreJob
+from oodbench.benchmark.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.seeds import derive
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.specs import canonical, create, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -29,30 +29,46 @@ PROBE, PROBE_TOLERANCE = 5, 1e-3
 
 def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
     """Fit a detector and store what it learned."""
-    detector: Detector = create("detector", parse_spec(job.detector))
-    outliers = whole(bench, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
-    data = FitData(whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(job.seed, "fit", job.detector))
-        detector.fit(bench.classifier(job.checkpoint), data)
+    detector = fitted_detector(bench, job, chosen(bench, job))
     tick(job.size)
     bench.store.save(job.makes[0], lambda path: save_state(detector, path), bench.about(job))
 
 
+def fitted_detector(bench: Bench, job: FitJob | TuneJob, spec: str) -> Detector:
+    """A detector with settings, fitted on what the job names."""
+    detector: Detector = create("detector", parse_spec(spec))
+    outliers = whole(bench, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
+    data = FitData(whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(job.seed, "fit", spec))
+        detector.fit(bench.classifier(job.checkpoint), data)
+    return detector
+
+
+def chosen(bench: Bench, job: FitJob | ScoreJob) -> str:
+    """The detector of a job, with the settings chosen for it if there was a choice."""
+    return job.detector if job.tuned is None else str(bench.store.load_json(job.tuned)["detector"])
+
+
 def score(bench: Bench, job: ScoreJob, tick: Tick) -> None:
     """Score every image of one set and store the scores, float64."""
-    detector: Detector = create("detector", parse_spec(job.detector))
+    detector: Detector = create("detector", parse_spec(chosen(bench, job)))
     if job.fitted is not None:
         load_state(detector, bench.store.require(job.fitted))
-    scores = []
+    bench.store.save_array(job.makes[0], scores_of(bench, job, detector, job.outputs, tick), bench.about(job))
+
+
+def scores_of(bench: Bench, job: ScoreJob | TuneJob, detector: Detector, outputs: Outputs, tick: Tick) -> np.ndarray:
+    """A fitted detector's scores of a set, float64 (N,)."""
+    scores: list[np.ndarray] = []
     with torch.random.fork_rng():
-        torch.manual_seed(derive(job.seed, "score", job.detector))
-        for batch in _batch(bench, job, detector, job.outputs, labelled=False).batches(BATCH):
+        torch.manual_seed(derive(job.seed, "score", str(canonical(detector))))
+        for batch in _batch(bench, job, detector, outputs, labelled=False).batches(BATCH):
             scores.append(checked_scores(detector, batch))
             if len(scores) == 1 and "network" not in detector.needs:
                 refuse_batch_dependence(detector, batch, scores[0])
             tick(len(batch))
-    bench.store.save_array(job.makes[0], np.concatenate(scores), bench.about(job))
+    return np.concatenate(scores)
 
 
 def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
@@ -88,12 +104,14 @@ def refuse_batch_dependence(detector: Detector, batch: Batch, scores: np.ndarray
         )
 
 
-def whole(bench: Bench, job: FitJob, detector: Detector, outputs: Outputs) -> Batch:
+def whole(bench: Bench, job: FitJob | TuneJob, detector: Detector, outputs: Outputs) -> Batch:
     """All images of a set that a detector may fit on, as one lazily read batch."""
     return _batch(bench, job, detector, outputs, labelled=bench.images(outputs.data).labels is not None)
 
 
-def _batch(bench: Bench, job: FitJob | ScoreJob, detector: Detector, outputs: Outputs, labelled: bool) -> Batch:
+def _batch(
+    bench: Bench, job: FitJob | ScoreJob | TuneJob, detector: Detector, outputs: Outputs, labelled: bool
+) -> Batch:
     parts: dict[str, Callable[[slice], Tensor]] = {}
     if "logits" in detector.needs:
         logits = bench.store.load_array(outputs.logits)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.registry import registry
 
@@ -130,6 +131,11 @@ def _classes(inside: str | None, text: str) -> tuple[int, ...] | None:
             raise UserError(f"'{item}' in '{text}' is no class or range of classes; write NAME[0-6] or NAME[0,2,4].")
         numbers.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
     return tuple(sorted(numbers))
+
+
+def canonical(plugin: Plugin) -> Spec:
+    """A plug-in's name and the settings that differ from its defaults: enough to make it again."""
+    return Spec(plugin.name, tuple(sorted(plugin.changed_settings().items())))
 
 
 def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> Any:

@@ -134,6 +134,15 @@ class Store:
 
         return self.save(key, write, about)
 
+    def load_json(self, key: Key) -> dict[str, Any]:
+        """A stored JSON object."""
+        value: dict[str, Any] = json.loads(self.require(key).read_text(encoding="utf-8"))
+        return value
+
+    def save_json(self, key: Key, value: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
+        """Store a JSON object."""
+        return self.save(key, lambda path: _write(path, to_json(dict(value)).encode()), about)
+
     def load_tensors(self, key: Key) -> dict[str, Tensor]:
         """Stored weights, on the CPU."""
         from safetensors.torch import load_file

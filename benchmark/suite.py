@@ -21,6 +21,10 @@ else:
     import tomli as tomllib
 
 
+PROTOCOLS = ("defaults", "val_ood", "leave_one_out")
+"""How settings may be chosen; see tuning.py."""
+
+
 class Schedule(NamedTuple):
     """How long a recipe trains, and on what rate; the loop is the harness's."""
 
@@ -47,6 +51,8 @@ class IDEntry:
     outliers: SetSpec | None = None
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Recipe settings of this ID set, over the suite's."""
+    tuning: SetSpec | None = None
+    """The OOD set on whose training split settings are chosen under the protocol `val_ood`."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """The schedule of every recipe on this ID set, over the suite's."""
 
@@ -65,6 +71,8 @@ class Suite:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     default: bool = False
+    protocol: str = "defaults"
+    """How settings are chosen, of `PROTOCOLS`."""
     precision: str = AUTO
     """In which networks train, of `precision.PRECISIONS`."""
 
@@ -119,12 +127,17 @@ class _Reader:
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
         protocol = data["protocol"]
-        self.check(protocol, "[protocol]", {"backbone", "recipe", "precision"}, required={"backbone", "recipe"})
+        self.check(
+            protocol, "[protocol]", {"backbone", "recipe", "precision", "tuning"}, required={"backbone", "recipe"}
+        )
         self.backbone(protocol["backbone"])
         self.known("recipe", protocol["recipe"])
         precision = protocol.get("precision", AUTO)
         if precision not in PRECISIONS:
             raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        tuning = protocol.get("tuning", PROTOCOLS[0])
+        if tuning not in PROTOCOLS:
+            raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
         self.schedule(data.get("training", {}), "[training]")
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
         sets = [entry.set for entry in entries]
@@ -143,11 +156,14 @@ class _Reader:
             recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
             notes=tuple(notes),
             default=self.typed(data, "default", bool, "default"),
+            protocol=tuning,
             precision=precision,
         )
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        self.check(entry, "[[id]]", {"set", "outliers", "ood", "recipes", "training"}, required={"set", "ood"})
+        self.check(
+            entry, "[[id]]", {"set", "outliers", "ood", "recipes", "training", "tuning"}, required={"set", "ood"}
+        )
         self.schedule(entry.get("training", {}), "id.training")
         ood = []
         for item in self.typed(entry, "ood", list, "ood"):
@@ -158,7 +174,8 @@ class _Reader:
         outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
         training = _tuples(entry.get("training", {}))
-        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes, training)
+        tuning = self.set_spec(entry["tuning"]) if "tuning" in entry else None
+        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes, tuning, training)
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         for name, table in tables.items():

@@ -23,6 +23,7 @@ class Gaussian(Dataset):
     """Every channel of every pixel is drawn from N(0.5, 1) and clamped to [0, 1]."""
 
     splits = ("test",)
+    kin = "noise"
     licence = "None needed: random numbers"
     origin = (
         "Drawn on loading from numpy.random.RandomState(1): N(0.5, 1) a channel, clamped to [0, 1], rounded to 1/255."
@@ -40,6 +41,7 @@ class Uniform(Dataset):
     """Every channel of every pixel is drawn uniformly from [0, 1]."""
 
     splits = ("test",)
+    kin = "noise"
     licence = "None needed: random numbers"
     origin = "Drawn on loading from numpy.random.RandomState(2): uniform on [0, 1] a channel, rounded to 1/255."
     caveats = CAVEATS

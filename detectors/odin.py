@@ -32,6 +32,7 @@ class ODIN(Detector):
 
     needs = frozenset({"images", "network"})
     passes = 2
+    grid = {"temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0, 0.0005, 0.0014, 0.003, 0.01)}
     temperature: float = 1000.0
     epsilon: float = 0.0014
 

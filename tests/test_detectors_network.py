@@ -58,7 +58,8 @@ def weights(classifier: Classifier) -> list[np.ndarray]:
 
 def softmax(z: np.ndarray) -> np.ndarray:
     powers = np.exp(z - z.max())
-    return powers / powers.sum()
+    shares: np.ndarray = powers / powers.sum()
+    return shares
 
 
 @pytest.mark.parametrize(("temperature", "epsilon"), [(1000.0, 0.0014), (1.0, 0.0), (2.0, 0.3)])

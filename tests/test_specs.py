@@ -14,11 +14,11 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.resolve import canonical
 from oodbench.benchmark.specs import (
     DetectorSpec,
     SetSpec,
     Spec,
+    canonical,
     create,
     parse_detector,
     parse_set,

@@ -1,0 +1,201 @@
+"""The jobs behind a score, and their keys: train, extract, tune, fit, score. Each is added to the plan once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oodbench.benchmark.contract import Backbone, Detector, Plugin, Recipe
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.extract import EXTRACTION_VERSION
+from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan import Plan, Request, Row
+from oodbench.benchmark.precision import FLOAT32
+from oodbench.benchmark.resolve import Resolver
+from oodbench.benchmark.scoring import SCORING_VERSION
+from oodbench.benchmark.specs import SetSpec, Spec, canonical, parse_set
+from oodbench.benchmark.store import Key
+from oodbench.benchmark.suite import IDEntry
+from oodbench.benchmark.training import TRAINING_VERSION
+from oodbench.benchmark.tuning import TUNING_VERSION, candidates
+from oodbench.benchmark.versions import source_version
+
+
+class Chain:
+    """Makes the jobs of one plan."""
+
+    def __init__(self, request: Request, library: Library, plan: Plan, resolver: Resolver, backbone: Backbone) -> None:
+        self.request, self.library, self.plan = request, library, plan
+        self.resolver, self.backbone = resolver, backbone
+
+    def ref(self, spec: SetSpec, part: str) -> SetRef:
+        """Part of a set, by name; the training part cut down with --limit-train."""
+        limit = self.request.limit_train if part == "train" else 0
+        return SetRef(str(spec), part, len(self.library.part(spec, part, limit)), limit)
+
+    def checksum(self, data: SetRef) -> str:
+        """The content of what a name stands for."""
+        return self.library.part(parse_set(data.set), data.part, data.limit).checksum
+
+    def train(self, entry: IDEntry, recipe: Recipe, seed: int) -> TrainJob:
+        """The job that trains a recipe, after the one that it builds on."""
+        given = (
+            self.train(entry, self.resolver.recipe(Spec(recipe.builds_on), entry), seed) if recipe.builds_on else None
+        )
+        train = self.ref(entry.set, "train")
+        outliers = self.ref(entry.outliers, "outliers") if "outliers" in recipe.needs and entry.outliers else None
+        schedule = self.plan.suite.schedule(recipe.name, entry.set)
+        if self.request.epochs:
+            schedule = schedule._replace(epochs=self.request.epochs)
+        label = self.resolver.recipe_label(recipe, entry)
+        key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{self.backbone.name}-s{seed}", {
+            "recipe": _identity(recipe),
+            "backbone": _identity(self.backbone),
+            "train": self.checksum(train),
+            "outliers": self.checksum(outliers) if outliers else None,
+            "given": given.checkpoint.key.digest if given else None,
+            "schedule": schedule._asdict(),
+            "seed": seed,
+            "precision": self.plan.precision,
+            "training": TRAINING_VERSION,
+        })  # fmt: skip
+        image_shape = self.library.part(entry.set, "train").image_shape
+        backbone, classes = str(canonical(self.backbone)), self.library.num_classes(entry.set)
+        checkpoint = Checkpoint(key, str(canonical(recipe)), backbone, classes, image_shape)
+        job = TrainJob(
+            title=f"train {label} on {entry.set}, seed {seed}",
+            makes=(key,),
+            after=(given.id,) if given else (),
+            checkpoint=checkpoint,
+            train=train,
+            outliers=outliers,
+            given=given.checkpoint if given else None,
+            schedule=schedule,
+            seed=seed,
+            precision=self.plan.precision,
+        )
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def extract(self, data: SetRef, trained: TrainJob) -> ExtractJob:
+        """The one forward pass of a set through a classifier."""
+        title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
+        content = {
+            "checkpoint": trained.checkpoint.key.digest,
+            "data": self.checksum(data),
+            "precision": FLOAT32,
+            "extraction": EXTRACTION_VERSION,
+        }
+        outputs = Outputs(data, *(Key(what, ".npy", title, content) for what in ("logits", "features")))
+        job = ExtractJob(
+            title=f"extract {data} with {trained.title.removeprefix('train ')}",
+            makes=(outputs.logits, outputs.features),
+            after=(trained.id,),
+            checkpoint=trained.checkpoint,
+            outputs=outputs,
+        )
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def tune(self, entry: IDEntry, row: Row, trained: TrainJob, sources: Sequence[SetRef]) -> TuneJob | None:
+        """The job that chooses a detector's settings on OOD sources; none for one that leaves no choice."""
+        choices = candidates(row.detector)
+        if len(choices) == 1:
+            return None
+        made = self._fitted_on(entry, row, trained)
+        ood = [self.extract(source, trained) for source in sources]
+        key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
+            "candidates": [_identity(choice) for choice in choices],
+            "checkpoint": trained.checkpoint.key.digest,
+            "outputs": {part: _digests(job.outputs) for part, job in made.items()},
+            "ood": [_digests(job.outputs) for job in ood],
+            "scoring": SCORING_VERSION,
+            "tuning": TUNING_VERSION,
+        })  # fmt: skip
+        images = made["validation"].size + sum(job.size for job in ood)
+        job = TuneJob(
+            title=f"tune {row.label} on {entry.set}, seed {trained.seed}",
+            makes=(key,),
+            after=tuple(job.id for job in (*made.values(), *ood)),
+            candidates=tuple(str(canonical(choice)) for choice in choices),
+            checkpoint=trained.checkpoint,
+            **_parts(made),
+            ood=tuple(job.outputs for job in ood),
+            passes=images * sum(choice.passes for choice in choices),
+            seed=trained.seed,
+        )
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def fit(self, entry: IDEntry, row: Row, trained: TrainJob, tuned: TuneJob | None) -> FitJob | None:
+        """The job that fits a detector; none for one that has nothing to learn."""
+        if type(row.detector).fit is Detector.fit:
+            return None
+        made = self._fitted_on(entry, row, trained)
+        key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
+            "detector": _identity(row.detector),
+            "checkpoint": trained.checkpoint.key.digest,
+            "outputs": {part: _digests(job.outputs) for part, job in made.items()},
+            "scoring": SCORING_VERSION,
+            **({"tuned": tuned.id} if tuned else {}),
+        })  # fmt: skip
+        job = FitJob(
+            title=f"fit {row.label} on {entry.set}, seed {trained.seed}",
+            makes=(key,),
+            after=(*(job.id for job in made.values()), *((tuned.id,) if tuned else ())),
+            detector=str(canonical(row.detector)),
+            checkpoint=trained.checkpoint,
+            **_parts(made),
+            seed=trained.seed,
+            tuned=tuned.makes[0] if tuned else None,
+        )
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def score(
+        self, row: Row, data: SetRef, trained: TrainJob, fitted: FitJob | None, tuned: TuneJob | None
+    ) -> ScoreJob:
+        """The job that scores one set, ID or OOD, with one detector."""
+        extract = self.extract(data, trained)
+        key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
+            "detector": _identity(row.detector),
+            "outputs": _digests(extract.outputs),
+            "fitted": fitted.id if fitted else None,
+            "scoring": SCORING_VERSION,
+            **({"tuned": tuned.id} if tuned else {}),
+        })  # fmt: skip
+        job = ScoreJob(
+            title=f"score {data} with {row.label} (ID {trained.train.set}, seed {trained.seed})",
+            makes=(key,),
+            after=(extract.id, *(job.id for job in (fitted, tuned) if job)),
+            detector=str(canonical(row.detector)),
+            checkpoint=trained.checkpoint,
+            outputs=extract.outputs,
+            fitted=fitted.makes[0] if fitted else None,
+            tuned=tuned.makes[0] if tuned else None,
+            seed=trained.seed,
+        )
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def _fitted_on(self, entry: IDEntry, row: Row, trained: TrainJob) -> dict[str, ExtractJob]:
+        """What a detector may learn from, by part."""
+        parts = {"train": entry.set, "validation": entry.set}
+        if "outliers" in row.detector.needs and entry.outliers:
+            parts["outliers"] = entry.outliers
+        return {part: self.extract(self.ref(spec, part), trained) for part, spec in parts.items()}
+
+
+def _parts(made: Mapping[str, ExtractJob]) -> dict[str, Any]:
+    """The fields of a job that fits."""
+    outliers = made["outliers"].outputs if "outliers" in made else None
+    return {"train": made["train"].outputs, "validation": made["validation"].outputs, "outliers": outliers}
+
+
+def _identity(plugin: Plugin) -> dict[str, Any]:
+    """What of a plug-in goes into a key."""
+    return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
+
+
+def _digests(outputs: Outputs) -> dict[str, str]:
+    return {"logits": outputs.logits.digest, "features": outputs.features.digest}

@@ -1,0 +1,196 @@
+"""Settings chosen on held-out data: on what, which, and that no test image tunes its own cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oodbench.benchmark import Batch, Detector, ImageSet, Run, auroc
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.contract import Plugin
+from oodbench.benchmark.data import Library, first_half
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.jobs import FitJob, ScoreJob, TuneJob
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.tuning import candidates
+from oodbench.benchmark.views import tables
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn[width=2,hidden=4]"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "digits[0-3]"
+tuning = "glyphs"
+ood = [{ set = "greek" }, { set = "uniform" }, { set = "gaussian" }, { set = "digits[4-9]" }]
+"""
+Prepare = Callable[..., Prepared]
+
+
+class Chooser(Detector):
+    """A score that a setting turns round, and one that raises."""
+
+    version = "1"
+    grid = {"sign": (-1.0, 1.0, 0.0), "power": (1, 2)}
+    sign: float = 1.0
+    power: int = 1
+
+    def fit(self, classifier: Any, data: Any) -> None:
+        """Remember that it happened under these settings."""
+        self.sign_ = self.sign
+
+    def score(self, batch: Batch) -> Any:
+        """Signed margin; not finite for sign 0."""
+        assert self.sign_ == self.sign
+        return -(self.sign / abs(self.sign) if self.sign else float("nan")) * batch.logits.amax(dim=1) ** self.power
+
+
+@pytest.fixture
+def ready(tmp_path: Path, register: Callable[[str, type[Plugin]], None]) -> Prepare:
+    register("chooser", Chooser)
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE)
+
+    def make(detectors: str = "chooser", **options: Any) -> Prepared:
+        return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
+
+    return make
+
+
+def test_defaults_come_first_and_what_the_user_has_set_stays() -> None:
+    first, *others = candidates(Chooser())
+    assert first.changed_settings() == {}
+    assert len(others) == 5
+    assert [one.settings for one in candidates(Chooser(sign=-1.0))] == [
+        {"sign": -1.0, "power": 1},
+        {"sign": -1.0, "power": 2},
+    ]
+
+
+def test_without_a_protocol_nothing_is_chosen(ready: Prepare) -> None:
+    plan = ready().plan
+    assert not any(isinstance(job, TuneJob) for job in plan.jobs.values())
+    assert all(cell.tuned is None for cell in plan.cells)
+
+
+def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_nowhere(ready: Prepare) -> None:
+    prepared = ready(protocol="leave_one_out")
+    plan, library = prepared.plan, prepared.bench.library
+    jobs = plan.jobs
+    scored = {cell.record.ood_set: cell for cell in plan.cells}
+    assert set(scored) == {"greek", "uniform", "gaussian", "digits[4-9]"}
+    tested = set()
+    for name, cell in scored.items():
+        assert cell.tuned is not None
+        assert cell.ood_scores is not None
+        tune, score = jobs[cell.tuned.digest], jobs[cell.ood_scores.digest]
+        assert isinstance(tune, TuneJob)
+        assert isinstance(score, ScoreJob)
+        on = {outputs.data.set for outputs in tune.ood}
+        noise = {"uniform", "gaussian"}
+        assert on == set(scored) - {name} - (noise if name in noise else set())
+        assert {outputs.data.part for outputs in tune.ood} == {"tuning"}
+        assert score.outputs.data.part == "scored"
+        assert {tune.train.data.part, tune.validation.data.part} == {"train", "validation"}
+        tuned_on = {image.tobytes() for o in tune.ood for image in prepared.bench.images(o.data).images}
+        own = {image.tobytes() for image in library.part(parse_set(name), "test").images}
+        assert not tuned_on & own
+        tested |= {image.tobytes() for image in prepared.bench.images(score.outputs.data).images}
+    every = {image.tobytes() for name in scored for image in library.part(parse_set(name), "tuning").images}
+    assert not every & tested
+
+
+def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
+    prepared = ready(protocol="val_ood", ood_sets="greek")
+    run: Run = prepared.start()
+    (record,) = run.records
+    bench = prepared.bench
+    (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
+    choice = bench.store.load_json(tune.makes[0])
+    top = [bench.store.load_array(o.logits).astype(float).max(axis=1) for o in (tune.validation, *tune.ood)]
+    by_hand = {}
+    for sign in (1.0, -1.0):
+        for power in (1, 2):
+            scores = [-np.sign(sign) * values**power for values in top]
+            by_hand[sign, power] = auroc(scores[0], scores[1])
+    best = max(by_hand.values())
+    assert choice["auroc"] == pytest.approx(best, abs=1e-12)
+    assert record.tuned["auroc"] == choice["auroc"]
+    settings = {"sign": 1.0, "power": 1, **record.tuned["settings"]}
+    assert by_hand[settings["sign"], settings["power"]] == pytest.approx(best, abs=1e-12)
+    assert record.tuned["on"] == ["glyphs (outliers)"]
+    assert record.tuned["own_source"] is False
+    failed = [one for one in choice["tried"] if one["auroc"] is None]
+    assert len(failed) == 2
+    assert all("every score must be finite" in one["reason"] for one in failed)
+    fit = next(job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
+    assert fit.tuned == tune.makes[0]
+    told = "chosen on glyphs (outliers) (digits[0-3], chooser, greek)"
+    assert told in " ".join(tables.text_table(run).split())
+
+
+def test_an_own_source_is_told(ready: Prepare, tmp_path: Path) -> None:
+    (record,) = ready(protocol="val_ood", ood_sets="glyphs").start().records
+    assert record.tuned["own_source"] is True
+    assert any("among them images of the OOD set's own source" in note for note in record.notes)
+
+
+def test_passes_of_every_candidate_are_counted(ready: Prepare) -> None:
+    plan = ready("odin", protocol="val_ood", ood_sets="greek").plan
+    (tune,) = (job for job in plan.jobs.values() if isinstance(job, TuneJob))
+    images = tune.validation.data.images + tune.ood[0].data.images
+    assert tune.passes == 2 * images * len(tune.candidates)
+    assert len(tune.candidates) == 20
+    (cell,) = plan.cells
+    scored = 2 * (cell.record.n_id or 0) + 2 * (cell.record.n_ood or 0)
+    extracted = sum(job.size for job in plan.jobs.values() if job.kind == "extract")
+    assert cell.record.forward_images == tune.passes + scored + extracted
+
+
+def test_a_detector_without_a_choice_is_scored_on_the_same_images(ready: Prepare) -> None:
+    plan = ready("msp,chooser", protocol="leave_one_out").plan
+    sizes = {(cell.record.label, cell.record.ood_set): cell.record.n_ood for cell in plan.cells}
+    for ood in ("greek", "uniform"):
+        assert sizes["msp", ood] == sizes["chooser", ood]
+    assert sizes["msp", "uniform"] == 500
+
+
+def test_nothing_to_tune_on_is_told(ready: Prepare, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no other OOD set to tune on than 'uniform' and its kin"):
+        ready(protocol="leave_one_out", ood_sets="uniform,gaussian")
+    (tmp_path / "tiny.toml").write_text(SUITE.replace('tuning = "glyphs"\n', ""))
+    with pytest.raises(UserError, match=r"needs an OOD set to tune on, and suite 'tiny' names none for 'digits.0-3.'"):
+        ready(protocol="val_ood")
+    with pytest.raises(UserError, match=r"Unknown protocol 'best'\. Choose defaults, val_ood, leave_one_out"):
+        ready(protocol="best")
+
+
+def test_a_suite_may_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(SUITE.replace("[protocol]", '[protocol]\ntuning = "leave_one_out"'))
+    assert all(cell.tuned for cell in ready().plan.cells)
+    assert not any(cell.tuned for cell in ready(protocol="defaults").plan.cells)
+    (tmp_path / "tiny.toml").write_text(SUITE.replace("[protocol]", '[protocol]\ntuning = "best"'))
+    with pytest.raises(UserError, match=r"tuning in .protocol. is 'best'; it must be one of defaults, val_ood"):
+        ready()
+
+
+def test_halves_keep_groups_whole_and_every_class_in_both(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(3), [4, 6, 2])
+    images = np.zeros((12, 1, 2, 2), dtype=np.uint8)
+    half = first_half(ImageSet(images, labels, tuple("abc")))
+    assert half.tolist() == [True] * 2 + [False] * 2 + [True] * 3 + [False] * 3 + [True, False]
+    grouped = first_half(ImageSet(images, labels, tuple("abc"), np.repeat([5, 1, 9, 7], 3)))
+    assert grouped.tolist() == [True] * 6 + [False] * 6
+    assert first_half(ImageSet(images)).sum() == 6
+    library, spec = Library(tmp_path), parse_set("greek")
+    whole = library.part(spec, "test")
+    parts = [library.part(spec, part) for part in ("tuning", "scored")]
+    assert sum(map(len, parts)) == len(whole)
+    assert sorted(i.tobytes() for p in parts for i in p.images) == sorted(i.tobytes() for i in whole.images)
