@@ -56,7 +56,8 @@ def whitening(matrix: Tensor, centre: Tensor, cutoff: float, who: str) -> Tensor
             "covariance to measure with; look at the network, or give it more than one image a class."
         )
     kept = values > cutoff * largest
-    return vectors[:, kept] / values[kept].sqrt()
+    root: Tensor = vectors[:, kept] / values[kept].sqrt()
+    return root
 
 
 def squared_distances(x: Tensor, centres: Tensor, transform: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class OpenMax(Detector):
     mu_c is the mean logit vector of the training images of class c that are classified correctly, F_c the Weibull
     distribution of the `tail` largest of their distances to it, shifted so that the smallest is 1, as libmr shifts
     them. Only the `alpha` largest logits are revised. `output="unknown"`: log p_unknown / (1 - p_unknown);
-    `output="known"`: log(1 - max_c p_c) over the known classes. The two differ by points of AUROC.
+    `output="known"`: log (1 - p) / p of the
+    largest known p. The two differ by points of AUROC.
 
     A class with fewer than two different distances has no F_c, and its logit is never revised.
 
@@ -89,7 +90,7 @@ class OpenMax(Detector):
         self.weibulls_ = torch.stack([shift, shape, scale.double()])
 
     def score(self, batch: Batch) -> Tensor:
-        """Log odds of 'unknown', or log(1 - largest known probability)."""
+        """Log odds of 'unknown', or against the likeliest known class."""
         logits = batch.logits
         shift, shape, scale = self.weibulls_
         distances = torch.cdist(logits, self.means_, compute_mode="donot_use_mm_for_euclid_dist")
@@ -101,6 +102,6 @@ class OpenMax(Detector):
         known, unknown = logits - taken, taken.sum(dim=1, keepdim=True)
         if self.output == "unknown":
             return unknown[:, 0] - torch.logsumexp(known, dim=1)
-        others = known.scatter(1, known.argmax(dim=1, keepdim=True), -torch.inf)
-        everything = torch.logsumexp(torch.cat([known, unknown], dim=1), dim=1)
-        return torch.logsumexp(torch.cat([others, unknown], dim=1), dim=1) - everything
+        best, place = known.max(dim=1, keepdim=True)
+        others = torch.cat([known.scatter(1, place, -torch.inf), unknown], dim=1)
+        return torch.logsumexp(others, dim=1) - best[:, 0]

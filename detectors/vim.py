@@ -10,6 +10,11 @@ from oodbench.detectors._gaussian import BLOCK, CUTOFF, covariance
 from oodbench.detectors._head import head
 
 
+def usual_dim(features: int) -> int:
+    """The paper's number of principal directions, and half of the features where it names none."""
+    return 1000 if features > 1500 else 512 if features >= 768 else features // 2
+
+
 @detector(
     "residual",
     title="Residual (of ViM)",
@@ -43,7 +48,7 @@ class Residual(Detector):
         self.origin_ = -torch.linalg.pinv(weight) @ bias
         values, vectors = torch.linalg.eigh(covariance(data.train, self.origin_))
         features, spanned = len(values), int((values > CUTOFF * values[-1]).sum())
-        dim = self.dim or (1000 if features > 1500 else 512 if features >= 768 else features // 2)
+        dim = self.dim or usual_dim(features)
         if not self.dim and dim >= spanned:
             dim = spanned // 2
         if not 0 < dim < spanned:
@@ -55,7 +60,7 @@ class Residual(Detector):
 
     def residual_of(self, features: Tensor) -> Tensor:
         """Length of the residual of features (N, D), (N,)."""
-        return ((features.double() - self.origin_) @ self.residual_).norm(dim=1)
+        return torch.linalg.vector_norm((features.double() - self.origin_) @ self.residual_, dim=1)
 
     def score(self, batch: Batch) -> Tensor:
         """Length of the residual."""

@@ -47,7 +47,7 @@ class VRA(Rectified):
         super().fit(classifier, data)
         shares = (self.low, self.high)
         if self.pooled:
-            low, high = (torch.tensor(pooled_percentile(data.train, share)).double() for share in shares)
+            low, high = (torch.tensor(pooled_percentile(data.train, share), dtype=torch.float64) for share in shares)
         else:
             pieces = data.train.features.numpy()
             columns = [pieces[:, k : k + UNITS].astype(np.float64) for k in range(0, pieces.shape[1], UNITS)]
