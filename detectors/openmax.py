@@ -46,7 +46,8 @@ class OpenMax(Detector):
     `output="known"`: log (1 - p) / p of the
     largest known p. The two differ by points of AUROC.
 
-    A class with fewer than two different distances has no F_c, and its logit is never revised.
+    A class with fewer than two different distances (two images are equally far from their mean) has no F_c, and its
+    logit is never revised.
 
     Differs: the maximum of the likelihood is found exactly, without libmr. Distances are Euclidean, as in OpenOOD; the
     authors' code uses |v - mu| / 200 plus the cosine distance. alpha is the paper's 10, where OpenOOD has 3. The weight
@@ -70,11 +71,7 @@ class OpenMax(Detector):
         correct = logits.argmax(dim=1) == labels
         classes = classifier.num_classes
         self.means_ = torch.zeros(classes, logits.shape[1], dtype=torch.float64)
-        shift, shape, scale = (
-            torch.zeros(classes).double(),
-            torch.ones(classes).double(),
-            torch.full((classes,), np.inf),
-        )
+        shift, shape, scale = torch.tensor([[0.0], [1.0], [np.inf]], dtype=torch.float64).repeat(1, classes)
         for label in labels[correct].unique().tolist():
             own = logits[correct & (labels == label)]
             self.means_[label] = own.mean(dim=0)
@@ -84,10 +81,10 @@ class OpenMax(Detector):
                 shape[label], scale[label] = weibull_of(largest - largest[0] + 1)
         if torch.isinf(scale).all():
             raise DataError(
-                "OpenMax needs a class with two correctly classified training images at different distances from "
+                "OpenMax needs a class with three correctly classified training images, at different distances from "
                 f"their mean; of {len(labels)} images {int(correct.sum())} are classified correctly."
             )
-        self.weibulls_ = torch.stack([shift, shape, scale.double()])
+        self.weibulls_ = torch.stack([shift, shape, scale])
 
     def score(self, batch: Batch) -> Tensor:
         """Log odds of 'unknown', or against the likeliest known class."""
