@@ -62,8 +62,7 @@ class ASH(OwnPercentile):
     active ones alone.
 
     Differs: the authors' code keeps exactly k units, whichever the sort puts first, also units at 0, which "b" then
-    fills. They shape the last block's feature map before pooling where there is one; this is the penultimate feature,
-    as in OpenOOD. OpenOOD has variant "b"; through its `main.py` it is bit for bit Energy.
+    fills. OpenOOD has variant "b"; through its `main.py` it is bit for bit Energy.
     """
 
     variant: str = "s"

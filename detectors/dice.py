@@ -13,7 +13,7 @@ from oodbench.detectors._rectified import Rectified, require_percentile
 @detector(
     "dice",
     title="DICE",
-    paper="Sun & Li, DICE: Leveraging Sparsification for Out-of-Distribution Detection, ECCV 2022, eq. 4 and 5",
+    paper="Sun & Li, DICE: Leveraging Sparsification for Out-of-Distribution Detection, ECCV 2022",
 )
 class DICE(Rectified):
     """Energy of the head with only those weights whose contribution w_kd E[z_d] is above the percentile of all.

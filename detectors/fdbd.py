@@ -16,7 +16,7 @@ SMALLEST = 1e-12
 @detector(
     "fdbd",
     title="fDBD",
-    paper="Liu & Qin, Fast Decision Boundary based Out-of-Distribution Detector, ICML 2024, eq. 5 and 6",
+    paper="Liu & Qin, Fast Decision Boundary based Out-of-Distribution Detector, ICML 2024",
 )
 class FDBD(Detector):
     """-mean over classes k other than the predicted c of [ (f_c - f_k) / |w_c - w_k| ] / |z - mu|.

@@ -19,15 +19,15 @@ class GEN(Detector):
 
     M counts at most the classes there are: with 10 classes every M >= 10 is the same detector.
 
-    Differs: OpenOOD tunes gamma and M on OOD validation images; here they are the paper's (0.1 and 100). Both the
-    authors' code and OpenOOD take 1 - p in float32, where it is 0 from a margin of 17 on.
+    Differs: OpenOOD tunes gamma and M on OOD validation images; here they are the paper's (0.1 and 100). It takes 1 - p
+    in float32, where that is 0 from a margin of 17 on.
     """
 
     gamma: float = 0.1
     top: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse exponents outside (0, 1], as the paper does, and an empty sum."""
+        """Refuse exponents outside (0, 1] and an empty sum."""
         if not 0 < self.gamma <= 1 or self.top < 1:
             raise ValueError(f"gamma must lie in (0, 1] and top be at least 1, got {self.gamma} and {self.top}")
 

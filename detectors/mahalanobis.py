@@ -29,9 +29,9 @@ class Mahalanobis(Detector):
     variance are not looked at. A class without training images has no mean and is left out; a class with one image has
     that image as its mean. No step on the input and no other layers.
 
-    Differs: OpenOOD inverts in float32, where SciPy's pseudo-inverse drops every direction below 6e-5 of the largest
-    variance (at 512 features). pytorch-ood adds 1e-6 to the diagonal instead, so that its ranking changes with the
-    features' unit. The authors' detector combines five layers and an input step by a regression on OOD samples.
+    Differs: OpenOOD rounds the pseudo-inverse to float32 and multiplies in it. pytorch-ood adds 1e-6 to the diagonal
+    instead, so that its ranking changes with the features' unit. The authors' detector combines five layers and an
+    input step by a regression on OOD samples.
     """
 
     needs = frozenset({"features"})
@@ -63,7 +63,8 @@ class RelativeMahalanobis(Mahalanobis):
 
     MD_0 uses the covariance around that mean. Singular covariances and absent classes are treated as in `mahalanobis`.
 
-    Differs: OpenOOD inverts in float32, as for `mahalanobis`; its class means, covariances and sign are the same.
+    Differs: OpenOOD rounds the pseudo-inverses to float32, so that two large numbers are subtracted that have seven
+    digits; its means and covariances are the same.
     """
 
     needs = frozenset({"features"})

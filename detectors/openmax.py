@@ -50,8 +50,9 @@ class OpenMax(Detector):
     logit is never revised.
 
     Differs: the maximum of the likelihood is found exactly, without libmr. Distances are Euclidean, as in OpenOOD; the
-    authors' code uses |v - mu| / 200 plus the cosine distance. alpha is the paper's 10, where OpenOOD has 3. The weight
-    is that of the authors' code: as printed, algorithm 2 has the survival function in place of F.
+    authors' code has |v - mu| / 200 plus the cosine distance, for the logits of its network; the shift by 1 makes the
+    fit depend on that unit. alpha is the paper's 10, where OpenOOD has 3. The weight is that of the authors' code: as
+    printed, algorithm 2 has the survival function in place of F.
     """
 
     tail: int = 20

@@ -11,7 +11,7 @@ from oodbench.detectors._rectified import Rectified, pooled_percentile, require_
 @detector(
     "react",
     title="ReAct",
-    paper="Sun, Guo & Li, ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021, eq. 2",
+    paper="Sun, Guo & Li, ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021",
 )
 class ReAct(Rectified):
     """Energy of the head on min(z, c): c the percentile of all training features, pooled over units.
@@ -19,8 +19,8 @@ class ReAct(Rectified):
     Clipping needs no sign. A percentile at which features are not above 0, as where most ReLU units are silent, would
     clip every image to nothing and is refused.
 
-    Differs: c comes from training images, as in the paper; OpenOOD takes validation images from the test set. The
-    percentile is exact over all of them.
+    Differs: c comes from training images, where the paper says ID data; OpenOOD takes validation images from the test
+    set. The percentile is exact over all of them.
     """
 
     percentile: float = 90.0

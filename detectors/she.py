@@ -20,7 +20,7 @@ METRICS = ("inner_product", "euclidean", "cosine")
 class SHE(Detector):
     """-f . m_c: c the predicted class, m_c the mean feature of its correctly classified training images.
 
-    `metric="euclidean"` and `"cosine"` measure by distance and by cosine instead, as the paper's ablation does. A class
+    `metric="euclidean"` and `"cosine"` measure by distance and by cosine instead, as OpenOOD offers. A class
     of which no training image is classified right has no pattern: images predicted as it are compared with the nearest
     pattern of the others.
 

@@ -18,7 +18,7 @@ def usual_dim(features: int) -> int:
 @detector(
     "residual",
     title="Residual (of ViM)",
-    paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022, section 4.1",
+    paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022",
 )
 class Residual(Detector):
     """|R^T (f - u)|: the part of f - u outside the `dim` principal directions of the training features around u.
@@ -70,13 +70,13 @@ class Residual(Detector):
 @detector(
     "vim",
     title="ViM",
-    paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022, section 4.2",
+    paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022",
 )
 class ViM(Residual):
-    """alpha |R^T (f - u)| - logsumexp(logits): the log odds of the virtual logit's softmax, up to no constant.
+    """alpha |R^T (f - u)| - logsumexp(logits): the log odds of the virtual logit in a softmax with the others.
 
     R, u and `dim` are those of `residual`; alpha is the mean largest logit of the training images over their mean
-    residual. The softmax probability of the virtual logit is the paper's score and has the same order, but saturates.
+    residual. The virtual logit's probability, the paper's score, has the same order but saturates.
 
     Differs: nothing else from the authors' code, which also ranks by this difference. OpenOOD's default dim is 256,
     which is the choice here for its 512 features.
