@@ -90,7 +90,7 @@ def _section(plugin: type[Detector]) -> str:
     told = (inspect.getdoc(plugin) or "").split("\n\n")
     formula = [part for part in told if not part.startswith("Differs:")]
     differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in told if part not in formula]
-    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
     settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
     facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
     text = "\n\n".join(formula)

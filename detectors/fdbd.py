@@ -53,5 +53,5 @@ class FDBD(Detector):
         """Negative regularised mean distance to the boundaries."""
         best, predicted = batch.logits.max(dim=1)
         distances = ((best[:, None] - batch.logits) / self.apart_[predicted]).sum(dim=1) / (len(self.apart_) - 1)
-        away = torch.linalg.vector_norm(batch.features.double() - self.mean_, dim=1)
+        away: Tensor = torch.linalg.vector_norm(batch.features.double() - self.mean_, dim=1)
         return -distances / away.clamp_min(SMALLEST)

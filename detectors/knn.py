@@ -41,4 +41,5 @@ class KNN(Banked):
         """Distance to the k-th neighbour, from 0 to 2."""
         queries = unit(batch.features)
         neighbours = [block.topk(self.k, dim=1).indices[:, -1] for _, block in similarities(queries, self.bank_)]
-        return torch.linalg.vector_norm(queries - self.bank_[torch.cat(neighbours)], dim=1)
+        distances: Tensor = torch.linalg.vector_norm(queries - self.bank_[torch.cat(neighbours)], dim=1)
+        return distances

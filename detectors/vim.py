@@ -60,7 +60,8 @@ class Residual(Detector):
 
     def residual_of(self, features: Tensor) -> Tensor:
         """Length of the residual of features (N, D), (N,)."""
-        return torch.linalg.vector_norm((features.double() - self.origin_) @ self.residual_, dim=1)
+        lengths: Tensor = torch.linalg.vector_norm((features.double() - self.origin_) @ self.residual_, dim=1)
+        return lengths
 
     def score(self, batch: Batch) -> Tensor:
         """Length of the residual."""

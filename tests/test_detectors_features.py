@@ -30,12 +30,11 @@ def means(world: World) -> list[np.ndarray]:
 
 
 def within(world: World) -> np.ndarray:
-    total = 0
+    total = np.zeros((world.features.shape[1],) * 2)
     for k, mean in zip(np.unique(world.labels), means(world), strict=True):
         for f in world.features[world.labels == k].astype(np.float64):
             total = total + np.outer(f - mean, f - mean)
-    covariance: np.ndarray = total / len(world.features)
-    return covariance
+    return np.asarray(total / len(world.features))
 
 
 def quadratic(x: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:

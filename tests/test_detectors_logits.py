@@ -69,15 +69,15 @@ def gen(world: World, p: np.ndarray, gamma: float = 0.1, top: int = 100) -> floa
 
 
 def doctor(world: World, p: np.ndarray, temperature: float = 1.0) -> float:
-    p = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
-    g = 1 - sum(v * v for v in p.tolist())
+    powers = p ** (1 / temperature)
+    g = 1 - sum(v * v for v in (powers / powers.sum()).tolist())
     return math.log(g / (1 - g))
 
 
 def kl_matching(world: World, p: np.ndarray) -> float:
     known = softmax(world.validation, axis=1)
     templates = [known[known.argmax(axis=1) == k].mean(axis=0) for k in range(world.classes)]
-    return min(sum(v * math.log(v / d) for v, d in zip(p, template, strict=True)) for template in templates)
+    return float(min(sum(v * math.log(v / d) for v, d in zip(p, template, strict=True)) for template in templates))
 
 
 FORMULAS: list[tuple[str, Callable[..., float], dict[str, Any]]] = [
@@ -100,12 +100,13 @@ def exact(name: str, row: list[float]) -> float:
     """The score with so many digits that 1 - p is never 0."""
     with localcontext(Context(prec=400)):
         powers = [Decimal(value).exp() for value in row]
-        p = [power / sum(powers) for power in powers]
+        total = sum(powers, Decimal())
+        p = [power / total for power in powers]
         if name == "entropy":
-            return float((-sum(v * v.ln() for v in p)).ln())
+            return float((-sum((v * v.ln() for v in p), Decimal())).ln())
         if name == "doctor":
-            return float((sum(v * (1 - v) for v in p) / sum(v * v for v in p)).ln())
-        return float(sum((v * (1 - v)) ** Decimal("0.1") for v in p).ln())
+            return float((sum((v * (1 - v) for v in p), Decimal()) / sum((v * v for v in p), Decimal())).ln())
+        return float(sum(((v * (1 - v)) ** Decimal("0.1") for v in p), Decimal()).ln())
 
 
 @pytest.mark.parametrize("name", ["entropy", "doctor", "gen"])
