@@ -34,7 +34,8 @@ def class_means(train: Batch, classes: int) -> tuple[Tensor, Tensor]:
 
 def mean_of(train: Batch) -> Tensor:
     """The mean feature, float64 (D,)."""
-    return sum(part.features.double().sum(dim=0) for part in train.batches(BLOCK)) / len(train)  # type: ignore[return-value]
+    sums = [part.features.double().sum(dim=0) for part in train.batches(BLOCK)]
+    return torch.stack(sums).sum(dim=0) / len(train)
 
 
 def covariance(train: Batch, centres: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from oodbench.benchmark import Classifier
 
 def head(classifier: Classifier) -> tuple[Tensor, Tensor]:
     """Weight (K, D) and bias (K,) of the linear head, float64, copies on the CPU."""
-    return tuple(part.detach().to("cpu", torch.float64, copy=True) for part in (classifier.weight, classifier.bias))  # type: ignore[return-value]
+    weight, bias = (part.detach().to("cpu", torch.float64, copy=True) for part in (classifier.weight, classifier.bias))
+    return weight, bias
 
 
 def energy(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

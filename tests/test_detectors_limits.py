@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.covariance import EmpiricalCovariance
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.registry import registry
@@ -90,7 +91,16 @@ def test_a_unit_that_repeats_another_changes_no_distance(world: World, name: str
     before = scores(world, name)
     for field in ("features", "validation", "test", "weight"):
         setattr(world, field, np.concatenate([getattr(world, field), getattr(world, field)[:, :1]], axis=1))
-    assert scores(world, name) == pytest.approx(before, rel=1e-6)
+    assert scores(world, name) == pytest.approx(before, rel=1e-8)
+
+
+def test_a_singular_covariance_is_inverted_as_scikit_learn_does(feature_world: Callable[..., World]) -> None:
+    world = feature_world(units=40, images=30)
+    means = np.stack([world.features[world.labels == k].astype(np.float64).mean(axis=0) for k in range(3)])
+    fitted = EmpiricalCovariance().fit(world.features - means[world.labels])
+    distances = [[(f - mean) @ fitted.precision_ @ (f - mean) for mean in means] for f in world.test.astype(np.float64)]
+    assert np.linalg.matrix_rank(fitted.covariance_) == 27
+    assert world.score("mahalanobis") == pytest.approx(np.min(distances, axis=1), rel=1e-8)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
