@@ -1,4 +1,4 @@
-"""Cards: what `bench show` prints of a plug-in, a suite or a run."""
+"""Cards: what `bench show` prints of a plug-in, a suite or a run, and the page of all detectors."""
 
 from __future__ import annotations
 
@@ -59,6 +59,48 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     return _card(f"{kind} {name}: {plugin.title}", facts, inspect.getdoc(plugin) or "")
 
 
+PAGE = """\
+# Detectors
+
+Made from the classes in `detectors/` by `python -m oodbench.benchmark.cards > docs/detectors.md`; a test compares. A
+score is higher for what looks more out-of-distribution, everywhere. *Passes* are network passes an image beyond the one
+that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how the classifier is trained, and a
+detector without one takes the suite's.
+"""
+
+
+def detectors_page() -> str:
+    """docs/detectors.md: every built-in detector with its paper, needs, settings, formula and where it differs."""
+    found: list[type[Detector]] = [
+        entry.load() for entry in registry.entries("detector").values() if entry.origin.startswith("oodbench.")
+    ]
+    found.sort(key=lambda plugin: plugin.name)
+    lines = [PAGE, "| detector | | needs | passes | recipe |", "|---|---|---|---|---|"]
+    for plugin in found:
+        needs = ", ".join(sorted(plugin.needs)) or "nothing"
+        link = f"[`{plugin.name}`](#{plugin.name})"
+        lines.append(
+            f"| {link} | {plugin.title} | {needs} | {plugin.passes} | {plugin.recipe or ''} |".replace("  ", " ")
+        )
+    return "\n".join([*lines, *(_section(plugin) for plugin in found)])
+
+
+def _section(plugin: type[Detector]) -> str:
+    """A detector's part of the page. The docstring's paragraph that begins with 'Differs:' tells where and why."""
+    told = (inspect.getdoc(plugin) or "").split("\n\n")
+    formula = [part for part in told if not part.startswith("Differs:")]
+    differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in told if part not in formula]
+    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
+    settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
+    facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
+    text = "\n\n".join(formula)
+    return "\n".join([f"\n## {plugin.name}\n", *facts, f"\n```text\n{text}\n```", *(f"\n{part}" for part in differs)])
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "classes": ", ".join(plugin.classes),
@@ -103,3 +145,7 @@ def _run_card(run_dir: Path) -> str:
         "software": ", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()),
         "commit": f"{commit['id']}{' (dirty)' if commit['dirty'] else ''}" if commit else "",
     })  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(detectors_page())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from oodbench.benchmark import ImageSet
+from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.jobs import SetRef
@@ -50,6 +53,64 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class FeatureWorld:
+    """Features, labels and a linear head: what post-hoc detectors look at, without images. Change it before `fit`."""
+
+    def __init__(self, classes: int = 3, units: int = 5, images: int = 42, seed: int = 0) -> None:
+        random = np.random.RandomState(seed)
+        centres = 2 * abs(random.randn(classes, units))
+        lengths = (centres**2).sum(axis=1)  # the head finds the nearest centre
+        self.weight, self.bias = centres - centres.mean(axis=0), (lengths.max() - lengths) / 2 + 1
+        self.labels = np.arange(images) % classes
+        self.features = abs(centres[self.labels] + 0.7 * random.randn(images, units)).astype(np.float32)
+        self.validation_labels = np.arange(3 * classes) % classes
+        noise = random.randn(3 * classes, units)
+        self.validation = abs(centres[self.validation_labels] + noise).astype(np.float32)
+        self.test = abs(1.5 * random.randn(9, units)).astype(np.float32)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        made: np.ndarray = features.astype(np.float64) @ self.weight.T + self.bias
+        return made
+
+    def classifier(self) -> Classifier:
+        network = nn.Module()
+        network.head = nn.Linear(*self.weight.T.shape).double()
+        with torch.no_grad():
+            network.head.weight.copy_(torch.from_numpy(self.weight))
+            network.head.bias.copy_(torch.from_numpy(self.bias))
+        return Classifier(network, len(self.weight))
+
+    def batch(self, detector: Detector, features: np.ndarray, labels: np.ndarray | None = None) -> Batch:
+        """What the detector declares of these features, and labels where given."""
+        parts = {"features": torch.from_numpy(features).__getitem__} if "features" in detector.needs else {}
+        if "logits" in detector.needs:
+            parts["logits"] = torch.from_numpy(self.logits(features)).__getitem__
+        if labels is not None:
+            parts["labels"] = torch.from_numpy(labels).__getitem__
+        return Batch(len(features), parts, detector.name)
+
+    def fit(self, name: str, **settings: Any) -> Detector:
+        detector: Detector = registry.get("detector", name)(**settings)
+        train = self.batch(detector, self.features, self.labels)
+        detector.fit(self.classifier(), FitData(train, self.batch(detector, self.validation, self.validation_labels)))
+        return detector
+
+    def score(self, name: str, **settings: Any) -> np.ndarray:
+        """Scores of `test` by a detector fitted on the training features."""
+        detector = self.fit(name, **settings)
+        scores: np.ndarray = detector.score(self.batch(detector, self.test)).numpy()
+        assert scores.shape == (len(self.test),)
+        assert scores.dtype == np.float64
+        assert np.isfinite(scores).all()
+        return scores
+
+
+@pytest.fixture
+def feature_world() -> type[FeatureWorld]:
+    """Make worlds of features."""
+    return FeatureWorld
 
 
 class GivenImages(Bench):

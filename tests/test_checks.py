@@ -43,7 +43,12 @@ Register = Callable[[str, type[Plugin]], None]
 SLOW: set[tuple[str, str]] = set()
 """(check, name) of what takes more than three seconds on one thread."""
 
-KNOWN_FAILURES: dict[tuple[str, str], str] = {}
+KNOWN_FAILURES: dict[tuple[str, str], str] = {
+    (
+        "check_oriented",
+        "residual",
+    ): "the planted outliers blend known patterns: they lie in the principal space, which the method leaves out",
+}
 """(check, name) -> why a plug-in of ours does not keep the contract."""
 
 

@@ -268,7 +268,7 @@ def test_options_come_from_the_environment(place: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["list", "detectors"], "energy          Energy"),
+        (["list", "detectors"], " Energy\n"),
         (["list", "recipes"], "cross_entropy"),
         (["list", "datasets"], "greek"),
         (["list", "forms"], "inverted"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from oodbench.benchmark.cards import detectors_page
 from oodbench.benchmark.checks import run_checks
 from oodbench.benchmark.registry import registry
 
@@ -31,3 +32,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_page_of_detectors_is_up_to_date() -> None:
+    made = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
+    assert made.strip() == detectors_page().strip(), "run: python -m oodbench.benchmark.cards > docs/detectors.md"
+
+
+def test_the_page_of_detectors_tells_what_is_in_the_classes() -> None:
+    page = detectors_page()
+    section = page.partition("\n## knn\n")[2].partition("\n## ")[0]
+    assert "Deep Nearest Neighbors, ICML 2022." in section
+    assert "Settings: `fraction=1.0`, `bank_seed=0`, `k=50`." in section
+    assert "```text\n|z - z_(k)|" in section
+    assert "\n**Differs:** k is the paper's 50" in section
+    assert "| [`knn`](#knn) | k nearest neighbours | features | 0 | |" in page

@@ -1,0 +1,79 @@
+"""Detectors that change the feature, run the head again and take the energy; and exact percentiles of features."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData
+from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._head import energy, head
+
+
+class Rectified(Detector):
+    """Energy of the head on a shaped feature: subclasses say how `shaped` does it, and learn what it needs."""
+
+    needs = frozenset({"features"})
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Keep the head."""
+        self.weight_, self.bias_ = head(classifier)
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Features (N, D), float64, as the head is to see them."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch) -> Tensor:
+        """-logsumexp of the logits of the shaped features."""
+        return energy(self.shaped(batch.features.double()), self.weight_, self.bias_)
+
+
+def require_percentile(value: float, name: str = "percentile") -> None:
+    """Refuse what is no percentile below 100."""
+    if not 0 <= value < 100:
+        raise ValueError(f"{name} must lie in [0, 100), got {value}")
+
+
+def refuse_negative(train: Batch, who: str) -> None:
+    """An error if a training feature is negative, for methods that take features for activations after a ReLU."""
+    lowest = min(float(part.features.min()) for part in train.batches(BLOCK))
+    if lowest < 0:
+        raise DataError(
+            f"'{who}' takes features to be activations after a ReLU, and some go down to {lowest:.3g}; use it "
+            "with a backbone whose features are not negative."
+        )
+
+
+def pooled_percentile(train: Batch, percentile: float) -> float:
+    """The percentile of all training features of all units, linear between ranks as NumPy's, exactly.
+
+    Features are counted by the upper half of their bit pattern, whose order is the numbers', then by the lower half of
+    those that share the wanted one: no split is held or sorted.
+    """
+    counts = _count(train, None)
+    position = percentile / 100 * (int(counts.sum()) - 1)
+    low, share = int(position), position - int(position)
+    first = _ranked(train, counts, low)
+    return first if not share else first + share * (_ranked(train, counts, low + 1) - first)
+
+
+def _ranked(train: Batch, counts: np.ndarray, rank: int) -> float:
+    """The feature of that rank, from 0."""
+    below = np.cumsum(counts)
+    upper = int(np.searchsorted(below, rank, side="right"))
+    inside = rank - (int(below[upper - 1]) if upper else 0)
+    lower = int(np.searchsorted(np.cumsum(_count(train, upper)), inside, side="right"))
+    key = upper << 16 | lower
+    bits = key ^ 0x80000000 if key & 0x80000000 else key ^ 0xFFFFFFFF
+    return float(np.uint32(bits).view(np.float32))
+
+
+def _count(train: Batch, upper: int | None) -> np.ndarray:
+    """How many features have each upper half of the bit pattern; or, of those that have `upper`, each lower half."""
+    total = np.zeros(1 << 16, dtype=np.int64)
+    for part in train.batches(BLOCK):
+        bits = part.features.contiguous().numpy().ravel().view(np.uint32)
+        keys = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+        halves = keys >> 16 if upper is None else keys[keys >> 16 == upper] & 0xFFFF
+        total += np.bincount(halves, minlength=1 << 16)
+    return total

@@ -1,0 +1,46 @@
+"""Largest cosine to a class."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
+from oodbench.detectors._gaussian import class_means
+from oodbench.detectors._head import head
+from oodbench.detectors._similarity import unit
+
+
+@detector(
+    "cosine",
+    title="Largest cosine",
+    paper="Zhang & Xiang, Decoupling MaxLogit for Out-of-Distribution Detection, CVPR 2023 (MaxCosine)",
+)
+class Cosine(Detector):
+    """-max_c cos(f, w_c), w_c the head's weights of class c: the maximum logit without the features' size and the bias.
+
+    `to="means"` takes the class means of the training features instead; a class without images is then left out. A
+    feature that is all 0 scores 0. The nearest training image's cosine is `knn[k=1]`.
+
+    Differs: the paper also trains networks for it and combines it with the norm; neither is here. No bias is added, as
+    in the paper.
+    """
+
+    needs = frozenset({"features"})
+    to: str = "weights"
+
+    def __post_init__(self) -> None:
+        """Refuse references there are not."""
+        if self.to not in ("weights", "means"):
+            raise ValueError(f"to must be 'weights' or 'means', got {self.to!r}")
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Normalise the weights, or the class means."""
+        if self.to == "weights":
+            self.classes_ = unit(head(classifier)[0])
+        else:
+            means, counts = class_means(data.train, classifier.num_classes)
+            self.classes_ = unit(means[counts > 0])
+
+    def score(self, batch: Batch) -> Tensor:
+        """Negative largest cosine, from -1 to 1."""
+        return -(unit(batch.features) @ self.classes_.T).amax(dim=1)

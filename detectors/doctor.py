@@ -1,0 +1,35 @@
+"""DOCTOR: the odds that the classifier is wrong."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, detector
+from oodbench.detectors._softmax import log_probabilities, require_temperature
+
+
+@detector(
+    "doctor",
+    title="DOCTOR (alpha)",
+    paper="Granese, Romanelli, Gorla, Palamidessi & Piantanida, DOCTOR: A Simple Method for Detecting "
+    "Misclassification Errors, NeurIPS 2021, discriminator D_alpha",
+)
+class Doctor(Detector):
+    """Ranks by g / (1 - g), g = 1 - sum_k p_k^2 and p = softmax(f / T), given as its logarithm: the same order.
+
+    Differs: the paper's other form, D_beta, has the odds (1 - p_max) / p_max and ranks exactly as `msp`, so that it is
+    not offered; nor is the input perturbation that the paper adds where gradients are at hand. T is 1, where the
+    paper tunes it.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse temperatures for which the softmax is not defined."""
+        require_temperature(self.temperature)
+
+    def score(self, batch: Batch) -> Tensor:
+        """log of the odds g / (1 - g); g is summed as p_k (1 - p_k), which does not round to 0."""
+        log_p, log_rest = log_probabilities(batch.logits / self.temperature)
+        return torch.logsumexp(log_p + log_rest, dim=1) - torch.logsumexp(2 * log_p, dim=1)

@@ -1,0 +1,38 @@
+"""Generalised entropy of the softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, detector
+from oodbench.detectors._softmax import log_probabilities
+
+
+@detector(
+    "gen",
+    title="GEN",
+    paper="Liu, Lochman & Zach, GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023",
+)
+class GEN(Detector):
+    """Ranks by G = sum_j p_j^gamma (1 - p_j)^gamma over the M largest p_j, given as log G: the same order.
+
+    M counts at most the classes there are: with 10 classes every M >= 10 is the same detector.
+
+    Differs: OpenOOD tunes gamma and M on OOD validation images; here they are the paper's (0.1 and 100). It takes 1 - p
+    in float32, where that is 0 from a margin of 17 on.
+    """
+
+    gamma: float = 0.1
+    top: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse exponents outside (0, 1] and an empty sum."""
+        if not 0 < self.gamma <= 1 or self.top < 1:
+            raise ValueError(f"gamma must lie in (0, 1] and top be at least 1, got {self.gamma} and {self.top}")
+
+    def score(self, batch: Batch) -> Tensor:
+        """log G."""
+        both = torch.stack(log_probabilities(batch.logits))
+        largest = batch.logits.topk(min(self.top, batch.logits.shape[1]), dim=1).indices
+        return torch.logsumexp(self.gamma * both.sum(dim=0).gather(1, largest), dim=1)

@@ -1,0 +1,78 @@
+"""Density of the features under one Gaussian a class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
+from oodbench.detectors._gaussian import CUTOFF, class_means, covariance, require_cutoff, whitening
+
+
+@detector(
+    "gmm",
+    title="Gaussian mixture (DDU)",
+    paper="Mukhoti, Kirsch, van Amersfoort, Torr & Gal, Deep Deterministic Uncertainty: A New Simple "
+    "Baseline, CVPR 2023",
+)
+class GMM(Detector):
+    """-log sum_c pi_c N(f; mu_c, S_c): share, mean and covariance of each class's training features.
+
+    Features are first whitened by the covariance within classes, S, which moves the score by a constant; directions
+    with at most `cutoff` times its largest variance are dropped. A class's own covariance is singular where it has
+    fewer images than there are directions, so S counts as `pseudo_images` more images of it: S_c = (n_c C_c + m S) /
+    (n_c + m). The more images, the less that matters; with m = 0 every class must have more images than directions. A
+    class without images is left out.
+
+    Differs: the authors divide by n_c - 1, add to every S_c the smallest multiple of the identity with which a Cholesky
+    factorisation goes through, which is a matter of rounding and of the features' unit, and their code leaves the
+    shares pi_c out. OpenOOD's `gmm` is another method, of SEM (Yang et al., 2022), and cannot be run through its API.
+    """
+
+    needs = frozenset({"features"})
+    pseudo_images: float = 1.0
+    cutoff: float = CUTOFF
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights, and cut-offs outside (0, 1)."""
+        if not 0 <= self.pseudo_images < float("inf"):
+            raise ValueError(f"pseudo_images must be 0 or positive and finite, got {self.pseudo_images}")
+        require_cutoff(self.cutoff)
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Means, and for each class the inverse Cholesky factor and log determinant of its whitened covariance."""
+        means, counts = class_means(data.train, classifier.num_classes)
+        self.transform_ = whitening(covariance(data.train, means), means, self.cutoff, self.name)
+        self.means_ = means[counts > 0] @ self.transform_
+        counts, rank = counts[counts > 0], self.transform_.shape[1]
+        labels, m = data.train.labels, self.pseudo_images
+        identity = torch.eye(rank, dtype=torch.float64)
+        roots, constants = [], []
+        for label, mean, count in zip(labels.unique(), self.means_, counts.tolist(), strict=True):
+            if m == 0 and count <= rank:
+                raise self._singular(int(label), count, rank)
+            centred = data.train.features[labels == label].double() @ self.transform_ - mean
+            factor, info = torch.linalg.cholesky_ex((centred.T @ centred + m * identity) / (count + m))
+            if info:
+                raise self._singular(int(label), count, rank)
+            roots.append(torch.linalg.solve_triangular(factor, identity, upper=False))
+            constants.append(math.log(count / len(labels)) - factor.diagonal().log().sum())
+        self.roots_, self.constants_ = torch.stack(roots), torch.stack(constants)
+
+    @staticmethod
+    def _singular(label: int, count: int, rank: int) -> DataError:
+        return DataError(
+            f"Class {label} has {count} training images, which give no covariance in {rank} directions; set "
+            "pseudo_images above 0 (the default is 1)."
+        )
+
+    def score(self, batch: Batch) -> Tensor:
+        """Negative log density of the whitened features, up to a constant, in nats."""
+        whitened = batch.features.double() @ self.transform_
+        logs = [
+            constant - ((whitened - mean) @ root.T).square().sum(dim=1) / 2
+            for mean, root, constant in zip(self.means_, self.roots_, self.constants_, strict=True)
+        ]
+        return -torch.logsumexp(torch.stack(logs, dim=1), dim=1)

@@ -1,0 +1,45 @@
+"""NCI: nearness of the centred feature to the weights of its class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
+from oodbench.detectors._gaussian import mean_of
+from oodbench.detectors._head import head
+
+
+@detector(
+    "nci",
+    title="NCI (neural collapse inspired)",
+    paper="Liu & Qin, Detecting Out-of-Distribution through the Lens of Neural Collapse, CVPR 2025",
+)
+class NCI(Detector):
+    """-( w_c . (z - mu) / |z - mu| + alpha |z|_1 ): c the predicted class, w_c its weights, mu the training mean.
+
+    A feature that is mu itself has no direction: its first term is 0.
+
+    Differs: nothing in the formula, which is that of the authors' code (in OpenOOD). They choose alpha out of 1e-4 to
+    0.1 on OOD validation images; here it is a setting, and its default the first of those, OpenOOD's.
+    """
+
+    needs = frozenset({"features", "logits"})
+    alpha: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse weights that turn the norm's order round."""
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be 0 or positive and finite, got {self.alpha}")
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Mean training feature and the head's weights."""
+        self.mean_, self.weight_ = mean_of(data.train), head(classifier)[0]
+
+    def score(self, batch: Batch) -> Tensor:
+        """Negative proximity and size."""
+        features = batch.features.double()
+        centred = features - self.mean_
+        norms = centred.norm(dim=1)
+        along = (self.weight_[batch.logits.argmax(dim=1)] * centred).sum(dim=1)
+        return -(along / torch.where(norms > 0, norms, 1.0) + self.alpha * features.abs().sum(dim=1))
