@@ -47,7 +47,9 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     facts: dict[str, Any] = {"paper": plugin.paper, "from": entry.origin}
     if issubclass(plugin, Detector):
         facts["recipe"] = plugin.recipe or "the suite's"
-        facts["passes"] = f"{plugin.passes} more an image" if plugin.passes else "none of its own"
+        passes = plugin().passes
+        facts["passes"] = f"{passes} more an image" if passes else "none of its own"
+        facts["chosen on held-out data under a protocol, from"] = _grid(plugin)
     if issubclass(plugin, Detector | Recipe):
         facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
     if issubclass(plugin, Recipe):
@@ -80,7 +82,7 @@ def detectors_page() -> str:
         needs = ", ".join(sorted(plugin.needs)) or "nothing"
         link = f"[`{plugin.name}`](#{plugin.name})"
         lines.append(
-            f"| {link} | {plugin.title} | {needs} | {plugin.passes} | {plugin.recipe or ''} |".replace("  ", " ")
+            f"| {link} | {plugin.title} | {needs} | {plugin().passes} | {plugin.recipe or ''} |".replace("  ", " ")
         )
     return "\n".join([*lines, *(_section(plugin) for plugin in found)])
 
@@ -93,8 +95,13 @@ def _section(plugin: type[Detector]) -> str:
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
     settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
     facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
+    facts += [f"Candidates for tuning: {_grid(plugin)}."] if plugin.grid else []
     text = "\n\n".join(formula)
     return "\n".join([f"\n## {plugin.name}\n", *facts, f"\n```text\n{text}\n```", *(f"\n{part}" for part in differs)])
+
+
+def _grid(plugin: type[Detector]) -> str:
+    return "; ".join(f"{name} {', '.join(map(_written, values))}" for name, values in plugin.grid.items())
 
 
 def _written(value: object) -> str:

@@ -16,6 +16,7 @@ class OwnPercentile(Rectified):
     matter.
     """
 
+    grid = {"percentile": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)}
     percentile: float = 90.0
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class DICE(Rectified):
     Differs: nothing from the authors' code; OpenOOD's is the same. The paper's 90 is for CIFAR; it has 70 for ImageNet.
     """
 
+    grid = {"percentile": (10.0, 30.0, 50.0, 70.0, 90.0)}
     percentile: float = 90.0
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class Doctor(Detector):
     paper tunes it.
     """
 
+    grid = {"temperature": (0.5, 1.0, 1.5, 2.0)}
     temperature: float = 1.0
 
     def __post_init__(self) -> None:

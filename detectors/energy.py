@@ -16,6 +16,7 @@ from oodbench.benchmark import Batch, Detector, detector
 class Energy(Detector):
     """E(x; T) = -T log sum_k exp(f_k / T); higher energy, more OOD."""
 
+    grid = {"temperature": (0.5, 1.0, 2.0, 10.0, 100.0)}
     temperature: float = 1.0
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class GEN(Detector):
     in float32, where that is 0 from a margin of 17 on.
     """
 
+    grid = {"gamma": (0.01, 0.1, 0.5, 0.9), "top": (10, 50, 100)}
     gamma: float = 0.1
     top: int = 100
 

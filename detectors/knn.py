@@ -25,6 +25,7 @@ class KNN(Banked):
     """
 
     needs = frozenset({"features"})
+    grid = {"k": (1, 10, 50, 100, 200, 500, 1000)}
     k: int = 50
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ class NCI(Detector):
     """
 
     needs = frozenset({"features", "logits"})
+    grid = {"alpha": (1e-4, 1e-3, 1e-2, 1e-1)}
     alpha: float = 1e-4
 
     def __post_init__(self) -> None:

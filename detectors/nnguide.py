@@ -26,6 +26,7 @@ class NNGuide(Banked):
     """
 
     needs = frozenset({"features", "logits"})
+    grid = {"k": (1, 10, 100)}
     k: int = 10
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class ReAct(Rectified):
     set. The percentile is exact over all of them.
     """
 
+    grid = {"percentile": (85.0, 90.0, 95.0, 99.0)}
     percentile: float = 90.0
 
     def __post_init__(self) -> None:

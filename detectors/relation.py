@@ -25,6 +25,7 @@ class Relation(Banked):
     """
 
     needs = frozenset({"features", "logits"})
+    grid = {"power": (1.0, 2.0, 4.0, 8.0)}
     power: float = 1.0
     threshold: float = 0.0
 

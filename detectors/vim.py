@@ -35,6 +35,7 @@ class Residual(Detector):
     """
 
     needs = frozenset({"features"})
+    grid = {"dim": (64, 256, 512, 1000)}
     dim: int = 0
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ class VRA(Rectified):
     percentiles are by unit; for ImageNet it has fixed thresholds.
     """
 
+    grid = {"low": (10.0, 40.0, 60.0), "high": (90.0, 95.0, 99.0)}
     low: float = 60.0
     high: float = 90.0
     gamma: float = 0.0
