@@ -17,7 +17,7 @@ CORE = sorted(
     for path in (ROOT / "benchmark").rglob("*.py")
     if path.relative_to(ROOT / "benchmark").parts[0] not in PLUGIN_FOLDERS
 )
-SOURCES = sorted(path for folder in ("benchmark", "detectors", "datasets") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(path for folder in ("benchmark", "detectors", "datasets", "figures") for path in (ROOT / folder).rglob("*.py"))
 PLUGIN_PACKAGES = tuple({kind.package for kind in KINDS.values()})
 
 FALSE_POSITIVES: dict[tuple[str, str], str] = {}
