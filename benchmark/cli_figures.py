@@ -20,7 +20,9 @@ from oodbench.benchmark.command import Command, data_dir_option, plugin_option, 
 )
 @click.argument("name")
 @click.option("--figures", "plates", default="", metavar="LIST", help="Numbers, such as 1,3.  [default: all]")
-@click.option("--from", "run_name", default="", metavar="RUN", help="A run.  [default: the first of the paper's suites]")
+@click.option(
+    "--from", "run_name", default="", metavar="RUN", help="A run.  [default: the first of the paper's suites]"
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the toy experiments.")
 @data_dir_option
 @results_option

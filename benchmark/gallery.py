@@ -54,7 +54,9 @@ class Order:
     def _page(self, captions: Mapping[str, str]) -> str:
         """All captions whose pictures are there, in the paper's order."""
         place = {name: i for i, plate in enumerate(self.figures.plates) for name in captions if _belongs(name, plate)}
-        names = sorted((n for n in captions if (self.folder / f"{n}.png").is_file()), key=lambda n: (place.get(n, 99), n))
+        names = sorted(
+            (n for n in captions if (self.folder / f"{n}.png").is_file()), key=lambda n: (place.get(n, 99), n)
+        )
         title = f"# {self.figures.title}\n\n{self.figures.paper}. Made by `bench figures {self.figures.name}`.\n"
         return title + "".join(f"\n## {name}\n\n![{name}]({name}.png)\n\n{captions[name]}\n" for name in names)
 
@@ -79,7 +81,9 @@ def order(
     cache = cache_of(run.path, results) if run else results / "cache"
     bench = Bench(Store(cache, say), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
     studio = Studio(bench, seed, run)
-    reasons = {plate: _missing(figures, plate, studio) for plate in dict.fromkeys(p for ps in chosen.values() for p in ps)}
+    reasons = {
+        plate: _missing(figures, plate, studio) for plate in dict.fromkeys(p for ps in chosen.values() for p in ps)
+    }
     asked = [chosen[item] for item in plates] + ([_of_run(figures, reasons)] if run_name else [])
     for group in asked:
         if group and all(reasons[plate] for plate in group):
@@ -92,7 +96,9 @@ def _chosen(figures: Figures, items: Sequence[str]) -> dict[str, list[str]]:
     """What was asked for -> its plates: '3' stands for '3ab' and '3cd' alike."""
     found = {}
     for item in items or figures.plates:
-        found[item] = [plate for plate in figures.plates if plate == item or re.fullmatch(f"{re.escape(item)}[a-z]+", plate)]
+        found[item] = [
+            plate for plate in figures.plates if plate == item or re.fullmatch(f"{re.escape(item)}[a-z]+", plate)
+        ]
         if not found[item]:
             raise UserError(f"There is no figure '{item}' of {figures.name}. It has {', '.join(figures.plates)}.")
     return found

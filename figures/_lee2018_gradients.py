@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oodbench.benchmark import Picture, Studio
+from oodbench.benchmark import ImageSet, Picture, Studio
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.records import Record, slug
 from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._canvas import Margins
 from oodbench.benchmark.views._summary import Block
 from oodbench.figures._lee2018_losses import LOSSES, first_records, lacking, measured, served, told_run
+from oodbench.figures._lee2018_text import filled
 
 Maps = NDArray[np.float32]
 """Guided-gradient maps, (N, H, W)."""
@@ -57,7 +58,7 @@ class GuidedReLU(nn.Module):
 
 
 def guided(network: nn.Module) -> nn.Module:
-    """A copy of a network, in evaluation mode, with every `nn.ReLU` module replaced; the network itself is left alone."""
+    """A copy of a network, in evaluation mode, with every `nn.ReLU` replaced; the network itself is left alone."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     found = [(parent, name) for parent in copied.modules() for name, m in parent.named_children() if type(m) is nn.ReLU]
     if not found:
@@ -75,6 +76,14 @@ def guided_gradients(network: nn.Module, images: Tensor) -> Maps:
         (gradients,) = torch.autograd.grad(top, inputs)
     maps: Maps = gradients.abs().amax(dim=1).numpy()
     return maps
+
+
+def picked(images: ImageSet, count: int) -> NDArray[np.intp]:
+    """Which images to show: of as many classes spread over all, the middle one of each; else spread evenly."""
+    if images.labels is None or len(images.classes) < count:
+        return spread(count, len(images))
+    rows = [np.flatnonzero(images.labels == k) for k in spread(count, len(images.classes))]
+    return np.array([of_class[len(of_class) // 2] for of_class in rows if len(of_class)], dtype=np.intp)
 
 
 def spread(count: int, of: int) -> NDArray[np.intp]:
@@ -120,21 +129,21 @@ def figure5(studio: Studio) -> Iterator[Picture]:
 
 
 def _column(studio: Studio, records: dict[str, Record], name: str, count: int) -> Column:
-    images = studio.images(name).images
-    picked, some = images[spread(count, len(images))], images[spread(MEASURED, len(images))]
+    images = studio.images(name)
+    chosen, some = images.images[picked(images, count)], images.images[spread(MEASURED, len(images))]
     shown, sizes, high = {}, {}, {}
     for label, record in records.items():
         network = studio.classifier(record).network
-        shown[label] = guided_gradients(network, torch.from_numpy(picked).float() / 255)
+        shown[label] = guided_gradients(network, torch.from_numpy(chosen).float() / 255)
         maps = guided_gradients(network, torch.from_numpy(some).float() / 255)
         sizes[label] = maps.astype(np.float64).mean(axis=(1, 2))
         high[label] = float(np.quantile(maps, 0.99))
-    return Column(name, picked, shown, sizes, high)
+    return Column(name, chosen, shown, sizes, high)
 
 
 def _draw(block: Block, columns: list[Column]) -> Figure:
     side, gap, between = 0.56, 0.04, 0.16
-    left, top = 1.25, 0.82
+    left, top = 1.25, 0.66
     counts = [len(column.images) for column in columns]
     inside = sum(counts) * side + (sum(counts) - len(counts)) * gap + (len(counts) - 1) * between
     rows = len(LOSSES) + 1
@@ -156,7 +165,9 @@ def _draw(block: Block, columns: list[Column]) -> Figure:
         x += between - gap
     for row, name in enumerate(["image", *(loss.name for loss in LOSSES)]):
         y = row * (side + gap) + side / 2
-        panel.text(-0.08, y, canvas.plain(name.replace(", ", ",\n").replace("joint ", "joint\n")), ha="right", va="center")
+        panel.text(
+            -0.08, y, canvas.plain(name.replace(", ", ",\n").replace("joint ", "joint\n")), ha="right", va="center"
+        )
     canvas.title(figure, f"Guided gradients, ID set {block.id_set}", "black: none; white: as large as on ID images")
     return figure
 
@@ -173,18 +184,22 @@ def _caption(studio: Studio, block: Block, columns: list[Column]) -> str:
     lines = []
     for loss in LOSSES:
         usual = float(np.median(columns[0].sizes[loss.label]))
-        told = ", ".join(f"{c.name} {np.median(c.sizes[loss.label]) / usual if usual else np.nan:.2f}" for c in columns[1:])
+        told = ", ".join(
+            f"{c.name} {np.median(c.sizes[loss.label]) / usual if usual else np.nan:.2f}" for c in columns[1:]
+        )
         lines.append(f"- {loss.name}: ID {usual:.4f}; relative to it, {told}")
-    return f"""\
-Guided-gradient maps (guided backpropagation of the largest logit to the pixels, the largest magnitude over the channels) of
-images of the ID test set `{block.id_set}` and of OOD test sets, under the four losses. Images lie evenly spaced in each test set.
-Within one loss all maps share one scale, white at the 99th percentile over {MEASURED} ID images, so that brightness compares ID
-with OOD; scales differ between losses.
+    return filled(f"""\
+Guided-gradient maps (guided backpropagation of the largest logit to the pixels, the largest magnitude over the
+channels) of images of the ID test set `{block.id_set}` and of OOD test sets, under the four losses. Shown are
+images of classes spread evenly over the set's, the middle one of each; without labels, images spread evenly.
+Within one loss all maps share one scale, white at the 99th percentile over {MEASURED} ID images, so that
+brightness compares ID with OOD; scales differ between losses.
 
-From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: VGG-13, and no statement of how the maps are scaled.
-The paper sees sharp maps everywhere under cross-entropy, and in-distribution only under the confidence losses.
+From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: VGG-13, and no statement of
+how the maps are scaled. The paper sees sharp maps everywhere under cross-entropy, and in-distribution only
+under the confidence losses.
 
 Measured, median over {MEASURED} images of a map's mean (ID as it is, OOD sets as multiples of it):
 
 {chr(10).join(lines)}
-"""
+""")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._canvas import Margins
 from oodbench.benchmark.views._summary import Block, Row
 from oodbench.detectors.msp import MSP
+from oodbench.figures._lee2018_text import filled
 
 Scores = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class Loss(NamedTuple):
     name: str
     colour: str
     hatch: str
-    dash: str
+    dash: Any
 
 
 LOSSES = (
@@ -131,7 +132,7 @@ def _draw2(block: Block, shown: list[str], pairs: Pairs) -> Figure:
     side = 1.35
     total = columns * side + (columns - 1) * 0.18
     legend = 1.75
-    margins = Margins(0.5, legend, 0.62, 0.42 + side + 0.75, across=0.45)
+    margins = Margins(0.5, legend, 0.5, 0.42 + side + 0.72, across=0.45)
     figure, (tops,) = canvas.grid(1, 2, ((total - 0.45) / 2, 1.6), margins)
     width, height = figure.get_size_inches()
     for panel, loss, letter in zip(tops, LOSSES, "ab", strict=False):
@@ -198,24 +199,32 @@ def _caption2(studio: Studio, block: Block, shown: list[str], pairs: Pairs) -> s
         own = pairs.get(loss.label, {})
         if own:
             id_values = max_softmax(next(iter(own.values()))[0])
-            told = ", ".join(f"{n} {np.median(max_softmax(own[n][1])):.3f} ({auroc(*own[n]):.3f})" for n in shown if n in own)
+            told = ", ".join(
+                f"{n} {np.median(max_softmax(own[n][1])):.3f} ({auroc(*own[n]):.3f})" for n in shown if n in own
+            )
             lines.append(f"- {loss.name}: ID {np.median(id_values):.3f}; {told}")
     sources = [ood.name for ood in block.sets if ood.source]
-    told_source = f"the outliers of the confidence loss come from `{sources[0]}`" if sources else "no set shares the outliers' source"
-    return f"""\
-Histograms of the maximum softmax on the ID test set `{block.id_set}` and on OOD test sets (a) under cross-entropy and (b) under
-the confidence loss on real outliers, {BINS} equal bins; (c) ROC curves with ID positive, one colour a loss, that is, a source of
-outliers: none, real images, samples of an original GAN, samples of the jointly trained GAN; {told_source}.
+    told_source = (
+        f"the outliers of the confidence loss come from `{sources[0]}`"
+        if sources
+        else "no set shares the outliers' source"
+    )
+    return filled(f"""\
+Histograms of the maximum softmax on the ID test set `{block.id_set}` and on OOD test sets (a) under
+cross-entropy and (b) under the confidence loss on real outliers, {BINS} equal bins; (c) ROC curves with ID
+positive, one colour a loss, that is, a source of outliers: none, real images, samples of an original GAN,
+samples of the jointly trained GAN; {told_source}.
 
-From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: a simple CNN (two convolutions, three linear
-layers) trained on SVHN with CIFAR-10 as outliers, against TinyImageNet, LSUN and synthetic noise; its panel (c) compares
-cross-entropy with outliers from TinyImageNet, LSUN and noise in one panel. This run holds no classifiers trained on several
-real sources, so that (c) compares the four losses instead, a panel an OOD set.
+From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: a simple CNN (two
+convolutions, three linear layers) trained on SVHN with CIFAR-10 as outliers, against TinyImageNet, LSUN and
+synthetic noise; its panel (c) compares cross-entropy with outliers from TinyImageNet, LSUN and noise in one
+panel. This run holds no classifiers trained on several real sources, so that (c) compares the four losses
+instead, a panel an OOD set.
 
 Measured, median of the maximum softmax (and AUROC of ID against the set, from the unrounded scores):
 
 {chr(10).join(lines)}
-"""
+""")
 
 
 # Figure 4
@@ -232,7 +241,9 @@ def missing4(studio: Studio) -> str | None:
 
 def _unseen(block: Block, rows: dict[str, Row]) -> list[str]:
     return [
-        ood.name for ood in block.sets if not ood.source and all(ood.name in measured(block, row) for row in rows.values())
+        ood.name
+        for ood in block.sets
+        if not ood.source and all(ood.name in measured(block, row) for row in rows.values())
     ]
 
 
@@ -241,7 +252,7 @@ def figure4(studio: Studio) -> Iterator[Picture]:
     kept = [(block, rows, _unseen(block, rows)) for block, rows in served(studio, [loss.label for loss in LOSSES])]
     kept = [entry for entry in kept if entry[2]]
     columns = max(len(sets) for _, _, sets in kept)
-    figure, axes = canvas.grid(len(kept), columns, (1.75, 1.35), Margins(0.62, 0.15, 0.85, 0.45, 0.14, 0.42))
+    figure, axes = canvas.grid(len(kept), columns, (1.75, 1.35), Margins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
     for (block, rows, sets), panels in zip(kept, axes, strict=True):
         for i, panel in enumerate(panels):
             if i < len(sets):
@@ -249,7 +260,7 @@ def figure4(studio: Studio) -> Iterator[Picture]:
                 panel.set_title(canvas.plain(sets[i]), pad=3)
             else:
                 panel.set_axis_off()
-        panels[0].set_ylabel(canvas.plain(f"ID {block.id_set}\n%"))
+        panels[0].set_ylabel(canvas.plain(f"ID {block.id_set} (%)"))
     width, height = figure.get_size_inches()
     patches = [Patch(facecolor=x.colour, hatch=x.hatch, edgecolor="black", linewidth=0.4) for x in LOSSES]
     place = (0.1 / width, 1 - 0.42 / height)
@@ -258,7 +269,9 @@ def figure4(studio: Studio) -> Iterator[Picture]:
         patches, names, loc="center left", bbox_to_anchor=place, ncols=4 if width > 7.4 else 2, borderaxespad=0.0
     )
     seeds = len(studio.summary().seeds)
-    canvas.title(figure, "The four losses on unseen OOD sets" + (f", mean and sd over {seeds} seeds" if seeds > 1 else ""))
+    canvas.title(
+        figure, "The four losses on unseen OOD sets" + (f", mean and sd over {seeds} seeds" if seeds > 1 else "")
+    )
     yield Picture("figure4", figure, _caption4(studio, kept))
 
 
@@ -308,19 +321,20 @@ def _caption4(studio: Studio, kept: Sequence[tuple[Block, dict[str, Row], list[s
     wins = "; ".join(f"than {name} in {won} of {count}" for name, (won, count) in order_counts(kept).items())
     seeds = studio.summary().seeds
     told_seeds = f"bars are means over seeds {', '.join(map(str, seeds))}, whiskers one standard deviation (ddof = 1)"
-    return f"""\
-TNR at TPR 95%, AUROC and detection accuracy of the maximum-softmax detector under four losses, in the paper's colours: red
-cross-entropy, green the confidence loss on real outliers, orange on samples of an original GAN, blue the joint loss. Only OOD
-sets whose distribution is not that of the real outliers, as in the paper.
+    return filled(f"""\
+TNR at TPR 95%, AUROC and detection accuracy of the maximum-softmax detector under four losses, in the paper's
+colours: red cross-entropy, green the confidence loss on real outliers, orange on samples of an original GAN,
+blue the joint loss. Only OOD sets whose distribution is not that of the real outliers, as in the paper.
 
-From {runs}. {told_seeds if len(seeds) > 1 else f"Seed {seeds[0]} alone, so there are no whiskers"}. Exact metrics; the paper's
-are of VGG-13 by its own grid rules, one run each, and the values of its bars are not in its text: only the order can be compared.
+From {runs}. {told_seeds if len(seeds) > 1 else f"Seed {seeds[0]} alone, so there are no whiskers"}. Exact
+metrics; the paper's are of VGG-13 by its own grid rules, one run each, and the values of its bars are not in
+its text: only the order can be compared.
 
-The paper: blue is above red, green and orange "in all cases". Measured: the joint loss's mean is higher {wins} cases.
-TNR / AUROC / detection accuracy in percent:
+The paper: blue is above red, green and orange "in all cases". Measured: the joint loss's mean is higher {wins}
+cases. TNR / AUROC / detection accuracy in percent:
 
 {chr(10).join(lines)}
-"""
+""")
 
 
 def first_records(studio: Studio, block: Block) -> dict[str, Record]:

@@ -20,6 +20,7 @@ from oodbench.detectors._confidence_loss import kl_to_uniform
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.detectors.cross_entropy import CrossEntropy
 from oodbench.detectors.gan_confidence import GAN
+from oodbench.figures._lee2018_text import filled
 from oodbench.figures._lee2018_toys import GuidedGAN, drawn_from, trained
 
 SET = "mnist"
@@ -133,18 +134,20 @@ def _mosaic(panel: Axes, images: NDArray[np.float32]) -> None:
 
 def _caption(s: Setting, told: list[Told], accuracy: float, images: int, seed: int) -> str:
     original, proposed, real = told
-    return f"""\
-Samples of DCGANs trained on MNIST: (c) the original GAN, (d) the proposed one, whose generator minimises the GAN loss plus
-beta KL(U || p(y|x)) under a fixed classifier, pre-trained with cross-entropy on MNIST and KL to uniform on Gaussian noise. 64
-samples each, none chosen.
+    return filled(f"""\
+Samples of DCGANs trained on MNIST: (c) the original GAN, (d) the proposed one, whose generator minimises the
+GAN loss plus beta KL(U || p(y|x)) under a fixed classifier, pre-trained with cross-entropy on MNIST and KL to
+uniform on Gaussian noise. 64 samples each, none chosen.
 
-MNIST's {images:,} training images, resized to 32 x 32, one channel. Reduced, so that it takes minutes on one core: DCGAN of width
-{s.width} (128 in the released script), {s.steps:,} steps of {s.batch}; classifier `{s.backbone}`, {s.classifier_steps} steps, test
-accuracy {accuracy:.1%}. Chosen here: beta {s.beta:g}, Adam at {s.generator_rate:g} (generator) and {s.discriminator_rate:g}
-(discriminator), betas (0.5, 0.999), no pull-away term. The paper gives no number for this figure. Seed {seed}.
+MNIST's {images:,} training images, resized to 32 x 32, one channel. Reduced, so that it takes minutes on one
+core: DCGAN of width {s.width} (128 in the released script), {s.steps:,} steps of {s.batch}; classifier
+`{s.backbone}`, {s.classifier_steps} steps, test accuracy {accuracy:.1%}. Chosen here: beta {s.beta:g}, Adam at
+{s.generator_rate:g} (generator) and {s.discriminator_rate:g} (discriminator), betas (0.5, 0.999), no pull-away
+term. The paper gives no number for this figure. Seed {seed}.
 
-Measured on {MEASURED:,} samples each, and on as many test digits: mean KL(U || p) under the fixed classifier {original.kl:.2f} nats
-(original), {proposed.kl:.2f} (proposed), {real.kl:.2f} (test digits); share that a judge, another network trained by
-cross-entropy alone, takes for some digit with a maximum softmax above 0.9: {original.sure:.0%}, {proposed.sure:.0%},
-{real.sure:.0%}. The proposed samples look less like digits, as the paper's do.
-"""
+Measured on {MEASURED:,} samples each, and on as many test digits: mean KL(U || p) under the fixed classifier
+{original.kl:.2f} nats (original), {proposed.kl:.2f} (proposed), {real.kl:.2f} (test digits); share that a
+judge, another network trained by cross-entropy alone, takes for some digit with a maximum softmax above 0.9:
+{original.sure:.0%}, {proposed.sure:.0%}, {real.sure:.0%}. The proposed samples look less like digits, as the
+paper's do.
+""")

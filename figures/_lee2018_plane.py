@@ -18,6 +18,7 @@ from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._canvas import Margins
 from oodbench.detectors.confidence import ConfidenceLoss
+from oodbench.figures._lee2018_text import filled
 from oodbench.figures._lee2018_toys import Plane, Points, Scaled, drawn_from, perceptron, probabilities, trained
 
 COLOURS = ("#3B4CC0", "#B40426")
@@ -152,24 +153,26 @@ def shares(plane: Plane, made: Map, setting: Setting) -> tuple[float, float, flo
 
 def _caption(s: Setting, maps: list[Map], seed: int) -> str:
     wide, close = (shares(s.plane, made, s) for made in maps)
-    return f"""\
-A classifier of two Gaussians trained with the confidence loss (eq. 1), and its confidence over the plane.
-(a) {s.outliers} outliers by rejection sampling from the whole box, (b) p(red) after training on them; (c, d) the same with
-outliers from [-{s.near:g}, {s.near:g}]^2. Grey is undecided.
+    return filled(f"""\
+A classifier of two Gaussians trained with the confidence loss (eq. 1), and its confidence over the plane. (a)
+{s.outliers} outliers by rejection sampling from the whole box, (b) p(red) after training on them; (c, d) the
+same with outliers from [-{s.near:g}, {s.near:g}]^2. Grey is undecided.
 
-Given in the paper: two hidden layers of {s.hidden} ReLUs, the space [-50, 50]^2, {s.outliers} outliers, both boxes. Chosen
-here, because the paper's text does not say: means {s.plane.means[0]} and {s.plane.means[1]}, covariance {s.plane.sd:g}^2 I,
-{s.points} points a class; outliers uniform on the box, rejected within {s.radius:g} standard deviations of a mean; Adam at
-{s.learning_rate:g}, {s.steps:,} steps of {s.batch} points and {s.batch} outliers, beta {s.beta:g} (the submission has no
-weight, that is 1), coordinates divided by {s.scale:g} before the first layer. Seed {seed}.
+Given in the paper: two hidden layers of {s.hidden} ReLUs, the space [-50, 50]^2, {s.outliers} outliers, both
+boxes. Chosen here, because the paper's text does not say: means {s.plane.means[0]} and {s.plane.means[1]},
+covariance {s.plane.sd:g}^2 I, {s.points} points a class; outliers uniform on the box, rejected within
+{s.radius:g} standard deviations of a mean; Adam at {s.learning_rate:g}, {s.steps:,} steps of {s.batch} points
+and {s.batch} outliers, beta {s.beta:g} (the submission has no weight, that is 1), coordinates divided by
+{s.scale:g} before the first layer. Seed {seed}.
 
-Measured, as the share of area where the larger probability exceeds {SURE}: {s.radius:g} to {2 * s.radius:g} standard
-deviations from the nearest mean, {wide[0]:.0%} in (b) and {close[0]:.0%} in (d); farther away inside [-{s.near:g},
-{s.near:g}]^2, {wide[1]:.0%} and {close[1]:.0%}; outside that box, {wide[2]:.0%} and {close[2]:.0%}. Accuracy on 2,000 fresh
-points {maps[0].accuracy:.1%} and {maps[1].accuracy:.1%}. As in the paper, far outliers leave the classes surrounded by a
-wide confident region, and near ones do not.
+Measured, as the share of area where the larger probability exceeds {SURE}: {s.radius:g} to {2 * s.radius:g}
+standard deviations from the nearest mean, {wide[0]:.0%} in (b) and {close[0]:.0%} in (d); farther away inside
+[-{s.near:g}, {s.near:g}]^2, {wide[1]:.0%} and {close[1]:.0%}; outside that box, {wide[2]:.0%} and
+{close[2]:.0%}. Accuracy on 2,000 fresh points {maps[0].accuracy:.1%} and {maps[1].accuracy:.1%}. As in the
+paper, far outliers leave the classes surrounded by a wide confident region, and near ones do not.
 
-A caution that the paper's picture does not show: nothing trains the network outside [-{s.near:g}, {s.near:g}]^2 in (d), and
-it need not stay undecided there. Of the thirteen settings tried (beta 1 to 10, coordinates divided by 1 to 50), twelve were
-confident on 15 to 43% of the area far from the classes; this figure uses the thirteenth.
-"""
+A caution that the paper's picture does not show: nothing trains the network outside [-{s.near:g}, {s.near:g}]^2
+in (d), and it need not stay undecided there. Of the thirteen settings tried (beta 1 to 10, coordinates divided
+by 1 to 50), twelve were confident on 15 to 43% of the area far from the classes; this figure uses the
+thirteenth.
+""")

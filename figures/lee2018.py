@@ -1,10 +1,11 @@
-"""The figures of Lee, Lee, Lee & Shin, "Training Confidence-calibrated Classifiers for Detecting OOD Samples"."""
+"""The figures of "Training Confidence-calibrated Classifiers for Detecting Out-of-Distribution Samples" (ICLR 2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from oodbench.benchmark import Figures, Picture, Studio, figure
+from oodbench.detectors.confidence import PAPER
 from oodbench.figures._lee2018_boundary import figure3ab
 from oodbench.figures._lee2018_gradients import figure5, missing5
 from oodbench.figures._lee2018_losses import figure2, figure4, missing2, missing4
@@ -15,7 +16,7 @@ from oodbench.figures._lee2018_plane import figure1
 @figure(
     "lee2018",
     title="Figures of the confidence-loss paper",
-    paper="Lee, Lee, Lee & Shin, Training Confidence-calibrated Classifiers for Detecting OOD Samples, ICLR 2018",
+    paper=f"{PAPER} (arXiv:1711.09325)",
 )
 class Lee2018(Figures):
     """Toy experiments (1, 3) made on the spot; histograms, bars and guided gradients (2, 4, 5) of a run."""
