@@ -116,8 +116,8 @@ def _found(figures: Figures, results: Path) -> Run | None:
 
 def _missing(figures: Figures, plate: str, studio: Studio) -> str:
     if plate in figures.from_run and studio.run_read is None:
-        suites = " or ".join(figures.suites)
-        return f"it needs a run, and there is none of suite {suites}. Run 'bench run --suite NAME', or name one with --from."
+        what = f"it needs a run, and there is none of suite {' or '.join(figures.suites)}"
+        return f"{what}. Run 'bench run --suite NAME', or name one with --from."
     try:
         return figures.missing(plate, studio) or ""
     except OodbenchError as error:

@@ -129,32 +129,41 @@ def parts(plane: Plane, drawn: Points) -> tuple[float, float, float, float]:
     return core, 1 - core - beyond, beyond, float(np.median(plane.log_density(drawn)))
 
 
+def _verdict(plane: Plane, samples: list[Points]) -> str:
+    original, proposed = (parts(plane, drawn)[1] for drawn in samples)
+    if original < 0.5 < proposed:
+        return (
+            "As in the paper, the original GAN covers the region of high density, the proposed one what surrounds it."
+        )
+    return "Unlike in the paper, the two GANs do not part into region of high density and boundary with this seed."
+
+
 def _caption(s: Setting, points: Points, samples: list[Points], classifier: dict[str, nn.Module], seed: int) -> str:
     told = []
     for name, drawn in zip(("the points themselves", "original", "proposed"), (points, *samples), strict=True):
         core, ring, beyond, density = parts(s.plane, drawn)
         sure = float(np.median(probabilities(classifier["classifier"], drawn).max(axis=1)))
         told.append(
-            f"- {name}: {core:.0%} within {CORE:g} standard deviations of a mean, {ring:.0%} from {CORE:g} to {RING:g}, "
+            f"- {name}: {core:.0%} within {CORE:g} sd of a mean, {ring:.0%} from {CORE:g} to {RING:g} sd, "
             f"{beyond:.0%} beyond; median log density {density:.1f}; median confidence of the classifier {sure:.2f}"
         )
     return filled(f"""\
-Samples of two GANs (red) over the density of the points that both learn from (grey, a two-dimensional
-histogram): (a) the original GAN, (b) the proposed one, whose generator minimises the GAN loss plus beta KL(U ||
-p(y|x)) under a fixed classifier. The classifier was pre-trained with cross-entropy on the points and KL to
-uniform on rejection samples of the box [-{s.plane.box:g}, {s.plane.box:g}]^2.
+Samples of two GANs (red) over the density of the points that both learn from (grey): (a) the original GAN,
+(b) the proposed one, whose generator minimises the GAN loss plus beta KL(U || p(y|x)) under a fixed classifier.
+The classifier was pre-trained with cross-entropy on the points and KL to uniform on rejection samples of the box [-{s.plane.box:g}, {s.plane.box:g}]^2.
 
 Given in the paper: a mixture of two Gaussians, networks with two hidden layers, the fixed pre-trained
 classifier, a bounded box. Chosen here: means {s.plane.means[0]} and {s.plane.means[1]}, covariance
 {s.plane.sd:g}^2 I, {s.points:,} points a class; the box; outliers rejected within {s.radius:g} standard
 deviations of a mean; hidden layers of {s.hidden} (GAN) and {s.classifier_hidden} (classifier); {s.steps:,}
 steps of {s.batch}; Adam at {s.generator_rate:g} (generator) and {s.discriminator_rate:g} (discriminator), betas
-(0.5, 0.999), falling linearly to zero; beta {s.beta:g}; no pull-away term (the submission's eq. 3 has one, the released script does not).
+(0.5, 0.999), falling linearly to zero; beta {s.beta:g}; no pull-away term (the submission's eq. 3
+has one, the released script does not).
 Seed {seed}.
 
 Measured:
 
 {chr(10).join(told)}
 
-As in the paper, the original GAN covers the region of high density and the proposed one what surrounds it.
+{_verdict(s.plane, samples)}
 """)
