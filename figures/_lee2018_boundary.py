@@ -150,7 +150,8 @@ def _caption(s: Setting, points: Points, samples: list[Points], classifier: dict
     return filled(f"""\
 Samples of two GANs (red) over the density of the points that both learn from (grey): (a) the original GAN,
 (b) the proposed one, whose generator minimises the GAN loss plus beta KL(U || p(y|x)) under a fixed classifier.
-The classifier was pre-trained with cross-entropy on the points and KL to uniform on rejection samples of the box [-{s.plane.box:g}, {s.plane.box:g}]^2.
+The classifier was pre-trained with cross-entropy on the points and KL to uniform on rejection samples
+of the box [-{s.plane.box:g}, {s.plane.box:g}]^2.
 
 Given in the paper: a mixture of two Gaussians, networks with two hidden layers, the fixed pre-trained
 classifier, a bounded box. Chosen here: means {s.plane.means[0]} and {s.plane.means[1]}, covariance

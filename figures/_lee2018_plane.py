@@ -174,7 +174,8 @@ and {s.batch} outliers, beta {s.beta:g} (the submission has no weight, that is 1
 Measured, as the share of area where the larger probability exceeds {SURE}: {s.radius:g} to {2 * s.radius:g}
 standard deviations from the nearest mean, {wide[0]:.0%} in (b) and {close[0]:.0%} in (d); farther away inside
 [-{s.near:g}, {s.near:g}]^2, {wide[1]:.0%} and {close[1]:.0%}; outside that box, {wide[2]:.0%} and
-{close[2]:.0%}. Accuracy on 2,000 fresh points {maps[0].accuracy:.1%} and {maps[1].accuracy:.1%}. {_verdict(wide, close)}
+{close[2]:.0%}. Accuracy on 2,000 fresh points {maps[0].accuracy:.1%} and {maps[1].accuracy:.1%}.
+{_verdict(wide, close)}
 
 A caution that the paper's picture does not show: nothing trains the network outside [-{s.near:g}, {s.near:g}]^2
 in (d), and it need not stay undecided there. Of the thirteen settings tried (beta 1 to 10, coordinates divided

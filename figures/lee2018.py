@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from oodbench.benchmark import Figures, Picture, Studio, figure
 from oodbench.detectors.confidence import PAPER
+from oodbench.figures._lee2018_bars import figure4, missing4
 from oodbench.figures._lee2018_boundary import figure3ab
 from oodbench.figures._lee2018_gradients import figure5, missing5
-from oodbench.figures._lee2018_losses import figure2, figure4, missing2, missing4
 from oodbench.figures._lee2018_mnist import figure3cd, missing3cd
 from oodbench.figures._lee2018_plane import figure1
+from oodbench.figures._lee2018_softmax import figure2, missing2
 
 
 @figure(

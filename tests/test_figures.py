@@ -21,11 +21,13 @@ from oodbench.benchmark.records import read_run, write_record, write_run_info
 from oodbench.benchmark.store import Store
 from oodbench.benchmark.studio import Studio
 from oodbench.benchmark.work import Bench
+from oodbench.figures import _lee2018_bars as bars
 from oodbench.figures import _lee2018_boundary as boundary
 from oodbench.figures import _lee2018_gradients as gradients
 from oodbench.figures import _lee2018_losses as losses
 from oodbench.figures import _lee2018_mnist as mnist
 from oodbench.figures import _lee2018_plane as plane
+from oodbench.figures import _lee2018_softmax as softmax
 from oodbench.figures._lee2018_toys import Plane
 
 SUITE = """
@@ -217,18 +219,18 @@ def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -
     record = losses.first_records(studio, block)["msp"]
     images = torch.from_numpy(studio.images("digits[0-2]").images.copy()).float() / 255
     expected = torch.softmax(studio.classifier(record)(images), dim=1).amax(dim=1)
-    np.testing.assert_allclose(losses.max_softmax(np.asarray(id_scores)), expected, atol=1e-5)
+    np.testing.assert_allclose(softmax.max_softmax(np.asarray(id_scores)), expected, atol=1e-5)
 
 
 def test_bars_show_unseen_sets_and_the_spread_over_seeds(results: Path) -> None:
     studio = studio_of(results)
-    (picture,) = losses.figure4(studio)
+    (picture,) = bars.figure4(studio)
     panel, *more = picture.figure.axes
     assert (panel.get_title(), more) == ("greek", [])  # the glyphs are the outliers' source
     records = [r for r in studio.run.records if (r.label, r.ood_set) == ("joint", "greek")]
     values = [100 * record.metrics["auroc"] for record in records]
     assert len(values) == 2
-    assert panel.patches[3 * len(losses.BARS) + 1].get_height() == pytest.approx(np.mean(values))
+    assert panel.patches[3 * len(bars.BARS) + 1].get_height() == pytest.approx(np.mean(values))
     assert f"joint confidence loss {100 * np.mean([r.metrics['tnr_at_tpr95'] for r in records]):.1f}" in picture.caption
 
 
