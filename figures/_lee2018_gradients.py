@@ -45,7 +45,8 @@ class _GuidedStep(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """g [g > 0] [x > 0]."""
         (outputs,) = ctx.saved_tensors
-        return gradients[0].clamp(min=0) * (outputs > 0)
+        passed: Tensor = gradients[0].clamp(min=0) * (outputs > 0)
+        return passed
 
 
 class GuidedReLU(nn.Module):
@@ -110,8 +111,8 @@ def missing5(studio: Studio) -> str | None:
         return reason
     for block, rows in served(studio, LABELS):
         for record in first_records(studio, block).values():
-            if isinstance(reason := studio.checkpoint(record), str):
-                return f"{reason}. Run the same command again."
+            if isinstance(gone := studio.checkpoint(record), str):
+                return f"{gone}. Run the same command again."
         for name in measured(block, rows[LABELS[0]])[:OOD_SETS]:
             studio.images(name)  # absent images are told by the library
     return None
@@ -175,7 +176,7 @@ def _draw(block: Block, columns: list[Column]) -> Figure:
 def _place(panel: Axes, x: float, y: float, side: float, image: NDArray[Any], high: float = 1.0) -> None:
     extent = (x, x + side, y + side, y)
     grey = image.ndim == 2 or image.shape[2] == 1
-    how = {"cmap": "gray", "vmin": 0, "vmax": 255 if image.dtype == np.uint8 else high} if grey else {}
+    how: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255 if image.dtype == np.uint8 else high} if grey else {}
     panel.imshow(image.squeeze() if grey else image, extent=extent, aspect="auto", interpolation="nearest", **how)
     panel.set_autoscale_on(False)
 

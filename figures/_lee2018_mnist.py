@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,10 @@ def figure3cd(studio: Studio, setting: Setting | None = None) -> Picture:
     images, labels = _grey(studio.images(SET, "train").images), studio.images(SET, "train").labels
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     guide, judge = (_classifier(s, recipe, images, targets, seed) for recipe in (ConfidenceLoss(), CrossEntropy()))
-    rates = {"generator_learning_rate": s.generator_rate, "discriminator_learning_rate": s.discriminator_rate}
+    rates: dict[str, Any] = {
+        "generator_learning_rate": s.generator_rate,
+        "discriminator_learning_rate": s.discriminator_rate,
+    }
     recipes = (GAN(width=s.width, **rates), GuidedGAN(width=s.width, beta=s.beta, **rates))
     samples = [_samples(s, recipe, images, targets, guide, seed) for recipe in recipes]
     told = [_told(drawn, guide, judge) for drawn in samples]

@@ -102,12 +102,8 @@ def trained(
     steps: int,
     seed: int,
     given: Mapping[str, nn.Module] | None = None,
-    decay: bool = False,
 ) -> dict[str, nn.Module]:
-    """Train networks by a recipe's own steps on batches drawn anew each time; they come back in evaluation mode.
-
-    With `decay` all learning rates fall linearly to zero: the samples of a GAN wander with its last steps otherwise.
-    """
+    """Train networks by a recipe's own steps on batches drawn anew each time; they come back in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "initial weights"))
         networks = {name: network.train() for name, network in build().items()}
@@ -115,11 +111,7 @@ def trained(
         draws = torch.Generator().manual_seed(derive(seed, "batches"))
         noise = torch.Generator().manual_seed(derive(seed, "steps"))
         training = Training(networks, recipe.optimizers(networks), dict(given or {}), noise)
-        groups = [group for optimizer in training.optimizers.values() for group in optimizer.param_groups]
-        rates = [group["lr"] for group in groups]
-        for step in range(steps):
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * (1 - step / steps) if decay else rate
+        for _ in range(steps):
             recipe.step(training, batches(draws))
     return {name: network.eval().requires_grad_(False) for name, network in networks.items()}
 

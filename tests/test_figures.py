@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from matplotlib.patches import Rectangle
 from torch import nn
 
 from oodbench.benchmark.api import run
@@ -215,11 +216,12 @@ def studio_of(results: Path) -> Studio:
 def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -> None:
     studio = studio_of(results)
     (block, _), *_ = losses.served(studio, ["msp"])
-    (id_scores, _) = studio.scores().read(block, "msp", "greek")
+    pair = studio.scores().read(block, "msp", "greek")
+    assert not isinstance(pair, str)
     record = losses.first_records(studio, block)["msp"]
     images = torch.from_numpy(studio.images("digits[0-2]").images.copy()).float() / 255
     expected = torch.softmax(studio.classifier(record)(images), dim=1).amax(dim=1)
-    np.testing.assert_allclose(softmax.max_softmax(np.asarray(id_scores)), expected, atol=1e-5)
+    np.testing.assert_allclose(softmax.max_softmax(np.asarray(pair[0])), expected, atol=1e-5)
 
 
 def test_bars_show_unseen_sets_and_the_spread_over_seeds(results: Path) -> None:
@@ -230,7 +232,9 @@ def test_bars_show_unseen_sets_and_the_spread_over_seeds(results: Path) -> None:
     records = [r for r in studio.run.records if (r.label, r.ood_set) == ("joint", "greek")]
     values = [100 * record.metrics["auroc"] for record in records]
     assert len(values) == 2
-    assert panel.patches[3 * len(bars.BARS) + 1].get_height() == pytest.approx(np.mean(values))
+    bar = panel.patches[3 * len(bars.BARS) + 1]
+    assert isinstance(bar, Rectangle)
+    assert bar.get_height() == pytest.approx(np.mean(values))
     assert f"joint confidence loss {100 * np.mean([r.metrics['tnr_at_tpr95'] for r in records]):.1f}" in picture.caption
 
 
@@ -261,7 +265,8 @@ def by_hand(network: Net, image: np.ndarray) -> np.ndarray:
     top = np.argmax(w3 @ np.maximum(before2, 0) + b3)
     gradient = np.where((before2 > 0) & (w3[top] > 0), w3[top], 0) @ w2
     gradient = np.where((before1 > 0) & (gradient > 0), gradient, 0) @ w1
-    return np.abs(gradient.reshape(image.shape)).max(axis=0)
+    largest: np.ndarray = np.abs(gradient.reshape(image.shape)).max(axis=0)
+    return largest
 
 
 def test_guided_gradients_equal_those_written_by_hand() -> None:
@@ -316,6 +321,16 @@ def test_density_of_the_plane() -> None:
     expected = np.mean([np.exp(-square / (2 * 0.49)) / (2 * np.pi * 0.49) for square in squares], axis=0)
     np.testing.assert_allclose(np.exp(world.log_density(points)), expected, rtol=1e-9)
     assert world.distance(np.array([[2.0, 2.4]]))[0] == pytest.approx(2.0)
+
+
+def test_parts_of_the_boundary() -> None:
+    world = Plane(((-20.0, 0.0), (20.0, 0.0)), sd=1.0, box=30.0)
+    angles = np.deg2rad(np.arange(12) * 30 + 15)
+    ring = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1) + world.means[0]
+    core, far = np.array([[20.0, 1.0]] * 3), np.array([[20.0, 9.0]])
+    assert boundary.parts(world, np.concatenate([ring, core, far]))[:3] == pytest.approx((3 / 16, 12 / 16, 1 / 16))
+    assert boundary.around(world, np.concatenate([ring, core, far])) == 0.5
+    assert boundary.around(world, ring[:1]) == 1 / 24
 
 
 def test_gan_samples_over_mnist_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
