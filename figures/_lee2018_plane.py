@@ -152,7 +152,7 @@ def shares(plane: Plane, made: Map, setting: Setting) -> tuple[float, float, flo
 
 
 def _verdict(wide: tuple[float, float, float], close: tuple[float, float, float]) -> str:
-    if close[0] < wide[0] / 2:
+    if close[0] < wide[0] and close[1] < wide[1] / 2:
         return "As in the paper, far outliers leave wide confident regions around the classes, and near ones do not."
     return "Unlike in the paper, near outliers do not narrow the confident regions much with this seed."
 
