@@ -34,13 +34,13 @@ class Setting(NamedTuple):
 
     width: int = 16
     """The released DCGAN has 128."""
-    steps: int = 2500
-    classifier_steps: int = 600
+    steps: int = 1200
+    classifier_steps: int = 400
     batch: int = 64
     beta: float = 1.0
     generator_rate: float = 0.001
     discriminator_rate: float = 0.0005
-    backbone: str = "small_cnn"
+    backbone: str = "small_cnn[width=16,hidden=64]"
 
 
 class Told(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from click.testing import CliRunner, Result
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from oodbench.benchmark.api import run
+from oodbench.benchmark.api import Quiet, prepare
 from oodbench.benchmark.checks import run_checks
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.gallery import order
 from oodbench.benchmark.records import read_run, write_record, write_run_info
+from oodbench.benchmark.runner import run_plan
 from oodbench.benchmark.store import Store
 from oodbench.benchmark.studio import Studio
 from oodbench.benchmark.work import Bench
@@ -57,15 +59,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = folder / "tiny.toml"
     suite.write_text(SUITE)
     detectors = "msp,confidence,gan_confidence,joint"
-    run(
-        detectors,
-        suite=str(suite),
-        results=folder,
-        backbone="small_cnn[width=4,hidden=16]",
-        name="tiny",
-        threads=1,
-        seeds=2,
-    )
+    options: dict[str, Any] = {"suite": str(suite), "backbone": "small_cnn[width=4,hidden=16]", "name": "tiny"}
+    made = prepare(detectors, results=folder, threads=1, seeds=2, **options)
+    run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())  # no tables, no plots
     tiny = read_run(folder / "runs" / "tiny")
     other = folder / "runs" / "other"
     for record in tiny.records:
