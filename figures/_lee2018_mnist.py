@@ -74,7 +74,7 @@ def figure3cd(studio: Studio, setting: Setting | None = None) -> Picture:
     held_out = _floats(_grey(test.images))
     told.append(_told(held_out[:MEASURED], guide, judge))
     accuracy = float((_logits(guide, held_out).argmax(dim=1).numpy() == test.labels).mean())
-    figure, (axes,) = canvas.grid(1, 2, (2.4, 2.4), Margins(0.15, 0.15, 0.62, 0.12, across=0.25))
+    figure, (axes,) = canvas.grid(1, 2, (2.4, 2.4), Margins(0.15, 0.15, 0.5, 0.12, across=0.25))
     for panel, name, drawn in zip(axes, ("(c) original GAN", "(d) proposed GAN"), samples, strict=True):
         _mosaic(panel, drawn[: SHOWN**2, 0].numpy())
         panel.set_title(name, pad=4)
@@ -148,7 +148,8 @@ Samples of DCGANs trained on MNIST: (c) the original GAN, (d) the proposed one, 
 GAN loss plus beta KL(U || p(y|x)) under a fixed classifier, pre-trained with cross-entropy on MNIST and KL to
 uniform on Gaussian noise. 64 samples each, none chosen.
 
-MNIST's {images:,} training images, resized to 32 x 32, one channel. Reduced, so that it takes minutes on one
+{images:,} training images of MNIST (a tenth is held out), resized to 32 x 32, one channel. Reduced, so that it
+takes minutes on one
 core: DCGAN of width {s.width} (128 in the released script), {s.steps:,} steps of {s.batch}; classifier
 `{s.backbone}`, {s.classifier_steps} steps, test accuracy {accuracy:.1%}. Chosen here: beta {s.beta:g}, Adam at
 {s.generator_rate:g} (generator) and {s.discriminator_rate:g} (discriminator), betas (0.5, 0.999), no pull-away
