@@ -179,6 +179,6 @@ standard deviations from the nearest mean, {wide[0]:.0%} in (b) and {close[0]:.0
 
 A caution that the paper's picture does not show: nothing trains the network outside [-{s.near:g}, {s.near:g}]^2
 in (d), and it need not stay undecided there. Of the thirteen settings tried (beta 1 to 10, coordinates divided
-by 1 to 50), twelve were confident on 15 to 43% of the area far from the classes; this figure uses the
+by 1 to 50, other means), twelve were confident on 15 to 43% of the area far from the classes; this figure uses the
 thirteenth.
 """)
