@@ -180,6 +180,7 @@ Measured:
 {chr(10).join(told)}
 
 {_verdict(s.plane, samples)} Such small GANs are fickle: the
-settings were chosen by eye after about twenty trial trainings, in several of which the proposed GAN collapsed to one spot of the
+settings were chosen by eye after about twenty trial trainings, in several of which the proposed GAN
+collapsed to one spot of the
 boundary or a GAN missed one of the classes.
 """)
