@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from oodbench.benchmark.contract import Classifier as Classifier
     from oodbench.benchmark.contract import Dataset as Dataset
     from oodbench.benchmark.contract import Detector as Detector
+    from oodbench.benchmark.contract import Figures as Figures
     from oodbench.benchmark.contract import FitData as FitData
     from oodbench.benchmark.contract import Form as Form
     from oodbench.benchmark.contract import ImageSet as ImageSet
+    from oodbench.benchmark.contract import Picture as Picture
     from oodbench.benchmark.contract import Recipe as Recipe
     from oodbench.benchmark.contract import Task as Task
     from oodbench.benchmark.contract import TrainBatch as TrainBatch
@@ -37,20 +39,23 @@ if TYPE_CHECKING:
     from oodbench.benchmark.registry import backbone as backbone
     from oodbench.benchmark.registry import dataset as dataset
     from oodbench.benchmark.registry import detector as detector
+    from oodbench.benchmark.registry import figure as figure
     from oodbench.benchmark.registry import form as form
     from oodbench.benchmark.registry import recipe as recipe
+    from oodbench.benchmark.studio import Studio as Studio
 
 _MODULES = {
     "api": ("run",),
     "checks": ("check_detector",),
     "contract": (
-        "Backbone", "Batch", "Classifier", "Dataset", "Detector", "FitData", "Form", "ImageSet", "Recipe", "Task",
-        "TrainBatch", "Training",
+        "Backbone", "Batch", "Classifier", "Dataset", "Detector", "Figures", "FitData", "Form", "ImageSet", "Picture",
+        "Recipe", "Task", "TrainBatch", "Training",
     ),
     "errors": ("DataError", "OodbenchError"),
     "metrics": ("aupr_in", "aupr_out", "auroc", "detection_accuracy", "evaluate", "tnr_at_tpr95"),
     "records": ("Record", "Run", "read_run"),
-    "registry": ("backbone", "dataset", "detector", "form", "recipe"),
+    "registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
+    "studio": ("Studio",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

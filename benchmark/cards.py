@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.contract import NEEDS, Dataset, Detector, Plugin, Recipe
+from oodbench.benchmark.contract import NEEDS, Dataset, Detector, Figures, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, unknown
 from oodbench.benchmark.records import FAILED, OK, SKIPPED, read_run, slug
@@ -54,6 +54,11 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
         facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
     if issubclass(plugin, Recipe):
         facts["builds on"] = plugin.builds_on
+    if issubclass(plugin, Figures):
+        facts["figures"] = "; ".join(f"{plate}: {title}" for plate, title in plugin.plates.items())
+        facts["runs"] = (
+            f"figures {', '.join(sorted(plugin.from_run))} need one, of {', '.join(plugin.suites)} by default"
+        )
     if issubclass(plugin, Dataset):
         facts.update(_data_facts(plugin, name, data_dir, results))
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ world of 3-channel 32 x 32 images whose classes and outliers are planted, so tha
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from oodbench.benchmark.contract import (
     NEEDS,
     Detector,
+    Figures,
     FitData,
     ImageSet,
     Task,
@@ -288,6 +290,16 @@ def check_form(name: str) -> None:
         raise CheckError("an image's changed form depends on the other images")
 
 
+def check_figure(name: str) -> None:
+    """Plates are numbered, each with a title, and those that need a run are among them."""
+    figures: type[Figures] = registry.get("figure", name)
+    odd = [plate for plate, title in figures.plates.items() if not re.fullmatch(r"[A-Z]?\d+[a-z]*", plate) or not title]
+    if not figures.plates or odd:
+        raise CheckError(f"plates must be figures' numbers, such as '3' or '3ab', with titles; got {odd or 'none'}")
+    if strange := figures.from_run - set(figures.plates):
+        raise CheckError(f"from_run names {sorted(strange)}, which are not among the plates {list(figures.plates)}")
+
+
 def check_suite(name: str) -> None:
     """Every key and every name in it is known."""
     suite = read_suite(name)
@@ -311,6 +323,7 @@ CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
     "backbone": (check_backbone,),
     "dataset": (check_dataset,),
     "form": (check_form,),
+    "figure": (check_figure,),
     "suite": (check_suite,),
 }
 

@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from oodbench.benchmark.cli_data import data
+from oodbench.benchmark.cli_figures import figures
 from oodbench.benchmark.command import CONTEXT, Command, data_dir_option, plugin_option, results_option
+from oodbench.benchmark.records import cache_of, run_dir
 
 
 @click.group(context_settings=CONTEXT)
@@ -122,22 +124,7 @@ def _print_table(run_: Any) -> None:
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
 
 
-def _run_dir(results: Path, name: str) -> Path:
-    from oodbench.benchmark.records import slug
-
-    given = Path(name)
-    if (given / "run.json").is_file():
-        return given
-    path = results / "runs" / slug(name)
-    if not path.is_dir():
-        from oodbench.benchmark.errors import unknown
-
-        known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))
-        raise unknown("run", name, known, "bench list runs")
-    return path
-
-
-KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "references", "runs")
+KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "figures", "suites", "references", "runs")
 
 
 @main.command(
@@ -153,7 +140,7 @@ KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "suites", "re
 @results_option
 @plugin_option
 def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
-    """List detectors, recipes, datasets, forms, backbones, suites, references or runs."""
+    """List detectors, recipes, datasets, forms, backbones, figures, suites, references or runs."""
     from oodbench.benchmark.registry import registry
 
     for file in plugins:
@@ -229,7 +216,7 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
     from oodbench.benchmark.records import read_run
     from oodbench.benchmark.views import tables
 
-    run_ = read_run(_run_dir(results, run_name))
+    run_ = read_run(run_dir(results, run_name))
     tables.write_tables(run_)
     if against or metrics != "exact":
         from oodbench.benchmark.display import beside_text
@@ -257,9 +244,8 @@ def plot(run_name: str, results: Path) -> None:
     from oodbench.benchmark.records import read_run
     from oodbench.benchmark.views import plots
 
-    folder = _run_dir(results, run_name)
-    cache = folder.parent.parent / "cache" if folder.parent.name == "runs" else results / "cache"
-    for path in plots.draw(read_run(folder), cache):
+    folder = run_dir(results, run_name)
+    for path in plots.draw(read_run(folder), cache_of(folder, results)):
         click.echo(str(path))
 
 
@@ -310,6 +296,7 @@ def prune(dry_run: bool, results: Path) -> None:
 
 
 main.add_command(data)
+main.add_command(figures)
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,10 @@ from oodbench.benchmark.errors import DataError, PluginError
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
+
+    from oodbench.benchmark.studio import Studio
 
 NEEDS = {
     "logits": "the classifier's logits, float64 (N, K)",
@@ -209,6 +212,41 @@ class Form(Plugin):
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Return changed copies, uint8 (N, C, H, W) -> the same shape."""
+        raise NotImplementedError
+
+
+class Picture(NamedTuple):
+    """One drawn figure and the words under it."""
+
+    name: str
+    """The files' name without extension: 'figure' and the plate, and what tells several of one plate apart."""
+    figure: Figure
+    caption: str
+    """Markdown: what is shown, on what data, with which settings, how it differs from the paper, what was measured."""
+
+
+class Figures(Plugin):
+    """The figures of one paper, drawn anew from toys made on the spot and from a finished run.
+
+    A plate is what is drawn or left out as a whole: a figure, or some panels of it ('3ab').
+    """
+
+    plates: ClassVar[Mapping[str, str]] = {}
+    """Number, with letters where a figure is drawn in parts -> title, in the paper's order."""
+    from_run: ClassVar[frozenset[str]] = frozenset()
+    """The plates that are drawn from a run."""
+    suites: ClassVar[tuple[str, ...]] = ()
+    """The suites whose runs serve where none is named, the best first."""
+
+    def missing(self, plate: str, studio: Studio) -> str | None:
+        """Say why a plate cannot be drawn, before any work; None, the default, if it can.
+
+        Plates of `from_run` are asked about only where there is a run.
+        """
+        return None
+
+    def draw(self, plate: str, studio: Studio) -> Iterator[Picture]:
+        """Draw one plate; the same seed and inputs give the same bytes."""
         raise NotImplementedError
 
 

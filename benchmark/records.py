@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.errors import StoreError, UserError, unknown
 
 SCHEMA = 1
 """Raised when a reader of older files would misread newer ones."""
@@ -211,6 +211,24 @@ def _told_apart(records: list[Record]) -> list[Record]:
 
 QUICK_LOOK = "quick look, not the suite's protocol"
 """How the note begins in records of a run that --limit-train or --epochs has shortened."""
+
+
+def run_dir(results: Path, name: str) -> Path:
+    """The folder of a run, given by name or as a folder."""
+    given = Path(name)
+    if (given / "run.json").is_file():
+        return given
+    path = results / "runs" / slug(name)
+    if not path.is_dir():
+        known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))
+        raise unknown("run", name, known, "bench list runs")
+    return path
+
+
+def cache_of(run_dir: Path, results: Path) -> Path:
+    """The store that a run's artifacts lie in: beside the folder of runs, or else that of `results`."""
+    return run_dir.parent.parent / "cache" if run_dir.parent.name == "runs" else results / "cache"
+
 
 CSV_COLUMNS = (
     "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from oodbench.benchmark.contract import Backbone, Dataset, Detector, Form, Plugin, Recipe
+from oodbench.benchmark.contract import Backbone, Dataset, Detector, Figures, Form, Plugin, Recipe
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, unknown
 
 
@@ -39,6 +39,7 @@ KINDS = {
     "dataset": Kind(Dataset, "load", "oodbench.datasets"),
     "form": Kind(Form, "apply", "oodbench.datasets"),
     "backbone": Kind(Backbone, "build", "oodbench.benchmark.backbones"),
+    "figure": Kind(Figures, "draw", "oodbench.figures"),
 }
 SUITES = Path(__file__).parent / "suites"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -312,3 +313,8 @@ def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]
 def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
     """Register a `Form` under a name."""
     return _decorator("form", name, title, paper)
+
+
+def figure(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register the `Figures` of a paper under a name."""
+    return _decorator("figure", name, title, paper)

@@ -85,6 +85,13 @@ class Store:
         self._verified.add(path)
         return path
 
+    def key_of(self, path: str) -> Key | None:
+        """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
+        content = dict((self._side(self.root / path) or {}).get("key", {}))
+        kind, schema, name = content.pop("kind", None), content.pop("schema", None), Path(path)
+        key = Key(str(kind), name.suffix, name.stem.rpartition("-")[0], content)
+        return key if schema == KEY_SCHEMA and key.path == path else None
+
     def about(self, key: Key) -> dict[str, Any]:
         """How an artifact was made: seconds, environment, and what its maker added."""
         about: dict[str, Any] = (self._side(self.root / key.path) or {}).get("about", {})

@@ -17,10 +17,17 @@ CORE = sorted(
     for path in (ROOT / "benchmark").rglob("*.py")
     if path.relative_to(ROOT / "benchmark").parts[0] not in PLUGIN_FOLDERS
 )
-SOURCES = sorted(path for folder in ("benchmark", "detectors", "datasets") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("benchmark", "detectors", "datasets", "figures") for path in (ROOT / folder).rglob("*.py")
+)
 PLUGIN_PACKAGES = tuple({kind.package for kind in KINDS.values()})
 
-FALSE_POSITIVES: dict[tuple[str, str], str] = {}
+FALSE_POSITIVES: dict[tuple[str, str], str] = {
+    (
+        "audit.py",
+        "lee2018",
+    ): "the metric rules of the paper's released script, named after the paper as its figures are",
+}
 """(file in benchmark/, word) -> why that word is not the plug-in of the same name."""
 
 

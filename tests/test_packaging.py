@@ -21,7 +21,7 @@ def folders() -> dict[str, Path]:
 
 
 def test_plugin_folders_hide_no_other_package() -> None:
-    for name in ("detectors", "datasets"):
+    for name in ("detectors", "datasets", "figures"):
         assert not (ROOT / name / "__init__.py").exists(), f"with {name}/__init__.py the checkout hides PyPI's '{name}'"
 
 

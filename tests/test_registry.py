@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark import Backbone, Dataset, Detector, Form, Recipe, backbone, dataset, detector, form, recipe
+from oodbench.benchmark import (
+    Backbone,
+    Dataset,
+    Detector,
+    Form,
+    Recipe,
+    backbone,
+    dataset,
+    detector,
+    figure,
+    form,
+    recipe,
+)
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.registry import KINDS, registry
@@ -32,6 +44,7 @@ DECORATORS: dict[str, Callable[[str], Callable[[type[Any]], type[Any]]]] = {
     "dataset": dataset,
     "form": form,
     "backbone": backbone,
+    "figure": figure,
 }
 
 
@@ -123,6 +136,7 @@ def test_every_builtin_loads_as_what_it_was_listed_as(kind: str) -> None:
         ("dataset", "digit", "digits"),
         ("form", "invert", "inverted"),
         ("backbone", "smal_cnn", "small_cnn"),
+        ("figure", "lee2019", "lee2018"),
         ("suite", "digit", "digits"),
     ],
 )
@@ -204,6 +218,7 @@ def test_a_wrong_base_is_refused(kind: str, what: str) -> None:
         "dataset": Form,
         "form": Backbone,
         "backbone": Dataset,
+        "figure": Dataset,
     }
     other = type("Other", (bases[kind],), {method: lambda self: None for _, method, _ in KINDS.values()})
     strange: dict[str, Any] = {

@@ -34,7 +34,7 @@ def main() -> None:
     assert hasattr(import_module("datasets"), "load_dataset"), "Hugging Face datasets was overwritten"
     assert Path(reference or "").is_file()
     assert metadata.version("oodbench") == oodbench.__version__
-    for kind in ("detectors", "recipes", "datasets", "forms", "backbones", "suites"):
+    for kind in ("detectors", "recipes", "datasets", "forms", "backbones", "figures", "suites"):
         assert bench("list", kind).strip(), f"the wheel lists no {kind}"
     with tempfile.TemporaryDirectory() as folder:
         suite = Path(folder, "tiny.toml")

@@ -1,0 +1,76 @@
+"""The four losses of Lee et al. (ICLR 2018) as rows of a run, for Figures 2, 4 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from oodbench.benchmark import Studio
+from oodbench.benchmark.records import OK, Record
+from oodbench.benchmark.views._summary import Block, Row
+
+
+class Loss(NamedTuple):
+    """One of the four losses: the detector's label in a run, its name in the figures, its colour in the paper."""
+
+    label: str
+    name: str
+    colour: str
+    hatch: str
+    dash: Any
+
+
+LOSSES = (
+    Loss("msp", "cross-entropy", "#C1272D", "", "-"),
+    Loss("confidence", "confidence loss, real outliers", "#2E9E4F", "////", "--"),
+    Loss("gan_confidence", "confidence loss, original GAN", "#F08A24", "....", "-."),
+    Loss("joint", "joint confidence loss", "#2B5FB3", "\\\\\\\\", (0, (4, 1, 1, 1, 1, 1))),
+)
+"""Red, green, orange and blue as in the paper's Figure 4; hatches and dashes for a grey print."""
+
+
+def rows_of(block: Block) -> dict[str, Row]:
+    """The rows of the four losses that an ID set has, by label, each the plain detector of its name."""
+    rows = {row.label: row for row in block.rows}
+    return {loss.label: rows[loss.label] for loss in LOSSES if loss.label in rows}
+
+
+def measured(block: Block, row: Row) -> list[str]:
+    """The OOD sets on which a row has numbers."""
+    return [ood.name for ood in block.sets if ood.name in row.cells and row.cells[ood.name].stats]
+
+
+def lacking(studio: Studio, labels: Sequence[str]) -> str | None:
+    """Why a run does not serve: no ID set has numbers of all these detectors."""
+    for block in studio.summary().blocks:
+        rows = rows_of(block)
+        if all(label in rows and measured(block, rows[label]) for label in labels):
+            return None
+    return f"run '{studio.run.path.name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
+
+
+def served(studio: Studio, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, Row]]]:
+    """The ID sets that have numbers of all these detectors."""
+    for block in studio.summary().blocks:
+        rows = rows_of(block)
+        if all(label in rows and measured(block, rows[label]) for label in labels):
+            yield block, rows
+
+
+def told_run(studio: Studio, block: Block) -> str:
+    """The run, its network and its training, for a caption."""
+    first = next(r for r in studio.run.records if r.id_set == block.id_set and r.status == OK)
+    how = first.training
+    trained = f", {how['images']:,} training images, {how['epochs']} epochs" if how else ""
+    suite = studio.run.info.get("suite", {}).get("name", "?")
+    return f"run `{studio.run.path.name}` of suite `{suite}`: network `{first.backbone}`{trained}"
+
+
+def first_records(studio: Studio, block: Block) -> dict[str, Record]:
+    """One finished record a loss on an ID set, of the first seed: what says where its classifier is."""
+    seed = studio.scores().seed
+    found: dict[str, Record] = {}
+    for record in studio.run.records:
+        if record.id_set == block.id_set and record.seed == seed and record.status == OK:
+            found.setdefault(record.label, record)
+    return {loss.label: found[loss.label] for loss in LOSSES if loss.label in found}
