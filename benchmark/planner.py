@@ -16,7 +16,7 @@ from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
-from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
+from oodbench.benchmark.plan import ALL, Absence, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
 from oodbench.benchmark.resolve import Resolver, unlike
@@ -77,7 +77,12 @@ class _Planner:
         return Pair(self.chain.ref(entry.set, "test"), self.chain.ref(ood.set, part), ood.group, source)
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int) -> None:
-        reason = self.unmet(entry, row)
+        reason = self.refused(entry, row)
+        if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
+            absence = Absence(row.label, reason)
+            self.plan.skipped += [absence] if absence not in self.plan.skipped else []
+            return
+        reason = reason or self.unmet(entry, row)
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
@@ -130,14 +135,19 @@ class _Planner:
                 )
         return entry.tuning
 
+    def refused(self, entry: IDEntry, row: Row) -> str:
+        """Why a detector cannot score with the run's networks; empty if it can."""
+        shape = self.library.part(entry.set, "train").image_shape
+        if type(row.detector).refuses is Detector.refuses or self.backbone.refuses(shape):
+            return ""
+        reason = row.detector.refuses(self.fresh_network(entry))
+        return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
+
     def unmet(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set; empty if it can."""
         shape = self.library.part(entry.set, "train").image_shape
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
-        looks = type(row.detector).refuses is not Detector.refuses
-        if looks and (reason := row.detector.refuses(self.fresh_network(entry))):
-            return f"detector '{row.label}' cannot score with backbone '{self.backbone.name}': {reason}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:

@@ -24,20 +24,22 @@ def to_bytes(value: Any) -> bytes:
     """Tensors, arrays, finite numbers, words, and lists, tuples and dicts of them as the content of a file."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
-    return save(tensors, metadata={"state": skeleton, "sha256": _checksum(skeleton, tensors)})
+    # One entry: the format keeps entries in no order, and equal values are to give equal bytes.
+    header = json.dumps({"value": skeleton, "sha256": _checksum(skeleton, tensors)})
+    return save(tensors, metadata={"state": header})
 
 
 def from_file(path: Path) -> Any:
     """What `to_bytes` wrote; ValueError if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("state", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    if header.get("sha256") != _checksum(header.get("state", ""), tensors):
+    if not header or header["sha256"] != _checksum(header["value"], tensors):
         raise ValueError("the content does not match its checksum")
-    return _unpack(json.loads(header["state"]), tensors)
+    return _unpack(json.loads(header["value"]), tensors)
 
 
 def save_state(detector: Detector, path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector
 from oodbench.benchmark.contract import Backbone, Plugin
+from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.specs import create, parse_spec
 
 N, D, H, K = 7, 12, 5, 4
@@ -155,10 +156,12 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
     assert {cell.record.status for cell in plan.cells} != {"skipped"}
     charged = {cell.record.label: cell.record.forward_images for cell in plan.cells}
     assert charged["mc_dropout"] == 16 * (510 + 1000)
-    cells = prepare("msp,all", **options).plan.cells  # type: ignore[arg-type]
-    (cell,) = (cell for cell in cells if cell.record.label == "mc_dropout")
-    assert cell.record.status == "skipped"
-    assert "cannot score with backbone 'small_cnn': the network has no dropout to sample" in cell.record.reason
+    told = "it cannot score with backbone 'small_cnn': the network has no dropout to sample"
+    everything = prepare("all", **options).plan  # type: ignore[arg-type]
+    assert ("mc_dropout", told) in everything.skipped
+    assert "mc_dropout" not in {cell.record.label for cell in everything.cells}
+    with pytest.raises(UserError, match=r"Detector 'mc_dropout.samples=2.' cannot run: it cannot score"):
+        prepare("mc_dropout[samples=2]", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,5 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
     ],
 )
 def test_settings_without_meaning_are_refused(name: str, told: str) -> None:
-    from oodbench.benchmark.errors import UserError
-
     with pytest.raises(UserError, match=told.replace(".", r"\.")):
         create("detector", parse_spec(name))
