@@ -346,7 +346,7 @@ def test_outliers_of_another_shape_are_refused_in_the_plan(tmp_path: Path, regis
         prepare("confidence", **options)
     plan = prepare("all", **options).plan
     assert "run_large" not in {cell.record.ood_set for cell in plan.cells}
-        assert "run_large" in [absence.what for absence in plan.skipped]
+    assert "run_large" in [absence.what for absence in plan.skipped]
     assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
 
 
