@@ -23,17 +23,16 @@ def one_cycle(progress: float, warm_up: float, start: float, end: float) -> floa
 @recipe(
     "one_cycle",
     title="Short training: one-cycle SGD, label smoothing, small images first",
-    paper="Smith & Topin, Super-Convergence, 2018 (arXiv:1708.07120); ideas of Jordan, 94% on CIFAR-10 in 3.29 Seconds, "
-    "2024 (arXiv:2404.00498)",
+    paper="Smith & Topin, Super-Convergence, 2018 (arXiv:1708.07120); ideas of Jordan 2024 (arXiv:2404.00498)",
 )
 class OneCycle(Recipe):
     """Cross-entropy with smoothed labels by SGD with Nesterov's momentum, for about ten epochs.
 
     The rate rises linearly from a fifth to `learning_rate` at `warm_up` of all steps, and falls linearly to `end` of
     it. Weight decay acts on weights of convolutions and linear layers, not on biases and batch norms. Images are moved
-    by up to `shift` pixels, what is missing mirrored, and flipped in half the cases. Until `low_until` of all steps they
-    are shrunk to `low_side` of their height and width (0.75: 32 -> 24 pixels, 0.56 of the work), which needs a network
-    that takes images of any size; 1, the default, is off. Smoothed labels change what confidence scores see: say so.
+    by up to `shift` pixels, what is missing mirrored, and flipped in half the cases. Until `low_until` of all steps
+    they are shrunk to `low_side` of their height and width (0.75: 32 -> 24 pixels, 0.56 of the work), which needs a
+    network that takes images of any size; 1, the default, is off. Smoothed labels change what confidence scores see.
 
     Of the short recipe cited, the schedule, the small shifts and the smoothing; its network, whitening, optimiser,
     test-time averaging and derandomised flips are not here. No number is claimed for it.

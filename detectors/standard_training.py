@@ -27,7 +27,7 @@ def cosine(progress: float, end: float) -> float:
 @recipe(
     "standard",
     title="Standard training: SGD, cosine schedule, random crops and flips",
-    paper="as in OpenOOD v1.5, Zhang et al. 2023 (arXiv:2306.09301); He et al., CVPR 2016; Loshchilov & Hutter, ICLR 2017",
+    paper="as in OpenOOD v1.5, Zhang et al. 2023 (arXiv:2306.09301); Loshchilov & Hutter, ICLR 2017",
 )
 class Standard(Recipe):
     """Cross-entropy by SGD with Nesterov's momentum; the rate follows half a cosine from step to step.
