@@ -53,6 +53,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     bench run --detectors 'energy[temperature=10]@joint[beta=0.5]'
     bench run --id 'digits[0-6]' --ood 'digits[7-9],digits[0-6]+inverted' --detectors msp
     bench run --plugin my_detector.py --detectors all --name mine
+    bench run --checkpoint mine.safetensors --id digits
     bench run --dry-run
     """,
 )
@@ -64,6 +65,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--seeds", default="1", show_default=True, callback=parse_seeds, metavar="N|LIST", help="3: 0, 1, 2.")
 @click.option(
     "--metrics", default="exact", show_default=True, metavar="RULES", help="Published metric rules to compute beside."
+)
+@click.option(
+    "--checkpoint", default="", metavar="FILE", help="Your own trained weights (safetensors, torch) for the backbone."
 )
 @click.option("--epochs", default=0, type=click.IntRange(0), help="Train so many.  [default: the suite's]")
 @click.option("--limit-train", default=0, type=click.IntRange(0), help="Train on so many images.  [default: all]")

@@ -1,6 +1,7 @@
 """The units of work, as plain data: names, settings and keys. Where they run is the engine's business.
 
 train    a checkpoint: ID set x backbone x recipe x seed
+import   a checkpoint: a user's file of weights x backbone
 extract  logits and features of one set under one checkpoint: one forward pass for every detector
 fit      what a detector learns from ID data
 score    one detector on one set
@@ -64,7 +65,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """train, extract, fit or score."""
+        """train, import, extract, fit or score."""
         return type(self).__name__.removesuffix("Job").lower()
 
     @property
@@ -89,6 +90,20 @@ class TrainJob(Job):
     def size(self) -> int:
         """Images seen in all epochs."""
         return self.schedule.epochs * self.train.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportJob(Job):
+    """Take a classifier's weights from a user's file."""
+
+    checkpoint: Checkpoint
+    file: str
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """One file."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,27 @@ Equal recipes share one checkpoint; a checkpoint and a set share one forward pas
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from oodbench.benchmark import weights
 from oodbench.benchmark.contract import Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.extract import EXTRACTION_VERSION
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TrainJob
+from oodbench.benchmark.jobs import (
+    Checkpoint,
+    ExtractJob,
+    FitJob,
+    ImportJob,
+    Job,
+    Outputs,
+    ScoreJob,
+    SetRef,
+    TrainJob,
+)
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32, resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
@@ -25,6 +37,10 @@ from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.training import TRAINING_VERSION
 from oodbench.benchmark.versions import source_version
+from oodbench.benchmark.weights import Imported
+
+Made = TrainJob | ImportJob
+"""What makes a classifier."""
 
 CPU = torch.device("cpu")
 
@@ -46,7 +62,9 @@ class _Planner:
 
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.resolver = Resolver(request, library, plan)
+        self.weights = weights.read_weights(Path(request.checkpoint)) if request.checkpoint else None
+        imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
+        self.resolver = Resolver(request, library, plan, imported)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.charged: set[str] = set()
@@ -87,11 +105,11 @@ class _Planner:
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
-        checkpoint, trained = self.train(entry, row.recipe, seed)
+        checkpoint, trained = self.imported(entry, row.recipe) or self.train(entry, row.recipe, seed)
         fitted = self.fit(entry, row, checkpoint, trained, seed)
         for pair in pairs:
-            id_outputs, id_scores = self.score(row, pair.id, checkpoint, trained, fitted, seed)
-            _, ood_scores = self.score(row, pair.ood, checkpoint, trained, fitted, seed)
+            id_outputs, id_scores = self.score(entry, row, pair.id, checkpoint, trained, fitted, seed)
+            _, ood_scores = self.score(entry, row, pair.ood, checkpoint, trained, fitted, seed)
             jobs = [self.plan.jobs[key.digest] for key in (id_scores, ood_scores)]
             cell = self.cell(entry, pair, row, seed, forward_images=self.charge(jobs, row), training=_training(trained))
             self.plan.cells.append(
@@ -103,6 +121,13 @@ class _Planner:
         shape = self.library.part(entry.set, "train").image_shape
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
+        if self.weights is not None:
+            if not isinstance(row.recipe, Imported):
+                return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
+            try:
+                weights.fitted(self.weights, self.backbone, self.fresh_network(entry))
+            except UserError as error:
+                return f"with '{entry.set}': {error}"
         looks = type(row.detector).refuses is not Detector.refuses
         if looks and (reason := row.detector.refuses(self.fresh_network(entry))):
             return f"detector '{row.label}' cannot score with backbone '{self.backbone.name}': {reason}"
@@ -172,9 +197,7 @@ class _Planner:
             "precision": self.plan.precision,
             "training": TRAINING_VERSION,
         })  # fmt: skip
-        image_shape = self.library.part(entry.set, "train").image_shape
-        backbone, classes = str(canonical(self.backbone)), self.library.num_classes(entry.set)
-        checkpoint = Checkpoint(key, str(canonical(recipe)), backbone, classes, image_shape)
+        checkpoint = self.checkpoint(entry, key, str(canonical(recipe)))
         job = TrainJob(
             title=f"train {label} on {entry.set}, seed {seed}",
             makes=(key,),
@@ -190,7 +213,30 @@ class _Planner:
         self.plan.jobs.setdefault(job.id, job)
         return checkpoint, job
 
-    def extract(self, data: SetRef, checkpoint: Checkpoint, trained: TrainJob) -> tuple[Outputs, ExtractJob]:
+    def imported(self, entry: IDEntry, recipe: Recipe) -> tuple[Checkpoint, ImportJob] | None:
+        """The job that takes the weights from a user's file, whatever the seed; None for a recipe that trains."""
+        if self.weights is None or not isinstance(recipe, Imported):
+            return None
+        file, sha256 = self.weights.path, self.weights.sha256
+        key = Key("checkpoint", ".safetensors", f"{recipe.name}-{file.stem}-{self.backbone.name}", {
+            "file": sha256,
+            "backbone": _identity(self.backbone),
+            "classes": self.library.num_classes(entry.set),
+            "image_shape": list(self.library.part(entry.set, "train").image_shape),
+            "import": weights.IMPORT_VERSION,
+        })  # fmt: skip
+        checkpoint = self.checkpoint(entry, key, recipe.name)
+        title = f"import {file.name} for {self.backbone.name}"
+        job = ImportJob(title=title, makes=(key,), checkpoint=checkpoint, file=str(file), sha256=sha256)
+        self.plan.jobs.setdefault(job.id, job)
+        return checkpoint, job
+
+    def checkpoint(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
+        """A classifier of the run's backbone for an ID set."""
+        classes, image_shape = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
+        return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape)
+
+    def extract(self, data: SetRef, checkpoint: Checkpoint, trained: Made) -> tuple[Outputs, ExtractJob]:
         """The one forward pass of a set through a classifier."""
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
 
@@ -200,7 +246,7 @@ class _Planner:
 
         outputs = Outputs(data, key("logits"), key("features"))
         job = ExtractJob(
-            title=f"extract {data} with {trained.title.removeprefix('train ')}",
+            title=f"extract {data} with {trained.title.partition(' ')[2]}",
             makes=(outputs.logits, outputs.features),
             after=(trained.id,),
             checkpoint=checkpoint,
@@ -209,7 +255,7 @@ class _Planner:
         self.plan.jobs.setdefault(job.id, job)
         return outputs, job
 
-    def fit(self, entry: IDEntry, row: Row, checkpoint: Checkpoint, trained: TrainJob, seed: int) -> FitJob | None:
+    def fit(self, entry: IDEntry, row: Row, checkpoint: Checkpoint, trained: Made, seed: int) -> FitJob | None:
         """The job that fits a detector; none for one that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
@@ -238,7 +284,14 @@ class _Planner:
         return job
 
     def score(
-        self, row: Row, data: SetRef, checkpoint: Checkpoint, trained: TrainJob, fitted: FitJob | None, seed: int
+        self,
+        entry: IDEntry,
+        row: Row,
+        data: SetRef,
+        checkpoint: Checkpoint,
+        trained: Made,
+        fitted: FitJob | None,
+        seed: int,
     ) -> tuple[Outputs, Key]:
         """The job that scores one set, ID or OOD, with one detector."""
         outputs, extract = self.extract(data, checkpoint, trained)
@@ -249,7 +302,7 @@ class _Planner:
             "scoring": SCORING_VERSION,
         })  # fmt: skip
         job = ScoreJob(
-            title=f"score {data} with {row.label} (ID {trained.train.set}, seed {seed})",
+            title=f"score {data} with {row.label} (ID {entry.set}, seed {seed})",
             makes=(key,),
             after=(extract.id, *((fitted.id,) if fitted else ())),
             detector=str(canonical(row.detector)),
@@ -267,7 +320,7 @@ class _Planner:
         todo = list(jobs)
         while todo:
             job = todo.pop()
-            if job.id in self.charged or isinstance(job, TrainJob):
+            if job.id in self.charged or isinstance(job, TrainJob | ImportJob):
                 continue
             self.charged.add(job.id)
             images += job.size if isinstance(job, ExtractJob) else 0
@@ -281,8 +334,10 @@ def _identity(plugin: Plugin) -> dict[str, Any]:
     return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
 
 
-def _training(job: TrainJob) -> dict[str, Any]:
+def _training(job: Made) -> dict[str, Any]:
     """What a record says of the training behind it."""
+    if isinstance(job, ImportJob):
+        return {"file": Path(job.file).name, "sha256": job.sha256}
     schedule = job.schedule
     facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
     return {**facts, "precision": job.precision}
