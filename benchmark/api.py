@@ -66,6 +66,7 @@ def prepare(
     precision: str = "",
     limit_train: int = 0,
     epochs: int = 0,
+    checkpoint: str | Path = "",
     device: str = "auto",
     threads: int = 0,
     data_dir: str | Path = "data",
@@ -93,7 +94,10 @@ def prepare(
         if count < 0:
             raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
     asked_sets = (_list(detectors), _list(id_sets), _list(ood_sets))
-    request = Request(suite, *asked_sets, backbone, chosen, metrics, protocol, precision, limit_train, epochs)
+    _refuse_training_options(checkpoint, chosen, limit_train, epochs)
+    request = Request(
+        suite, *asked_sets, backbone, chosen, metrics, protocol, precision, limit_train, epochs, str(checkpoint)
+    )
     cache, count = Path(results) / "cache", threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library, bench.device)
@@ -111,9 +115,10 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
-    beside), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `device`, `threads`, `data_dir`,
-    `results`, `name`, `plugins` (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`.
-    Raises `OodbenchError` with one sentence for a wrong name, setting or file;
+    beside), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint` (a file of weights to
+    evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun`
+    ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a
+    wrong name, setting or file;
     a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
@@ -123,6 +128,14 @@ def default_threads() -> int:
     """The processors this process may use, at most 8: small networks gain nothing from more."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(available, 8))
+
+
+def _refuse_training_options(checkpoint: str | Path, seeds: tuple[int, ...], limit_train: int, epochs: int) -> None:
+    given = [f"--{what}" for what, value in (("limit-train", limit_train), ("epochs", epochs)) if value]
+    if checkpoint and given:
+        raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(given)}.")
+    if checkpoint and len(seeds) > 1:
+        raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
 
 
 def _list(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from oodbench.benchmark.contract import Backbone, Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.extract import EXTRACTION_VERSION
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import (
+    Checkpoint,
+    ExtractJob,
+    FitJob,
+    ImportJob,
+    Outputs,
+    ScoreJob,
+    SetRef,
+    TrainJob,
+    TuneJob,
+)
 from oodbench.benchmark.plan import Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.resolve import Resolver
@@ -19,14 +29,36 @@ from oodbench.benchmark.suite import IDEntry
 from oodbench.benchmark.training import TRAINING_VERSION
 from oodbench.benchmark.tuning import TUNING_VERSION, candidates
 from oodbench.benchmark.versions import source_version
+from oodbench.benchmark.weights import IMPORT_VERSION, Imported, Weights
+
+
+class Trained(NamedTuple):
+    """A classifier: the job that makes it, for which ID set, and the seed of all that is random after it."""
+
+    job: TrainJob | ImportJob
+    entry: IDEntry
+    seed: int
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it is stored as."""
+        return self.job.checkpoint
 
 
 class Chain:
     """Makes the jobs of one plan."""
 
-    def __init__(self, request: Request, library: Library, plan: Plan, resolver: Resolver, backbone: Backbone) -> None:
+    def __init__(
+        self,
+        request: Request,
+        library: Library,
+        plan: Plan,
+        resolver: Resolver,
+        backbone: Backbone,
+        weights: Weights | None,
+    ) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.resolver, self.backbone = resolver, backbone
+        self.resolver, self.backbone, self.weights = resolver, backbone, weights
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; the training part cut down with --limit-train."""
@@ -36,6 +68,34 @@ class Chain:
     def checksum(self, data: SetRef) -> str:
         """The content of what a name stands for."""
         return self.library.part(parse_set(data.set), data.part, data.limit).checksum
+
+    def classifier(self, entry: IDEntry, recipe: Recipe, seed: int) -> Trained:
+        """The classifier that a recipe trains, or that the user's file holds."""
+        imported = self.weights is not None and isinstance(recipe, Imported)
+        return Trained(self.take(entry, recipe) if imported else self.train(entry, recipe, seed), entry, seed)
+
+    def take(self, entry: IDEntry, recipe: Recipe) -> ImportJob:
+        """The job that takes the weights from a user's file, whatever the seed."""
+        if self.weights is None:
+            raise AssertionError("only a plan with weights takes some")
+        file, sha256 = self.weights.path, self.weights.sha256
+        key = Key("checkpoint", ".safetensors", f"{recipe.name}-{file.stem}-{self.backbone.name}", {
+            "file": sha256,
+            "backbone": _identity(self.backbone),
+            "classes": self.library.num_classes(entry.set),
+            "image_shape": list(self.library.part(entry.set, "train").image_shape),
+            "import": IMPORT_VERSION,
+        })  # fmt: skip
+        title = f"import {file.name} for {self.backbone.name}"
+        checkpoint = self.checkpoint(entry, key, recipe.name)
+        job = ImportJob(title=title, makes=(key,), checkpoint=checkpoint, file=str(file), sha256=sha256)
+        self.plan.jobs.setdefault(job.id, job)
+        return job
+
+    def checkpoint(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
+        """A classifier of the run's backbone for an ID set."""
+        classes, image_shape = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
+        return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape)
 
     def train(self, entry: IDEntry, recipe: Recipe, seed: int) -> TrainJob:
         """The job that trains a recipe, after the one that it builds on."""
@@ -59,9 +119,7 @@ class Chain:
             "precision": self.plan.precision,
             "training": TRAINING_VERSION,
         })  # fmt: skip
-        image_shape = self.library.part(entry.set, "train").image_shape
-        backbone, classes = str(canonical(self.backbone)), self.library.num_classes(entry.set)
-        checkpoint = Checkpoint(key, str(canonical(recipe)), backbone, classes, image_shape)
+        checkpoint = self.checkpoint(entry, key, str(canonical(recipe)))
         job = TrainJob(
             title=f"train {label} on {entry.set}, seed {seed}",
             makes=(key,),
@@ -77,7 +135,7 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def extract(self, data: SetRef, trained: TrainJob) -> ExtractJob:
+    def extract(self, data: SetRef, trained: Trained) -> ExtractJob:
         """The one forward pass of a set through a classifier."""
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
         content = {
@@ -88,21 +146,21 @@ class Chain:
         }
         outputs = Outputs(data, *(Key(what, ".npy", title, content) for what in ("logits", "features")))
         job = ExtractJob(
-            title=f"extract {data} with {trained.title.removeprefix('train ')}",
+            title=f"extract {data} with {trained.job.title.partition(' ')[2]}",
             makes=(outputs.logits, outputs.features),
-            after=(trained.id,),
+            after=(trained.job.id,),
             checkpoint=trained.checkpoint,
             outputs=outputs,
         )
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def tune(self, entry: IDEntry, row: Row, trained: TrainJob, sources: Sequence[SetRef]) -> TuneJob | None:
+    def tune(self, row: Row, trained: Trained, sources: Sequence[SetRef]) -> TuneJob | None:
         """The job that chooses a detector's settings on OOD sources; none for one that leaves no choice."""
         choices = candidates(row.detector)
         if len(choices) == 1:
             return None
-        made = self._fitted_on(entry, row, trained)
+        made, entry = self._fitted_on(row, trained), trained.entry
         ood = [self.extract(source, trained) for source in sources]
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
             "candidates": [_identity(choice) for choice in choices],
@@ -127,11 +185,11 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def fit(self, entry: IDEntry, row: Row, trained: TrainJob, tuned: TuneJob | None) -> FitJob | None:
+    def fit(self, row: Row, trained: Trained, tuned: TuneJob | None) -> FitJob | None:
         """The job that fits a detector; none for one that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
-        made = self._fitted_on(entry, row, trained)
+        made, entry = self._fitted_on(row, trained), trained.entry
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
             "detector": _identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
@@ -152,9 +210,7 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def score(
-        self, row: Row, data: SetRef, trained: TrainJob, fitted: FitJob | None, tuned: TuneJob | None
-    ) -> ScoreJob:
+    def score(self, row: Row, data: SetRef, trained: Trained, fitted: FitJob | None, tuned: TuneJob | None) -> ScoreJob:
         """The job that scores one set, ID or OOD, with one detector."""
         extract = self.extract(data, trained)
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
@@ -165,7 +221,7 @@ class Chain:
             **({"tuned": tuned.id} if tuned else {}),
         })  # fmt: skip
         job = ScoreJob(
-            title=f"score {data} with {row.label} (ID {trained.train.set}, seed {trained.seed})",
+            title=f"score {data} with {row.label} (ID {trained.entry.set}, seed {trained.seed})",
             makes=(key,),
             after=(extract.id, *(job.id for job in (fitted, tuned) if job)),
             detector=str(canonical(row.detector)),
@@ -178,8 +234,9 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def _fitted_on(self, entry: IDEntry, row: Row, trained: TrainJob) -> dict[str, ExtractJob]:
+    def _fitted_on(self, row: Row, trained: Trained) -> dict[str, ExtractJob]:
         """What a detector may learn from, by part."""
+        entry = trained.entry
         parts = {"train": entry.set, "validation": entry.set}
         if "outliers" in row.detector.needs and entry.outliers:
             parts["outliers"] = entry.outliers

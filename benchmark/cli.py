@@ -55,6 +55,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     bench run --detectors 'energy[temperature=10]@joint[beta=0.5]'
     bench run --id 'digits[0-6]' --ood 'digits[7-9],digits[0-6]+inverted' --detectors msp
     bench run --plugin my_detector.py --detectors all --name mine
+    bench run --checkpoint mine.safetensors --id digits
     bench run --dry-run
     """,
 )
@@ -73,6 +74,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     metavar="defaults|val_ood|leave_one_out",
     help="How settings are chosen.  [default: suite's]",
 )
+@click.option("--checkpoint", default="", metavar="FILE", help="Your own trained weights for the backbone.")
 @click.option("--epochs", default=0, type=click.IntRange(0), help="Train so many.  [default: the suite's]")
 @click.option("--limit-train", default=0, type=click.IntRange(0), help="Train on so many images.  [default: all]")
 @click.option("--precision", default="", metavar="auto|float32|bfloat16", help="Of training.  [default: the suite's]")

@@ -1,6 +1,7 @@
 """The units of work, as plain data: names, settings and keys. Where they run is the engine's business.
 
 train    a checkpoint: ID set x backbone x recipe x seed
+import   a checkpoint: a user's file of weights x backbone
 extract  logits and features of one set under one checkpoint: one forward pass for every detector
 tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
@@ -65,7 +66,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """train, extract, tune, fit or score."""
+        """train, import, extract, tune, fit or score."""
         return type(self).__name__.removesuffix("Job").lower()
 
     @property
@@ -90,6 +91,20 @@ class TrainJob(Job):
     def size(self) -> int:
         """Images seen in all epochs."""
         return self.schedule.epochs * self.train.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportJob(Job):
+    """Take a classifier's weights from a user's file."""
+
+    checkpoint: Checkpoint
+    file: str
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """One file."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,8 @@ class Request:
     """Train on at most so many images of each ID set; 0 for all."""
     epochs: int = 0
     """Train so many epochs instead of the suite's; 0 for those."""
+    checkpoint: str = ""
+    """A user's file of weights to evaluate instead of training; none if empty."""
 
     @property
     def shortened(self) -> str:

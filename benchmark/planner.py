@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from oodbench.benchmark.chain import Chain
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import ExtractJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan import ALL, Absence, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
@@ -23,6 +24,7 @@ from oodbench.benchmark.resolve import Resolver, unlike
 from oodbench.benchmark.specs import SetSpec, canonical, create, parse_set, parse_spec
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.tuning import LEAVE_ONE_OUT, VAL_OOD, candidates
+from oodbench.benchmark.weights import Imported, fitted, read_weights
 
 CPU = torch.device("cpu")
 
@@ -44,10 +46,12 @@ class _Planner:
 
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.resolver = Resolver(request, library, plan)
+        self.weights = read_weights(Path(request.checkpoint)) if request.checkpoint else None
+        imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
+        self.resolver = Resolver(request, library, plan, imported)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
-        self.chain = Chain(request, library, plan, self.resolver, self.backbone)
+        self.chain = Chain(request, library, plan, self.resolver, self.backbone, self.weights)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
 
@@ -86,17 +90,17 @@ class _Planner:
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
-        chain, trained = self.chain, self.chain.train(entry, row.recipe, seed)
+        chain, trained = self.chain, self.chain.classifier(entry, row.recipe, seed)
         for pair in pairs:
             sources = self.tuned_on(entry, pairs, pair)
             if self.protocol == LEAVE_ONE_OUT and not sources and len(candidates(row.detector)) > 1:
                 reason = f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
                 self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
                 continue
-            tuned = chain.tune(entry, row, trained, sources) if sources else None
-            fitted = chain.fit(entry, row, trained, tuned)
-            scored = [chain.score(row, data, trained, fitted, tuned) for data in (pair.id, pair.ood)]
-            more = {"forward_images": self.charge(scored, row), "training": _training(trained)}
+            tuned = chain.tune(row, trained, sources) if sources else None
+            learned = chain.fit(row, trained, tuned)
+            scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
+            more = {"forward_images": self.charge(scored, row), "training": _training(trained.job)}
             cell = self.cell(entry, pair, row, seed, **more)
             cell = replace(
                 cell, id_scores=scored[0].makes[0], ood_scores=scored[1].makes[0], checkpoint=trained.checkpoint
@@ -148,6 +152,13 @@ class _Planner:
         shape = self.library.part(entry.set, "train").image_shape
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
+        if self.weights is not None:
+            if not isinstance(row.recipe, Imported):
+                return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
+            try:
+                fitted(self.weights, self.backbone, self.fresh_network(entry))
+            except UserError as error:
+                return f"with '{entry.set}': {error}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
@@ -209,8 +220,10 @@ class _Planner:
         return images
 
 
-def _training(job: TrainJob) -> dict[str, Any]:
+def _training(job: TrainJob | ImportJob) -> dict[str, Any]:
     """What a record says of the training behind it."""
+    if isinstance(job, ImportJob):
+        return {"file": Path(job.file).name, "sha256": job.sha256}
     schedule = job.schedule
     facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
     return {**facts, "precision": job.precision}

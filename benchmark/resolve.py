@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.files.folder import adopt
 from oodbench.benchmark.plan import ALL, Absence, Plan, Request, Row
+from oodbench.benchmark.records import slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, canonical, create, parse_detector, parse_set
 from oodbench.benchmark.suite import IDEntry, OODEntry
+from oodbench.benchmark.weights import IMPORTED, Imported
 
 
 class Resolver:
     """Resolves one request; what is absent goes into the plan."""
 
-    def __init__(self, request: Request, library: Library, plan: Plan) -> None:
-        self.request, self.library, self.plan = request, library, plan
+    def __init__(self, request: Request, library: Library, plan: Plan, imported: Imported) -> None:
+        self.request, self.library, self.plan, self.imported = request, library, plan, imported
 
     def detectors(self) -> Iterator[DetectorSpec]:
         """The detectors asked for; 'all' leaves out, and notes, what cannot be loaded."""
@@ -41,6 +44,9 @@ class Resolver:
     def row(self, spec: DetectorSpec, entry: IDEntry) -> Row:
         """Settings checked, and the recipe: the one asked for, else the detector's, else the suite's."""
         detector: Detector = create("detector", spec.detector)
+        if self.request.checkpoint and spec.recipe is None and detector.recipe is None:
+            file = Spec(IMPORTED, (("file", slug(Path(self.request.checkpoint).name)),))
+            return Row(str(DetectorSpec(canonical(detector), file)), detector, self.imported)
         default = Spec(detector.recipe or self.plan.suite.recipe)
         recipe = self.recipe(spec.recipe or default, entry)
         if not recipe.trains_classifier:

@@ -20,6 +20,7 @@ from oodbench.benchmark.records import write_atomically
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.snapshots import Snapshots
 from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.weights import IMPORTED, Imported
 
 if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench
@@ -37,7 +38,8 @@ def task_of(checkpoint: Checkpoint) -> Task:
 
 def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe, dict[str, nn.Module]]:
     """The recipe of a checkpoint and its networks, freshly initialised, on the device."""
-    recipe: Recipe = create("recipe", parse_spec(checkpoint.recipe))
+    imported = checkpoint.recipe == IMPORTED
+    recipe: Recipe = Imported() if imported else create("recipe", parse_spec(checkpoint.recipe))
     networks = recipe.networks(task_of(checkpoint))
     return recipe, {
         name: network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

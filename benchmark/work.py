@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from oodbench.benchmark import extract, scoring, training, tuning
+from oodbench.benchmark import extract, scoring, training, tuning, weights
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.store import Store
@@ -41,6 +41,7 @@ class Bench:
         self._started = time.perf_counter()
         work: dict[type[Job], Callable[..., Any]] = {
             TrainJob: training.train,
+            ImportJob: weights.import_weights,
             ExtractJob: extract.extract,
             TuneJob: tuning.tune,
             FitJob: scoring.fit,

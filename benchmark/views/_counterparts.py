@@ -156,7 +156,7 @@ def _other_count(what: str, ours: int | None, published: int | None) -> Iterator
 
 def _other_training(published: Published, training: Mapping[str, int]) -> Iterator[str]:
     wanted = {"images": published.n_train, "epochs": published.epochs}
-    if not training and any(wanted.values()):
+    if not training.keys() & wanted.keys() and any(wanted.values()):
         yield "the run's records do not say how long it trained"
     for name, value in wanted.items():
         if name in training:
