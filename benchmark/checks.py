@@ -356,6 +356,9 @@ def _run(kind: str, name: str, data_dir: Path) -> Iterator[Result]:
             if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
                 yield Result(kind, name, check.__name__, "skipped", missing)
                 continue
+            if kind == "backbone" and (reason := create(kind, parse_spec(name)).refuses((3, SIDE, SIDE))):
+                yield Result(kind, name, check.__name__, "skipped", reason)
+                continue
             check(*arguments)
         except Exception as error:  # a stranger's plug-in may raise anything; each check stands for itself
             told = isinstance(error, CheckError | OodbenchError)

@@ -107,6 +107,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
         ("confidence", NETWORKS[0], "float32"),
         ("joint[width=4]", "dropping", "float32"),
         ("joint[width=4]", NETWORKS[0], "bfloat16"),
+        ("standard", "dropping", "float32"),
+        ("one_cycle[low_side=0.75]", "densenet[depth=10,growth=4]", "bfloat16"),
     ],
 )
 def test_a_stopped_training_ends_in_the_same_bytes(
@@ -134,6 +136,31 @@ def snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
     with pytest.raises(StoppedError):
         training.train(bench, job("cross_entropy", NETWORKS[0], tag), lambda images: None)
     return next((bench.store.root / "unfinished").iterdir())
+
+
+def test_progress_is_the_share_of_steps_done_and_goes_on_after_a_stop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "WITHIN_EPOCH", 0.0)
+    plugin = registry.get("recipe", "standard")
+    original, seen = plugin.step, []
+
+    def step(self: Plugin, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        seen.append(training.progress)
+        losses: dict[str, Tensor] = original(self, training, batch)
+        seen.append(training.optimizers["classifier"].param_groups[0]["lr"])
+        return losses
+
+    monkeypatch.setattr(plugin, "step", step)
+    stop_after(monkeypatch, "standard", 5)
+    with pytest.raises(StoppedError):
+        training.train(bench, job("standard", "dropping"), lambda images: None)
+    training.train(bench, job("standard", "dropping"), lambda images: None)
+    assert seen[::2] == [step / STEPS for step in range(STEPS)]
+    # The suite's milestone, at half of the epochs, lowers the cosine from the second whole epoch after it.
+    factors = [0.1 if step >= 2 * A_EPOCH else 1.0 for step in range(STEPS)]
+    cosine = [1e-6 + (0.1 - 1e-6) * (1 + np.cos(np.pi * step / STEPS)) / 2 for step in range(STEPS)]
+    assert seen[1::2] == pytest.approx([f * rate for f, rate in zip(factors, cosine, strict=True)])
 
 
 @pytest.mark.usefixtures("eager")

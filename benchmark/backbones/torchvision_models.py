@@ -7,8 +7,12 @@ from torch import nn
 from oodbench.benchmark import DataError, backbone
 from oodbench.benchmark.backbones._found import Found
 
-SEVERAL_OUTPUTS = ("googlenet", "inception_v3")
-"""They return auxiliary logits, too, while they train."""
+REFUSED = {
+    "googlenet": "returns several outputs while it trains, which no recipe takes",
+    "inception_v3": "returns several outputs while it trains, which no recipe takes",
+    "mnasnet": "takes no stored weights without torchvision's own version mark, which the store does not keep",
+}
+"""How names begin -> why not."""
 
 
 @backbone("torchvision", title="Any classification network of torchvision: torchvision:NAME")
@@ -27,10 +31,9 @@ class TorchvisionModel(Found):
 
         if self.model not in models.list_models(module=models):
             raise ValueError(f"torchvision has no classification network '{self.model}' (torchvision.models)")
-        if self.model in SEVERAL_OUTPUTS:
-            raise ValueError(
-                f"torchvision's {self.model} returns several outputs while it trains, which no recipe takes"
-            )
+        for name, reason in REFUSED.items():
+            if self.model.startswith(name):
+                raise ValueError(f"torchvision's {self.model} {reason}")
 
     def create(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
         """Without weights."""
