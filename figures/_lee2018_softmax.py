@@ -72,7 +72,7 @@ def _draw2(block: Block, shown: list[str], pairs: Pairs) -> Figure:
     columns = max(len(shown), 2)
     side = 1.35
     total = columns * side + (columns - 1) * 0.18
-    legend = 1.75
+    legend = max(1.75, canvas.legend_inches(["ID test", *shown]))
     margins = Margins(0.5, legend, 0.5, 0.42 + side + 0.72, across=0.45)
     figure, (tops,) = canvas.grid(1, 2, ((total - 0.45) / 2, 1.6), margins)
     width, height = figure.get_size_inches()

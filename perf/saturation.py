@@ -29,8 +29,8 @@ from oodbench.detectors.msp import log_one_minus_max
 
 CLASSES, IMAGES = 10, 10_000
 TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
-SHARPENING = (0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-"""For a run whose network is less sure of itself than the paper's: what training on would do to its margins."""
+OF_A_RUN = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+"""For the scores of a run: below 1, what training on would do to its margins."""
 NAMES = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 PUBLISHED = (14.0, 40.7, 63.2, 58.7, 71.5)
 """CIFAR-10 against LSUN, cross-entropy, Table 1 of Lee et al. (ICLR 2018), in the order of `NAMES`."""
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.run:
-        temperatures, published = SHARPENING, None
+        temperatures, published = OF_A_RUN, None
         title = f"{given.run.name}: {given.id} against {given.ood}, seed {given.seed}"
         margins = stored(read_run(given.run), given.id, given.ood, given.seed)
     else:
