@@ -246,8 +246,8 @@ def _cell_notes(run: Run) -> Iterator[str]:
 
 
 def wrapped_label(label: str, width: int) -> list[str]:
-    """A detector's label in lines of at most `width`, cut before '[' and '@' and after ',' where that is enough."""
-    pieces = [piece for part in re.split(r"(?=[\[@])|(?<=,)", label) for piece in _chunks(part, width)]
+    """A detector's label in lines of at most `width`, cut before "[" and "@", after "," and hyphens."""
+    pieces = [piece for part in re.split(r"(?=[\[@])|(?<=,)|(?<=[a-z]-)", label) for piece in _chunks(part, width)]
     lines: list[str] = []
     for piece in pieces:
         if lines and len(lines[-1]) + len(piece) <= width:
