@@ -197,7 +197,7 @@ def test_detectors_that_train_are_skipped_with_the_reason(tmp_path: Path, file: 
     assert {"confidence", "gan_confidence", "joint"} <= skipped.keys()
     assert skipped["joint"] == "its classifier is to be trained by recipe 'joint', and --checkpoint trains none"
     assert not any(isinstance(job, TrainJob) for job in plan.jobs.values())
-    with pytest.raises(UserError, match="Detector 'msp@joint' cannot run: .*--checkpoint trains none"):
+    with pytest.raises(UserError, match=r"Detector 'msp@joint' cannot run: .*--checkpoint trains none"):
         prepare("msp@joint", **asked(tmp_path, file))
 
 
