@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from oodbench.benchmark import weights
-from oodbench.benchmark.contract import Detector, Plugin, Recipe
+from oodbench.benchmark.contract import Backbone, Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.extract import EXTRACTION_VERSION
@@ -65,7 +65,7 @@ class _Planner:
         self.weights = weights.read_weights(Path(request.checkpoint)) if request.checkpoint else None
         imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
         self.resolver = Resolver(request, library, plan, imported)
-        self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
+        self.backbone: Backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.charged: set[str] = set()
 

@@ -316,7 +316,7 @@ def stub(name: str, pretrained: bool, num_classes: int, in_chans: int) -> Stub:
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(create_model=stub, is_model=lambda name: name == "stubnet", __spec__=object())
-    monkeypatch.setitem(sys.modules, "timm", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "timm", module)
 
 
 @pytest.mark.usefixtures("timm")

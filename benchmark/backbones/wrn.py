@@ -27,8 +27,9 @@ class WideBlock(nn.Module):
         out = F.relu(self.bn2(self.conv1(active)))
         if self.dropout:
             out = F.dropout(out, self.dropout, self.training)
-        shortcut: Tensor = x if self.convShortcut is None else self.convShortcut(active)
-        return shortcut + self.conv2(out)
+        shortcut = x if self.convShortcut is None else self.convShortcut(active)
+        total: Tensor = shortcut + self.conv2(out)
+        return total
 
 
 class Stage(nn.Module):
