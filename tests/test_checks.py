@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Register = Callable[[str, type[Plugin]], None]
 
-SLOW: set[tuple[str, str]] = set()
+SLOW: set[tuple[str, str]] = {("check_backbone", "wrn")}
 """(check, name) of what takes more than three seconds on one thread."""
 
 KNOWN_FAILURES: dict[tuple[str, str], str] = {

@@ -60,7 +60,7 @@ def watched(network: nn.Module, part: Callable[[Tensor], Any], images: Tensor) -
 
 def head_of(output: Any, seen: list[Seen]) -> str | None:
     """The name of the linear layer that makes the output from features (N, D); None if there is none."""
-    last = next((call for call in reversed(seen) if isinstance(call.module, nn.Linear)), None)
+    last: Seen | None = next((call for call in reversed(seen) if isinstance(call.module, nn.Linear)), None)
     if last is None or last.returned is not output or last.given.ndim != 2 or last.module.bias is None:
         return None
     name: str = last.name
