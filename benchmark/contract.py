@@ -176,6 +176,17 @@ class Backbone(Plugin):
         """Return a freshly initialised network for K classes and (C, H, W) images."""
         raise NotImplementedError
 
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """Return the modules of a built network whose outputs are its blocks' feature maps, (N, C, H, W), in order.
+
+        Empty, the default, if it has none or does not say. For detectors that look inside, by forward hooks.
+        """
+        return []
+
+    def weight_name(self, network: nn.Module, name: str) -> str:
+        """What a built network calls a weight that others' files (`bench run --checkpoint`) call `name`."""
+        return name
+
 
 class Dataset(Plugin):
     """A data set and its card. `load` returns one split; splits share no image and never change."""
@@ -421,3 +432,9 @@ class Training(NamedTuple):
     """The networks of the recipe it builds on, in evaluation mode, frozen."""
     generator: torch.Generator
     """The only source of random numbers for a step's own draws, on the training device."""
+    progress: float = 0.0
+    """Share of all the training's steps that are done, 0 in the first and 1 - 1/steps in the last.
+
+    For what changes from step to step. A learning rate that does is to be a share of the parameter group's
+    "initial_lr", which holds the rate of the suite's schedule (`milestones`, `decay`).
+    """

@@ -90,7 +90,7 @@ class Loop:
         factor = _factor(self.job, self.epoch)
         for name, optimizer in self.training.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
-                group["lr"] = rate * factor
+                group["lr"] = group["initial_lr"] = rate * factor
         for network in self.training.networks.values():
             network.train()
 
@@ -100,7 +100,7 @@ class Loop:
         if self.outliers is not None and self._draws is not None:
             drawn = _floats(self.outliers, self._draws.take(len(rows)))
         batch = TrainBatch(_floats(self.data, rows), self.labels[rows.to(self.labels.device)], drawn)
-        for name, loss in self.recipe.step(self.training, batch).items():
+        for name, loss in self.recipe.step(self.training._replace(progress=self.progress), batch).items():
             # Summed on the device: reading a loss would make a GPU wait for every step.
             self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
         self.passed += len(rows)
@@ -111,6 +111,13 @@ class Loop:
         _refuse_divergence(self.job, self.epoch, self.losses[-1])
         self._sums, self.passed = {}, 0
         self.epoch += 1
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps that are done; it follows from what a snapshot holds."""
+        size = self.job.schedule.batch_size
+        an_epoch = -(-len(self.data) // size)
+        return (self.epoch * an_epoch + self.passed // size) / (self.job.schedule.epochs * an_epoch)
 
     @property
     def images(self) -> int:

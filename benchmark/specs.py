@@ -2,6 +2,7 @@
 
     odin[temperature=1000,epsilon=0.0014]@joint[beta=0.1]     detector, its settings, the recipe of its classifier
     digits[0-6]+inverted                                      data set, its classes, a form
+    torchvision:resnet50[normalisation=raw]                   short for torchvision[model=resnet50,normalisation=raw]
 
 Printing a parsed name gives its canonical form, which is how jobs and records carry it.
 """
@@ -79,11 +80,14 @@ SET = re.compile(r"(?P<name>[^\[\]@+,=]+)(?:\[(?P<classes>[^\[\]]*)\])?(?P<forms
 
 
 def parse_spec(text: str) -> Spec:
-    """Parse 'name' or 'name[key=value,...]'. Values are numbers, true/false, or words."""
+    """Parse 'name' or 'name[key=value,...]'. Values are numbers, true/false, or words; 'name:word' sets 'model'."""
     match = PLUGIN.fullmatch(text.strip())
     if match is None:
         raise UserError(f"'{text}' is not of the form NAME or NAME[setting=value,...].")
-    settings = {}
+    name, colon, model = (part.strip() for part in match["name"].partition(":"))
+    if colon and not (name and model):
+        raise UserError(f"'{text}' is not of the form NAME:MODEL.")
+    settings: dict[str, Any] = {"model": model} if colon else {}
     for item in filter(None, (match["settings"] or "").split(",")):
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
@@ -91,7 +95,7 @@ def parse_spec(text: str) -> Spec:
         if key.strip() in settings:
             raise UserError(f"'{text}' gives the setting '{key.strip()}' twice.")
         settings[key.strip()] = parse_value(value.strip())
-    return Spec(match["name"].strip(), tuple(sorted(settings.items())))
+    return Spec(name, tuple(sorted(settings.items())))
 
 
 def parse_value(text: str) -> Any:

@@ -54,6 +54,10 @@ class FixedSize(Backbone):
         """A fresh network for K classes."""
         raise NotImplementedError
 
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """The pools: each ends a block of convolutions."""
+        return [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
+
 
 @torch.no_grad()
 def initialise_as_released(network: nn.Module) -> None:

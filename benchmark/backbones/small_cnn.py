@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -48,3 +50,8 @@ class SmallCNN(Backbone):
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> torch.nn.Module:
         """A fresh network for any image of at least 8 x 8 pixels."""
         return SmallCNNNetwork(num_classes, image_shape, self.width, self.hidden)
+
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """The ReLU after each convolution."""
+        layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ReLU)]
+        return [one for before, one in pairwise(layers) if isinstance(before, nn.Conv2d)]

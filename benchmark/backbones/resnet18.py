@@ -1,0 +1,80 @@
+"""ResNet-18 for 32 x 32 images."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oodbench.benchmark import backbone
+from oodbench.benchmark.backbones._residual import Staged, StagedNetwork
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, and the input added before the last ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet18Network(StagedNetwork):
+    """A 3x3 convolution at full resolution, no pool, then four stages of two blocks."""
+
+    def __init__(self, num_classes: int, channels: int, width: int, statistics: str) -> None:
+        super().__init__(statistics, channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1)
+        self.layer2 = _stage(width, 2 * width, 2)
+        self.layer3 = _stage(2 * width, 4 * width, 2)
+        self.layer4 = _stage(4 * width, 8 * width, 2)
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Non-negative, at an eighth of the resolution."""
+        x: Tensor = F.relu(self.bn1(self.conv1(images)))
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+    def stages(self) -> list[nn.Module]:
+        """The four stages."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
+
+
+@backbone(
+    "resnet18",
+    title="ResNet-18 for 32x32 images (3x3 stem, no max-pool)",
+    paper="He, Zhang, Ren & Sun, Deep Residual Learning, CVPR 2016; stem as OpenOOD's resnet18_32x32",
+)
+class ResNet18(Staged):
+    """A 3x3 stem at stride 1 and four stages of 64, 128, 256, 512 channels; batch norm.
+
+    Layers and their names are those of kuangliu/pytorch-cifar, which OpenOOD's `resnet18_32x32` is; written anew.
+    Initialised by torch's defaults, as there. 11,173,962 parameters for K = 10; features are the 512 channel means of
+    the last stage. `width` scales all stages. The pixels' mean and standard deviation (`normalisation`: cifar10,
+    cifar100, imagenet, half, raw) are taken out by the network, where OpenOOD's data loader does it: the same numbers,
+    of the ID set, for every set that is scored; but what perturbs pixels does so in [0, 1] here and in normalised
+    units there.
+    """
+
+    width: int = 64
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        """Fresh weights by torch's defaults, for images of any size."""
+        return ResNet18Network(num_classes, image_shape[0], self.width, self.normalisation)
