@@ -15,7 +15,7 @@ from oodbench.benchmark.chain import Chain
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan import ALL, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
@@ -90,8 +90,8 @@ class _Planner:
                 continue
             tuned = chain.tune(entry, row, trained, sources) if sources else None
             fitted = chain.fit(entry, row, trained, tuned)
-            scored = [chain.score(row, data, trained, fitted, tuned) for data in (pair.id, pair.ood)]
-            more = {"forward_images": self.charge(scored, row), "training": _training(trained)}
+            scored = [chain.score(entry, row, data, trained, fitted, tuned) for data in (pair.id, pair.ood)]
+            more = {"forward_images": self.charge(scored), "training": _training(trained)}
             cell = self.cell(entry, pair, row, seed, **more)
             cell = replace(
                 cell, id_scores=scored[0].makes[0], ood_scores=scored[1].makes[0], checkpoint=trained.checkpoint
@@ -136,8 +136,10 @@ class _Planner:
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
         looks = type(row.detector).refuses is not Detector.refuses
-        if looks and (reason := row.detector.refuses(self.fresh_network(entry))):
+        if looks and (reason := row.detector.refuses(self.chain.fresh_network(entry))):
             return f"detector '{row.label}' cannot score with backbone '{self.backbone.name}': {reason}"
+        if "maps" in row.detector.needs and not self.chain.blocks(entry):
+            return f"detector '{row.label}' looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs:
                 if entry.outliers is None:
@@ -149,17 +151,6 @@ class _Planner:
                 if reason := unlike(entry.set, shape, entry.outliers, outliers):
                     return f"{what} '{plugin.name}' needs outliers: {reason}"
         return ""
-
-    def fresh_network(self, entry: IDEntry) -> torch.nn.Module:
-        """A network of the run's backbone for an ID set, to be looked at only."""
-        what = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"):
-                    network: torch.nn.Module = self.backbone.build(*what)
-            except (NotImplementedError, RuntimeError):  # a stranger's backbone may compute while it is built
-                network = self.backbone.build(*what)
-        return network
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
         record = Record(
@@ -183,7 +174,7 @@ class _Planner:
         )
         return Cell(record, rules=self.request.metrics)
 
-    def charge(self, jobs: Sequence[Job], row: Row) -> int:
+    def charge(self, jobs: Sequence[Job]) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
         images = 0
         todo: list[Job] = list(jobs)
@@ -193,8 +184,7 @@ class _Planner:
                 continue
             self.charged.add(job.id)
             images += job.size if isinstance(job, ExtractJob) else 0
-            images += row.detector.passes * job.size if isinstance(job, ScoreJob) else 0
-            images += job.passes if isinstance(job, TuneJob) else 0
+            images += job.passes if isinstance(job, TuneJob | FitJob | ScoreJob) else 0
             todo.extend(self.plan.jobs[other] for other in job.after)
         return images
 
