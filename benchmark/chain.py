@@ -211,9 +211,7 @@ class Chain:
         images = [made[part].size if part in made else 0 for part in ("validation", "outliers")]
         return detector.passes_in_fit(self.blocks(entry) if "maps" in detector.needs else 0, *images)
 
-    def _fitted_on(
-        self, entry: IDEntry, row: Row, trained: TrainJob, choices: Sequence[Detector]
-    ) -> dict[str, Seen]:
+    def _fitted_on(self, entry: IDEntry, row: Row, trained: TrainJob, choices: Sequence[Detector]) -> dict[str, Seen]:
         """What a detector may learn from, by part."""
         parts = {"train": entry.set, "validation": entry.set}
         if "outliers" in row.detector.needs and entry.outliers:

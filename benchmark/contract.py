@@ -104,8 +104,8 @@ class Detector(Plugin):
     passes: ClassVar[int] = 0
     """Network passes an image that `score` makes itself; needs 'network'."""
     map_settings: ClassVar[tuple[str, ...] | None] = None
-    """The settings that `observe` and `reduce` look at; None, the default, for all. Detectors that differ in others only
-    share what is kept of the maps."""
+    """The settings that `observe` and `reduce` look at; None, the default, for all. Detectors that differ in others
+    only share what is kept of the maps."""
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidates; all combinations
     are tried."""

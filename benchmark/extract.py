@@ -1,4 +1,4 @@
-"""One forward pass a checkpoint and split, for all detectors: logits, features, and what is kept of the blocks' maps."""
+"""One forward pass a checkpoint and split, for all detectors: logits, features, and what is kept of blocks' maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors that look at feature maps: the jobs behind what they keep, and the one pass that makes it for all of them."""
+"""Detectors that look at feature maps: the jobs behind what they keep, and the one pass that makes it for all."""
 
 from __future__ import annotations
 

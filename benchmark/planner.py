@@ -158,7 +158,7 @@ class _Planner:
             ood_set=pair.ood.set,
             group=pair.group,
             outlier_source=pair.outlier_source,
-            seen=pair.outlier_source and "outliers" in row.recipe.needs,
+            seen=pair.outlier_source and "outliers" in row.recipe.needs | row.detector.needs,
             detector=row.detector.name,
             settings=row.detector.changed_settings(),
             recipe=row.recipe.name,
