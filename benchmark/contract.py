@@ -6,6 +6,7 @@ network or a detector sees them. A score is higher for images that look more out
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -345,7 +346,9 @@ class Classifier:
 
     def without_blocks(self) -> Classifier:
         """The same network, for detectors that do not declare 'maps'."""
-        return Classifier(self.network, self.num_classes)
+        other = copy.copy(self)
+        other._blocks = None
+        return other
 
     @property
     def blocks(self) -> list[nn.Module]:

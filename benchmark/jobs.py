@@ -49,9 +49,9 @@ class Outputs:
     data: SetRef
     logits: Key
     features: Key
-    maps: Mapping[str, Key] = field(default_factory=dict)
+    maps: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
     """What is kept of its feature maps, by detector with settings."""
-    observed: Mapping[str, Key] = field(default_factory=dict)
+    observed: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
     """What detectors learned from the training split's maps, likewise."""
 
 

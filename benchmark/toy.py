@@ -31,7 +31,8 @@ class PlantedMaps(nn.Module):
         """Strengths, of either sign."""
         patterns: Tensor = self.get_buffer("patterns")
         shown = (images.flatten(1) - 0.5) @ patterns.T
-        return torch.diag_embed(torch.cat([shown, WEAKER * shown], dim=1)).unflatten(2, (4, 4))
+        maps: Tensor = torch.diag_embed(torch.cat([shown, WEAKER * shown], dim=1)).unflatten(2, (4, 4))
+        return maps
 
 
 class PlantedNetwork(nn.Module):
@@ -49,7 +50,8 @@ class PlantedNetwork(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Strength of each pattern, non-negative (N, D)."""
         pooled: Tensor = self.rectified(self.maps(images)).sum(dim=(2, 3))
-        return pooled.unflatten(1, (2, -1)).sum(dim=1) / (1 + WEAKER)
+        features: Tensor = pooled.unflatten(1, (2, -1)).sum(dim=1) / (1 + WEAKER)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""

@@ -142,7 +142,8 @@ class MahalanobisEnsemble(Detector):
         return torch.stack(stepped, dim=1)
 
     def _kept(self, part: Batch) -> tuple[Tensor, ...]:
-        return part.maps[:, len(self.sizes_) :].split(self.sizes_, dim=1)
+        means: tuple[Tensor, ...] = part.maps[:, len(self.sizes_) :].split(self.sizes_, dim=1)
+        return means
 
     def _nearest(self, place: int, means: Tensor) -> Tensor:
         return squared_distances(means.cpu(), self.means_[place], self.transforms_[place]).amin(dim=1)

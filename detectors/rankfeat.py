@@ -79,4 +79,5 @@ def without_rank_one(maps: Tensor) -> Tensor:
     square = x @ x.mT if wide else x.mT @ x
     first = torch.linalg.eigh(square)[1][:, :, -1:]
     projected = first @ (first.mT @ x) if wide else (x @ first) @ first.mT
-    return (x - projected).view(maps.shape).to(maps.dtype)
+    rest: Tensor = (x - projected).view(maps.shape).to(maps.dtype)
+    return rest

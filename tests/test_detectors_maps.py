@@ -171,7 +171,7 @@ def test_gram_of_identical_maps_is_zero_and_of_others_finite() -> None:
 def test_gram_of_units_that_are_never_active_is_finite() -> None:
     net = classifier()
     with torch.no_grad():
-        net.network.get_submodule("first.0").bias.fill_(-100)  # type: ignore[operator,union-attr]
+        net.network.get_submodule("first.0").bias.fill_(-100)  # type: ignore[operator]
     detector = gram("gram", net, images_of(9, 0), images_of(4, 1))
     assert torch.isfinite(detector.score(batch(detector, net, images_of(5, 3)))).all()
 
@@ -254,13 +254,14 @@ def naive_distance(net: Classifier, place: int, train: Tensor, labels: Tensor, i
 
     def means(x: Tensor) -> Tensor:
         first = net.network.get_submodule("first")(x)
-        return (net.network.get_submodule("second")(first) if place else first).mean(dim=(2, 3))
+        pooled: Tensor = (net.network.get_submodule("second")(first) if place else first).mean(dim=(2, 3))
+        return pooled
 
     with torch.no_grad():
         known = means(train)
         centres = torch.stack([known[labels == k].mean(dim=0) for k in range(K)])
         spread = sum(torch.outer(f - centres[y], f - centres[y]) for f, y in zip(known, labels, strict=True))
-        inverse = torch.linalg.pinv(spread / len(known), hermitian=True)  # type: ignore[operator]
+        inverse = torch.linalg.pinv(spread / len(known), hermitian=True)
     gaps = means(images)[:, None] - centres
     return torch.einsum("nkc,cd,nkd->nk", gaps, inverse, gaps).amin(dim=1)
 
@@ -276,7 +277,8 @@ def naive_scores(net: Classifier, train: Tensor, labels: Tensor, images: Tensor,
             nudged = (x - epsilon * gradient.sign()).detach()
             column.append(naive_distance(net, place, train, labels, nudged).item())
         columns.append(column)
-    return np.array(columns).T
+    scores: Array = np.array(columns).T
+    return scores
 
 
 @pytest.mark.parametrize("settings", ["", "epsilon=0.01", "validation=outliers", "validation=outliers,epsilon=0.01"])

@@ -199,7 +199,9 @@ def test_a_pass_only_for_looks_waits_for_what_they_need(world: World) -> None:
     learned = kinds.index(("look", "train"))
     assert passes["train"] < learned < passes["validation"]
     assert learned < min(place for place, job in enumerate(jobs) if getattr(job, "stored", False))
-    stored = {job.outputs.data.set: job.stored for job in jobs if isinstance(job, ExtractJob) and not job.looks[0].learns}
+    stored = {
+        job.outputs.data.set: job.stored for job in jobs if isinstance(job, ExtractJob) and not job.looks[0].learns
+    }
     assert stored == {"planted": True, "planted-near": True, "planted-far": True}
 
 
@@ -249,7 +251,10 @@ def test_a_detector_that_fails_at_the_pass_fails_alone(world: World, register: R
     assert status == {("broken", "failed"), ("msp", "ok"), ("gram", "ok")}
     assert all("ValueError: no such map" in r.reason for r in run.records if r.status == "failed")
     assert world("broken", "msp", "gram").work.jobs == []
-    assert all(isinstance(job, ExtractJob | LookJob) or job.kind == "score" for job in world("broken", rerun="failed").work.jobs)
+    assert all(
+        isinstance(job, ExtractJob | LookJob) or job.kind == "score"
+        for job in world("broken", rerun="failed").work.jobs
+    )
 
 
 @pytest.mark.parametrize(
@@ -360,7 +365,7 @@ def test_a_backbone_without_blocks_is_skipped_with_the_reason(world: World, regi
     skipped = {cell.record.label: cell.record.reason for cell in plan.cells if cell.record.status == "skipped"}
     for name in ("gram", "rankfeat", "mahalanobis_ensemble"):
         assert skipped[name] == f"detector '{name}' looks at the maps of blocks, and backbone 'blockless' names none"
-    with pytest.raises(UserError, match="Detector 'gram' cannot run: .* names none"):
+    with pytest.raises(UserError, match=r"Detector 'gram' cannot run: .* names none"):
         world("gram", "msp", backbone="blockless")
 
 
