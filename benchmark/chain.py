@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from oodbench.benchmark.contract import Backbone, Detector, Plugin, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.extract import EXTRACTION_VERSION
@@ -19,6 +21,7 @@ from oodbench.benchmark.jobs import (
     TrainJob,
     TuneJob,
 )
+from oodbench.benchmark.looks import Seen, see
 from oodbench.benchmark.plan import Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.resolve import Resolver
@@ -59,6 +62,7 @@ class Chain:
     ) -> None:
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.weights = resolver, backbone, weights
+        self._blocks: dict[str, int] = {}
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; the training part cut down with --limit-train."""
@@ -160,8 +164,8 @@ class Chain:
         choices = candidates(row.detector)
         if len(choices) == 1:
             return None
-        made, entry = self._fitted_on(row, trained), trained.entry
-        ood = [self.extract(source, trained) for source in sources]
+        made, entry = self._fitted_on(row, trained, choices), trained.entry
+        ood = [see(self, source, trained, choices) for source in sources]
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
             "candidates": [_identity(choice) for choice in choices],
             "checkpoint": trained.checkpoint.key.digest,
@@ -174,12 +178,12 @@ class Chain:
         job = TuneJob(
             title=f"tune {row.label} on {entry.set}, seed {trained.seed}",
             makes=(key,),
-            after=tuple(job.id for job in (*made.values(), *ood)),
+            after=_after(*made.values(), *ood),
             candidates=tuple(str(canonical(choice)) for choice in choices),
             checkpoint=trained.checkpoint,
             **_parts(made),
             ood=tuple(job.outputs for job in ood),
-            passes=images * sum(choice.passes for choice in choices),
+            passes=sum(images * self.passes(entry, c) + self.passes_in_fit(entry, c, made) for c in choices),
             seed=trained.seed,
         )
         self.plan.jobs.setdefault(job.id, job)
@@ -189,7 +193,7 @@ class Chain:
         """The job that fits a detector; none for one that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
-        made, entry = self._fitted_on(row, trained), trained.entry
+        made, entry = self._fitted_on(row, trained, _choices(row, tuned)), trained.entry
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
             "detector": _identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
@@ -200,22 +204,23 @@ class Chain:
         job = FitJob(
             title=f"fit {row.label} on {entry.set}, seed {trained.seed}",
             makes=(key,),
-            after=(*(job.id for job in made.values()), *((tuned.id,) if tuned else ())),
+            after=(*_after(*made.values()), *((tuned.id,) if tuned else ())),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
             **_parts(made),
             seed=trained.seed,
             tuned=tuned.makes[0] if tuned else None,
+            passes=self.passes_in_fit(entry, row.detector, made),
         )
         self.plan.jobs.setdefault(job.id, job)
         return job
 
     def score(self, row: Row, data: SetRef, trained: Trained, fitted: FitJob | None, tuned: TuneJob | None) -> ScoreJob:
         """The job that scores one set, ID or OOD, with one detector."""
-        extract = self.extract(data, trained)
+        seen = see(self, data, trained, _choices(row, tuned))
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": _identity(row.detector),
-            "outputs": _digests(extract.outputs),
+            "outputs": _digests(seen.outputs),
             "fitted": fitted.id if fitted else None,
             "scoring": SCORING_VERSION,
             **({"tuned": tuned.id} if tuned else {}),
@@ -223,27 +228,63 @@ class Chain:
         job = ScoreJob(
             title=f"score {data} with {row.label} (ID {trained.entry.set}, seed {trained.seed})",
             makes=(key,),
-            after=(extract.id, *(job.id for job in (fitted, tuned) if job)),
+            after=(*seen.after, *(job.id for job in (fitted, tuned) if job)),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
-            outputs=extract.outputs,
+            outputs=seen.outputs,
             fitted=fitted.makes[0] if fitted else None,
             tuned=tuned.makes[0] if tuned else None,
             seed=trained.seed,
+            passes=data.images * self.passes(trained.entry, row.detector),
         )
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def _fitted_on(self, row: Row, trained: Trained) -> dict[str, ExtractJob]:
+    def fresh_network(self, entry: IDEntry) -> torch.nn.Module:
+        """A network of the run's backbone for an ID set, to be looked at only."""
+        what = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
+        with torch.random.fork_rng(devices=[]):
+            try:
+                with torch.device("meta"):
+                    network: torch.nn.Module = self.backbone.build(*what)
+            except (NotImplementedError, RuntimeError):  # a stranger's backbone may compute while it is built
+                network = self.backbone.build(*what)
+        return network
+
+    def blocks(self, entry: IDEntry) -> int:
+        """How many blocks the run's backbone names of its network for an ID set."""
+        if (name := str(entry.set)) not in self._blocks:
+            self._blocks[name] = len(self.backbone.blocks(self.fresh_network(entry)))
+        return self._blocks[name]
+
+    def passes(self, entry: IDEntry, detector: Detector) -> int:
+        """Network passes an image of a detector's `score`."""
+        return detector.passes_for(self.blocks(entry) if "maps" in detector.needs else 0)
+
+    def passes_in_fit(self, entry: IDEntry, detector: Detector, made: Mapping[str, Seen]) -> int:
+        """Images that a detector's `fit` pushes through the network."""
+        images = [made[part].size if part in made else 0 for part in ("validation", "outliers")]
+        return detector.passes_in_fit(self.blocks(entry) if "maps" in detector.needs else 0, *images)
+
+    def _fitted_on(self, row: Row, trained: Trained, choices: Sequence[Detector]) -> dict[str, Seen]:
         """What a detector may learn from, by part."""
         entry = trained.entry
         parts = {"train": entry.set, "validation": entry.set}
         if "outliers" in row.detector.needs and entry.outliers:
             parts["outliers"] = entry.outliers
-        return {part: self.extract(self.ref(spec, part), trained) for part, spec in parts.items()}
+        return {part: see(self, self.ref(spec, part), trained, choices) for part, spec in parts.items()}
 
 
-def _parts(made: Mapping[str, ExtractJob]) -> dict[str, Any]:
+def _choices(row: Row, tuned: TuneJob | None) -> list[Detector]:
+    """The detectors that a row's may turn out to be."""
+    return candidates(row.detector) if tuned else [row.detector]
+
+
+def _after(*seen: Seen) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id_ for one in seen for id_ in one.after))
+
+
+def _parts(made: Mapping[str, Seen]) -> dict[str, Any]:
     """The fields of a job that fits."""
     outliers = made["outliers"].outputs if "outliers" in made else None
     return {"train": made["train"].outputs, "validation": made["validation"].outputs, "outliers": outliers}
@@ -254,5 +295,7 @@ def _identity(plugin: Plugin) -> dict[str, Any]:
     return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
 
 
-def _digests(outputs: Outputs) -> dict[str, str]:
-    return {"logits": outputs.logits.digest, "features": outputs.features.digest}
+def _digests(outputs: Outputs) -> dict[str, Any]:
+    kept = {"maps": outputs.maps, "observed": outputs.observed}
+    by_detector = {what: {spec: key.digest for spec, key in keys.items()} for what, keys in kept.items() if keys}
+    return {"logits": outputs.logits.digest, "features": outputs.features.digest, **by_detector}

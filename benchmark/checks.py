@@ -6,6 +6,7 @@ world of 3-channel 32 x 32 images whose classes and outliers are planted, so tha
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -28,13 +29,23 @@ from oodbench.benchmark.contract import (
 )
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.extract import observes
 from oodbench.benchmark.metrics import auroc
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.scoring import checked_scores
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.toy import CLASSES, SIDE, Trainee, fresh_classifier, planted_network, toy_batch, toy_world
+from oodbench.benchmark.toy import (
+    CLASSES,
+    SIDE,
+    Trainee,
+    fresh_classifier,
+    planted_network,
+    toy_batch,
+    toy_observe,
+    toy_world,
+)
 
 TOLERANCE = 1e-5
 """Relative: logits move in the last bits with the number of images in a batch."""
@@ -54,17 +65,27 @@ class Result(NamedTuple):
     reason: str = ""
 
 
-def fitted(name: str, supplied: Collection[str] = tuple(NEEDS)) -> Detector:
-    """A detector fitted on the toy world, seeded; of what it declares, only what is `supplied` is there."""
+def fitted(name: str, supplied: Collection[str] = tuple(NEEDS), piece: int = 100) -> Detector:
+    """A detector fitted on the toy world, seeded; of what it declares, only what is `supplied` is there.
+
+    One that observes is shown `piece` training images at a time.
+    """
     detector: Detector = create("detector", parse_spec(name))
     world, classifier = toy_world(), fresh_classifier()
-    train, validation = (toy_batch(detector, part, True, supplied) for part in (world.train, world.validation))
+    of_train = supplied
+    if observes(detector):
+        of_train = set(supplied) - {"maps"}
+        if "maps" in supplied:
+            toy_observe(detector, world.train, piece)
+    train = toy_batch(detector, world.train, True, of_train)
+    validation = toy_batch(detector, world.validation, True, supplied)
     outliers = None
     if "outliers" in detector.needs:
         outliers = toy_batch(detector, world.ood, supplied=supplied if "outliers" in supplied else ())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        detector.fit(classifier, FitData(train, validation, outliers))
+        shown = classifier if "maps" in detector.needs & set(supplied) else classifier.without_blocks()
+        detector.fit(shown, FitData(train, validation, outliers))
     return detector
 
 
@@ -84,6 +105,11 @@ def check_declarations(name: str) -> None:
         raise CheckError(f"needs {sorted(strange)} are unknown; known are {', '.join(NEEDS)}")
     if cls.passes and "network" not in cls.needs:
         raise CheckError(f"passes is {cls.passes}, but 'network' is not among its needs")
+    for method in ("observe", "reduce"):
+        if "maps" not in cls.needs and getattr(cls, method) is not getattr(Detector, method):
+            raise CheckError(f"it has {method}(), but 'maps' is not among its needs")
+    if strange := set(cls.map_settings or ()) - {field.name for field in dataclasses.fields(cls)}:
+        raise CheckError(f"map_settings {sorted(strange)} are no settings")
     try:
         detector = cls()
     except TypeError as error:
@@ -116,6 +142,16 @@ def check_own_image_only(name: str) -> None:
         if not np.allclose(together, other, rtol=TOLERANCE, atol=TOLERANCE * np.abs(together).max()):
             worst = int(np.abs(together - other).argmax())
             raise CheckError(f"the score depends on {what}: image {worst} has {together[worst]} and {other[worst]}")
+
+
+def check_observes_in_pieces(name: str) -> None:
+    """What it learns from the training images' maps does not depend on how many it is shown at a time."""
+    if not observes(create("detector", parse_spec(name))):
+        return
+    images = toy_world().test
+    once, again = (_scores(fitted(name, piece=piece), images) for piece in (100, len(toy_world().train)))
+    if not np.allclose(once, again, rtol=TOLERANCE, atol=TOLERANCE * np.abs(once).max()):
+        raise CheckError("what it observes depends on how many training images it is shown at a time")
 
 
 def check_classifier_untouched(name: str) -> None:
@@ -313,6 +349,7 @@ CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
         check_declarations,
         check_scores,
         check_own_image_only,
+        check_observes_in_pieces,
         check_classifier_untouched,
         check_only_declared,
         check_oriented,

@@ -6,11 +6,12 @@ network or a detector sees them. A score is higher for images that look more out
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -32,6 +33,7 @@ NEEDS = {
     "features": "the penultimate features, float32 (N, D)",
     "images": "the pixels, float32 in [0, 1] (N, C, H, W)",
     "network": "the classifier itself in score(), with gradients where wanted; its passes are declared in `passes`",
+    "maps": "the feature maps of the backbone's blocks, in the shared pass: what `reduce` keeps, float32 (N, M)",
     "outliers": "the suite's outliers, OOD images that training may see (never test images)",
 }
 
@@ -105,6 +107,9 @@ class Detector(Plugin):
     recipe: ClassVar[str | None] = None
     passes: ClassVar[int] = 0
     """Network passes an image that `score` makes itself; needs 'network'."""
+    map_settings: ClassVar[tuple[str, ...] | None] = None
+    """The settings that `observe` and `reduce` look at; None, the default, for all. Detectors that differ in others
+    only share what is kept of the maps."""
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidates; all combinations
     are tried."""
@@ -117,6 +122,31 @@ class Detector(Plugin):
         `network` is a fresh one of the run's backbone; its weights may be on the meta device, so look, do not compute.
         """
         return None
+
+    def passes_for(self, blocks: int) -> int:
+        """`passes` on a network with so many blocks, for detectors that step once a block."""
+        return self.passes
+
+    def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
+        """How many images `fit` pushes through the network itself; none by default."""
+        return 0
+
+    def observe(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Learn from a piece of the ID training images' maps what `reduce` needs; for detectors that declare 'maps'.
+
+        Called with consecutive pieces, in the pass that makes the split's logits: what it learns, in names that end in
+        '_', is stored, and is there in `reduce`, `fit` and `score`. The training split of a detector that observes is
+        not reduced.
+        """
+
+    def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
+        """Return what is kept of a few images' maps, finite (N, M), each row from its own image alone.
+
+        `maps` are the outputs of the backbone's blocks, float32 (N, C, H, W), in order, on the classifier's device;
+        what was learned is on the CPU. Batches then have the rows as `maps`. A detector that declares 'maps' and does
+        not reduce them sees the blocks (`Classifier.blocks`) through the network only.
+        """
+        raise NotImplementedError
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Learn from ID training data; nothing to do by default. No test split is reachable from `data`."""
@@ -333,12 +363,64 @@ class Network(Protocol):
         ...
 
 
+class Looked(NamedTuple):
+    """What one pass shows of N images."""
+
+    maps: list[Tensor]
+    """The blocks' outputs, (N, C, H, W) each, in order."""
+    features: Tensor
+    logits: Tensor
+
+
 class Classifier:
     """A trained network in evaluation mode, as a detector sees it. Reading it never changes it."""
 
-    def __init__(self, network: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self, network: nn.Module, num_classes: int, blocks: Callable[[nn.Module], Sequence[nn.Module]] | None = None
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.num_classes = num_classes
+        self._blocks = blocks
+
+    def without_blocks(self) -> Classifier:
+        """The same network, for detectors that do not declare 'maps'."""
+        other = copy.copy(self)
+        other._blocks = None
+        return other
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules whose outputs are the blocks' maps, for detectors that declare 'maps'."""
+        found = list(self._blocks(self.network)) if self._blocks else []
+        if not found:
+            raise PluginError(
+                "The classifier shows no blocks: a detector that looks at them declares needs = {'maps'}, and the "
+                "backbone names them (Backbone.blocks)."
+            )
+        return found
+
+    def look(self, images: Tensor) -> Looked:
+        """One pass with the maps of the blocks on the way."""
+        maps: dict[int, Tensor] = {}
+
+        def keep(place: int) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+                maps[place] = output.clone()  # what follows may work in place
+
+            return hook
+
+        blocks = self.blocks
+        hooks = [block.register_forward_hook(keep(place)) for place, block in enumerate(blocks)]
+        try:
+            features = self.features(images)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        strange = [k for k in range(len(blocks)) if k not in maps or maps[k].ndim != 4 or len(maps[k]) != len(images)]
+        if strange:
+            shape = tuple(maps[strange[0]].shape) if strange[0] in maps else "nothing"
+            raise PluginError(f"Block {strange[0]} of the network gave {shape}; a block's map is (N, C, H, W).")
+        return Looked([maps[place].float() for place in range(len(blocks))], features, self.head(features))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
@@ -391,6 +473,8 @@ class Batch:
     def _part(self, name: str) -> Tensor:
         if name not in self._parts:
             hint = f"declare it: needs = {{'{name}'}}" if name in NEEDS else "labels are supplied in fit() only"
+            if name == "maps":
+                hint += ", and reduce(); a training split that observe() has seen has none"
             raise PluginError(f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}.")
         return self._parts[name](self._rows)
 
@@ -403,6 +487,11 @@ class Batch:
     def features(self) -> Tensor:
         """Penultimate features, float32 (N, D)."""
         return self._part("features")
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """What the detector's `reduce` has kept of the blocks' maps, float32 (N, M)."""
+        return self._part("maps")
 
     @cached_property
     def images(self) -> Tensor:

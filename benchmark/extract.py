@@ -1,16 +1,22 @@
-"""One forward pass a checkpoint and split: logits and features of every image, for all detectors."""
+"""One forward pass a checkpoint and split, for all detectors: logits, features, and what is kept of blocks' maps."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from oodbench.benchmark.contract import Classifier
-from oodbench.benchmark.errors import DataError, PluginError
-from oodbench.benchmark.jobs import ExtractJob
+from oodbench.benchmark.contract import Classifier, Detector, Looked
+from oodbench.benchmark.errors import DataError, PluginError, StoreError
+from oodbench.benchmark.jobs import ExtractJob, LookJob
 from oodbench.benchmark.loop import Tick
+from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.state import load_state, save_state
+from oodbench.benchmark.store import Key
 
 if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench
@@ -23,8 +29,87 @@ BLOCK = 256
 that the block size is a constant and not a matter of memory or of sharding."""
 
 
+def observes(detector: Detector) -> bool:
+    """Whether it learns from the training split's maps."""
+    return "maps" in detector.needs and type(detector).observe is not Detector.observe
+
+
+def reduces(detector: Detector) -> bool:
+    """Whether it keeps something of every image's maps."""
+    return "maps" in detector.needs and type(detector).reduce is not Detector.reduce
+
+
+class Rows:
+    """A float32 array of known length in a temporary .npy file, written from the front, piece by piece."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.path, self.length, self.written = path, length, 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append rows; the first piece says how wide they are. No memory map: a full disk would kill the process."""
+        try:
+            with self.path.open("ab") as file:
+                if not self.written:
+                    shape = (self.length, *rows.shape[1:])
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(rows.astype("<f4").tobytes())
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write '{self.path}': {error.strerror or error}. Choose another --results."
+            ) from error
+        self.written += len(rows)
+
+    def keep(self, bench: Bench, key: Key, about: dict[str, object]) -> None:
+        """Make the file the key's artifact."""
+        if self.written != self.length:
+            raise AssertionError(f"{self.written} of {self.length} rows are written")
+        bench.store.save(key, lambda path: _replace(self.path, path), about)
+
+
+class _Watch:
+    """One detector at the pass. What it raises is its own: the pass goes on for the others."""
+
+    def __init__(self, bench: Bench, job: LookJob, folder: Path) -> None:
+        self.bench, self.job = bench, job
+        self.rows = Rows(folder / f"{job.id}.npy", job.data.images)
+        self.failed: Exception | None = None
+        self.detector: Detector = create("detector", parse_spec(job.detector))
+        if job.observed is not None:
+            if (path := bench.store.find(job.observed)) is None:
+                self.failed = PluginError(f"What '{job.detector}' learns from the training split's maps is not there.")
+            else:
+                load_state(self.detector, path)
+
+    def see(self, looked: Looked, labels: Tensor | None) -> None:
+        """Show it a piece."""
+        if self.failed is not None:
+            return
+        try:
+            if not self.job.learns:
+                self.rows.add(checked_reduction(self.detector, looked).cpu().numpy())
+            elif labels is not None:
+                self.detector.observe(looked.maps, looked.features, looked.logits, labels)
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's detector may raise anything
+            self.failed = error
+
+    def keep(self, about: dict[str, object]) -> None:
+        """Store what it kept or learned, or remember why there is nothing."""
+        if self.failed is None and not self.job.learns:
+            self.rows.keep(self.bench, self.job.makes[0], about)
+        elif self.failed is None:
+            try:
+                self.bench.store.save(self.job.makes[0], lambda path: save_state(self.detector, path), about)
+            except PluginError as error:  # it learned what cannot be stored
+                self.failed = error
+        if self.failed is not None:
+            self.bench.missed[self.job.id] = self.failed
+
+
 def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
-    """Store the logits and features, float32, of one set under one classifier."""
+    """Store the logits and features, float32, of one set under one classifier, and make its looks; all in one pass."""
     images = bench.images(job.outputs.data).images
     classifier = bench.classifier(job.checkpoint)
     if images.shape[1:] != job.checkpoint.image_shape:
@@ -32,32 +117,86 @@ def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
             f"{job.outputs.data} holds {images.shape[1:]} images, but the classifier was trained on "
             f"{job.checkpoint.image_shape}; they must be alike in channels and size."
         )
-    features, logits = [], []
-    for start in range(0, len(images), BLOCK):
-        block = images[start : start + BLOCK]
-        f, z = _forward(classifier, block, bench.device)
-        features.append(f[: len(block)])
-        logits.append(z[: len(block)])
-        tick(len(block))
-    _store(bench, job, np.concatenate(logits), np.concatenate(features))
+    learning = any(look.learns for look in job.looks)
+    labels = torch.from_numpy(bench.labels(job.outputs.data).astype(np.int64)) if learning else None
+    with tempfile.TemporaryDirectory(dir=_root(bench), prefix=".pass-") as name:
+        folder = Path(name)
+        logits, features = (Rows(folder / f"{what}.npy", len(images)) for what in ("logits", "features"))
+        watches = [_Watch(bench, look, folder) for look in job.looks]
+        bad = 0
+        for start in range(0, len(images), BLOCK):
+            block = images[start : start + BLOCK]
+            looked = _forward(classifier, block, bench.device, bool(watches))
+            if not job.stored:
+                z = looked.logits.float().cpu().numpy()
+                bad += int(np.size(z) - np.isfinite(z).sum())
+                logits.add(z)
+                features.add(looked.features.float().cpu().numpy())
+            known = None if labels is None else labels[start : start + BLOCK].to(bench.device)
+            with torch.inference_mode():
+                for watch in watches:
+                    watch.see(looked, known)
+            tick(len(block))
+        about = bench.about(job)
+        if not job.stored:
+            _refuse_bad(job, looked.logits.shape[1], len(images), bad)
+            features.keep(bench, job.outputs.features, about)
+            logits.keep(bench, job.outputs.logits, about)
+        for watch in watches:
+            watch.keep(about)
+
+
+def look(bench: Bench, job: LookJob, tick: Tick) -> None:
+    """Nothing is left to do: the set's pass has made it, or has said why not."""
+    if (error := bench.missed.pop(job.id, None)) is not None:
+        raise error
+    bench.store.require(job.makes[0])
 
 
 @torch.inference_mode()
-def _forward(classifier: Classifier, block: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _forward(classifier: Classifier, block: np.ndarray, device: torch.device, with_maps: bool) -> Looked:
     padded = np.zeros((BLOCK, *block.shape[1:]), dtype=np.uint8)
     padded[: len(block)] = block
     images = torch.from_numpy(padded).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
-    features = classifier.features(images)
-    return features.float().cpu().numpy(), classifier.head(features).float().cpu().numpy()
+    if with_maps:
+        looked = classifier.look(images)
+    else:
+        features = classifier.features(images)
+        looked = Looked([], features, classifier.head(features))
+    kept = slice(0, len(block))
+    return Looked([one[kept] for one in looked.maps], looked.features[kept], looked.logits[kept])
 
 
-def _store(bench: Bench, job: ExtractJob, logits: np.ndarray, features: np.ndarray) -> None:
-    if logits.shape[1:] != (job.checkpoint.num_classes,) or not np.isfinite(logits).all():
+def checked_reduction(detector: Detector, looked: Looked) -> Tensor:
+    """What a detector keeps of some images, float32 (N, M); anything else it returns is an error that says what."""
+    kept = detector.reduce(looked.maps, looked.features, looked.logits)
+    if not isinstance(kept, Tensor) or kept.ndim != 2 or len(kept) != len(looked.logits):
+        shape = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__
         raise PluginError(
-            f"The classifier's logits on {job.outputs.data} have shape {logits.shape} with "
-            f"{np.size(logits) - np.isfinite(logits).sum()} non-finite values; expected finite "
-            f"({len(logits)}, {job.checkpoint.num_classes})."
+            f"Detector '{detector.name}' reduces the maps of {len(looked.logits)} images to {shape}; reduce() must "
+            f"return ({len(looked.logits)}, M)."
         )
-    about = bench.about(job)
-    bench.store.save_array(job.outputs.features, features, about)
-    bench.store.save_array(job.outputs.logits, logits, about)
+    kept = kept.float()
+    if not torch.isfinite(kept).all():
+        raise PluginError(f"Detector '{detector.name}' reduces maps to NaN or infinite values; all must be finite.")
+    return kept
+
+
+def _root(bench: Bench) -> Path:
+    try:
+        bench.store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"Cannot write '{bench.store.root}': {error.strerror}. Choose another --results.") from error
+    return bench.store.root
+
+
+def _replace(source: Path, target: Path) -> None:
+    source.replace(target)
+
+
+def _refuse_bad(job: ExtractJob, columns: int, images: int, bad: int) -> None:
+    if bad or columns != job.checkpoint.num_classes:
+        raise PluginError(
+            f"The classifier's logits on {job.outputs.data} have shape {(images, columns)} with {bad} non-finite "
+            f"values; expected finite ({images}, {job.checkpoint.num_classes})."
+        )

@@ -3,6 +3,7 @@
 train    a checkpoint: ID set x backbone x recipe x seed
 import   a checkpoint: a user's file of weights x backbone
 extract  logits and features of one set under one checkpoint: one forward pass for every detector
+look     what one detector keeps of a set's feature maps, or learns from those of the training split; made in that pass
 tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
 score    one detector on one set
@@ -10,6 +11,7 @@ score    one detector on one set
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oodbench.benchmark.store import Key
@@ -48,6 +50,10 @@ class Outputs:
     data: SetRef
     logits: Key
     features: Key
+    maps: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
+    """What is kept of its feature maps, by detector with settings."""
+    observed: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
+    """What detectors learned from the training split's maps, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """train, import, extract, tune, fit or score."""
+        """train, import, extract, look, tune, fit or score."""
         return type(self).__name__.removesuffix("Job").lower()
 
     @property
@@ -108,11 +114,34 @@ class ImportJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookJob(Job):
+    """Have what one detector keeps of a set's maps; the set's pass (`ExtractJob.looks`) makes it."""
+
+    detector: str
+    checkpoint: Checkpoint
+    data: SetRef
+    carrier: str
+    """The id of the job whose pass it is."""
+    learns: bool
+    """True for `observe`, False for `reduce`."""
+    observed: Key | None = None
+
+    @property
+    def size(self) -> int:
+        """None of its own."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExtractJob(Job):
     """Push one set through one classifier, once."""
 
     checkpoint: Checkpoint
     outputs: Outputs
+    looks: tuple[LookJob, ...] = ()
+    """What else the pass is to make."""
+    stored: bool = False
+    """True where logits and features are in the store, and only `looks` are wanted."""
 
     @property
     def size(self) -> int:
@@ -154,6 +183,8 @@ class FitJob(Job):
     seed: int
     tuned: Key | None = None
     """Where the choice of settings is stored that replaces `detector`'s."""
+    passes: int = 0
+    """Images pushed through the network by `fit` itself."""
 
     @property
     def size(self) -> int:
@@ -171,7 +202,8 @@ class ScoreJob(Job):
     fitted: Key | None = None
     tuned: Key | None = None
     seed: int = 0
-    needs: frozenset[str] = field(default_factory=frozenset)
+    passes: int = 0
+    """Images pushed through the network by `score` itself."""
 
     @property
     def size(self) -> int:

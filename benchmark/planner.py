@@ -16,7 +16,7 @@ from oodbench.benchmark.chain import Chain
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.jobs import ExtractJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan import ALL, Absence, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
@@ -100,7 +100,7 @@ class _Planner:
             tuned = chain.tune(row, trained, sources) if sources else None
             learned = chain.fit(row, trained, tuned)
             scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
-            more = {"forward_images": self.charge(scored, row), "training": _training(trained.job)}
+            more = {"forward_images": self.charge(scored), "training": _training(trained.job)}
             cell = self.cell(entry, pair, row, seed, **more)
             cell = replace(
                 cell, id_scores=scored[0].makes[0], ood_scores=scored[1].makes[0], checkpoint=trained.checkpoint
@@ -142,9 +142,13 @@ class _Planner:
     def refused(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's networks; empty if it can."""
         shape = self.library.part(entry.set, "train").image_shape
-        if type(row.detector).refuses is Detector.refuses or self.backbone.refuses(shape):
+        if self.backbone.refuses(shape):
             return ""
-        reason = row.detector.refuses(self.fresh_network(entry))
+        if "maps" in row.detector.needs and not self.chain.blocks(entry):
+            return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
+        if type(row.detector).refuses is Detector.refuses:
+            return ""
+        reason = row.detector.refuses(self.chain.fresh_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
@@ -156,7 +160,7 @@ class _Planner:
             if not isinstance(row.recipe, Imported):
                 return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
             try:
-                fitted(self.weights, self.backbone, self.fresh_network(entry))
+                fitted(self.weights, self.backbone, self.chain.fresh_network(entry))
             except UserError as error:
                 return f"with '{entry.set}': {error}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
@@ -171,24 +175,13 @@ class _Planner:
                     return f"{what} '{plugin.name}' needs outliers: {reason}"
         return ""
 
-    def fresh_network(self, entry: IDEntry) -> torch.nn.Module:
-        """A network of the run's backbone for an ID set, to be looked at only."""
-        what = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"):
-                    network: torch.nn.Module = self.backbone.build(*what)
-            except (NotImplementedError, RuntimeError):  # a stranger's backbone may compute while it is built
-                network = self.backbone.build(*what)
-        return network
-
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
         record = Record(
             id_set=pair.id.set,
             ood_set=pair.ood.set,
             group=pair.group,
             outlier_source=pair.outlier_source,
-            seen=pair.outlier_source and "outliers" in row.recipe.needs,
+            seen=pair.outlier_source and "outliers" in row.recipe.needs | row.detector.needs,
             detector=row.detector.name,
             settings=row.detector.changed_settings(),
             recipe=row.recipe.name,
@@ -204,7 +197,7 @@ class _Planner:
         )
         return Cell(record, rules=self.request.metrics)
 
-    def charge(self, jobs: Sequence[Job], row: Row) -> int:
+    def charge(self, jobs: Sequence[Job]) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
         images = 0
         todo: list[Job] = list(jobs)
@@ -214,8 +207,7 @@ class _Planner:
                 continue
             self.charged.add(job.id)
             images += job.size if isinstance(job, ExtractJob) else 0
-            images += row.detector.passes * job.size if isinstance(job, ScoreJob) else 0
-            images += job.passes if isinstance(job, TuneJob) else 0
+            images += job.passes if isinstance(job, TuneJob | FitJob | ScoreJob) else 0
             todo.extend(self.plan.jobs[other] for other in job.after)
         return images
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oodbench.benchmark.contract import Batch, Detector, FitData
+from oodbench.benchmark.contract import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.loop import Tick
@@ -37,11 +37,13 @@ def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
 def fitted_detector(bench: Bench, job: FitJob | TuneJob, spec: str) -> Detector:
     """A detector with settings, fitted on what the job names."""
     detector: Detector = create("detector", parse_spec(spec))
+    if spec in job.train.observed:
+        load_state(detector, bench.store.require(job.train.observed[spec]))
     outliers = whole(bench, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
     data = FitData(whole(bench, job, detector, job.train), whole(bench, job, detector, job.validation), outliers)
     with torch.random.fork_rng():
         torch.manual_seed(derive(job.seed, "fit", spec))
-        detector.fit(bench.classifier(job.checkpoint), data)
+        detector.fit(_classifier(bench, job, detector), data)
     return detector
 
 
@@ -52,9 +54,10 @@ def chosen(bench: Bench, job: FitJob | ScoreJob) -> str:
 
 def score(bench: Bench, job: ScoreJob, tick: Tick) -> None:
     """Score every image of one set and store the scores, float64."""
-    detector: Detector = create("detector", parse_spec(chosen(bench, job)))
-    if job.fitted is not None:
-        load_state(detector, bench.store.require(job.fitted))
+    spec = chosen(bench, job)
+    detector: Detector = create("detector", parse_spec(spec))
+    if learned := job.fitted or job.outputs.observed.get(spec):
+        load_state(detector, bench.store.require(learned))
     bench.store.save_array(job.makes[0], scores_of(bench, job, detector, job.outputs, tick), bench.about(job))
 
 
@@ -119,6 +122,9 @@ def _batch(
     if "features" in detector.needs:
         features = bench.store.load_array(outputs.features)
         parts["features"] = lambda rows: torch.from_numpy(np.array(features[rows]))
+    if kept := outputs.maps.get(str(canonical(detector))):
+        maps = bench.store.load_array(kept)
+        parts["maps"] = lambda rows: torch.from_numpy(np.array(maps[rows]))
     if "images" in detector.needs:
         images = bench.images(outputs.data).images
         device = bench.device  # not the bench itself: a detector could reach the test split through it
@@ -126,5 +132,10 @@ def _batch(
     if labelled:
         labels = bench.labels(outputs.data)
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
-    classifier = bench.classifier(job.checkpoint) if "network" in detector.needs else None
+    classifier = _classifier(bench, job, detector) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier)
+
+
+def _classifier(bench: Bench, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:
+    classifier = bench.classifier(job.checkpoint)
+    return classifier if "maps" in detector.needs else classifier.without_blocks()

@@ -11,16 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark.contract import NEEDS, Batch, Classifier, Detector, ImageSet
+from oodbench.benchmark.extract import checked_reduction, reduces
 
 CLASSES, SIDE, IMAGES = 4, 32, 160
 
 
-class PlantedNetwork(nn.Module):
-    """Features: how strongly each planted pattern shows. Head: one pattern a class."""
+WEAKER = 0.9
+"""Strength of each pattern's second channel: maps of one pattern have rank two, with singular values apart."""
+
+
+class PlantedMaps(nn.Module):
+    """Two channels a pattern, each at a place of its own, as strong as the pattern shows: (N, 2 D, 4, 4)."""
 
     def __init__(self, patterns: Tensor) -> None:
         super().__init__()
         self.register_buffer("patterns", patterns.flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Strengths, of either sign."""
+        patterns: Tensor = self.get_buffer("patterns")
+        shown = (images.flatten(1) - 0.5) @ patterns.T
+        maps: Tensor = torch.diag_embed(torch.cat([shown, WEAKER * shown], dim=1)).unflatten(2, (4, 4))
+        return maps
+
+
+class PlantedNetwork(nn.Module):
+    """Features: how strongly each planted pattern shows. Head: one pattern a class. Blocks: maps, and their ReLU."""
+
+    def __init__(self, patterns: Tensor) -> None:
+        super().__init__()
+        self.maps = PlantedMaps(patterns)
+        self.rectified = nn.ReLU()
         self.head = nn.Linear(len(patterns), CLASSES)
         with torch.no_grad():
             self.head.weight.copy_(8 * torch.eye(CLASSES, len(patterns)))
@@ -28,13 +49,19 @@ class PlantedNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Strength of each pattern, non-negative (N, D)."""
-        patterns: Tensor = self.get_buffer("patterns")
-        return torch.relu((images.flatten(1) - 0.5) @ patterns.T)
+        pooled: Tensor = self.rectified(self.maps(images)).sum(dim=(2, 3))
+        features: Tensor = pooled.unflatten(1, (2, -1)).sum(dim=1) / (1 + WEAKER)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+def planted_blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks of the toy world's network."""
+    return [network.maps, network.rectified] if isinstance(network, PlantedNetwork) else []
 
 
 class ToyWorld(NamedTuple):
@@ -69,7 +96,7 @@ def toy_world() -> ToyWorld:
     second = (first + random.randint(1, CLASSES, size=IMAGES)) % CLASSES
     blends = np.zeros((IMAGES, len(patterns)))
     blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.4, IMAGES)
-    classifier = Classifier(planted_network(), CLASSES)
+    classifier = Classifier(planted_network(), CLASSES, planted_blocks)
     return ToyWorld(classifier, known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
 
 
@@ -93,16 +120,29 @@ def _patterns(random: np.random.RandomState) -> np.ndarray:
 
 def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supplied: Iterable[str] = NEEDS) -> Batch:
     """A batch of toy images that holds what the detector declares, and of that only what is `supplied`."""
+    names = detector.needs & set(supplied)
     classifier = toy_world().classifier
     pixels = torch.from_numpy(images.images).float() / 255
     with torch.no_grad():
-        features = classifier.features(pixels)
-        whole = {"images": pixels, "features": features, "logits": classifier.head(features).double()}
-    names = detector.needs & set(supplied)
+        looked = classifier.look(pixels)
+        whole = {"images": pixels, "features": looked.features, "logits": looked.logits.double()}
+        if "maps" in names and reduces(detector):
+            whole["maps"] = checked_reduction(detector, looked)
     parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
-    return Batch(len(images), parts, detector.name, classifier if "network" in names else None)
+    shown = classifier if "maps" in names else classifier.without_blocks()
+    return Batch(len(images), parts, detector.name, shown if "network" in names else None)
+
+
+def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
+    """Show the toy world's training images, so many at a time, to a detector that observes."""
+    labels = torch.from_numpy(np.array(images.labels))
+    with torch.no_grad():
+        for rows in torch.arange(len(images)).split(piece):
+            pixels = torch.from_numpy(images.images[rows.numpy()]).float() / 255
+            looked = toy_world().classifier.look(pixels)
+            detector.observe(looked.maps, looked.features, looked.logits, labels[rows])
 
 
 class Trainee(nn.Module):

@@ -14,9 +14,20 @@ from oodbench.benchmark import extract, scoring, training, tuning, weights
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.jobs import (
+    Checkpoint,
+    ExtractJob,
+    FitJob,
+    ImportJob,
+    Job,
+    LookJob,
+    ScoreJob,
+    SetRef,
+    TrainJob,
+    TuneJob,
+)
 from oodbench.benchmark.loop import Tick
-from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.store import Store
 
 CHECKPOINTS_HELD = 2
@@ -33,6 +44,8 @@ class Bench:
         self.store = store
         self.library = library
         self.device = device
+        self.missed: dict[str, Exception] = {}
+        """Why a set's pass did not make what a detector was to keep of its maps, by job."""
         self._classifiers: dict[str, Classifier] = {}
         self._started = time.perf_counter()
 
@@ -43,6 +56,7 @@ class Bench:
             TrainJob: training.train,
             ImportJob: weights.import_weights,
             ExtractJob: extract.extract,
+            LookJob: extract.look,
             TuneJob: tuning.tune,
             FitJob: scoring.fit,
             ScoreJob: scoring.score,
@@ -84,7 +98,8 @@ class Bench:
             while len(held) >= CHECKPOINTS_HELD:
                 held.pop(next(iter(held)))
             networks = training.load_networks(self, checkpoint)
-            held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes)
+            blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
+            held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes, blocks)
         return held[checkpoint.key.digest]
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:

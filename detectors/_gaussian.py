@@ -9,6 +9,8 @@ would weight the directions that training says nothing about more than all other
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,16 @@ CUTOFF = 1e-10
 by rounding alone, and more where they were computed with TF32."""
 
 
-def class_means(train: Batch, classes: int) -> tuple[Tensor, Tensor]:
-    """Each class's mean feature, float64 (K, D), and number of images, (K,); 0 for a class without images."""
+def features_of(part: Batch) -> Tensor:
+    """The penultimate features, float64 (N, D)."""
+    return part.features.double()
+
+
+def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] = features_of) -> tuple[Tensor, Tensor]:
+    """Each class's mean feature, or other vector, float64 (K, D), and number of images, (K,); 0 for one without."""
     counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(1)
     for part in train.batches(BLOCK):
-        features = part.features.double()
+        features = vectors(part)
         if sums.ndim == 1:
             sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
         sums.index_add_(0, part.labels, features)
@@ -38,11 +45,11 @@ def mean_of(train: Batch) -> Tensor:
     return torch.stack(sums).sum(dim=0) / len(train)
 
 
-def covariance(train: Batch, centres: Tensor) -> Tensor:
+def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
     """Mean outer product of features minus their centre, float64 (D, D): one centre, (D,), or one a class, (K, D)."""
     total = torch.zeros(centres.shape[-1], centres.shape[-1], dtype=torch.float64)
     for part in train.batches(BLOCK):
-        centred = part.features.double() - (centres if centres.ndim == 1 else centres[part.labels])
+        centred = vectors(part) - (centres if centres.ndim == 1 else centres[part.labels])
         total += centred.T @ centred
     return total / len(train)
 

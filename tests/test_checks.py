@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -311,6 +311,55 @@ class OneConfidence(Good):
         return scores[:1]
 
 
+class KeepsMaps(Detector):
+    """How far the last block's strengths are below those of training."""
+
+    needs = frozenset({"maps"})
+
+    def observe(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.most_ = max(getattr(self, "most_", 0.0), float(maps[-1].max()))
+
+    def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
+        return self.most_ - maps[-1].amax(dim=(1, 2, 3))[:, None]
+
+    def score(self, batch: Batch) -> Tensor:
+        return batch.maps[:, 0].double()
+
+
+class KeepsTheLastPieceOnly(KeepsMaps):
+    def observe(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.most_ = float(maps[-1].max()) + len(labels)
+
+
+class ReducesTheBatch(KeepsMaps):
+    def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
+        kept = super().reduce(maps, features, logits)
+        return kept - kept.mean()
+
+
+class ReducesToOneColumn(KeepsMaps):
+    def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
+        return super().reduce(maps, features, logits)[:, 0]
+
+
+class ReducesUndeclared(KeepsMaps):
+    needs = frozenset({"logits"})
+
+
+class NoSuchMapSetting(KeepsMaps):
+    map_settings = ("power",)
+
+
+class LooksAtTrainingMaps(KeepsMaps):
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        self.mean_ = data.train.maps.mean()
+
+
+class LooksAtBlocks(Good):
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        self.blocks_ = len(classifier.blocks)
+
+
 WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (UnknownNeed, "check_declarations", r"needs \['feature'\] are unknown; known are logits, "),
     (PassesWithoutNetwork, "check_declarations", "passes is 2, but 'network' is not among its needs"),
@@ -320,6 +369,8 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
         "it cannot be made without settings: .*'power'; give every setting a default",
     ),
     (ChangesItsSettings, "check_declarations", r"the settings \{'power': 2.0\} differ from their defaults"),
+    (ReducesUndeclared, "check_declarations", r"it has observe\(\), but 'maps' is not among its needs"),
+    (NoSuchMapSetting, "check_declarations", r"map_settings \['power'\] are no settings"),
     (UnknownRecipe, "check_declarations", "Unknown recipe 'cross_entrpy'. Did you mean 'cross_entropy'?"),
     (ConfidentTheOtherWay, "check_confidence", "ranks images otherwise than score"),
     (OneConfidence, "check_confidence", r"one finite float a score, got shape \(1,\)"),
@@ -337,6 +388,11 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (LooksAtItsNeighbour, "check_own_image_only", "the score depends on the size of the batch: image"),
     (CountsImages, "check_own_image_only", "the score depends on the (size of|order in) the batch: image"),
     (FailsOnOneImage, "check_own_image_only", r"of shape \(\) for 1 images"),
+    (ReducesTheBatch, "check_own_image_only", "the score depends on the size of the batch: image"),
+    (ReducesToOneColumn, "check_scores", r"reduces the maps of 160 images to \(160,\); reduce\(\) must return"),
+    (LooksAtTrainingMaps, "check_scores", "asked for 'maps', .* a training split that observe"),
+    (LooksAtBlocks, "check_scores", "The classifier shows no blocks: a detector that looks at them declares"),
+    (KeepsTheLastPieceOnly, "check_observes_in_pieces", "depends on how many training images it is shown at a time"),
     (ClipsWeights, "check_classifier_untouched", r"it changes the classifier: head\.weight$"),
     (NormalisesWeightsInScore, "check_classifier_untouched", r"it changes the classifier: head\.weight$"),
     (LeavesTrainingMode, "check_classifier_untouched", "it changes the classifier: network or mode$"),
@@ -389,8 +445,9 @@ def test_one_function_raises_at_the_first_check_that_fails(register: Register) -
 
 
 def test_a_right_detector_passes(register: Register) -> None:
-    register("checks_right", Good)
-    check_detector("checks_right")
+    for right in (Good, KeepsMaps):
+        register("checks_right", right)
+        check_detector("checks_right")
     assert {result.status for result in run_checks(["checks_right"], Path())} == {"ok"}
 
 

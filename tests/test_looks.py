@@ -1,0 +1,378 @@
+"""Feature maps in the one pass of a set: how often images pass, what is stored, what is left to do, and who fails."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Backbone, Batch, Dataset, Detector, ImageSet
+from oodbench.benchmark import extract as extraction
+from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
+from oodbench.benchmark.contract import Plugin
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.extract import Rows
+from oodbench.benchmark.jobs import ExtractJob, LookJob
+from oodbench.benchmark.records import Run
+from oodbench.benchmark.runner import run_plan
+from oodbench.benchmark.store import Key, prune
+
+pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
+
+Register = Callable[[str, type[Plugin]], None]
+TEST, TRAIN, VALIDATION = 24, 36, 4  # of 40 training images, a tenth validates
+OUTLIERS = 40
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+batch_size = 20
+[[id]]
+set = "planted"
+outliers = "planted-outliers"
+tuning = "planted-outliers"
+ood = [{ set = "planted-near", group = "near" }, { set = "planted-far" }]
+"""
+
+
+class Planted(Dataset):
+    """A few images of their own for each name."""
+
+    version = "1"
+    splits = ("train", "test")
+    classes = ("a", "b")
+    seed = 0
+
+    def load(self, split: str, data_dir: Path) -> ImageSet:
+        count = 40 if split == "train" else TEST
+        labels = np.arange(count) % 2
+        drawn = np.random.RandomState(2 * self.seed + (split == "test")).randint(0, 128, (count, 3, 16, 16))
+        return ImageSet((drawn + 64 * labels[:, None, None, None]).astype(np.uint8), labels, ("a", "b"))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets of more than one block, from few images."""
+    monkeypatch.setattr(extraction, "BLOCK", 16)
+
+
+World = Callable[..., Prepared]
+
+
+@pytest.fixture
+def world(tmp_path: Path, register: Register) -> World:
+    for seed, name in enumerate(("planted", "planted-outliers", "planted-near", "planted-far")):
+        register(name, type(f"Planted{seed}", (Planted,), {"seed": seed, "__module__": __name__}))
+    file = tmp_path / "planted.toml"
+    file.write_text(SUITE, encoding="utf-8")
+
+    def make(*detectors: str, **options: Any) -> Prepared:
+        given = {"suite": str(file), "device": "cpu", "threads": 1, "results": tmp_path / "results", "name": "run"}
+        return prepare(detectors, **{**given, "backbone": "small_cnn[hidden=4,width=2]", **options})
+
+    return make
+
+
+def done(made: Prepared) -> Run:
+    return run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every image that a classifier in evaluation mode is shown, padding left out."""
+    seen: list[bytes] = []
+    original = SmallCNNNetwork.features
+
+    def features(self: SmallCNNNetwork, images: Tensor) -> Tensor:
+        if not self.training:
+            shown = images.detach()
+            seen.extend((255 * image).round().byte().numpy().tobytes() for image in shown if image.any())
+        return original(self, images)
+
+    monkeypatch.setattr(SmallCNNNetwork, "features", features)
+    return seen
+
+
+def images_of(made: Prepared, parts: Sequence[tuple[str, str]]) -> Counter[bytes]:
+    from oodbench.benchmark.specs import parse_set
+
+    sets = [made.bench.library.part(parse_set(name), part).images for name, part in parts]
+    return Counter(image.tobytes() for images in sets for image in images)
+
+
+FITTED = [("planted", "train"), ("planted", "validation")]
+SCORED = [("planted", "test"), ("planted-near", "test"), ("planted-far", "test")]
+
+
+def test_all_detectors_share_one_pass(world: World, passed: list[bytes]) -> None:
+    made = world("msp", "knn[k=5]", "gram", "mahalanobis_ensemble[epsilon=0,validation=outliers]")
+    run = done(made)
+    assert {record.status for record in run.records} == {"ok"}
+    expected = images_of(made, [*FITTED, *SCORED, ("planted-outliers", "outliers")])
+    assert Counter(passed) == expected
+    assert set(expected.values()) == {1}
+    assert sum(record.forward_images for record in run.records) == len(passed)
+    assert all(record.metrics for record in run.records)
+
+
+@pytest.mark.parametrize("name", ["mahalanobis_ensemble", "mahalanobis_ensemble[epsilon=0.01]", "rankfeat", "gram"])
+def test_forward_images_are_those_that_pass(world: World, passed: list[bytes], name: str) -> None:
+    made = world("msp", name)
+    run = done(made)
+    assert {record.status for record in run.records} == {"ok"}
+    assert sum(record.forward_images for record in run.records) == len(passed)
+
+
+def stored(made: Prepared, kind: str) -> dict[str, bytes]:
+    folder = made.bench.store.root / kind
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))} if folder.is_dir() else {}
+
+
+def stamps(made: Prepared) -> dict[str, int]:
+    root = made.bench.store.root
+    return {p.name: p.stat().st_mtime_ns for kind in ("logits", "features") for p in (root / kind).glob("*.npy")}
+
+
+def test_a_map_detector_that_comes_later_costs_one_pass_and_rewrites_nothing(world: World, passed: list[bytes]) -> None:
+    first = world("msp", "knn[k=5]")
+    done(first)
+    before = stamps(first)
+    passed.clear()
+    added = world("msp", "knn[k=5]", "gram")
+    done(added)
+    assert Counter(passed) == images_of(added, [*FITTED, *SCORED])
+    assert stamps(added) == before
+    passed.clear()
+    run = done(world("msp", "knn[k=5]", "gram", "energy", "cosine"))
+    assert {record.status for record in run.records} == {"ok"}
+    assert not passed
+
+
+def test_scores_do_not_depend_on_who_else_runs_or_when(world: World, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    done(world("msp", "mahalanobis", results=one))
+    late = world("gram", "mahalanobis_ensemble", results=one)
+    together = world("gram", "mahalanobis_ensemble", "mahalanobis", "msp", results=two)
+    done(late)
+    done(together)
+    for kind in ("logits", "features", "maps", "scores"):
+        assert stored(late, kind) == stored(together, kind)
+
+
+def test_only_what_is_wanted_is_left_to_do(world: World) -> None:
+    made = world("msp", "gram")
+    done(made)
+    looks = [job for job in made.plan.jobs.values() if isinstance(job, LookJob)]
+    assert sorted(job.learns for job in looks) == [False] * 4 + [True]
+    for path in (made.bench.store.root / "maps").iterdir():
+        path.unlink()
+    assert world("msp", "gram").work.jobs == []  # no cell needs them any more
+    for path in (made.bench.store.root / "scores").glob("msp--*near*"):
+        path.unlink()
+    (score,) = world("msp", "gram").work.jobs
+    assert score.kind == "score"
+    for path in (made.bench.store.root / "logits").glob("*near*"):
+        path.unlink()
+    extract, score = world("msp", "gram").work.jobs
+    assert isinstance(extract, ExtractJob)
+    assert (extract.looks, extract.stored, score.kind) == ((), False, "score")
+    assert len(done(world("msp", "gram")).records) == 4
+
+
+def test_a_pass_only_for_looks_waits_for_what_they_need(world: World) -> None:
+    done(world("msp"))
+    jobs = world("msp", "gram").work.jobs
+    kinds = [(job.kind, job.data.part if isinstance(job, LookJob) else "") for job in jobs]
+    passes = {job.outputs.data.part: place for place, job in enumerate(jobs) if isinstance(job, ExtractJob)}
+    learned = kinds.index(("look", "train"))
+    assert passes["train"] < learned < passes["validation"]
+    assert learned < min(place for place, job in enumerate(jobs) if getattr(job, "stored", False))
+    stored = {
+        job.outputs.data.set: job.stored for job in jobs if isinstance(job, ExtractJob) and not job.looks[0].learns
+    }
+    assert stored == {"planted": True, "planted-near": True, "planted-far": True}
+
+
+class Means(Detector):
+    """Channel means of the last block, against those of training."""
+
+    version = "1"
+    needs = frozenset({"maps"})
+
+    def observe(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor, labels: Tensor) -> None:
+        assert [len(block) for block in maps] == [len(labels)] * 3
+        assert len(features) == len(logits) == len(labels) <= 16
+        self.count_ = self.__dict__.get("count_", 0) + len(labels)
+
+    def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
+        assert self.count_ == TRAIN
+        return maps[-1].mean(dim=(2, 3))
+
+    def score(self, batch: Batch) -> Tensor:
+        assert self.count_ == TRAIN
+        return batch.maps.sum(dim=1)
+
+
+def test_what_is_observed_reaches_reduce_and_a_score_without_fit(world: World, register: Register) -> None:
+    register("means", Means)
+    run = done(world("means"))
+    assert {record.status for record in run.records} == {"ok"}
+
+
+def broken(register: Register, where: str, raised: BaseException, after: int = 0) -> None:
+    calls = []
+
+    def fail(self: Detector, *given: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) > after:
+            raise raised
+        return torch.zeros(len(given[1]), 2)
+
+    register("broken", type("Broken", (Means,), {where: fail, "__module__": __name__, "version": "1"}))
+
+
+@pytest.mark.parametrize("where", ["observe", "reduce"])
+def test_a_detector_that_fails_at_the_pass_fails_alone(world: World, register: Register, where: str) -> None:
+    broken(register, where, ValueError("no such map"))
+    run = done(world("broken", "msp", "gram"))
+    status = {(record.label, record.status) for record in run.records}
+    assert status == {("broken", "failed"), ("msp", "ok"), ("gram", "ok")}
+    assert all("ValueError: no such map" in r.reason for r in run.records if r.status == "failed")
+    assert world("broken", "msp", "gram").work.jobs == []
+    assert all(
+        isinstance(job, ExtractJob | LookJob) or job.kind == "score"
+        for job in world("broken", rerun="failed").work.jobs
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (torch.zeros(3), r"reduces the maps of 16 images to \(3,\); reduce\(\) must return \(16, M\)"),
+        (None, r"reduces the maps of 16 images to NoneType"),
+        (torch.full((16, 1), torch.nan), "reduces maps to NaN or infinite values"),
+    ],
+)
+def test_reductions_that_are_none_are_told(world: World, register: Register, kept: Any, told: str) -> None:
+    body = {"reduce": lambda self, *given: kept, "__module__": __name__, "version": "1"}
+    register("strange", type("Strange", (Means,), body))
+    records = done(world("strange", "msp")).records
+    failed = [record.reason for record in records if record.status == "failed"]
+    assert len(failed) == 2
+    assert all(re.search(told, reason) for reason in failed)
+
+
+def test_an_interrupted_pass_leaves_nothing(world: World, register: Register) -> None:
+    broken(register, "reduce", KeyboardInterrupt(), after=1)
+    made = world("broken", "msp")
+    with pytest.raises(KeyboardInterrupt):
+        done(made)
+    left = [path.relative_to(made.bench.store.root).as_posix() for path in made.bench.store.root.rglob("*")]
+    assert not [path for path in left if path.startswith(("maps", ".pass")) or ".tmp" in path]
+    assert [path for path in left if path.startswith("observed/")]  # the training pass was whole
+    finished = done(world("msp", "gram"))
+    assert {record.status for record in finished.records} == {"ok"}
+
+
+def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: dict[str, list[int]] = {}
+    original = Rows.add
+
+    def add(self: Rows, rows: np.ndarray) -> None:
+        pieces.setdefault(self.path.name, []).append(len(rows))
+        size = self.path.stat().st_size if self.path.exists() else 0
+        original(self, rows)
+        assert self.path.stat().st_size >= size + rows.nbytes
+
+    monkeypatch.setattr(Rows, "add", add)
+    made = world("gram", "mahalanobis_ensemble", "msp")
+    done(made)
+    assert max(max(sizes) for sizes in pieces.values()) == 16
+    assert len(pieces) == 2 + 4 + 5  # logits, features; gram of all but train; the ensemble of all
+    for kind in ("logits", "features", "maps"):
+        for path in (made.bench.store.root / kind).glob("*.npy"):
+            np.save(tmp_path / "again.npy", np.load(path))
+            assert path.read_bytes() == (tmp_path / "again.npy").read_bytes()
+
+
+def test_rows_that_are_not_all_written_are_not_kept(world: World, tmp_path: Path) -> None:
+    bench = world("msp").bench
+    rows, key = Rows(tmp_path / "rows.npy", 3), Key("maps", ".npy", "x", {"x": 1})
+    rows.add(np.ones((2, 4)))
+    with pytest.raises(AssertionError, match="2 of 3 rows"):
+        rows.keep(bench, key, {})
+    assert bench.store.find(key) is None
+
+
+def test_settings_that_reduce_does_not_look_at_share_what_is_kept(world: World, passed: list[bytes]) -> None:
+    made = world("mahalanobis_ensemble", "mahalanobis_ensemble[cutoff=0.01]", "mahalanobis_ensemble[epsilon=0.01]")
+    assert {record.status for record in done(made).records} == {"ok"}
+    assert len(stored(made, "maps")) == 5
+    two = world("gram", "gram[powers=2]")
+    assert {record.status for record in done(two).records} == {"ok"}
+    assert len(stored(two, "maps")) == 5 + 2 * 4
+
+
+def test_settings_chosen_on_held_out_data_find_what_is_kept(world: World, passed: list[bytes]) -> None:
+    made = world("mahalanobis_ensemble", protocol="val_ood")
+    run = done(made)
+    assert {record.status for record in run.records} == {"ok"}
+    assert all("epsilon" in record.tuned["settings"] or not record.tuned["settings"] for record in run.records)
+    assert len(stored(made, "maps")) == 6
+    chosen = {dict(record.tuned["settings"]).get("epsilon", 0.0) for record in run.records}
+    steps = 0 if chosen == {0.0} else 4
+    counted = sum(record.forward_images for record in run.records)
+    fitting = VALIDATION * (steps + 1 + (steps or 1))
+    assert len(passed) == counted + 3 * TEST * steps + fitting - 2 * VALIDATION  # counted for the default
+
+
+def test_pruning_leaves_what_a_run_is_made_of(world: World, tmp_path: Path) -> None:
+    made = world("gram", "mahalanobis_ensemble")
+    done(made)
+    before = {kind: stored(made, kind) for kind in ("maps", "scores", "logits")}
+    observed = list((made.bench.store.root / "observed").iterdir())
+    prune(tmp_path / "results")
+    assert {kind: stored(made, kind) for kind in before} == before
+    assert all(path.exists() for path in observed)
+
+
+class Blockless(Backbone):
+    """Does not say what its blocks are."""
+
+    version = "1"
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        return SmallCNN(width=2, hidden=4).build(num_classes, image_shape)
+
+
+def test_a_backbone_without_blocks_is_skipped_with_the_reason(world: World, register: Register) -> None:
+    register("blockless", Blockless)
+    plan = world("all", "msp", backbone="blockless").plan
+    skipped = {cell.record.label: cell.record.reason for cell in plan.cells if cell.record.status == "skipped"}
+    for name in ("gram", "rankfeat", "mahalanobis_ensemble"):
+        assert skipped[name] == f"detector '{name}' looks at the maps of blocks, and backbone 'blockless' names none"
+    with pytest.raises(UserError, match=r"Detector 'gram' cannot run: .* names none"):
+        world("gram", "msp", backbone="blockless")
+
+
+def test_who_fits_on_outliers_is_marked_on_their_distribution(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "seen.toml"
+    near, same = '{ set = "planted-near", group = "near" }', '{ set = "planted-outliers" }'
+    file.write_text(SUITE.replace(near, same), encoding="utf-8")
+    made = world("mahalanobis_ensemble[validation=outliers]", "mahalanobis_ensemble", suite=str(file))
+    seen = {(cell.record.ood_set, cell.record.label) for cell in made.plan.cells if cell.record.seen}
+    assert seen == {("planted-outliers", "mahalanobis_ensemble[validation=outliers]")}
