@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
@@ -15,6 +14,8 @@ def weibull_of(values: np.ndarray) -> tuple[float, float]:
 
     The shape is the root of sum x^k log x / sum x^k - 1/k - mean log x, which rises with k; the scale follows.
     """
+    from scipy.optimize import brentq  # here, because it takes half a second and every run loads this file
+
     logs = np.log(values / values.max())
 
     def slope(shape: float) -> float:

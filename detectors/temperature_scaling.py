@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
@@ -32,6 +31,8 @@ class TemperatureScaling(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Find T on the validation images."""
+        from scipy.optimize import brentq  # here, because it takes half a second and every run loads this file
+
         logits, labels = data.validation.logits, data.validation.labels
         of_label = logits.gather(1, labels[:, None])[:, 0]
 
