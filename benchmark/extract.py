@@ -13,7 +13,7 @@ from torch import Tensor
 from oodbench.benchmark.contract import Classifier, Detector, Looked
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.jobs import ExtractJob, LookJob
-from oodbench.benchmark.loop import Tick
+from oodbench.benchmark.loop import Tick, floats
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.store import Key
@@ -157,7 +157,7 @@ def look(bench: Bench, job: LookJob, tick: Tick) -> None:
 def _forward(classifier: Classifier, block: np.ndarray, device: torch.device, with_maps: bool) -> Looked:
     padded = np.zeros((BLOCK, *block.shape[1:]), dtype=np.uint8)
     padded[: len(block)] = block
-    images = torch.from_numpy(padded).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+    images = floats(torch.from_numpy(padded).to(device))
     if with_maps:
         looked = classifier.look(images)
     else:

@@ -98,8 +98,8 @@ class Loop:
         rows = self._order.take(min(self.job.schedule.batch_size, len(self.data) - self.passed))
         drawn = None
         if self.outliers is not None and self._draws is not None:
-            drawn = _floats(self.outliers, self._draws.take(len(rows)))
-        batch = TrainBatch(_floats(self.data, rows), self.labels[rows.to(self.labels.device)], drawn)
+            drawn = floats(_rows(self.outliers, self._draws.take(len(rows))))
+        batch = TrainBatch(floats(_rows(self.data, rows)), _rows(self.labels, rows), drawn)
         for name, loss in self.recipe.step(self.training._replace(progress=self.progress), batch).items():
             # Summed on the device: reading a loss would make a GPU wait for every step.
             self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
@@ -177,9 +177,13 @@ def _factor(job: TrainJob, epoch: int) -> float:
     return float(job.schedule.decay**passed)
 
 
-def _floats(images: Tensor, rows: Tensor) -> Tensor:
-    chosen = images[rows.to(images.device)].float().div_(255)
-    return chosen.contiguous(memory_format=torch.channels_last)
+def _rows(of: Tensor, rows: Tensor) -> Tensor:
+    return of[rows.to(of.device)]
+
+
+def floats(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) -> float32 in [0, 1], channels last in memory: as networks train and are evaluated."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def _refuse_divergence(job: TrainJob, epoch: int, losses: dict[str, float]) -> None:
