@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from oodbench.benchmark.contract import Backbone, Detector, Plugin, Recipe
+from oodbench.benchmark.contract import Backbone, Detector, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.extract import EXTRACTION_VERSION
 from oodbench.benchmark.jobs import (
@@ -31,7 +31,7 @@ from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry
 from oodbench.benchmark.training import TRAINING_VERSION
 from oodbench.benchmark.tuning import TUNING_VERSION, candidates
-from oodbench.benchmark.versions import source_version
+from oodbench.benchmark.versions import identity
 from oodbench.benchmark.weights import IMPORT_VERSION, Imported, Weights
 
 
@@ -62,7 +62,7 @@ class Chain:
     ) -> None:
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.weights = resolver, backbone, weights
-        self._blocks: dict[str, int] = {}
+        self._networks: dict[SetSpec, torch.nn.Module] = {}
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; the training part cut down with --limit-train."""
@@ -85,7 +85,7 @@ class Chain:
         file, sha256 = self.weights.path, self.weights.sha256
         key = Key("checkpoint", ".safetensors", f"{recipe.name}-{file.stem}-{self.backbone.name}", {
             "file": sha256,
-            "backbone": _identity(self.backbone),
+            "backbone": identity(self.backbone),
             "classes": self.library.num_classes(entry.set),
             "image_shape": list(self.library.part(entry.set, "train").image_shape),
             "import": IMPORT_VERSION,
@@ -113,8 +113,8 @@ class Chain:
             schedule = schedule._replace(epochs=self.request.epochs)
         label = self.resolver.recipe_label(recipe, entry)
         key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{self.backbone.name}-s{seed}", {
-            "recipe": _identity(recipe),
-            "backbone": _identity(self.backbone),
+            "recipe": identity(recipe),
+            "backbone": identity(self.backbone),
             "train": self.checksum(train),
             "outliers": self.checksum(outliers) if outliers else None,
             "given": given.checkpoint.key.digest if given else None,
@@ -167,7 +167,7 @@ class Chain:
         made, entry = self._fitted_on(row, trained, choices), trained.entry
         ood = [see(self, source, trained, choices) for source in sources]
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
-            "candidates": [_identity(choice) for choice in choices],
+            "candidates": [identity(choice) for choice in choices],
             "checkpoint": trained.checkpoint.key.digest,
             "outputs": {part: _digests(job.outputs) for part, job in made.items()},
             "ood": [_digests(job.outputs) for job in ood],
@@ -195,7 +195,7 @@ class Chain:
             return None
         made, entry = self._fitted_on(row, trained, _choices(row, tuned)), trained.entry
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
-            "detector": _identity(row.detector),
+            "detector": identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
             "outputs": {part: _digests(job.outputs) for part, job in made.items()},
             "scoring": SCORING_VERSION,
@@ -219,7 +219,7 @@ class Chain:
         """The job that scores one set, ID or OOD, with one detector."""
         seen = see(self, data, trained, _choices(row, tuned))
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
-            "detector": _identity(row.detector),
+            "detector": identity(row.detector),
             "outputs": _digests(seen.outputs),
             "fitted": fitted.id if fitted else None,
             "scoring": SCORING_VERSION,
@@ -241,7 +241,12 @@ class Chain:
         return job
 
     def fresh_network(self, entry: IDEntry) -> torch.nn.Module:
-        """A network of the run's backbone for an ID set, to be looked at only."""
+        """A network of the run's backbone for an ID set, to be looked at only; the same one every time."""
+        if entry.set not in self._networks:
+            self._networks[entry.set] = self._built(entry)
+        return self._networks[entry.set]
+
+    def _built(self, entry: IDEntry) -> torch.nn.Module:
         what = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
         with torch.random.fork_rng(devices=[]):
             try:
@@ -253,9 +258,7 @@ class Chain:
 
     def blocks(self, entry: IDEntry) -> int:
         """How many blocks the run's backbone names of its network for an ID set."""
-        if (name := str(entry.set)) not in self._blocks:
-            self._blocks[name] = len(self.backbone.blocks(self.fresh_network(entry)))
-        return self._blocks[name]
+        return len(self.backbone.blocks(self.fresh_network(entry)))
 
     def passes(self, entry: IDEntry, detector: Detector) -> int:
         """Network passes an image of a detector's `score`."""
@@ -288,11 +291,6 @@ def _parts(made: Mapping[str, Seen]) -> dict[str, Any]:
     """The fields of a job that fits."""
     outliers = made["outliers"].outputs if "outliers" in made else None
     return {"train": made["train"].outputs, "validation": made["validation"].outputs, "outliers": outliers}
-
-
-def _identity(plugin: Plugin) -> dict[str, Any]:
-    """What of a plug-in goes into a key."""
-    return {"name": plugin.name, "settings": plugin.settings, "version": source_version(type(plugin))}
 
 
 def _digests(outputs: Outputs) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.extract import EXTRACTION_VERSION, observes, reduces
 from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, Outputs, SetRef
 from oodbench.benchmark.specs import canonical
 from oodbench.benchmark.store import Key
-from oodbench.benchmark.versions import source_version
+from oodbench.benchmark.versions import identity
 
 if TYPE_CHECKING:
     from oodbench.benchmark.chain import Chain, Trained
@@ -54,7 +54,7 @@ def _look(chain: Chain, detector: Detector, extract: ExtractJob, learns: bool, l
     data, checkpoint = extract.outputs.data, extract.checkpoint
     kind, extension = ("observed", ".safetensors") if learns else ("maps", ".npy")
     key = Key(kind, extension, f"{detector.name}--{checkpoint.key.label}--{data.set}-{data.part}", {
-        "detector": _map_identity(detector),
+        "detector": identity(detector, detector.map_settings),
         "checkpoint": checkpoint.key.digest,
         "data": chain.checksum(data),
         "observed": learned.id if learned else None,
@@ -73,12 +73,6 @@ def _look(chain: Chain, detector: Detector, extract: ExtractJob, learns: bool, l
     )
     made = chain.plan.jobs.setdefault(job.id, job)
     return made if isinstance(made, LookJob) else job
-
-
-def _map_identity(detector: Detector) -> dict[str, Any]:
-    names = detector.settings if detector.map_settings is None else detector.map_settings
-    settings = {name: detector.settings[name] for name in names}
-    return {"name": detector.name, "settings": settings, "version": source_version(type(detector))}
 
 
 def in_passes(jobs: Iterable[Job], plan: Mapping[str, Job]) -> list[Job]:

@@ -21,7 +21,7 @@ from oodbench.benchmark.plan import ALL, Absence, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
 from oodbench.benchmark.resolve import Resolver, unlike
-from oodbench.benchmark.specs import SetSpec, canonical, create, parse_set, parse_spec
+from oodbench.benchmark.specs import canonical, create, parse_set, parse_spec
 from oodbench.benchmark.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.tuning import LEAVE_ONE_OUT, VAL_OOD, candidates
 from oodbench.benchmark.weights import Imported, fitted, read_weights
@@ -60,10 +60,11 @@ class _Planner:
         for entry in self.resolver.id_entries():
             pairs = [self.pair(entry, ood) for ood in self.resolver.ood_entries(entry)]
             self.plan.pairs.extend(pairs)
+            declared = self.tuning_source(entry, pairs) if self.protocol == VAL_OOD else None
             rows = list({row.label: row for row in (self.resolver.row(spec, entry) for spec in specs)}.values())
             for seed in self.request.seeds:
                 for row in rows:
-                    self.add_cells(entry, pairs, row, seed)
+                    self.add_cells(entry, pairs, row, seed, declared)
         self.refuse_hopeless()
 
     def refuse_hopeless(self) -> None:
@@ -80,7 +81,7 @@ class _Planner:
         part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
         return Pair(self.chain.ref(entry.set, "test"), self.chain.ref(ood.set, part), ood.group, source)
 
-    def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int) -> None:
+    def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
         reason = self.refused(entry, row)
         if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
             absence = Absence(row.label, reason)
@@ -92,7 +93,7 @@ class _Planner:
             return
         chain, trained = self.chain, self.chain.classifier(entry, row.recipe, seed)
         for pair in pairs:
-            sources = self.tuned_on(entry, pairs, pair)
+            sources = [declared] if declared else self.others(pairs, pair)
             if self.protocol == LEAVE_ONE_OUT and not sources and len(candidates(row.detector)) > 1:
                 reason = f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
                 self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
@@ -107,18 +108,16 @@ class _Planner:
             )
             self.plan.cells.append(replace(cell, id_outputs=scored[0].outputs, tuned=tuned.makes[0] if tuned else None))
 
-    def tuned_on(self, entry: IDEntry, pairs: list[Pair], pair: Pair) -> list[SetRef]:
-        """The OOD images that settings may be chosen on for a cell; none of them is scored anywhere in the run."""
-        if self.protocol == VAL_OOD:
-            return [self.chain.ref(self.tuning_source(entry, pairs), "outliers")]
+    def others(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
+        """The OOD images that `leave_one_out` chooses a cell's settings on; none of them is scored in the run."""
         if self.protocol != LEAVE_ONE_OUT:
             return []
         kin = self.library.kin(parse_set(pair.ood.set))
         others = [parse_set(other.ood.set) for other in pairs]
         return [self.chain.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
 
-    def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetSpec:
-        """The OOD set whose training split serves for tuning under `val_ood`; an error if there is none to use."""
+    def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetRef:
+        """The OOD images that `val_ood` chooses all settings on; an error if there are none to use."""
         if entry.tuning is None:
             raise UserError(
                 f"Protocol '{VAL_OOD}' needs an OOD set to tune on, and suite '{self.plan.suite.name}' names none for "
@@ -137,7 +136,7 @@ class _Planner:
                     f"{shared:,} test images of '{ood.ood.set}' are in '{entry.tuning}', which protocol '{VAL_OOD}' "
                     f"tunes on. Choose another --ood for '{entry.set}'."
                 )
-        return entry.tuning
+        return self.chain.ref(entry.tuning, "outliers")
 
     def refused(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's networks; empty if it can."""

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -20,6 +20,12 @@ from typing import Any
 
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError
+
+
+def identity(plugin: Plugin, settings: Iterable[str] | None = None) -> dict[str, Any]:
+    """What of a plug-in goes into a key: name, version, and its settings, or those of them that matter there."""
+    kept = {name: value for name, value in plugin.settings.items() if settings is None or name in settings}
+    return {"name": plugin.name, "settings": kept, "version": source_version(type(plugin))}
 
 
 def source_version(plugin: type[Plugin]) -> str:
