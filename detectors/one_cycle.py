@@ -30,9 +30,10 @@ class OneCycle(Recipe):
 
     The rate rises linearly from a fifth to `learning_rate` at `warm_up` of all steps, and falls linearly to `end` of
     it. Weight decay acts on weights of convolutions and linear layers, not on biases and batch norms. Images are moved
-    by up to `shift` pixels, what is missing mirrored, and flipped in half the cases. Until `low_until` of all steps
-    they are shrunk to `low_side` of their height and width (0.75: 32 -> 24 pixels, 0.56 of the work), which needs a
-    network that takes images of any size; 1, the default, is off. Smoothed labels change what confidence scores see.
+    by up to `shift` pixels, what is missing mirrored, and flipped in half the cases. They are shrunk to `low_side` of
+    their height and width at first and grow, in steps of four pixels, to their own size at `low_until` of all steps
+    (0.5 of 32 pixels: 16, 20, 24, 28, 32), which needs a network that takes images of any size; 1, the default, is
+    off. Smoothed labels change what confidence scores see: 0 is the plain cross-entropy.
 
     Of the short recipe cited, the schedule, the small shifts and the smoothing; its network, whitening, optimiser,
     test-time averaging and derandomised flips are not here. No number is claimed for it.
@@ -70,7 +71,7 @@ class OneCycle(Recipe):
         return {"classifier": network}
 
     def _try(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
-        sides = [self._low(side) for side in image_shape[1:]]
+        sides = [self._side(side, 0.0) for side in image_shape[1:]]
         weight = next(network.parameters())
         try:
             with torch.no_grad():
@@ -83,8 +84,12 @@ class OneCycle(Recipe):
             ) from error
         network.train()
 
-    def _low(self, side: int) -> int:
-        return max(1, round(side * self.low_side))
+    def _side(self, side: int, progress: float) -> int:
+        """Pixels of a side at `progress`: a multiple of 4 while it grows, and never none."""
+        if progress >= self.low_until:
+            return side
+        share = self.low_side + (1 - self.low_side) * progress / self.low_until
+        return min(side, max(1, 4 * round(side * share / 4)))
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """SGD; weight decay on whatever has two dimensions or more."""
@@ -100,8 +105,8 @@ class OneCycle(Recipe):
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the smoothed cross-entropy of the batch, shifted, flipped and, early on, shrunk."""
         images = shifted(batch.images, self.shift, self.flip, training.generator, "reflect")
-        if self.low_side < 1 and training.progress < self.low_until:
-            sides = [self._low(side) for side in images.shape[2:]]
+        sides = [self._side(side, training.progress) for side in images.shape[2:]] if self.low_side < 1 else None
+        if sides is not None and sides != list(images.shape[2:]):
             images = F.interpolate(images, sides, mode="bilinear", antialias=True)
             images = images.contiguous(memory_format=torch.channels_last)
         logits = training.networks["classifier"](images)

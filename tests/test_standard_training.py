@@ -135,9 +135,9 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
     assert not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("progress, sides", [(0.0, (9, 8)), (0.59, (9, 8)), (0.6, (12, 10)), (0.9, (12, 10))])
-def test_images_are_small_at_first(progress: float, sides: tuple[int, int]) -> None:
-    recipe, training = begun("one_cycle", low_side=0.75)
+@pytest.mark.parametrize("progress, sides", [(0.0, (4, 4)), (0.3, (8, 8)), (0.59, (12, 8)), (0.6, (12, 10))])
+def test_images_are_small_at_first_and_grow(progress: float, sides: tuple[int, int]) -> None:
+    recipe, training = begun("one_cycle", low_side=0.4)
     seen: list[Tensor] = []
     training.networks["classifier"].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     recipe.step(training._replace(progress=progress), batch())
@@ -148,7 +148,7 @@ def test_images_are_small_at_first(progress: float, sides: tuple[int, int]) -> N
 def test_a_network_of_one_size_is_told() -> None:
     recipe = create("recipe", parse_spec("one_cycle[low_side=0.5]"))
     build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(360, 4))  # noqa: E731
-    with pytest.raises(DataError, match=r"trains on images of 6 x 5 pixels first, which this backbone does not take"):
+    with pytest.raises(DataError, match=r"trains on images of 8 x 4 pixels first, which this backbone does not take"):
         recipe.networks(Task(4, SHAPE, build))
     assert create("recipe", parse_spec("one_cycle")).networks(Task(4, SHAPE, build))["classifier"].training
 
