@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """Where each image lies among those of the other set; float64, in the order of the scores. Their means are AUROC."""
+    """Where each image lies among those of the other set: float64, in the order of the scores. The means are AUROC."""
 
     of_id: NDArray[np.float64]
     """(N,): the share of OOD scores above this ID score, ties counting half."""
