@@ -11,6 +11,7 @@ from typing import Any
 from oodbench.benchmark.audit import RULES
 from oodbench.benchmark.engines.local import Progress
 from oodbench.benchmark.errors import StoreError, UserError, unknown
+from oodbench.benchmark.extended import EXTENDED
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.plan import Plan, Request
 from oodbench.benchmark.planner import make_plan
@@ -61,7 +62,7 @@ def prepare(
     ood_sets: str | Iterable[str] = "all",
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
-    metrics: str = EXACT,
+    metrics: str | Iterable[str] = EXACT,
     protocol: str = "",
     precision: str = "",
     limit_train: int = 0,
@@ -81,8 +82,10 @@ def prepare(
     """Resolve and check what `run` is asked for; see there."""
     if rerun not in RERUN:
         raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
-    if metrics not in (EXACT, *RULES):
-        raise unknown("metric rules", metrics, (EXACT, *RULES), "bench run --help")
+    beside = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
+    for rules in beside:
+        if rules not in (*RULES, EXTENDED):
+            raise unknown("metric rules", rules, (EXACT, *RULES, EXTENDED), "bench run --help")
     if protocol not in ("", *PROTOCOLS):
         raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
     for file in plugins:
@@ -96,7 +99,7 @@ def prepare(
     asked_sets = (_list(detectors), _list(id_sets), _list(ood_sets))
     _refuse_training_options(checkpoint, chosen, limit_train, epochs)
     request = Request(
-        suite, *asked_sets, backbone, chosen, metrics, protocol, precision, limit_train, epochs, str(checkpoint)
+        suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
     )
     cache, count = Path(results) / "cache", threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
@@ -114,12 +117,11 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     """Compare detectors on a suite's ID x OOD matrix and return the run with its records.
 
     `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
-    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or rules to compute
-    beside), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint` (a file of weights to
-    evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins` (files), `rerun`
-    ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one sentence for a
-    wrong name, setting or file;
-    a detector that fails, fails its own cells only (`record.status`).
+    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or what to compute
+    beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
+    (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
+    (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one
+    sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

@@ -66,7 +66,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--backbone", default="", metavar="NAME", help="The network.  [default: the suite's]")
 @click.option("--seeds", default="1", show_default=True, callback=parse_seeds, metavar="N|LIST", help="3: 0, 1, 2.")
 @click.option(
-    "--metrics", default="exact", show_default=True, metavar="RULES", help="Published metric rules to compute beside."
+    "--metrics", default="exact", show_default=True, metavar="NAMES", help="Compute beside: extended, lee2018."
 )
 @click.option(
     "--protocol",
@@ -206,12 +206,13 @@ def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) ->
     bench table results/runs/digits --format tex > table.tex
     bench table lee2018 --against lee2018
     bench table lee2018 --metrics lee2018
+    bench table digits --metrics extended
     """,
 )
 @click.argument("run_name", metavar="RUN")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
 @click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
-@click.option("--metrics", default="exact", show_default=True, metavar="RULES", help="Show these rules' values beside.")
+@click.option("--metrics", default="exact", show_default=True, metavar="NAME", help="Show these beside.")
 @results_option
 def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
     """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""

@@ -118,10 +118,12 @@ def run_footer(run: Run) -> str:
 
 
 def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> str:
-    """The run beside published numbers (`against`: which), or else beside its own by other metric rules."""
+    """The run beside published numbers (`against`: which), or else its extended metrics or those by other rules."""
+    from oodbench.benchmark.extended import EXTENDED
     from oodbench.benchmark.reference import read_reference
     from oodbench.benchmark.views import against as published
     from oodbench.benchmark.views import audit
+    from oodbench.benchmark.views import extended as beyond
 
     if form == "tex":
         raise UserError(f"--{'against' if against else 'metrics'} has no LaTeX form. Choose --format text, md or csv.")
@@ -130,6 +132,10 @@ def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> st
         if form == "text":
             return published.against_text(run, reference, width)
         return {"md": published.against_markdown, "csv": published.against_csv}[form](run, reference)
+    if rules == EXTENDED:
+        if form == "text":
+            return beyond.extended_text(run, width)
+        return {"md": beyond.extended_markdown, "csv": beyond.extended_csv}[form](run)
     if form == "text":
         return audit.audit_text(run, rules, width)
     return {"md": audit.audit_markdown, "csv": audit.audit_csv}[form](run, rules)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from oodbench.benchmark.contract import Detector, Recipe
 from oodbench.benchmark.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.precision import FLOAT32
-from oodbench.benchmark.records import EXACT, Record
+from oodbench.benchmark.records import Record
 from oodbench.benchmark.specs import Spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Suite
@@ -27,8 +27,8 @@ class Request:
     ood_sets: tuple[str, ...] = (ALL,)
     backbone: str = ""
     seeds: tuple[int, ...] = (0,)
-    metrics: str = EXACT
-    """Metric rules to compute beside the exact ones, of `audit.RULES`."""
+    metrics: tuple[str, ...] = ()
+    """What to compute beside the exact metrics: names of `audit.RULES`, and `extended.EXTENDED`."""
     protocol: str = ""
     """How settings are chosen, of `tuning.PROTOCOLS`; the suite's if empty."""
     precision: str = ""
@@ -74,6 +74,16 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """What the extended metrics of a cell come from, beside its own scores."""
+
+    validation: Key
+    """Scores of the ID validation images."""
+    shifted: tuple[tuple[Key, Outputs], ...] = ()
+    """Scores and outputs of forms of the ID test set that are ID still."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number-to-be of the table: a record without results, and the keys that the results come from."""
 
@@ -84,8 +94,23 @@ class Cell:
     checkpoint: Checkpoint | None = None
     tuned: Key | None = None
     """Where the choice of its detector's settings is, if there was one."""
-    rules: str = EXACT
+    rules: tuple[str, ...] = ()
     """Metric rules to compute beside the exact ones."""
+    beyond: Beyond | None = None
+    """None where the extended metrics are not asked for."""
+
+    @property
+    def scores(self) -> tuple[Key, ...]:
+        """All scores that the cell's numbers come from; none of a cell that is skipped."""
+        more = (self.beyond.validation, *(key for key, _ in self.beyond.shifted)) if self.beyond else ()
+        return tuple(key for key in (self.id_scores, self.ood_scores, *more) if key is not None)
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Ids of the jobs that make what its numbers come from."""
+        shifted = [outputs for _, outputs in self.beyond.shifted] if self.beyond else []
+        outputs = [*([self.id_outputs] if self.id_outputs else []), *shifted]
+        return (*(key.digest for key in self.scores), *(one.logits.digest for one in outputs))
 
 
 @dataclass
@@ -106,7 +131,7 @@ class Plan:
     def jobs_for(self, cells: Iterable[Cell]) -> list[Job]:
         """The jobs that some cells need, directly or not, in plan order."""
         wanted: set[str] = set()
-        todo = [k.digest for cell in cells for k in (cell.id_scores, cell.ood_scores) if k is not None]
+        todo = [id_ for cell in cells for id_ in cell.waits_for]
         while todo:
             job = todo.pop()
             if job not in wanted:

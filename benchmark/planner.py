@@ -16,8 +16,9 @@ from oodbench.benchmark.chain import Chain
 from oodbench.benchmark.contract import Detector
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.extended import EXTENDED
 from oodbench.benchmark.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
-from oodbench.benchmark.plan import ALL, Absence, Cell, Pair, Plan, Request, Row
+from oodbench.benchmark.plan import ALL, Absence, Beyond, Cell, Pair, Plan, Request, Row
 from oodbench.benchmark.precision import resolved
 from oodbench.benchmark.records import QUICK_LOOK, SKIPPED, Record
 from oodbench.benchmark.resolve import Resolver, unlike
@@ -101,12 +102,24 @@ class _Planner:
             tuned = chain.tune(row, trained, sources) if sources else None
             learned = chain.fit(row, trained, tuned)
             scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
-            more = {"forward_images": self.charge(scored), "training": _training(trained.job)}
-            cell = self.cell(entry, pair, row, seed, **more)
+            beyond = [chain.score(row, data, trained, learned, tuned) for data in self.beyond(entry)]
+            more = {"forward_images": self.charge([*scored, *beyond]), "training": _training(trained.job)}
             cell = replace(
-                cell, id_scores=scored[0].makes[0], ood_scores=scored[1].makes[0], checkpoint=trained.checkpoint
+                self.cell(entry, pair, row, seed, **more),
+                id_scores=scored[0].makes[0],
+                ood_scores=scored[1].makes[0],
+                id_outputs=scored[0].outputs,
+                checkpoint=trained.checkpoint,
+                tuned=tuned.makes[0] if tuned else None,
+                beyond=_beyond(beyond),
             )
-            self.plan.cells.append(replace(cell, id_outputs=scored[0].outputs, tuned=tuned.makes[0] if tuned else None))
+            self.plan.cells.append(cell)
+
+    def beyond(self, entry: IDEntry) -> list[SetRef]:
+        """What the extended metrics need scored, if they are asked for: ID validation, then shifted ID sets."""
+        if EXTENDED not in self.request.metrics:
+            return []
+        return [self.chain.ref(entry.set, "validation"), *(self.chain.ref(spec, "test") for spec in entry.shifted)]
 
     def others(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
         """The OOD images that `leave_one_out` chooses a cell's settings on; none of them is scored in the run."""
@@ -194,7 +207,7 @@ class _Planner:
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
             **more,
         )
-        return Cell(record, rules=self.request.metrics)
+        return Cell(record, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
 
     def charge(self, jobs: Sequence[Job]) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
@@ -209,6 +222,13 @@ class _Planner:
             images += job.passes if isinstance(job, TuneJob | FitJob | ScoreJob) else 0
             todo.extend(self.plan.jobs[other] for other in job.after)
         return images
+
+
+def _beyond(jobs: Sequence[ScoreJob]) -> Beyond | None:
+    if not jobs:
+        return None
+    validation, *shifted = jobs
+    return Beyond(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
 
 
 def _training(job: TrainJob | ImportJob) -> dict[str, Any]:

@@ -48,6 +48,23 @@ _AUDITED = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out"
 AUDITED = (*_AUDITED, "top_bin_id", "top_bin_ood", *(f"float32_{name}" for name in _AUDITED))
 """What other metric rules give: their values, shares in the grid's last bin, and exact metrics of float32 values."""
 
+FULL_SPECTRUM = _AUDITED
+EXTENDED_METRICS = (
+    "ece",
+    "nll",
+    "aurc",
+    "auroc_errors",
+    "oscr",
+    "tpr_validation",
+    "tnr_validation",
+    "tnr_at_tpr99",
+    "precision_1pct",
+    "precision_10pct",
+    "shifted_accuracy",
+    *(f"fs_{name}" for name in FULL_SPECTRUM),
+)
+"""What `extended.extended` gives, as far as a cell has it."""
+
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
 
@@ -86,6 +103,8 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     audit: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
+    extended: Mapping[str, float] = field(default_factory=dict)
+    """Values of `EXTENDED_METRICS`, as far as the cell has them; empty where not asked for."""
     forward_images: int = 0
     seconds: float = 0.0
     key: str = ""
@@ -239,17 +258,24 @@ CSV_COLUMNS = (
 def records_csv(records: Iterable[Record]) -> str:
     """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available.
 
-    Values by other metric rules, where a record has them, are columns after all others: `RULES_NAME`.
+    Values by other metric rules, where a record has them, are columns after all others: `RULES_NAME`, and then those
+    of the extended metrics: `extended_NAME`.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
-    columns = (*CSV_COLUMNS, *(f"{name}_{metric}" for name in rules for metric in AUDITED))
+    more = EXTENDED_METRICS if any(record.extended for record in records) else ()
+    columns = (
+        *CSV_COLUMNS,
+        *(f"{name}_{metric}" for name in rules for metric in AUDITED),
+        *(f"extended_{name}" for name in more),
+    )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for record in records:
         audit = {f"{name}_{metric}": value for name, own in record.audit.items() for metric, value in own.items()}
-        row = {**dataclasses.asdict(record), **record.metrics, **audit}
+        extended = {f"extended_{name}": value for name, value in record.extended.items()}
+        row = {**dataclasses.asdict(record), **record.metrics, **audit, **extended}
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
         row["notes"] = "; ".join(record.notes)

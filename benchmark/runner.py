@@ -15,12 +15,12 @@ from oodbench.benchmark import provenance, trivial
 from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
-    EXACT,
     FAILED,
     METRICS_VERSION,
     OK,
@@ -34,7 +34,7 @@ from oodbench.benchmark.records import (
     write_run_info,
 )
 from oodbench.benchmark.specs import create, parse_detector, parse_set
-from oodbench.benchmark.store import digest
+from oodbench.benchmark.store import Key, digest
 from oodbench.benchmark.work import Bench
 
 RERUN = ("missing", "failed", "all")
@@ -54,8 +54,11 @@ def cell_key(cell: Cell) -> str:
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
     content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION}
-    if cell.rules != EXACT:
-        content["audit"] = [cell.rules, AUDIT_VERSION]
+    if cell.rules:
+        rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
+        content["audit"] = [rules, AUDIT_VERSION]
+    if cell.beyond:
+        content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
     return digest(content)
 
 
@@ -84,7 +87,7 @@ def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
         return False
     if earlier.status == FAILED:
         return rerun == "missing"
-    return all(bench.store.find(key) is not None for key in (cell.id_scores, cell.ood_scores) if key)
+    return all(bench.store.find(key) is not None for key in cell.scores)
 
 
 def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
@@ -92,8 +95,7 @@ def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> l
     if rerun == "all":
         return in_passes(plan.jobs_for(cells), plan.jobs)
     wanted: set[str] = set()
-    todo = [key.digest for cell in cells for key in (cell.id_scores, cell.ood_scores) if key]
-    todo += [cell.id_outputs.logits.digest for cell in cells if cell.id_outputs]
+    todo = [id_ for cell in cells for id_ in cell.waits_for]
     while todo:
         id_ = todo.pop()
         if id_ not in wanted and any(bench.store.find(key) is None for key in plan.jobs[id_].makes):
@@ -126,7 +128,7 @@ def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     waiting = list(work.cells)
 
     def record_ready() -> None:
-        for cell in [c for c in waiting if not _waits_for(c) & pending]:
+        for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
             waiting.remove(cell)
             write_record(run_dir, _finished(cell, reasons, bench))
 
@@ -139,14 +141,9 @@ def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
         record_ready()
 
 
-def _waits_for(cell: Cell) -> set[str]:
-    outputs = [cell.id_outputs.logits.digest] if cell.id_outputs else []
-    return {*(key.digest for key in (cell.id_scores, cell.ood_scores) if key), *outputs}
-
-
 def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
     key = cell_key(cell)
-    reason = next((reasons[id_] for id_ in sorted(_waits_for(cell)) if id_ in reasons), "")
+    reason = next((reasons[id_] for id_ in sorted(cell.waits_for) if id_ in reasons), "")
     if reason:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
     if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
@@ -154,6 +151,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
     id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
         values = evaluate(id_scores, ood_scores)
+        more = _extended(cell, bench)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
@@ -169,6 +167,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         tpr=values.pop("tpr"),
         metrics=values,
         audit=audit,
+        extended=more,
         tuned=tuned,
         notes=(*cell.record.notes, *notes),
         id_accuracy=id_accuracy(cell.id_outputs, bench),
@@ -197,14 +196,30 @@ def _audit(
     cell: Cell, id_scores: np.ndarray, ood_scores: np.ndarray
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
     """A cell's values by other metric rules, or a note on why they cannot be had."""
-    if cell.rules == EXACT:
-        return {}, ()
-    detector = create("detector", parse_detector(cell.record.label).detector)
-    try:
-        values = audited(cell.rules, detector, id_scores, ood_scores)
-    except OodbenchError as error:
-        return {}, (f"no metrics by the rules '{cell.rules}': {error}",)
-    return ({cell.rules: values} if values else {}), ()
+    found: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
+    for rules in cell.rules:
+        detector = create("detector", parse_detector(cell.record.label).detector)
+        try:
+            if values := audited(rules, detector, id_scores, ood_scores):
+                found[rules] = values
+        except OodbenchError as error:
+            notes.append(f"no metrics by the rules '{rules}': {error}")
+    return found, tuple(notes)
+
+
+def _extended(cell: Cell, bench: Bench) -> dict[str, float]:
+    """A cell's extended metrics, if they are asked for."""
+    if cell.beyond is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
+        return {}
+    load = bench.store.load_array
+    test = _known(cell.id_scores, cell.id_outputs, bench)
+    shifted = [_known(scores, outputs, bench) for scores, outputs in cell.beyond.shifted]
+    return extended(test, load(cell.ood_scores), load(cell.beyond.validation), shifted)
+
+
+def _known(scores: Key, outputs: Outputs, bench: Bench) -> Known:
+    return Known(bench.store.load_array(outputs.logits), bench.labels(outputs.data), bench.store.load_array(scores))
 
 
 def id_accuracy(outputs: Outputs, bench: Bench) -> float:

@@ -55,6 +55,8 @@ class IDEntry:
     """The OOD set on whose training split settings are chosen under the protocol `val_ood`."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """The schedule of every recipe on this ID set, over the suite's."""
+    shifted: tuple[SetSpec, ...] = ()
+    """Forms of the ID set that are ID still, for the full-spectrum metrics."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,8 @@ class _Reader:
         )
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        self.check(
-            entry, "[[id]]", {"set", "outliers", "ood", "recipes", "training", "tuning"}, required={"set", "ood"}
-        )
+        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}
+        self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
         ood = []
         for item in self.typed(entry, "ood", list, "ood"):
@@ -175,7 +176,17 @@ class _Reader:
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
         training = _tuples(entry.get("training", {}))
         tuning = self.set_spec(entry["tuning"]) if "tuning" in entry else None
-        return IDEntry(self.set_spec(entry["set"]), tuple(ood), outliers, recipes, tuning, training)
+        set_ = self.set_spec(entry["set"])
+        shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
+        for both in (spec for spec in shifted if spec in [item.set for item in ood]):
+            raise self.error(f"'{both}' is both in shifted and in ood of '{set_}'; an image is ID or OOD")
+        return IDEntry(set_, tuple(ood), outliers, recipes, tuning, training, shifted)
+
+    def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
+        spec = self.set_spec(text)
+        if (spec.name, spec.classes) != (id_set.name, id_set.classes) or spec.forms == id_set.forms:
+            raise self.error(f"'{spec}' in shifted is no form of '{id_set}'; write it as '{id_set}+FORM'")
+        return spec
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         for name, table in tables.items():

@@ -1,4 +1,4 @@
-"""Forms: fixed changes that make an OOD set of any set and keep its pixel statistics, or mirror them."""
+"""Forms: fixed changes of every image, which make an OOD set of any set, or a shifted ID set of an ID set."""
 
 from __future__ import annotations
 
@@ -17,6 +17,29 @@ class Permuted(Form):
         # RandomState and not default_rng: NumPy promises that its streams never change.
         order = np.random.RandomState(0).permutation(height * width)
         return images.reshape(count, channels, -1)[:, :, order].reshape(images.shape)
+
+
+@form("blurred", title="Mean of each pixel and its eight neighbours")
+class Blurred(Form):
+    """A box blur of 3 x 3, borders repeated: mild enough that people still name the class."""
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Average in integers, rounded half up."""
+        height, width = images.shape[2:]
+        padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge").astype(np.uint16)
+        total = np.zeros(images.shape, np.uint16)
+        for i, j in np.ndindex(3, 3):
+            total += padded[:, :, i : i + height, j : j + width]
+        return ((2 * total + 9) // 18).astype(np.uint8)
+
+
+@form("faded", title="Half the contrast, around middle grey")
+class Faded(Form):
+    """Every value v becomes 64 + v / 2."""
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Halve: order and shapes stay."""
+        return images // 2 + 64
 
 
 @form("inverted", title="Inverted brightness")

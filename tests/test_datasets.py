@@ -286,7 +286,21 @@ def test_inverted_twice_is_the_image() -> None:
     assert np.array_equal(form("inverted").apply(changed), images)
 
 
-@pytest.mark.parametrize("name", ["permuted", "inverted"])
+def test_blurred_is_the_mean_of_nine_pixels() -> None:
+    images = load("digits", "test").images[:3]
+    changed = form("blurred").apply(images)
+    padded = np.pad(images.astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    for image, channel, row, column in [(0, 0, 0, 0), (1, 2, 31, 17), (2, 1, 14, 15), (0, 1, 31, 31)]:
+        mean = padded[image, channel, row : row + 3, column : column + 3].mean()
+        assert changed[image, channel, row, column] == np.floor(mean + 0.5)
+    assert changed.dtype == np.uint8
+
+
+def test_faded_halves_the_contrast() -> None:
+    assert form("faded").apply(np.array([[[[0, 1, 128, 255]]]], np.uint8)).ravel().tolist() == [64, 64, 128, 191]
+
+
+@pytest.mark.parametrize("name", ["permuted", "inverted", "blurred", "faded"])
 def test_forms_leave_their_input_alone(name: str) -> None:
     images = load("uniform", "test").images[:10].copy()
     before = images.copy()

@@ -19,7 +19,10 @@ def by_pairs(id_scores: NDArray[np.float64], ood_scores: NDArray[np.float64]) ->
 @pytest.mark.parametrize("n, m, ties", [(2, 2, False), (7, 30, True), (40, 13, True), (50, 50, False)])
 def test_placements_and_covariance_are_those_of_all_pairs(n: int, m: int, ties: bool) -> None:
     rng = np.random.default_rng(n)
-    draw = lambda size, shift: rng.normal(shift, 1, size).round(0 if ties else 9)  # noqa: E731
+
+    def draw(size: int, shift: float) -> NDArray[np.float64]:
+        return np.round(rng.normal(shift, 1, size), 0 if ties else 9)
+
     detectors = [(draw(n, 0), draw(m, shift)) for shift in (0.5, 1.0, 2.0)]
     placed = [Placements.of(*scores) for scores in detectors]
     components = [by_pairs(*scores) for scores in detectors]

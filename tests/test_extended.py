@@ -1,0 +1,204 @@
+"""Extended metrics against loops that follow their definitions, and in a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from sklearn.metrics import auc
+
+from oodbench.benchmark.api import prepare
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.extended import (
+    Known,
+    calibration_error,
+    deployed,
+    extended,
+    failures,
+    negative_log_likelihood,
+    oscr,
+    precisions,
+    softmax,
+    tnr_at_tpr99,
+)
+from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.records import CSV_COLUMNS, EXTENDED_METRICS, Run
+from oodbench.benchmark.suite import read_suite
+from oodbench.benchmark.views import plots
+from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
+
+
+def known(n: int = 200, ties: bool = False, seed: int = 0) -> Known:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, n)
+    logits = rng.normal(0, 1, (n, 4)) + 2 * np.eye(4)[labels]
+    scores = -logits.max(axis=1)
+    return Known(logits, labels, np.round(scores) if ties else scores)
+
+
+def test_calibration_by_loops() -> None:
+    test = known()
+    total, bins = 0.0, [[] for _ in range(15)]  # type: list[list[tuple[float, bool]]]
+    likelihood = 0.0
+    for row, label in zip(test.logits, test.labels, strict=True):
+        powers = [math.exp(value) for value in row]
+        shares = [power / sum(powers) for power in powers]
+        likelihood -= math.log(shares[label]) / len(test.labels)
+        place = next(b for b in range(15) if max(shares) <= (b + 1) / 15)
+        bins[place].append((max(shares), shares.index(max(shares)) == label))
+    for members in filter(None, bins):
+        confidence = sum(c for c, _ in members) / len(members)
+        accuracy = sum(right for _, right in members) / len(members)
+        total += len(members) / len(test.labels) * abs(accuracy - confidence)
+    assert calibration_error(softmax(test.logits), test.labels) == pytest.approx(total, abs=1e-12)
+    assert negative_log_likelihood(test.logits, test.labels) == pytest.approx(likelihood, abs=1e-12)
+
+
+def test_calibration_at_the_edges() -> None:
+    sure = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert calibration_error(sure, [0, 1]) == 0
+    assert calibration_error(sure, [1, 0]) == 1
+    assert negative_log_likelihood(np.array([[1e4, 0.0]]), [1]) == 1e4
+
+
+def aurc_by_orders(scores: NDArray[Any], right: NDArray[Any], draws: int) -> float:
+    """The mean over random orders of ties, image by image."""
+    rng, total = np.random.default_rng(1), 0.0
+    for _ in range(draws):
+        order = np.lexsort((rng.random(len(scores)), scores))
+        errors = 0
+        for taken, k in enumerate(order, 1):
+            errors += not right[k]
+            total += errors / taken / len(scores) / draws
+    return total
+
+
+def test_aurc_by_its_definition() -> None:
+    test = known(60)
+    found = failures(test.scores, test.right)["aurc"]
+    assert found == pytest.approx(aurc_by_orders(test.scores, test.right, 1), abs=1e-12)
+
+
+def test_aurc_of_ties_is_the_mean_over_their_orders() -> None:
+    test = known(40, ties=True)
+    assert len(set(test.scores)) < 10
+    drawn = aurc_by_orders(test.scores, test.right, 3000)
+    assert failures(test.scores, test.right)["aurc"] == pytest.approx(drawn, abs=2e-3)
+    assert failures(np.zeros(40), test.right)["aurc"] == pytest.approx(1 - test.right.mean(), abs=1e-12)
+
+
+def test_errors_are_left_out_where_there_are_none() -> None:
+    assert set(failures([0.0, 1.0], [True, True])) == {"aurc"}
+    assert set(failures([0.0, 1.0], [False, False])) == {"aurc"}
+    assert failures([0.0, 1.0, 2.0], [True, False, True])["auroc_errors"] == 0.5
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_oscr_is_the_area_of_its_curve(ties: bool) -> None:
+    test = known(ties=ties)
+    ood = known(90, ties, seed=5).scores + 1
+    thresholds = [-np.inf, *np.unique(np.concatenate([test.scores, ood]))]
+    rate = [np.mean((test.scores <= t) & test.right) for t in thresholds]
+    false = [np.mean(ood <= t) for t in thresholds]
+    assert oscr(test.scores, test.right, ood) == pytest.approx(auc(false, rate), abs=1e-12)
+
+
+def test_thresholds_by_hand() -> None:
+    validation = np.arange(100.0)  # 95% are at most 94
+    assert deployed([0, 94, 94.5, 200], [94, 95], validation) == {"tpr_validation": 0.5, "tnr_validation": 0.5}
+    assert tnr_at_tpr99(np.arange(100.0), [98, 98.5, 99, 100]) == 0.75
+    assert tnr_at_tpr99(np.arange(101.0), [98, 99, 99.5, 100]) == 0.5  # ceil(99.99) = 100 of 101
+
+
+def test_precision_at_a_prevalence() -> None:
+    found = precisions(np.arange(100.0), [0.0, 99.0])  # TNR 0.5, 5% false alarms
+    assert found["precision_1pct"] == pytest.approx(0.01 * 0.5 / (0.01 * 0.5 + 0.99 * 0.05))
+    assert found["precision_10pct"] == pytest.approx(0.1 * 0.5 / (0.1 * 0.5 + 0.9 * 0.05))
+    assert precisions(np.zeros(10), np.zeros(10)) == {}
+
+
+def test_full_spectrum_takes_shifted_images_as_id() -> None:
+    test, shifted, ood = known(50), [known(30, seed=2), known(20, seed=3)], known(40, seed=4).scores + 1
+    found = extended(test, ood, known(25, seed=6).scores, shifted)
+    both = evaluate(np.concatenate([test.scores, shifted[0].scores, shifted[1].scores]), ood)
+    assert {found[f"fs_{name}"] for name in ("auroc", "aupr_in")} == {both["auroc"], both["aupr_in"]}
+    assert found["shifted_accuracy"] == (shifted[0].right.sum() + shifted[1].right.sum()) / 50
+    assert tuple(found) == EXTENDED_METRICS
+    assert not any(name.startswith(("fs_", "shifted")) for name in extended(test, ood, test.scores))
+
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "digits[0-2]"
+shifted = ["digits[0-2]+faded"]
+ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
+"""
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    monkeypatch.setattr(plots, "draw", lambda run, cache: [])
+    (tmp_path / "tiny.toml").write_text(SUITE)
+
+    def run(metrics: str = "exact") -> Run:
+        return prepare(
+            "msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, metrics=metrics
+        ).start()
+
+    return run
+
+
+def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> None:
+    plain = go()
+    assert not any(record.extended for record in plain.records)
+    arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "extended"]
+    refused = CliRunner().invoke(main, arguments)
+    assert (refused.exit_code, "once more with --metrics extended" in refused.stderr) == (2, True)
+    asked = go("lee2018,extended")
+    for old, new in zip(plain.records, asked.records, strict=True):
+        assert old.metrics == new.metrics
+        assert set(new.extended) == set(EXTENDED_METRICS)
+        assert ("lee2018" in new.audit) == (new.detector == "msp")
+    header = next(csv.reader(io.StringIO((asked.path / "records.csv").read_text())))
+    assert header[-len(EXTENDED_METRICS) :] == [f"extended_{name}" for name in EXTENDED_METRICS]
+    assert header[: len(CSV_COLUMNS)] == list(CSV_COLUMNS)
+    shown = CliRunner().invoke(main, arguments)
+    assert (shown.exit_code, "FS-AUROC" in shown.stdout) == (0, True)
+    assert "| greek | knn |" in extended_markdown(asked)
+    rows = list(csv.DictReader(io.StringIO(extended_csv(asked))))
+    assert float(rows[0]["oscr/mean"]) == pytest.approx(asked.records[0].extended["oscr"], abs=1e-6)
+    text = extended_text(asked)
+    assert text.count("the ID set alone") == 1
+    # once computed they stay: nothing is left to do
+    assert not prepare("msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, metrics="extended").work.jobs
+
+
+@pytest.mark.parametrize(
+    "shifted, told",
+    [
+        ('["greek+faded"]', r"'greek\+faded' in shifted is no form of 'digits\[0-2\]'"),
+        ('["digits[0-2]"]', r"'digits\[0-2\]' in shifted is no form"),
+        ('["digits[0-2]+fadd"]', "Unknown form 'fadd'. Did you mean 'faded'"),
+        ('"digits[0-2]+faded"', "shifted must be a list"),
+    ],
+)
+def test_a_wrong_shifted_set_is_one_sentence(tmp_path: Path, shifted: str, told: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(SUITE.replace('["digits[0-2]+faded"]', shifted))
+    with pytest.raises(UserError, match=told):
+        read_suite(str(path))
