@@ -47,8 +47,8 @@ def known(n: int = 200, ties: bool = False, seed: int = 0) -> Known:
 
 def test_calibration_by_loops() -> None:
     test = known()
-    total, bins = 0.0, [[] for _ in range(15)]  # type: list[list[tuple[float, bool]]]
-    likelihood = 0.0
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(15)]
+    total = likelihood = 0.0
     for row, label in zip(test.logits, test.labels, strict=True):
         powers = [math.exp(value) for value in row]
         shares = [power / sum(powers) for power in powers]
