@@ -16,6 +16,7 @@ from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
+from oodbench.benchmark.leakage import near_notes
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
@@ -235,7 +236,7 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
         "pairs": [_pair_info(pair, bench, measured) for pair in plan.pairs],
-        "notes": [*plan.suite.notes, *bench.library.notes],
+        "notes": [*plan.suite.notes, *bench.library.notes, *near_notes(plan, bench)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan, sum(distinct.values())),
