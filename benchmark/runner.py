@@ -116,11 +116,11 @@ def run_plan(
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
-    _fill(work, bench, run_dir, progress)
+    _fill(plan, work, bench, run_dir, progress)
     return read_run(run_dir)
 
 
-def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
+def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
     pending = {job.id for job in work.jobs}
     reasons: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     def record_ready() -> None:
         for cell in [c for c in waiting if not _waits_for(c) & pending]:
             waiting.remove(cell)
-            write_record(run_dir, _finished(cell, reasons, bench))
+            write_record(run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench))
 
     record_ready()
     for outcome in run_jobs(work.jobs, bench, progress):
@@ -301,6 +301,7 @@ def _merged(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         "cells": list(dict.fromkeys([*earlier.get("cells", []), *info["cells"]])),
         "pairs": list(pairs.values()),
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
+        "commands": [*(one for one in earlier.get("commands", []) if one not in info["commands"]), *info["commands"]],
     }
 
 
