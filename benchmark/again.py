@@ -1,8 +1,8 @@
 """A run done again from nothing, and what came out beside what the run says.
 
-The repetition has a store of its own, `runs/NAME-again/cache`: in the run's store everything would be found, and nothing
-tried. On the same machine type, with the same threads and libraries, a cell has reproduced if its scores and metrics
-are the same bytes. Elsewhere, arithmetic rounds otherwise, and what follows depends on whether a network was trained:
+The repetition has a store of its own, `runs/NAME-again/cache`: in the run's store everything would be found, and
+nothing tried. On the same machine type, with the same threads and libraries, a cell has reproduced if its scores and
+metrics are the same bytes. Elsewhere, arithmetic rounds otherwise, and what follows depends on the weights:
 
 - The same weights: scores move in the last bits, which exchanges images whose scores all but tie. Every metric may be
   off by `SWAPPED` images of the smaller set, and by `LAST_BITS` at least.
@@ -62,10 +62,11 @@ class Outcome:
             yield f"{cell.cell}: {cell.verdict}{f': {cell.told}' if cell.told else ''}"
         yield ""
         if self.elsewhere:
-            yield f"Elsewhere than the run: {'; '.join(self.elsewhere)}. So a cell counts as reproduced if its metrics are"
             yield (
-                f"within {SWAPPED} images or {LAST_BITS} where the weights are the same, and AUROC and ID accuracy within "
-                f"{RETRAINED} where they were trained anew: rounding differs, and training makes another draw of it."
+                f"Elsewhere than the run: {'; '.join(self.elsewhere)}. So a cell counts as reproduced if its metrics "
+                f"are within {SWAPPED} images or {LAST_BITS} where the weights are the same, and AUROC and ID accuracy "
+                f"within {RETRAINED} where they were trained anew: rounding differs, and training makes another draw "
+                "of it."
             )
         else:
             yield "The same machine type, threads and libraries as the run: only the same bytes count as reproduced."
@@ -159,20 +160,20 @@ def _commands(run: Run) -> list[dict[str, Any]]:
         return [dict(options) for options in run.info["commands"]]
     if "asked" not in run.info:
         raise UserError(f"'{run.path / 'run.json'}' does not say how the run was made, so it cannot be repeated.")
-    asked = dict(run.info["asked"])
+    asked: dict[str, Any] = dict(run.info["asked"])
     if "all" in asked.get("detectors", ()):
         imported = {record.label for record in run.records if record.recipe == IMPORTED}
         labels = run.info.get("detectors", asked["detectors"])
         asked["detectors"] = [label.partition("@")[0] if label in imported else label for label in labels]
-    trained = {record.training.get("precision") for record in run.records if record.status == OK}
-    asked["precision"] = asked.get("precision") or (trained.pop() if len(trained) == 1 else "") or ""
+    trained = {str(record.training.get("precision", "")) for record in run.records if record.status == OK}
+    asked["precision"] = asked.get("precision") or (trained.pop() if len(trained) == 1 else "")
     return [{**asked, **{name: run.info[name] for name in ("device", "threads") if name in run.info}}]
 
 
 def _outcome(ours: Record, theirs: Record | None, original: Run, repeated: Run) -> CellOutcome:
     name = cell_name(ours)
     if ours.status != OK:
-        return CellOutcome(name, NOTHING, f"it {ours.status} in the run")
+        return CellOutcome(name, NOTHING, f"{ours.status} in the run")
     if theirs is None:
         return CellOutcome(name, DIFFERENT, "the repetition has no such cell")
     if theirs.status != OK:

@@ -110,7 +110,9 @@ def run(
 ) -> None:
     """Train, extract, score and compare: every detector on every pair of ID and OOD sets.
 
-    What an earlier command has finished is not done again. Exit code 1 if a cell failed, 2 for a wrong option.
+    What an earlier command has finished is not done again. With --from, a run is: into RUN-again, which has a store of
+    its own, and every cell is held against the run's. Exit code 1 if a cell failed or did not come out again, 2 for a
+    wrong option.
     """
     # Before torch is imported: OpenMP's threads spin at every barrier, and where other programs want the cores as well
     # that multiplies the time of small networks. perf/spin.py measures what spinning briefly costs and saves.

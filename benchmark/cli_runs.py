@@ -1,4 +1,4 @@
-"""Commands that ask a finished run to account for itself: `bench verify`, `bench show RUN --cell`, `bench run --from`."""
+"""What asks a finished run to account for itself: `bench verify`, `bench show RUN --cell`, `bench run --from`."""
 
 from __future__ import annotations
 

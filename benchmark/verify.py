@@ -121,7 +121,7 @@ class _Verifier:
         if any(path in bad or not path for path in paths):
             return record
         recomputed = self.recomputed(record, paths)
-        problems = [*_differences(record, recomputed), *self.other_key(record, paths)]
+        problems = list(_differences(record, recomputed))
         self.found.metrics += len(record.metrics) + sum(map(len, record.audit.values()))
         self.found.problems += [f"{name}: {problem}" for problem in problems]
         return recomputed if problems else record
@@ -165,6 +165,7 @@ class _Verifier:
             n_ood=len(ood_scores),
             id_accuracy=self.accuracy(record, paths[0]),
             audit=self.audit(record, id_scores, ood_scores),
+            key=self.key(record, paths),
         )
 
     def accuracy(self, record: Record, id_scores: str) -> float | None:
@@ -206,8 +207,8 @@ class _Verifier:
             self.unchecked(f"values by other metric rules ({first_line(error)})")
             return record.audit
 
-    def other_key(self, record: Record, paths: list[str]) -> list[str]:
-        """Whether the record's key is that of its scores."""
+    def key(self, record: Record, paths: list[str]) -> str:
+        """The key that the record should have, from its scores (`runner.cell_key`)."""
         scores = [self.artifacts[path] for path in paths]
         resolved = record.provenance.get("resolved", {})
         content: dict[str, Any] = {
@@ -219,7 +220,7 @@ class _Verifier:
             from oodbench.benchmark.audit import AUDIT_VERSION
 
             content["audit"] = [resolved.get("rules") or next(iter(record.audit)), AUDIT_VERSION]
-        return [] if digest(content) == record.key else ["its key is not that of its scores and metrics"]
+        return digest(content)
 
     def tables(self, run: Run) -> None:
         """Compare the tables in the run's folder with those that the checked records give, byte by byte."""
@@ -257,6 +258,8 @@ def _examined(path: Path) -> Artifact:
 
 
 def _differences(record: Record, recomputed: Record) -> Iterable[str]:
+    if record.key != recomputed.key:
+        yield "its key is not that of its scores and metrics"
     for name in ("tpr", "n_id", "n_ood", "id_accuracy"):
         yield from _difference(name, getattr(record, name), getattr(recomputed, name))
     for metric in sorted({*record.metrics, *recomputed.metrics}):

@@ -102,7 +102,7 @@ def _how(made: Mapping[str, Any]) -> str:
     facts.append(f"peak {made['peak_memory'] / 1e6:,.0f} MB" if "peak_memory" in made else "")
     gpu = made.get("peak_device_memory")
     facts.append(f"{gpu / 1e6:,.0f} MB on the GPU" if gpu else "")
-    facts.append(f"device {made['device']}, {made['threads']} threads" if "device" in made else "")
+    facts.append(f"device {made['device']}, threads {made['threads']}" if "device" in made else "")
     commit = made.get("commit")
     facts.append(f"commit {commit['id'][:12]}{' dirty' * commit['dirty']}" if commit else "")
     return ", ".join(filter(None, facts)) or UNKNOWN
