@@ -118,7 +118,7 @@ def run(
     # that multiplies the time of small networks. perf/spin.py measures what spinning briefly costs and saves.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if from_run:
-        repeat(context, dry_run, verbosity or "", from_run=from_run, plugins=plugins, **options)
+        repeat(click.get_current_context(), dry_run, verbosity or "", from_run=from_run, plugins=plugins, **options)
         return
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.display import dry_run_text, run_footer, watch

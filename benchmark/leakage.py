@@ -87,7 +87,7 @@ def _near(
 ) -> int:
     from scipy.spatial import cKDTree
 
-    _, directions = np.linalg.eigh(np.cov(theirs.T.astype(np.float64)).reshape(theirs.shape[1], -1))
+    _, directions = np.linalg.eigh(np.cov(theirs.T.astype(np.float64), bias=True).reshape(theirs.shape[1], -1))
     kept = directions[:, -DIRECTIONS:]  # orthonormal, so that a distance along them is no more than the whole
     slack = near * (1 + 1e-4) + 1e-3  # of float32, so that rounding loses nothing
     tree = cKDTree(theirs @ kept)

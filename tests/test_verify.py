@@ -66,7 +66,8 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def artifact(results: Path, detector: str, ood: str, which: str) -> Path:
-    return results / "cache" / json.loads(record_file(results, detector, ood).read_text())["artifacts"][which]
+    path: str = json.loads(record_file(results, detector, ood).read_text())["artifacts"][which]
+    return results / "cache" / path
 
 
 def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
