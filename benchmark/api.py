@@ -19,7 +19,8 @@ from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
 from oodbench.benchmark.specs import split_list
-from oodbench.benchmark.suite import PROTOCOLS
+from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
+from oodbench.benchmark.weights import IMPORTED
 from oodbench.benchmark.work import Bench, open_bench
 
 
@@ -77,6 +78,7 @@ def prepare(
     rerun: str = "missing",
     add: bool = False,
     skip_bad_images: bool = False,
+    own_cache: bool = False,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
@@ -88,6 +90,7 @@ def prepare(
             raise unknown("metric rules", rules, (EXACT, *RULES, EXTENDED), "bench run --help")
     if protocol not in ("", *PROTOCOLS):
         raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
+    plugins = list(plugins)
     for file in plugins:
         registry.load_file(Path(file))
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -101,7 +104,7 @@ def prepare(
     request = Request(
         suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
     )
-    cache, count = Path(results) / "cache", threads or default_threads()
+    cache, count = _cache(Path(results), name, own_cache), threads or default_threads()
     bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
@@ -109,7 +112,10 @@ def prepare(
     if (run_dir / "run.json").is_file():
         read_run(run_dir)  # a run of a newer oodbench is refused before any work
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
+    _refuse_shared_cache(run_dir, cache)
     asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
+    where = {"data_dir": data_dir, "plugins": plugins, "skip_bad_images": skip_bad_images}
+    asked["commands"] = [_options(request, plan, bench, count, **where)]
     return Prepared(plan, work_left(plan, bench, run_dir, rerun), bench, run_dir, asked, add)
 
 
@@ -138,6 +144,40 @@ def _refuse_training_options(checkpoint: str | Path, seeds: tuple[int, ...], lim
         raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(given)}.")
     if checkpoint and len(seeds) > 1:
         raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
+
+
+def _options(request: Request, plan: Plan, bench: Bench, threads: int, **where: Any) -> dict[str, Any]:
+    """What `prepare` needs to lay out the same run again, with everything resolved that depends on the machine."""
+    name = request.suite or default_suite()
+    path = suite_path(name)
+    records = [cell.record for cell in plan.cells]
+    every = dict.fromkeys(r.label.partition("@")[0] if r.recipe == IMPORTED else r.label for r in records)
+    return {
+        **asdict(request),
+        "suite": str(path.absolute()) if name.endswith(".toml") else name,
+        "suite_toml": path.read_text(encoding="utf-8"),
+        "detectors": list(every) if "all" in request.detectors else list(request.detectors),
+        "precision": plan.precision,
+        "checkpoint": str(Path(request.checkpoint).absolute()) if request.checkpoint else "",
+        "device": str(bench.device),
+        "threads": threads,
+        "data_dir": str(Path(where["data_dir"]).absolute()),
+        "plugins": [str(Path(file).absolute()) for file in where["plugins"]],
+        "skip_bad_images": where["skip_bad_images"],
+    }
+
+
+def _cache(results: Path, name: str, own: bool) -> Path:
+    """Where artifacts lie: in the results folder, or in the run's own, which then needs a name."""
+    return results / "runs" / slug(name) / "cache" if own else results / "cache"
+
+
+def _refuse_shared_cache(run_dir: Path, cache: Path) -> None:
+    if (run_dir / "cache").is_dir() and run_dir not in cache.parents:
+        raise UserError(
+            f"The run '{run_dir.name}' repeats another with a store of its own, so nothing else can be run under its "
+            "name. Choose another --name."
+        )
 
 
 def _list(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import click
 
 from oodbench.benchmark.cli_data import data
 from oodbench.benchmark.cli_figures import figures
+from oodbench.benchmark.cli_runs import cell_card, repeat, verify
 from oodbench.benchmark.command import CONTEXT, Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.records import cache_of, run_dir
 
@@ -57,6 +58,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     bench run --plugin my_detector.py --detectors all --name mine
     bench run --checkpoint mine.safetensors --id digits
     bench run --dry-run
+    bench run --from results/runs/digits/run.json
     """,
 )
 @click.option("--suite", default="", metavar="NAME|FILE.toml", help="Matrix and protocol.  [default: the marked one]")
@@ -93,17 +95,31 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 )
 @click.option("--skip-bad-images", is_flag=True, help="Leave out, and count, images that cannot be read.")
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
+@click.option("--from", "from_run", default="", metavar="RUN", help="Do a run again from nothing, and compare.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
 @click.option("--verbose", "verbosity", flag_value="verbose", help="A line a job.")
-def run(dry_run: bool, verbosity: str | None, plugins: tuple[Path, ...], **options: Any) -> None:
+@click.pass_context
+def run(
+    context: click.Context,
+    from_run: str,
+    dry_run: bool,
+    verbosity: str | None,
+    plugins: tuple[Path, ...],
+    **options: Any,
+) -> None:
     """Train, extract, score and compare: every detector on every pair of ID and OOD sets.
 
-    What an earlier command has finished is not done again. Exit code 1 if a cell failed, 2 for a wrong option.
+    What an earlier command has finished is not done again. With --from, a run is: into RUN-again, which has a store of
+    its own, and every cell is held against the run's. Exit code 1 if a cell failed or did not come out again, 2 for a
+    wrong option.
     """
     # Before torch is imported: OpenMP's threads spin at every barrier, and where other programs want the cores as well
     # that multiplies the time of small networks. perf/spin.py measures what spinning briefly costs and saves.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if from_run:
+        repeat(click.get_current_context(), dry_run, verbosity or "", from_run=from_run, plugins=plugins, **options)
+        return
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.display import dry_run_text, run_footer, watch
 
@@ -179,17 +195,23 @@ def _listing(entry: Any) -> str:
     bench show energy
     bench show digits
     bench show cross_entropy
+    bench show RUN --cell digits/greek/energy
     """,
 )
 @click.argument("name")
+@click.option("--cell", default="", metavar="ID/OOD/DETECTOR[/SEED]", help="One cell of a run, in full.")
 @data_dir_option
 @results_option
 @plugin_option
-def show(name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
+def show(name: str, cell: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
     """Print the card of a detector, recipe, data set, backbone, suite, or run.
 
-    Where one name stands for several things, all are shown.
+    Where one name stands for several things, all are shown. With --cell: a run's cell, from its numbers back to the
+    images and weights; '*' stands for any part.
     """
+    if cell:
+        click.echo(cell_card(name, cell, results))
+        return
     from oodbench.benchmark.cards import cards
     from oodbench.benchmark.registry import registry
 
@@ -300,6 +322,7 @@ def prune(dry_run: bool, results: Path) -> None:
 
 main.add_command(data)
 main.add_command(figures)
+main.add_command(verify)
 
 if __name__ == "__main__":
     main()

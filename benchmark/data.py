@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from oodbench.benchmark.contract import Dataset, ImageSet
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.sources import Access, FileDataset
+from oodbench.benchmark.leakage import shared
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
 from oodbench.benchmark.versions import source_version
@@ -107,13 +109,14 @@ class Library:
             return False
         return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
 
-    def shared_images(self, outliers: SetSpec, ood: SetSpec) -> int:
-        """How many test images of an OOD set are, pixel by pixel, among the outliers."""
-        seen, tested = self.part(outliers, "outliers"), self.part(ood, "test")
-        if not all(isinstance(self.card(spec), FileDataset) for spec in (outliers, ood)):
-            return _shared(seen.images, tested.images)
-        name = f"{tested.checksum} within {seen.checksum}"
-        return int(self.files.cache.checksum(name, lambda: str(_shared(seen.images, tested.images))))
+    def shared_images(self, seen: SetSpec, ood: SetSpec, seen_as: str = "outliers", scored_as: str = "test") -> int:
+        """How many images of an OOD set's part are, pixel by pixel, in a part of another set; all its training split
+        by default."""
+        known, tested = self.part(seen, seen_as), self.part(ood, scored_as)
+        if not all(isinstance(self.card(spec), FileDataset) for spec in (seen, ood)):
+            return shared(known.images, tested.images)
+        name = f"{tested.checksum} within {known.checksum}"
+        return int(self.files.cache.checksum(name, lambda: str(shared(known.images, tested.images))))
 
     def split(self, spec: SetSpec, split: str) -> ImageSet:
         """One stored split of a set, its classes chosen and its forms applied."""
@@ -131,7 +134,7 @@ class Library:
             reason = card.missing(self.data_dir)
             if reason:
                 raise DataError(reason)
-            images = _loaded(card, split, self.data_dir)
+            images = on_its_own(_loaded(card, split, self.data_dir))
             if card.checksums.get(split, images.checksum) != images.checksum:
                 self.notes.append(
                     f"{name} ({split}) is not what its card describes: SHA-256 {images.checksum[:12]} in place of "
@@ -169,11 +172,6 @@ class Library:
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
 
 
-def _shared(seen: np.ndarray, tested: np.ndarray) -> int:
-    known = {image.tobytes() for image in seen}
-    return sum(image.tobytes() in known for image in tested)
-
-
 def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:
     try:
         images: object = card.load(split, data_dir)
@@ -189,6 +187,16 @@ def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:
     if not isinstance(images, ImageSet):
         raise DataError(f"Data set '{card.name}': load() must return an ImageSet, got {type(images).__name__}.")
     return images
+
+
+def on_its_own(images: ImageSet) -> ImageSet:
+    """The same images, copied where they are a view of a larger array, from which the other splits could be reached."""
+    arrays = {name: getattr(images, name) for name in ("images", "labels", "groups")}
+    return replace(images, **{name: array.copy() for name, array in arrays.items() if _is_part(array)})
+
+
+def _is_part(array: np.ndarray | None) -> bool:
+    return array is not None and isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes
 
 
 def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:

@@ -95,8 +95,7 @@ class _Planner:
         chain, trained = self.chain, self.chain.classifier(entry, row.recipe, seed)
         for pair in pairs:
             sources = [declared] if declared else self.others(pairs, pair)
-            if self.protocol == LEAVE_ONE_OUT and not sources and len(candidates(row.detector)) > 1:
-                reason = f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
+            if reason := self.untunable(row, pair, sources):
                 self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
                 continue
             tuned = chain.tune(row, trained, sources) if sources else None
@@ -120,6 +119,19 @@ class _Planner:
         if EXTENDED not in self.request.metrics:
             return []
         return [self.chain.ref(entry.set, "validation"), *(self.chain.ref(spec, "test") for spec in entry.shifted)]
+
+    def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
+        """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can, or has nothing to."""
+        if self.protocol != LEAVE_ONE_OUT or len(candidates(row.detector)) == 1:
+            return ""
+        if not sources:
+            return f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
+        ood = parse_set(pair.ood.set)
+        for source in sources:
+            shared = self.library.shared_images(parse_set(source.set), ood, "tuning", "scored")
+            if shared:
+                return f"{shared:,} of its scored images are among those of '{source.set}' that settings are chosen on"
+        return ""
 
     def others(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
         """The OOD images that `leave_one_out` chooses a cell's settings on; none of them is scored in the run."""
@@ -149,6 +161,11 @@ class _Planner:
                     f"{shared:,} test images of '{ood.ood.set}' are in '{entry.tuning}', which protocol '{VAL_OOD}' "
                     f"tunes on. Choose another --ood for '{entry.set}'."
                 )
+            self.resolver.note(
+                f"{shared:,} test images of '{ood.ood.set}' are in its training split, which tunes: they are repeated "
+                "in the set.",
+                shared,
+            )
         return self.chain.ref(entry.tuning, "outliers")
 
     def refused(self, entry: IDEntry, row: Row) -> str:

@@ -113,6 +113,10 @@ class Record:
     whether those were of the OOD set's own source (`own_source`); empty where nothing was chosen."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """From what the cell was made, as `provenance.of_cell` says; older versions do not tell."""
+    peak_memory: int | None = None
+    """The most memory that a job behind it took, in bytes; None where it was not measured."""
     notes: tuple[str, ...] = ()
     other_backbone: bool = False
     """Whether the backbone is not the suite's, so that the file's name tells it; older versions never say so."""
@@ -245,7 +249,9 @@ def run_dir(results: Path, name: str) -> Path:
 
 
 def cache_of(run_dir: Path, results: Path) -> Path:
-    """The store that a run's artifacts lie in: beside the folder of runs, or else that of `results`."""
+    """The store that a run's artifacts lie in: its own, or beside the folder of runs, or else that of `results`."""
+    if (run_dir / "cache").is_dir():
+        return run_dir / "cache"
     return run_dir.parent.parent / "cache" if run_dir.parent.name == "runs" else results / "cache"
 
 

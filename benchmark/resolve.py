@@ -16,6 +16,10 @@ from oodbench.benchmark.specs import DetectorSpec, SetSpec, Spec, canonical, cre
 from oodbench.benchmark.suite import IDEntry, OODEntry
 from oodbench.benchmark.weights import IMPORTED, Imported
 
+ACCIDENTAL = 0.01
+"""Share of a set's test images that training may have seen, where two sets sample no common distribution: published
+sets share single images (CIFAR-100 tests on one that CIFAR-10 trains on)."""
+
 
 class Resolver:
     """Resolves one request; what is absent goes into the plan."""
@@ -86,6 +90,8 @@ class Resolver:
                 refuse_overlap(entry.set, spec)
                 self.refuse_family(entry.set, spec)
                 if self.at_hand(spec, "test", named=name != ALL) and self.alike(entry.set, spec, named=name != ALL):
+                    if self.trained_on(entry.set, spec, named=name != ALL):
+                        continue
                     self.refuse_seen(entry, spec)
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
@@ -127,19 +133,43 @@ class Resolver:
                 f"'{ood}' cannot be an OOD set of '{id_set}': both sample one distribution. Choose another --ood."
             )
 
+    def trained_on(self, id_set: SetSpec, ood: SetSpec, named: bool) -> bool:
+        """Whether a set's test images are ID training images: an error for one that was named, else a note.
+
+        Published sets share single images by accident; up to `ACCIDENTAL` of them is told under the tables.
+        """
+        shared = self.library.shared_images(id_set, ood)
+        images = len(self.library.part(ood, "test"))
+        told = f"{shared:,} of {images:,} test images of '{ood}' are training images of '{id_set}'"
+        if shared <= ACCIDENTAL * images:
+            self.note(f"{told}, by accident: the sets share them.", shared)
+            return False
+        if named:
+            raise UserError(f"{told}. Choose another --ood for '{id_set}'.")
+        self.plan.skipped.append(Absence(str(ood), told))
+        return True
+
     def refuse_seen(self, entry: IDEntry, ood: SetSpec) -> None:
-        """Test images that training may see are no test images: an error between parts of one set, else a note."""
-        if entry.outliers is None or not self.library.same_distribution(entry.outliers, ood):
+        """Test images that training may see are no test images: an error between two sets, a note within one."""
+        if entry.outliers is None:
             return
         try:
             shared = self.library.shared_images(entry.outliers, ood)
         except OodbenchError:
             return  # outliers that are not at hand are told where they are needed
         told = f"{shared:,} test images of '{ood}' are among the outliers '{entry.outliers}' that training may see"
-        if shared and ood.name != entry.outliers.name:
+        if ood.name == entry.outliers.name:
+            self.note(f"{told}: they are repeated in the set.", shared)
+            return
+        accidental = 0.0 if self.library.same_distribution(entry.outliers, ood) else ACCIDENTAL
+        if shared > accidental * len(self.library.part(ood, "test")):
             raise UserError(f"{told}. Choose another --ood for '{entry.set}'.")
-        if shared and (note := f"{told}: they are repeated in the set.") not in self.library.notes:
-            self.library.notes.append(note)
+        self.note(f"{told}, by accident: the sets share them.", shared)
+
+    def note(self, told: str, count: int) -> None:
+        """Have a count said under the tables, once, unless it is 0."""
+        if count and told not in self.library.notes:
+            self.library.notes.append(told)
 
 
 def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:

@@ -17,6 +17,7 @@ from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
+from oodbench.benchmark.leakage import near_notes
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
@@ -117,11 +118,11 @@ def run_plan(
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
-    _fill(work, bench, run_dir, progress)
+    _fill(plan, work, bench, run_dir, progress)
     return read_run(run_dir)
 
 
-def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
+def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
     pending = {job.id for job in work.jobs}
     reasons: dict[str, str] = {}
@@ -130,7 +131,7 @@ def _fill(work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     def record_ready() -> None:
         for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
             waiting.remove(cell)
-            write_record(run_dir, _finished(cell, reasons, bench))
+            write_record(run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench))
 
     record_ready()
     for outcome in run_jobs(work.jobs, bench, progress):
@@ -250,7 +251,7 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
         "pairs": [_pair_info(pair, bench, measured) for pair in plan.pairs],
-        "notes": [*plan.suite.notes, *bench.library.notes],
+        "notes": [*plan.suite.notes, *bench.library.notes, *near_notes(plan, bench)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan, sum(distinct.values())),
@@ -315,6 +316,7 @@ def _merged(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         "cells": list(dict.fromkeys([*earlier.get("cells", []), *info["cells"]])),
         "pairs": list(pairs.values()),
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
+        "commands": [*(one for one in earlier.get("commands", []) if one not in info["commands"]), *info["commands"]],
     }
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,7 @@ class Store:
         side = self._side(path)
         if not path.is_file() or side is None:
             return None
-        if side.get("digest") != key.digest or side.get("sha256") != _sha256(path):
+        if side.get("digest") != key.digest or side.get("sha256") != file_sha256(path):
             self._set_aside(path)
             return None
         self._verified.add(path)
@@ -92,9 +92,13 @@ class Store:
         key = Key(str(kind), name.suffix, name.stem.rpartition("-")[0], content)
         return key if schema == KEY_SCHEMA and key.path == path else None
 
+    def side(self, key: Key) -> dict[str, Any]:
+        """An artifact's side file: `key`, `digest`, `sha256` and `about`; empty if there is none."""
+        return self._side(self.root / key.path) or {}
+
     def about(self, key: Key) -> dict[str, Any]:
         """How an artifact was made: seconds, environment, and what its maker added."""
-        about: dict[str, Any] = (self._side(self.root / key.path) or {}).get("about", {})
+        about: dict[str, Any] = self.side(key).get("about", {})
         return about
 
     def save(self, key: Key, write: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
@@ -108,7 +112,7 @@ class Store:
             try:
                 write(temporary)
                 _flush(temporary)
-                checksum = _sha256(temporary)
+                checksum = file_sha256(temporary)
                 temporary.chmod(0o644)
                 _side_path(path).unlink(missing_ok=True)
                 temporary.replace(path)
@@ -204,6 +208,11 @@ def _side_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def read_side(artifact: Path) -> dict[str, Any]:
+    """What the side file of an artifact says; empty if there is none that can be read."""
+    return _read_side(_side_path(artifact))
+
+
 def _read_side(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
     try:
@@ -213,7 +222,8 @@ def _read_side(path: Path) -> dict[str, Any]:
     return side if isinstance(side, dict) else {}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -224,6 +234,24 @@ def _sha256(path: Path) -> str:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def side_files(cache: Path) -> dict[Path, dict[str, Any]]:
+    """Every JSON file of a store, by path: side files, and by-products that have no key."""
+    return {path: _read_side(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
+
+
+def made_from(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roots: Iterable[str]) -> set[str]:
+    """The artifacts at some paths relative to a store, and whatever is named in the keys of those, as such paths."""
+    paths = {_artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
+    by_digest = {side["digest"]: path for path, side in paths.items() if "digest" in side}
+    todo = [paths[path]["digest"] for path in roots if "digest" in paths.get(path, {})]
+    used: set[str] = set()
+    while todo:
+        if (one := todo.pop()) in by_digest and by_digest[one] not in used:
+            used.add(by_digest[one])
+            todo.extend(_words(paths[by_digest[one]].get("key")))
+    return used
 
 
 def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
@@ -238,18 +266,10 @@ def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     if not results.is_dir():
         raise UserError(f"There is no results folder '{results}'. Give the one to prune with --results.")
     cache = results / "cache"
-    sides = {path: _read_side(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
-    by_digest = {side["digest"]: (path, side) for path, side in sides.items() if "digest" in side}
+    sides = side_files(cache)
     roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
-    todo = [
-        side["digest"] for path, side in sides.items() if _artifact_path(path).relative_to(cache).as_posix() in roots
-    ]
-    used: set[str] = set()
-    while todo:
-        if (one := todo.pop()) in by_digest and one not in used:
-            used.add(one)
-            todo.extend(_words(by_digest[one][1].get("key")))
-    stems = {str(_artifact_path(by_digest[one][0]).with_suffix("")) + "." for one in used}
+    used = made_from(cache, sides, roots)
+    stems = {str((cache / path).with_suffix("")) + "." for path in used}
     stems |= _decoded_stems(cache / "data")
     gone = [p for p in cache.rglob("*") if p.is_file() and not any(str(p).startswith(stem) for stem in stems)]
     freed = sum(path.stat().st_size for path in gone)

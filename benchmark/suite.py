@@ -105,9 +105,14 @@ def default_suite() -> str:
     raise UserError("No suite marks itself 'default = true'; name one with --suite.")
 
 
+def suite_path(name: str) -> Path:
+    """The file of a suite, given by its registered name or as a path that ends in .toml."""
+    return Path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
+
+
 def read_suite(name: str) -> Suite:
     """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
-    path = Path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
+    path = suite_path(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

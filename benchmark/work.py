@@ -27,6 +27,8 @@ from oodbench.benchmark.jobs import (
     TuneJob,
 )
 from oodbench.benchmark.loop import Tick
+from oodbench.benchmark.memory import Peak
+from oodbench.benchmark.provenance import made_now
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.store import Store
 
@@ -47,11 +49,11 @@ class Bench:
         self.missed: dict[str, Exception] = {}
         """Why a set's pass did not make what a detector was to keep of its maps, by job."""
         self._classifiers: dict[str, Classifier] = {}
-        self._started = time.perf_counter()
+        self._started, self._peak = time.perf_counter(), Peak(device)
 
     def do(self, job: Job, tick: Tick) -> None:
         """Do one job; its artifacts are in the store afterwards."""
-        self._started = time.perf_counter()
+        self._started, self._peak = time.perf_counter(), Peak(self.device)
         work: dict[type[Job], Callable[..., Any]] = {
             TrainJob: training.train,
             ImportJob: weights.import_weights,
@@ -110,6 +112,8 @@ class Bench:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            **self._peak.bytes(),
+            **made_now(),
             **more,
         }
 

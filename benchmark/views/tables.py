@@ -18,22 +18,27 @@ from oodbench.benchmark.views._text import text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["summarise", "table_csv", "table_latex", "table_markdown", "text_table", "write_tables"]
+__all__ = ["summarise", "table_csv", "table_files", "table_latex", "table_markdown", "text_table", "write_tables"]
 
 
 def write_tables(run: Run) -> list[Path]:
     """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone."""
-    contents = {
-        "records.csv": records_csv(run.records),
-        "table.csv": table_csv(run),
-        "table.md": table_markdown(run),
-        "table.tex": table_latex(run),
-    }
+    contents = table_files(run)
     for name, content in contents.items():
         path = run.path / name
         if not path.is_file() or path.read_bytes() != content.encode():
             write_atomically(path, content)
     return [run.path / name for name in contents]
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """What `records.csv` and the tables hold, by file name."""
+    return {
+        "records.csv": records_csv(run.records),
+        "table.csv": table_csv(run),
+        "table.md": table_markdown(run),
+        "table.tex": table_latex(run),
+    }
 
 
 # The data frame

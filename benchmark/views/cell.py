@@ -1,0 +1,112 @@
+"""One cell in full: its numbers, what was resolved, which data it saw, and every file that it hangs on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.cells import cell_name
+from oodbench.benchmark.records import Record
+from oodbench.benchmark.store import made_from, read_side, side_files
+
+UNKNOWN = "not recorded by the version that made it"
+
+
+def cell_text(record: Record, cache: Path) -> str:
+    """Everything that is known of a cell, raw values, a section a question."""
+    told = record.provenance
+    sections = {
+        "numbers": _numbers(record),
+        "resolved": _resolved(record, told.get("resolved", {})),
+        "data": [_data(used) for used in told.get("data", ())] or [UNKNOWN],
+        "made": _made(record, told.get("made", {})),
+        "artifacts, in the order in which they were made": _artifacts(record, cache),
+    }
+    lines = [f"cell {cell_name(record)}: {record.status}{f' ({record.reason})' if record.reason else ''}"]
+    for heading, content in sections.items():
+        lines += ["", heading, *(f"  {line}" for line in content)]
+    return "\n".join(lines)
+
+
+def _numbers(record: Record) -> Iterator[str]:
+    group = " and the outliers' distribution" * record.outlier_source
+    yield f"ID {record.id_set}: {record.n_id} images; OOD {record.ood_set}: {record.n_ood} images {record.group}{group}"
+    for name, value in (("id_accuracy", record.id_accuracy), ("tpr", record.tpr), *record.metrics.items()):
+        yield f"{name:20} {value}"
+    for rules, values in record.audit.items():
+        yield from (f"{f'{name} by {rules}':32} {value}" for name, value in values.items())
+    for note in record.notes:
+        yield f"note: {note}"
+
+
+def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
+    seen = "seen: it trained on outliers of the OOD set's distribution" if record.seen else "not seen"
+    yield f"label      {record.label} (backbone {record.backbone}), seed {record.seed}, {seen}"
+    needs = record.provenance.get("needs")
+    yield f"needs      {UNKNOWN if needs is None else ', '.join(needs) or 'nothing'}"
+    for name in ("detector", "recipe", "backbone"):
+        if plugin := resolved.get(name):
+            yield f"{name:10} {plugin['name']} {_written(plugin['settings'])} version {plugin['version']}"
+    yield f"training   {_written({**record.training, **resolved.get('schedule', {})})}"
+    if record.tuned:
+        yield f"tuned      {_written(record.tuned)}"
+    stages = ("training", "import", "extraction", "scoring", "metrics")
+    versions = {name: resolved[name] for name in stages if name in resolved}
+    yield f"stages     {_written(versions) if versions else UNKNOWN}"
+
+
+def _data(used: Mapping[str, Any]) -> str:
+    limit = f", cut down to {used['limit']:,}" if used.get("limit") else ""
+    return (
+        f"{used['use']:17} {used['set']} ({used['part']}{limit}), {used['images']:,} images, content SHA-256 "
+        f"{used['sha256']}"
+    )
+
+
+def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:
+    commit = made.get("commit")
+    dirty = ", with changes that were not committed" if commit and commit["dirty"] else ""
+    yield f"when       {made.get('written', UNKNOWN)}"
+    yield f"by         oodbench {made.get('version', UNKNOWN)}" + (f", commit {commit['id']}{dirty}" if commit else "")
+    shown = ("python", "torch", "numpy", "processor", "device", "device_name", "threads")
+    yield f"on         {', '.join(f'{name} {made[name]}' for name in shown if name in made) or UNKNOWN}"
+    peak = f"{record.peak_memory / 1e6:,.0f} MB at most, in one job" if record.peak_memory else UNKNOWN
+    yield f"cost       {record.forward_images:,} images forwarded, {record.seconds:.3f} s to score; memory: {peak}"
+    yield f"key        {record.key}"
+
+
+def _artifacts(record: Record, cache: Path) -> Iterator[str]:
+    known = record.provenance.get("artifacts")
+    for made in known if known is not None else _from_side_files(record, cache):
+        state = "" if (cache / made["path"]).is_file() else "  NOT THERE"
+        yield f"{made['kind']:10} {made['path']}{state}"
+        yield f"{'':10} SHA-256 {made['sha256']}, key {made['key']}"
+        yield f"{'':10} {_how(made)}"
+
+
+def _from_side_files(record: Record, cache: Path) -> Iterable[Mapping[str, Any]]:
+    """What the store knows of the files behind a record of an older version."""
+    paths = made_from(cache, side_files(cache), record.artifacts.values())
+    sides = {path: read_side(cache / path) for path in paths}
+    order = sorted(sides, key=lambda path: (cache / path).stat().st_mtime if (cache / path).is_file() else 0.0)
+    for path in order:
+        side = sides[path]
+        told = {"kind": side["key"]["kind"], "path": path, "key": side["digest"], "sha256": side["sha256"]}
+        yield {**side["about"], **told}
+
+
+def _how(made: Mapping[str, Any]) -> str:
+    facts = [f"{made['seconds']:.3f} s" if "seconds" in made else "", made.get("written", "")]
+    facts.append(f"peak {made['peak_memory'] / 1e6:,.0f} MB" if "peak_memory" in made else "")
+    gpu = made.get("peak_device_memory")
+    facts.append(f"{gpu / 1e6:,.0f} MB on the GPU" if gpu else "")
+    facts.append(f"device {made['device']}, threads {made['threads']}" if "device" in made else "")
+    commit = made.get("commit")
+    facts.append(f"commit {commit['id'][:12]}{' dirty' * commit['dirty']}" if commit else "")
+    return ", ".join(filter(None, facts)) or UNKNOWN
+
+
+def _written(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

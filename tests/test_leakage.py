@@ -1,0 +1,341 @@
+"""What a cell is scored on, nothing of it may have seen: exact copies, near-duplicates, and what fit can reach."""
+
+from __future__ import annotations
+
+import gc
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet, leakage
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.contract import NEEDS, Plugin
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.files.cached import DataCache
+from oodbench.benchmark.leakage import Remembered, descriptions, near_duplicates, shared
+from oodbench.benchmark.store import Store
+from oodbench.benchmark.views import plots
+from oodbench.benchmark.work import Bench
+
+Register = Callable[[str, type[Plugin]], None]
+
+
+def smooth(count: int, seed: int, shape: tuple[int, int, int] = (3, 16, 20)) -> np.ndarray:
+    """Images of large patches, uint8 (N, C, H, W): alike in no pixel, some alike in the mean."""
+    random = np.random.RandomState(seed)
+    channels, height, width = shape
+    coarse = random.randint(0, 256, (count, channels, -(-height // 4), -(-width // 4)))
+    images: np.ndarray = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, :height, :width].astype(np.uint8)
+    return images
+
+
+def noisy(images: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
+    noise = np.random.RandomState(seed).randn(*images.shape) * sigma
+    return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+
+
+def rms(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of every pair, float64 (N, M), the slow way."""
+    differences = one[:, None].astype(np.float64) - other[None]
+    result: np.ndarray = np.sqrt((differences**2).mean(axis=(2, 3, 4)))
+    return result
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 20), (1, 5, 7), (3, 1, 1)])
+def test_exact_copies_are_all_found_and_nothing_else(shape: tuple[int, int, int]) -> None:
+    random = np.random.RandomState(3)
+    seen = random.randint(0, 256, (50, *shape)).astype(np.uint8)
+    tested = np.concatenate([seen[[4, 4, 49]], random.randint(0, 256, (20, *shape)).astype(np.uint8), seen[:2] ^ 1])
+    known = {image.tobytes() for image in seen}
+    assert shared(seen, tested) == sum(image.tobytes() in known for image in tested) >= 3
+    assert shared(seen, tested[:, :, :, :0].repeat(2, axis=3)) == 0  # of another shape
+
+
+def test_equal_hashes_of_unequal_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "_hashes", lambda images: np.zeros(len(images), dtype=np.uint64))
+    seen = smooth(9, seed=0)
+    assert shared(seen, np.concatenate([smooth(7, seed=1), seen[5:6]])) == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 20), (1, 9, 5), (2, 8, 8)])
+def test_descriptions_are_never_farther_apart_than_the_images(shape: tuple[int, int, int]) -> None:
+    random = np.random.RandomState(0)
+    images = np.concatenate([smooth(20, 0, shape), random.randint(0, 256, (20, *shape)).astype(np.uint8)])
+    described = descriptions(images).astype(np.float64)
+    apart = np.sqrt(((described[:, None] - described[None]) ** 2).sum(axis=2))
+    assert (apart <= rms(images, images) + 1e-3).all()
+    flat = np.full((1, *shape), 10, np.uint8), np.full((1, *shape), 60, np.uint8)
+    assert np.linalg.norm(descriptions(flat[0]) - descriptions(flat[1])) == pytest.approx(50, abs=1e-3)
+
+
+@pytest.mark.parametrize("near", [3.0, 12.0, 30.0])
+def test_near_duplicates_are_those_of_a_loop_over_all_pairs(near: float) -> None:
+    seen = smooth(120, seed=0)
+    tested = np.concatenate([noisy(seen[:30], sigma, k) for k, sigma in enumerate((1, 4, 11, 14))] + [smooth(40, 1)])
+    expected = int((rms(seen, tested).min(axis=0) <= near).sum())
+    assert near_duplicates(seen, tested, near) == expected
+    assert 0 < expected < len(tested)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, tested = smooth(60, seed=0), noisy(smooth(60, seed=0), 9)
+    whole = shared(seen, seen[:7]), near_duplicates(seen, tested), descriptions(seen)
+    monkeypatch.setattr(leakage, "BLOCK", 3 * seen[0].nbytes)
+    assert (shared(seen, seen[:7]), near_duplicates(seen, tested)) == whole[:2] == (7, 60)
+    np.testing.assert_allclose(descriptions(seen), whole[2], rtol=1e-5)
+
+
+def test_one_image_or_many_like_it_can_be_searched() -> None:
+    blank = np.zeros((100, 3, 8, 8), np.uint8)
+    assert near_duplicates(blank[:1], blank) == near_duplicates(blank, blank) == 100
+    assert near_duplicates(blank, blank[:1] + 200) == 0
+
+
+def test_a_pair_is_compared_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = ImageSet(smooth(30, 0)), ImageSet(noisy(smooth(30, 0), 5))
+    assert Remembered(DataCache(tmp_path)).near(one, other) == 30
+    monkeypatch.setattr(leakage, "_near", lambda *_: pytest.fail("compared again"))
+    assert Remembered(DataCache(tmp_path)).near(one, other) == 30
+
+
+# What a plan refuses, skips and tells
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn[width=2,hidden=4]"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "leak_known"
+outliers = "leak_outliers"
+tuning = "leak_tuning"
+ood = [{ set = "leak_clean" }, { set = "leak_copied" }]
+"""
+SHAPE = (3, 32, 32)
+
+
+def image_set(train: np.ndarray, test: np.ndarray) -> type[Dataset]:
+    """A labelled data set of given images, both splits views of one array, as a careless author would load them."""
+
+    class Given(Dataset):
+        classes = ("a", "b")
+        whole: ClassVar[np.ndarray] = np.concatenate([train, test])
+
+        def load(self, split: str, data_dir: Path) -> ImageSet:
+            images = self.whole[: len(train)] if split == "train" else self.whole[len(train) :]
+            return ImageSet(images, np.arange(len(images)) % 2, self.classes)
+
+    return Given
+
+
+@pytest.fixture
+def ready(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+    """Plan runs on small sets; 'leak_copied' tests on 10 training images of 'leak_known'."""
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    parts = {name: (smooth(80, 2 * k, SHAPE), smooth(60, 2 * k + 1, SHAPE)) for k, name in enumerate(SETS)}
+    known, outliers, tuning = (parts[name][0] for name in ("leak_known", "leak_outliers", "leak_tuning"))
+    copied = {"leak_copied": known[70:], "leak_of_outliers": outliers[:1], "leak_of_tuning": tuning[:1]}
+    copied["leak_by_accident"], copied["leak_near"] = known[:1], noisy(known[:10], 4)
+    for name, (train, test) in parts.items():
+        repeated = test if name != "leak_by_accident" else smooth(200, 99, SHAPE)
+        register(name, image_set(train, np.concatenate([repeated, copied.get(name, test[:0])])))
+    path = tmp_path / "leak.toml"
+    path.write_text(SUITE)
+
+    def make(detectors: str = "msp", **options: Any) -> Prepared:
+        return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
+
+    return make
+
+
+SETS = (
+    "leak_known", "leak_outliers", "leak_tuning", "leak_clean", "leak_copied", "leak_of_outliers", "leak_of_tuning",
+    "leak_by_accident", "leak_near",
+)  # fmt: skip
+
+
+def test_training_images_are_no_test_images(ready: Callable[..., Prepared]) -> None:
+    with pytest.raises(UserError, match=r"10 of 70 test images of 'leak_copied' are training images of 'leak_known'\."):
+        ready(ood_sets="leak_copied")
+    plan = ready().plan  # met through 'all'
+    assert {cell.record.ood_set for cell in plan.cells} == {"leak_clean"}
+    assert [absence.what for absence in plan.skipped] == ["leak_copied"]
+
+
+def test_a_single_image_shared_by_accident_is_told(ready: Callable[..., Prepared]) -> None:
+    prepared = ready(ood_sets="leak_by_accident")
+    told = "1 of 201 test images of 'leak_by_accident' are training images of 'leak_known', by accident"
+    assert any(told in note for note in prepared.bench.library.notes)
+
+
+def test_outliers_are_no_test_images_whatever_the_family(
+    ready: Callable[..., Prepared], register: Register, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"1 test images of 'leak_of_outliers' are among the outliers 'leak_outliers'"):
+        ready(ood_sets="leak_of_outliers")
+    # A seen cell, of the outliers' own distribution: fresh images are scored, one that training saw is refused.
+    fresh, both = smooth(60, 50, SHAPE), Library(tmp_path)
+    kin = image_set(smooth(9, 51, SHAPE), fresh)
+    kin.family = "leak_outliers"
+    register("leak_kin", kin)
+    cells = ready("msp@confidence", ood_sets="leak_kin").plan.cells
+    assert [cell.record.seen for cell in cells] == [True]
+    seen = both.split(ready().plan.suite.entries[0].outliers, "train").images  # type: ignore[arg-type]
+    spoilt = image_set(smooth(9, 51, SHAPE), np.concatenate([smooth(2000, 52, SHAPE), seen[:1]]))
+    spoilt.family = "leak_outliers"
+    register("leak_spoilt", spoilt)
+    with pytest.raises(UserError, match="1 test images of 'leak_spoilt' are among the outliers"):  # of 2,001
+        ready("msp@confidence", ood_sets="leak_spoilt")
+
+
+def test_tuning_images_are_no_test_images(ready: Callable[..., Prepared], tmp_path: Path, register: Register) -> None:
+    with pytest.raises(UserError, match="1 test images of 'leak_of_tuning' are in 'leak_tuning', which protocol"):
+        ready("odin", protocol="val_ood", ood_sets="leak_of_tuning")
+    # leave_one_out: what one set tunes with is scored in another
+    one = smooth(40, 60, SHAPE)
+    register("leak_one", image_set(smooth(9, 61, SHAPE), one))
+    register("leak_two", image_set(smooth(9, 62, SHAPE), np.concatenate([smooth(40, 63, SHAPE), one[:4]])))
+    cells = ready("odin,msp", protocol="leave_one_out", ood_sets="leak_one,leak_two").plan.cells
+    reasons = {(cell.record.label, cell.record.ood_set): cell.record.reason for cell in cells}
+    assert "of its scored images are among those of 'leak_one'" in reasons["odin", "leak_two"]
+    assert reasons["msp", "leak_two"] == reasons["msp", "leak_one"] == reasons["odin", "leak_one"] == ""
+
+
+def test_near_duplicates_are_counted_in_the_notes(ready: Callable[..., Prepared]) -> None:
+    run = ready(ood_sets="leak_near,leak_clean").start()
+    (told,) = (note for note in run.info["notes"] if "near-duplicates" in note)
+    assert told.startswith("10 of 70 test images of 'leak_near' are near-duplicates of training images of 'leak_known'")
+    assert [record.status for record in run.records] == ["ok", "ok"]
+
+
+# What fit can reach
+
+
+class Burglar(Detector):
+    """Keeps all that it is handed."""
+
+    needs = frozenset(NEEDS)
+    passes = 1
+    version = "1"
+    handed: ClassVar[list[object]] = []
+
+    def reduce(self, maps: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """The means of the last maps."""
+        kept: Tensor = maps[-1].mean(dim=(2, 3))
+        return kept
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        """Look at everything, as far as it is shown."""
+        for batch in data:
+            if batch is not None:
+                for need in ("logits", "features", "images", "maps", "labels"):
+                    assert len(getattr(batch, need)) == len(batch)
+                next(batch.batches(7))
+        self.handed.extend([self, classifier, data])
+        self.seen_ = True
+
+    def score(self, batch: Batch) -> Tensor:
+        return batch.logits[:, 0]
+
+
+def reachable(roots: list[object]) -> Iterator[object]:
+    """Every object that holding `roots` gives, by whatever attribute, item, closure or slot; modules left out.
+
+    A module's globals reach all that was ever imported, whatever a harness hands over.
+    """
+    seen: dict[int, object] = {}
+    todo = list(roots)
+    while todo:
+        one = todo.pop()
+        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | None):
+            continue
+        seen[id(one)] = one
+        yield one
+        names = ("__globals__", "__builtins__") if isinstance(one, types.FunctionType) else ()
+        hidden = {id(getattr(one, name)) for name in names}
+        todo += [other for other in gc.get_referents(one) if id(other) not in hidden]
+        if isinstance(one, np.ndarray):
+            todo.append(one.base)
+        elif not isinstance(one, Tensor | nn.Module) and type(one).__module__.startswith("oodbench"):
+            shown = [name for name in dir(one) if not name.startswith("__")]
+            todo += [value for name in shown if (value := getattr_or_none(one, name)) is not None]
+
+
+def getattr_or_none(one: object, name: str) -> object:
+    try:
+        value: object = getattr(one, name)
+    except Exception:  # properties may refuse
+        return None
+    return value
+
+
+def test_the_search_finds_what_is_hidden() -> None:
+    target = np.arange(7)
+
+    class Slotted:
+        __slots__ = ("inner",)
+
+    slotted = Slotted()
+    slotted.inner = {"a": [(target,)]}  # type: ignore[attr-defined]
+    for hidden in (
+        lambda: target,
+        target.__getitem__,
+        slotted,
+        target[2:],
+        iter([target]),
+        Batch(1, {"x": lambda _: torch.from_numpy(target)}, ""),
+    ):
+        assert any(one is target for one in reachable([hidden])), hidden
+
+
+def test_no_test_split_is_reachable_from_what_fit_is_handed(ready: Callable[..., Prepared], register: Register) -> None:
+    register("leak_burglar", Burglar)
+    Burglar.handed.clear()
+    prepared = ready("leak_burglar", ood_sets="leak_clean")
+    run = prepared.start()
+    assert [record.status for record in run.records] == ["ok"], run.records[0].reason
+    library, store = prepared.bench.library, prepared.bench.store
+    found = list(reachable(Burglar.handed))
+    assert not [one for one in found if isinstance(one, Library | Bench | Store | ImageSet | Dataset)]
+    tests = [library.split(spec, "test").images for spec, split in library._splits if split == "test"]
+    cells = prepared.plan.cells
+    for key in (cells[0].id_scores, cells[0].ood_scores):
+        assert key is not None
+        outputs = prepared.plan.jobs[key.digest].outputs  # type: ignore[attr-defined]
+        tests += [store.load_array(one) for one in (outputs.logits, outputs.features, *outputs.maps.values())]
+    assert len(tests) == 2 + 6
+    tensors = [one.detach().numpy() for one in found if isinstance(one, Tensor) and one.device.type == "cpu"]
+    arrays = [*tensors, *(one for one in found if isinstance(one, np.ndarray))]
+    assert len(arrays) > 20
+    rows = {row.tobytes() for test in tests for row in np.asarray(test)}
+    for array in arrays:
+        assert not any(np.shares_memory(array, test) for test in tests)
+        assert array.ndim == 0 or not any(row.tobytes() in rows for row in array)
+        assert not any(image_of(array, test) for test in tests[:2])
+    Burglar.handed.clear()
+
+
+def image_of(array: np.ndarray, test: np.ndarray) -> bool:
+    """Whether an array holds a test image as floats."""
+    if array.ndim != 4 or array.shape[1:] != test.shape[1:] or array.dtype != np.float32:
+        return False
+    floats = (torch.from_numpy(test).float() / 255).numpy()
+    return any(np.array_equal(one, other) for one in array for other in floats)
+
+
+def test_a_split_that_is_a_view_is_copied(ready: Callable[..., Prepared]) -> None:
+    """The careless author's array holds the test split as well, one `.base` away."""
+    library = ready(ood_sets="leak_clean").bench.library
+    (known,) = (
+        images for spec, images in library._splits.items() if spec[1] == "train" and spec[0].name == "leak_known"
+    )
+    assert known.images.base is None
