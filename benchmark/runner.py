@@ -17,7 +17,7 @@ from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.looks import in_passes
-from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
     EXACT,
@@ -153,9 +153,10 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         raise AssertionError("a cell without keys is skipped, never finished")
     id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
-        values = evaluate(id_scores, ood_scores)
+        counts = Counts.of(id_scores, ood_scores)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
+    values = evaluate_counts(counts)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
     audit, notes = _audit(cell, id_scores, ood_scores)
     tuned = _tuned(cell, bench)
@@ -168,6 +169,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         key=cell_key(cell),
         tpr=values.pop("tpr"),
         metrics=values,
+        ties=ties_of(counts),
         audit=audit,
         tuned=tuned,
         notes=(*cell.record.notes, *notes),
