@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oodbench.benchmark.errors import MetricError
-from oodbench.benchmark.records import METRICS
+from oodbench.benchmark.records import METRICS, TIES
 
 BLOCK = 1 << 16
 """Scores or tie groups handled at a time, so that intermediates are small and stay in the processor's cache."""
@@ -93,8 +93,26 @@ def evaluate(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
 
     Each is in [0, 1] and what the function of that name returns. Raises `MetricError`.
     """
-    counts = Counts.of(id_scores, ood_scores)
+    return evaluate_counts(Counts.of(id_scores, ood_scores))
+
+
+def evaluate_counts(counts: Counts) -> dict[str, float]:
+    """Return what `evaluate` does, of scores that are counted already."""
     return {name: _OF_COUNTS[name](counts) for name in (*METRICS, "tpr")}
+
+
+def ties_of(counts: Counts) -> dict[str, int]:
+    """Return how many scores a detector's metrics rest on, by the names of `records.TIES`.
+
+    The number of distinct ID and OOD scores, 1 or more, and of ID and OOD scores equal to `tpr_threshold`: 1 or more,
+    and 0 or more.
+    """
+    distinct = np.zeros(2, dtype=np.int64)
+    for both in counts.blocks():
+        distinct += [np.count_nonzero(np.diff(at_most)) for at_most in both]
+    entry = _entry_at_tpr95(counts)
+    tied = [int(at_most[entry] - at_most[entry - 1]) for at_most in (counts.id_at_most, counts.ood_at_most)]
+    return dict(zip(TIES, [*distinct.tolist(), *tied], strict=True))
 
 
 def tpr_threshold(id_scores: ArrayLike) -> float:

@@ -219,6 +219,7 @@ class _Planner:
             other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
+            sanity=not row.detector.oriented,
             n_id=pair.id.images,
             n_ood=pair.ood.images,
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),

@@ -64,6 +64,8 @@ EXTENDED_METRICS = (
     *(f"fs_{name}" for name in FULL_SPECTRUM),
 )
 """What `extended.extended` gives, as far as a cell has it."""
+TIES = ("distinct_id", "distinct_ood", "at_threshold_id", "at_threshold_ood")
+"""How many different scores a cell's ID and OOD images have, and how many of them have exactly the threshold's."""
 
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
@@ -101,6 +103,10 @@ class Record:
     tpr: float | None = None
     """The share of ID images actually accepted at the threshold for 95%."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    ties: Mapping[str, int] = field(default_factory=dict)
+    """The counts named in `TIES`; empty in records of older versions, which did not keep them."""
+    sanity: bool = False
+    """Whether the detector is a sanity row, not expected to find anything (`Detector.oriented`)."""
     audit: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
     extended: Mapping[str, float] = field(default_factory=dict)

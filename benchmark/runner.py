@@ -19,7 +19,7 @@ from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.leakage import near_notes
 from oodbench.benchmark.looks import in_passes
-from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.plan import Cell, Pair, Plan
 from oodbench.benchmark.records import (
     FAILED,
@@ -151,10 +151,11 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         raise AssertionError("a cell without keys is skipped, never finished")
     id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
-        values = evaluate(id_scores, ood_scores)
+        counts = Counts.of(id_scores, ood_scores)
         more = _extended(cell, bench)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
+    values = evaluate_counts(counts)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
     audit, notes = _audit(cell, id_scores, ood_scores)
     tuned = _tuned(cell, bench)
@@ -167,6 +168,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         key=cell_key(cell),
         tpr=values.pop("tpr"),
         metrics=values,
+        ties=ties_of(counts),
         audit=audit,
         extended=more,
         tuned=tuned,

@@ -118,13 +118,13 @@ def _batch(
     parts: dict[str, Callable[[slice], Tensor]] = {}
     if "logits" in detector.needs:
         logits = bench.store.load_array(outputs.logits)
-        parts["logits"] = lambda rows: torch.from_numpy(np.array(logits[rows])).double()
+        parts["logits"] = lambda rows: _tensor(logits[rows], np.float64)
     if "features" in detector.needs:
         features = bench.store.load_array(outputs.features)
-        parts["features"] = lambda rows: torch.from_numpy(np.array(features[rows]))
+        parts["features"] = lambda rows: _tensor(features[rows], np.float32)
     if kept := outputs.maps.get(str(canonical(detector))):
         maps = bench.store.load_array(kept)
-        parts["maps"] = lambda rows: torch.from_numpy(np.array(maps[rows]))
+        parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
     if "images" in detector.needs:
         images = bench.images(outputs.data).images
         device = bench.device  # not the bench itself: a detector could reach the test split through it
@@ -134,6 +134,11 @@ def _batch(
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
     classifier = _classifier(bench, job, detector) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier)
+
+
+def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
+    """Rows of a memory-mapped array, which may be float16 on disk, in one copy: only these are read."""
+    return torch.from_numpy(np.array(rows, dtype=dtype))
 
 
 def _classifier(bench: Bench, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:

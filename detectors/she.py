@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
+from oodbench.detectors._gaussian import BLOCK
 from oodbench.detectors._similarity import unit
 
 METRICS = ("inner_product", "euclidean", "cosine")
@@ -38,14 +39,19 @@ class SHE(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Average the features of the correctly classified training images of each class."""
-        labels, features = data.train.labels, data.train.features.double()
-        correct = data.train.logits.argmax(dim=1) == labels
-        found = labels[correct].unique()
+        sums = torch.zeros(classifier.num_classes, classifier.weight.shape[1], dtype=torch.float64)
+        counts = torch.zeros(classifier.num_classes, dtype=torch.int64)
+        for part in data.train.batches(BLOCK):
+            correct = part.logits.argmax(dim=1) == part.labels
+            labels = part.labels[correct]
+            sums.index_add_(0, labels, part.features[correct].double())
+            counts += torch.bincount(labels, minlength=len(counts))
+        found = counts.nonzero()[:, 0]
         if not len(found):
             raise DataError("SHE needs training images that are classified correctly; the network gets none right.")
         self.place_ = torch.full((classifier.num_classes,), -1)
         self.place_[found] = torch.arange(len(found))
-        self.patterns_ = torch.stack([features[correct & (labels == label)].mean(dim=0) for label in found])
+        self.patterns_ = sums[found] / counts[found, None]
 
     def score(self, batch: Batch) -> Tensor:
         """Negative inner product, distance, or negative cosine."""

@@ -15,6 +15,11 @@ def usual_dim(features: int) -> int:
     return 1000 if features > 1500 else 512 if features >= 768 else features // 2
 
 
+def mean_largest_logit(train: Batch) -> float:
+    """The mean over images of the largest logit, in pieces."""
+    return sum(float(part.logits.amax(dim=1).sum()) for part in train.batches(BLOCK)) / len(train)
+
+
 @detector(
     "residual",
     title="Residual (of ViM)",
@@ -89,14 +94,14 @@ class ViM(Residual):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Those of `residual`, and alpha."""
         super().fit(classifier, data)
-        largest = data.train.logits.amax(dim=1).mean()
+        largest = mean_largest_logit(data.train)
         if largest <= 0:
             raise DataError(
                 f"ViM scales the residual by the mean largest logit of the training images, which is "
-                f"{float(largest):.3g}; it must be positive."
+                f"{largest:.3g}; it must be positive."
             )
         total = sum(float(self.residual_of(part.features).sum()) for part in data.train.batches(BLOCK))
-        self.alpha_ = float(largest) * len(data.train) / total
+        self.alpha_ = largest * len(data.train) / total
 
     def score(self, batch: Batch) -> Tensor:
         """Virtual logit less energy."""

@@ -504,6 +504,39 @@ def test_fit_sees_labelled_train_and_validation_and_declared_outliers(
     assert FitData._fields == ("train", "validation", "outliers")
 
 
+class Slices:
+    """A stored array that remembers the most rows ever read at once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.most = array, 0
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        piece: np.ndarray = self.array[rows]
+        self.most = max(self.most, len(piece))
+        return piece
+
+
+def test_a_detector_reads_only_the_rows_it_asks_for_and_in_its_own_type(
+    bench_with: BenchWith, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, made = bench_to_fit(bench_with), outputs("train", 30)
+    half = {key: bench.store.load_array(key).astype(np.float16) for key in (made.logits, made.features)}
+    for key, array in half.items():
+        bench.store.save_array(key, array, {})
+    read = {key: Slices(array) for key, array in half.items()}
+    load = bench.store.load_array
+    monkeypatch.setattr(bench.store, "load_array", lambda key: read.get(key, load(key)))
+    seen: list[FitData] = []
+    probe(register, {"logits", "features"}, fit=lambda self, classifier, data: seen.append(data), score=unasked)
+    fit(bench, fit_job(), nothing)
+    pieces = list(seen[0].train.batches(7))
+    features, logits = (torch.cat([getattr(p, name) for p in pieces]) for name in ("features", "logits"))
+    assert (features.dtype, logits.dtype) == (torch.float32, torch.float64)
+    assert np.array_equal(features, half[made.features])
+    assert np.array_equal(logits, half[made.logits])
+    assert [rows.most for rows in read.values()] == [7, 7]
+
+
 def test_fit_gets_the_frozen_classifier(bench_with: BenchWith, register: Register) -> None:
     bench = bench_to_fit(bench_with)
     seen: list[Classifier] = []

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from oodbench.benchmark import metrics
 from oodbench.benchmark.errors import MetricError
-from oodbench.benchmark.metrics import Counts, evaluate, roc_curve, tpr_threshold
+from oodbench.benchmark.metrics import Counts, evaluate, roc_curve, ties_of, tpr_threshold
 from oodbench.benchmark.records import METRICS
 
 Array = NDArray[Any]
@@ -337,6 +337,22 @@ def test_products_of_counts_beyond_int64_do_not_wrap_around() -> None:
     for name in ("auroc", "detection_accuracy", "aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts"):
         assert metrics._OF_COUNTS[name](constant) == 0.5
         assert metrics._OF_COUNTS[name](perfect) == 1.0
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 16])
+@pytest.mark.parametrize("decimals", [0, 1, None])
+def test_ties_are_those_that_sets_and_loops_count(
+    monkeypatch: pytest.MonkeyPatch, block: int, decimals: int | None
+) -> None:
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    id_scores, ood_scores = random_scores(41, 30, decimals)
+    threshold = tpr_threshold(id_scores)
+    assert ties_of(Counts.of(id_scores, ood_scores)) == {
+        "distinct_id": len(set(id_scores.tolist())),
+        "distinct_ood": len(set(ood_scores.tolist())),
+        "at_threshold_id": id_scores.tolist().count(threshold),
+        "at_threshold_ood": ood_scores.tolist().count(threshold),
+    }
 
 
 def test_counts_are_cumulative_and_whole_groups() -> None:

@@ -18,7 +18,7 @@ from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
-from oodbench.benchmark.records import read_run
+from oodbench.benchmark.records import TIES, read_run
 from oodbench.benchmark.views._summary import summary_of
 
 SUITE = """
@@ -151,6 +151,21 @@ def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path
         labels = np.r_[np.zeros(len(ours)), np.ones(len(theirs))]
         assert record.metrics["auroc"] == pytest.approx(roc_auc_score(labels, np.r_[ours, theirs]), abs=1e-12)
         assert (record.n_id, record.n_ood) == (len(ours), len(theirs))
+
+
+def test_records_keep_what_warnings_are_made_of(go: Callable[..., Run], tmp_path: Path) -> None:
+    import numpy as np
+
+    run = go("constant,energy")
+    for record in run.records:
+        ours, theirs = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
+        assert (record.ties["distinct_id"], record.ties["distinct_ood"]) == (len(set(ours)), len(set(theirs)))
+        assert record.sanity == (record.detector == "constant")
+    constant = run.records[0]
+    assert constant.ties == dict(zip(TIES, (1, 1, constant.n_id, constant.n_ood), strict=True))
+    table = (run.path / "table.md").read_text()
+    assert "A sanity row gives all images the same score" in table
+    assert "Warning: all images" not in table
 
 
 def test_equal_recipes_share_a_checkpoint_and_one_pass(plan: Callable[..., Prepared]) -> None:

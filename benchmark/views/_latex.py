@@ -29,6 +29,7 @@ SPECIAL = {
         "±": r"$\pm$",
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
+        "§": r"\S{}",
         "\N{EN DASH}": "--",
         "·": r"$\cdot$",
         "\N{MULTIPLICATION SIGN}": r"$\times$",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
-from oodbench.benchmark.views._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, OodSet, Stat, Summary
+from oodbench.benchmark.views._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, Cell, OodSet, Stat, Summary
+from oodbench.benchmark.views._warnings import WARNED, doubtful, warning_lines
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",
@@ -121,16 +122,20 @@ def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
 
 def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) -> Group:
     cells = [row.cells[ood.name] for row in block.rows]
-    seen = [cell.seen for cell in cells]
     last = any(s.trivial for s in block.sets)
     columns = tuple(
-        Column(title, _entries([c.stats.get(m) for c in cells], m, seeds, seen) + _trivial(ood, m) * last)
-        for m, title in COLUMNS.items()
+        Column(title, _set_entries(cells, metric, seeds) + _trivial(ood, metric) * last)
+        for metric, title in COLUMNS.items()
     )
     numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
     spans = tuple(f"{cell.status} [{n}]" if n else "" for cell, n in zip(cells, numbers, strict=True))
     below = f"({ood.trivial['statistic']})" if ood.trivial.get("statistic") else ""
     return Group(ood.heading, columns, spans + ("",) * last, below)
+
+
+def _set_entries(cells: Sequence[Cell], metric: str, seeds: int) -> tuple[Entry, ...]:
+    warned = [doubtful(cell.warnings, metric) for cell in cells]
+    return _entries([cell.stats.get(metric) for cell in cells], metric, seeds, [cell.seen for cell in cells], warned)
 
 
 def _overall(block: Block, seeds: int) -> Iterator[Column]:
@@ -151,17 +156,21 @@ def _trivial(ood: OodSet, metric: str) -> tuple[Entry, ...]:
 
 
 def _entries(
-    stats: Sequence[Stat | None], metric: str, seeds: int, seen: Sequence[bool] | None = None
+    stats: Sequence[Stat | None],
+    metric: str,
+    seeds: int,
+    seen: Sequence[bool] | None = None,
+    warned: Sequence[bool] | None = None,
 ) -> tuple[Entry, ...]:
-    marked = list(seen or [False] * len(stats))
+    marked, doubted = (list(given or [False] * len(stats)) for given in (seen, warned))
     best = best_rows([None if hide else stat for stat, hide in zip(stats, marked, strict=True)], metric)
-    return tuple(_entry(stat, i in best, marked[i], seeds) for i, stat in enumerate(stats))
+    return tuple(_entry(stat, i in best, marked[i], doubted[i], seeds) for i, stat in enumerate(stats))
 
 
-def _entry(stat: Stat | None, best: bool, seen: bool, seeds: int) -> Entry:
+def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> Entry:
     if stat is None:
         return Entry(DASH)
-    marks = (SEEN if seen else "") + (FEWER if stat.n < seeds else "")
+    marks = (SEEN if seen else "") + (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
     return Entry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
 
 
@@ -191,6 +200,7 @@ def legend(run: Run, summary: Summary, best: str) -> list[str]:
         *_marks(summary, best),
         *(f"[{number}] {note}" for note, number in footnotes(summary).items()),
         *_partial(summary),
+        *warning_lines(summary),
         *(f"Note: {note}" for note in run.info.get("notes", ())),
         *_cell_notes(run),
         *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),
@@ -211,6 +221,8 @@ def _marks(summary: Summary, best: str) -> Iterator[str]:
         marks.append(f"{SEEN} seen: trained on outliers of this OOD set's own distribution")
     if any(stat.n < len(summary.seeds) for cell in cells for stat in cell.stats.values()):
         marks.append(f"{FEWER} fewer than {len(summary.seeds)} seeds")
+    if any(doubtful(cell.warnings, metric) for cell in cells for metric in COLUMNS):
+        marks.append(f"{WARNED} see the warnings")
     if any(cell.status == ABSENT for cell in cells) or _lacking(summary):
         marks.append(f"{DASH} not run, or a mean or worst without one of its OOD sets")
     yield "; ".join(marks) + "."

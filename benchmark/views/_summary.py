@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oodbench.benchmark.records import FAILED, METRICS, OK, SKIPPED, Record, Run
+from oodbench.benchmark.views._warnings import warnings_of
 
 PARTIAL, ABSENT = "partial", "absent"
 """Statuses of a cell over several seeds, beside those of a record: some seeds are there; none was run."""
@@ -37,6 +38,8 @@ class Cell:
     reason: str = ""
     seen: bool = False
     stats: Mapping[str, Stat] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """Kind of warning (`_warnings`) -> what it says of this cell."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,8 @@ def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
         for metric in METRICS
         if (stat := stat_of([r.metrics[metric] for r in done if metric in r.metrics]))
     }
-    return Cell(_status(by_seed, len(done), seeds), _reason(by_seed), any(r.seen for r in by_seed.values()), stats)
+    status, seen = _status(by_seed, len(done), seeds), any(r.seen for r in by_seed.values())
+    return Cell(status, _reason(by_seed), seen, stats, warnings_of(done))
 
 
 def _status(by_seed: Mapping[int, Record], done: int, seeds: Sequence[int]) -> str:

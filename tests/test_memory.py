@@ -1,0 +1,134 @@
+"""Fits read training features and logits in pieces, and learn what they would learn from all of them at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, FitData
+from oodbench.benchmark.registry import registry
+from oodbench.detectors._gaussian import BLOCK, class_means, covariance, mean_of
+from oodbench.detectors.vim import mean_largest_logit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+World = Any
+"""tests/conftest.py: FeatureWorld."""
+
+IMAGES = 2 * BLOCK + 1234
+STREAMED: dict[str, dict[str, Any]] = {
+    "mahalanobis": {},
+    "relative_mahalanobis": {},
+    "residual": {"dim": 2},
+    "vim": {"dim": 2},
+    "she": {},
+    "fdbd": {},
+    "nci": {},
+    "react": {},
+    "vra": {"pooled": True},
+}
+"""The detectors of features whose fit holds no split, with settings for a world as small as ours."""
+
+
+class Asked:
+    """A part of a batch that remembers the most rows ever asked for at once."""
+
+    def __init__(self, whole: np.ndarray) -> None:
+        self.whole, self.most, self.rows = torch.from_numpy(whole), 0, 0
+
+    def __call__(self, rows: slice) -> Tensor:
+        piece = self.whole[rows]
+        self.most, self.rows = max(self.most, len(piece)), self.rows + len(piece)
+        return piece
+
+
+@pytest.fixture
+def world(feature_world: Callable[..., World]) -> World:
+    return feature_world(images=IMAGES)
+
+
+def watched(world: World, detector: Detector) -> dict[str, Asked]:
+    whole = {"features": world.features, "logits": world.logits(world.features)}
+    return {name: Asked(whole[name]) for name in whole if name in detector.needs}
+
+
+def fitted(world: World, name: str, parts: dict[str, Asked] | None = None) -> Any:
+    detector: Detector = registry.get("detector", name)(**STREAMED[name])
+    asked = watched(world, detector) if parts is None else parts
+    train = Batch(IMAGES, {**asked, "labels": torch.from_numpy(world.labels).__getitem__}, name)
+    detector.fit(world.classifier(), FitData(train, world.batch(detector, world.validation, world.validation_labels)))
+    return detector
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_fits_never_ask_for_more_than_a_block(world: World, name: str) -> None:
+    parts = watched(world, registry.get("detector", name)(**STREAMED[name]))
+    fitted(world, name, parts)
+    for what, asked in parts.items():
+        assert asked.most <= BLOCK, f"{asked.most} rows of {what} at once"
+    read = max(asked.rows for asked in parts.values())
+    assert read >= IMAGES, "all images are learned from"
+
+
+def features(world: World) -> Batch:
+    parts = {"features": torch.from_numpy(world.features), "labels": torch.from_numpy(world.labels)}
+    parts["logits"] = torch.from_numpy(world.logits(world.features))
+    return Batch(IMAGES, {name: part.__getitem__ for name, part in parts.items()}, "a test")
+
+
+def test_moments_are_those_of_the_whole_array(world: World) -> None:
+    whole = world.features.astype(np.float64)
+    means, counts = class_means(features(world), 3)
+    by_class = np.stack([whole[world.labels == label].mean(axis=0) for label in range(3)])
+    assert counts.tolist() == np.bincount(world.labels).tolist()
+    assert means.numpy() == pytest.approx(by_class, rel=1e-12)
+    assert mean_of(features(world)).numpy() == pytest.approx(whole.mean(axis=0), rel=1e-12)
+    centred = whole - by_class[world.labels]
+    spread = centred.T @ centred / IMAGES
+    assert covariance(features(world), means).numpy() == pytest.approx(spread, rel=1e-12, abs=1e-12 * spread.max())
+
+
+def test_patterns_of_she_are_those_of_the_whole_array(world: World) -> None:
+    right = world.logits(world.features).argmax(axis=1) == world.labels
+    assert 0.5 < right.mean() < 1
+    whole = world.features.astype(np.float64)
+    patterns = [whole[right & (world.labels == label)].mean(axis=0) for label in range(3)]
+    assert fitted(world, "she").patterns_.numpy() == pytest.approx(np.stack(patterns), rel=1e-12)
+
+
+def test_the_scale_of_vim_is_that_of_the_whole_array(world: World) -> None:
+    largest = world.logits(world.features).max(axis=1).mean()
+    assert mean_largest_logit(features(world)) == pytest.approx(largest, rel=1e-12)
+    vim = fitted(world, "vim")
+    residuals = np.linalg.norm((world.features - vim.origin_.numpy()) @ vim.residual_.numpy(), axis=1)
+    assert vim.alpha_ == pytest.approx(largest / residuals.mean(), rel=1e-12)
+
+
+def test_the_percentile_of_react_is_that_of_the_whole_array(world: World) -> None:
+    assert fitted(world, "react").clip_ == pytest.approx(
+        np.percentile(world.features.astype(np.float64), 90.0), rel=1e-12
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="anonymous memory is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """80,000 more images of 256 features are 82 MB in float32 and 164 MB in float64, whoever holds them."""
+    script = Path(__file__).parent.parent / "perf" / "memory.py"
+    options = ["--images", "20000,100000", "--dims", "256", "--classes", "50", "--detectors", "mahalanobis,vim,she"]
+    done = subprocess.run([sys.executable, script, *options], check=True, capture_output=True, text=True)
+    peaks: dict[str, list[float]] = {}
+    for line in done.stdout.splitlines()[2:]:
+        name, *_, in_fit, in_score = (cell.strip() for cell in line.strip("|").split("|"))
+        peaks.setdefault(name, []).append(max(float(in_fit), float(in_score)))
+    assert len(peaks) == 3
+    for name, (few, many) in peaks.items():
+        assert many - few < 60, f"{name}: {few} MB and {many} MB"
