@@ -64,6 +64,7 @@ EXTENDED_METRICS = (
     *(f"fs_{name}" for name in FULL_SPECTRUM),
 )
 """What `extended.extended` gives, as far as a cell has it."""
+
 TIES = ("distinct_id", "distinct_ood", "at_threshold_id", "at_threshold_ood")
 """How many different scores a cell's ID and OOD images have, and how many of them have exactly the threshold's."""
 
