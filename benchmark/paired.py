@@ -8,9 +8,10 @@ together when other images are drawn, and how they moved from seed to seed. Two 
 - on differently trained networks (`apart`), with two seeds or more: seeds and images are both drawn at random, crossed.
   On image i with seed s a difference is delta + seed_s + image_i + rest_si. The variance of its mean is estimated by
   the sample variance of the per-seed differences over S, plus the image variance of their mean. Both parts hold the
-  rest, so that the sum is a little too large, never too small. It is referred to t with S - 1 degrees of freedom: right
-  where seeds give all of the variance, and cautious where images do. Satterthwaite's approximation would be sharper but
-  rejects a true null in up to 13% of draws with two seeds (perf/levels.py).
+  rest, so that the sum is a little too large, never too small. The critical value is Cochran & Cox's: that of t with
+  S - 1 degrees of freedom and that of the normal distribution, averaged with the two variances as weights (Cochran &
+  Cox, Experimental Designs, 1950). With two seeds it is that of t alone, as the average rejects too often in Holm's tails.
+  Satterthwaite's approximation would reject a true null in up to 13% of draws (docs/uncertainty.md).
 
 Where a difference does not scatter at all there is no scale to judge it by, and p = 1.
 """
@@ -87,17 +88,31 @@ class Joint:
         return self.apart & (len(self.per_seed) > 1)
 
     @cached_property
-    def degrees(self) -> Floats:
-        """(D, D): degrees of freedom of `error`; infinite where images are the unit."""
-        return np.where(self.by_seeds, len(self.per_seed) - 1.0, np.inf)
+    def normal_share(self) -> Floats:
+        """(D, D): how far the critical value is that of the normal distribution, and not of t with S - 1."""
+        share: Floats = np.ones_like(self.error)
+        split = self.by_seeds & (self.error > 0)
+        share[split] = self.image_variance[split] / self.error[split] ** 2 if len(self.per_seed) > 2 else 0.0
+        return share
 
     @cached_property
     def p(self) -> Floats:
         """(D, D): two-sided p of each difference; 1 where it does not scatter, as on the diagonal."""
         p: Floats = np.ones_like(self.error)
         told = self.error > 0
-        p[told] = 2 * stats.t.sf(np.abs(self.difference[told]) / self.error[told], self.degrees[told])
+        studentised = np.abs(self.difference[told]) / self.error[told]
+        p[told] = 2 * upper_tail(studentised, self.normal_share[told], len(self.per_seed) - 1)
         return p
+
+    @cached_property
+    def half_width(self) -> Floats:
+        """(D, D): half of the 95% confidence interval of each difference."""
+        tail = (1 - LEVEL) / 2
+        critical: Floats = np.full_like(self.error, stats.norm.isf(tail))
+        if self.by_seeds.any():
+            by_t = stats.t.isf(tail, len(self.per_seed) - 1)
+            critical = self.normal_share * critical + (1 - self.normal_share) * by_t
+        return critical * self.error
 
     @cached_property
     def holm(self) -> Floats:
@@ -148,6 +163,23 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
+def upper_tail(studentised: Floats, normal_share: Floats, degrees: int) -> Floats:
+    """(M,): one-sided p, at most 0.5, of studentised differences; Cochran & Cox's where the share is below 1.
+
+    It is the level whose critical value, share x the normal's + (1 - share) x that of t, is the difference itself.
+    """
+    tail: Floats = stats.norm.sf(np.maximum(studentised, 0))
+    mixed = normal_share < 1
+    share, low, high = normal_share[mixed], np.full(mixed.sum(), np.log(1e-300)), np.full(mixed.sum(), np.log(0.5))
+    for _ in range(60):
+        middle = (low + high) / 2
+        level = np.exp(middle)
+        too_small = share * stats.norm.isf(level) + (1 - share) * stats.t.isf(level, degrees) > studentised[mixed]
+        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
+    tail[mixed] = np.exp(high)
+    return tail
+
+
 def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:
     """(D,): detectors that may be the best; this set contains the truly best one with probability `level`.
 
@@ -155,7 +187,7 @@ def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:
     correlations as Edwards & Hsu, JASA 78 (1983), 965-971): a detector leaves the set where some other is ahead by more
     than the largest of its D - 1 studentised errors would be with probability `level` (max-T over the joint draws), so
     that the truly best one, which none is ahead of, leaves with probability 1 - level at most. Comparisons across
-    networks have t distributions of their own and take their part of the level by Bonferroni's inequality.
+    networks have critical values of their own and take their part of the level by Bonferroni's inequality.
     A lead that is the same on every image, so that nothing scatters, counts as it stands.
     """
     return np.array([_stays(joint, i, 1 - level) for i in range(len(joint.values))])
@@ -170,7 +202,8 @@ def _stays(joint: Joint, i: int, alpha: float) -> bool:
         return True
     by_seeds, by_images = told & joint.by_seeds[i], told & ~joint.by_seeds[i]
     each = alpha / told.sum()
-    if np.any(stats.t.sf(lead[by_seeds] / error[by_seeds], joint.degrees[i][by_seeds]) < each):
+    studentised = lead[by_seeds] / error[by_seeds]
+    if np.any(upper_tail(studentised, joint.normal_share[i][by_seeds], len(joint.per_seed) - 1) < each):
         return False
     if not by_images.any():
         return True

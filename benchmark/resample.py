@@ -45,8 +45,9 @@ class Ordered:
     def counts(self, weights: Ints) -> Weighted:
         """Confusion counts on R resamples, from weights (R, N + M)."""
         drawn = weights[:, self.order]
-        both = np.cumsum(drawn, axis=1)[:, self.ends]
-        of_id = np.cumsum(drawn * self.is_id, axis=1)[:, self.ends]
+        both, of_id = np.cumsum(drawn, axis=1), np.cumsum(drawn * self.is_id, axis=1)
+        if len(self.ends) < len(self.order):
+            both, of_id = both[:, self.ends], of_id[:, self.ends]
         start = np.zeros((len(weights), 1), np.int64)
         return Weighted(np.hstack((start, of_id)), np.hstack((start, both - of_id)))
 
@@ -94,7 +95,7 @@ def _detection_accuracy(c: Weighted) -> Floats:
     return share
 
 
-def _average_precision(new: Ints, hits: Ints, misses: Floats) -> Floats:
+def _average_precision(new: Ints, hits: Ints, misses: NDArray[Any]) -> Floats:
     retrieved = hits + misses
     terms = np.divide(new * hits, retrieved, out=np.zeros_like(retrieved), where=retrieved > 0)
     total: Floats = terms.sum(axis=1) / new.sum(axis=1)
@@ -124,19 +125,22 @@ METRICS: Mapping[str, Callable[[Weighted], Floats]] = {
 """`records.METRICS`, of weighted counts."""
 
 
-def resampled(metric: str, scores: Sequence[Sequence[Scores]], count: int, rng: np.random.Generator) -> Floats:
-    """(count, D): `metric` of D detectors, mean over S seeds, on `count` resamples of the images; `scores[s][d]`.
+def resampled(
+    metrics: Sequence[str], scores: Sequence[Sequence[Scores]], count: int, rng: np.random.Generator
+) -> dict[str, Floats]:
+    """Metric -> (count, D): its mean over S seeds for D detectors, on `count` resamples of the images; `scores[s][d]`.
 
-    ID and OOD images are each drawn with replacement, as many as there are. All detectors and seeds get the same draws.
+    ID and OOD images are each drawn with replacement, as many as there are. All detectors, seeds and metrics get the
+    same draws.
     """
     n_id, n_ood = (len(array) for array in scores[0][0])
     ordered = [[Ordered.of(pair) for pair in own] for own in scores]
-    of_counts = METRICS[metric]
-    blocks = [
-        np.mean([[of_counts(one.counts(weights)) for one in own] for own in ordered], axis=0).T
-        for weights in _weights(n_id, n_ood, count, rng)
-    ]
-    return np.concatenate(blocks)
+    blocks: dict[str, list[Floats]] = {metric: [] for metric in metrics}
+    for weights in _weights(n_id, n_ood, count, rng):
+        counts = [[one.counts(weights) for one in own] for own in ordered]
+        for metric, found in blocks.items():
+            found.append(np.mean([[METRICS[metric](c) for c in own] for own in counts], axis=0).T)
+    return {metric: np.concatenate(found) for metric, found in blocks.items()}
 
 
 def _weights(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> Iterator[Ints]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
 SHIFT = 1.5
 """Of OOD scores, in standard deviations of a detector's: AUROC 0.856."""
 ALPHA = 0.05
+IMAGES, RESAMPLES = 100, 300
+"""Of the bootstrap's cases: few, so that they are hard, and quick."""
+TNR = "tnr_at_tpr95"
 TABLE = 15
 """Detectors in a simulated table."""
 
@@ -58,11 +61,13 @@ def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generato
     return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng)
 
 
-def bootstrap_joint(metric: str, scores: list[Scores], resamples: int, rng: np.random.Generator) -> Joint:
-    sign = -1 if "fpr" in metric else 1
-    values = np.array([[evaluate(*pair)[metric] for pair in scores]])
+def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
     apart = np.zeros((len(scores), len(scores)), dtype=bool)
-    return of_resamples(sign * values, sign * resampled(metric, [scores], resamples, rng), apart)
+    measured = [evaluate(*pair) for pair in scores]
+    drawn = resampled(list(metrics), [scores], RESAMPLES, rng)
+    signs = {metric: -1 if "fpr" in metric else 1 for metric in drawn}
+    values = {metric: np.array([[signs[metric] * one[metric] for one in measured]]) for metric in drawn}
+    return {metric: of_resamples(values[metric], signs[metric] * drawn[metric], apart) for metric in drawn}
 
 
 def equal_shift(metric: str, width: float) -> float:
@@ -88,18 +93,21 @@ def delong_cases() -> Iterator[Case]:
 
 
 def bootstrap_cases() -> Iterator[Case]:
-    """Two detectors with equal values of another metric, 500 resamples."""
+    """Two detectors with equal values of another metric."""
+
+    def equal(rng: np.random.Generator) -> dict[str, bool]:
+        scores = detectors(rng, IMAGES, np.full(2, SHIFT))
+        return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
+
+    yield f"bootstrap, N = {IMAGES}, equal", equal
     for metric in METRICS:
-        for shape, width in (("equal", 1.0), ("shapes differ", 2.0)):
-            shifts = np.array([SHIFT, equal_shift(metric, width)])
+        shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
-            def draw(
-                rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts, width: float = width
-            ) -> dict[str, bool]:
-                scores = detectors(rng, 200, shifts, np.array([1, width]))
-                return {"p < 5%": bootstrap_joint(metric, scores, 500, rng).p[0, 1] < ALPHA}
+        def draw(rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts) -> dict[str, bool]:
+            scores = detectors(rng, IMAGES, shifts, np.array([1.0, 2.0]))
+            return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
 
-            yield f"{metric}, bootstrap, N = 200, {shape}", draw
+        yield f"bootstrap, N = {IMAGES}, shapes differ", draw
 
 
 def seed_cases() -> Iterator[Case]:
@@ -139,13 +147,13 @@ def column_cases() -> Iterator[Case]:
         return told(auroc_joint([detectors(rng, 200, np.full(TABLE, SHIFT))], False, rng))
 
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
-        return told(bootstrap_joint("tnr_at_tpr95", detectors(rng, 200, np.full(TABLE, SHIFT)), 500, rng))
+        return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
     def trained(rng: np.random.Generator) -> dict[str, bool]:
         return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng))
 
     yield f"column of {TABLE} equal detectors, AUROC, max-T", auroc
-    yield f"column of {TABLE} equal detectors, tnr_at_tpr95, bootstrap max-T", tnr
+    yield f"column of {TABLE} equal detectors, {TNR}, bootstrap max-T", tnr
     yield "column of 5 equal recipes, 3 seeds, AUROC", trained
 
 
@@ -171,7 +179,7 @@ def zero_cases() -> Iterator[Case]:
     def draw(rng: np.random.Generator) -> dict[str, bool]:
         ((id_scores, ood_scores),) = detectors(rng, 50, np.array([SHIFT]))
         scores = [(id_scores, ood_scores), (id_scores, ood_scores), (np.exp(id_scores), np.exp(ood_scores))]
-        joints = [auroc_joint([scores], False, rng), bootstrap_joint("aupr_in", scores, 50, rng)]
+        joints = [auroc_joint([scores], False, rng), *bootstrap_joints(METRICS, scores, rng).values()]
         return {"p is not 1": any(bool((joint.p != 1).any()) for joint in joints)}
 
     yield "no difference at all", draw
