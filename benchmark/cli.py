@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from oodbench.benchmark.cli_compare import compare
 from oodbench.benchmark.cli_data import data
 from oodbench.benchmark.cli_figures import figures
 from oodbench.benchmark.cli_runs import cell_card, repeat, verify
@@ -28,6 +29,7 @@ def main() -> None:
     bench list detectors           what there is
     bench show energy              what it is
     bench table digits             a finished run's table again
+    bench compare digits           which detector is better, and is it chance?
 
     Every option can be given as an environment variable: OODBENCH_SEEDS=3 for --seeds 3.
     """
@@ -320,6 +322,7 @@ def prune(dry_run: bool, results: Path) -> None:
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
 
 
+main.add_command(compare)
 main.add_command(data)
 main.add_command(figures)
 main.add_command(verify)

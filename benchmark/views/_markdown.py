@@ -25,7 +25,7 @@ def table_markdown(run: Run) -> str:
 def _overall(sheet: Sheet) -> list[str]:
     columns = [*sheet.accuracy.columns, *sheet.overall.columns]
     titles = [*(c.title for c in sheet.accuracy.columns), *(f"{c.title} AUROC" for c in sheet.overall.columns)]
-    rows = ([code(row.label), *(_entry(c.entries[i]) for c in columns)] for i, row in enumerate(sheet.block.rows))
+    rows = ([code(row.label), *(entry_text(c.entries[i]) for c in columns)] for i, row in enumerate(sheet.block.rows))
     return list(table_lines(["Detector", *titles], 1, rows))
 
 
@@ -38,7 +38,7 @@ def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:
     group = sheet.sets[index]
     for i, entries, span in sheet.lines(group):
         label = code(sheet.labels[i]) if i < len(sheet.block.rows) else escaped(f"{sheet.labels[i]} {group.below}")
-        cells = [escaped(span), *[""] * (len(entries) - 1)] if span else [_entry(entry) for entry in entries]
+        cells = [escaped(span), *[""] * (len(entries) - 1)] if span else [entry_text(entry) for entry in entries]
         yield ("" if i else escaped(group.title)), [label, *cells]
 
 
@@ -48,7 +48,8 @@ def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]])
         yield f"| {' | '.join(cells)} |"
 
 
-def _entry(entry: Entry) -> str:
+def entry_text(entry: Entry) -> str:
+    """A number with its marks."""
     number = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
     bold = f"**{number}**" if entry.best else number
     return bold + entry.marks + (f" {code(entry.note)}" if entry.note else "")

@@ -58,7 +58,7 @@ def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
     if not summary.blocks:
         return "No cells to show: the run has no records.\n"
     parts = [title] if (title := _run_title(run)) else []
-    parts += [_block(sheet, width, ink) for sheet in sheets(summary)]
+    parts += [sheet_text(sheet, width, ink) for sheet in sheets(summary)]
     best = "Bold" if colour else "*"
     parts.append("\n".join(line for item in legend(run, summary, best) for line in _filled(item, width)))
     return "\n\n".join(parts) + "\n"
@@ -73,7 +73,7 @@ def _filled(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
-def _block(sheet: Sheet, width: int, ink: Ink) -> str:
+def sheet_text(sheet: Sheet, width: int, ink: Ink) -> str:
     """One ID set: the widest spacing that fits, in as few panels as that takes."""
     labels = [_label(label, max(16, width // 3)) for label in sheet.labels]
     first = max(len("detector"), *(len(line) for lines in labels for line in lines))

@@ -1,0 +1,44 @@
+"""`bench compare`: is one detector better than another?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from oodbench.benchmark.command import Command, results_option
+from oodbench.benchmark.records import cache_of, run_dir
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench compare digits
+    bench compare digits --detectors msp,energy
+    bench compare digits --metric tnr_at_tpr95 --resamples 5000
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@click.option("--detectors", default="", metavar="LIST", help="As the run's tables label them.  [default: all]")
+@click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="A metric column of records.csv.")
+@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resamples and critical values.")
+@results_option
+def compare(run_name: str, detectors: str, metric: str, resamples: int, seed: int, results: Path) -> None:
+    """Judge every pair of a run's detectors on the same images, and over its matrix. RUN is a name or a folder.
+
+    The page and its pictures and numbers are written into the run's folder `compare`.
+    """
+    from oodbench.benchmark.compare import compare as judge
+    from oodbench.benchmark.records import read_run
+    from oodbench.benchmark.specs import split_list
+    from oodbench.benchmark.views.compare import compare_text, write_comparison
+
+    folder = run_dir(results, run_name)
+    found = judge(read_run(folder), cache_of(folder, results), split_list(detectors), metric, resamples, seed)
+    width = shutil.get_terminal_size((110, 40)).columns
+    click.echo(compare_text(found, width, sys.stdout.isatty()))
+    files = write_comparison(found, folder / "compare")
+    click.echo(f"Files: {folder / 'compare'} ({', '.join(path.name for path in files if path.suffix != '.svg')})")

@@ -1,0 +1,212 @@
+"""Is one detector better than another on the same images? Tests of one column: an ID set against an OOD set.
+
+A `Joint` is one metric of D detectors, higher = better, with what is needed to judge differences: how the values move
+together when other images are drawn, and how they moved from seed to seed. Two kinds of pairs are told apart:
+
+- on the same checkpoints: images are the unit. Values are means over seeds, and so is what each image contributes, so
+  that seeds, which share their images, are never counted as independent samples of images.
+- on differently trained networks (`apart`), with two seeds or more: seeds and images are both drawn at random, crossed.
+  On image i with seed s a difference is delta + seed_s + image_i + rest_si. The variance of its mean is estimated by
+  the sample variance of the per-seed differences over S, plus the image variance of their mean. Both parts hold the
+  rest, so that the sum is a little too large, never too small. The critical value is Cochran & Cox's: that of t with
+  S - 1 degrees of freedom and that of the normal distribution, averaged with the two variances as weights (Cochran &
+  Cox, Experimental Designs, 1950). With two seeds it is that of t alone, as the average rejects too often in Holm's tails.
+  Satterthwaite's approximation would reject a true null in up to 13% of draws (docs/uncertainty.md).
+
+Where a difference does not scatter at all there is no scale to judge it by, and p = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from oodbench.benchmark.delong import Placements
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+LEVEL = 0.95
+NORMAL_DRAWS = 10_000
+"""Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
+NO_SCATTER = 1e-30
+"""Variances below this are rounding: of a million images one tie more or less still gives 1e-25."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """One metric of D detectors on the same images, from S seeds each; higher = better."""
+
+    per_seed: Floats
+    """(S, D): the metric's values, as fractions."""
+    root: Floats
+    """(K, D): root.T @ root is the covariance, over images, of the means over seeds; a row an image or a resample."""
+    draws: Floats
+    """(B, D): errors of the means over seeds, as other images would give them."""
+    apart: Flags
+    """(D, D): whether two detectors look at differently trained networks, and seeds are a unit beside images."""
+
+    @cached_property
+    def values(self) -> Floats:
+        """(D,): means over seeds."""
+        values: Floats = self.per_seed.mean(axis=0)
+        return values
+
+    @cached_property
+    def difference(self) -> Floats:
+        """(D, D): the value of the row's detector minus that of the column's."""
+        return self.values[:, None] - self.values[None, :]
+
+    @cached_property
+    def image_variance(self) -> Floats:
+        """(D, D): variance of each difference over images, by columns' differences so that equal detectors give 0."""
+        return np.stack([((self.root - self.root[:, [i]]) ** 2).sum(axis=0) for i in range(self.root.shape[1])])
+
+    @cached_property
+    def seed_variance(self) -> Floats:
+        """(D, D): variance of each mean difference over seeds; 0 for pairs on the same checkpoints."""
+        if not self.by_seeds.any():
+            return np.zeros_like(self.image_variance)
+        differences = self.per_seed[:, :, None] - self.per_seed[:, None, :]
+        variance: Floats = np.where(self.by_seeds, differences.var(axis=0, ddof=1) / len(differences), 0.0)
+        return variance
+
+    @cached_property
+    def error(self) -> Floats:
+        """(D, D): standard error of each difference; exactly 0 where nothing scatters."""
+        variance = self.image_variance + self.seed_variance
+        return np.sqrt(np.where(variance > NO_SCATTER, variance, 0.0))
+
+    @cached_property
+    def by_seeds(self) -> Flags:
+        """(D, D): whether seeds are a unit in this comparison: networks trained apart, from two seeds or more."""
+        return self.apart & (len(self.per_seed) > 1)
+
+    @cached_property
+    def normal_share(self) -> Floats:
+        """(D, D): how far the critical value is that of the normal distribution, and not of t with S - 1."""
+        share: Floats = np.ones_like(self.error)
+        split = self.by_seeds & (self.error > 0)
+        share[split] = self.image_variance[split] / self.error[split] ** 2 if len(self.per_seed) > 2 else 0.0
+        return share
+
+    @cached_property
+    def p(self) -> Floats:
+        """(D, D): two-sided p of each difference; 1 where it does not scatter, as on the diagonal."""
+        p: Floats = np.ones_like(self.error)
+        told = self.error > 0
+        studentised = np.abs(self.difference[told]) / self.error[told]
+        p[told] = 2 * upper_tail(studentised, self.normal_share[told], len(self.per_seed) - 1)
+        return p
+
+    @cached_property
+    def half_width(self) -> Floats:
+        """(D, D): half of the 95% confidence interval of each difference."""
+        tail = (1 - LEVEL) / 2
+        critical: Floats = np.full_like(self.error, stats.norm.isf(tail))
+        if self.by_seeds.any():
+            by_t = stats.t.isf(tail, len(self.per_seed) - 1)
+            critical = self.normal_share * critical + (1 - self.normal_share) * by_t
+        return critical * self.error
+
+    @cached_property
+    def holm(self) -> Floats:
+        """(D, D): `p` adjusted by Holm's method over all pairs of the column."""
+        upper = np.triu_indices(len(self.p), 1)
+        adjusted: Floats = np.ones_like(self.p)
+        adjusted[upper] = holm(self.p[upper])
+        return np.minimum(adjusted, adjusted.T)
+
+    @cached_property
+    def maybe_best(self) -> Flags:
+        """(D,): the set that contains the best detector with 95% confidence; see `maybe_best`."""
+        return maybe_best(self)
+
+
+def of_placements(placed: Sequence[Sequence[Placements]], apart: Flags, rng: np.random.Generator) -> Joint:
+    """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
+
+    The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
+    Every set needs two images. Without differently trained networks and with one seed this is DeLong's test.
+    """
+    roots = []
+    for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed]):
+        means = np.mean(sets, axis=0).T
+        roots.append((means - means.mean(axis=0)) / np.sqrt(len(means) * (len(means) - 1)))
+    root = np.concatenate(roots)
+    # The triangle has the same covariance, and as many rows as there are detectors.
+    triangle = np.linalg.qr(root, mode="r")
+    draws = rng.standard_normal((NORMAL_DRAWS, len(triangle))) @ triangle
+    return Joint(np.array([[p.auroc for p in own] for own in placed]), root, draws, apart)
+
+
+def of_resamples(per_seed: Floats, resampled: Floats, apart: Flags) -> Joint:
+    """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
+
+    Higher = better in both. The resamples' covariance is the bootstrap's (Efron & Tibshirani 1993, chapter 6).
+    """
+    errors = resampled - resampled.mean(axis=0)
+    return Joint(per_seed, errors / np.sqrt(len(errors) - 1), errors, apart)
+
+
+def holm(p: Floats) -> Floats:
+    """(M,) p-values adjusted so that the chance of any false rejection stays below the level (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def upper_tail(studentised: Floats, normal_share: Floats, degrees: int) -> Floats:
+    """(M,): one-sided p, at most 0.5, of studentised differences; Cochran & Cox's where the share is below 1.
+
+    It is the level whose critical value, share x the normal's + (1 - share) x that of t, is the difference itself.
+    """
+    tail: Floats = stats.norm.sf(np.maximum(studentised, 0))
+    mixed = normal_share < 1
+    share, low, high = normal_share[mixed], np.full(mixed.sum(), np.log(1e-300)), np.full(mixed.sum(), np.log(0.5))
+    for _ in range(60):
+        middle = (low + high) / 2
+        level = np.exp(middle)
+        too_small = share * stats.norm.isf(level) + (1 - share) * stats.t.isf(level, degrees) > studentised[mixed]
+        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
+    tail[mixed] = np.exp(high)
+    return tail
+
+
+def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:
+    """(D,): detectors that may be the best; this set contains the truly best one with probability `level`.
+
+    Multiple comparisons with the best (Hsu, Annals of Statistics 9 (1981), 1026-1034; with unequal variances and
+    correlations as Edwards & Hsu, JASA 78 (1983), 965-971): a detector leaves the set where some other is ahead by more
+    than the largest of its D - 1 studentised errors would be with probability `level` (max-T over the joint draws), so
+    that the truly best one, which none is ahead of, leaves with probability 1 - level at most. Comparisons across
+    networks have critical values of their own and take their part of the level by Bonferroni's inequality.
+    A lead that is the same on every image, so that nothing scatters, counts as it stands.
+    """
+    return np.array([_stays(joint, i, 1 - level) for i in range(len(joint.values))])
+
+
+def _stays(joint: Joint, i: int, alpha: float) -> bool:
+    lead, error = -joint.difference[i], joint.error[i]
+    told = error > 0
+    if np.any(lead[~told] > 0):
+        return False
+    if not told.any():
+        return True
+    by_seeds, by_images = told & joint.by_seeds[i], told & ~joint.by_seeds[i]
+    each = alpha / told.sum()
+    studentised = lead[by_seeds] / error[by_seeds]
+    if np.any(upper_tail(studentised, joint.normal_share[i][by_seeds], len(joint.per_seed) - 1) < each):
+        return False
+    if not by_images.any():
+        return True
+    largest = ((joint.draws[:, by_images] - joint.draws[:, [i]]) / error[by_images]).max(axis=1)
+    critical = np.quantile(largest, 1 - each * by_images.sum())
+    return bool(np.all(lead[by_images] / error[by_images] <= critical))

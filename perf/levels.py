@@ -1,0 +1,206 @@
+"""How often do the tests of `bench compare` reject a true null, and does the 95% set hold the best? By simulation.
+
+    python perf/levels.py [--draws 2000] [--only WORD]
+
+Prints one line a case: the share of draws, in percent, and its standard error. Scores are normal, N ID and N OOD
+images; detectors share half of the variance of every image. "Shapes differ": the second detector's OOD scores have
+twice the standard deviation, and the mean that makes the two metrics equal in the population. Recipes: a third of an
+image's variance is shared by all networks, a third by a recipe's networks, a third is the network's own, and every
+network has a shift of its own. Every case has a random seed of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from oodbench.benchmark.across import across
+from oodbench.benchmark.delong import Placements
+from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.paired import Joint, maybe_best, of_placements, of_resamples
+from oodbench.benchmark.resample import METRICS, Scores, resampled
+
+Floats = NDArray[np.float64]
+Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
+
+SHIFT = 1.5
+"""Of OOD scores, in standard deviations of a detector's: AUROC 0.856."""
+ALPHA = 0.05
+IMAGES, RESAMPLES = 100, 300
+"""Of the bootstrap's cases: few, so that they are hard, and quick."""
+TNR = "tnr_at_tpr95"
+TABLE = 15
+"""Detectors in a simulated table."""
+
+
+def detectors(rng: np.random.Generator, n: int, shifts: Floats, widths: Floats | None = None) -> list[Scores]:
+    """Scores of len(shifts) detectors on the same n ID and n OOD images."""
+    count = len(shifts)
+    noise = (rng.normal(size=(2, 1, n)) + rng.normal(size=(2, count, n))) / np.sqrt(2)
+    spread = np.ones(count) if widths is None else widths
+    return [(noise[0, d], shifts[d] + spread[d] * noise[1, d]) for d in range(count)]
+
+
+def recipes(rng: np.random.Generator, seeds: int, count: int, spread: float, n: int = 200) -> list[list[Scores]]:
+    """Scores on networks of `count` equal recipes from so many seeds each; `spread` is the sd of a network's shift."""
+    sizes = ((1, 1), (1, count), (seeds, count))
+    noise = sum(rng.normal(size=(2, *size, n)) for size in sizes) / np.sqrt(len(sizes))
+    shifts = SHIFT + spread * rng.normal(size=(seeds, count, 1))
+    return [[(noise[0, s, d], (noise[1] + shifts)[s, d]) for d in range(count)] for s in range(seeds)]
+
+
+def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generator) -> Joint:
+    count = len(scores[0])
+    placed = [[Placements.of(*pair) for pair in own] for own in scores]
+    return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng)
+
+
+def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
+    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+    measured = [evaluate(*pair) for pair in scores]
+    drawn = resampled(list(metrics), [scores], RESAMPLES, rng)
+    signs = {metric: -1 if "fpr" in metric else 1 for metric in drawn}
+    values = {metric: np.array([[signs[metric] * one[metric] for one in measured]]) for metric in drawn}
+    return {metric: of_resamples(values[metric], signs[metric] * drawn[metric], apart) for metric in drawn}
+
+
+def equal_shift(metric: str, width: float) -> float:
+    """The OOD mean at which a detector with OOD standard deviation `width` has the metric of the plain one."""
+    grid = stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
+    aim = evaluate(grid, grid + SHIFT)[metric]
+    return float(optimize.brentq(lambda mu: evaluate(grid, width * grid + mu)[metric] - aim, -2, 8, xtol=1e-4))
+
+
+def delong_cases() -> Iterator[Case]:
+    """Two detectors of equal AUROC on one checkpoint."""
+    for n in (50, 100, 500):
+        for shape, width in (("equal", 1.0), ("shapes differ", 2.0)):
+            shifts = np.array([SHIFT, equal_shift("auroc", width)])
+
+            def draw(
+                rng: np.random.Generator, n: int = n, shifts: Floats = shifts, width: float = width
+            ) -> dict[str, bool]:
+                scores = detectors(rng, n, shifts, np.array([1, width]))
+                return {"p < 5%": auroc_joint([scores], False, rng).p[0, 1] < ALPHA}
+
+            yield f"AUROC, DeLong, N = {n}, {shape}", draw
+
+
+def bootstrap_cases() -> Iterator[Case]:
+    """Two detectors with equal values of another metric."""
+
+    def equal(rng: np.random.Generator) -> dict[str, bool]:
+        scores = detectors(rng, IMAGES, np.full(2, SHIFT))
+        return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
+
+    yield f"bootstrap, N = {IMAGES}, equal", equal
+    for metric in METRICS:
+        shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
+
+        def draw(rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts) -> dict[str, bool]:
+            scores = detectors(rng, IMAGES, shifts, np.array([1.0, 2.0]))
+            return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
+
+        yield f"bootstrap, N = {IMAGES}, shapes differ", draw
+
+
+def seed_cases() -> Iterator[Case]:
+    """Two recipes, each network with a shift of its own; and two detectors on the same three fixed networks."""
+    for seeds in (2, 3, 5):
+        for spread in (0.0, 0.1, 0.2, 0.5):
+
+            def draw(rng: np.random.Generator, seeds: int = seeds, spread: float = spread) -> dict[str, bool]:
+                return {"p < 5%": auroc_joint(recipes(rng, seeds, 2, spread), True, rng).p[0, 1] < ALPHA}
+
+            yield f"AUROC, recipes, {seeds} seeds, N = 200, sd of a network's shift {spread}", draw
+
+    def fixed(rng: np.random.Generator) -> dict[str, bool]:
+        shifts = np.array([[1.2, 1.8], [1.5, 1.2], [1.8, 1.5]])
+        scores = [detectors(rng, 200, own) for own in shifts]
+        return {"p < 5%": auroc_joint(scores, False, rng).p[0, 1] < ALPHA}
+
+    yield "AUROC, same three checkpoints, N = 200", fixed
+
+
+def column_cases() -> Iterator[Case]:
+    """A column of equal detectors; the first stands for the one that is best by a hair."""
+
+    def told(joint: Joint) -> dict[str, bool]:
+        top = int(joint.values.argmax())
+        pairwise = joint.p[top] >= ALPHA
+        ours = maybe_best(joint)
+        return {
+            "Holm rejects any pair": bool((joint.holm < ALPHA).any()),
+            "pairwise 5% tests leave out the best": not pairwise[0],
+            "pairwise 5% tests leave out any of the equals": not pairwise.all(),
+            "ours leaves out the best": not ours[0],
+            "ours leaves out any of the equals": not ours.all(),
+        }
+
+    def auroc(rng: np.random.Generator) -> dict[str, bool]:
+        return told(auroc_joint([detectors(rng, 200, np.full(TABLE, SHIFT))], False, rng))
+
+    def tnr(rng: np.random.Generator) -> dict[str, bool]:
+        return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
+
+    def trained(rng: np.random.Generator) -> dict[str, bool]:
+        return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng))
+
+    yield f"column of {TABLE} equal detectors, AUROC, max-T", auroc
+    yield f"column of {TABLE} equal detectors, {TNR}, bootstrap max-T", tnr
+    yield "column of 5 equal recipes, 3 seeds, AUROC", trained
+
+
+def matrix_cases() -> Iterator[Case]:
+    """Equal detectors over a matrix of sets."""
+    for count, sets in ((2, 6), (2, 12), (5, 6), (5, 12), (15, 12)):
+
+        def draw(rng: np.random.Generator, count: int = count, sets: int = sets) -> dict[str, bool]:
+            found = across(rng.normal(size=(sets, 1)) + rng.normal(size=(sets, count)))
+            return {
+                "Wilcoxon, one pair": found.wilcoxon[0, 1] < ALPHA,
+                "Wilcoxon with Holm, any pair": bool((found.holm < ALPHA).any()),
+                **({"Friedman": found.friedman < ALPHA} if count > 2 else {}),
+                "Nemenyi, any pair": bool(np.ptp(found.ranks) > found.critical_difference),
+            }
+
+        yield f"{count} detectors on {sets} sets", draw
+
+
+def zero_cases() -> Iterator[Case]:
+    """A detector against itself, and against a strictly rising function of itself."""
+
+    def draw(rng: np.random.Generator) -> dict[str, bool]:
+        ((id_scores, ood_scores),) = detectors(rng, 50, np.array([SHIFT]))
+        scores = [(id_scores, ood_scores), (id_scores, ood_scores), (np.exp(id_scores), np.exp(ood_scores))]
+        joints = [auroc_joint([scores], False, rng), *bootstrap_joints(METRICS, scores, rng).values()]
+        return {"p is not 1": any(bool((joint.p != 1).any()) for joint in joints)}
+
+    yield "no difference at all", draw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--only", default="", help="only cases whose name holds this word")
+    asked = parser.parse_args()
+    parts: list[Callable[[], Iterator[Any]]] = [
+        delong_cases, bootstrap_cases, seed_cases, column_cases, matrix_cases, zero_cases,
+    ]  # fmt: skip
+    for name, draw in (case for part in parts for case in part() if asked.only in case[0]):
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        draws = [draw(rng) for _ in range(asked.draws)]
+        for what in draws[0]:
+            share = float(np.mean([one[what] for one in draws]))
+            error = (share * (1 - share) / asked.draws) ** 0.5
+            print(f"{100 * share:6.2f} ± {100 * error:.2f}  {name}: {what}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
