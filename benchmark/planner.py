@@ -194,7 +194,7 @@ class _Planner:
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
             **more,
         )
-        return Cell(record, rules=self.request.metrics)
+        return Cell(record, pair, rules=self.request.metrics)
 
     def charge(self, jobs: Sequence[Job]) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
