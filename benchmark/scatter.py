@@ -92,7 +92,7 @@ class Side:
         return Scatter.of(sums)
 
     def effective(self, entry: int) -> float:
-        """How many independent images scatter as the share accepted at an entry does; at most as many as there are.
+        """How many independent images scatter as the share accepted at an entry does: 1 to as many as there are.
 
         Korn & Graubard, Survey Methodology 24 (1998): with few groups that scatter is itself uncertain, so the size is
         cut by the squared ratio of the normal's quantile to Student's.
@@ -102,4 +102,5 @@ class Side:
         accepted = (self.entry <= entry).astype(np.float64)
         share, variance = float(accepted.mean()), self.scatter(accepted).variance
         size = share * (1 - share) / variance if variance > 0 else float(self.independent)
-        return min(size * (student(np.inf) / student(self.independent - 1)) ** 2, float(len(self)))
+        size *= (student(np.inf) / student(self.independent - 1)) ** 2
+        return float(np.clip(size, 1, len(self)))
