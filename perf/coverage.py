@@ -112,16 +112,17 @@ def saturated(auroc: float, n: int, m: int) -> World:
     return World("normal, below -1 tied", auroc, n, m, draw, (norm.cdf(values), norm.cdf(values, shift)))
 
 
-def grouped(auroc: float, n: int, m: int, told: bool, size: int = 10) -> World:
-    """Normal scores, half of whose variance the images of a group share."""
+def grouped(auroc: float, n: int, m: int, told: bool, size: int = 10, shared: float = 0.5) -> World:
+    """Normal scores, a share of whose variance the images of a group have in common."""
     plain = normal(auroc, n, m)
     shift = norm.ppf(auroc) * np.sqrt(2)
 
     def draw(random: np.random.Generator, n: int, m: int) -> Draw:
-        own = [(random.normal(size=k // size).repeat(size) + random.normal(size=k)) / np.sqrt(2) for k in (n, m)]
+        common = [random.normal(size=k // size).repeat(size) for k in (n, m)]
+        own = [np.sqrt(shared) * one + np.sqrt(1 - shared) * random.normal(size=len(one)) for one in common]
         return own[0], own[1] + shift, np.arange(max(n, m)) // size if told else None
 
-    shape = f"normal, groups of {size} correlated by 0.5, {'told' if told else 'not told'}"
+    shape = f"normal, groups of {size} correlated by {shared:g}, {'told' if told else 'not told'}"
     return World(shape, auroc, n, m, draw, plain.at_most)
 
 
@@ -139,6 +140,7 @@ def worlds() -> Iterator[World]:
     for told in (True, False):
         yield grouped(0.9, 1000, 1000, told)
     yield grouped(0.9, 100, 100, True)
+    yield grouped(0.9, 500, 500, True, 100, 0.05)
 
 
 def bootstrap(id_scores: Floats, ood_scores: Floats, random: np.random.Generator) -> dict[str, tuple[float, float]]:
