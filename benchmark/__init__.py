@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.contract import Training as Training
     from oodbench.benchmark.errors import DataError as DataError
     from oodbench.benchmark.errors import OodbenchError as OodbenchError
+    from oodbench.benchmark.intervals import confidence_intervals as confidence_intervals
     from oodbench.benchmark.metrics import aupr_in as aupr_in
     from oodbench.benchmark.metrics import aupr_out as aupr_out
     from oodbench.benchmark.metrics import auroc as auroc
@@ -52,6 +53,7 @@ _MODULES = {
         "Recipe", "Task", "TrainBatch", "Training",
     ),
     "errors": ("DataError", "OodbenchError"),
+    "intervals": ("confidence_intervals",),
     "metrics": ("aupr_in", "aupr_out", "auroc", "detection_accuracy", "evaluate", "tnr_at_tpr95"),
     "records": ("Record", "Run", "read_run"),
     "registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),

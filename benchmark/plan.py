@@ -88,6 +88,8 @@ class Cell:
     """One number-to-be of the table: a record without results, and the keys that the results come from."""
 
     record: Record
+    pair: Pair | None = None
+    """The images that are scored."""
     id_scores: Key | None = None
     ood_scores: Key | None = None
     id_outputs: Outputs | None = None

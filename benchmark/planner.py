@@ -225,7 +225,7 @@ class _Planner:
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
             **more,
         )
-        return Cell(record, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
+        return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
 
     def charge(self, jobs: Sequence[Job]) -> int:
         """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,9 @@ class Record:
     """The counts named in `TIES`; empty in records of older versions, which did not keep them."""
     sanity: bool = False
     """Whether the detector is a sanity row, not expected to find anything (`Detector.oriented`)."""
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Name of a metric -> its 95% confidence interval, [low, high], over draws of test images (`intervals`); empty in
+    records of older versions."""
     audit: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
     extended: Mapping[str, float] = field(default_factory=dict)
@@ -262,9 +265,13 @@ def cache_of(run_dir: Path, results: Path) -> Path:
     return run_dir.parent.parent / "cache" if run_dir.parent.name == "runs" else results / "cache"
 
 
+ENDS = ("low", "high")
+"""The ends of an interval, as columns name them."""
+
 CSV_COLUMNS = (
     "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",
     "n_id", "n_ood", "id_accuracy", *METRICS, "forward_images", "seconds", "key", "notes",
+    *(f"{metric}_{end}" for metric in METRICS for end in ENDS),
 )  # fmt: skip
 
 
@@ -287,8 +294,11 @@ def records_csv(records: Iterable[Record]) -> str:
     writer.writerow(columns)
     for record in records:
         audit = {f"{name}_{metric}": value for name, own in record.audit.items() for metric, value in own.items()}
+        ends = {
+            f"{m}_{end}": value for m, own in record.intervals.items() for end, value in zip(ENDS, own, strict=True)
+        }
         extended = {f"extended_{name}": value for name, value in record.extended.items()}
-        row = {**dataclasses.asdict(record), **record.metrics, **audit, **extended}
+        row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended}
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
         row["notes"] = "; ".join(record.notes)

@@ -16,6 +16,7 @@ from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
+from oodbench.benchmark.intervals import INTERVALS_VERSION, confidence_intervals
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
 from oodbench.benchmark.leakage import near_notes
 from oodbench.benchmark.looks import in_passes
@@ -54,7 +55,7 @@ def cell_key(cell: Cell) -> str:
     """What a cell's numbers depend on."""
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
-    content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION}
+    content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION, "intervals": INTERVALS_VERSION}
     if cell.rules:
         rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
         content["audit"] = [rules, AUDIT_VERSION]
@@ -152,6 +153,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
     id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
         counts = Counts.of(id_scores, ood_scores)
+        between = confidence_intervals(id_scores, ood_scores, *_groups(cell, bench))
         more = _extended(cell, bench)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
@@ -169,6 +171,7 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         tpr=values.pop("tpr"),
         metrics=values,
         ties=ties_of(counts),
+        intervals={name: list(ends) for name, ends in between.items()},
         audit=audit,
         extended=more,
         tuned=tuned,
@@ -177,6 +180,11 @@ def _finished(cell: Cell, reasons: dict[str, str], bench: Bench) -> Record:
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _groups(cell: Cell, bench: Bench) -> list[np.ndarray | None]:
+    """Which images of either set depend on each other, where the data set tells."""
+    return [bench.images(data).groups for data in (cell.pair.id, cell.pair.ood)] if cell.pair else [None, None]
 
 
 def _tuned(cell: Cell, bench: Bench) -> dict[str, Any]:

@@ -16,9 +16,13 @@ import pytest
 
 from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
 from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.intervals import confidence_intervals
 from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.records import TIES, read_run
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.views._summary import summary_of
 
 SUITE = """
@@ -427,6 +431,44 @@ def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Pa
     skipped = {c.record.label: c.record.reason for c in cells if c.record.status == "skipped"}
     assert set(skipped) == {"confidence"}
     assert "needs outliers" in skipped["confidence"]
+
+
+def test_records_hold_intervals_that_know_of_groups(
+    go: Callable[..., Run], tmp_path: Path, register: Callable[..., None]
+) -> None:
+    class Crops(Dataset):
+        splits = ("test",)
+
+        def load(self, split: str, data_dir: Path) -> ImageSet:
+            images = greek.load("test", data_dir).images
+            return ImageSet(images[:120], groups=np.arange(120) // 12)
+
+    greek = registry.get("dataset", "greek")()
+    register("run_crops", Crops)
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE.replace('"uniform"', '"run_crops"'))
+    run = go("msp", suite=str(path), ood_sets="greek,run_crops")
+    cache = tmp_path / "results/cache"
+    library = Library(tmp_path)
+    groups = {name: library.part(parse_set(name), "test").groups for name in ("digits[0-3]", "greek", "run_crops")}
+    assert all(own is not None for own in groups.values())
+    for record in run.records:
+        id_scores, ood_scores = (np.load(cache / record.artifacts[f"{side}_scores"]) for side in ("id", "ood"))
+        expected = confidence_intervals(id_scores, ood_scores, groups[record.id_set], groups[record.ood_set])
+        assert {name: tuple(ends) for name, ends in record.intervals.items()} == expected
+
+
+def test_records_without_intervals_are_shown_and_filled_by_the_same_command(go: Callable[..., Run]) -> None:
+    run = go("msp")
+    before = tables(run)
+    for path in (run.path / "cells").iterdir():
+        content = json.loads(path.read_text())
+        del content["intervals"]
+        path.write_text(json.dumps({**content, "key": "older"}))
+    assert all(not record.intervals for record in read_run(run.path).records)
+    spy = Spy()
+    assert tables(go("msp", progress=spy)) == before
+    assert spy.jobs == []
 
 
 def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:

@@ -581,6 +581,7 @@ RECORD = Record(
     id_accuracy=0.1 + 0.2,
     tpr=0.9509803921568627,
     metrics={name: (k + 1) / 7 for k, name in enumerate(METRICS)},
+    intervals={name: [k / 7, (k + 1) / 7 + 0.1] for k, name in enumerate(METRICS)},
     forward_images=1110,
     seconds=1.23456,
     key="abc",
@@ -767,7 +768,8 @@ def test_the_tidy_table_has_its_columns_and_raw_values() -> None:
     assert ",".join(CSV_COLUMNS) == (
         "id_set,ood_set,group,seen,detector,settings,recipe,backbone,seed,status,reason,n_id,n_ood,id_accuracy,"
         "tnr_at_tpr95,auroc,detection_accuracy,aupr_in,aupr_out,aupr_in_counts,aupr_out_counts,fpr_at_tpr95,"
-        "openood_fpr95,forward_images,seconds,key,notes"
+        "openood_fpr95,forward_images,seconds,key,notes,"
+        + ",".join(f"{name}_{end}" for name in METRICS for end in ("low", "high"))
     )
     text = records_csv([RECORD])
     assert "\r" not in text
@@ -778,11 +780,14 @@ def test_the_tidy_table_has_its_columns_and_raw_values() -> None:
     assert float(row["id_accuracy"]) == 0.1 + 0.2
     for name, value in RECORD.metrics.items():
         assert float(row[name]) == value, "nothing is rounded"
+        assert [float(row[f"{name}_{end}"]) for end in ("low", "high")] == RECORD.intervals[name]
 
 
 def test_the_tidy_table_leaves_empty_what_is_not_there() -> None:
-    failed = replace(RECORD, metrics={}, id_accuracy=None, tpr=None, status="failed", reason='a, "b"\nc', seen=True)
+    failed = replace(
+        RECORD, metrics={}, intervals={}, id_accuracy=None, tpr=None, status="failed", reason='a, "b"\nc', seen=True
+    )
     (row,) = csv.DictReader(io.StringIO(records_csv([failed])))
-    assert {row[name] for name in (*METRICS, "id_accuracy")} == {""}
+    assert {row[name] for name in (*METRICS, "id_accuracy", "auroc_low", "auroc_high")} == {""}
     assert (row["status"], row["reason"], row["seen"]) == ("failed", 'a, "b"\nc', "true")
     assert records_csv([]) == ",".join(CSV_COLUMNS) + "\n"

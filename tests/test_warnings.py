@@ -12,7 +12,7 @@ from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.records import TIES, Record, Run, read_record, read_run, write_record, write_run_info
 from oodbench.benchmark.views.tables import table_latex, table_markdown, text_table
 
-MARK = "§"
+MARK = "¶"
 HEALTHY_ID, HEALTHY_OOD = [float(k) for k in range(200)], [100.5 + k for k in range(150)]
 
 
@@ -138,7 +138,7 @@ def test_markdown_and_latex_say_the_same(tmp_path: Path) -> None:
     assert "Warning: all images of a set have the same score" in table_markdown(run)
     assert table_markdown(run).count(MARK) == 6
     assert "Warning: all images of a set have the same score" in table_latex(run)
-    assert r"\rlap{\S{}}" in table_latex(run)
+    assert r"\rlap{\textsuperscript{\P}}" in table_latex(run)
 
 
 def test_records_of_older_versions_are_read_and_not_warned_of(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from oodbench.benchmark.records import Run
-from oodbench.benchmark.views._layout import COLUMNS, Entry, Group, Sheet, legend, sheets
+from oodbench.benchmark.views._layout import INTERVAL, Entry, Group, Sheet, legend, pair_titles, sheets
 from oodbench.benchmark.views._summary import summary_of
 
 PREAMBLE = r"""\documentclass[a4paper]{article}
@@ -29,7 +29,8 @@ SPECIAL = {
         "±": r"$\pm$",
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
-        "§": r"\S{}",
+        "§": r"\textsuperscript{\S}",
+        "¶": r"\textsuperscript{\P}",
         "\N{EN DASH}": "--",
         "·": r"$\cdot$",
         "\N{MULTIPLICATION SIGN}": r"$\times$",
@@ -52,7 +53,7 @@ def table_latex(run: Run) -> str:
     """Two tables an ID set, accuracy with the overall AUROC and then every OOD set, and what the marks mean."""
     summary = summary_of(run)
     lines = [line for sheet in sheets(summary) for line in (*_overall(sheet), "", *_pairs(sheet), "")]
-    items = [rf"\item {escaped(item)}" for item in legend(run, summary, "Bold")]
+    items = [rf"\item {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
     notes = [r"\begin{itemize}\footnotesize\raggedright", *items, r"\end{itemize}"]
     body = "\n".join([*lines, *notes] if summary.blocks else ["No cells to show."])
     return PREAMBLE + body + "\n" + r"\end{document}" + "\n"
@@ -70,10 +71,10 @@ def _overall(sheet: Sheet) -> Iterator[str]:
 
 
 def _pairs(sheet: Sheet) -> Iterator[str]:
-    yield from _opening(f"{sheet.title}: every OOD set.", COLUMNS.values())
+    yield from _opening(f"{sheet.title}: every OOD set.", pair_titles(sheet))
     for index, group in enumerate(sheet.sets):
         yield from [r"\midrule"] if index else []
-        yield rf"\multicolumn{{{1 + len(COLUMNS)}}}{{@{{}}l}}{{\textit{{{escaped(group.title)}}}}} \\*"
+        yield rf"\multicolumn{{{1 + len(pair_titles(sheet))}}}{{@{{}}l}}{{\textit{{{escaped(group.title)}}}}} \\*"
         yield from _group(sheet, group)
     yield from (r"\bottomrule", r"\end{longtable}")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
+from oodbench.benchmark.views._images import SEEDS, image_lines, seeds_scatter_more
 from oodbench.benchmark.views._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, Cell, OodSet, Stat, Summary
 from oodbench.benchmark.views._warnings import WARNED, doubtful, warning_lines
 
@@ -24,6 +25,7 @@ COLUMNS = {
 """The five columns of every pair, as in the field's papers."""
 
 SEEN, FEWER, DASH = "†", "‡", "\N{EN DASH}"
+INTERVAL = "AUROC 95%"
 TRIVIAL = "pixel statistic"
 
 
@@ -54,6 +56,8 @@ class Group:
     title: str
     columns: tuple[Column, ...]
     spans: tuple[str, ...]
+    more: tuple[Column, ...] = ()
+    """Columns for formats that stack groups and have the room."""
     below: str = ""
     """Said under the last row: which statistic the trivial detector used."""
 
@@ -77,7 +81,7 @@ class Sheet:
     def lines(self, group: Group) -> Iterator[tuple[int, list[Entry], str]]:
         """The group's rows for formats that stack groups: place, entries, span; the trivial one where measured."""
         for i, span in enumerate(group.spans):
-            entries = [column.entries[i] for column in group.columns]
+            entries = [column.entries[i] for column in (*group.columns, *group.more)]
             if i < len(self.block.rows) or any(entry.mean for entry in entries):
                 yield i, entries, span
 
@@ -102,6 +106,11 @@ def sheets(summary: Summary) -> list[Sheet]:
     """Lay out every ID set's table."""
     notes = footnotes(summary)
     return [_sheet(block, notes, len(summary.seeds)) for block in summary.blocks]
+
+
+def pair_titles(sheet: Sheet) -> list[str]:
+    """The columns of every pair in formats that stack groups."""
+    return [*COLUMNS.values(), *dict.fromkeys(column.title for group in sheet.sets for column in group.more)]
 
 
 def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
@@ -130,7 +139,22 @@ def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) 
     numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
     spans = tuple(f"{cell.status} [{n}]" if n else "" for cell, n in zip(cells, numbers, strict=True))
     below = f"({ood.trivial['statistic']})" if ood.trivial.get("statistic") else ""
-    return Group(ood.heading, columns, spans + ("",) * last, below)
+    return Group(ood.heading, columns, spans + ("",) * last, _interval(block, cells, last), below)
+
+
+def _interval(block: Block, cells: Sequence[Cell], trivial: bool) -> tuple[Column, ...]:
+    """The interval of AUROC over draws of test images; no column where no record of the ID set has one."""
+    stats = [cell.stats.get("auroc") for row in block.rows for cell in row.cells.values()]
+    if not any(stat and stat.interval for stat in stats):
+        return ()
+    entries = tuple(_ends(cell.stats.get("auroc")) for cell in cells)
+    return (Column(INTERVAL, entries + (Entry(),) * trivial),)
+
+
+def _ends(stat: Stat | None) -> Entry:
+    if stat is None or stat.interval is None:
+        return Entry(DASH)
+    return Entry(DASH.join(map(percent, stat.interval)), marks=SEEDS if seeds_scatter_more(stat) else "")
 
 
 def _set_entries(cells: Sequence[Cell], metric: str, seeds: int) -> tuple[Entry, ...]:
@@ -191,12 +215,16 @@ def seeds_line(summary: Summary) -> str:
     return f"One seed ({names})."
 
 
-def legend(run: Run, summary: Summary, best: str) -> list[str]:
-    """Everything a reader needs under the tables, one paragraph an item; `best` says how the best is marked."""
+def legend(run: Run, summary: Summary, best: str, column: str = "") -> list[str]:
+    """Everything a reader needs under the tables, one paragraph an item.
+
+    `best` says how the best is marked, `column` how the column of intervals is titled, where the table has it.
+    """
     lines = [
         f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
         "TNR95: OOD images rejected there; DetAcc: best mean of TPR and TNR over all thresholds; AUPR-in and AUPR-out: "
         "ID and OOD positive, both classes weighted equally.",
+        *image_lines(summary, column),
         *_marks(summary, best),
         *(f"[{number}] {note}" for note, number in footnotes(summary).items()),
         *_partial(summary),

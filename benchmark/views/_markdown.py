@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from oodbench.benchmark.records import Run
-from oodbench.benchmark.views._layout import COLUMNS, Entry, Sheet, legend, sheets
+from oodbench.benchmark.views._layout import INTERVAL, Entry, Sheet, legend, pair_titles, sheets
 from oodbench.benchmark.views._summary import summary_of
 
 
@@ -17,7 +17,9 @@ def table_markdown(run: Run) -> str:
     for sheet in sheets(summary):
         lines += [f"## {escaped(sheet.title)}", "", *_overall(sheet), "", *_pairs(sheet), ""]
     lines += (
-        [f"- {escaped(item)}" for item in legend(run, summary, "Bold")] if summary.blocks else ["No cells to show."]
+        [f"- {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
+        if summary.blocks
+        else ["No cells to show."]
     )
     return "\n".join(lines) + "\n"
 
@@ -31,7 +33,7 @@ def _overall(sheet: Sheet) -> list[str]:
 
 def _pairs(sheet: Sheet) -> list[str]:
     rows = ([place, *row] for group in range(len(sheet.sets)) for place, row in _group(sheet, group))
-    return list(table_lines(["OOD set", "Detector", *COLUMNS.values()], 2, rows))
+    return list(table_lines(["OOD set", "Detector", *pair_titles(sheet)], 2, rows))
 
 
 def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oodbench.benchmark.records import FAILED, METRICS, OK, SKIPPED, Record, Run
 from oodbench.benchmark.views._warnings import warnings_of
+
+NORMAL_975 = 1.959964
+"""Standard deviations from the middle of a 95% interval to its end."""
 
 PARTIAL, ABSENT = "partial", "absent"
 """Statuses of a cell over several seeds, beside those of a record: some seeds are there; none was run."""
@@ -28,6 +31,13 @@ class Stat:
     mean: float
     std: float | None
     n: int
+    interval: tuple[float, float] | None = None
+    """95% over draws of test images, ends averaged over seeds; None for means over OOD sets and in older records."""
+
+    @property
+    def image_error(self) -> float | None:
+        """What the interval says as a standard deviation, to hold beside that over seeds."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / (2 * NORMAL_975)
 
 
 @dataclass(frozen=True)
@@ -172,12 +182,20 @@ def _row(
 def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
     done = [record for record in by_seed.values() if record.status == OK]
     stats = {
-        metric: stat
-        for metric in METRICS
-        if (stat := stat_of([r.metrics[metric] for r in done if metric in r.metrics]))
+        metric: stat for metric in METRICS if (stat := _stat_of_cell([r for r in done if metric in r.metrics], metric))
     }
     status, seen = _status(by_seed, len(done), seeds), any(r.seen for r in by_seed.values())
     return Cell(status, _reason(by_seed), seen, stats, warnings_of(done))
+
+
+def _stat_of_cell(records: Sequence[Record], metric: str) -> Stat | None:
+    stat = stat_of([record.metrics[metric] for record in records])
+    ends = [record.intervals[metric] for record in records if metric in record.intervals]
+    if stat is None or len(ends) < len(records):
+        return stat
+    # The seeds share their test images, whose error their mean does not average out; so the ends are averaged.
+    low, high = (math.fsum(end) / len(ends) for end in zip(*ends, strict=True))
+    return replace(stat, interval=(low, high))
 
 
 def _status(by_seed: Mapping[int, Record], done: int, seeds: Sequence[int]) -> str:

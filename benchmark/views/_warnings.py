@@ -10,7 +10,7 @@ from oodbench.benchmark.records import METRICS, Record
 if TYPE_CHECKING:
     from oodbench.benchmark.views._summary import Summary
 
-WARNED = "§"
+WARNED = "¶"
 CONSTANT, EXPECTED, TIED, REVERSED = "constant", "expected", "tied", "reversed"
 
 TIED_SHARE = 0.01

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodbench.benchmark.records import METRICS, OK, Run, records_csv, write_atomically
+from oodbench.benchmark.records import ENDS, METRICS, OK, Run, records_csv, write_atomically
 from oodbench.benchmark.views._latex import table_latex
 from oodbench.benchmark.views._markdown import table_markdown
 from oodbench.benchmark.views._summary import GROUPS, Block, Cell, Row, Stat, summary_of
@@ -47,6 +47,8 @@ def table_files(run: Run) -> dict[str, str]:
 def summarise(run: Run) -> pd.DataFrame:
     """One row a number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it stands for.
 
+    `low` and `high` are the 95% interval over draws of test images, for scope 'set' only and NaN where not recorded.
+
     `scope` is 'set' (one OOD set), 'near' or 'far' (the mean over that group), 'worst' (`ood_set` says which) or 'id'
     (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
     """
@@ -60,8 +62,21 @@ def summarise(run: Run) -> pd.DataFrame:
         for numbers in (*_id_numbers(row), *_set_numbers(block, row), *_overall_numbers(row))
     ]
     first = ["id_set", "label", "detector", "settings", "recipe", "recipe_settings", "backbone"]
-    rest = ["scope", "ood_set", "group", "outlier_source", "metric", "mean", "std", "n", "seen", "status", "reason"]
-    return pd.DataFrame(rows, columns=[*first, *rest]).astype({"mean": float, "std": float})
+    rest = [
+        "scope",
+        "ood_set",
+        "group",
+        "outlier_source",
+        "metric",
+        "mean",
+        "std",
+        "n",
+        "seen",
+        "status",
+        "reason",
+        *ENDS,
+    ]
+    return pd.DataFrame(rows, columns=[*first, *rest]).astype(dict.fromkeys(("mean", "std", *ENDS), float))
 
 
 def _identity(row: Row) -> dict[str, str]:
@@ -78,7 +93,8 @@ def _identity(row: Row) -> dict[str, str]:
 def _numbers(scope: str, metric: str, stat: Stat | None, **more: Any) -> dict[str, Any]:
     mean, std, n = (stat.mean, stat.std, stat.n) if stat else (None, None, 0)
     told = {"ood_set": "", "group": "", "outlier_source": False, "seen": False, "status": OK, "reason": ""}
-    return {**told, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
+    ends = dict(zip(ENDS, stat.interval if stat and stat.interval else (None, None), strict=True))
+    return {**told, **ends, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
 
 
 def _id_numbers(row: Row) -> Iterator[dict[str, Any]]:
@@ -124,6 +140,7 @@ def _csv_columns(sets: Iterable[str]) -> Iterator[str]:
         yield from (f"{name}/{metric}/{part}" for metric in METRICS for part in ("mean", "std"))
     yield from (f"{group}_mean/{metric}/{part}" for group in GROUPS for metric in METRICS for part in ("mean", "std"))
     yield from (f"worst/{metric}/{part}" for metric in METRICS for part in ("set", "mean", "std"))
+    yield from (f"{name}/{metric}/{end}" for name in sets for metric in METRICS for end in ENDS)
 
 
 def _csv_row(block: Block, row: Row) -> Iterator[tuple[str, str]]:
@@ -144,7 +161,12 @@ def _csv_cell(name: str, cell: Cell) -> Iterator[tuple[str, str]]:
     yield f"{name}/seen", str(cell.seen).lower()
     yield f"{name}/seeds", str(max((stat.n for stat in cell.stats.values()), default=0))
     for metric in METRICS:
-        yield from _csv_stat(f"{name}/{metric}", cell.stats.get(metric))
+        stat = cell.stats.get(metric)
+        yield from _csv_stat(f"{name}/{metric}", stat)
+        if stat and stat.interval:
+            yield from (
+                (f"{name}/{metric}/{end}", f"{value:.6f}") for end, value in zip(ENDS, stat.interval, strict=True)
+            )
 
 
 def _csv_stat(name: str, stat: Stat | None) -> Iterator[tuple[str, str]]:
