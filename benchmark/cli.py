@@ -101,15 +101,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
 @click.option("--verbose", "verbosity", flag_value="verbose", help="A line a job.")
-@click.pass_context
-def run(
-    context: click.Context,
-    from_run: str,
-    dry_run: bool,
-    verbosity: str | None,
-    plugins: tuple[Path, ...],
-    **options: Any,
-) -> None:
+def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path, ...], **options: Any) -> None:
     """Train, extract, score and compare: every detector on every pair of ID and OOD sets.
 
     What an earlier command has finished is not done again. With --from, a run is: into RUN-again, which has a store of
