@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cache
@@ -59,11 +59,11 @@ def machine(bench: Bench) -> dict[str, Any]:
     }
 
 
-def told(record: Record, cell: Cell, plan: Plan, bench: Bench) -> Record:
-    """A cell's record with its provenance; one without numbers has none."""
+def told(record: Record, cell: Cell, plan: Plan, bench: Bench, key: Mapping[str, Any]) -> Record:
+    """A cell's record with its provenance, `key` what its key is the digest of; one without numbers has none."""
     if record.status != OK:
         return record
-    found = of_cell(cell, plan, bench)
+    found = {**of_cell(cell, plan, bench), "key": dict(key)}
     peaks = [made["peak_memory"] for made in found["artifacts"] if "peak_memory" in made]
     return replace(record, provenance=found, peak_memory=max(peaks, default=None))
 
@@ -119,7 +119,7 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import")
     stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
     kept = {name: content[name] for name in names if name in content}
-    return {"detector": scores["detector"], **kept, **stages, "metrics": METRICS_VERSION, "rules": cell.rules}
+    return {"detector": scores["detector"], **kept, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 
 
 def _artifacts(job: Job, bench: Bench) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,11 @@ class Work(NamedTuple):
 
 
 def cell_key(cell: Cell) -> str:
+    """What a cell's numbers depend on, as one text."""
+    return digest(key_content(cell))
+
+
+def key_content(cell: Cell) -> dict[str, Any]:
     """What a cell's numbers depend on."""
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
@@ -61,7 +66,7 @@ def cell_key(cell: Cell) -> str:
         content["audit"] = [rules, AUDIT_VERSION]
     if cell.beyond:
         content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
-    return digest(content)
+    return content
 
 
 def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
@@ -132,7 +137,7 @@ def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progres
     def record_ready() -> None:
         for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
             waiting.remove(cell)
-            write_record(run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench))
+            write_record(run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench, key_content(cell)))
 
     record_ready()
     for outcome in run_jobs(work.jobs, bench, progress):

@@ -1,8 +1,8 @@
 """Does a run still say what its stored scores say? Reads everything again and changes nothing.
 
 Every artifact that a cell hangs on is hashed once; every metric is computed anew from the stored scores, and every
-table from the metrics computed. Not checked: seconds, plots, and the pixel statistics of `run.json`, which come from
-images and not from scores.
+table from the metrics computed. Not checked: seconds, plots, confidence intervals and extended metrics, and the pixel
+statistics of `run.json`, which come from images and not from scores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oodbench.benchmark.cells import cell_name
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, first_line
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import EXACT, METRICS_VERSION, OK, Record, Run, cache_of, read_record, read_run
+from oodbench.benchmark.records import OK, Record, Run, cache_of, read_record, read_run
 from oodbench.benchmark.specs import Spec, create, parse_set
 from oodbench.benchmark.store import digest, file_sha256, made_from, read_side, side_files
 from oodbench.benchmark.views.tables import table_files
@@ -208,19 +208,13 @@ class _Verifier:
             return record.audit
 
     def key(self, record: Record, paths: list[str]) -> str:
-        """The key that the record should have, from its scores (`runner.cell_key`)."""
+        """The key that the record should have; its own where older versions did not tell what it is made of."""
+        content = record.provenance.get("key")
+        if not isinstance(content, dict):
+            return record.key
         scores = [self.artifacts[path] for path in paths]
-        resolved = record.provenance.get("resolved", {})
-        content: dict[str, Any] = {
-            "scores": [one.digest for one in scores],
-            "id": scores[0].key.get("outputs", {}).get("logits"),
-            "metrics": resolved.get("metrics", METRICS_VERSION),
-        }
-        if resolved.get("rules", EXACT) != EXACT or (record.audit and not resolved):
-            from oodbench.benchmark.audit import AUDIT_VERSION
-
-            content["audit"] = [resolved.get("rules") or next(iter(record.audit)), AUDIT_VERSION]
-        return digest(content)
+        logits = scores[0].key.get("outputs", {}).get("logits")
+        return digest({**content, "scores": [one.digest for one in scores], "id": logits})
 
     def tables(self, run: Run) -> None:
         """Compare the tables in the run's folder with those that the checked records give, byte by byte."""
