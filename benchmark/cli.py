@@ -290,10 +290,13 @@ def cache() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
 @results_option
 def prune(dry_run: bool, results: Path) -> None:
-    """Delete the artifacts that no run in the results folder uses."""
-    from oodbench.benchmark.store import prune as prune_store
+    """Delete the artifacts that no run in the results folder uses.
 
-    freed, count = prune_store(results, dry_run)
+    Trainings that were stopped in the last two weeks are kept, so that they can be taken up.
+    """
+    from oodbench.benchmark.pruning import prune as prune_store
+
+    freed, count = prune_store(results, dry_run, click.echo)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oodbench.benchmark import disk
 from oodbench.benchmark.contract import ImageSet
 from oodbench.benchmark.errors import DataError, StoreError
 from oodbench.benchmark.files.decoding import DECODER_VERSION, Decoded, Reader
@@ -221,19 +221,13 @@ def _part(stem: Path, part: str) -> Path:
 
 
 def _write_array(path: Path, array: np.ndarray) -> str:
-    """Write under a temporary name, flush, rename; return the file's SHA-256."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    """Write an array as a whole file; return the file's SHA-256."""
+    with disk.temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        found = file_hash(Path(name))
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        disk.flush(temporary)
+        found = file_hash(temporary)
+        disk.rename(temporary, path)
     return found
 
 
