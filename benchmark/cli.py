@@ -92,6 +92,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     help="What to do anew.",
 )
 @click.option("--skip-bad-images", is_flag=True, help="Leave out, and count, images that cannot be read.")
+@click.option(
+    "--cell-timeout", default=0.0, type=click.FloatRange(0), metavar="SECONDS", help="Give up detectors that hang."
+)
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("--quiet", "verbosity", flag_value="quiet", help="No progress, only the table.")
