@@ -74,7 +74,7 @@ def test_waiting_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "limit_train": 40}
+    options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "id_sets": "digits[0-1]"}
     prepared = prepare("confidence,msp", ood_sets="greek", backbone="small_cnn[hidden=4,width=2]", **options)
     bench, jobs = prepared.bench, prepared.work.jobs
     train = next(job for job in jobs if isinstance(job, TrainJob))
@@ -156,9 +156,9 @@ def test_who_comes_first_removes_what_killed_processes_have_left(tmp_path: Path)
 def test_nothing_is_pruned_while_a_process_is_at_work(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     left = leave(cache)[:2]
-    with Locks(cache).present():
-        with pytest.raises(UserError, match=r"^Nothing was deleted, because process-.* is at work in '.*cache'\."):
-            prune(tmp_path)
+    told = r"^Nothing was deleted, because process-.* is at work in '.*cache'\."
+    with Locks(cache).present(), pytest.raises(UserError, match=told):
+        prune(tmp_path)
     left = leave(cache)[:2]
     assert prune(tmp_path, dry_run=True) == (0, 2)
     assert all(path.exists() for path in left)

@@ -99,6 +99,12 @@ def whole(nursery: Nursery) -> Tables:
     return nursery.tables("whole")
 
 
+@pytest.fixture(scope="session")
+def suite_text() -> str:
+    """The tiny suite."""
+    return SUITE
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The tiny suite's file."""

@@ -4,9 +4,9 @@
 
 A line of input is a list of processes that run at once, each an object: `options`, the arguments of `bench run`;
 `kill`, the number of the event at which it is killed (0: it lives); `said`, the file of what it prints; and, if wanted,
-`log`, `made` and `memory`, files that list its events, its artifacts and its resident bytes; `largest`, the bytes of the
-largest file that it may write; `grace`, for detectors that hang. The answer is a line for each list: the exit codes of
-the processes. torch is imported once, so that a process costs milliseconds to start.
+`log`, `made` and `memory`, files that list its events, its artifacts and its resident bytes; `largest`, the bytes of
+the largest file that it may write; `grace`, for detectors that hang. The answer is a line for each list: the exit codes
+of the processes. torch is imported once, so that a process costs milliseconds to start.
 
 Events are what a process does to its results folder (opened for writing, renamed, removed, flushed: Python's audit
 hooks and `os.fsync`) and the steps of its work (a cell of the plan, a training step, a block of extraction, ...).
