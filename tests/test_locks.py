@@ -74,8 +74,9 @@ def test_waiting_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "id_sets": "digits[0-1]"}
-    prepared = prepare("confidence,msp", ood_sets="greek", backbone="small_cnn[hidden=4,width=2]", **options)
+    options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
+    other = "msp@cross_entropy[learning_rate=0.01]"
+    prepared = prepare(f"msp,{other}", id_sets="digits[0-1]", backbone="small_cnn[hidden=4,width=2]", **options)
     bench, jobs = prepared.bench, prepared.work.jobs
     train = next(job for job in jobs if isinstance(job, TrainJob))
     held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
