@@ -48,7 +48,9 @@ class Nursery:
 
     def plan(self, results: str, detectors: str = "msp,energy,confidence,knn[k=3]", **plan: Any) -> dict[str, Any]:
         """What one process is to do. `more` are further options of `bench run`."""
-        files = {name: str(self.folder / plan[name]) for name in ("log", "made", "memory") if name in plan}
+        files: dict[str, Any] = {
+            name: str(self.folder / plan[name]) for name in ("log", "made", "memory") if name in plan
+        }
         options = ["--suite", str(self.folder / "tiny.toml"), "--results", str(self.folder / results)]
         options += ["--threads", "1", "--quiet", "--detectors", detectors, *plan.pop("more", ())]
         return {**plan, **files, "options": options, "said": str(self.folder / f"{results}.txt")}
