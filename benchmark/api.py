@@ -17,9 +17,10 @@ from oodbench.benchmark.plan import Plan, Request
 from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.runner import RERUN, Work, run_plan, work_left, write_views
+from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
 from oodbench.benchmark.specs import split_list
 from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
+from oodbench.benchmark.timeouts import refuse_impossible
 from oodbench.benchmark.weights import IMPORTED
 from oodbench.benchmark.work import Bench, open_bench
 
@@ -50,8 +51,13 @@ class Prepared:
 
     def start(self, progress: Progress | None = None) -> Run:
         """Do the work and write records, tables and plots."""
-        done = run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
-        write_views(done, self.bench.store.root)
+        store = self.bench.store
+        with store.locks.present(store.root, self.run_dir):
+            run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
+            # Read under the lock: of several processes, the last to draw has seen the records of all.
+            with run_lock(store, self.run_dir):
+                done = read_run(self.run_dir)
+                write_views(done, store.root)
         return done
 
 
@@ -79,6 +85,7 @@ def prepare(
     add: bool = False,
     skip_bad_images: bool = False,
     own_cache: bool = False,
+    cell_timeout: float = 0.0,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
@@ -96,6 +103,8 @@ def prepare(
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or min(chosen) < 0:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
+    if not 0 <= cell_timeout < float("inf"):
+        raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {cell_timeout}.")
     for what, count in (("limit_train", limit_train), ("epochs", epochs)):
         if count < 0:
             raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
@@ -105,7 +114,8 @@ def prepare(
         suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
     )
     cache, count = _cache(Path(results), name, own_cache), threads or default_threads()
-    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images)
+    refuse_impossible(cell_timeout)
+    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images, cell_timeout)
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
@@ -126,8 +136,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or what to compute
     beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
     (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
-    (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `say`. Raises `OodbenchError` with one
-    sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `cell_timeout` (seconds that a detector
+    may take to tune, fit or score one set; 0 for no limit), `say`. Raises `OodbenchError` with one sentence for a wrong
+    name, setting or file; a detector that fails, fails its own cells only (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

@@ -96,6 +96,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     help="What to do anew.",
 )
 @click.option("--skip-bad-images", is_flag=True, help="Leave out, and count, images that cannot be read.")
+@click.option(
+    "--cell-timeout", default=0.0, type=click.FloatRange(0), metavar="SECONDS", help="Give up detectors that hang."
+)
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--from", "from_run", default="", metavar="RUN", help="Do a run again from nothing, and compare.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
@@ -307,10 +310,13 @@ def cache() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
 @results_option
 def prune(dry_run: bool, results: Path) -> None:
-    """Delete the artifacts that no run in the results folder uses."""
-    from oodbench.benchmark.store import prune as prune_store
+    """Delete the artifacts that no run in the results folder uses.
 
-    freed, count = prune_store(results, dry_run)
+    Trainings that were stopped in the last two weeks are kept, so that they can be taken up.
+    """
+    from oodbench.benchmark.pruning import prune as prune_store
+
+    freed, count = prune_store(results, dry_run, click.echo)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oodbench.benchmark import memory
 from oodbench.benchmark.contract import Classifier, Detector, Looked
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.jobs import ExtractJob, LookJob
+from oodbench.benchmark.locks import PASS
 from oodbench.benchmark.loop import Tick, floats
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.benchmark.state import load_state, save_state
@@ -26,7 +29,8 @@ EXTRACTION_VERSION = "1"
 
 BLOCK = 256
 """Images a pass. The last block is padded to it: logits move in the last bits with the number of images in a batch, so
-that the block size is a constant and not a matter of memory or of sharding."""
+that the block size is a constant and not a matter of sharding. Where memory does not hold a block, the pass goes on in
+smaller ones and says so."""
 
 
 def observes(detector: Detector) -> bool:
@@ -119,25 +123,24 @@ def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
         )
     learning = any(look.learns for look in job.looks)
     labels = torch.from_numpy(bench.labels(job.outputs.data).astype(np.int64)) if learning else None
-    with tempfile.TemporaryDirectory(dir=_root(bench), prefix=".pass-") as name:
+    with tempfile.TemporaryDirectory(dir=_root(bench), prefix=PASS) as name:
         folder = Path(name)
         logits, features = (Rows(folder / f"{what}.npy", len(images)) for what in ("logits", "features"))
         watches = [_Watch(bench, look, folder) for look in job.looks]
         bad = 0
-        for start in range(0, len(images), BLOCK):
-            block = images[start : start + BLOCK]
-            looked = _forward(classifier, block, bench.device, bool(watches))
+        blocks = _Blocks(bench, job, classifier)
+        for rows, looked in blocks.of(images):
             if not job.stored:
                 z = looked.logits.float().cpu().numpy()
                 bad += int(np.size(z) - np.isfinite(z).sum())
                 logits.add(z)
                 features.add(looked.features.float().cpu().numpy())
-            known = None if labels is None else labels[start : start + BLOCK].to(bench.device)
+            known = None if labels is None else labels[rows].to(bench.device)
             with torch.inference_mode():
                 for watch in watches:
                     watch.see(looked, known)
-            tick(len(block))
-        about = bench.about(job)
+            tick(len(looked.logits))
+        about = bench.about(job, **({"block": blocks.size} if blocks.size < BLOCK else {}))
         if not job.stored:
             _refuse_bad(job, looked.logits.shape[1], len(images), bad)
             features.keep(bench, job.outputs.features, about)
@@ -153,9 +156,43 @@ def look(bench: Bench, job: LookJob, tick: Tick) -> None:
     bench.store.require(job.makes[0])
 
 
+class _Blocks:
+    """Pushes images through a classifier, `size` of them at a time: `BLOCK`, or less once memory has run out."""
+
+    def __init__(self, bench: Bench, job: ExtractJob, classifier: Classifier) -> None:
+        self._bench, self._job, self._classifier = bench, job, classifier
+        self.size = BLOCK
+
+    def of(self, images: np.ndarray) -> Iterator[tuple[slice, Looked]]:
+        """Every block of uint8 images (N, C, H, W): its rows, and what the classifier says of them."""
+        start = 0
+        while start < len(images):
+            rows = slice(start, min(start + self.size, len(images)))
+            looked = self._looked(images[rows])
+            if looked is not None:
+                start = rows.stop
+                yield rows, looked
+
+    def _looked(self, block: np.ndarray) -> Looked | None:
+        """None if memory ran out, and a smaller block is to be tried."""
+        try:
+            return _forward(self._classifier, block, self._bench.device, bool(self._job.looks), self.size)
+        except (MemoryError, RuntimeError) as error:
+            if self.size == 1 or not memory.ran_out(error):
+                raise
+        self.size = max(1, self.size // 2)
+        memory.release()
+        self._bench.store.say(
+            f"Memory does not hold {2 * self.size} images of {self._job.outputs.data}: blocks of {self.size} from here "
+            "on. The last bits of its logits and features may differ from those of blocks of "
+            f"{BLOCK}; delete them to have them made anew with more memory."
+        )
+        return None
+
+
 @torch.inference_mode()
-def _forward(classifier: Classifier, block: np.ndarray, device: torch.device, with_maps: bool) -> Looked:
-    padded = np.zeros((BLOCK, *block.shape[1:]), dtype=np.uint8)
+def _forward(classifier: Classifier, block: np.ndarray, device: torch.device, with_maps: bool, size: int) -> Looked:
+    padded = np.zeros((size, *block.shape[1:]), dtype=np.uint8)
     padded[: len(block)] = block
     images = floats(torch.from_numpy(padded).to(device))
     if with_maps:

@@ -1,10 +1,14 @@
-"""How much memory a job takes at most, as the operating system and CUDA count it."""
+"""How much memory a job takes at most, and what to do when it runs out."""
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import torch
+
+TOLD = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+"""How torch says so on a GPU, on Windows and on Linux."""
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 HIGH_WATER = "5"
@@ -43,3 +47,17 @@ def _resident_peak() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, on the CPU or on a GPU."""
+    if isinstance(error, RuntimeError | OSError):
+        return any(words in str(error).lower() for words in TOLD)
+    return isinstance(error, MemoryError)
+
+
+def release() -> None:
+    """Give back what nothing refers to any more, and what torch keeps of a GPU's memory for later use."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -13,13 +13,12 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark import disk
 from oodbench.benchmark.errors import StoreError, UserError, unknown
 
 SCHEMA = 1
@@ -154,21 +153,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     # A reason may quote a file name that is no valid text; in JSON the escape reads back as what it was.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        disk.write(path, data)
     except OSError as error:
         raise StoreError(
-            f"Cannot write '{path}': {error.strerror}. Choose a writable folder with --results."
+            f"Cannot write '{path}': {error.strerror or error}. Choose a writable folder with --results."
         ) from error
 
 

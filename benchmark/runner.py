@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 from oodbench.benchmark import provenance, trivial
 from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
-from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.errors import OodbenchError, StoreError
 from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
 from oodbench.benchmark.intervals import INTERVALS_VERSION, confidence_intervals
 from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
@@ -36,7 +37,7 @@ from oodbench.benchmark.records import (
     write_run_info,
 )
 from oodbench.benchmark.specs import create, parse_detector, parse_set
-from oodbench.benchmark.store import Key, digest
+from oodbench.benchmark.store import Key, Store, digest
 from oodbench.benchmark.work import Bench
 
 RERUN = ("missing", "failed", "all")
@@ -49,6 +50,8 @@ class Work(NamedTuple):
     jobs: list[Job]
     kept: dict[str, Record]
     """Records of earlier commands that still hold, by file name."""
+    anew: bool = False
+    """Whether jobs are to be done whose artifacts are in the store."""
 
 
 def cell_key(cell: Cell) -> str:
@@ -81,7 +84,7 @@ def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
             kept[cell.record.file_name] = earlier
         else:
             todo.append(cell)
-    return Work(todo, _jobs_left(plan, todo, bench, rerun), kept)
+    return Work(todo, _jobs_left(plan, todo, bench, rerun), kept, rerun == "all")
 
 
 def _earlier(run_dir: Path, cell: Cell) -> Record | None:
@@ -117,15 +120,23 @@ def run_plan(
     """Do the work, write a record a cell as soon as it is complete, and return the run."""
     names = [cell.record.file_name for cell in plan.cells]
     info = {**_info(plan, bench, asked), "cells": names}
-    if add and (run_dir / "run.json").is_file():
-        info = _merged(_renamed(run_dir, plan), info)
-    _drop_stale(run_dir, work, info["cells"])
-    write_run_info(run_dir, info)
+    with run_lock(bench.store, run_dir):
+        if add and (run_dir / "run.json").is_file():
+            info = _merged(_renamed(run_dir, plan), info)
+        _drop_stale(run_dir, work, info["cells"])
+        write_run_info(run_dir, info)
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
     _fill(plan, work, bench, run_dir, progress)
+    if not (run_dir / "run.json").is_file():
+        raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again: the cache is kept.")
     return read_run(run_dir)
+
+
+def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
+    """Held while a run's list of cells, or its tables and plots, are written."""
+    return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
 
 
 def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
@@ -137,10 +148,12 @@ def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progres
     def record_ready() -> None:
         for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
             waiting.remove(cell)
-            write_record(run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench, key_content(cell)))
+            write_record(
+                run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench, key_content(cell))
+            )
 
     record_ready()
-    for outcome in run_jobs(work.jobs, bench, progress):
+    for outcome in run_jobs(work.jobs, bench, progress, work.anew):
         pending.discard(outcome.job.id)
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
@@ -251,12 +264,20 @@ def _log(run_dir: Path, outcome: Outcome) -> None:
 
 
 def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
-    """Remove records that the run no longer shows or that are about to be made anew; the store keeps what they held."""
-    redone = {cell.record.file_name for cell in work.cells}
+    """Remove records that the run no longer shows or that are about to be made anew; the store keeps what they held.
+
+    One that another process has written since the plan was made stays: what replaces it will be equal.
+    """
+    redone = {cell.record.file_name: cell_key(cell) for cell in work.cells}
     folder = run_dir / "cells"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        if path.name in redone or path.name not in shown:
-            path.unlink()
+        if path.name not in shown or (path.name in redone and not _is_done(path, redone[path.name])):
+            path.unlink(missing_ok=True)
+
+
+def _is_done(path: Path, key: str) -> bool:
+    record = read_record(path)
+    return record.status == OK and record.key == key
 
 
 def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from oodbench.benchmark.jobs import TrainJob
 from oodbench.benchmark.loop import Loop
 from oodbench.benchmark.records import slug, write_atomically
 from oodbench.benchmark.state import NOT_PLAIN, from_file, to_bytes
-from oodbench.benchmark.store import Store
+from oodbench.benchmark.store import UNFINISHED, Store
 
 AFTER_EPOCH = 20.0
 """Seconds since the last one after which the end of an epoch takes a snapshot: a short epoch is cheap to repeat."""
@@ -30,7 +30,7 @@ class Snapshots:
 
     def __init__(self, store: Store, job: TrainJob, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
         key = job.checkpoint.key
-        self._path = store.root / "unfinished" / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
+        self._path = store.root / UNFINISHED / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
         self._digest, self._say, self._loop, self._clock = key.digest, store.say, loop, clock
         self._started = self._last = clock()
         self.seconds, self.stops = 0.0, 0

@@ -4,16 +4,14 @@
     cache/KIND/READABLE-NAME-0123456789ab.EXT.json   its full key, its SHA-256, and how it was made
 
 An artifact counts only with its side file, which is written after it. A file that fails its checksum is moved to
-cache/damaged, said, and made again.
+cache/damaged, said, and made again. Several processes may use one store at once (locks.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.records import read_record, slug, to_json, write_atomically
+from oodbench.benchmark import disk
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.locks import Locks
+from oodbench.benchmark.records import slug, to_json, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KEY_SCHEMA = 1
+SWAP = "store"
+"""The lock that is held while an artifact and its side file take the place of others."""
+
+UNFINISHED = "unfinished"
+"""The folder of trainings under way."""
+
+Stamp = tuple[int, int, int]
+"""What changes when a file is written again: its number, size and time of change."""
 
 
 def digest(value: object) -> str:
@@ -69,21 +77,37 @@ class Store:
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
         self.say = say
-        self._verified: set[Path] = set()
+        self.locks = Locks(root, lambda text: self.say(text))
+        self._verified: dict[Path, Stamp] = {}
 
     def find(self, key: Key) -> Path | None:
         """The artifact's path if it is there, whole, and of this very key; None otherwise."""
         path = self.root / key.path
-        if path in self._verified and path.is_file():
-            return path
-        side = self._side(path)
-        if not path.is_file() or side is None:
+        stamp = _stamp(path)
+        if stamp is None or self._side(path) is None:
             return None
-        if side.get("digest") != key.digest or side.get("sha256") != file_sha256(path):
-            self._set_aside(path)
-            return None
-        self._verified.add(path)
+        if self._verified.get(path) != stamp:
+            if not self._matches(path, key) and not self._matches_now(path, key):
+                return None
+            self._verified[path] = stamp
         return path
+
+    def _matches_now(self, path: Path, key: Key) -> bool:
+        """Look once more while nobody replaces the artifact; what is damaged indeed is set aside."""
+        with self.locks.hold(SWAP):
+            if _stamp(path) is None or self._side(path) is None:
+                return False
+            if self._matches(path, key):
+                return True
+            self._set_aside(path)
+            return False
+
+    def _matches(self, path: Path, key: Key) -> bool:
+        side = self._side(path) or {}
+        try:
+            return side.get("digest") == key.digest and side.get("sha256") == file_sha256(path)
+        except FileNotFoundError:
+            return False
 
     def key_of(self, path: str) -> Key | None:
         """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
@@ -105,26 +129,23 @@ class Store:
         """Let `write` fill a temporary file, then make it the artifact; the side file follows last."""
         path = self.root / key.path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-            os.close(handle)
-            temporary = Path(name)
-            try:
+            with disk.temporary_beside(path) as temporary:
                 write(temporary)
-                _flush(temporary)
-                checksum = file_sha256(temporary)
-                temporary.chmod(0o644)
-                _side_path(path).unlink(missing_ok=True)
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+                disk.flush(temporary)
+                self._put_in_place(temporary, path, key, about)
         except OSError as error:
             raise StoreError(f"Cannot write '{path}': {error.strerror or error}. Choose another --results.") from error
-        side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
-        write_atomically(_side_path(path), to_json({**side, "sha256": checksum, "about": dict(about)}))
-        self._verified.add(path)
         return path
+
+    def _put_in_place(self, temporary: Path, path: Path, key: Key, about: Mapping[str, Any]) -> None:
+        side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
+        content = to_json({**side, "sha256": file_sha256(temporary), "about": dict(about)})
+        with self.locks.hold(SWAP):  # a reader must not take a new artifact with the old side file for damage
+            _side_path(path).unlink(missing_ok=True)
+            disk.rename(temporary, path)
+            write_atomically(_side_path(path), content)
+            if (stamp := _stamp(path)) is not None:
+                self._verified[path] = stamp
 
     def extra(self, key: Key, suffix: str) -> Path:
         """The path of a by-product for people beside an artifact, such as a loss curve or a picture."""
@@ -181,14 +202,14 @@ class Store:
 
     def _side(self, path: Path) -> dict[str, Any] | None:
         side = _side_path(path)
-        return _read_side(side) if side.is_file() else None
+        return read_side_file(side) if side.is_file() else None
 
     def _set_aside(self, path: Path) -> None:
         target = self._move_away(path)
         self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
 
     def _move_away(self, path: Path) -> Path:
-        self._verified.discard(path)
+        self._verified.pop(path, None)
         folder = self.root / "damaged"
         try:
             folder.mkdir(exist_ok=True)
@@ -210,10 +231,10 @@ def _side_path(path: Path) -> Path:
 
 def read_side(artifact: Path) -> dict[str, Any]:
     """What the side file of an artifact says; empty if there is none that can be read."""
-    return _read_side(_side_path(artifact))
+    return read_side_file(_side_path(artifact))
 
 
-def _read_side(path: Path) -> dict[str, Any]:
+def read_side_file(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
     try:
         side = json.loads(path.read_text(encoding="utf-8"))
@@ -231,77 +252,10 @@ def file_sha256(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def side_files(cache: Path) -> dict[Path, dict[str, Any]]:
-    """Every JSON file of a store, by path: side files, and by-products that have no key."""
-    return {path: _read_side(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
-
-
-def made_from(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roots: Iterable[str]) -> set[str]:
-    """The artifacts at some paths relative to a store, and whatever is named in the keys of those, as such paths."""
-    paths = {_artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
-    by_digest = {side["digest"]: path for path, side in paths.items() if "digest" in side}
-    todo = [paths[path]["digest"] for path in roots if "digest" in paths.get(path, {})]
-    used: set[str] = set()
-    while todo:
-        if (one := todo.pop()) in by_digest and by_digest[one] not in used:
-            used.add(by_digest[one])
-            todo.extend(_words(paths[by_digest[one]].get("key")))
-    return used
-
-
-def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
-    """Delete every file of a results folder's cache that no run's cells were made from; return bytes and files.
-
-    Decoded images stay as long as the files that they came from are where they were.
-
-    What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
-    Raises `UserError`, and deletes nothing, if there is no such folder or a record cannot be read: it would seem to use
-    nothing.
-    """
-    if not results.is_dir():
-        raise UserError(f"There is no results folder '{results}'. Give the one to prune with --results.")
-    cache = results / "cache"
-    sides = side_files(cache)
-    roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
-    used = made_from(cache, sides, roots)
-    stems = {str((cache / path).with_suffix("")) + "." for path in used}
-    stems |= _decoded_stems(cache / "data")
-    gone = [p for p in cache.rglob("*") if p.is_file() and not any(str(p).startswith(stem) for stem in stems)]
-    freed = sum(path.stat().st_size for path in gone)
-    for path in [] if dry_run else gone:
-        path.unlink()
-    return freed, len(gone)
-
-
-def _decoded_stems(folder: Path) -> set[str]:
-    """How the names begin of decoded images whose source is still there, and of the memory of hashes."""
-    sides = {path: _read_side(path).get("made_from", {}) for path in folder.glob("*.json")}
-    kept = [path for path, made in sides.items() if not made or all(Path(name).exists() for name in made["names"])]
-    return {str(path.with_suffix("")) + "." for path in kept}
-
-
-def _artifact_path(side: Path) -> Path:
-    return side.with_name(side.name.removesuffix(".json"))
-
-
-def _artifacts_of(record: Path) -> list[str]:
+def _stamp(path: Path) -> Stamp | None:
+    """None if there is no such file."""
     try:
-        return list(read_record(record).artifacts.values())
-    except (UserError, AttributeError) as error:
-        raise UserError(
-            f"Nothing was deleted, because the record '{record}' cannot be read and what it uses is not known: {error}"
-        ) from error
-
-
-def _words(value: Any) -> Iterator[str]:
-    """Every string inside nested lists and dicts."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _words(item)
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

@@ -19,10 +19,11 @@ import numpy as np
 from oodbench.benchmark.cells import cell_name
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, first_line
+from oodbench.benchmark.lineage import made_from, side_files
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.records import OK, Record, Run, cache_of, read_record, read_run
 from oodbench.benchmark.specs import Spec, create, parse_set
-from oodbench.benchmark.store import digest, file_sha256, made_from, read_side, side_files
+from oodbench.benchmark.store import digest, file_sha256, read_side
 from oodbench.benchmark.views.tables import table_files
 
 ROUNDING = 1e-12

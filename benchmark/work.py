@@ -42,8 +42,10 @@ MISFIT = "Error(s) in loading state_dict"
 class Bench:
     """Does jobs, one at a time."""
 
-    def __init__(self, store: Store, library: Library, device: torch.device) -> None:
+    def __init__(self, store: Store, library: Library, device: torch.device, cell_timeout: float = 0.0) -> None:
         self.store = store
+        self.cell_timeout = cell_timeout
+        """Seconds that a detector may take to tune, fit or score one set; 0 for as long as it likes."""
         self.library = library
         self.device = device
         self.missed: dict[str, Exception] = {}
@@ -119,11 +121,18 @@ class Bench:
 
 
 def open_bench(
-    cache: Path, data_dir: Path, device: str, threads: int, say: Callable[[str], None], skip_bad_images: bool = False
+    cache: Path,
+    data_dir: Path,
+    device: str,
+    threads: int,
+    say: Callable[[str], None],
+    skip_bad_images: bool = False,
+    cell_timeout: float = 0.0,
 ) -> Bench:
     """Set up this process for work: threads, device, store and data."""
     torch.set_num_threads(threads)
-    return Bench(Store(cache, say), Library(data_dir, cache / "data", skip_bad_images), choose_device(device))
+    library = Library(data_dir, cache / "data", skip_bad_images)
+    return Bench(Store(cache, say), library, choose_device(device), cell_timeout)
 
 
 def choose_device(name: str) -> torch.device:

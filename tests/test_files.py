@@ -30,9 +30,9 @@ from oodbench.benchmark.files.archives import open_tree
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.folder import adopt
 from oodbench.benchmark.files.pixels import BadImageError, decode, resized
+from oodbench.benchmark.pruning import prune
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.store import prune
 
 CLASSES = ("cat", "dog")
 Register = Callable[[str, type[Plugin]], None]

@@ -21,9 +21,10 @@ from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.extract import Rows
 from oodbench.benchmark.jobs import ExtractJob, LookJob
+from oodbench.benchmark.pruning import prune
 from oodbench.benchmark.records import Run
 from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.store import Key, prune
+from oodbench.benchmark.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
 

@@ -1,14 +1,22 @@
-"""Jobs in this process, one after the other."""
+"""Jobs in this process, one after the other; other processes with the same jobs and the same store take turns."""
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from oodbench.benchmark import memory
 from oodbench.benchmark.errors import OodbenchError, StoreError
-from oodbench.benchmark.jobs import Job
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob
+from oodbench.benchmark.locks import POLL, Lock
+from oodbench.benchmark.timeouts import TimeIsUp, time_limit
 from oodbench.benchmark.work import Bench
+
+DETECTORS_OWN = (TuneJob, FitJob, ScoreJob)
+"""Jobs that run a detector's code and nothing else that takes long: those that --cell-timeout limits."""
 
 
 class Outcome(NamedTuple):
@@ -33,27 +41,82 @@ class Progress(Protocol):
         """A job has ended, with a reason if it failed."""
 
 
-def run_jobs(jobs: Iterable[Job], bench: Bench, progress: Progress) -> Iterator[Outcome]:
-    """Do jobs in the given order, which is one that their dependencies allow; a job after a failed one fails too."""
+def run_jobs(jobs: Iterable[Job], bench: Bench, progress: Progress, anew: bool = False) -> Iterator[Outcome]:
+    """Do jobs in the given order, which is one that their dependencies allow; a job after a failed one fails too.
+
+    A job that another process is doing is put off, and not done again when it is done; `anew` does it all the same.
+    """
     failed: dict[str, str] = {}
-    for job in jobs:
-        blocked = next((failed[other] for other in job.after if other in failed), "")
-        progress.start(job)
-        outcome = Outcome(job, blocked) if blocked else _attempt(job, bench, progress)
+    left = {job.id: job for job in jobs}
+    while left:
+        job, lock = _claimed(left, bench)
+        del left[job.id]
+        try:
+            blocked = next((failed[other] for other in job.after if other in failed), "")
+            progress.start(job)
+            outcome = Outcome(job, blocked) if blocked else _done(job, bench, progress, anew)
+        finally:
+            lock.release()
         if outcome.reason:
             failed[job.id] = outcome.reason if blocked else f"{job.title}: {outcome.reason}"
         progress.finish(job, outcome.reason)
         yield outcome
 
 
-def _attempt(job: Job, bench: Bench, progress: Progress) -> Outcome:
+def _claimed(left: Mapping[str, Job], bench: Bench) -> tuple[Job, Lock]:
+    """The first job that waits for none of those left and that no other process is doing, with its lock."""
+    told = False
+    while True:
+        ready = (job for job in left.values() if not _waits_for(job) & left.keys())
+        for job in ready:
+            if (lock := bench.store.locks.attempt(f"job-{job.id[:16]}")) is not None:
+                return job, lock
+        if not told:
+            told = True
+            bench.store.say(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
+        time.sleep(POLL)
+
+
+def _waits_for(job: Job) -> set[str]:
+    looks = job.looks if isinstance(job, ExtractJob) else ()
+    return {*job.after, *(id_ for look in looks for id_ in look.after)} - {job.id}
+
+
+def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
+    """Do what is left of a job."""
+    rest = job if anew else _rest(job, bench)
+    if rest is None:
+        return Outcome(job)
+    ran_out, outcome = _attempt(rest, bench, progress)
+    if ran_out:  # here, where the error and the tensors that its frames hold are gone
+        memory.release()
+    return outcome._replace(job=job)
+
+
+def _rest(job: Job, bench: Bench) -> Job | None:
+    """What of a job is not in the store by now; another process may have done it since the plan was made."""
+    there = all(bench.store.find(key) is not None for key in job.makes)
+    if not isinstance(job, ExtractJob):
+        return None if there else job
+    looks = tuple(look for look in job.looks if bench.store.find(look.makes[0]) is None)
+    return replace(job, looks=looks, stored=there) if looks or not there else None
+
+
+def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]:
+    """Do a job; whether memory ran out, and what became of it."""
+    limit = bench.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
     try:
-        bench.do(job, progress.tick)
+        with time_limit(limit):
+            bench.do(job, progress.tick)
+    except TimeIsUp:
+        reason = f"it did not end within {limit:g} s (--cell-timeout)"
+        return False, Outcome(job, reason, traceback.format_exc())
     except StoreError:
         raise  # nothing can be kept any more: stop, rather than fail every cell
     except OodbenchError as error:
-        return Outcome(job, str(error), traceback.format_exc())
+        return False, Outcome(job, str(error), traceback.format_exc())
     except Exception as error:  # a plug-in may raise anything; its own cells fail, the rest goes on
         text = str(error).strip().partition("\n")[0]
-        return Outcome(job, f"{type(error).__name__}: {text}" if text else type(error).__name__, traceback.format_exc())
-    return Outcome(job)
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return memory.ran_out(error), Outcome(job, reason, traceback.format_exc())
+    return False, Outcome(job)

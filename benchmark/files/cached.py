@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oodbench.benchmark import disk
 from oodbench.benchmark.contract import ImageSet
 from oodbench.benchmark.errors import DataError, StoreError
 from oodbench.benchmark.files.decoding import DECODER_VERSION, Decoded, Reader
+from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.records import slug, to_json, write_atomically
 
 RACY = 2.0
@@ -47,6 +49,7 @@ class DataCache:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         self._memo: dict[str, dict[str, Any]] = {}
 
     def hash(self, path: Path, algorithm: str = "sha256") -> str:
@@ -92,12 +95,25 @@ class DataCache:
         if self.root is None:
             return _entry(read(), classes)
         stem = self.root / f"{slug(label)}-{key[:12]}"
+        entry = self._load(stem, key, classes)
+        if entry is None:
+            with Locks(self.root, self.say).hold(stem.name, f"is decoding '{label}'"):
+                entry = self._load(stem, key, classes)
+                if entry is None:
+                    if _side(stem).is_file():
+                        self.say(f"'{stem}' is not what was written: its source is decoded again.")
+                    entry = _entry(read(), classes)
+                    self._save(stem, key, {**identity, "names": list(sources)}, entry)
+                    entry = _load(stem, key, classes) or entry
+        return entry
+
+    def _load(self, stem: Path, key: str, classes: tuple[str, ...]) -> Entry | None:
+        """A decoded split whose files are what was written; they are read only where they have changed since."""
         entry = _load(stem, key, classes)
         if entry is None:
-            entry = _entry(read(), classes)
-            self._save(stem, key, {**identity, "names": list(sources)}, entry)
-            entry = _load(stem, key, classes) or entry
-        return entry
+            return None
+        written = _json(_side(stem))["sha256"]
+        return entry if all(self.hash(_part(stem, part)) == sha for part, sha in written.items()) else None
 
     def _save(self, stem: Path, key: str, identity: Mapping[str, Any], entry: Entry) -> None:
         side: dict[str, Any] = {"key": key, "made_from": identity, "bad": entry.bad, "modes": dict(entry.modes)}
@@ -108,7 +124,11 @@ class DataCache:
             for part in ("images", "labels", "groups"):
                 array = getattr(entry.images, part)
                 if array is not None:
-                    side["sha256"][part] = _write_array(_part(stem, part), array)
+                    path = _part(stem, part)
+                    side["sha256"][part] = found = _write_array(path, array)
+                    self._remember(
+                        "hashes.json", f"sha256 {path.absolute()}", {"stamp": _stamp(path)[0], "hash": found}
+                    )
             write_atomically(_side(stem), to_json(side))
         except OSError as error:
             raise StoreError(f"Cannot write '{stem}': {error.strerror or error}. Choose another --results.") from error
@@ -221,19 +241,13 @@ def _part(stem: Path, part: str) -> Path:
 
 
 def _write_array(path: Path, array: np.ndarray) -> str:
-    """Write under a temporary name, flush, rename; return the file's SHA-256."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    """Write an array as a whole file; return the file's SHA-256."""
+    with disk.temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        found = file_hash(Path(name))
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        disk.flush(temporary)
+        found = file_hash(temporary)
+        disk.rename(temporary, path)
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from oodbench.benchmark import disk
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.files.cached import file_hash
 from oodbench.benchmark.files.sources import File
@@ -154,10 +154,8 @@ def _difference(file: File, path: Path) -> str:
 
 def _take(part: Path, target: Path) -> None:
     """Give the finished file its name, after it is on the disk."""
-    with part.open("rb+") as out:
-        os.fsync(out.fileno())
-    part.chmod(0o644)
-    part.replace(target)
+    disk.flush(part)
+    disk.rename(part, target)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.cells import cell_name
+from oodbench.benchmark.lineage import made_from, side_files
 from oodbench.benchmark.records import Record
-from oodbench.benchmark.store import made_from, read_side, side_files
+from oodbench.benchmark.store import read_side
 
 UNKNOWN = "not recorded by the version that made it"
 

@@ -1,0 +1,389 @@
+"""What disks, data, memory and detectors do to a run: what is said, and that nothing finished is lost."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from oodbench.benchmark import Run, api, disk, extract
+from oodbench.benchmark.api import Quiet
+from oodbench.benchmark.contract import Classifier, Looked
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.files.cached import DataCache
+from oodbench.benchmark.files.decoding import Decoded, Reader
+from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob
+from oodbench.benchmark.records import read_run
+from oodbench.benchmark.timeouts import refuse_impossible
+from oodbench.benchmark.views import plots
+
+if TYPE_CHECKING:
+    from tests.chaos.conftest import Nursery, Tables
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BAD = """
+import signal
+import torch
+from oodbench.benchmark import Detector, detector
+
+@detector("test_memory", title="Wants too much")
+class Greedy(Detector):
+    def score(self, batch):
+        raise MemoryError("Unable to allocate 7.28 TiB for an array")
+
+@detector("test_torch", title="Wants too much of torch")
+class GreedyOfTorch(Detector):
+    def score(self, batch):
+        return torch.empty(1 << 60)
+
+@detector("test_cuda", title="Wants too much of a GPU")
+class GreedyOfCuda(Detector):
+    def score(self, batch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+@detector("test_hangs", title="Hangs")
+class Hangs(Detector):
+    def score(self, batch):
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # so that the test need not wait
+        while True:
+            try:
+                sum(range(1000))
+            except Exception:
+                pass
+"""
+
+
+@pytest.fixture
+def go(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Run two detectors on the tiny suite, in this process, without plots."""
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+
+    def run(detectors: str = "msp,energy", **options: Any) -> Run:
+        given = {"suite": str(tiny), "results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
+        return api.run(detectors, **{**given, **options})
+
+    return run
+
+
+Whole = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_cache(tmp_path_factory: pytest.TempPathFactory, suite_text: str) -> Path:
+    """The store of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.toml").write_text(suite_text)
+    given: dict[str, Any] = {"suite": str(folder / "tiny.toml"), "threads": 1, "epochs": 1, "ood_sets": "greek"}
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw", lambda *_: [])
+        api.run("msp,energy", results=folder, **given)
+    torch.set_num_threads(before)
+    return folder / "cache"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_cache: Path) -> Whole:
+    """Its tables."""
+    return tables(read_run(undisturbed_cache.parent / "runs/tiny"))
+
+
+def tables(run: Run) -> Whole:
+    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
+    files: dict[str, object] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
+    return {**files, "records.csv": [{k: v for k, v in row.items() if k != "seconds"} for row in rows]}
+
+
+class At(Quiet):
+    """Does something as the first job of a kind begins; counts the jobs."""
+
+    def __init__(self, kind: type[Job] = Job, act: Callable[[], object] = lambda: None) -> None:
+        self.kind, self.act, self.jobs = kind, act, 0
+
+    def start(self, job: Job) -> None:
+        self.jobs += 1
+        if isinstance(job, self.kind):
+            self.kind = type(None)  # type: ignore[assignment]
+            self.act()
+
+
+def temporary(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if path.name.endswith(".tmp") or path.name.startswith(".pass-")]
+
+
+# disks
+
+
+def failing(original: Callable[..., Any], at: int, error: OSError) -> Callable[..., Any]:
+    """A function that raises from its n-th call on."""
+    calls = iter(range(1, 1_000_000))
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        if next(calls) >= at:
+            raise error
+        return original(*arguments, **named)
+
+    return called
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+READ_ONLY = OSError(errno.EROFS, "Read-only file system")
+
+
+CASES = [
+    (disk, "flush", FULL, 12),
+    (tempfile, "mkstemp", READ_ONLY, 6),
+    *(
+        pytest.param(owner, name, error, at, marks=pytest.mark.slow)
+        for owner, name, error in ((disk, "flush", FULL), (tempfile, "mkstemp", READ_ONLY))
+        for at in (1, 2, 3, 9, 15, 18)
+    ),
+]
+
+
+@pytest.mark.parametrize("owner, name, error, at", CASES)
+def test_a_disk_that_takes_no_more(
+    go: Callable[..., Run],
+    undisturbed: Whole,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    error: OSError,
+    at: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing(getattr(owner, name), at, error))
+        with pytest.raises(StoreError, match=rf"^Cannot write '.*': {error.strerror}\. Choose a.* --results\.$"):
+            go()
+    assert temporary(tmp_path / "results") == []
+    finished = len(list((tmp_path / "results/cache/scores").glob("*.npy.json")))
+    watch = At()
+    assert tables(go(progress=watch)) == undisturbed
+    assert watch.jobs <= 7 - finished, "what was finished is not done again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [2_000, 12_000])
+def test_a_limit_of_the_system_on_files(nursery: Nursery, whole: Tables, largest: int) -> None:
+    results = f"limited{largest}"
+    assert nursery.run(results, largest=largest) == 2
+    assert "Error: Cannot write '" in nursery.said(results)
+    assert "File too large" in nursery.said(results)
+    assert "Traceback" not in nursery.said(results)
+    assert nursery.run(results) == 0
+    assert nursery.tables(results) == whole
+    assert nursery.left_over(results) == []
+
+
+@pytest.mark.parametrize("kind", [pytest.param(ExtractJob, marks=pytest.mark.slow), ScoreJob])
+def test_the_results_folder_is_removed(
+    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, kind: type[Job]
+) -> None:
+    remove = At(kind, lambda: shutil.rmtree(tmp_path / "results"))
+    with pytest.raises(StoreError, match=r"is gone from the store\. Run the same command again"):
+        go(progress=remove)
+    assert tables(go()) == undisturbed
+
+
+def test_the_folder_of_the_run_is_removed(go: Callable[..., Run], undisturbed: Whole, tmp_path: Path) -> None:
+    remove = At(ScoreJob, lambda: shutil.rmtree(tmp_path / "results/runs/tiny"))
+    with pytest.raises(StoreError, match=r"was removed during the run\. Run the same command again"):
+        go(progress=remove)
+    watch = At()
+    assert tables(go(progress=watch)) == undisturbed
+    assert watch.jobs == 0, "the cache has everything"
+
+
+# data
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flipped, pytest.param(truncated, marks=pytest.mark.slow)])
+def test_an_artifact_is_damaged_after_it_was_verified(
+    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    said: list[str] = []
+
+    def strike() -> None:
+        for path in (tmp_path / "results/cache/logits").glob("*.npy"):
+            damage(path)
+
+    with pytest.raises(StoreError, match="is gone from the store"):
+        go(progress=At(ScoreJob, strike), say=said.append)
+    assert len(said) == 1
+    assert "does not match its checksum: moved to" in said[0]
+    assert tables(go(say=said.append)) == undisturbed
+
+
+@pytest.mark.parametrize("damage", [flipped, truncated])
+def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    pixels = np.arange(5 * 3 * 32 * 32, dtype=np.uint32).astype(np.uint8).reshape(5, 3, 32, 32)
+    reads: list[None] = []
+
+    def read() -> Decoded:
+        reads.append(None)
+        return Decoded(pixels.copy(), None, None, {}, {"RGB": 5})
+
+    def found() -> np.ndarray:
+        cache = DataCache(tmp_path)  # as another process sees it
+        cache.say = said.append
+        entry = cache.find("pets", {"pets.zip": "0" * 64}, cast("Reader", "a reader"), (), read)
+        return np.array(entry.images.images)
+
+    said: list[str] = []
+    assert np.array_equal(found(), pixels)
+    assert np.array_equal(found(), pixels)
+    assert (len(reads), said) == (1, [])
+    path = next(tmp_path.glob("*.images.npy"))
+    damage(path)
+    assert np.array_equal(found(), pixels)
+    assert len(reads) == 2
+    assert len(said) == 1
+    assert said[0].endswith("is not what was written: its source is decoded again.")
+    assert np.array_equal(found(), pixels)
+    assert len(reads) == 2
+
+
+# memory
+
+
+@pytest.mark.parametrize(
+    "detector, reason",
+    [
+        ("test_memory", "MemoryError: Unable to allocate 7.28 TiB"),
+        ("test_torch", "RuntimeError: "),
+        ("test_cuda", "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."),
+    ],
+)
+def test_memory_runs_out_in_a_detector(
+    go: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, reason: str
+) -> None:
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(BAD)
+    released: list[None] = []
+    monkeypatch.setattr("oodbench.benchmark.memory.release", lambda: released.append(None))
+    records = go(f"msp,{detector}", plugins=[plugin]).records
+    status = {record.detector: (record.status, record.reason) for record in records}
+    assert status["msp"] == ("ok", "")
+    assert status[detector][0] == "failed"
+    assert reason in status[detector][1]
+    assert len(released) == 2, "once for each set"
+
+
+def test_memory_runs_out_in_extraction(
+    go: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, sizes = extract._forward, []
+
+    def forward(classifier: Classifier, block: np.ndarray, device: torch.device, maps: bool, size: int) -> Looked:
+        sizes.append(size)
+        if size > 64:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return original(classifier, block, device, maps, size)
+
+    monkeypatch.setattr(extract, "_forward", forward)
+    said: list[str] = []
+    small = go(say=said.append)
+    assert sizes[:4] == [256, 128, 64, 64]
+    assert len(said) == 4, "twice for each of two sets"
+    assert "blocks of 64 from here on. The last bits of its logits and features may differ" in said[1]
+    for path in sorted((undisturbed_cache / "logits").glob("*.npy")):
+        ours = small.path.parents[1] / "cache/logits" / path.name
+        assert np.load(ours) == pytest.approx(np.load(path), abs=1e-5)
+        assert json.loads(ours.with_name(ours.name + ".json").read_text())["about"]["block"] == 64
+
+
+def test_no_block_is_small_enough(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oodbench.benchmark.memory.release", lambda: None)
+    monkeypatch.setattr(extract, "_forward", failing(lambda: None, 1, cast("OSError", MemoryError("nothing left"))))
+    records = go("msp", say=lambda text: None).records
+    assert [record.status for record in records] == ["failed"]
+    assert "MemoryError: nothing left" in records[0].reason
+
+
+# time
+
+
+def test_a_detector_that_hangs_is_given_up(go: Callable[..., Run], tmp_path: Path) -> None:
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(BAD)
+    records = go("test_hangs,msp", plugins=[plugin], cell_timeout=1000.0).records
+    assert {record.detector: record.status for record in records} == {"test_hangs": "failed", "msp": "ok"}
+    assert next(r.reason for r in records if r.detector == "test_hangs").endswith(
+        "it did not end within 1000 s (--cell-timeout)"
+    )
+
+
+HANGS_IN_NATIVE_CODE = """
+import hashlib
+from oodbench.benchmark import Detector, detector
+
+@detector("test_stuck", title="Is stuck")
+class Stuck(Detector):
+    def score(self, batch):
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 31)
+"""
+
+
+@pytest.mark.slow
+def test_native_code_that_does_not_return_ends_the_process(nursery: Nursery) -> None:
+    plugin = nursery.folder / "stuck.py"
+    plugin.write_text(HANGS_IN_NATIVE_CODE)
+    more = ["--plugin", str(plugin), "--cell-timeout", "5"]
+    assert nursery.run("stuck", "msp,test_stuck", more=more, grace=1.0) == 1
+    assert "stuck.py" in nursery.said("stuck")
+    assert nursery.run("stuck", "msp") == 0
+    assert nursery.left_over("stuck") == []
+
+
+def test_no_alarms_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_impossible(5.0)
+    monkeypatch.delattr("signal.setitimer")
+    refuse_impossible(0.0)
+    with pytest.raises(UserError, match=r"^--cell-timeout needs the alarms of Linux or macOS"):
+        refuse_impossible(5.0)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_number_of_seconds(go: Callable[..., Run], seconds: float) -> None:
+    with pytest.raises(UserError, match="cell_timeout must be a number of seconds"):
+        go(cell_timeout=seconds)
+
+
+def jumps() -> Iterator[float]:
+    """A clock that is set back by a day, and forward by a year, again and again."""
+    now = 1.8e9
+    while True:
+        yield now
+        now += -86_400.0
+        yield now
+        now += 3.2e7
+
+
+def test_a_clock_that_jumps(go: Callable[..., Run], undisturbed: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = jumps()
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    assert tables(go()) == undisturbed
+    assert all(record.seconds >= 0 for record in go().records)

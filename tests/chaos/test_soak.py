@@ -1,0 +1,48 @@
+"""A long run with a detector that fails and a machine that goes down twice ends with a complete table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.chaos.conftest import Nursery
+
+KILLED = -9
+CELLS = 500
+GROWTH = 48e6
+"""Bytes of resident memory that 400 cells may add; arrays of one cell are some kilobytes."""
+FAILS = """
+from oodbench.benchmark import Detector, detector
+
+@detector("test_fails", title="Fails")
+class Fails(Detector):
+    def score(self, batch):
+        raise RuntimeError("no luck today")
+"""
+
+
+@pytest.mark.slow
+def test_five_hundred_cells(nursery: Nursery) -> None:
+    plugin = nursery.folder / "fails.py"
+    plugin.write_text(FAILS)
+    energies = [f"energy[temperature={1 + number / 100}]" for number in range(1, CELLS // 2 - 1)]
+    detectors = ",".join(["msp", "test_fails", *energies])
+    more = ["--plugin", str(plugin)]
+    for kill in (1500, 3000):
+        assert nursery.run("soak", detectors, more=more, kill=kill) == KILLED, nursery.said("soak")[-2000:]
+    assert nursery.run("soak", detectors, more=more, memory="memory.txt") == 1, nursery.said("soak")[-2000:]
+    rows = list(csv.DictReader(io.StringIO((nursery.folder / "soak/runs/tiny/records.csv").read_text())))
+    assert len(rows) == CELLS
+    failed = [row for row in rows if row["status"] != "ok"]
+    assert {(row["detector"], row["ood_set"]) for row in failed} == {("test_fails", ood) for ood in ("glyphs", "greek")}
+    assert all("no luck today" in row["reason"] for row in failed)
+    assert nursery.left_over("soak") == []
+    resident = [int(line) for line in (nursery.folder / "memory.txt").read_text().split()]
+    assert len(resident) > 150, "the last life has cells to do"
+    growth = max(resident[-20:]) - max(resident[:50])
+    print(f"{len(resident)} cells: {resident[0] / 1e6:.1f} MB at the first, {resident[-1] / 1e6:.1f} MB at the last")
+    assert growth < GROWTH

@@ -1,0 +1,181 @@
+"""Locks between processes, what a killed one leaves, and what pruning keeps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from oodbench.benchmark.api import Quiet, prepare
+from oodbench.benchmark.engines.local import run_jobs
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.jobs import TrainJob
+from oodbench.benchmark.locks import Locks
+from oodbench.benchmark.pruning import KEPT_DAYS, prune
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    one, other = Locks(tmp_path), Locks(tmp_path)
+    held = one.attempt("job")
+    assert held is not None
+    assert other.attempt("job") is None
+    assert other.attempt("another job") is not None
+    held.release()
+    assert other.attempt("job") is not None
+
+
+HOLDER = """
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    locks.root.mkdir()
+    path = locks.root / "process-there-1-0.lock"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert locks.attempt(path.stem) is None
+        assert locks.others() == [path.stem]
+        process.send_signal(signal.SIGKILL)
+    assert locks.others() == []
+    assert not path.exists(), "the mark of the dead is removed"
+
+
+def test_waiting_is_said_in_one_line(tmp_path: Path) -> None:
+    first = Locks(tmp_path).attempt("tables")
+    assert first is not None
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        first.release()
+
+    with Locks(tmp_path, say).hold("tables", "is writing the tables"):
+        pass
+    assert said == ["Waiting for another process, which is writing the tables."]
+
+
+def test_a_job_of_another_process_is_put_off_and_not_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
+    other = "msp@cross_entropy[learning_rate=0.01]"
+    prepared = prepare(f"msp,{other}", id_sets="digits[0-1]", backbone="small_cnn[hidden=4,width=2]", **options)
+    bench, jobs = prepared.bench, prepared.work.jobs
+    train = next(job for job in jobs if isinstance(job, TrainJob))
+    held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
+    assert held is not None
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        held.release()
+
+    bench.store.say = say
+    outcomes = list(run_jobs(jobs, bench, Quiet()))
+    assert [outcome.reason for outcome in outcomes] == [""] * len(jobs)
+    assert said == [f"Waiting for another process, which is at work on: {train.title}."]
+    order = [outcome.job for outcome in outcomes]
+    waited = [job.checkpoint.key == train.checkpoint.key for job in order]  # type: ignore[attr-defined]
+    assert waited == sorted(waited), "what does not wait for that job is done first"
+    assert order[waited.index(True)] is train
+
+    def never(*_: object) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(bench, "do", never)
+    assert [outcome.reason for outcome in run_jobs(jobs, bench, Quiet())] == [""] * len(jobs)
+    again = list(run_jobs(jobs[:1], bench, Quiet(), anew=True))
+    assert "done again" in again[0].reason
+
+
+def test_a_file_system_without_locks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", without)
+    said: list[str] = []
+    locks = Locks(tmp_path, said.append)
+    for name in ("one", "two"):
+        with locks.hold(name):
+            pass
+    assert said == [f"'{locks.root}' is on a file system without locks: let one process at a time use the folder."]
+
+
+def test_a_folder_that_takes_no_lock_is_told(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("a file in its place")
+    with pytest.raises(StoreError, match=r"^Cannot lock '.*': .*\. Choose a writable folder with --results\.$"):
+        Locks(tmp_path).attempt("one")
+
+
+def leave(folder: Path) -> list[Path]:
+    """What a process that is killed leaves behind."""
+    left = [folder / name for name in ("scores/.a.npy.x1.tmp", ".pass-abc/logits.npy", "locks/job-0123.lock")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    return left
+
+
+def test_who_comes_first_removes_what_killed_processes_have_left(tmp_path: Path) -> None:
+    left = leave(tmp_path)
+    data, kept = tmp_path / "data/.b.tmp", tmp_path / "scores/a.npy"
+    for path in (data, kept):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    with Locks(tmp_path).present(tmp_path):
+        assert not any(path.exists() for path in left)
+        assert not (tmp_path / ".pass-abc").exists()
+        assert data.exists(), "other commands write decoded images"
+        assert kept.exists()
+        left = leave(tmp_path)
+        with Locks(tmp_path).present(tmp_path):
+            assert all(path.exists() for path in left), "the other process may be using them"
+        assert len(Locks(tmp_path).others()) == 1
+    assert Locks(tmp_path).others() == []
+
+
+# pruning
+
+
+def test_nothing_is_pruned_while_a_process_is_at_work(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    left = leave(cache)[:2]
+    told = r"^Nothing was deleted, because process-.* is at work in '.*cache'\."
+    with Locks(cache).present(), pytest.raises(UserError, match=told):
+        prune(tmp_path)
+    left = leave(cache)[:2]
+    assert prune(tmp_path, dry_run=True) == (0, 2)
+    assert all(path.exists() for path in left)
+    assert prune(tmp_path) == (0, 2)
+    assert not (cache / ".pass-abc").exists()
+
+
+@pytest.mark.parametrize("days, kept", [(-400, True), (KEPT_DAYS - 1, True), (KEPT_DAYS + 1, False)])
+def test_stopped_trainings_are_kept_for_a_while(tmp_path: Path, days: int, kept: bool) -> None:
+    path = tmp_path / "cache/unfinished/joint-0123456789ab.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_text("12345")
+    then = time.time() - days * 86400
+    os.utime(path, (then, then))
+    said: list[str] = []
+    assert prune(tmp_path, say=said.append) == ((0, 0) if kept else (5, 1))
+    assert path.exists() is kept
+    told = f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot."
+    assert said == ([told] if kept else [])
