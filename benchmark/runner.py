@@ -148,9 +148,8 @@ def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progres
     def record_ready() -> None:
         for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
             waiting.remove(cell)
-            write_record(
-                run_dir, provenance.told(_finished(cell, reasons, bench), cell, plan, bench, key_content(cell))
-            )
+            record = _finished(cell, reasons, bench)
+            write_record(run_dir, provenance.told(record, cell, plan, bench, key_content(cell)))
 
     record_ready()
     for outcome in run_jobs(work.jobs, bench, progress, work.anew):
