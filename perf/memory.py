@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: 
     detector: Detector = registry.get("detector", parse_spec(spec).name)
     if not detector.needs <= {"features", "logits"}:
         raise OodbenchError(f"'{spec}' needs more than features and logits, which is all that there is here.")
-    asked = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
+    asked: dict[str, Any] = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
     told.send(("fit", 0.0))
     start = time.perf_counter()
     fit = FitJob(**asked, train=train, validation=train, outliers=None, seed=0)

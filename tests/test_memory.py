@@ -121,9 +121,20 @@ def test_the_percentile_of_react_is_that_of_the_whole_array(world: World) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="anonymous memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
-    """80,000 more images of 256 features are 82 MB in float32 and 164 MB in float64, whoever holds them."""
+    """200,000 more images of 256 features are 205 MB in float32 and 410 MB in float64, whoever holds them."""
     script = Path(__file__).parent.parent / "perf" / "memory.py"
-    options = ["--images", "20000,100000", "--dims", "256", "--classes", "50", "--detectors", "mahalanobis,vim,she"]
+    options = [
+        "--images",
+        "100000,300000",
+        "--dims",
+        "256",
+        "--classes",
+        "50",
+        "--detectors",
+        "mahalanobis,vim,she",
+        "--scored",
+        "5000",
+    ]
     done = subprocess.run([sys.executable, script, *options], check=True, capture_output=True, text=True)
     peaks: dict[str, list[float]] = {}
     for line in done.stdout.splitlines()[2:]:
@@ -131,4 +142,4 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
         peaks.setdefault(name, []).append(max(float(in_fit), float(in_score)))
     assert len(peaks) == 3
     for name, (few, many) in peaks.items():
-        assert many - few < 60, f"{name}: {few} MB and {many} MB"
+        assert many - few < 100, f"{name}: {few} MB and {many} MB"
