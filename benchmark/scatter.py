@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Scatter:
     uncertainty: float
 
     @classmethod
-    def of(cls, values: Floats) -> Scatter:
+    def of(cls, values: NDArray[np.floating[Any]]) -> Scatter:
         """Of the mean of G >= 2 independent values, from their second and fourth moments."""
         size = len(values)
         squares = (values - values.mean()) ** 2
@@ -87,9 +88,8 @@ class Side:
         """Of the mean of (N,) values, in the order of `entry`; groups are wholes (Obuchowski, Biometrics 53 (1997))."""
         if self.independent == len(self):
             return Scatter.of(values)
-        sums = np.bincount(self.group, values - values.mean(), self.independent)
-        sums *= self.independent / len(self)
-        return Scatter.of(sums)
+        sums = np.bincount(self.group, values - values.mean(), self.independent).astype(np.float64)
+        return Scatter.of(sums * (self.independent / len(self)))
 
     def effective(self, entry: int) -> float:
         """How many independent images scatter as the share accepted at an entry does: 1 to as many as there are.
