@@ -18,8 +18,8 @@ from oodbench.benchmark.views._text import Ink, sheet_text
 
 WINS = "Wins/ties/losses of the row against the column"
 PAIR_COLUMNS = (
-    "scope", "id_set", "ood_set", "metric", "a", "b", "value_a", "value_b", "difference", "standard_error", "p", "p_holm",
-    "outcome", "unit", "n_id", "n_ood", "seeds",
+    "scope", "id_set", "ood_set", "metric", "a", "b", "value_a", "value_b", "difference", "standard_error", "p",
+    "p_holm", "outcome", "unit", "n_id", "n_ood", "seeds",
 )  # fmt: skip
 
 
