@@ -107,7 +107,8 @@ class Joint:
     @cached_property
     def half_width(self) -> Floats:
         """(D, D): half of the 95% confidence interval of each difference."""
-        return _critical(self.normal_share, (1 - LEVEL) / 2, len(self.per_seed) - 1) * self.error
+        half: Floats = _critical(self.normal_share, (1 - LEVEL) / 2, len(self.per_seed) - 1) * self.error
+        return half
 
     @cached_property
     def holm(self) -> Floats:

@@ -42,7 +42,7 @@ def marked_sheets(found: Comparison) -> list[Sheet]:
 
 
 def _marked(found: Comparison, column: Column) -> Group:
-    values = dict(zip(column.labels, found.sign * column.joint.values, strict=True))
+    values = dict(zip(column.labels, found.shown(column.joint.values), strict=True))
     stats = [Stat(values[label], None, 1) if label in values else None for label in found.labels]
     best, maybe = best_rows(stats, found.metric), column.maybe_best
     entries = tuple(
@@ -66,7 +66,7 @@ def pair_stacks(found: Comparison) -> list[Stack]:
 
 def _item(found: Comparison, column: Column, i: int, j: int) -> Item:
     joint = column.joint
-    difference, half = found.sign * joint.difference[i, j], joint.half_width[i, j]
+    difference, half = found.shown(joint.difference)[i, j], joint.half_width[i, j]
     interval = f"[{100 * (difference - half):+.1f}, {100 * (difference + half):+.1f}]"
     numbers = (f"{100 * difference:+.1f}", interval, p_text(joint.p[i, j]), p_text(joint.holm[i, j]))
     return Item(column.ood_set, "", f"{column.labels[i]} - {column.labels[j]}", numbers)
