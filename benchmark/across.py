@@ -7,6 +7,7 @@ ID set share its networks, so that p tends to be too small where one ID set give
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,12 @@ def across(values: Floats) -> Across:
 
 def critical_difference(detectors: int, sets: int, level: float = LEVEL) -> float:
     """Nemenyi's: q sqrt(K (K + 1) / 6 N), q from the studentised range over sqrt 2 (Demsar 2006, table 5)."""
-    q = float(stats.studentized_range.ppf(level, detectors, np.inf)) / np.sqrt(2)
-    return float(q * np.sqrt(detectors * (detectors + 1) / (6 * sets)))
+    return float(_studentised_range(detectors, level) * np.sqrt(detectors * (detectors + 1) / (12 * sets)))
+
+
+@cache
+def _studentised_range(detectors: int, level: float) -> float:
+    return float(stats.studentized_range.ppf(level, detectors, np.inf))
 
 
 def signed_rank_p(differences: Floats) -> float:

@@ -87,10 +87,9 @@ class Comparison:
     not_judged: Mapping[tuple[str, str], str]
     """(ID set, OOD set) -> why the column cannot be judged."""
 
-    @property
-    def sign(self) -> int:
-        """-1 for a metric of errors, whose values were turned round to compare."""
-        return -1 if self.metric in LOWER_IS_BETTER else 1
+    def shown(self, values: Floats) -> Floats:
+        """Values or differences as the metric has them: those of a metric of errors were turned round to compare."""
+        return values * (-1 if self.metric in LOWER_IS_BETTER else 1) + 0.0  # + 0.0 makes a zero of minus zero
 
     def counts(self, a: str, b: str) -> tuple[int, int, int]:
         """In how many columns `a` wins against `b`, neither does, and `a` loses."""

@@ -10,8 +10,8 @@ together when other images are drawn, and how they moved from seed to seed. Two 
   the sample variance of the per-seed differences over S, plus the image variance of their mean. Both parts hold the
   rest, so that the sum is a little too large, never too small. The critical value is Cochran & Cox's: that of t with
   S - 1 degrees of freedom and that of the normal distribution, averaged with the two variances as weights (Cochran &
-  Cox, Experimental Designs, 1950). With two seeds it is that of t alone, as the average rejects too often in Holm's tails.
-  Satterthwaite's approximation would reject a true null in up to 13% of draws (docs/uncertainty.md).
+  Cox, Experimental Designs, 1950). With two seeds it is that of t alone, as the average rejects too often in Holm's
+  tails. Satterthwaite's approximation would reject a true null in up to 13% of draws (docs/uncertainty.md).
 
 Where a difference does not scatter at all there is no scale to judge it by, and p = 1.
 """
@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from oodbench.benchmark.delong import Placements
 
@@ -107,12 +107,8 @@ class Joint:
     @cached_property
     def half_width(self) -> Floats:
         """(D, D): half of the 95% confidence interval of each difference."""
-        tail = (1 - LEVEL) / 2
-        critical: Floats = np.full_like(self.error, stats.norm.isf(tail))
-        if self.by_seeds.any():
-            by_t = stats.t.isf(tail, len(self.per_seed) - 1)
-            critical = self.normal_share * critical + (1 - self.normal_share) * by_t
-        return critical * self.error
+        half: Floats = _critical(self.normal_share, (1 - LEVEL) / 2, len(self.per_seed) - 1) * self.error
+        return half
 
     @cached_property
     def holm(self) -> Floats:
@@ -128,7 +124,9 @@ class Joint:
         return maybe_best(self)
 
 
-def of_placements(placed: Sequence[Sequence[Placements]], apart: Flags, rng: np.random.Generator) -> Joint:
+def of_placements(
+    placed: Sequence[Sequence[Placements]], apart: Flags, rng: np.random.Generator, draws: int = NORMAL_DRAWS
+) -> Joint:
     """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
 
     The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
@@ -141,8 +139,8 @@ def of_placements(placed: Sequence[Sequence[Placements]], apart: Flags, rng: np.
     root = np.concatenate(roots)
     # The triangle has the same covariance, and as many rows as there are detectors.
     triangle = np.linalg.qr(root, mode="r")
-    draws = rng.standard_normal((NORMAL_DRAWS, len(triangle))) @ triangle
-    return Joint(np.array([[p.auroc for p in own] for own in placed]), root, draws, apart)
+    errors = rng.standard_normal((draws, len(triangle))) @ triangle
+    return Joint(np.array([[p.auroc for p in own] for own in placed]), root, errors, apart)
 
 
 def of_resamples(per_seed: Floats, resampled: Floats, apart: Flags) -> Joint:
@@ -168,16 +166,24 @@ def upper_tail(studentised: Floats, normal_share: Floats, degrees: int) -> Float
 
     It is the level whose critical value, share x the normal's + (1 - share) x that of t, is the difference itself.
     """
-    tail: Floats = stats.norm.sf(np.maximum(studentised, 0))
+    tail: Floats = special.ndtr(-np.maximum(studentised, 0))
     mixed = normal_share < 1
     share, low, high = normal_share[mixed], np.full(mixed.sum(), np.log(1e-300)), np.full(mixed.sum(), np.log(0.5))
     for _ in range(60):
         middle = (low + high) / 2
         level = np.exp(middle)
-        too_small = share * stats.norm.isf(level) + (1 - share) * stats.t.isf(level, degrees) > studentised[mixed]
+        too_small = _critical(share, level, degrees) > studentised[mixed]
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
     tail[mixed] = np.exp(high)
     return tail
+
+
+def _critical(normal_share: Floats, tail: Floats | float, degrees: int) -> Floats:
+    """The critical value of a one-sided tail: the normal's and that of t, averaged."""
+    # SciPy's functions themselves: its distribution objects take a hundred times as long for a few numbers.
+    by_t = -special.stdtrit(max(degrees, 1), tail)
+    critical: Floats = normal_share * -special.ndtri(tail) + (1 - normal_share) * by_t
+    return critical
 
 
 def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:

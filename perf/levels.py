@@ -34,6 +34,8 @@ SHIFT = 1.5
 ALPHA = 0.05
 IMAGES, RESAMPLES = 100, 300
 """Of the bootstrap's cases: few, so that they are hard, and quick."""
+NORMALS = 2000
+"""Draws behind a simulated critical value; `bench compare` takes more."""
 TNR = "tnr_at_tpr95"
 TABLE = 15
 """Detectors in a simulated table."""
@@ -55,10 +57,10 @@ def recipes(rng: np.random.Generator, seeds: int, count: int, spread: float, n: 
     return [[(noise[0, s, d], (noise[1] + shifts)[s, d]) for d in range(count)] for s in range(seeds)]
 
 
-def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generator) -> Joint:
+def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generator, draws: int = 1) -> Joint:
     count = len(scores[0])
     placed = [[Placements.of(*pair) for pair in own] for own in scores]
-    return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng)
+    return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng, draws)
 
 
 def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
@@ -100,20 +102,21 @@ def bootstrap_cases() -> Iterator[Case]:
         return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
 
     yield f"bootstrap, N = {IMAGES}, equal", equal
-    for metric in METRICS:
+    # With as many ID as OOD images, and up to its sign, every other metric is one of these.
+    for metric in (TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"):
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
         def draw(rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts) -> dict[str, bool]:
             scores = detectors(rng, IMAGES, shifts, np.array([1.0, 2.0]))
             return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
 
-        yield f"bootstrap, N = {IMAGES}, shapes differ", draw
+        yield f"bootstrap, N = {IMAGES}, shapes differ, {metric}", draw
 
 
 def seed_cases() -> Iterator[Case]:
     """Two recipes, each network with a shift of its own; and two detectors on the same three fixed networks."""
     for seeds in (2, 3, 5):
-        for spread in (0.0, 0.1, 0.2, 0.5):
+        for spread in (0.0, 0.1, 0.5):
 
             def draw(rng: np.random.Generator, seeds: int = seeds, spread: float = spread) -> dict[str, bool]:
                 return {"p < 5%": auroc_joint(recipes(rng, seeds, 2, spread), True, rng).p[0, 1] < ALPHA}
@@ -144,13 +147,13 @@ def column_cases() -> Iterator[Case]:
         }
 
     def auroc(rng: np.random.Generator) -> dict[str, bool]:
-        return told(auroc_joint([detectors(rng, 200, np.full(TABLE, SHIFT))], False, rng))
+        return told(auroc_joint([detectors(rng, 200, np.full(TABLE, SHIFT))], False, rng, NORMALS))
 
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
         return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
     def trained(rng: np.random.Generator) -> dict[str, bool]:
-        return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng))
+        return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
     yield f"column of {TABLE} equal detectors, AUROC, max-T", auroc
     yield f"column of {TABLE} equal detectors, {TNR}, bootstrap max-T", tnr

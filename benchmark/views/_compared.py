@@ -42,7 +42,7 @@ def marked_sheets(found: Comparison) -> list[Sheet]:
 
 
 def _marked(found: Comparison, column: Column) -> Group:
-    values = dict(zip(column.labels, found.sign * column.joint.values, strict=True))
+    values = dict(zip(column.labels, found.shown(column.joint.values), strict=True))
     stats = [Stat(values[label], None, 1) if label in values else None for label in found.labels]
     best, maybe = best_rows(stats, found.metric), column.maybe_best
     entries = tuple(
@@ -66,7 +66,7 @@ def pair_stacks(found: Comparison) -> list[Stack]:
 
 def _item(found: Comparison, column: Column, i: int, j: int) -> Item:
     joint = column.joint
-    difference, half = found.sign * joint.difference[i, j], joint.half_width[i, j]
+    difference, half = found.shown(joint.difference)[i, j], joint.half_width[i, j]
     interval = f"[{100 * (difference - half):+.1f}, {100 * (difference + half):+.1f}]"
     numbers = (f"{100 * difference:+.1f}", interval, p_text(joint.p[i, j]), p_text(joint.holm[i, j]))
     return Item(column.ood_set, "", f"{column.labels[i]} - {column.labels[j]}", numbers)
@@ -100,49 +100,58 @@ def matrix_lines(found: Comparison) -> Iterator[str]:
         return
     if count > 2:
         yield (
-            f"Friedman: p = {p_text(tests.friedman)} that all are equal. Nemenyi: ranks more than "
+            f"Friedman: {_p_is(tests.friedman)} that all are equal. Nemenyi: ranks more than "
             f"{tests.critical_difference:.2f} apart differ (5%, all pairs)."
         )
     told = [(i, j) for i, j in combinations(order, 2) if tests.holm[i, j] < ALPHA]
-    pairs = "; ".join(f"{matrix.labels[i]} over {matrix.labels[j]} (p = {p_text(tests.holm[i, j])})" for i, j in told)
-    yield f"Wilcoxon signed-rank, Holm over {count * (count - 1) // 2} pairs: {pairs or 'no two can be told apart'}."
-    least = tests.smallest_p * count * (count - 1) / 2
-    if count > 2 and least > ALPHA:
+    pairs = "; ".join(f"{matrix.labels[i]} over {matrix.labels[j]} ({_p_is(tests.holm[i, j])})" for i, j in told)
+    number = count * (count - 1) // 2
+    over = f", Holm over {number} pairs" if number > 1 else ""
+    yield f"Wilcoxon signed-rank{over}: {pairs or 'no two can be told apart at 5%'}."
+    if tests.smallest_p * number > ALPHA:
         yield (
-            f"No pair could be: the smallest p of {tests.sets} sets is {tests.smallest_p:.4g}, and "
-            f"{min(least, 1):.3g} after Holm."
+            f"Nor could any two be: the smallest p of {tests.sets} sets is {tests.smallest_p:.4g}, which Holm makes "
+            f"{min(tests.smallest_p * number, 1):.3g}."
         )
+
+
+def _p_is(p: float) -> str:
+    return f"p {'' if p < 0.001 else '= '}{p_text(p)}"
 
 
 def notes(found: Comparison, best: str) -> list[str]:
     """How to read the page, and what was left out; `best` says how the best is marked."""
     seeds = sorted({seed for column in found.columns for seed in column.seeds})
     return [
-        f"Percent{', mean over seeds' if len(seeds) > 1 else ''}. {best}: best value of its column. {MAYBE} may be best: "
-        "this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the best).",
+        f"Percent{', mean over seeds' if len(seeds) > 1 else ''}. {best}: best value of its column. {MAYBE} may be "
+        "best: this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the "
+        "best).",
         *_units(found, seeds),
-        "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over all "
-        "pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each other.",
-        "Tests over the matrix take columns for independent; those of one ID set share its networks, so that p is too small "
-        "rather than too large there. Columns with the suite's outlier source are left out.",
+        "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over "
+        "all pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each "
+        "other.",
+        "Tests over the matrix take columns for independent; those of one ID set share its networks, so that p is too "
+        "small rather than too large there. Columns with the suite's outlier source are left out.",
         *_absent(found),
     ]
 
 
 def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
     how = "DeLong's covariance" if found.metric == AUROC else f"a paired bootstrap of {found.resamples} resamples"
-    apart = any(column.joint.apart.any() for column in found.columns)
     if len(seeds) < 2:
-        yield f"One seed ({seeds[0]}): images are drawn at random ({how}), networks are not. This holds for these checkpoints only."
+        yield (
+            f"One seed ({seeds[0]}): images are drawn at random ({how}), networks are not. What is said holds for "
+            "these checkpoints only."
+        )
         return
     yield (
-        f"Detectors on the same checkpoints: images are drawn at random ({how} of the means over {len(seeds)} seeds), the "
-        "checkpoints are these."
+        f"Detectors on the same checkpoints: images are drawn at random ({how} of the means over {len(seeds)} seeds); "
+        "what is said holds for these checkpoints."
     )
-    if apart:
+    if any(column.joint.by_seeds.any() for column in found.columns):
         yield (
-            "Detectors on differently trained networks: seeds and images are both drawn at random; the variance is that of "
-            "the per-seed paired differences over the number of seeds, plus that over images."
+            "Detectors on differently trained networks: seeds and images are both drawn at random; the variance is "
+            "that of the per-seed paired differences over the number of seeds, plus that over images."
         )
 
 

@@ -18,8 +18,8 @@ from oodbench.benchmark.views._text import Ink, sheet_text
 
 WINS = "Wins/ties/losses of the row against the column"
 PAIR_COLUMNS = (
-    "scope", "id_set", "ood_set", "metric", "a", "b", "value_a", "value_b", "difference", "standard_error", "p", "p_holm",
-    "outcome", "unit", "n_id", "n_ood", "seeds",
+    "scope", "id_set", "ood_set", "metric", "a", "b", "value_a", "value_b", "difference", "standard_error", "p",
+    "p_holm", "outcome", "unit", "n_id", "n_ood", "seeds",
 )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def compare_csv(found: Comparison) -> str:
 
 
 def _column_rows(found: Comparison, column: Column) -> Iterator[Sequence[object]]:
-    joint, values = column.joint, found.sign * column.joint.values
+    joint, values = column.joint, found.shown(column.joint.values)
     for i, j in combinations(range(len(column.labels)), 2):
         a, b = column.labels[i], column.labels[j]
         yield (
@@ -119,7 +119,7 @@ def best_csv(found: Comparison) -> str:
     """One row a detector and column: its value, whether it is the best there, and whether it may be."""
     rows = []
     for column in found.columns:
-        for label, value in zip(column.labels, found.sign * column.joint.values, strict=True):
+        for label, value in zip(column.labels, found.shown(column.joint.values), strict=True):
             told = (str(flag).lower() for flag in (label == column.best, label in column.maybe_best))
             rows.append((column.id_set, column.ood_set, found.metric, label, _six(value), *told))
     return _csv(("id_set", "ood_set", "metric", "detector", "value", "best", "may_be_best"), rows)

@@ -1,0 +1,270 @@
+"""`bench compare` on a made-up run: what it says, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from matplotlib.text import Text
+
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.compare import Comparison, compare
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
+from oodbench.benchmark.views import _canvas as canvas
+from oodbench.benchmark.views._compare_plots import diagram, wins
+from oodbench.benchmark.views.compare import compare_markdown, compare_text
+
+DETECTORS = ("alpha", "beta[heat=2]", "gamma@exposed", "delta")
+SHIFTS = (0.4, 0.5, 1.5, 0.0)
+SETS = ("signs", "noise", "fur", "ink", "sky", "mud")
+SEEDS = (0, 1, 2)
+
+
+def scores(detector: int, ood: int, seed: int) -> dict[str, np.ndarray]:
+    """60 ID and 50 OOD scores; the images are the same for all detectors and seeds; delta is always right."""
+    images, own = np.random.default_rng(ood), np.random.default_rng([detector, ood, seed])
+    shift = 20.0 if DETECTORS[detector] == "delta" else SHIFTS[detector]
+    pair = {"id_scores": images.normal(size=60), "ood_scores": images.normal(shift, 1, 50)}
+    return {name: shared + 0.5 * own.normal(size=len(shared)) for name, shared in pair.items()}
+
+
+def records(cache: Path, seeds: tuple[int, ...]) -> Iterator[Record]:
+    for d, label in enumerate(DETECTORS):
+        for o, ood_set in enumerate(SETS):
+            for seed in seeds:
+                arrays = scores(d, o, seed)
+                names = {name: f"scores/{d}-{o}-{seed}-{name}.npy" for name in arrays}
+                for name, path in names.items():
+                    (cache / path).parent.mkdir(parents=True, exist_ok=True)
+                    np.save(cache / path, arrays[name])
+                recipe = "exposed" if "@" in label else "plain"
+                failed = (label, ood_set, seed) == ("alpha", "mud", seeds[-1])
+                yield Record(
+                    id_set="digits", ood_set=ood_set, group="far", outlier_source=ood_set == "signs",
+                    seen="@" in label and ood_set == "signs", detector=label.split("[")[0].split("@")[0], settings={},
+                    recipe=recipe, recipe_settings={}, backbone="small_cnn", seed=seed, label=label,
+                    status="failed" if failed else "ok", reason="diverged" if failed else "",
+                    metrics={} if failed else evaluate(**arrays),
+                    artifacts={} if failed else {**names, "checkpoint": f"checkpoint/{recipe}-{seed}"},
+                )  # fmt: skip
+
+
+def made_up(results: Path, name: str, seeds: tuple[int, ...] = SEEDS) -> Path:
+    folder = results / "runs" / name
+    cells = [write_record(folder, record).name for record in records(results / "cache", seeds)]
+    write_run_info(folder, {"name": name, "seeds": list(seeds), "cells": cells})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare") / "results"
+    made_up(folder, "toy")
+    made_up(folder, "single", (0,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(results: Path) -> Run:
+    return read_run(results / "runs" / "toy")
+
+
+@pytest.fixture(scope="module")
+def found(results: Path, run: Run) -> Comparison:
+    return compare(run, results / "cache")
+
+
+def bench(results: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["compare", *arguments, "--results", str(results)])
+
+
+def rows(run_folder: Path, name: str = "compare.csv") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((run_folder / "compare" / name).read_text())))
+
+
+def test_the_page_and_its_files(results: Path) -> None:
+    folder = results / "runs" / "toy"
+    result = bench(results, "toy")
+    assert result.exit_code == 0, result.output
+    assert "toy: which detector is better? AUROC" in result.output
+    assert re.search(r"^delta +100\.0\*° +100\.0\*°", result.output, re.MULTILINE)
+    written = {path.name: path.read_bytes() for path in (folder / "compare").iterdir()}
+    assert set(written) == {
+        "compare.md", "compare.csv", "best.csv", "wins.csv", "win_tie_loss.png", "win_tie_loss.svg"
+    }  # fmt: skip
+    assert written["win_tie_loss.png"].startswith(b"\x89PNG")
+    bench(results, "toy")
+    assert {path.name: path.read_bytes() for path in (folder / "compare").iterdir()} == written
+
+
+def test_the_numbers_are_those_of_the_scores(results: Path) -> None:
+    bench(results, "toy")
+    table = rows(results / "runs" / "toy")
+    row = next(r for r in table if (r["ood_set"], r["a"], r["b"]) == ("noise", "alpha", "gamma@exposed"))
+    means = [np.mean([evaluate(**scores(d, 1, s))["auroc"] for s in SEEDS]) for d in (0, 2)]
+    assert float(row["value_a"]) == pytest.approx(means[0], abs=1e-6)
+    assert float(row["difference"]) == pytest.approx(means[0] - means[1], abs=2e-6)
+    assert (row["n_id"], row["n_ood"], row["seeds"]) == ("60", "50", "0 1 2")
+    units = {(r["a"], r["b"]): r["unit"] for r in table if r["ood_set"] == "noise"}
+    assert units[("alpha", "beta[heat=2]")] == "images"
+    assert units[("alpha", "gamma@exposed")] == "seeds and images"
+    assert all((r["outcome"] == "tie") == (float(r["p_holm"]) >= 0.05) for r in table)
+
+
+def test_who_does_not_compete_is_told(found: Comparison) -> None:
+    by_set = {column.ood_set: column for column in found.columns}
+    assert by_set["signs"].left_out == {"gamma@exposed": "has seen outliers of this distribution"}
+    assert by_set["mud"].left_out == {"alpha": "has no result of seed 2"}
+    assert by_set["mud"].outcome("alpha", "delta") is None
+    text = " ".join(compare_text(found).split())
+    assert "Left out: alpha has no result of seed 2 (digits against mud)." in text
+    assert "seeds and images are both drawn at random" in text
+    # The outlier source and the column without alpha are no part of the matrix.
+    assert found.matrix is not None
+    assert found.matrix.columns == tuple(("digits", name) for name in SETS[1:5])
+    assert "with 4, the Wilcoxon signed-rank test cannot go below p = 0.125" in text
+
+
+def test_wins_and_losses_mirror_each_other(found: Comparison) -> None:
+    assert found.counts("delta", "alpha") == (5, 0, 0)
+    for a, b in combinations(found.labels, 2):
+        assert found.counts(a, b) == found.counts(b, a)[::-1]
+    assert all(column.best == "delta" and "delta" in column.maybe_best for column in found.columns)
+    assert not any({"alpha", "beta[heat=2]"} & column.maybe_best for column in found.columns)
+
+
+def test_one_seed_speaks_of_its_checkpoints_only(results: Path) -> None:
+    result = bench(results, "single", "--detectors", "alpha,gamma@exposed")
+    assert result.exit_code == 0, result.output
+    assert "for these checkpoints only" in " ".join(result.output.split())
+    assert {row["unit"] for row in rows(results / "runs" / "single")} == {"images", "sets"}
+
+
+def test_few_detectors_are_listed_pair_by_pair(results: Path, run: Run) -> None:
+    two = compare(run, results / "cache", ("beta[heat=2]", "delta"))
+    page = compare_text(two)
+    assert page.count("beta[heat=2] - delta") == len(SETS)
+    assert "< 0.001" in page
+    assert "Wilcoxon signed-rank: no two" not in page  # five sets are too few to say so
+    assert "`beta[heat=2] - delta`" in compare_markdown(two)
+
+
+def test_six_sets_are_enough_for_the_diagram(results: Path, run: Run) -> None:
+    whole = [dataclasses.replace(r, outlier_source=False, seen=False) for r in run.records if r.label != "alpha"]
+    found = compare(dataclasses.replace(run, records=whole), results / "cache")
+    assert found.matrix is not None
+    assert found.matrix.tests.enough
+    figure = diagram(found.matrix, "AUROC")
+    words = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    assert "delta 1.00" in words
+    assert f"critical difference {found.matrix.tests.critical_difference:.2f}" in words
+    assert "Friedman: p = 0.0" in compare_text(found)
+
+
+def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None:
+    stale = results / "runs" / "toy" / "compare" / "critical_difference.png"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_bytes(b"old")
+    bench(results, "toy")
+    assert not stale.exists()
+
+
+def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: Run) -> None:
+    found = compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200)
+    assert all(column.best == "delta" for column in found.columns)
+    assert found.counts("delta", "alpha")[0] > 0
+    page = compare_text(found)
+    assert re.search(r"^delta +0\.0\*°", page, re.MULTILINE)
+    assert re.search(r"alpha - delta +\+", page)  # in points of the metric itself
+    again = compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200)
+    assert compare_text(again) == page
+    assert compare_text(compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200, seed=1)) != page
+
+
+def test_the_heat_map_prints_every_pair(found: Comparison) -> None:
+    with canvas.styled():
+        words = [text.get_text() for text in wins(found).findobj(Text) if isinstance(text, Text)]
+    assert words.count("5/0/0") >= 1
+    assert sum("/" in word and word[0].isdigit() for word in words) == 12
+
+
+WRONG = {
+    "run": (["tou"], "Unknown run 'tou'. Did you mean 'toy'?"),
+    "detector": (["toy", "--detectors", "alpha,delt"], "Unknown detector of run 'toy' 'delt'. Did you mean 'delta'?"),
+    "one detector": (
+        ["toy", "--detectors", "alpha,alpha"],
+        "needs two detectors or more; --detectors names only alpha",
+    ),
+    "metric": (["toy", "--metric", "auroc2"], "Unknown metric 'auroc2'. Did you mean 'auroc'?"),
+    "resamples": (["toy", "--resamples", "5"], "5 resamples are too few"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_sentence_and_exit_code_two(results: Path, case: str) -> None:
+    arguments, sentence = WRONG[case]
+    result = bench(results, *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
+def test_scores_that_are_gone_are_told_and_the_earlier_page_stays(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "results", "toy")
+    assert bench(tmp_path / "results", "toy").exit_code == 0
+    page = (folder / "compare" / "compare.md").read_bytes()
+    path = tmp_path / "results" / "cache" / "scores" / "1-1-0-ood_scores.npy"
+    for spoil in (lambda: path.write_bytes(path.read_bytes()[:90]), path.unlink):
+        spoil()
+        result = bench(tmp_path / "results", "toy")
+        assert result.exit_code == 2
+        assert "The scores of 'beta[heat=2]' on digits against noise, seed 0, are not in the cache" in result.output
+        assert "Give the command that made the run once more" in result.output
+        assert (folder / "compare" / "compare.md").read_bytes() == page
+    # A comparison that does not need them is still to be had.
+    assert bench(tmp_path / "results", "toy", "--detectors", "alpha,delta").exit_code == 0
+
+
+def test_other_images_are_not_compared(results: Path, run: Run, tmp_path: Path) -> None:
+    cache = results / "cache"
+    np.save(cache / "scores" / "shorter.npy", np.zeros(49))
+    changed = [
+        dataclasses.replace(r, artifacts={**r.artifacts, "ood_scores": "scores/shorter.npy"})
+        if (r.label, r.ood_set, r.seed) == ("alpha", "fur", 1)
+        else r
+        for r in run.records
+    ]
+    found = compare(dataclasses.replace(run, records=changed), cache)
+    assert "not scored on the same images" in found.not_judged[("digits", "fur")]
+    assert "Not judged: digits against fur" in compare_text(found, 400)
+    only = [r for r in run.records if r.label == "delta" or r.status != "ok"]
+    with pytest.raises(UserError, match="In no column of run 'toy' can two of these detectors be compared"):
+        compare(dataclasses.replace(run, records=only), cache)
+
+
+def test_a_run_of_one_detector_is_refused(results: Path, run: Run) -> None:
+    only = [record for record in run.records if record.label == "delta"]
+    with pytest.raises(UserError, match="run 'toy' shows only delta"):
+        compare(dataclasses.replace(run, records=only), results / "cache")
+
+
+def test_comparing_needs_neither_torch_nor_pyplot(results: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from oodbench.benchmark.cli import main\n"
+        f"r = CliRunner().invoke(main, ['compare', 'toy', '--results', {str(results)!r}])\n"
+        "assert r.exit_code == 0, r.output\n"
+        "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,259 @@
+"""`benchmark/paired.py`, `resample.py` and `across.py` against independent computations."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from oodbench.benchmark.across import across, critical_difference, signed_rank_p
+from oodbench.benchmark.delong import Placements
+from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.paired import Joint, holm, maybe_best, of_placements, of_resamples, upper_tail
+from oodbench.benchmark.resample import METRICS, Ordered, Scores, _weights, resampled
+
+Floats = NDArray[np.float64]
+
+
+def scores_of(rng: np.random.Generator, shifts: list[float], n: int = 40, m: int = 30) -> list[Scores]:
+    """Correlated detectors on the same images, with ties."""
+    ind, ood = rng.normal(size=(1, n)), rng.normal(size=(1, m))
+    own = [(rng.normal(size=n), rng.normal(size=m)) for _ in shifts]
+    return [((ind[0] + a).round(1), (ood[0] + b + shift).round(1)) for (a, b), shift in zip(own, shifts, strict=True)]
+
+
+def joint_of(scores: list[list[Scores]], apart: bool = False) -> Joint:
+    count = len(scores[0])
+    flags = apart & ~np.eye(count, dtype=bool)
+    placed = [[Placements.of(*pair) for pair in own] for own in scores]
+    return of_placements(placed, flags, np.random.default_rng(0))
+
+
+def wins_by_pairs(pair: Scores) -> Floats:
+    """(N, M): 1 where the OOD score is higher, half where equal, one comparison at a time."""
+    return np.array([[1.0 if o > i else 0.5 if o == i else 0.0 for o in pair[1]] for i in pair[0]])
+
+
+def delong_by_pairs(first: list[Scores], second: list[Scores]) -> tuple[float, float]:
+    """Difference of the mean AUROCs over seeds and its variance, from the mean kernel over all pairs of images."""
+    kernel = np.mean([wins_by_pairs(a) - wins_by_pairs(b) for a, b in zip(first, second, strict=True)], axis=0)
+    rows, columns = kernel.mean(axis=1), kernel.mean(axis=0)
+    return float(kernel.mean()), float(rows.var(ddof=1) / len(rows) + columns.var(ddof=1) / len(columns))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_p_on_one_set_of_checkpoints_is_delongs_by_all_pairs(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    scores = [scores_of(rng, [0.5, 1.0, 1.2]) for _ in range(seeds)]
+    joint = joint_of(scores)
+    for i, j in itertools.permutations(range(3), 2):
+        difference, variance = delong_by_pairs([own[i] for own in scores], [own[j] for own in scores])
+        assert joint.difference[i, j] == pytest.approx(difference, abs=1e-12)
+        assert joint.p[i, j] == pytest.approx(2 * stats.norm.sf(abs(difference) / variance**0.5), rel=1e-9)
+        assert joint.half_width[i, j] == pytest.approx(stats.norm.isf(0.025) * variance**0.5)
+    assert np.diag(joint.p).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_p_between_recipes_counts_seeds_and_images(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    scores = [scores_of(rng, [0.5 + 0.3 * rng.normal(), 1.5 + 0.3 * rng.normal()]) for _ in range(seeds)]
+    joint = joint_of(scores, apart=True)
+    differences = [evaluate(*a)["auroc"] - evaluate(*b)["auroc"] for a, b in scores]
+    mean, images = delong_by_pairs([a for a, _ in scores], [b for _, b in scores])
+    by_seed = float(np.var(differences, ddof=1)) / seeds
+    assert joint.error[0, 1] ** 2 == pytest.approx(images + by_seed)
+    share = images / (images + by_seed) if seeds > 2 else 0.0
+    # The p-value is the level at which the critical value is the studentised difference.
+    level = joint.p[0, 1] / 2
+    critical = share * stats.norm.isf(level) + (1 - share) * stats.t.isf(level, seeds - 1)
+    assert critical == pytest.approx(abs(mean) / (images + by_seed) ** 0.5)
+    inside = share * stats.norm.isf(0.025) + (1 - share) * stats.t.isf(0.025, seeds - 1)
+    assert joint.half_width[0, 1] == pytest.approx(inside * (images + by_seed) ** 0.5)
+
+
+def test_upper_tail_is_that_of_t_and_of_the_normal_at_its_ends() -> None:
+    studentised = np.array([-1.0, 0.0, 0.5, 2.0, 4.3, 30.0])
+    np.testing.assert_allclose(upper_tail(studentised, np.ones(6), 2)[1:], stats.norm.sf(studentised[1:]))
+    np.testing.assert_allclose(upper_tail(studentised, np.zeros(6), 2)[1:], stats.t.sf(studentised[1:], 2))
+    assert upper_tail(studentised, np.ones(6), 2)[0] == 0.5
+    assert upper_tail(studentised, np.zeros(6), 2)[0] == pytest.approx(0.5)
+
+
+def test_no_scatter_gives_p_one() -> None:
+    rng = np.random.default_rng(0)
+    (pair,) = scores_of(rng, [1.0])
+    scores = [[pair, pair, (np.exp(pair[0]), np.exp(pair[1]))]] * 3
+    for apart in (False, True):
+        joint = joint_of(scores, apart)
+        assert (joint.p == 1).all()
+        assert (joint.holm == 1).all()
+        assert joint.maybe_best.all()
+    for metric, drawn in resampled(list(METRICS), scores, 100, rng).items():
+        values = np.array([[evaluate(*pair)[metric] for pair in own] for own in scores])
+        assert (of_resamples(values, drawn, np.zeros((3, 3), dtype=bool)).p == 1).all(), metric
+
+
+def test_a_lead_on_every_image_alike_has_p_one_and_yet_decides_the_best() -> None:
+    apart = (np.arange(20.0), np.arange(20.0) + 100)
+    joint = joint_of([[apart, (np.zeros(20), np.zeros(20))]])
+    assert joint.values.tolist() == [1.0, 0.5]
+    assert joint.p[0, 1] == 1
+    assert joint.maybe_best.tolist() == [True, False]
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.4: times 4, 3, 2, 1 gives 0.04, 0.06, 0.06, 0.4.
+    np.testing.assert_allclose(holm(np.array([0.03, 0.01, 0.4, 0.02])), [0.06, 0.04, 0.4, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1.0, 1.0])
+    joint = joint_of([scores_of(np.random.default_rng(1), [0.2, 1.0, 1.2])])
+    expected = sorted([joint.p[0, 1], joint.p[0, 2], joint.p[1, 2]])[0] * 3
+    assert joint.holm[np.triu_indices(3, 1)].min() == pytest.approx(min(expected, 1))
+    np.testing.assert_array_equal(joint.holm, joint.holm.T)
+
+
+# The set that may contain the best
+
+
+def of_normals(values: list[float], errors: list[float], draws: int = 20_000) -> Joint:
+    """Independent detectors with known standard errors."""
+    root = np.diag(np.asarray(errors))
+    drawn = np.random.default_rng(0).normal(size=(draws, len(errors))) @ root
+    return Joint(np.array([values]), root, drawn, np.zeros((len(errors), len(errors)), dtype=bool))
+
+
+def test_critical_values_are_dunnetts() -> None:
+    """With k equal treatments against a control, one-sided 5%, infinite degrees: Dunnett's published 1.64 to 2.23."""
+    for others, published in ((1, 1.64), (2, 1.92), (4, 2.16), (5, 2.23)):
+        for gap, stays in ((published - 0.06, True), (published + 0.06, False)):
+            joint = of_normals([0.0, gap * 2**0.5, *[-50.0] * (others - 1)], [1.0] * (others + 1), 100_000)
+            assert maybe_best(joint)[0] == stays, (others, gap)
+
+
+def test_the_clear_winner_stands_alone_and_equals_stand_together() -> None:
+    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.01, 0.01]).maybe_best.tolist() == [True, False, False]
+    assert of_normals([0.9, 0.9, 0.4], [0.01, 0.01, 0.01]).maybe_best.tolist() == [True, True, False]
+    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.9, 0.01]).maybe_best.tolist() == [True, True, False]
+
+
+def test_the_best_value_always_stays() -> None:
+    for seed in range(8):
+        joint = joint_of([scores_of(np.random.default_rng(seed), [0.5] * 6)] * 2, apart=seed % 2 == 1)
+        assert joint.maybe_best[joint.values.argmax()]
+
+
+def test_across_networks_each_comparison_gets_its_share_of_the_level() -> None:
+    """With no scatter over images, a lead is judged by t with S - 1 at 5% / (D - 1), one-sided."""
+    apart = ~np.eye(3, dtype=bool)
+    wobble = np.array([-1.0, 0.0, 1.0])
+    critical = stats.t.isf(0.025, 2) * (np.var(wobble, ddof=1) / 3) ** 0.5
+    for factor, stays in ((0.99, True), (1.01, False)):
+        per_seed = np.stack([wobble, np.full(3, factor * critical), np.full(3, -90.0)], axis=1)
+        assert maybe_best(Joint(per_seed, np.zeros((4, 3)), np.zeros((9, 3)), apart))[0] == stays
+
+
+@pytest.mark.slow
+def test_the_set_holds_the_best_of_fifteen_equals() -> None:
+    """1,000 tables: a level of 5% with its sampling error of 0.7%; perf/levels.py has more cases and draws."""
+    rng = np.random.default_rng(0)
+    missed = sum(not joint_of([scores_of(rng, [1.0] * 15, 100, 100)]).maybe_best[0] for _ in range(1000))
+    assert missed <= 70
+
+
+# The bootstrap
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_metrics_of_weights_are_those_of_repeated_scores(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    for n, m, decimals in ((1, 1, 1), (30, 20, 1), (25, 40, 9), (21, 20, 0)):
+        ind, ood = rng.normal(size=n).round(decimals), rng.normal(0.8, 1, size=m).round(decimals)
+        weights = next(_weights(n, m, 6, rng))
+        assert (weights[:, :n].sum(axis=1) == n).all()
+        assert (weights[:, n:].sum(axis=1) == m).all()
+        found = METRICS[metric](Ordered.of((ind, ood)).counts(weights))
+        expected = [evaluate(np.repeat(ind, row[:n]), np.repeat(ood, row[n:]))[metric] for row in weights]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_resamples_agree_with_delong_and_repeat() -> None:
+    scores = [scores_of(np.random.default_rng(3), [0.5, 1.0], 300, 200)]
+    drawn = resampled(["auroc"], scores, 4000, np.random.default_rng(0))["auroc"]
+    assert drawn.std(axis=0, ddof=1) == pytest.approx(
+        [Placements.of(*pair).variance ** 0.5 for pair in scores[0]], rel=0.05
+    )
+    values = np.array([[evaluate(*pair)["auroc"] for pair in scores[0]]])
+    bootstrap = of_resamples(values, drawn, np.zeros((2, 2), dtype=bool))
+    assert bootstrap.error[0, 1] == pytest.approx(joint_of(scores).error[0, 1], rel=0.05)
+    again = resampled(["auroc"], scores, 4000, np.random.default_rng(0))["auroc"]
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_blocks_of_resamples_change_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [scores_of(np.random.default_rng(3), [0.5, 1.0], 30, 20)]
+    monkeypatch.setattr("oodbench.benchmark.resample.BLOCK", 350)  # seven resamples
+    drawn = resampled(["auroc", "aupr_in"], scores, 100, np.random.default_rng(0))
+    assert drawn["auroc"].shape == (100, 2)
+    assert len({tuple(row) for row in drawn["auroc"]}) > 90
+
+
+# Over a matrix
+
+
+def test_nemenyis_critical_values_are_the_published_ones() -> None:
+    """Demsar (2006), table 5(a), alpha = 0.05."""
+    published = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
+    for detectors, q in published.items():
+        expected = q * (detectors * (detectors + 1) / (6 * 14)) ** 0.5
+        assert critical_difference(detectors, 14) == pytest.approx(expected, rel=5e-4)
+
+
+def by_all_signs(differences: Floats) -> float:
+    """Two-sided p of the signed-rank statistic over all sign patterns."""
+    ranks = stats.rankdata(np.abs(differences))
+    total = ranks.sum()
+    observed = abs(ranks[differences > 0].sum() - total / 2)
+    signs = itertools.product((0, 1), repeat=len(ranks))
+    extreme = [abs(np.dot(s, ranks) - total / 2) >= observed - 1e-9 for s in signs]
+    return float(np.mean(extreme))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+@pytest.mark.parametrize("sets", [1, 2, 5, 6, 10])
+def test_signed_rank_p_counts_all_signs(sets: int, decimals: int) -> None:
+    for seed in range(5):
+        differences = np.random.default_rng([sets, seed]).normal(0.5, 1, sets).round(decimals)
+        told = differences[differences != 0]
+        expected = by_all_signs(told) if len(told) else 1.0
+        assert signed_rank_p(differences) == pytest.approx(expected)
+
+
+def test_signed_rank_p_is_scipys_where_nothing_ties() -> None:
+    differences = np.random.default_rng(0).normal(0.4, 1, 25)
+    assert signed_rank_p(differences) == pytest.approx(float(stats.wilcoxon(differences, method="exact").pvalue))
+    assert signed_rank_p(np.zeros(4)) == 1
+
+
+def test_five_sets_are_too_few_and_six_are_enough() -> None:
+    clear = np.arange(12.0).reshape(6, 2) * [1, -1]
+    five, six = across(clear[:5]), across(clear)
+    assert five.wilcoxon[0, 1] == five.smallest_p == 0.0625
+    assert six.wilcoxon[0, 1] == six.smallest_p == 0.03125
+    assert (five.enough, six.enough) == (False, True)
+
+
+def test_ranks_friedman_and_groups() -> None:
+    """By hand: 1 is always first, 2 always second, 0 and 3 share the last two places."""
+    values = np.array([[1, 9, 5, 2], [2, 9, 5, 1]] * 10, dtype=float)
+    found = across(values)
+    assert found.ranks.tolist() == [3.5, 1.0, 2.0, 3.5]
+    # Friedman (1937): 12 N / (k (k + 1)) * sum (rank - (k + 1) / 2)^2, chi-squared with k - 1.
+    statistic = 12 * 20 / 20 * sum((rank - 2.5) ** 2 for rank in found.ranks)
+    assert found.friedman == pytest.approx(stats.chi2.sf(statistic, 3))
+    assert found.critical_difference == pytest.approx(2.569 * (20 / 120) ** 0.5, rel=1e-3)
+    assert found.groups == [(1, 2), (0, 3)]
+    assert across(np.ones((6, 3))).friedman == 1
+    assert across(np.ones((6, 3))).groups == [(0, 1, 2)]
