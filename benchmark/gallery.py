@@ -109,7 +109,9 @@ def _found(figures: Figures, results: Path) -> Run | None:
     runs = [read_run(path.parent) for path in sorted((results / "runs").glob("*/run.json"))]
     for suite in figures.suites:
         for run in runs:
-            if run.info.get("suite", {}).get("name") == suite and any(record.status == OK for record in run.records):
+            if (run.info.get("suite") or {}).get("name") == suite and any(
+                record.status == OK for record in run.records
+            ):
                 return run
     return None
 
@@ -136,7 +138,9 @@ def _read_captions(page: Path) -> dict[str, str]:
     """The captions of an earlier command, by picture."""
     if not page.is_file():
         return {}
-    parts = re.split(r"^## (\S+)\n\n!\[.*\]\(.*\)\n\n", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = re.split(
+        r"^## (\S+)\n\n!\[.*\]\(.*\)\n\n", page.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE
+    )
     return {name: caption.strip() for name, caption in zip(parts[1::2], parts[2::2], strict=True)}
 
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from oodbench.benchmark.errors import OodbenchError, StoreError
+from oodbench.benchmark.errors import OodbenchError, StoreError, visible
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.work import Bench
 
@@ -54,6 +54,6 @@ def _attempt(job: Job, bench: Bench, progress: Progress) -> Outcome:
     except OodbenchError as error:
         return Outcome(job, str(error), traceback.format_exc())
     except Exception as error:  # a plug-in may raise anything; its own cells fail, the rest goes on
-        text = str(error).strip().partition("\n")[0]
+        text = visible(str(error).strip().partition("\n")[0])
         return Outcome(job, f"{type(error).__name__}: {text}" if text else type(error).__name__, traceback.format_exc())
     return Outcome(job)

@@ -31,7 +31,7 @@ def write_tables(run: Run) -> list[Path]:
     }
     for name, content in contents.items():
         path = run.path / name
-        if not path.is_file() or path.read_bytes() != content.encode():
+        if not path.is_file() or path.read_bytes() != content.encode(errors="backslashreplace"):
             write_atomically(path, content)
     return [run.path / name for name in contents]
 
