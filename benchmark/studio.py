@@ -41,7 +41,9 @@ class Studio:
 
     def scores(self) -> ScoreReader:
         """The stored scores of the run's first seed."""
-        return ScoreReader.of(self.run, self.bench.store.root, min(record.seed for record in self.run.records))
+        return ScoreReader.of(
+            self.run, self.bench.store.root, min((record.seed for record in self.run.records), default=0)
+        )
 
     def images(self, name: str, part: str = "test") -> ImageSet:
         """Images of a data set by name, such as 'digits[0-6]'."""

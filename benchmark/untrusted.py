@@ -32,7 +32,10 @@ WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a plain file. OSError for anything else (a pipe would never end), ValueError for more than `limit`."""
+    """The bytes of a plain file.
+
+    OSError for what is none, such as a pipe, which might never end; ValueError for more than `limit` bytes.
+    """
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
