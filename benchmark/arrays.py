@@ -21,7 +21,7 @@ def load_array(path: Path, mode: Literal["r", "c"] = "r") -> np.ndarray:
     except OSError:
         raise
     except Exception as error:  # numpy's parser of headers lets the tokenizer's errors and others through
-        raise ValueError(f"it holds no array that can be read safely ({first_line(error)})") from error
+        raise ValueError(f"it holds no array that can be read safely ({first_line(error).rstrip('.')})") from error
     if not isinstance(found, np.ndarray):
         found.close()
         raise ValueError("it holds an archive, expected one array")

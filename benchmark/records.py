@@ -22,7 +22,7 @@ from typing import Any
 
 from oodbench.benchmark.errors import StoreError, UserError, unknown
 from oodbench.benchmark.shapes import RunInfo
-from oodbench.benchmark.untrusted import leads_out, misfit, read_json
+from oodbench.benchmark.untrusted import is_file, leads_out, misfit, read_json
 
 SCHEMA = 1
 """Raised when a reader of older files would misread newer ones."""
@@ -243,7 +243,7 @@ QUICK_LOOK = "quick look, not the suite's protocol"
 def run_dir(results: Path, name: str) -> Path:
     """The folder of a run, given by name or as a folder."""
     given = Path(name)
-    if (given / "run.json").is_file():
+    if is_file(given / "run.json"):
         return given
     path = results / "runs" / slug(name)
     if not path.is_dir():

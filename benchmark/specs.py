@@ -75,9 +75,7 @@ MAX_SPEC = 4000
 
 def _refuse_long(text: str, most: int = MAX_SPEC) -> None:
     if len(text) > most:
-        raise UserError(
-            f"'{text[:40]}...' has {len(text):,} characters; a name with its settings has at most {most:,}."
-        )
+        raise UserError(f"'{text[:40]}...' has {len(text):,} characters, expected at most {most:,}. Shorten it.")
 
 
 def split_list(text: str) -> list[str]:

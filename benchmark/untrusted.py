@@ -48,6 +48,22 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return content
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file; no error for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; no error for a name that no folder can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's value; see `read_bounded` and `parse_json`."""
     return parse_json(read_bounded(path, MAX_JSON))

@@ -94,9 +94,7 @@ def read_weights(path: Path) -> Weights:
         if not _is_plain(value):
             raise UserError(f"'{path}' holds '{name}' as {_kind(value)}; expected dense tensors of 16 to 64 bits.")
         if value.numel() * value.element_size() > len(content):
-            raise UserError(
-                f"'{path}' declares {value.numel():,} numbers in '{name}', more than the file has bytes for."
-            )
+            raise UserError(f"'{path}' declares {value.numel():,} numbers in '{name}' and has fewer bytes.")
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise UserError(f"'{path}' holds weights that are not finite, first in '{bad[0]}'.")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.files import FileDataset, Idx, ImageTree, Source, tree_file
@@ -30,11 +31,7 @@ from oodbench.benchmark.weights import read_weights
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("benchmark", "detectors", "datasets", "figures", "results/reference", "perf", "docs")
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-STATED = {
-    "np.load": ("allow_pickle", False),
-    "numpy.load": ("allow_pickle", False),
-    "torch.load": ("weights_only", True),
-}
+STATED = {"np.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
 """What a call must say, whatever its library's default is."""
 FORBIDDEN = {"torch.save", "pd.read_pickle", "read_pickle", "to_pickle", "eval", "exec", "yaml.load", "os.system"}
 
@@ -57,9 +54,7 @@ def breaches(source: str) -> Iterator[str]:
 
 
 def test_no_module_unpickles() -> None:
-    modules = [
-        path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if "/runs/" not in str(path)
-    ]
+    modules = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     assert len(modules) > 100
     found = {str(path.relative_to(ROOT)): list(breaches(path.read_text(encoding="utf-8"))) for path in modules}
     assert {path: told for path, told in found.items() if told} == {}
@@ -258,15 +253,13 @@ def test_a_planted_pickle_stays_asleep(tmp_path: Path, plant: Callable[[Path, Bo
 def test_a_planted_state_stays_asleep(tmp_path: Path) -> None:
     """What a detector learned, and snapshots, which callers make anew where this says ValueError."""
     (tmp_path / "state").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         from_file(tmp_path / "state")
     assert not (tmp_path / "marker").exists()
 
 
 def test_planted_pixels_stay_asleep_and_are_decoded_anew(tmp_path: Path) -> None:
     (tmp_path / "planted").mkdir()
-    from PIL import Image
-
     Image.new("RGB", (32, 32)).save(tmp_path / "planted" / "0.png")
     access = Access(tmp_path, DataCache(tmp_path / "cache"))
     checksum = Planted().open("test", access).images.checksum

@@ -67,9 +67,8 @@ def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
 
 def _run_title(run: Run) -> str:
     suite = run.info.get("suite") or {}
-    return " · ".join(
-        visible(str(text)) for text in (run.info.get("name"), suite.get("title") or suite.get("name")) if text
-    )
+    texts = (run.info.get("name"), suite.get("title") or suite.get("name"))
+    return " · ".join(visible(text) for text in texts if text)
 
 
 def _filled(text: str, width: int) -> list[str]:
