@@ -10,7 +10,7 @@ from typing import Any
 
 from oodbench.benchmark.contract import NEEDS, Dataset, Detector, Figures, Plugin, Recipe
 from oodbench.benchmark.data import Library
-from oodbench.benchmark.errors import OodbenchError, unknown
+from oodbench.benchmark.errors import OodbenchError, unknown, visible
 from oodbench.benchmark.records import FAILED, OK, SKIPPED, read_run, slug
 from oodbench.benchmark.registry import KINDS, registry
 from oodbench.benchmark.specs import parse_set
@@ -32,11 +32,12 @@ def cards(name: str, data_dir: Path, results: Path) -> list[str]:
 
 
 def _card(heading: str, facts: dict[str, Any], text: str = "") -> str:
-    lines = [heading]
+    lines = [visible(heading)]
     for fact, value in facts.items():
         if value:
-            lines += textwrap.wrap(str(value), 110, initial_indent=f"  {fact + ':':12} ", subsequent_indent=" " * 15)
-    return "\n".join([*lines, *(textwrap.indent(text, "  ").splitlines() if text else [])])
+            told, start = visible(" ".join(str(value).split())), f"  {visible(fact) + ':':12} "
+            lines += textwrap.wrap(told, 110, initial_indent=start, subsequent_indent=" " * 15)
+    return "\n".join([*lines, *(map(visible, textwrap.indent(text, "  ").splitlines()) if text else [])])
 
 
 def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
@@ -148,14 +149,14 @@ def _run_card(run_dir: Path) -> str:
     commit = info.get("commit") or {}
     return _card(f"run {run_dir.name}", {
         "folder": run.path,
-        "suite": info["suite"]["name"],
+        "suite": (info.get("suite") or {}).get("name"),
         "cells": ", ".join(f"{n} {status}" for status, n in count.items()),
         "detectors": ", ".join(info.get("detectors", [])),
         "seeds": ", ".join(map(str, info.get("seeds", []))),
         "written": info.get("written"),
         "device": f"{info.get('device')} ({info.get('device_name')}), {info.get('threads')} threads",
         "software": ", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()),
-        "commit": f"{commit['id']}{' (dirty)' if commit['dirty'] else ''}" if commit else "",
+        "commit": f"{commit.get('id')}{' (dirty)' if commit.get('dirty') else ''}" if commit else "",
     })  # fmt: skip
 
 

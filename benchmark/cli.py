@@ -16,6 +16,7 @@ from oodbench.benchmark.cli_data import data
 from oodbench.benchmark.cli_figures import figures
 from oodbench.benchmark.cli_runs import cell_card, repeat, verify
 from oodbench.benchmark.command import CONTEXT, Command, data_dir_option, plugin_option, results_option
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import cache_of, run_dir
 
 
@@ -120,7 +121,7 @@ def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.display import dry_run_text, run_footer, watch
 
-    prepared = prepare(**options, plugins=plugins, say=lambda text: click.echo(text, err=True))
+    prepared = prepare(**options, plugins=plugins, say=lambda text: click.echo(visible(text), err=True))
     if dry_run:
         click.echo(dry_run_text(prepared))
         return
@@ -172,7 +173,7 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
         click.echo(f"No {kind} yet.")
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        click.echo(f"{name:{width}}  {text}".rstrip())
+        click.echo(visible(f"{name:{width}}  {text}".rstrip()))
 
 
 def _listing(entry: Any) -> str:

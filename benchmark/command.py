@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turn an error that is meant for the user into one sentence."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except OodbenchError as error:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oodbench.benchmark.api import Prepared, Quiet
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, visible
 from oodbench.benchmark.jobs import Job, TrainJob
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
 
@@ -39,7 +39,7 @@ class Lines(Quiet):
             text = f"[{self._count}/{self._total}] {job.title}: " + (
                 f"failed: {reason}" if reason else f"{seconds:.1f} s"
             )
-            click.echo(text, err=True)
+            click.echo(visible(text), err=True)
 
 
 class Bars(Quiet):
@@ -54,7 +54,7 @@ class Bars(Quiet):
     def start(self, job: Job) -> None:
         """Name the job and begin its bar."""
         self._job = job
-        self._bars.reset(self._current, total=job.size, description=job.title)
+        self._bars.reset(self._current, total=job.size, description=visible(job.title))
 
     def tick(self, images: int) -> None:
         """Move both bars."""
@@ -65,7 +65,7 @@ class Bars(Quiet):
     def finish(self, job: Job, reason: str) -> None:
         """Say what failed."""
         if reason:
-            self._bars.console.print(f"failed: {job.title}: {reason}", markup=False, highlight=False)
+            self._bars.console.print(visible(f"failed: {job.title}: {reason}"), markup=False, highlight=False)
 
 
 def _cost(job: Job) -> float:
@@ -102,7 +102,7 @@ def dry_run_text(prepared: Prepared) -> str:
     out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
     out += [f"  skipped: {absence.what}: {absence.reason}" for absence in plan.skipped]
     out += [f"  unavailable: {absence.what}: {absence.reason}" for absence in plan.unavailable]
-    return "\n".join(out)
+    return "\n".join(map(visible, out))
 
 
 def run_footer(run: Run) -> str:

@@ -7,11 +7,36 @@ and what to do. The command line prints that one sentence, without a traceback, 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+MAX_SENTENCE = 2000
+"""Characters of an error; of a longer one, which quotes a name without end, the middle is left out."""
+
+
+def visible(text: str) -> str:
+    """Text on one line that no terminal obeys: what does not print is written as its escape, such as \\x1b.
+
+    That is control characters, line ends, marks that turn the direction of writing, and halves of surrogate pairs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # other spaces
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class OodbenchError(Exception):
-    """Base of every error that is told to the user as one sentence."""
+    """Base of every error that is told to the user as one sentence, printable whatever names it quotes."""
+
+    def __str__(self) -> str:
+        text = visible(super().__str__())
+        half = MAX_SENTENCE // 2
+        return text if len(text) <= MAX_SENTENCE else f"{text[:half]} ... {text[-half:]}"
 
 
 class UserError(OodbenchError):

@@ -109,7 +109,8 @@ def _found(figures: Figures, results: Path) -> Run | None:
     runs = [read_run(path.parent) for path in sorted((results / "runs").glob("*/run.json"))]
     for suite in figures.suites:
         for run in runs:
-            if run.info.get("suite", {}).get("name") == suite and any(record.status == OK for record in run.records):
+            of = (run.info.get("suite") or {}).get("name")
+            if of == suite and any(record.status == OK for record in run.records):
                 return run
     return None
 
@@ -136,7 +137,8 @@ def _read_captions(page: Path) -> dict[str, str]:
     """The captions of an earlier command, by picture."""
     if not page.is_file():
         return {}
-    parts = re.split(r"^## (\S+)\n\n!\[.*\]\(.*\)\n\n", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = page.read_text(encoding="utf-8", errors="replace")
+    parts = re.split(r"^## (\S+)\n\n!\[.*\]\(.*\)\n\n", text, flags=re.MULTILINE)
     return {name: caption.strip() for name, caption in zip(parts[1::2], parts[2::2], strict=True)}
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from oodbench.benchmark import disk
 from oodbench.benchmark.errors import StoreError, UserError, unknown
+from oodbench.benchmark.shapes import RunInfo
+from oodbench.benchmark.untrusted import is_file, leads_out, misfit, read_json
 
 SCHEMA = 1
 """Raised when a reader of older files would misread newer ones."""
@@ -176,6 +178,10 @@ def read_record(path: Path) -> Record:
     """Read one cell's record; refuse what a newer oodbench wrote or what is no record."""
     data = _read_json(path)
     data.pop("schema")
+    if wrong := misfit(data, Record, "the record"):
+        raise UserError(f"'{path}' is no cell record: {wrong}. Remove it and run again.")
+    if away := next(filter(leads_out, data.get("artifacts", {}).values()), None):
+        raise UserError(f"'{path}' names '{away}', which lies outside the cache. Remove it and run again.")
     known = {f.name for f in dataclasses.fields(Record)}
     try:
         return Record(**{**{k: v for k, v in data.items() if k in known}, "notes": tuple(data.get("notes", ()))})
@@ -185,10 +191,10 @@ def read_record(path: Path) -> Record:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read as JSON ({error}). Remove it and run again.") from error
-    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+    if not isinstance(data, dict) or misfit(data.get("schema"), int):
         raise UserError(f"'{path}' has no schema number, so it was not written by oodbench. Remove it and run again.")
     if data["schema"] > SCHEMA:
         raise UserError(
@@ -219,7 +225,9 @@ def read_run(run_dir: Path) -> Run:
     if not (run_dir / "run.json").is_file():
         raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
     info = _read_json(run_dir / "run.json")
-    paths = [run_dir / "cells" / Path(name).name for name in info.get("cells", [])]
+    if wrong := misfit(info, RunInfo, "the run"):
+        raise UserError(f"'{run_dir / 'run.json'}' does not describe a run: {wrong}. Remove it and run again.")
+    paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
     return Run(run_dir, info, _told_apart([read_record(path) for path in paths if path.is_file()]))
 
 
@@ -237,7 +245,7 @@ QUICK_LOOK = "quick look, not the suite's protocol"
 def run_dir(results: Path, name: str) -> Path:
     """The folder of a run, given by name or as a folder."""
     given = Path(name)
-    if (given / "run.json").is_file():
+    if is_file(given / "run.json"):
         return given
     path = results / "runs" / slug(name)
     if not path.is_dir():

@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.records import METRICS
+from oodbench.benchmark.untrusted import read_bounded
 
 ID_ACCURACY = "id_accuracy"
 VERIFIED, RECALLED = "verified", "recalled"
+MAX_REFERENCE = 1 << 24
+"""Bytes of a reference file."""
 NUMBER = re.compile(r"\d{1,3}(\.\d{1,4})?")
 
 
@@ -95,9 +98,10 @@ def read_reference(name: str) -> Reference:
     """Read a reference by name, or from a path that ends in .csv. `UserError` says which line is wrong, and how."""
     if name.endswith(".csv"):
         try:
-            return _parsed(Path(name).stem, Path(name).read_bytes(), name)
-        except OSError as error:
-            raise UserError(f"The reference file '{name}' cannot be read: {error.strerror}.") from error
+            return _parsed(Path(name).stem, read_bounded(Path(name), MAX_REFERENCE), name)
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise UserError(f"The reference file '{name}' cannot be read: {told}.") from error
     files = _files()
     if name not in files:
         raise unknown("reference", name, files, "bench list references")
@@ -154,7 +158,7 @@ class _Row:
 
     def whole(self, name: str) -> int | None:
         text = self.row[name]
-        if text and not (text.isascii() and text.isdigit()):
+        if text and not (text.isascii() and text.isdigit() and len(text) <= 15):
             raise self.error(f"{name} is '{text}'; it must be a whole number or empty")
         return int(text) if text else None
 

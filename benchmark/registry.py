@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from oodbench.benchmark.contract import Backbone, Dataset, Detector, Figures, Form, Plugin, Recipe
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, unknown
+from oodbench.benchmark.untrusted import is_file
 
 
 class Kind(NamedTuple):
@@ -135,7 +136,7 @@ class Registry:
 
         Raises `UserError` for a file that cannot be imported, or takes a name that an installed package has.
         """
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
         module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if module_name not in sys.modules:

@@ -38,6 +38,7 @@ from oodbench.benchmark.records import (
 )
 from oodbench.benchmark.specs import create, parse_detector, parse_set
 from oodbench.benchmark.store import Key, Store, digest
+from oodbench.benchmark.untrusted import read_json
 from oodbench.benchmark.work import Bench
 
 RERUN = ("missing", "failed", "all")
@@ -360,7 +361,7 @@ def write_views(run: Run, cache: Path) -> list[Path]:
     inputs = _view_inputs(run)
     marker = run.path / "views.json"
     try:
-        last = json.loads(marker.read_text(encoding="utf-8"))
+        last = read_json(marker)
         files = [run.path / name for name in last["files"]]
         if last["inputs"] == inputs and all(file.is_file() for file in files):
             return files

@@ -43,6 +43,7 @@ class Snapshots:
             kept = from_file(self._path)
             if (kept["key"], kept["torch"]) != (self._digest, torch.__version__):
                 raise ValueError(f"it was made for another training or by torch {kept['torch']}")
+            seconds, stops = float(kept["seconds"]), int(kept["stops"])
         except (OSError, *NOT_PLAIN) as error:
             self._say(f"'{self._path}' cannot be resumed from ({error}): training starts anew.")
             self.drop()
@@ -55,7 +56,7 @@ class Snapshots:
                 f"'{self._path}' does not fit the networks of '{self._loop.job.checkpoint.recipe}' ({_line(error)}) "
                 "and was removed. Run the same command again to train anew."
             ) from error
-        self.seconds, self.stops = kept["seconds"], kept["stops"] + 1
+        self.seconds, self.stops = seconds, stops + 1
 
     def pause(self, epoch_ended: bool) -> None:
         """Take a snapshot if it is time for one."""

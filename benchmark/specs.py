@@ -69,8 +69,18 @@ def _ranges(numbers: tuple[int, ...]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
+MAX_SPEC = 4000
+"""Characters of one name with its settings, and of a list of names ten times as many."""
+
+
+def _refuse_long(text: str, most: int = MAX_SPEC) -> None:
+    if len(text) > most:
+        raise UserError(f"'{text[:40]}...' has {len(text):,} characters, expected at most {most:,}. Shorten it.")
+
+
 def split_list(text: str) -> list[str]:
     """Split at the commas that are outside brackets; empty items are dropped."""
+    _refuse_long(text, 10 * MAX_SPEC)
     items = re.split(r",(?![^\[]*\])", text)
     return [item.strip() for item in items if item.strip()]
 
@@ -81,6 +91,7 @@ SET = re.compile(r"(?P<name>[^\[\]@+,=]+)(?:\[(?P<classes>[^\[\]]*)\])?(?P<forms
 
 def parse_spec(text: str) -> Spec:
     """Parse 'name' or 'name[key=value,...]'. Values are numbers, true/false, or words; 'name:word' sets 'model'."""
+    _refuse_long(text)
     match = PLUGIN.fullmatch(text.strip())
     if match is None:
         raise UserError(f"'{text}' is not of the form NAME or NAME[setting=value,...].")
@@ -118,6 +129,7 @@ def parse_detector(text: str) -> DetectorSpec:
 
 def parse_set(text: str) -> SetSpec:
     """Parse 'name[classes]+form'. Classes are numbers and ranges: 'digits[0-6]', 'digits[0,2,4-6]'."""
+    _refuse_long(text)
     match = SET.fullmatch(text.strip())
     if match is None:
         raise UserError(f"'{text}' is not of the form NAME, NAME[classes] or NAME+FORM (digits 0-6: NAME[0-6]).")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from oodbench.benchmark.contract import Detector
-from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.errors import PluginError, first_line
 
 NOT_PLAIN = (TypeError, ValueError, KeyError, RuntimeError)
 """What `to_bytes` raises for a value that is no plain data."""
@@ -35,11 +35,13 @@ def from_file(path: Path) -> Any:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("state", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if not header or header["sha256"] != _checksum(header["value"], tensors):
-        raise ValueError("the content does not match its checksum")
-    return _unpack(json.loads(header["value"]), tensors)
+        if not header or header["sha256"] != _checksum(header["value"], tensors):
+            raise ValueError("the content does not match its checksum")
+        return _unpack(json.loads(header["value"]), tensors)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of many kinds, depending on what the header happens to say
+        raise ValueError(first_line(error)) from error
 
 
 def save_state(detector: Detector, path: Path) -> None:

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oodbench.benchmark import disk
-from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.arrays import load_array
+from oodbench.benchmark.errors import StoreError, first_line
 from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.records import slug, to_json, write_atomically
+from oodbench.benchmark.shapes import Side
+from oodbench.benchmark.untrusted import leads_out, misfit, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +114,10 @@ class Store:
 
     def key_of(self, path: str) -> Key | None:
         """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
-        content = dict((self._side(self.root / path) or {}).get("key", {}))
+        if leads_out(path):
+            return None
+        known = (self._side(self.root / path) or {}).get("key")
+        content = dict(known) if isinstance(known, dict) else {}
         kind, schema, name = content.pop("kind", None), content.pop("schema", None), Path(path)
         key = Key(str(kind), name.suffix, name.stem.rpartition("-")[0], content)
         return key if schema == KEY_SCHEMA and key.path == path else None
@@ -154,8 +160,11 @@ class Store:
 
     def load_array(self, key: Key) -> np.ndarray:
         """A stored array, memory-mapped read-only."""
-        array: np.ndarray = np.load(self.require(key), mmap_mode="r", allow_pickle=False)
-        return array
+        path = self.require(key)
+        try:
+            return load_array(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
 
     def save_array(self, key: Key, array: np.ndarray, about: Mapping[str, Any]) -> Path:
         """Store an array as .npy."""
@@ -168,7 +177,11 @@ class Store:
 
     def load_json(self, key: Key) -> dict[str, Any]:
         """A stored JSON object."""
-        value: dict[str, Any] = json.loads(self.require(key).read_text(encoding="utf-8"))
+        path = self.require(key)
+        try:
+            value: dict[str, Any] = dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from error
         return value
 
     def save_json(self, key: Key, value: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
@@ -179,7 +192,11 @@ class Store:
         """Stored weights, on the CPU."""
         from safetensors.torch import load_file
 
-        return load_file(self.require(key))
+        path = self.require(key)
+        try:
+            return load_file(path)
+        except Exception as error:  # of many kinds, depending on what the header happens to say
+            raise _unreadable(path, error) from error
 
     def save_tensors(self, key: Key, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
         """Store weights as safetensors."""
@@ -229,6 +246,11 @@ def _side_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    """An artifact that matches its checksum and is none all the same: nobody but a forger writes that."""
+    return StoreError(f"'{path}' cannot be read: {first_line(error)}. Remove it and run the same command again.")
+
+
 def read_side(artifact: Path) -> dict[str, Any]:
     """What the side file of an artifact says; empty if there is none that can be read."""
     return read_side_file(_side_path(artifact))
@@ -237,10 +259,10 @@ def read_side(artifact: Path) -> dict[str, Any]:
 def read_side_file(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
     try:
-        side = json.loads(path.read_text(encoding="utf-8"))
+        side = read_json(path)
     except (OSError, ValueError):
         return {}
-    return side if isinstance(side, dict) else {}
+    return side if isinstance(side, dict) and not misfit(side, Side) else {}
 
 
 def file_sha256(path: Path) -> str:

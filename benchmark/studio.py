@@ -41,7 +41,8 @@ class Studio:
 
     def scores(self) -> ScoreReader:
         """The stored scores of the run's first seed."""
-        return ScoreReader.of(self.run, self.bench.store.root, min(record.seed for record in self.run.records))
+        first = min((record.seed for record in self.run.records), default=0)
+        return ScoreReader.of(self.run, self.bench.store.root, first)
 
     def images(self, name: str, part: str = "test") -> ImageSet:
         """Images of a data set by name, such as 'digits[0-6]'."""

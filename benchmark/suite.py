@@ -14,6 +14,7 @@ from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.precision import AUTO, PRECISIONS
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec, parse_set, parse_spec
+from oodbench.benchmark.untrusted import read_bounded, refuse_wild
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,9 @@ else:
 
 PROTOCOLS = ("defaults", "val_ood", "leave_one_out")
 """How settings may be chosen; see tuning.py."""
+
+MAX_SUITE = 1 << 16
+"""Bytes of a suite file; the parser's time can grow with their square."""
 
 
 class Schedule(NamedTuple):
@@ -114,10 +118,11 @@ def read_suite(name: str) -> Suite:
     """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
     path = suite_path(name)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8").replace("\r\n", "\n"))
+        refuse_wild(data)
     except OSError as error:
         raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
     return _Reader(path).suite(data)
 

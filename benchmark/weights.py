@@ -6,6 +6,7 @@ A file is safetensors, or a torch file of plain tensors (`weights_only=True`; an
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.contract import Backbone, Recipe, Task
 from oodbench.benchmark.errors import UserError, first_line
+from oodbench.benchmark.untrusted import read_bounded
 
 if TYPE_CHECKING:
     from oodbench.benchmark.jobs import ImportJob
@@ -32,6 +34,15 @@ NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "classifier.")
 """What wrappers (data parallel, compiled, this package's own checkpoints) put before every name."""
+
+MAX_FILE = 1 << 34
+"""Bytes of a file of weights."""
+
+DTYPES = frozenset({
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+})  # fmt: skip
+"""What a weight may be stored as."""
 
 SHOWN = 3
 """Tensors of each kind that an error names before it counts the rest."""
@@ -62,9 +73,10 @@ Imported.name, Imported.title = IMPORTED, "Weights from a file"
 def read_weights(path: Path) -> Weights:
     """Read a file and unwrap its state dict. Raises `UserError` if it is none that can be read safely."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"The checkpoint '{path}' cannot be read: {error.strerror}.") from error
+        content = read_bounded(path, MAX_FILE)
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UserError(f"The checkpoint '{path}' cannot be read: {told}.") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if content[8:9] == b"{":
         found = _from_safetensors(path, content)
@@ -78,6 +90,11 @@ def read_weights(path: Path) -> Weights:
             f"'{path}' holds no weights: expected tensors by name, at the top or under {', '.join(NESTS)}; save it "
             "with torch.save(model.state_dict(), FILE)."
         )
+    for name, value in tensors.items():
+        if not _is_plain(value):
+            raise UserError(f"'{path}' holds '{name}' as {_kind(value)}; expected dense tensors of 16 to 64 bits.")
+        if value.numel() * value.element_size() > len(content):
+            raise UserError(f"'{path}' declares {value.numel():,} numbers in '{name}' and has fewer bytes.")
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise UserError(f"'{path}' holds weights that are not finite, first in '{bad[0]}'.")
@@ -85,17 +102,18 @@ def read_weights(path: Path) -> Weights:
 
 
 def _from_safetensors(path: Path, content: bytes) -> Any:
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         return load(content)
-    except SafetensorError as error:
+    except Exception as error:  # of many kinds, depending on what the header happens to say
         raise UserError(f"'{path}' is damaged or no safetensors file: {first_line(error)}.") from error
 
 
 def _from_torch(path: Path) -> Any:
     try:
+        if zipfile.is_zipfile(path) and _unpacked_size(path) > path.stat().st_size:
+            raise ValueError("a compressed archive, which torch.save does not write")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, depending on what the bytes happen to mean
         why = "it holds more than tensors" if "nsupported" in str(error) else "it is damaged, or no torch file"
@@ -105,11 +123,29 @@ def _from_torch(path: Path) -> Any:
         ) from error
 
 
+def _unpacked_size(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist())
+
+
+def _is_plain(value: Tensor) -> bool:
+    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return dense and value.dtype in DTYPES
+
+
+def _kind(value: Tensor) -> str:
+    parts = (value.layout, value.dtype, "" if value.device.type == "cpu" else value.device.type)
+    return " ".join(str(part).removeprefix("torch.") for part in parts if part)
+
+
 def _unwrapped(found: Any) -> dict[str, Tensor]:
     """The state dict inside what a file holds, without what wrappers put before its names."""
-    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+    for _ in NESTS:  # no deeper: a dict may hold itself
+        if not isinstance(found, Mapping) or any(isinstance(value, Tensor) for value in found.values()):
+            break
         found = next((found[key] for key in NESTS if isinstance(found.get(key), Mapping)), None)
-    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
+    held = found.items() if isinstance(found, Mapping) else ()
+    tensors = {name: value for name, value in held if isinstance(name, str) and isinstance(value, Tensor)}
     while tensors:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:

@@ -52,7 +52,7 @@ def stored(run: Run, id_set: str, ood_set: str, seed: int) -> tuple[Margins, Mar
     wanted = ("msp", id_set, ood_set, seed)
     (record,) = (r for r in run.records if (r.label, r.id_set, r.ood_set, r.seed) == wanted)
     paths = [run.path.parent.parent / "cache" / record.artifacts[name] for name in ("id_scores", "ood_scores")]
-    scores = [np.load(path).astype(np.float64) for path in paths]
+    scores = [np.load(path, allow_pickle=False).astype(np.float64) for path in paths]
     ind, ood = (np.log1p(-np.exp(score)) - score + math.log(CLASSES - 1) for score in scores)
     return ind, ood
 

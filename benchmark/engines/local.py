@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from oodbench.benchmark import memory
-from oodbench.benchmark.errors import OodbenchError, StoreError
+from oodbench.benchmark.errors import OodbenchError, StoreError, visible
 from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob
 from oodbench.benchmark.locks import POLL, Lock
 from oodbench.benchmark.timeouts import TimeIsUp, time_limit
@@ -116,7 +116,7 @@ def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]
     except OodbenchError as error:
         return False, Outcome(job, str(error), traceback.format_exc())
     except Exception as error:  # a plug-in may raise anything; its own cells fail, the rest goes on
-        text = str(error).strip().partition("\n")[0]
+        text = visible(str(error).strip().partition("\n")[0])
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         return memory.ran_out(error), Outcome(job, reason, traceback.format_exc())
     return False, Outcome(job)

@@ -10,17 +10,22 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple, Protocol
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from oodbench.benchmark.errors import DataError, first_line
+from oodbench.benchmark.errors import DataError, OodbenchError, first_line
+from oodbench.benchmark.untrusted import leads_out
 
-MAX_MEMBER = 1 << 32
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MAX_MEMBER = 1 << 30
 MAX_TOTAL = 1 << 36
 MAX_MEMBERS = 5_000_000
 """Bytes of a member, of all, and members; what declares more is refused before anything is unpacked."""
+MAX_NAME = 1 << 16
+"""Bytes of a tar header's extension (a long name, a time): tarfile reads them whole, whatever they declare."""
 TAR = (".tar", ".tar.gz", ".tgz")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 """What file managers leave behind; names that begin with a dot are left out too."""
@@ -50,7 +55,9 @@ def open_tree(path: Path) -> Tree:
         if path.is_dir():
             return _Folder(path)
         return _Tar(path) if path.name.lower().endswith(TAR) else _Zip(path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except OodbenchError:
+        raise
+    except Exception as error:  # a damaged archive makes both readers raise anything from struct.error to LZMAError
         kind = "tar" if path.name.lower().endswith(TAR) else "zip"
         raise DataError(
             f"'{path}' cannot be read as a {kind} archive ({first_line(error)}): it is damaged or not whole. Get it "
@@ -62,8 +69,7 @@ def _checked(path: Path, members: list[Member]) -> list[Member]:
     """Refuse members that no honest archive of images has."""
     seen: set[str] = set()
     for name, size in members:
-        parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith("/") or PureWindowsPath(name).drive or "\\" in name:
+        if not PurePosixPath(name).parts or leads_out(name):
             raise DataError(f"'{path}' holds '{name}', a path that leads out of it. Do not use this archive.")
         if name in seen:
             raise DataError(f"'{path}' holds '{name}' twice. Pack it again, each file once.")
@@ -96,8 +102,10 @@ class _Folder:
                     continue
                 if entry.is_dir():
                     yield from self._walk(Path(entry.path), name + "/")
-                else:
+                elif entry.is_file():
                     yield Member(name, entry.stat().st_size)
+                else:
+                    raise DataError(f"'{entry.path}' is no plain file; put only images there.")
 
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
         for index in sorted(wanted):
@@ -127,11 +135,36 @@ class _Zip:
             for index in sorted(wanted):
                 try:
                     yield index, archive.read(self._infos[index])
-                except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+                except Exception as error:  # also of what decompresses: zlib.error, LZMAError
                     raise DataError(
                         f"'{self.members[index].name}' in '{self.path}' cannot be unpacked ({first_line(error)}): the "
                         "archive is damaged. Get it again."
                     ) from error
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header that is looked at before tarfile acts on it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        """Refuse sizes that would fill the memory or lead backwards."""
+        made = super().frombuf(buf, encoding, errors)
+        if made.size < 0 or made.size > MAX_MEMBER:
+            raise DataError(f"'{made.name}' in a tar declares {made.size:,} bytes, more than {MAX_MEMBER:,}: not read.")
+        if made.type in EXTENSIONS and made.size > MAX_NAME:
+            raise DataError(f"a header in a tar declares {made.size:,} bytes, more than {MAX_NAME:,}: not read.")
+        if made.type == tarfile.GNUTYPE_SPARSE:
+            raise DataError(f"'{made.name}' in a tar is stored with holes; pack the file itself.")
+        return made
+
+
+EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class _Tar:
@@ -139,26 +172,33 @@ class _Tar:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_Header) as archive:
             self.members = _checked(path, [Member(_plain(m.name), m.size) for m in self._files(archive)])
 
     def _files(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        for member in archive:
+        total = 0
+        for count, member in enumerate(archive):
+            total += max(0, member.size)
+            if not 0 <= member.size <= MAX_MEMBER:  # an extension may say otherwise than the header
+                raise DataError(f"'{member.name}' in '{self.path}' declares {member.size:,} bytes: not read.")
+            if total > MAX_TOTAL or count >= MAX_MEMBERS:  # before the next header is sought behind it
+                raise DataError(f"'{self.path}' declares more than {MAX_MEMBERS:,} files or {MAX_TOTAL:,} bytes.")
+            archive.members = []  # which tarfile would keep, at a thousand bytes each
             if member.isdir() or _hidden(_plain(member.name)):
                 continue
-            if not member.isreg():
+            if not member.isreg() or member.issparse():
                 raise DataError(f"'{member.name}' in '{self.path}' is a link or device; pack the file itself.")
-            if member.size > MAX_MEMBER:  # before the next header is sought behind it
-                raise DataError(f"'{member.name}' in '{self.path}' declares {member.size:,} bytes: not read.")
             yield member
 
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
         try:
-            with tarfile.open(self.path) as archive:
+            with tarfile.open(self.path, tarinfo=_Header) as archive:
                 for index, member in enumerate(self._files(archive)):
                     if index in wanted and (file := archive.extractfile(member)) is not None:
                         yield index, file.read()
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except OodbenchError:
+            raise
+        except Exception as error:  # also of what decompresses: zlib.error, LZMAError
             raise DataError(f"'{self.path}' is damaged or not whole ({first_line(error)}). Get it again.") from error
 
 

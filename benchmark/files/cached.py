@@ -25,12 +25,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oodbench.benchmark import disk
+from oodbench.benchmark.arrays import load_array
 from oodbench.benchmark.contract import ImageSet
 from oodbench.benchmark.errors import DataError, StoreError
 from oodbench.benchmark.files.decoding import DECODER_VERSION, Decoded, Reader
 from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.records import slug, to_json, write_atomically
+from oodbench.benchmark.shapes import DecodedSide
+from oodbench.benchmark.untrusted import misfit, read_json
 
+PARTS = ("images", "labels", "groups")
+"""The arrays of a decoded split."""
 RACY = 2.0
 """Seconds: a file younger than that may change again within one tick of its clock, so its hash is not kept."""
 
@@ -121,7 +126,7 @@ class DataCache:
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
             _side(stem).unlink(missing_ok=True)
-            for part in ("images", "labels", "groups"):
+            for part in PARTS:
                 array = getattr(entry.images, part)
                 if array is not None:
                     path = _part(stem, part)
@@ -136,17 +141,17 @@ class DataCache:
     def entries(self) -> list[tuple[Path, dict[str, Any]]]:
         """Every decoded split in the folder: its files' common beginning and its side file."""
         sides = sorted(self.root.glob("*-*.json")) if self.root is not None and self.root.is_dir() else []
-        return [(side.with_suffix(""), _json(side)) for side in sides if "key" in _json(side)]
+        found = ((side, _json(side)) for side in sides)
+        return [(side.with_suffix(""), content) for side, content in found if not misfit(content, DecodedSide)]
 
     def damaged(self, stem: Path, side: Mapping[str, Any]) -> list[Path]:
         """The arrays of a decoded split that are not what was written."""
-        return [
-            p for part, sha in side["sha256"].items() if not (p := _part(stem, part)).is_file() or file_hash(p) != sha
-        ]
+        known = [(_part(stem, part), side["sha256"][part]) for part in PARTS if part in side["sha256"]]
+        return [path for path, sha in known if not path.is_file() or file_hash(path) != sha]
 
     def drop(self, stem: Path) -> None:
         """Remove a decoded split; it is decoded again when wanted."""
-        for path in (_side(stem), *(_part(stem, part) for part in ("images", "labels", "groups"))):
+        for path in (_side(stem), *(_part(stem, part) for part in PARTS)):
             path.unlink(missing_ok=True)
 
     def forget(self, path: Path) -> None:
@@ -171,6 +176,8 @@ class DataCache:
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """A file's hash as hexadecimal digits."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
+    if path.exists() and not path.is_file():
+        raise DataError(f"'{path}' is no plain file, expected one of images. Remove it.")
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -193,14 +200,13 @@ def _entry(decoded: Decoded, classes: tuple[str, ...]) -> Entry:
 def _load(stem: Path, key: str, classes: tuple[str, ...]) -> Entry | None:
     """A decoded split that is there and whole by its sizes; memory-mapped, so that only what is used is read."""
     side = _json(_side(stem))
-    if side.get("key") != key:
+    if side.get("key") != key or misfit(side, DecodedSide):
         return None
     try:
         # Copy-on-write: torch takes no read-only array, and what is written never reaches the file.
-        images = np.load(_part(stem, "images"), mmap_mode="c", allow_pickle=False)
+        images = load_array(_part(stem, "images"), "c")
         labels, groups = (
-            np.load(_part(stem, part), allow_pickle=False) if part in side["sha256"] else None
-            for part in ("labels", "groups")
+            np.array(load_array(_part(stem, part))) if part in side["sha256"] else None for part in PARTS[1:]
         )
         found = ImageSet(images, labels, classes, groups)
     except (OSError, ValueError, DataError):
@@ -220,7 +226,7 @@ def _stamp(path: Path) -> tuple[str, float]:
     newest = max((stat.st_mtime for _, stat in stats), default=0.0)
     if path.is_file():
         return f"{stats[0][1].st_size} {stats[0][1].st_mtime_ns}", newest
-    return hashlib.sha256(text.encode()).hexdigest(), newest
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(), newest
 
 
 def _files(folder: Path) -> Sequence[Path]:
@@ -229,7 +235,8 @@ def _files(folder: Path) -> Sequence[Path]:
 
 def _folder_hash(folder: Path, algorithm: str) -> str:
     lines = [f"{path.relative_to(folder).as_posix()} {file_hash(path, algorithm)}\n" for path in _files(folder)]
-    return hashlib.new(algorithm, "".join(lines).encode(), usedforsecurity=False).hexdigest()
+    text = "".join(lines).encode(errors="surrogateescape")  # names that are no valid text are bytes all the same
+    return hashlib.new(algorithm, text, usedforsecurity=False).hexdigest()
 
 
 def _side(stem: Path) -> Path:
@@ -253,7 +260,7 @@ def _write_array(path: Path, array: np.ndarray) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -20,8 +20,14 @@ DECODER_VERSION = 1
 """Raised when the same files would give other pixels, labels or another order."""
 MAX_IMAGE = 1 << 28
 """Bytes of one image's file."""
+MAX_IMAGES = 2_000_000
+"""Of one split: 6 GiB of pixels."""
 CHUNK = 128
 """Images a task of the pool decodes."""
+CHUNK_BYTES = 1 << 26
+"""Bytes of files that a task takes, one image more or less."""
+HELD_BYTES = 1 << 30
+"""Bytes of files in memory at once, that are waiting to be decoded."""
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -69,6 +75,7 @@ def decode_all(
     stored: Iterable[tuple[int, str, bytes]], count: int, fit: Fit
 ) -> tuple[np.ndarray, dict[int, str], dict[str, int]]:
     """Decode (row, name, file content) in a pool of threads; Pillow lets go of the interpreter while it decodes."""
+    refuse_many(count)
     images = np.zeros((count, 3, SIDE, SIDE), np.uint8)
     bad: dict[int, str] = {}
     modes: Counter[str] = Counter()
@@ -86,13 +93,18 @@ def decode_all(
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[tuple[dict[int, str], Counter[str]]]] = deque()
-        for batch in _batched(stored, CHUNK):
-            pending.append(pool.submit(work, batch))
-            while len(pending) > 4 * workers:  # no more of the file in memory than is being worked on
-                _collect(pending.popleft(), bad, modes)
-        while pending:
-            _collect(pending.popleft(), bad, modes)
+        pending: deque[tuple[Future[tuple[dict[int, str], Counter[str]]], int]] = deque()
+        held = 0
+        for batch in _batched(stored):
+            size = sum(len(content) for _, _, content in batch)
+            pending.append((pool.submit(work, batch), size))
+            held += size
+            while len(pending) > 4 * workers or held > HELD_BYTES:  # no more in memory than is being worked on
+                future, size = pending.popleft()
+                _collect(future, bad, modes)
+                held -= size
+        for future, _ in pending:
+            _collect(future, bad, modes)
     return images, bad, dict(modes)
 
 
@@ -102,15 +114,22 @@ def _collect(future: Future[tuple[dict[int, str], Counter[str]]], bad: dict[int,
     modes.update(seen)
 
 
-def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
-    for item in items:
+def _batched(stored: Iterable[tuple[int, str, bytes]]) -> Iterator[list[tuple[int, str, bytes]]]:
+    batch, size = [], 0
+    for item in stored:
         batch.append(item)
-        if len(batch) == size:
+        size += len(item[2])
+        if len(batch) == CHUNK or size >= CHUNK_BYTES:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
+
+
+def refuse_many(count: int) -> None:
+    """Refuse more images than fit into memory, before there is room made for them."""
+    if count > MAX_IMAGES:
+        raise DataError(f"{count:,} images are declared, and at most {MAX_IMAGES:,} are read. Split the set.")
 
 
 def in_range(labels: np.ndarray, classes: int, path: Path, first: int = 0) -> None:

@@ -31,6 +31,8 @@ PAUSE = 1.0
 AGENT = "oodbench (https://pypi.org/project/oodbench)"
 DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """What the disk says, not the connection."""
+MAX_DOWNLOAD = 1 << 38
+"""Bytes that a file of unknown size may have."""
 Progress = Callable[[int, int], None]
 """Told the bytes that are there and the bytes in all (0: unknown)."""
 
@@ -132,6 +134,8 @@ def _append(url: str, part: Path, size: int, progress: Progress) -> None:
             while block := response.read(BLOCK):
                 out.write(block)
                 have += len(block)
+                if have > (size or MAX_DOWNLOAD):
+                    raise _GivenUpError(f"it sends more than {size or MAX_DOWNLOAD:,} bytes")
                 progress(have, size or total)
             out.flush()
         if have < total:

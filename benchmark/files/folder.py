@@ -19,6 +19,7 @@ from oodbench.benchmark.files.sources import PACKED, File, FileDataset, Source
 from oodbench.benchmark.files.trees import ImageTree
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
+from oodbench.benchmark.untrusted import is_file, is_folder
 
 PREFIX = "folder:"
 CENTRE = Fit(how="crop")
@@ -42,7 +43,7 @@ def adopt(spec: SetSpec) -> SetSpec:
     if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
         return spec
     path = Path(spec.name.removeprefix(PREFIX)).expanduser()
-    if not path.exists():
+    if not is_file(path) and not is_folder(path):
         raise UserError(
             f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images; it "
             "cannot hold any of the characters [ ] @ + , =."

@@ -12,8 +12,8 @@ from typing import IO, cast
 import numpy as np
 
 from oodbench.benchmark.errors import DataError, first_line
-from oodbench.benchmark.files.decoding import Decoded, in_range
-from oodbench.benchmark.files.pixels import resized_all
+from oodbench.benchmark.files.decoding import Decoded, in_range, refuse_many
+from oodbench.benchmark.files.pixels import MAX_SIDE, resized_all
 
 MAX_IDX = 1 << 30
 """Bytes that an idx file may declare."""
@@ -70,6 +70,9 @@ def idx_array(file: IO[bytes], dimensions: int, path: Path) -> np.ndarray:
         size = int(np.prod(shape, dtype=object))
         if not 0 < size <= MAX_IDX:
             raise DataError(f"'{path}' declares {shape} values; expected at least one and at most {MAX_IDX:,}.")
+        if max(shape[1:], default=1) > MAX_SIDE:
+            raise DataError(f"'{path}' declares {shape} values; expected at most {MAX_SIDE:,} on a side.")
+        refuse_many(shape[0])
         values = file.read(size + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"'{path}' is damaged or not whole ({first_line(error)}). Get it again.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.errors import DataError, UserError, first_line
-from oodbench.benchmark.files.decoding import Decoded, decode_all, few, in_range
+from oodbench.benchmark.files.decoding import Decoded, decode_all, few, in_range, refuse_many
 from oodbench.benchmark.files.pixels import AS_STORED, Fit
+from oodbench.benchmark.untrusted import parse_json
+
+MAX_PARQUET = 1 << 34
+"""Bytes that a file may declare, unpacked."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Parquet:
             ) from error
         try:
             with ParquetFile(path) as file:
+                self._refuse_size(path, file.metadata)
                 names = file.schema_arrow.names
                 image, label = self._column(path, self.images, names), None
                 if self.classes:
@@ -46,6 +50,12 @@ class Parquet:
         except (ArrowException, OSError) as error:
             raise DataError(f"'{path}' cannot be read as parquet ({first_line(error)}). Get it again.") from error
         return self._decoded(path, table, image, label)
+
+    def _refuse_size(self, path: Path, metadata: Any) -> None:
+        refuse_many(metadata.num_rows)
+        size = sum(metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups))
+        if size > MAX_PARQUET:
+            raise DataError(f"'{path}' declares {size:,} bytes, more than {MAX_PARQUET:,}: not read.")
 
     def _decoded(self, path: Path, table: Any, image: str, label: str | None) -> Decoded:
         if not len(table):
@@ -73,7 +83,7 @@ class Parquet:
     def _same_names(self, path: Path, metadata: dict[bytes, bytes], label: str) -> None:
         """Where the file says what its labels mean, they must be the card's classes in the card's order."""
         try:
-            info = json.loads(metadata.get(b"huggingface", b"{}"))
+            info = parse_json(metadata.get(b"huggingface", b"{}"))
             names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
         except (ValueError, AttributeError):
             return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +19,19 @@ SIDE = 32
 """Height and width of every image that a data set of files yields."""
 MAX_PIXELS = 50_000_000
 """An image that declares more is refused before it is decoded: a few kilobytes can declare gigabytes."""
+MAX_SIDE = 65_535
+"""Of an image's height and width: resizing takes memory with the larger one."""
+LARGE = 4_000_000
+"""Images of more pixels are decoded one at a time, so that memory does not grow with the number of processors."""
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 """File names that count as images."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24
 """Offset of the bit depth in a PNG file's header."""
+
+
+_one_large = threading.Lock()
 
 
 class BadImageError(Exception):
@@ -61,9 +70,13 @@ def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse(image, content, fit)
-            image.load()
-            mode = image.mode
-            return _fitted(_rgb(image), fit), mode
+            alone: AbstractContextManager[object] = nullcontext()
+            if image.width * image.height > LARGE:
+                alone = _one_large
+            with alone:
+                image.load()
+                mode = image.mode
+                return _fitted(_rgb(image), fit), mode
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -77,6 +90,8 @@ def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
     size = (image.height, image.width)
     if size[0] * size[1] > MAX_PIXELS:
         raise BadImageError(f"declares {size[1]}x{size[0]} pixels, more than {MAX_PIXELS:,}")
+    if max(size) > MAX_SIDE:
+        raise BadImageError(f"declares {size[1]}x{size[0]} pixels, more than {MAX_SIDE:,} on a side")
     if fit.how == "cut" and min(size) < SIDE:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected at least {SIDE}x{SIDE}")
     if fit.stored is not None and size != fit.stored:

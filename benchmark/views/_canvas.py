@@ -17,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import write_atomically
 from oodbench.benchmark.views._layout import wrapped_label
 
@@ -110,8 +111,8 @@ def text_inches(texts: Iterable[str], points: float = 7) -> float:
 
 
 def plain(text: str) -> str:
-    """Text without mathematics: a dollar is a dollar."""
-    return text.replace("$", r"\$")
+    """Text without mathematics and control characters but for line ends: a dollar is a dollar."""
+    return "\n".join(map(visible, text.split("\n"))).replace("$", r"\$")
 
 
 def folded(label: str, width: int = LEGEND_CHARACTERS) -> str:

@@ -154,10 +154,10 @@ def _other_count(what: str, ours: int | None, published: int | None) -> Iterator
         yield f"{ours:,} {what}, published {published:,}"
 
 
-def _other_training(published: Published, training: Mapping[str, int]) -> Iterator[str]:
+def _other_training(published: Published, training: Mapping[str, object]) -> Iterator[str]:
     wanted = {"images": published.n_train, "epochs": published.epochs}
     if not training.keys() & wanted.keys() and any(wanted.values()):
         yield "the run's records do not say how long it trained"
     for name, value in wanted.items():
-        if name in training:
-            yield from _other_count({"images": "training images"}.get(name, name), training[name], value)
+        if isinstance(ours := training.get(name), int):
+            yield from _other_count({"images": "training images"}.get(name, name), ours, value)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
 from oodbench.benchmark.views._images import SEEDS, image_lines, seeds_scatter_more
 from oodbench.benchmark.views._summary import ABSENT, LOWER_IS_BETTER, PARTIAL, Block, Cell, OodSet, Stat, Summary
@@ -76,7 +77,7 @@ class Sheet:
     @property
     def title(self) -> str:
         """The ID set, and the backbone where records tell it."""
-        return f"ID set {self.block.id_set}" + "".join(f", {name}" for name in self.block.backbones)
+        return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
 
     def lines(self, group: Group) -> Iterator[tuple[int, list[Entry], str]]:
         """The group's rows for formats that stack groups: place, entries, span; the trivial one where measured."""
@@ -121,7 +122,7 @@ def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
     columns = tuple(replace(column, entries=column.entries + blank) for column in _overall(block, seeds))
     return Sheet(
         block,
-        tuple(row.label for row in block.rows) + ((TRIVIAL,) if trivial else ()),
+        tuple(visible(row.label) for row in block.rows) + ((TRIVIAL,) if trivial else ()),
         Group("", (accuracy,), spans),
         tuple(_set_group(block, s, notes, seeds) for s in block.sets),
         Group("AUROC over the sets" if columns else "", columns, spans),
@@ -138,7 +139,7 @@ def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) 
     )
     numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
     spans = tuple(f"{cell.status} [{n}]" if n else "" for cell, n in zip(cells, numbers, strict=True))
-    below = f"({ood.trivial['statistic']})" if ood.trivial.get("statistic") else ""
+    below = visible(f"({ood.trivial['statistic']})") if ood.trivial.get("statistic") else ""
     return Group(ood.heading, columns, spans + ("",) * last, _interval(block, cells, last), below)
 
 
@@ -171,12 +172,13 @@ def _overall(block: Block, seeds: int) -> Iterator[Column]:
     if block.averaged:
         worst = [row.worst.get(metric) for row in block.rows]
         entries = _entries([found and found[1] for found in worst], metric, seeds)
-        named = (replace(e, note=found[0] if found else "") for e, found in zip(entries, worst, strict=True))
+        named = (replace(e, note=visible(found[0]) if found else "") for e, found in zip(entries, worst, strict=True))
         yield Column("worst", tuple(named))
 
 
 def _trivial(ood: OodSet, metric: str) -> tuple[Entry, ...]:
-    return (Entry(percent(ood.trivial[metric])),) if metric in ood.trivial else (Entry(),)
+    value = ood.trivial.get(metric)
+    return (Entry(percent(value)) if isinstance(value, int | float) else Entry(),)
 
 
 def _entries(
@@ -235,7 +237,7 @@ def legend(run: Run, summary: Summary, best: str, column: str = "") -> list[str]
         *(_because("Unavailable", item, "name") for item in run.info.get("unavailable", ())),
         *([str(run.info["passes"])] if run.info.get("passes") else []),
     ]
-    return [" ".join(line.split()) for line in lines]
+    return [visible(" ".join(line.split())) for line in lines]
 
 
 def _because(what: str, item: Mapping[str, Any], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import Run
 from oodbench.benchmark.views._layout import INTERVAL, Entry, Sheet, legend, pair_titles, sheets
 from oodbench.benchmark.views._summary import summary_of
@@ -59,10 +60,13 @@ def entry_text(entry: Entry) -> str:
 
 def escaped(text: str) -> str:
     """Escape what Markdown, and HTML inside it, would take as markup."""
-    text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
+    text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", visible(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code(name: str) -> str:
     """A name as code, so that `@` mentions nobody. A pipe would end the table's cell even there."""
-    return escaped(name) if "`" in name else "`" + name.replace("|", "\\|") + "`"
+    name = visible(name)
+    if not name or "`" in name or "\\" in name:  # after a backslash, the escape of a pipe would be none
+        return escaped(name)
+    return "`" + name.replace("|", "\\|") + "`"

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.views._markdown import escaped, table_lines
 
 
@@ -31,29 +32,30 @@ class Stack:
 def stacked_text(title: str, stacks: Sequence[Stack], nothing: str, legend: Iterable[str], width: int) -> str:
     """Title, one block an ID set (or the sentence `nothing`), and the legend, wrapped to `width` characters."""
     wrap = textwrap.TextWrapper(max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
-    parts = ["\n".join(wrap.wrap(title)), *("\n".join(_block(stack)) for stack in stacks)]
+    parts = ["\n".join(wrap.wrap(visible(title))), *("\n".join(_block(stack)) for stack in stacks)]
     parts += [] if stacks else [nothing]
-    parts.append("\n".join(line for item in legend for line in wrap.wrap(item)))
+    parts.append("\n".join(line for item in legend for line in wrap.wrap(visible(item))))
     return "\n\n".join(parts) + "\n"
 
 
 def _block(stack: Stack) -> Iterator[str]:
     rows = [item.numbers for item in stack.items]
-    first = max(len(f"ID set {stack.id_set}"), *(2 + len(item.title) for item in stack.items))
+    title = visible(f"ID set {stack.id_set}")
+    first = max(len(title), *(2 + len(item.title) for item in stack.items))
     widths = [max(len(head), *(len(row[i]) for row in rows)) for i, head in enumerate(stack.heads)]
 
     def line(label: str, numbers: Sequence[str]) -> str:
         cells = (number.rjust(width) for number, width in zip(numbers, widths, strict=True))
         return "   ".join([label.ljust(first), *cells]).rstrip()
 
-    yield line(f"ID set {stack.id_set}", stack.heads)
+    yield line(title, stack.heads)
     last = ""
     for item in stack.items:
-        heading = item.cell + (f" {item.marks}" if item.marks else "")
+        heading = visible(item.cell + (f" {item.marks}" if item.marks else ""))
         if heading != last:
             yield heading
         last = heading
-        yield line(f"  {item.title}", item.numbers)
+        yield line(f"  {visible(item.title)}", item.numbers)
 
 
 def stacked_markdown(title: str, stacks: Sequence[Stack], nothing: str, legend: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from oodbench.benchmark.records import FAILED, METRICS, OK, SKIPPED, Record, Run
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.records import AUDITED, FAILED, METRICS, OK, SKIPPED, Record, Run
 from oodbench.benchmark.views._warnings import warnings_of
 
 NORMAL_975 = 1.959964
@@ -67,7 +68,7 @@ class OodSet:
     def heading(self) -> str:
         """The name with what a reader must know about the pair."""
         marks = [mark for mark in (self.group, "outlier source" if self.source else "") if mark]
-        return f"{self.name} ({', '.join(marks)})" if marks else self.name
+        return visible(f"{self.name} ({', '.join(marks)})" if marks else self.name)
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,16 @@ def stat_of(values: Sequence[float]) -> Stat | None:
     return Stat(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))
 
 
+def has_rules(record: Record, rules: str) -> bool:
+    """Whether a record holds every value by other metric rules, and the exact ones to hold beside them."""
+    return record.audit.get(rules, {}).keys() >= {*AUDITED} and record.metrics.keys() >= {*METRICS}
+
+
 def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
     """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, of cells that have them."""
     cells: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
     for record in run.records:
-        if rules in record.audit:
+        if has_rules(record, rules):
             cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
     return {
         key: {name: stat for name in own[0] if (stat := stat_of([values[name] for values in own]))}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import FAILED, Run
 from oodbench.benchmark.views._layout import Column, Entry, Group, Sheet, legend, sheets, wrapped_label
 from oodbench.benchmark.views._summary import summary_of
@@ -66,7 +67,8 @@ def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
 
 def _run_title(run: Run) -> str:
     suite = run.info.get("suite") or {}
-    return " · ".join(str(text) for text in (run.info.get("name"), suite.get("title") or suite.get("name")) if text)
+    texts = (run.info.get("name"), suite.get("title") or suite.get("name"))
+    return " · ".join(visible(text) for text in texts if text)
 
 
 def _filled(text: str, width: int) -> list[str]:

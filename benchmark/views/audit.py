@@ -10,7 +10,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records import AUDITED, OK, Run
 from oodbench.benchmark.views._layout import COLUMNS
 from oodbench.benchmark.views._stacked import Item, Stack, stacked_markdown, stacked_text
-from oodbench.benchmark.views._summary import Stat, audit_of, stat_of
+from oodbench.benchmark.views._summary import Stat, audit_of, has_rules, stat_of
 
 NOTHING = "No cell of this run has a score with a scale that the rules could look at."
 
@@ -45,11 +45,11 @@ def _csv_stat(stat: Stat) -> tuple[str, str]:
 
 def _cells(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
     """(ID set, label, OOD set) -> exact metrics by name, and those by the rules with the rules' name before it."""
-    if not any(rules in record.audit for record in run.records):
+    if not any(has_rules(record, rules) for record in run.records):
         raise _without(run, rules)
     found = {}
     for key, own in audit_of(run, rules).items():
-        exact = [r for r in run.records if (r.id_set, r.label, r.ood_set) == key and rules in r.audit]
+        exact = [r for r in run.records if (r.id_set, r.label, r.ood_set) == key and has_rules(r, rules)]
         stats = {name: stat_of([record.metrics[name] for record in exact]) for name in COLUMNS}
         named = {f"{rules}_{name}": stat for name, stat in own.items()}
         found[key] = {name: stat for name, stat in {**stats, **named}.items() if stat}
@@ -100,6 +100,6 @@ def _legend(run: Run, rules: str) -> Iterator[str]:
         "the confidence that the method's paper states, whose ties count half. Top bin: the share of confidences that "
         f"the grid of the rules '{rules}' divides no further. docs/metrics.md has the rules, and what saturation does."
     )
-    without = {r.label for r in run.records if r.status == OK and rules not in r.audit}
+    without = {r.label for r in run.records if r.status == OK and not has_rules(r, rules)}
     if without:
         yield f"Without values by these rules: {', '.join(sorted(without))}."

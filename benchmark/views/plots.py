@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from oodbench.benchmark.arrays import load_array
 from oodbench.benchmark.metrics import roc_curve
 from oodbench.benchmark.records import OK, QUICK_LOOK, Record, Run, slug
 from oodbench.benchmark.views import _canvas as canvas
@@ -73,8 +74,8 @@ class ScoreReader:
 
     def _load(self, record: Record, name: str) -> Scores | None:
         try:
-            scores = np.load(self.cache_dir / record.artifacts[name], mmap_mode="r", allow_pickle=False)
-        except (KeyError, OSError, ValueError, EOFError):
+            scores = load_array(self.cache_dir / record.artifacts[name])
+        except (KeyError, OSError, ValueError):
             return None
         return scores if scores.ndim == 1 and scores.size and np.isfinite(scores).all() else None
 

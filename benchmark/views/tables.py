@@ -26,7 +26,7 @@ def write_tables(run: Run) -> list[Path]:
     contents = table_files(run)
     for name, content in contents.items():
         path = run.path / name
-        if not path.is_file() or path.read_bytes() != content.encode():
+        if not path.is_file() or path.read_bytes() != content.encode(errors="backslashreplace"):
             write_atomically(path, content)
     return [run.path / name for name in contents]
 

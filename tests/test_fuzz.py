@@ -1,0 +1,553 @@
+"""Mutated inputs of every kind: each gives a valid result or one sentence, and nothing is written elsewhere.
+
+The seeds in tests/fuzz/ are valid; hypothesis changes them, the same way each time. A few hundred inputs by default,
+more than ten thousand with `-m slow`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import struct
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
+from oodbench.benchmark.files import FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.files.cached import DataCache
+from oodbench.benchmark.files.pixels import BadImageError, Fit, decode
+from oodbench.benchmark.files.sources import Access, File
+from oodbench.benchmark.records import read_run, records_csv
+from oodbench.benchmark.reference import read_reference
+from oodbench.benchmark.specs import create, parse_detector, parse_set, parse_spec, split_list
+from oodbench.benchmark.state import from_file, to_bytes
+from oodbench.benchmark.store import Key, Store, prune
+from oodbench.benchmark.suite import read_suite
+from oodbench.benchmark.views.against import against_csv, against_markdown, against_text
+from oodbench.benchmark.views.audit import audit_text
+from oodbench.benchmark.views.extended import extended_text
+from oodbench.benchmark.views.tables import table_csv, table_latex, table_markdown, text_table
+from oodbench.benchmark.weights import read_weights
+
+SEEDS = Path(__file__).parent / "fuzz"
+FEW, MANY = 20, 720
+HANGS = 60
+"""Seconds after which an input counts as one that never ends."""
+MEMORY = 1 << 30
+"""Bytes by which all inputs of a kind together may raise the process's peak."""
+Read = Callable[[bytes], object]
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy, of a shape whose product is no longer an integer
+    pytest.mark.filterwarnings("ignore:.*additional header parsing.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+    pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning"),
+]
+
+
+def seed(name: str) -> str:
+    return (SEEDS / name).read_text(encoding="utf-8")
+
+
+@cache
+def tokens() -> tuple[bytes, ...]:
+    lines = seed("tokens.txt").splitlines()
+    meant = [json.loads(f'"{line}"') for line in lines if line.startswith("\\u")]
+    return tuple(text.encode(errors="surrogatepass") for text in [*lines, *meant])
+
+
+# Mutations
+
+
+PLACE = st.floats(0, 1)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["insert", "replace", "delete", "repeat", "flip", "cut"]),
+        PLACE,
+        st.integers(0, 40),
+        st.sampled_from(range(100)) | st.binary(max_size=6),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def mutated(content: bytes, edits: list[tuple[str, float, int, int | bytes]]) -> bytes:
+    """The bytes after a few edits: tokens or bytes put in, pieces left out or repeated, bits turned over."""
+    for how, where, length, what in edits:
+        at = int(where * len(content))
+        piece, rest = content[at : at + length], content[at + length :]
+        new = what if isinstance(what, bytes) else tokens()[what % len(tokens())]
+        middle = {
+            "insert": new + piece,
+            "replace": new,
+            "delete": b"",
+            "repeat": piece * 5,
+            "flip": bytes(byte ^ (1 << length % 8) for byte in piece),
+            "cut": b"",
+        }[how]
+        content = content[:at] + middle + (b"" if how == "cut" else rest)
+    return content
+
+
+def bytes_like(*seeds: bytes) -> st.SearchStrategy[bytes]:
+    """Mutations of one of the seeds."""
+    return st.builds(mutated, st.sampled_from(seeds), EDITS)
+
+
+WILD = st.sampled_from([
+    None, True, -1, 0, 2**63, 10**99, 1e308, 0.5, "", "../x", "/x", "\x1b[2J", "\ud800", "a\nb", [], {}, [[]], {"a": []}
+])  # fmt: skip
+
+
+def nodes(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, place) inside nested dicts and lists."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from nodes(value[key])
+
+
+def changed(text: str, edits: list[tuple[float, str, Any]]) -> bytes:
+    """JSON with some of its values exchanged, left out, or said twice."""
+    value = json.loads(text)
+    for where, how, new in edits:
+        places = list(nodes(value))
+        if not places:
+            break
+        container, key = places[int(where * (len(places) - 1))]
+        if how == "replace":
+            container[key] = deepcopy(new)
+        elif how == "delete":
+            del container[key]
+        elif isinstance(container, list):
+            container.append(deepcopy(container[key]))
+        else:
+            container[str(new)] = deepcopy(container[key])
+    return json.dumps(value).encode()
+
+
+def json_like(text: str) -> st.SearchStrategy[bytes]:
+    """Mutations of a JSON text, of its values three times in four."""
+    how = st.sampled_from(["replace", "delete", "repeat"])
+    values = st.builds(changed, st.just(text), st.lists(st.tuples(PLACE, how, WILD), min_size=1, max_size=4))
+    return values | values | values | bytes_like(text.encode())
+
+
+# Formats around the seeds
+
+
+def npy(header: bytes) -> bytes:
+    text = header + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(text), 65_535)) + text + bytes(64)
+
+
+def safetensors(header: bytes, body: bytes = bytes(32)) -> bytes:
+    return struct.pack("<Q", len(header)) + header + body
+
+
+def idx(sizes: list[int], body: int) -> bytes:
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(body)
+
+
+@cache
+def pictures() -> tuple[bytes, ...]:
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 9, 3)).astype(np.uint8))
+    found = []
+    for form in ("PNG", "JPEG", "WEBP", "BMP", "PPM"):
+        out = io.BytesIO()
+        image.save(out, form)
+        found.append(out.getvalue())
+    return tuple(found)
+
+
+def zipped(names: list[str], content: bytes, method: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def tarred(names: list[str], content: bytes, kind: bytes, size: int, pax: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    for name in names:
+        info = tarfile.TarInfo(name)
+        info.type, info.size, info.pax_headers = kind, size, pax
+        out.write(info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT, errors="surrogateescape"))
+        out.write(content + bytes(-len(content) % 512))
+    return out.getvalue() + bytes(1024)
+
+
+HOSTILE = ["0.png", "a/1.jpg", "../x.png", "/x.png", "C:x.png", "a\\b.png", ".x", "a\x1b.png", "a/" * 300, "x\n"]
+NAMES = st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=3)
+METHODS = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+KINDS = st.sampled_from([bytes([k]) for k in b"01234567xgLKSX"])
+SIZES = st.sampled_from([0, 1, 9, 512, -1, -512, 1 << 29, 1 << 40, (1 << 62)])
+PAX = st.dictionaries(
+    st.sampled_from(["size", "path", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.map", "hdrcharset"]),
+    st.sampled_from(["-1", "0", "1", "512", "999999999999", "../x", "BINARY", "x"]),
+    max_size=3,
+)
+
+
+@cache
+def checkpoint(zipped_: bool) -> bytes:
+    out = io.BytesIO()
+    content = {"state_dict": {"head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}, "epoch": 3}
+    torch.save(content, out, _use_new_zipfile_serialization=zipped_)
+    return out.getvalue()
+
+
+def repacked(edits: list[tuple[str, float, int, int | bytes]]) -> bytes:
+    """A checkpoint whose pickle is mutated and whose archive is whole."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(checkpoint(True))) as whole, zipfile.ZipFile(out, "w") as archive:
+        for name in whole.namelist():
+            content = whole.read(name)
+            archive.writestr(name, mutated(content, edits) if name.endswith("data.pkl") else content)
+    return out.getvalue()
+
+
+# What reads them, in the folder `inside`
+
+
+def lines_print(*texts: str) -> None:
+    for text in texts:
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+def reads_suite(inside: Path) -> Read:
+    def read(content: bytes) -> object:
+        (inside / "mine.toml").write_bytes(content)
+        return read_suite(str(inside / "mine.toml"))
+
+    return read
+
+
+def reads_specs(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        text = content.decode(errors="replace")
+        for parse in (parse_spec, parse_detector, parse_set, split_list):
+            try:
+                str(parse(text))
+            except OodbenchError as error:
+                is_one_sentence(error)
+        create("detector", parse_spec(text))
+
+    return read
+
+
+def reads_run(inside: Path, part: str) -> Read:
+    folder = inside / "runs" / "x"
+    (folder / "cells").mkdir(parents=True)
+    (folder / "run.json").write_text(seed("run.json"))
+    (folder / "cells" / "cell.json").write_text(seed("record.json"))
+    (folder / "cells" / "other.json").write_text(seed("record.json").replace('"seed": 0', '"seed": 1'))
+    published = read_reference(str(SEEDS / "reference.csv"))
+
+    def read(content: bytes) -> None:
+        (folder / part).write_bytes(content)
+        run = read_run(folder)
+        lines_print(text_table(run), table_markdown(run), table_latex(run))
+        lines_print(against_text(run, published), against_markdown(run, published))
+        table_csv(run), records_csv(run.records), against_csv(run, published)
+        lines_print(extended_text(run))
+        lines_print(audit_text(run, "lee2018"))
+
+    return read
+
+
+def reads_cell(inside: Path) -> Read:
+    return reads_run(inside, "cells/cell.json")
+
+
+def reads_info(inside: Path) -> Read:
+    return reads_run(inside, "run.json")
+
+
+KEY = Key("scores", ".npy", "a", {"made of": 1})
+
+
+def reads_side(inside: Path) -> Read:
+    """Found or made again; pruning looks at all of them."""
+    store = Store(inside / "cache", lambda text: None)
+
+    def read(content: bytes) -> None:
+        path = store.save_array(KEY, np.zeros(3), {})
+        side = path.with_name(path.name + ".json")
+        sha256 = json.loads(side.read_text())["sha256"]
+        side.write_bytes(content.replace(b"DIGEST", KEY.digest.encode()).replace(b"SHA256", sha256.encode()))
+        again = Store(inside / "cache", lambda text: None)
+        float(again.about(KEY).get("seconds", 0.0))
+        again.key_of(KEY.path)
+        prune(inside, dry_run=True)
+        again.find(KEY)
+
+    return read
+
+
+class Fuzzed(FileDataset):
+    """A tree of images."""
+
+    name = "fuzzed"
+    splits = ("test",)
+    sources = {"test": (Source((tree_file("fuzzed"),), ImageTree()),)}
+
+
+class FuzzedPair(FileDataset):
+    """Two idx files."""
+
+    name = "fuzzed-pair"
+    splits = ("test",)
+    classes = ("a", "b")
+    sources = {"test": (Source((File(("images",)), File(("labels",))), Idx(2)),)}
+
+
+def reads_decoded(inside: Path) -> Read:
+    """The side file of decoded pixels: they are the same, however it was changed, or it is decoded anew."""
+    (inside / "fuzzed.zip").write_bytes(zipped(["0.png"], pictures()[0], zipfile.ZIP_STORED))
+    whole = Fuzzed().open("test", Access(inside, DataCache(inside / "cache"))).images.images
+    (side,) = (inside / "cache").glob("fuzzed-*.json")
+    known = json.loads(side.read_text())
+    known["sha256"] = known["sha256"]["images"]
+
+    def read(content: bytes) -> None:
+        for name, value in (
+            ("KEY", known["key"]),
+            ("CHECKSUM", known["checksum"]),
+            ("SHA256", known["sha256"]["images"]),
+        ):
+            content = content.replace(name.encode(), value.encode())
+        side.write_bytes(content)
+        store = DataCache(inside / "cache")
+        for stem, found in store.entries():
+            store.damaged(stem, found)
+        opened = Fuzzed().open("test", Access(inside, store, skip_bad=True))
+        assert np.array_equal(opened.images.images, whole)
+
+    return read
+
+
+def reads_array(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        store = Store(inside / "cache", lambda text: None)
+        store.save(KEY, lambda path: path.write_bytes(content) and None, {})
+        array = store.load_array(KEY)
+        assert array.nbytes <= len(content)
+        assert array.dtype.kind in "biuf"
+
+    return read
+
+
+def reads_weights(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        (inside / "mine").write_bytes(content)
+        found = read_weights(inside / "mine").tensors
+        assert all(torch.isfinite(value).all() for value in found.values() if value.is_floating_point())
+
+    return read
+
+
+def reads_state(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        (inside / "state").write_bytes(content)
+        with suppress(ValueError):  # what callers expect: they make it anew
+            from_file(inside / "state")
+
+    return read
+
+
+def reads_idx(inside: Path) -> Read:
+    (inside / "labels").write_bytes(idx([2], 2))
+
+    def read(content: bytes) -> object:
+        (inside / "images").write_bytes(content)
+        return FuzzedPair().open("test", Access(inside, DataCache(None)))
+
+    return read
+
+
+def reads_tree(inside: Path, suffix: str) -> Read:
+    def read(content: bytes) -> object:
+        (inside / f"fuzzed{suffix}").write_bytes(content)
+        return Fuzzed().open("test", Access(inside, DataCache(None), skip_bad=True))
+
+    return read
+
+
+def reads_zip(inside: Path) -> Read:
+    return reads_tree(inside, ".zip")
+
+
+def reads_tar(inside: Path) -> Read:
+    return reads_tree(inside, ".tar")
+
+
+def reads_image(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        with suppress(BadImageError):
+            assert decode(content, Fit())[0].shape == (3, 32, 32)
+
+    return read
+
+
+def reads_reference(inside: Path) -> Read:
+    def read(content: bytes) -> object:
+        (inside / "mine.csv").write_bytes(content)
+        return read_reference(str(inside / "mine.csv"))
+
+    return read
+
+
+STATE = to_bytes({"a": torch.ones(2), "b": [1.5, "x", {"c": np.zeros(3)}], "d": (1, None)})
+TARGETS: dict[str, tuple[Callable[[Path], Read], st.SearchStrategy[bytes]]] = {
+    "suite": (reads_suite, bytes_like(seed("suite.toml").encode())),
+    "specs": (reads_specs, bytes_like(*(line.encode() for line in seed("specs.txt").splitlines()))),
+    "cell": (reads_cell, json_like(seed("record.json"))),
+    "run": (reads_info, json_like(seed("run.json"))),
+    "side": (reads_side, json_like(seed("side.json"))),
+    "decoded": (reads_decoded, json_like(seed("decoded.json"))),
+    "array": (reads_array, st.builds(npy, bytes_like(*(line.encode() for line in seed("npy.txt").splitlines())))),
+    "safetensors": (reads_weights, st.builds(safetensors, json_like(seed("safetensors.json")))),
+    "checkpoint": (reads_weights, st.builds(repacked, EDITS) | bytes_like(checkpoint(True), checkpoint(False))),
+    "state": (reads_state, bytes_like(STATE)),
+    "idx": (
+        reads_idx,
+        st.builds(idx, st.lists(st.sampled_from([0, 1, 2, 8, 1 << 20, (1 << 32) - 1]), max_size=4), st.integers(0, 150))
+        | bytes_like(idx([2, 8, 8], 128)),
+    ),
+    "zip": (
+        reads_zip,
+        st.builds(zipped, NAMES, bytes_like(*pictures()), METHODS)
+        | bytes_like(zipped(["0.png", "a/1.png"], pictures()[0], zipfile.ZIP_DEFLATED)),
+    ),
+    "tar": (
+        reads_tar,
+        st.builds(tarred, NAMES, bytes_like(*pictures()), KINDS, SIZES, PAX)
+        | bytes_like(tarred(["0.png"], pictures()[0], b"0", len(pictures()[0]), {})),
+    ),
+    "image": (reads_image, bytes_like(*pictures())),
+    "reference": (reads_reference, bytes_like(seed("reference.csv").encode())),
+}
+
+
+# The property
+
+
+def is_one_sentence(error: OodbenchError) -> None:
+    text = str(error)
+    assert text.strip()
+    assert text.isprintable()
+    assert len(text) <= MAX_SENTENCE + 5
+    assert "Traceback" not in text
+
+
+@contextmanager
+def ends() -> Iterator[None]:
+    """A watchdog, no measurement: it turns an endless loop into a failure."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def bark(*_: object) -> None:
+        raise TimeoutError(f"no end within {HANGS} seconds")
+
+    before = signal.signal(signal.SIGALRM, bark)
+    signal.alarm(HANGS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def peak() -> int:
+    """The most memory that the process has held, in bytes; 0 where that is not told."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+COUNTS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("examples", COUNTS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_valid_result_or_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, examples: int
+) -> None:
+    make, inputs = TARGETS[target]
+    inside = tmp_path / "a" / "b" / "inside"
+    inside.mkdir(parents=True)
+    (tmp_path / "x").write_text("not yours")
+    monkeypatch.chdir(tmp_path / "a")
+    read = make(inside)
+
+    @settings(
+        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(inputs)
+    def holds(content: bytes) -> None:
+        with ends():
+            try:
+                read(content)
+            except OodbenchError as error:
+                is_one_sentence(error)
+
+    before = peak()
+    holds()
+    assert peak() - before < MEMORY
+    outside = {name: content for name, content in contents(tmp_path).items() if not name.startswith("a/b/inside/")}
+    assert outside == {"x": b"not yours"}
+
+
+def test_more_than_ten_thousand_inputs() -> None:
+    assert FEW * len(TARGETS) >= 300
+    assert MANY * len(TARGETS) > 10_000
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_seeds_are_valid(tmp_path: Path, target: str) -> None:
+    """Or mutations would never come past the first check."""
+    whole: dict[str, bytes] = {
+        "suite": seed("suite.toml").encode(),
+        "specs": b"energy[temperature=10]",
+        "cell": seed("record.json").encode(),
+        "run": seed("run.json").encode(),
+        "side": seed("side.json").encode(),
+        "decoded": seed("decoded.json").encode(),
+        "array": npy(seed("npy.txt").splitlines()[0].encode()),
+        "safetensors": safetensors(seed("safetensors.json").encode()),
+        "checkpoint": checkpoint(True),
+        "state": STATE,
+        "idx": idx([2, 8, 8], 128),
+        "zip": zipped(["0.png"], pictures()[0], zipfile.ZIP_DEFLATED),
+        "tar": tarred(["0.png"], pictures()[0], b"0", len(pictures()[0]), {}),
+        "image": pictures()[0],
+        "reference": seed("reference.csv").encode(),
+    }
+    make, _ = TARGETS[target]
+    make(tmp_path)(whole[target])

@@ -1,0 +1,684 @@
+"""Hostile input, case by case: one sentence, nothing executed, nothing written elsewhere; more in test_fuzz.py."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from oodbench.benchmark import DataError, arrays
+from oodbench.benchmark.api import prepare
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, UserError, visible
+from oodbench.benchmark.files import File, Fit, Idx, archives, decoding, download, open_tree
+from oodbench.benchmark.files.cached import DataCache, file_hash
+from oodbench.benchmark.files.pixels import BadImageError, decode
+from oodbench.benchmark.files.trees import ImageTree
+from oodbench.benchmark.records import METRICS, Record, read_record, read_run, write_record, write_run_info
+from oodbench.benchmark.reference import COLUMNS, read_reference
+from oodbench.benchmark.specs import MAX_SPEC, parse_set, parse_spec, split_list
+from oodbench.benchmark.state import from_file
+from oodbench.benchmark.store import Key, Store, prune
+from oodbench.benchmark.suite import MAX_SUITE, read_suite
+from oodbench.benchmark.untrusted import MAX_DEPTH, leads_out, misfit, parse_json, read_bounded
+from oodbench.benchmark.views.tables import table_csv, table_latex, table_markdown, text_table, write_tables
+from oodbench.benchmark.weights import read_weights
+
+EVIL = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>\\|\u202e\\input{/etc/passwd}`$x$|\ud800\nnext"
+"""A terminal's commands, HTML, LaTeX, Markdown, a turned direction, half a surrogate pair, a line end."""
+
+RECORD = Record(
+    id_set="digits", ood_set="greek", group="near", outlier_source=False, seen=False, detector="msp", settings={},
+    recipe="cross_entropy", recipe_settings={}, backbone="small_cnn", seed=0, label="msp",
+    metrics=dict.fromkeys(METRICS, 0.5), n_id=5, n_ood=5, id_accuracy=0.5,
+)  # fmt: skip
+
+
+def told(call: Callable[[], object], kind: type[OodbenchError] = OodbenchError) -> str:
+    """The one sentence that is said."""
+    with pytest.raises(kind) as error:
+        call()
+    text = str(error.value)
+    assert text.isprintable()
+    assert text.rstrip().endswith((".", "?"))
+    return text
+
+
+# Sentences
+
+
+def test_an_error_is_one_printable_line_whatever_it_quotes() -> None:
+    text = str(UserError(f"Unknown detector '{EVIL}'."))
+    assert text.isprintable()
+    assert r"\x1b]0;owned\x07\x1b[2J" in text
+    assert r"\u202e" in text
+    assert r"\ud800\nnext" in text
+    assert visible("née 日本 ±") == "née 日本 ±"
+    assert visible("a\N{NO-BREAK SPACE}b") == "a b"
+
+
+def test_an_endless_name_does_not_fill_the_screen() -> None:
+    text = str(UserError(f"Unknown detector '{'x' * 10**6}'. Choose another."))
+    assert len(text) < MAX_SENTENCE + 10
+    assert text.startswith("Unknown detector 'xxx")
+    assert text.endswith("x'. Choose another.")
+
+
+# What all readers share
+
+
+def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+    (tmp_path / "ten").write_bytes(b"0123456789")
+    assert read_bounded(tmp_path / "ten", 10) == b"0123456789"
+    with pytest.raises(ValueError, match="more than 9 bytes"):
+        read_bounded(tmp_path / "ten", 9)
+    with pytest.raises(IsADirectoryError):
+        read_bounded(tmp_path, 10)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no plain file"):
+        read_bounded(tmp_path / "pipe", 10)
+    with pytest.raises(OSError, match="no plain file"):
+        read_bounded(Path("/dev/zero"), 10)
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "-Infinity", "[1e999]", "[" * 99_999, '{"a":' * 99 + "1" + "}" * 99, "9" * 5000, "\ufeff{}", "{"]
+)
+def test_wild_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_json(text)
+
+
+def test_nesting_is_bounded_however_deep_the_parser_goes() -> None:
+    assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+    with pytest.raises(ValueError, match="nested more than"):
+        parse_json("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../x", "/x", "C:/x", "C:x", "a\\x", "\\\\host\\x", "a\0"])
+def test_names_that_lead_out(name: str) -> None:
+    assert leads_out(name)
+
+
+@pytest.mark.parametrize("name", ["x", "a/b.npy", "..a/b", "a..", "scores/msp_on_digits-0123456789ab.npy"])
+def test_names_that_stay(name: str) -> None:
+    assert not leads_out(name)
+
+
+def test_a_record_as_it_is_written_fits() -> None:
+    assert misfit(json.loads(json.dumps(vars(RECORD))), Record) == ""
+
+
+# Records and runs
+
+
+WRONG: dict[str, Any] = {
+    "label": 5, "id_set": None, "seed": "0", "seen": 1, "settings": [], "metrics": {"auroc": "high"}, "n_id": 1.5,
+    "id_accuracy": 1e300, "audit": {"lee2018": 1}, "artifacts": {"id_scores": 5}, "notes": "one", "extended": [1],
+    "seconds": True, "forward_images": 10**101, "training": None, "status": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_field_of_another_type_is_told(tmp_path: Path, field: str) -> None:
+    path = write_record(tmp_path, RECORD)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: WRONG[field]}))
+    text = told(lambda: read_record(path), UserError)
+    assert text.startswith(f"'{path}' is no cell record: '")
+    assert "expected" in text
+    assert "Remove it and run again." in text
+
+
+@pytest.mark.parametrize("away", ["../../secret.npy", "/etc/secret.npy", "C:/x.npy", "a\\..\\x.npy"])
+def test_an_artifact_outside_the_cache_is_told(tmp_path: Path, away: str) -> None:
+    path = write_record(tmp_path, replace(RECORD, artifacts={"id_scores": away}))
+    assert "lies outside the cache" in told(lambda: read_record(path))
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"cells": 5},
+        {"cells": [5]},
+        {"cells": {"a": "b"}},
+        {"pairs": [{}]},
+        {"pairs": [{"id_set": "a", "ood_set": []}]},
+        {"pairs": [{"id_set": "a", "ood_set": "b", "trivial": 3}]},
+        {"seeds": ["0"]},
+        {"suite": "digits"},
+        {"notes": [None]},
+        {"skipped": [{"reason": "x"}]},
+        {"name": ["x"]},
+        {"commit": "abc"},
+    ],
+)
+def test_a_run_of_another_shape_is_told_by_every_command(tmp_path: Path, info: dict[str, Any]) -> None:
+    folder = tmp_path / "runs" / "x"
+    name = write_record(folder, RECORD).name
+    write_run_info(folder, {"cells": [name], **info})
+    for command in ("table", "plot", "show"):
+        result = CliRunner().invoke(main, [command, "x", "--results", str(tmp_path)])
+        assert result.exit_code == 2, result.output
+        assert "run.json' does not describe a run: " in result.output
+        assert len(result.output.splitlines()) == 1
+
+
+def test_a_cell_that_a_run_lists_a_million_times_is_read_once(tmp_path: Path) -> None:
+    name = write_record(tmp_path, RECORD).name
+    write_run_info(tmp_path, {"cells": [name, f"a/{name}", f"../cells/{name}"] * 1000})
+    assert len(read_run(tmp_path).records) == 1
+
+
+def evil_run(folder: Path) -> Path:
+    """Every text of a run is hostile."""
+    ok = replace(RECORD, id_set=EVIL, ood_set=EVIL, label=EVIL, backbone=EVIL, notes=(EVIL,), settings={"a": EVIL})
+    bad = replace(ok, label=EVIL + "2", status="failed", reason=EVIL, metrics={})
+    pair = {"id_set": EVIL, "ood_set": EVIL, "group": EVIL, "trivial": {"statistic": EVIL, "auroc": EVIL}}
+    names = [write_record(folder, record).name for record in (ok, bad)]
+    evil = {"notes": [EVIL], "passes": EVIL, "name": EVIL, "suite": {"name": EVIL, "title": EVIL}}
+    left_out = {"skipped": [{"what": EVIL, "reason": EVIL}], "unavailable": [{"name": EVIL, "reason": EVIL}]}
+    write_run_info(folder, {**evil, **left_out, "cells": names, "pairs": [pair], "detectors": [EVIL]})
+    return folder
+
+
+def test_tables_neither_obey_nor_pass_on_what_names_say(tmp_path: Path) -> None:
+    run = read_run(evil_run(tmp_path))
+    for text in (text_table(run), table_markdown(run), table_latex(run)):
+        assert all(line.isprintable() for line in text.split("\n"))
+    markdown = table_markdown(run)
+    assert "<script" not in markdown
+    widths = {
+        len(line.replace(r"\\", "").replace(r"\|", "").split("|"))
+        for line in markdown.splitlines()
+        if line[0:2] == "| "
+    }
+    assert len(widths) == 2, "a name ends no cell"
+    latex = table_latex(run)
+    assert r"\input" not in latex
+    assert r"\textbackslash{}input" in latex
+    colours = text_table(run, colour=True)
+    assert "\x1b]0" not in colours
+    assert "\x1b[2J" not in colours
+
+
+def test_tables_of_hostile_names_are_written_twice(tmp_path: Path) -> None:
+    """Half a surrogate pair is no UTF-8: it is escaped, and the file is then left alone."""
+    run = read_run(evil_run(tmp_path))
+    first = {path: path.read_bytes() for path in write_tables(run)}
+    assert {path: path.read_bytes() for path in write_tables(run)} == first
+    assert table_csv(run)
+
+
+def test_commands_show_hostile_runs(tmp_path: Path) -> None:
+    evil_run(tmp_path / "runs" / "evil")
+    (tmp_path / "runs" / "evil").rename(tmp_path / "runs" / "evil\x1b[2J")
+    for command in (["table", "evil\x1b[2J"], ["list", "runs"]):
+        result = CliRunner().invoke(main, [*command, "--results", str(tmp_path)])
+        assert result.exit_code in (0, 2), result.output
+        assert "\x1b" not in result.output
+    folder = str(tmp_path / "runs" / "evil\x1b[2J")
+    for form in ("text", "md", "tex", "csv"):
+        result = CliRunner().invoke(main, ["table", folder, "--format", form, "--results", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        assert form == "csv" or "\x1b" not in result.output
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "..", "a/../../x", "\x1b[2J", "C:\\x", "a\0b"])
+def test_a_run_s_name_stays_in_the_folder_of_runs(tmp_path: Path, name: str) -> None:
+    prepared = prepare("msp", id_sets="digits", ood_sets="greek", results=tmp_path, name=name, threads=1)
+    assert prepared.run_dir.resolve().parent == (tmp_path / "runs").resolve()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\0b", "", "\x1b[2J", "x" * 10**5])
+@pytest.mark.parametrize("command", ["show", "table", "plot", "check"])
+def test_names_on_the_command_line_with_path_parts(tmp_path: Path, command: str, name: str) -> None:
+    where = ["--results", str(tmp_path)] if command != "check" else ["--data-dir", str(tmp_path)]
+    result = CliRunner().invoke(main, [command, *where, "--", name])
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "\x1b" not in result.output
+
+
+# The store
+
+
+KEY = Key("scores", ".npy", "an array", {"made of": 1})
+
+
+def stored(folder: Path, content: bytes) -> Store:
+    store = Store(folder, lambda text: None)
+    store.save(KEY, lambda path: path.write_bytes(content) and None, {})
+    return Store(folder, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        "[1]",
+        "5",
+        '{"key": [1]}',
+        '{"key": "x", "digest": "y"}',
+        '{"digest": [], "sha256": {}}',
+        '{"about": 5}',
+        '{"about": {"seconds": "long"}}',
+        '{"made_from": {}}',
+        '{"made_from": {"names": [5]}}',
+        "[" * 9999,
+        '{"digest": NaN}',
+    ],
+)
+def test_a_forged_side_file_counts_as_damage(tmp_path: Path, side: str) -> None:
+    store = stored(tmp_path / "cache", b"x")
+    (tmp_path / "cache" / f"{KEY.path}.json").write_text(side)
+    assert store.about(KEY) == {}
+    assert store.key_of(KEY.path) is None
+    assert prune(tmp_path, dry_run=True)[1] == 2
+    assert store.find(KEY) is None
+    assert not (tmp_path / "cache" / KEY.path).exists()
+
+
+def test_no_artifact_outside_the_store_is_touched(tmp_path: Path) -> None:
+    """A side file that vouches for a file outside, under a key that leads there."""
+    victim = tmp_path / "victim-0123456789ab.npy"
+    victim.write_bytes(b"mine")
+    store = Store(tmp_path / "cache", lambda text: None)
+    content = {"kind": "..", "schema": 1}
+    name = Key("..", ".npy", "victim", {}).path.removeprefix("../")
+    victim = victim.rename(tmp_path / name)
+    (tmp_path / f"{name}.json").write_text(json.dumps({"key": content, "digest": "wrong", "sha256": "wrong"}))
+    (tmp_path / "cache").mkdir()
+    assert store.key_of(f"../{name}") is None
+    assert victim.read_bytes() == b"mine"
+
+
+def npy(header: str, body: bytes = b"", version: int = 1) -> bytes:
+    text = header.encode("latin1").ljust(118) + b"\n"
+    length = struct.pack("<H", len(text)) if version == 1 else struct.pack("<I", len(text))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + text + body
+
+
+LYING = {
+    "more than there is": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}", b"\0" * 64),
+    "exabytes": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}", b"\0" * 8),
+    "overflow": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4)}"),
+    "negative": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}", b"\0" * 8),
+    "objects": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"\x80\x04."),
+    "words": npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
+    "records": npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", b"\0" * 8),
+    "no dict": npy("[1, 2]"),
+    "unhashable": npy("{[]: 1}"),
+    "unbalanced": npy("((((("),
+    "nested": npy("(" * 100 + ")" * 100),
+    "code": npy("__import__('os').system('touch marker')"),
+    "cut": b"\x93NUMPY\x01\x00\xff\xff",
+    "huge header": b"\x93NUMPY\x02\x00\xff\xff\xff\x7f",
+    "empty": b"",
+    "text": b"hello",
+}
+
+
+@pytest.mark.parametrize("kind", LYING)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_array_s_header_may_lie(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "cannot be read" in told(lambda: stored(tmp_path / "cache", LYING[kind]).load_array(KEY), StoreError)
+    with pytest.raises((ValueError, OSError)):
+        arrays.load_array(tmp_path / "cache" / KEY.path, "c")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    np.savez(out, a=np.zeros(3))
+    assert "it holds an archive" in told(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b"\xff", b"[" * 9999, b"5"])
+def test_stored_json_may_lie(tmp_path: Path, content: bytes) -> None:
+    assert "cannot be read" in told(lambda: stored(tmp_path, content).load_json(KEY), StoreError)
+
+
+# Weights
+
+
+def safetensors(header: object, body: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+HEADERS = {
+    "huge length": safetensors({}, length=1 << 62),
+    "length beyond the file": safetensors({"a": entry([1], 0, 4)}, length=1 << 20),
+    "offset beyond the file": safetensors({"a": entry([100], 0, 400)}, b"\0" * 4),
+    "overlapping": safetensors({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4),
+    "negative": safetensors({"a": entry([-1], 0, -4)}, b"\0" * 4),
+    "backwards": safetensors({"a": entry([1], 4, 0)}, b"\0" * 4),
+    "a hole": safetensors({"a": entry([1], 4, 8)}, b"\0" * 8),
+    "another size": safetensors({"a": entry([2], 0, 4)}, b"\0" * 4),
+    "overflow": safetensors({"a": entry([1 << 40, 1 << 40], 0, 4)}, b"\0" * 4),
+    "unknown type": safetensors({"a": entry([1], 0, 4, "F31")}, b"\0" * 4),
+    "another type": safetensors({"a": entry([4], 0, 4, "F8_E4M3")}, b"\0" * 4),
+    "complex": safetensors({"a": entry([1], 0, 8, "C64")}, b"\0" * 8),
+    "nested": safetensors(b'{"a":' * 5000),
+    "no header": safetensors(b"{"),
+    "null": safetensors({"a": None}),
+    "no numbers": safetensors({"__metadata__": {"a": "b"}}),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_safetensors_header_may_lie(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(HEADERS[kind])
+    assert str(path) in told(lambda: read_weights(path), UserError)
+    with pytest.raises((ValueError, OSError)):
+        from_file(path)
+
+
+def test_a_name_that_occurs_twice_gives_one_tensor_or_a_sentence(tmp_path: Path) -> None:
+    one = json.dumps(entry([1], 0, 4))
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(safetensors(f'{{"a": {one}, "a": {one}}}'.encode(), struct.pack("<f", 2)))
+    try:
+        found = read_weights(path).tensors["a"].tolist()
+    except UserError:
+        found = [2]
+    assert found == [2]
+
+
+def itself() -> dict[str, Any]:
+    """A dict that is its own state dict."""
+    made: dict[str, Any] = {}
+    made["state_dict"] = made
+    return made
+
+
+STRANGE: dict[str, tuple[Callable[[], Any], str]] = {
+    "holds itself": (itself, "holds no weights"),
+    "a number behind a billion": (lambda: {"a": torch.ones(1).expand(1 << 40)}, "has fewer bytes"),
+    "sparse": (lambda: {"a": torch.eye(2).to_sparse()}, "mine.pt' "),
+    "meta": (lambda: {"a": torch.ones(2, device="meta")}, "as strided float32 meta"),
+    "complex": (lambda: {"a": torch.ones(2, dtype=torch.complex64)}, "as strided complex64"),
+    "float8": (lambda: {"a": torch.ones(2).to(torch.float8_e4m3fn)}, "as strided float8_e4m3fn"),
+    "no names": (lambda: {(1, 2): torch.ones(2)}, "holds no weights"),
+    "no finite numbers": (lambda: {"a\x1b[2J": torch.full((2,), torch.inf)}, r"first in 'a\x1b[2J'"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_tensors_that_no_network_has(tmp_path: Path, kind: str) -> None:
+    make, expected = STRANGE[kind]
+    torch.save(make(), tmp_path / "mine.pt")
+    assert expected in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "whole.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as whole,
+        zipfile.ZipFile(tmp_path / "mine.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in whole.infolist():
+            packed.writestr(member.filename, whole.read(member))
+    assert "cannot be read safely" in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.pt")
+    assert "no plain file" in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+
+
+# Suites, names, published numbers
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a = " + b"[" * 20_000,
+        b"a." * 20_000 + b"a = 1",
+        b"schema = 0x" + b"f" * 20_000,
+        b"schema = " + b"9" * 20_000,
+        b"#" * (MAX_SUITE + 1),
+        b"\xff\xfe\x00",
+        b"schema = 1\n[protocol]\nbackbone = '\\u001b[2J'\nrecipe = 'x'\n",
+        b"schema = 1\nprotocol = 5\nid = 7",
+        b"schema = 1\n'\x7f' = 1",
+    ],
+    ids=["lists", "dots", "hexadecimal", "digits", "long", "bytes", "escapes", "types", "delete"],
+)
+def test_a_hostile_suite_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    assert str(path) in told(lambda: read_suite(str(path)), UserError)
+
+
+def test_a_pipe_is_no_suite(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.toml")
+    assert "no plain file" in told(lambda: read_suite(str(tmp_path / "mine.toml")), UserError)
+
+
+@pytest.mark.parametrize("parse", [parse_spec, parse_set, split_list])
+def test_an_endless_name_is_refused_before_it_is_searched(parse: Callable[[str], object]) -> None:
+    assert "characters, expected at most" in told(lambda: parse("a[" + "," * 10 * MAX_SPEC), UserError)
+
+
+def test_published_numbers_may_be_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    row = dict.fromkeys(COLUMNS, "") | {"paper": "p", "id_set": "a", "detector": "d", "source": "s", "value": "50"}
+    row |= {"metric": "id_accuracy", "mark": "verified", "epochs": "9" * 5000}
+    path.write_text(",".join(COLUMNS) + "\n" + ",".join(row[name] for name in COLUMNS) + "\n")
+    assert "epochs is '999" in told(lambda: read_reference(str(path)), UserError)
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "no plain file" in told(lambda: read_reference(str(tmp_path / "pipe.csv")), UserError)
+
+
+# Files of images
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+FRAMES = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "one pixel": (lambda: encoded(Image.new("RGB", (1, 1)), "PNG"), ""),
+    "CMYK": (lambda: encoded(Image.new("CMYK", (8, 8)), "JPEG"), ""),
+    "one bit": (lambda: encoded(Image.new("1", (8, 8)), "PNG"), ""),
+    "16 bits": (lambda: encoded(Image.new("I;16", (8, 8)), "PNG"), "more than 8 bits"),
+    "GIF": (lambda: encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "no image in a known format"),
+    "animated PNG": (lambda: encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "several frames"),
+    "animated WebP": (lambda: encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), "several frames"),
+    "truncated PNG": (lambda: encoded(FRAMES[0], "PNG")[:60], "cannot be decoded"),
+    "truncated JPEG": (lambda: encoded(FRAMES[0], "JPEG")[:-30], "cannot be decoded"),
+    "TIFF": (lambda: encoded(FRAMES[0], "TIFF"), "no image in a known format"),
+    "a line": (lambda: b"P5 100000 1 255\n" + bytes(100_000), "more than 65,535 on a side"),
+    "50 megapixels": (lambda: b"P5 10000 5001 255\n", "more than 50,000,000"),
+    "a bomb": (lambda: b"P5 20000 20000 255\n", "cannot be decoded"),
+    "pixels that are not there": (lambda: b"P5 7000 7000 255\n", "cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images_that_are_unlike_others(kind: str) -> None:
+    """They are decoded to 32 x 32, or the reason is told; the file's name does not matter."""
+    make, why = IMAGES[kind]
+    if not why:
+        assert decode(make(), Fit())[0].shape == (3, 32, 32)
+        return
+    with pytest.raises(BadImageError) as error:
+        decode(make(), Fit())
+    assert why in str(error.value)
+
+
+def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with gzip.open(path, "wb") as out:
+        for info, content in members:
+            out.write(info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512))
+        out.write(bytes(1024))
+    return path
+
+
+def info_of(kind: bytes = tarfile.REGTYPE, size: int = 0, name: str = "x.png") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info
+
+
+TARS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
+    "endless name": ([(info_of(tarfile.GNUTYPE_LONGNAME, 1 << 29), b"a" * 512)], "a header in a tar declares"),
+    "endless extension": ([(info_of(tarfile.XHDTYPE, 1 << 29), b"a" * 512)], "a header in a tar declares"),
+    "negative": ([(info_of(size=-512), b"")], "declares -512 bytes"),
+    "negative by extension": (
+        [(info_of(tarfile.XHDTYPE, 12), b"12 size=-99\n"), (info_of(), b"")],
+        "declares -99 bytes",
+    ),
+    "huge": ([(info_of(size=1 << 40), b"")], "bytes, more than"),
+    "holes": ([(info_of(tarfile.GNUTYPE_SPARSE, 512), b"a" * 512)], "stored with holes"),
+    "device": ([(info_of(tarfile.CHRTYPE), b"")], "a link or device"),
+    "hard link": ([(info_of(tarfile.LNKTYPE), b"")], "a link or device"),
+    "names in names": ([(info_of(tarfile.GNUTYPE_LONGNAME, 2), b"a\0")] * 3000, "cannot be read as a tar archive"),
+}
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_a_tar_s_headers_may_lie(tmp_path: Path, kind: str) -> None:
+    members, expected = TARS[kind]
+    assert expected in told(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+
+
+@pytest.mark.parametrize("limit", ["MAX_MEMBERS", "MAX_TOTAL"])
+def test_a_tar_is_not_listed_beyond_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(archives, limit, 9)
+    members = [(info_of(size=5, name=f"{k}.png"), b"12345") for k in range(20)]
+    assert "declares more than" in told(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_any_compression_is_one_sentence(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("0.png", os.urandom(500))
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[40:90] = bytes(50)
+    (tmp_path / "x.zip").write_bytes(content)
+    tree = open_tree(tmp_path / "x.zip")
+    assert "cannot be unpacked" in told(lambda: list(tree.read([0])), DataError)
+
+
+def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits to be decoded is bounded in bytes: reading stops while decoders are behind."""
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(decoding, "HELD_BYTES", 1 << 22)
+    waiting, most = 0, 0
+
+    def slow(content: bytes, fit: Fit) -> Any:
+        nonlocal waiting
+        waiting -= len(content)
+        raise BadImageError("is a bomb")
+
+    def stored_images() -> Any:
+        nonlocal waiting, most
+        for row in range(64):
+            waiting += 1 << 20
+            most = max(most, waiting)
+            yield row, f"{row}.png", bytes(1 << 20)
+
+    monkeypatch.setattr(decoding, "decode", slow)
+    _, bad, _ = decoding.decode_all(stored_images(), 64, Fit())
+    assert len(bad) == 64
+    assert most <= (1 << 22) + (2 << 20)
+
+
+def test_a_pipe_and_a_link_in_a_folder_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "zero.png").symlink_to("/dev/zero")
+    assert "no plain file" in told(lambda: DataCache(None).hash(folder), DataError)
+    (folder / "zero.png").unlink()
+    os.mkfifo(folder / "pipe.png")
+    assert "no plain file" in told(lambda: open_tree(folder), DataError)
+    assert "no plain file" in told(lambda: file_hash(folder / "pipe.png"), DataError)
+
+
+def test_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.png")
+    try:
+        (tmp_path / name).write_bytes(encoded(FRAMES[0], "PNG"))
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    assert len(DataCache(tmp_path.parent / "cache").hash(tmp_path)) == 64
+    assert len(ImageTree().read([tmp_path]).images) == 1
+
+
+def idx(*sizes: int, body: bytes = b"") -> bytes:
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + body
+
+
+@pytest.mark.parametrize(
+    "images, expected",
+    [
+        (idx(1, 1, 1 << 29), "at most 65,535 on a side"),
+        (idx(1, 1 << 29, 1), "at most 65,535 on a side"),
+        (idx(1 << 29, 1, 1), "at most 2,000,000 are read"),
+        (idx(1 << 31, 1 << 31, 1 << 31), "at most 1,073,741,824"),
+        (idx(0, 28, 28), "at least one"),
+        (idx(9, 28, 28), "it is not whole"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_idx_header_may_lie(tmp_path: Path, images: bytes, expected: str, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "images").write_bytes(pack(images))
+    (tmp_path / "labels").write_bytes(pack(idx(9, body=bytes(9))))
+    assert expected in told(lambda: Idx(2).read([tmp_path / "images", tmp_path / "labels"]), DataError)
+
+
+def test_a_parquet_file_may_not_declare_more_images_than_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from oodbench.benchmark.files import Parquet
+    from oodbench.benchmark.files import parquet as reader
+
+    parquet.write_table(pa.table({"image": [{"bytes": b"x"}] * 9}), tmp_path / "x.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "MAX_IMAGES", 8)
+        assert "at most 8 are read" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)
+    monkeypatch.setattr(reader, "MAX_PARQUET", 8)
+    assert "bytes, more than 8" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)
+
+
+def test_a_server_that_never_stops_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.BytesIO):
+        status = 200
+        headers: dict[str, str] = {}
+
+        def read(self, size: int | None = -1) -> bytes:
+            return bytes(1000)
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Endless())
+    for size in (2500, 0):
+        monkeypatch.setattr(download, "MAX_DOWNLOAD", 2500)
+        file = File((f"{size}.zip",), ("http://localhost/x.zip",), size=size, md5="0" * 32)
+        assert "it sends more than 2,500 bytes" in told(lambda file=file: download.fetch(file, tmp_path), DataError)  # type: ignore[misc]
