@@ -15,7 +15,7 @@ from oodbench.benchmark import provenance, trivial
 from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
+from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef, sharing_products
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
@@ -90,7 +90,7 @@ def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
 def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
     """The jobs whose artifacts are wanted and not in the store; what only they need is wanted too."""
     if rerun == "all":
-        return in_passes(plan.jobs_for(cells), plan.jobs)
+        return sharing_products(in_passes(plan.jobs_for(cells), plan.jobs))
     wanted: set[str] = set()
     todo = [key.digest for cell in cells for key in (cell.id_scores, cell.ood_scores) if key]
     todo += [cell.id_outputs.logits.digest for cell in cells if cell.id_outputs]
@@ -99,7 +99,7 @@ def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> l
         if id_ not in wanted and any(bench.store.find(key) is None for key in plan.jobs[id_].makes):
             wanted.add(id_)
             todo.extend(plan.jobs[id_].after)
-    return in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs)
+    return sharing_products(in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
 
 
 def run_plan(

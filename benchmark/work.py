@@ -46,6 +46,8 @@ class Bench:
         self.device = device
         self.missed: dict[str, Exception] = {}
         """Why a set's pass did not make what a detector was to keep of its maps, by job."""
+        self.scored: set[str] = set()
+        """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
         self._classifiers: dict[str, Classifier] = {}
         self._started = time.perf_counter()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, FitData, detector
-from oodbench.detectors._similarity import Banked, similarities, unit
+from oodbench.detectors._similarity import Banked, bank_of
 
 
 @detector(
@@ -24,7 +24,7 @@ class Relation(Banked):
     OOD validation images.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"logits", "similarities"})
     grid = {"power": (1.0, 2.0, 4.0, 8.0)}
     power: float = 1.0
     threshold: float = 0.0
@@ -36,17 +36,15 @@ class Relation(Banked):
             raise ValueError(f"power must be positive and threshold in [0, 1), got {self.power} and {self.threshold}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the bank's normalised features and softmax outputs."""
-        rows = self.bank_rows(data.train)
-        self.bank_ = unit(data.train.features[rows])
-        self.probabilities_ = torch.softmax(data.train.logits[rows], dim=1)
+        """Keep the bank's softmax outputs."""
+        self.probabilities_ = torch.softmax(data.train.logits[bank_of(data)], dim=1).float()
 
     def score(self, batch: Batch) -> Tensor:
         """Negative mean relation, at most 0."""
-        p, means = torch.softmax(batch.logits, dim=1), []
-        for rows, block in similarities(unit(batch.features), self.bank_):
-            related = block.clamp_min_(0) * (p[rows] @ self.probabilities_.T)
-            if self.threshold > 0:
-                related = torch.where(related > self.threshold, related, 0)
-            means.append((related if self.power == 1 else related**self.power).mean(dim=1))
-        return -torch.cat(means)
+        agreement = torch.softmax(batch.logits, dim=1).float() @ self.probabilities_.T
+        related = agreement.mul_(batch.similarities.clamp_min(0))
+        if self.threshold > 0:
+            related = torch.where(related > self.threshold, related, 0)
+        if self.power != 1:
+            related = related**self.power
+        return -related.mean(dim=1, dtype=torch.float64)
