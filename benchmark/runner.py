@@ -15,7 +15,7 @@ from oodbench.benchmark import provenance, trivial
 from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef, sharing_products
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TuneJob, sharing_products
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.plan import Cell, Pair, Plan
@@ -229,7 +229,6 @@ def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
 
 
 def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
-    distinct = {(d.set, d.part): d.images for pair in plan.pairs for d in (pair.id, pair.ood)}
     measured = trivial.Remembered(bench.library.files.cache)
     return {
         **asked,
@@ -238,7 +237,7 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
         "notes": [*plan.suite.notes, *bench.library.notes],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
-        "passes": _passes(plan, sum(distinct.values())),
+        "passes": _passes(plan),
         **provenance.collect(bench),
     }
 
@@ -262,15 +261,20 @@ def _family(data: SetRef, bench: Bench) -> str:
     return (bench.library.card(spec).family or spec.name) if whole else ""
 
 
-def _passes(plan: Plan, distinct: int) -> str:
-    """The line on images forwarded, from the plan: what an empty store would cost."""
-    checkpoints = {job.checkpoint.key.digest for job in plan.jobs.values() if isinstance(job, ExtractJob)}
-    shared = sum(job.size for job in plan.jobs.values() if isinstance(job, ExtractJob))
-    total = sum(cell.record.forward_images for cell in plan.cells)
-    own = f"; {total - shared:,} more by detectors that run the network themselves" if total > shared else ""
+def _passes(plan: Plan) -> str:
+    """The line on images forwarded, from the plan: what an empty store would cost, and which detectors add to it."""
+    extracts = [job for job in plan.jobs.values() if isinstance(job, ExtractJob)]
+    distinct = {(job.outputs.data.set, job.outputs.data.part): job.size for job in extracts}
+    checkpoints = {job.checkpoint.key.digest for job in extracts}
+    own: dict[str, int] = {}
+    for job in plan.jobs.values():
+        if isinstance(job, TuneJob | FitJob | ScoreJob) and job.passes:
+            name = job.candidates[0] if isinstance(job, TuneJob) else job.detector
+            own[name] = own.get(name, 0) + job.passes
     return (
-        f"{distinct:,} distinct test images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
-        f"{shared:,} images forwarded, each image once a classifier for all detectors{own}."
+        f"{sum(distinct.values()):,} distinct images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
+        f"{sum(job.size for job in extracts):,} forwarded, each once a classifier for all detectors"
+        f"{''.join(f'; {name} +{images:,}' for name, images in own.items())}."
     )
 
 
