@@ -18,6 +18,8 @@ from oodbench.detectors._similarity import Banked, bank_of
 class Relation(Banked):
     """-mean_i r(x, x_i)^t over the training images x_i, r = max(0, cos(f, f_i)) sum_k p_k p_ik, p the softmax.
 
+    Cosines are those of the shared product, in float32.
+
     Differs: the authors' code, and OpenOOD after it, leaves out every r up to 0.03, a number that the equation does not
     have: with many classes every undecided image then scores exactly 0. `threshold=0.03` does the same. The authors
     give 1 / sum and OpenOOD the sum: the same ranking. t is the authors' 1 for OOD detection, which OpenOOD tunes on
