@@ -17,8 +17,8 @@ from oodbench.detectors._similarity import Banked, bank_of, largest, require_nei
 class NNGuide(Banked):
     """-E(x) G(x): E = logsumexp of the logits, G = mean of the k largest E(x_i) cos(f, f_i) over training images x_i.
 
-    Cosines are those of the shared product, in float32. The product means what it should where E is positive; a network whose training images have no positive E on average
-    is refused.
+    Cosines are those of the shared product, in float32. Energy times guidance means what it should where E is positive;
+    a network whose training images have no positive E on average is refused.
 
     Differs: the bank is the whole training set (`fraction=1`), where the paper samples 1% of ImageNet. OpenOOD takes
     the first 1% of a list sorted by class (on CIFAR-10, cats only) and k = 100; here a smaller bank is the same share
