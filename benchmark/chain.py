@@ -25,7 +25,7 @@ from oodbench.benchmark.looks import Seen, see
 from oodbench.benchmark.plan import Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.resolve import Resolver
-from oodbench.benchmark.scoring import SCORING_VERSION
+from oodbench.benchmark.scoring import SCORING_VERSION, compares
 from oodbench.benchmark.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry
@@ -218,17 +218,19 @@ class Chain:
     def score(self, row: Row, data: SetRef, trained: Trained, fitted: FitJob | None, tuned: TuneJob | None) -> ScoreJob:
         """The job that scores one set, ID or OOD, with one detector."""
         seen = see(self, data, trained, _choices(row, tuned))
+        bank = self.extract(self.ref(trained.entry.set, "train"), trained) if compares(row.detector) else None
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": identity(row.detector),
             "outputs": _digests(seen.outputs),
             "fitted": fitted.id if fitted else None,
             "scoring": SCORING_VERSION,
             **({"tuned": tuned.id} if tuned else {}),
+            **({"bank": bank.id} if bank else {}),
         })  # fmt: skip
         job = ScoreJob(
             title=f"score {data} with {row.label} (ID {trained.entry.set}, seed {trained.seed})",
             makes=(key,),
-            after=(*seen.after, *(job.id for job in (fitted, tuned) if job)),
+            after=(*seen.after, *(job.id for job in (bank, fitted, tuned) if job)),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
             outputs=seen.outputs,
@@ -236,6 +238,7 @@ class Chain:
             tuned=tuned.makes[0] if tuned else None,
             seed=trained.seed,
             passes=data.images * self.passes(trained.entry, row.detector),
+            bank=bank.outputs if bank else None,
         )
         self.plan.jobs.setdefault(job.id, job)
         return job

@@ -32,7 +32,7 @@ from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.extract import observes
 from oodbench.benchmark.metrics import auroc
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.scoring import checked_scores
+from oodbench.benchmark.scoring import checked_scores, compares
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.suite import read_suite
@@ -42,6 +42,7 @@ from oodbench.benchmark.toy import (
     Trainee,
     fresh_classifier,
     planted_network,
+    toy_bank_batch,
     toy_batch,
     toy_observe,
     toy_world,
@@ -85,7 +86,8 @@ def fitted(name: str, supplied: Collection[str] = tuple(NEEDS), piece: int = 100
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shown = classifier if "maps" in detector.needs & set(supplied) else classifier.without_blocks()
-        detector.fit(shown, FitData(train, validation, outliers))
+        rows = detector.bank_rows(toy_bank_batch(detector)) if compares(detector) else None
+        detector.fit(shown, FitData(train, validation, outliers, rows))
     return detector
 
 
@@ -108,6 +110,8 @@ def check_declarations(name: str) -> None:
     for method in ("observe", "reduce"):
         if "maps" not in cls.needs and getattr(cls, method) is not getattr(Detector, method):
             raise CheckError(f"it has {method}(), but 'maps' is not among its needs")
+    if "similarities" not in cls.needs and cls.bank_rows is not Detector.bank_rows:
+        raise CheckError("it has bank_rows(), but 'similarities' is not among its needs")
     if strange := set(cls.map_settings or ()) - {field.name for field in dataclasses.fields(cls)}:
         raise CheckError(f"map_settings {sorted(strange)} are no settings")
     try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
+    from oodbench.benchmark.bank import Bank
     from oodbench.benchmark.studio import Studio
 
 NEEDS = {
@@ -34,6 +35,7 @@ NEEDS = {
     "images": "the pixels, float32 in [0, 1] (N, C, H, W)",
     "network": "the classifier itself in score(), with gradients where wanted; its passes are declared in `passes`",
     "maps": "the feature maps of the backbone's blocks, in the shared pass: what `reduce` keeps, float32 (N, M)",
+    "similarities": "in score(), the cosines with the features of training images (`bank_rows`), float32 (N, B)",
     "outliers": "the suite's outliers, OOD images that training may see (never test images)",
 }
 
@@ -147,6 +149,14 @@ class Detector(Plugin):
         not reduce them sees the blocks (`Classifier.blocks`) through the network only.
         """
         raise NotImplementedError
+
+    def bank_rows(self, train: Batch) -> Tensor | None:
+        """Which training images the batches' `similarities` are to, rows (B,) of the split; None, the default, for all.
+
+        For detectors that declare 'similarities'; `train` has labels and features. Detectors of equal rows share one
+        product of features.
+        """
+        return None
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Learn from ID training data; nothing to do by default. No test split is reachable from `data`."""
@@ -460,12 +470,14 @@ class Batch:
         owner: str,
         classifier: Classifier | None = None,
         rows: slice | None = None,
+        bank: Bank | None = None,
     ) -> None:
         self._size = size
         self._parts = parts
         self._owner = owner
         self._classifier = classifier
         self._rows = rows or slice(0, size)
+        self._bank = bank
 
     def __len__(self) -> int:
         return self._size
@@ -475,6 +487,8 @@ class Batch:
             hint = f"declare it: needs = {{'{name}'}}" if name in NEEDS else "labels are supplied in fit() only"
             if name == "maps":
                 hint += ", and reduce(); a training split that observe() has seen has none"
+            if name == "similarities":
+                hint += ", and ask for it in score()"
             raise PluginError(f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}.")
         return self._parts[name](self._rows)
 
@@ -492,6 +506,23 @@ class Batch:
     def maps(self) -> Tensor:
         """What the detector's `reduce` has kept of the blocks' maps, float32 (N, M)."""
         return self._part("maps")
+
+    @cached_property
+    def similarities(self) -> Tensor:
+        """Cosines with the features of the bank's training images, float32 (N, B), good to about 1e-7; in `score` only.
+
+        Shared with other detectors: not to be changed in place.
+        """
+        return self._part("similarities")
+
+    @property
+    def bank(self) -> Bank:
+        """The training images behind `similarities`: their features, and cosines in float64; in `score` only."""
+        if self._bank is None:
+            raise PluginError(
+                f"Detector '{self._owner}' asked for the bank; declare needs = {{'similarities'}}, and ask in score()."
+            )
+        return self._bank
 
     @cached_property
     def images(self) -> Tensor:
@@ -516,7 +547,7 @@ class Batch:
         """The same images in consecutive pieces of at most `size`, for fits that must not hold a split in memory."""
         for start in range(0, self._size, size):
             rows = slice(self._rows.start + start, self._rows.start + min(start + size, self._size))
-            yield Batch(rows.stop - rows.start, self._parts, self._owner, self._classifier, rows)
+            yield Batch(rows.stop - rows.start, self._parts, self._owner, self._classifier, rows, self._bank)
 
 
 class FitData(NamedTuple):
@@ -528,6 +559,8 @@ class FitData(NamedTuple):
     """ID images held out of training, labelled."""
     outliers: Batch | None = None
     """The suite's outliers, for detectors that declare them."""
+    bank: Tensor | None = None
+    """The training images that batches will be compared with, rows (B,), for detectors that declare 'similarities'."""
 
 
 class Task(NamedTuple):

@@ -11,8 +11,8 @@ score    one detector on one set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Schedule
@@ -204,8 +204,33 @@ class ScoreJob(Job):
     seed: int = 0
     passes: int = 0
     """Images pushed through the network by `score` itself."""
+    bank: Outputs | None = None
+    """The training split, for a detector that compares images with it."""
+    others: tuple[ScoreJob, ...] = ()
+    """Jobs of other detectors on the same set that it can do with the same product."""
 
     @property
     def size(self) -> int:
         """Images of the set."""
         return self.outputs.data.images
+
+
+def sharing_products(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, those that compare one set with one bank next to each other where the last of them stood.
+
+    Each is told of those after it, which it may do as well; one that cannot run leaves them to the next.
+    """
+    groups: dict[tuple[str, str], list[ScoreJob]] = {}
+    for job in jobs:
+        if isinstance(job, ScoreJob) and job.bank is not None:
+            groups.setdefault((job.outputs.features.digest, job.bank.features.digest), []).append(job)
+    last = {group[-1].id: group for group in groups.values()}
+    moved = {job.id for group in groups.values() for job in group[:-1]}
+    ordered: list[Job] = []
+    for job in jobs:
+        if job.id in last:
+            group = last[job.id]
+            ordered += [replace(one, others=tuple(group[place + 1 :])) for place, one in enumerate(group)]
+        elif job.id not in moved:
+            ordered.append(job)
+    return ordered

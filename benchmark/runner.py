@@ -18,7 +18,7 @@ from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import OodbenchError, StoreError
 from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
 from oodbench.benchmark.intervals import INTERVALS_VERSION, confidence_intervals
-from oodbench.benchmark.jobs import ExtractJob, Job, Outputs, SetRef
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, Outputs, ScoreJob, SetRef, TuneJob, sharing_products
 from oodbench.benchmark.leakage import near_notes
 from oodbench.benchmark.looks import in_passes
 from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
@@ -104,7 +104,7 @@ def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
 def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
     """The jobs whose artifacts are wanted and not in the store; what only they need is wanted too."""
     if rerun == "all":
-        return in_passes(plan.jobs_for(cells), plan.jobs)
+        return sharing_products(in_passes(plan.jobs_for(cells), plan.jobs))
     wanted: set[str] = set()
     todo = [id_ for cell in cells for id_ in cell.waits_for]
     while todo:
@@ -112,7 +112,7 @@ def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> l
         if id_ not in wanted and any(bench.store.find(key) is None for key in plan.jobs[id_].makes):
             wanted.add(id_)
             todo.extend(plan.jobs[id_].after)
-    return in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs)
+    return sharing_products(in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
 
 
 def run_plan(
@@ -281,7 +281,6 @@ def _is_done(path: Path, key: str) -> bool:
 
 
 def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
-    distinct = {(d.set, d.part): d.images for pair in plan.pairs for d in (pair.id, pair.ood)}
     measured = trivial.Remembered(bench.library.files.cache)
     return {
         **asked,
@@ -290,7 +289,7 @@ def _info(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
         "notes": [*plan.suite.notes, *bench.library.notes, *near_notes(plan, bench)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
-        "passes": _passes(plan, sum(distinct.values())),
+        "passes": _passes(plan),
         **provenance.collect(bench),
     }
 
@@ -314,15 +313,20 @@ def _family(data: SetRef, bench: Bench) -> str:
     return (bench.library.card(spec).family or spec.name) if whole else ""
 
 
-def _passes(plan: Plan, distinct: int) -> str:
-    """The line on images forwarded, from the plan: what an empty store would cost."""
-    checkpoints = {job.checkpoint.key.digest for job in plan.jobs.values() if isinstance(job, ExtractJob)}
-    shared = sum(job.size for job in plan.jobs.values() if isinstance(job, ExtractJob))
-    total = sum(cell.record.forward_images for cell in plan.cells)
-    own = f"; {total - shared:,} more by detectors that run the network themselves" if total > shared else ""
+def _passes(plan: Plan) -> str:
+    """The line on images forwarded, from the plan: what an empty store would cost, and which detectors add to it."""
+    extracts = [job for job in plan.jobs.values() if isinstance(job, ExtractJob)]
+    distinct = {(job.outputs.data.set, job.outputs.data.part): job.size for job in extracts}
+    checkpoints = {job.checkpoint.key.digest for job in extracts}
+    own: dict[str, int] = {}
+    for job in plan.jobs.values():
+        if isinstance(job, TuneJob | FitJob | ScoreJob) and job.passes:
+            name = job.candidates[0] if isinstance(job, TuneJob) else job.detector
+            own[name] = own.get(name, 0) + job.passes
     return (
-        f"{distinct:,} distinct test images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
-        f"{shared:,} images forwarded, each image once a classifier for all detectors{own}."
+        f"{sum(distinct.values()):,} distinct images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
+        f"{sum(job.size for job in extracts):,} forwarded, each once a classifier for all detectors"
+        f"{''.join(f'; {name} +{images:,}' for name, images in own.items())}."
     )
 
 

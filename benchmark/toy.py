@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.contract import NEEDS, Batch, Classifier, Detector, ImageSet
 from oodbench.benchmark.extract import checked_reduction, reduces
 
@@ -131,8 +132,23 @@ def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supp
     parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
+    bank = None
+    if "similarities" in names and not labelled:
+        known = toy_bank_batch(detector)
+        bank = Bank(known.features.numpy(), detector.bank_rows(known))
+        similarities = bank.similarities(looked.features)
+        parts["similarities"] = similarities.__getitem__
     shown = classifier if "maps" in names else classifier.without_blocks()
-    return Batch(len(images), parts, detector.name, shown if "network" in names else None)
+    return Batch(len(images), parts, detector.name, shown if "network" in names else None, bank=bank)
+
+
+def toy_bank_batch(detector: Detector) -> Batch:
+    """The toy world's training images as a detector's `bank_rows` sees them: labels and features."""
+    world = toy_world()
+    with torch.no_grad():
+        features = world.classifier.features(torch.from_numpy(world.train.images).float() / 255)
+    labels = torch.from_numpy(np.array(world.train.labels))
+    return Batch(len(world.train), {"features": features.__getitem__, "labels": labels.__getitem__}, detector.name)
 
 
 def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:

@@ -50,6 +50,8 @@ class Bench:
         self.device = device
         self.missed: dict[str, Exception] = {}
         """Why a set's pass did not make what a detector was to keep of its maps, by job."""
+        self.scored: set[str] = set()
+        """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
         self._classifiers: dict[str, Classifier] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
 

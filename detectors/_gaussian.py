@@ -72,7 +72,8 @@ def squared_distances(x: Tensor, centres: Tensor, transform: Tensor) -> Tensor:
     """|(x - c) W|^2 of features (N, D) and centres (C, D), (N, C); centred before the product, against cancellation."""
     origin = centres.mean(dim=0)
     a, b = (x.double() - origin) @ transform, (centres - origin) @ transform
-    return ((a * a).sum(dim=1, keepdim=True) + (b * b).sum(dim=1) - 2 * a @ b.T).clamp_min(0)
+    squares = torch.linalg.vector_norm(a, dim=1, keepdim=True).square() + (b * b).sum(dim=1)
+    return squares.addmm_(a, b.T, alpha=-2).clamp_min_(0)
 
 
 def require_cutoff(cutoff: float) -> None:

@@ -1,37 +1,40 @@
-"""Cosine similarity of images to a bank of training images, in blocks; shared by the detectors that keep one.
+"""What detectors share that compare images with a bank of training images: which images those are, and the largest few.
 
 The bank is the training set, or with `fraction` below 1 the same share of every class, at least one image of each.
 Which images that are is decided by a seeded hash of their features: neither their order nor the number of processes
-matters.
+matters. Detectors of equal settings here share one product of features (`Batch.similarities`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, DataError, Detector
+from oodbench.benchmark import Batch, DataError, Detector, FitData
+from oodbench.benchmark.bank import unit as unit
+from oodbench.detectors._gaussian import BLOCK
 
-ENTRIES = 2**24
-"""Similarities held at once, 128 MB: a matter of memory only."""
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features divided by their Euclidean norm, float64; a feature that is all 0 stays 0 and is similar to nothing."""
-    features = features.double()
-    norms = features.norm(dim=1, keepdim=True)
-    return features / torch.where(norms > 0, norms, torch.ones_like(norms))
+GROUP = 32
+"""Columns that `largest` looks at as one."""
 
 
-def similarities(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Inner products of unit queries (N, D) with a bank (B, D), as blocks of rows: which rows, and (rows, B)."""
-    rows = max(1, ENTRIES // len(bank))
-    for start in range(0, len(queries), rows):
-        block = slice(start, min(start + rows, len(queries)))
-        yield block, queries[block] @ bank.T
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of (N, B), from the largest down, and their columns; (N, k) each.
+
+    The k largest lie in the k groups of columns with the largest maxima: two short sorts in place of a long one.
+    """
+    groups = values.shape[1] // GROUP
+    if groups < 2 * k:
+        return torch.topk(values, k, dim=1)
+    grouped = groups * GROUP
+    best = values[:, :grouped].unflatten(1, (GROUP, groups)).amax(dim=1).topk(k, dim=1).indices
+    columns = (best[:, None] + groups * torch.arange(GROUP)[:, None]).flatten(1)
+    rest = torch.arange(grouped, values.shape[1]).expand(len(values), -1)
+    columns = torch.cat([columns, rest], dim=1)
+    found = values.gather(1, columns).topk(k, dim=1)
+    return found.values, columns.gather(1, found.indices)
 
 
 class Banked(Detector):
@@ -45,22 +48,31 @@ class Banked(Detector):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must lie above 0 and at most at 1, got {self.fraction}")
 
-    def bank_rows(self, train: Batch, neighbours: int = 1) -> Tensor:
-        """Which training images make the bank, (B,); an error if there are fewer than the neighbours asked for."""
-        labels = train.labels
-        rows = torch.arange(len(train))
-        if self.fraction < 1:
-            features = train.features.contiguous().numpy()
-            salt = self.bank_seed.to_bytes(8, "little", signed=True)
-            keys = [hashlib.blake2b(row.tobytes(), digest_size=8, salt=salt).digest() for row in features]
-            chosen: list[int] = []
-            for label in labels.unique():
-                own = sorted(rows[labels == label].tolist(), key=keys.__getitem__)
-                chosen += own[: max(1, round(self.fraction * len(own)))]
-            rows = torch.tensor(sorted(chosen))
-        if len(rows) < neighbours:
-            raise DataError(
-                f"The bank of '{self.name}' holds {len(rows)} training images, fewer than the {neighbours} neighbours "
-                "it is asked for; lower k or raise fraction."
-            )
-        return rows
+    def bank_rows(self, train: Batch) -> Tensor | None:
+        """The same share of every class, by a hash of their features."""
+        if self.fraction == 1:
+            return None
+        salt = self.bank_seed.to_bytes(8, "little", signed=True)
+        keys: list[bytes] = []
+        for part in train.batches(BLOCK):
+            features = part.features.contiguous().numpy()
+            keys += [hashlib.blake2b(row.tobytes(), digest_size=8, salt=salt).digest() for row in features]
+        rows, chosen = torch.arange(len(train)), list[int]()
+        for label in train.labels.unique():
+            own = sorted(rows[train.labels == label].tolist(), key=keys.__getitem__)
+            chosen += own[: max(1, round(self.fraction * len(own)))]
+        return torch.tensor(sorted(chosen))
+
+
+def bank_of(data: FitData) -> Tensor:
+    """The rows of the training images that make the bank, (B,)."""
+    return torch.arange(len(data.train)) if data.bank is None else data.bank
+
+
+def require_neighbours(data: FitData, k: int, who: str) -> None:
+    """Refuse a bank that is smaller than the neighbours asked for."""
+    if (size := len(bank_of(data))) < k:
+        raise DataError(
+            f"The bank of '{who}' holds {size} training images, fewer than the {k} neighbours it is asked for; lower k "
+            "or raise fraction."
+        )

@@ -15,8 +15,9 @@ def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     1 - p itself rounds to 0 in float64 from a margin of 37.
     """
     best, rest = logits.argmax(dim=1, keepdim=True), log_one_minus_max(logits)[:, None]
-    log_p = torch.log_softmax(logits, dim=1).scatter(1, best, torch.log1p(-rest.exp()))
-    return log_p, torch.log1p(-log_p.exp()).scatter(1, best, rest)
+    log_best = torch.log1p(-rest.exp())
+    log_p = (logits - logits.gather(1, best)).add_(log_best).scatter_(1, best, log_best)
+    return log_p, torch.log1p(-log_p.exp()).scatter_(1, best, rest)
 
 
 def require_temperature(temperature: float) -> None:

@@ -34,6 +34,8 @@ class GEN(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """log G."""
-        both = torch.stack(log_probabilities(batch.logits))
-        largest = batch.logits.topk(min(self.top, batch.logits.shape[1]), dim=1).indices
-        return torch.logsumexp(self.gamma * both.sum(dim=0).gather(1, largest), dim=1)
+        log_p, log_rest = log_probabilities(batch.logits)
+        both = log_p + log_rest
+        if self.top < both.shape[1]:
+            both = both.gather(1, batch.logits.topk(self.top, dim=1).indices)
+        return torch.logsumexp(self.gamma * both, dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from oodbench.benchmark import Batch, Detector, detector
 
@@ -12,12 +13,12 @@ from oodbench.benchmark import Batch, Detector, detector
 def log_one_minus_max(logits: Tensor) -> Tensor:
     """log(1 - max_k p_k) of each row, (N, K) -> (N,), where p = softmax(logits).
 
-    Computed as logsumexp over all classes but one argmax, minus logsumexp over all: 1 - p_max itself rounds to zero in
+    Computed from the log odds of all classes but one argmax against that one: 1 - p_max itself rounds to zero in
     float64 from a margin of 37 (in float32, of 17) and would tie the most confident images.
     """
     best = logits.argmax(dim=1, keepdim=True)
-    others = logits.scatter(1, best, -torch.inf)
-    return torch.logsumexp(others, dim=1) - torch.logsumexp(logits, dim=1)
+    others = torch.logsumexp(logits.scatter(1, best, -torch.inf), dim=1)
+    return logsigmoid(others - logits.gather(1, best)[:, 0])
 
 
 @detector(

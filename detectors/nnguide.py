@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
-from oodbench.detectors._similarity import Banked, similarities, unit
+from oodbench.detectors._similarity import Banked, bank_of, largest, require_neighbours
 
 
 @detector(
@@ -17,15 +17,15 @@ from oodbench.detectors._similarity import Banked, similarities, unit
 class NNGuide(Banked):
     """-E(x) G(x): E = logsumexp of the logits, G = mean of the k largest E(x_i) cos(f, f_i) over training images x_i.
 
-    The product means what it should where E is positive; a network whose training images have no positive E on average
-    is refused.
+    Cosines are those of the shared product, in float32. Energy times guidance means what it should where E is positive;
+    a network whose training images have no positive E on average is refused.
 
     Differs: the bank is the whole training set (`fraction=1`), where the paper samples 1% of ImageNet. OpenOOD takes
     the first 1% of a list sorted by class (on CIFAR-10, cats only) and k = 100; here a smaller bank is the same share
     of every class. k is that of the authors' code.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"logits", "similarities"})
     grid = {"k": (1, 10, 100)}
     k: int = 10
 
@@ -36,18 +36,17 @@ class NNGuide(Banked):
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the bank's normalised features, each times its energy."""
+        """Keep the bank's energies."""
+        require_neighbours(data, self.k, self.name)
         energies = torch.logsumexp(data.train.logits, dim=1)
         if energies.mean() <= 0:
             raise DataError(
                 f"NNGuide multiplies by logsumexp of the logits, which is {float(energies.mean()):.3g} on average over "
                 "the training images; it must be positive for the product to rank."
             )
-        rows = self.bank_rows(data.train, self.k)
-        self.bank_ = unit(data.train.features[rows]) * energies[rows, None]
+        self.energies_ = energies[bank_of(data)].float()
 
     def score(self, batch: Batch) -> Tensor:
         """Negative guided energy."""
-        blocks = similarities(unit(batch.features), self.bank_)
-        guidance = torch.cat([block.topk(self.k, dim=1).values.mean(dim=1) for _, block in blocks])
+        guidance = largest(batch.similarities * self.energies_, self.k)[0].double().mean(dim=1)
         return -torch.logsumexp(batch.logits, dim=1) * guidance

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, FitData, detector
-from oodbench.detectors._similarity import Banked, similarities, unit
+from oodbench.detectors._similarity import Banked, bank_of
 
 
 @detector(
@@ -18,13 +18,15 @@ from oodbench.detectors._similarity import Banked, similarities, unit
 class Relation(Banked):
     """-mean_i r(x, x_i)^t over the training images x_i, r = max(0, cos(f, f_i)) sum_k p_k p_ik, p the softmax.
 
+    Cosines are those of the shared product, in float32.
+
     Differs: the authors' code, and OpenOOD after it, leaves out every r up to 0.03, a number that the equation does not
     have: with many classes every undecided image then scores exactly 0. `threshold=0.03` does the same. The authors
     give 1 / sum and OpenOOD the sum: the same ranking. t is the authors' 1 for OOD detection, which OpenOOD tunes on
     OOD validation images.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"logits", "similarities"})
     grid = {"power": (1.0, 2.0, 4.0, 8.0)}
     power: float = 1.0
     threshold: float = 0.0
@@ -36,17 +38,15 @@ class Relation(Banked):
             raise ValueError(f"power must be positive and threshold in [0, 1), got {self.power} and {self.threshold}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the bank's normalised features and softmax outputs."""
-        rows = self.bank_rows(data.train)
-        self.bank_ = unit(data.train.features[rows])
-        self.probabilities_ = torch.softmax(data.train.logits[rows], dim=1)
+        """Keep the bank's softmax outputs."""
+        self.probabilities_ = torch.softmax(data.train.logits[bank_of(data)], dim=1).float()
 
     def score(self, batch: Batch) -> Tensor:
         """Negative mean relation, at most 0."""
-        p, means = torch.softmax(batch.logits, dim=1), []
-        for rows, block in similarities(unit(batch.features), self.bank_):
-            related = block.clamp_min_(0) * (p[rows] @ self.probabilities_.T)
-            if self.threshold > 0:
-                related = torch.where(related > self.threshold, related, 0)
-            means.append((related if self.power == 1 else related**self.power).mean(dim=1))
-        return -torch.cat(means)
+        agreement = torch.softmax(batch.logits, dim=1).float() @ self.probabilities_.T
+        related = agreement.mul_(batch.similarities.clamp_min(0))
+        if self.threshold > 0:
+            related = torch.where(related > self.threshold, related, 0)
+        if self.power != 1:
+            related = related**self.power
+        return -related.mean(dim=1, dtype=torch.float64)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet
+from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.jobs import SetRef
@@ -89,12 +90,24 @@ class FeatureWorld:
             parts["logits"] = torch.from_numpy(self.logits(features)).__getitem__
         if labels is not None:
             parts["labels"] = torch.from_numpy(labels).__getitem__
-        return Batch(len(features), parts, detector.name)
+            return Batch(len(features), parts, detector.name)
+        bank = None
+        if "similarities" in detector.needs:
+            bank = Bank(self.features, self.bank_rows(detector))
+            parts["similarities"] = bank.similarities(torch.from_numpy(features)).__getitem__
+        return Batch(len(features), parts, detector.name, bank=bank)
+
+    def bank_rows(self, detector: Detector) -> Tensor | None:
+        """The training images that a detector compares with, as the harness has it choose them."""
+        values = {"features": self.features, "labels": self.labels}
+        parts = {name: torch.from_numpy(value).__getitem__ for name, value in values.items()}
+        return detector.bank_rows(Batch(len(self.labels), parts, detector.name))
 
     def fit(self, name: str, **settings: Any) -> Detector:
         detector: Detector = registry.get("detector", name)(**settings)
         train = self.batch(detector, self.features, self.labels)
-        detector.fit(self.classifier(), FitData(train, self.batch(detector, self.validation, self.validation_labels)))
+        validation = self.batch(detector, self.validation, self.validation_labels)
+        detector.fit(self.classifier(), FitData(train, validation, bank=self.bank_rows(detector)))
         return detector
 
     def score(self, name: str, **settings: Any) -> np.ndarray:

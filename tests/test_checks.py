@@ -342,6 +342,14 @@ class ReducesToOneColumn(KeepsMaps):
         return super().reduce(maps, features, logits)[:, 0]
 
 
+class ComparesUndeclared(Good):
+    """Chooses a bank of training images that it never compares with."""
+
+    def bank_rows(self, train: Batch) -> Tensor | None:
+        """The first ten."""
+        return torch.arange(10)
+
+
 class ReducesUndeclared(KeepsMaps):
     needs = frozenset({"logits"})
 
@@ -369,6 +377,7 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
         "it cannot be made without settings: .*'power'; give every setting a default",
     ),
     (ChangesItsSettings, "check_declarations", r"the settings \{'power': 2.0\} differ from their defaults"),
+    (ComparesUndeclared, "check_declarations", r"it has bank_rows\(\), but 'similarities' is not among its needs"),
     (ReducesUndeclared, "check_declarations", r"it has observe\(\), but 'maps' is not among its needs"),
     (NoSuchMapSetting, "check_declarations", r"map_settings \['power'\] are no settings"),
     (UnknownRecipe, "check_declarations", "Unknown recipe 'cross_entrpy'. Did you mean 'cross_entropy'?"),

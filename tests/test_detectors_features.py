@@ -161,6 +161,10 @@ DEFAULTS = {"knn": {"k": 5}, "vim": {"dim": 2}, "residual": {"dim": 2}}
 NAMES = list(dict.fromkeys(name for name, _, _ in FORMULAS))
 
 
+FLOAT32 = {"nnguide": 1e-6, "relation": 1e-6}
+"""Relative precision of detectors that read similarities as they are, float32; that of others is 1e-9."""
+
+
 def scores(world: World, name: str, **settings: Any) -> np.ndarray:
     found: np.ndarray = world.score(name, **(settings or DEFAULTS.get(name, {})))
     return found
@@ -170,7 +174,7 @@ def scores(world: World, name: str, **settings: Any) -> np.ndarray:
 def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callable[..., float], settings: Any) -> None:
     found = scores(world, name, **settings)
     assert found == pytest.approx(
-        [formula(world, f, **settings) for f in world.test.astype(np.float64)], rel=1e-9, abs=1e-12
+        [formula(world, f, **settings) for f in world.test.astype(np.float64)], rel=FLOAT32.get(name, 1e-9), abs=1e-12
     )
     assert len(np.unique(found)) == len(found)
 
@@ -182,7 +186,7 @@ def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callab
 def test_the_order_of_training_images_does_not_matter(world: World, name: str) -> None:
     before, order = scores(world, name), np.random.RandomState(1).permutation(len(world.labels))
     world.features, world.labels = world.features[order], world.labels[order]
-    assert scores(world, name) == pytest.approx(before, rel=1e-9)
+    assert scores(world, name) == pytest.approx(before, rel=FLOAT32.get(name, 1e-9))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -190,7 +194,7 @@ def test_the_names_of_classes_do_not_matter(world: World, name: str) -> None:
     before, new = scores(world, name), np.array([2, 0, 1])
     world.labels = new[world.labels]
     world.weight, world.bias = world.weight[np.argsort(new)], world.bias[np.argsort(new)]
-    assert scores(world, name) == pytest.approx(before, rel=1e-9)
+    assert scores(world, name) == pytest.approx(before, rel=FLOAT32.get(name, 1e-9))
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "gmm"])
@@ -230,7 +234,7 @@ def test_relation_is_halved_by_training_images_that_are_not_related(world: World
     strangers = -np.repeat(world.test.mean(axis=0, keepdims=True), len(world.features), axis=0)
     world.features = np.concatenate([world.features, strangers])
     world.labels = np.concatenate([world.labels, world.labels])
-    assert scores(world, "relation") == pytest.approx(before / 2, rel=1e-9)
+    assert scores(world, "relation") == pytest.approx(before / 2, rel=1e-6)
 
 
 def test_a_distance_to_a_near_neighbour_keeps_its_digits(world: World) -> None:

@@ -52,11 +52,11 @@ def scores(world: World, name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", ["knn", "nnguide", "relation"])
 def test_a_smaller_bank_is_the_same_share_of_every_class_whatever_the_order(world: World, name: str) -> None:
     settings = {"fraction": 0.5, **({} if name == "relation" else {"k": 2})}
-    rows = world.fit(name, **settings).bank_rows(world.batch(world.fit(name, **settings), world.features, world.labels))
+    rows = world.bank_rows(registry.get("detector", name)(**settings))
     assert np.bincount(world.labels[rows]).tolist() == [7, 7, 7]
     before, order = world.score(name, **settings), np.random.RandomState(1).permutation(len(world.labels))
     world.features, world.labels = world.features[order], world.labels[order]
-    assert world.score(name, **settings) == pytest.approx(before, rel=1e-9)
+    assert world.score(name, **settings) == pytest.approx(before, rel=1e-9 if name == "knn" else 1e-6)
     assert world.score(name, **settings, bank_seed=1) != pytest.approx(before, rel=1e-3)
     assert world.score(
         name, **{**settings, "fraction": 1e-9, "k": 1} if name != "relation" else {"fraction": 1e-9}
@@ -83,7 +83,7 @@ def test_units_that_are_dead_in_training_change_nothing(world: World, name: str)
     before = scores(world, name)
     for field in ("features", "validation", "test", "weight"):
         setattr(world, field, np.insert(getattr(world, field), [1, 5], 0, axis=1))
-    assert scores(world, name) == pytest.approx(before, rel=1e-8)
+    assert scores(world, name) == pytest.approx(before, rel=1e-6 if name in ("nnguide", "relation") else 1e-8)
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "gmm"])

@@ -332,12 +332,13 @@ def test_the_number_of_passes_is_what_the_network_sees() -> None:
         passed: list[int] = []
         train, other = images_of(40, 0), images_of(15, 2)
         detector: Detector = create("detector", parse_spec(f"mahalanobis_ensemble[{settings}]"))
-        parts = [batch(detector, net, some, torch.arange(len(some)) % K) for some in (train, images_of(12, 1), other)]
+        labelled = [(some, torch.arange(len(some)) % K) for some in (train, images_of(12, 1), other)]
+        train_, validation, outliers = (batch(detector, net, some, labels) for some, labels in labelled)
         net.network.get_submodule("first").register_forward_hook(lambda m, x, y, seen=passed: seen.append(len(y)))
-        detector.fit(net, FitData(*parts))
+        detector.fit(net, FitData(train_, validation, outliers))
         assert sum(passed) == detector.passes_in_fit(2, 12, 15)
         passed.clear()
-        detector.score(parts[2])
+        detector.score(outliers)
         assert sum(passed) == 15 * detector.passes_for(2)
 
 

@@ -488,7 +488,8 @@ def test_fit_sees_labelled_train_and_validation_and_declared_outliers(
     fit(bench, fit_job(outliers=True), nothing)
     (data,) = seen
     assert (data.outliers is not None) == declared
-    for name, batch in data._asdict().items():
+    assert data.bank is None
+    for name, batch in (("train", data.train), ("validation", data.validation), ("outliers", data.outliers)):
         if batch is None:
             continue
         made, images = outputs(name, 30), bench.images(SetRef(name, "test", 0))
@@ -501,7 +502,7 @@ def test_fit_sees_labelled_train_and_validation_and_declared_outliers(
         else:
             assert batch.labels.tolist() == [row % CLASSES for row in range(30)]
             assert batch.labels.dtype == torch.int64
-    assert FitData._fields == ("train", "validation", "outliers")
+    assert FitData._fields == ("train", "validation", "outliers", "bank")
 
 
 class Slices:

@@ -191,6 +191,27 @@ def test_forward_images_are_charged_once(plan: Callable[..., Prepared]) -> None:
     assert {charged["energy", ood] for ood in sizes} == {0}
 
 
+def test_the_line_on_passes_says_who_adds_to_the_shared_one(plan: Callable[..., Prepared]) -> None:
+    made = plan("msp,odin,mahalanobis,odin[epsilon=0.001]", ood_sets="glyphs,greek").plan
+    extracts = [job for job in made.jobs.values() if isinstance(job, ExtractJob)]
+    known, ood = made.cells[0].record.n_id or 0, sum(cell.record.n_ood or 0 for cell in made.cells[:2])
+    images = sum(job.size for job in extracts)
+    assert len(extracts) == 5  # training, validation and three test sets
+    assert runner._passes(made) == (
+        f"{images:,} distinct images, 1 classifier: {images:,} forwarded, each once a classifier for all detectors; "
+        f"odin +{2 * (known + ood):,}; odin[epsilon=0.001] +{2 * (known + ood):,}."
+    )
+    assert sum(cell.record.forward_images for cell in made.cells) == images + 4 * (known + ood)
+
+
+def test_without_passes_of_their_own_nothing_is_said_of_detectors(go: Callable[..., Run]) -> None:
+    run = go("msp,confidence", ood_sets="greek")
+    images = sum((run.records[0].n_id or 0, run.records[0].n_ood or 0))
+    line = f"{images:,} distinct images, 2 classifiers: {2 * images:,} forwarded, each once a classifier for all detec"
+    assert run.info["passes"] == f"{line}tors."
+    assert f"- {line}" in (run.path / "table.md").read_text()
+
+
 def test_the_same_again_does_nothing_and_redraws_nothing(go: Callable[..., Run], plan: Callable[..., Prepared]) -> None:
     first = go(drawn=True)
     before = tables(first)

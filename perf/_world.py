@@ -1,0 +1,149 @@
+"""A small network, the sets it is asked about, and detectors on what it gives: what perf/detectors.py and
+perf/agreement.py measure on.
+
+The network is a fixed random layer of ReLU units, some of them never active, under a head that finds the nearest class
+mean. Images are 3 x 8 x 8 float32 in [0, 1]: ID images are a class pattern and noise; OOD sets are blends of two
+patterns, other patterns, weaker patterns, more noise, and uniform noise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark import Batch, Classifier, Detector, FitData
+from oodbench.benchmark.bank import Bank, Shared
+from oodbench.benchmark.scoring import BATCH, compares
+from oodbench.benchmark.specs import create, parse_spec
+
+CLASSES, SHAPE = 10, (3, 8, 8)
+PIXELS = 3 * 8 * 8
+DEAD = 0.04
+"""Share of units that are never active."""
+OOD = ("blends", "others", "weak", "noisy", "uniform")
+
+
+class Network(nn.Module):
+    """Features: rectified random projections of the pixels. Head: linear."""
+
+    def __init__(self, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.flatten, self.layer, self.rectify = nn.Flatten(), nn.Linear(PIXELS, units), nn.ReLU()
+        self.head = nn.Linear(units, CLASSES)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.randn(units, PIXELS, generator=generator) / PIXELS**0.5)
+            self.layer.bias.copy_(-0.5 * self.layer.weight.sum(dim=1) + 0.2)
+            self.layer.bias[: int(DEAD * units)] = -100
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, D)."""
+        features: Tensor = self.rectify(self.layer(self.flatten(images)))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class Outputs(NamedTuple):
+    """A set: images, labels, and what one pass of the network gives, float32."""
+
+    images: Tensor
+    labels: Tensor
+    features: Tensor
+    logits: Tensor
+
+
+class World(NamedTuple):
+    """A network and its sets; `fit` is the training split."""
+
+    network: Network
+    fit: Outputs
+    validation: Outputs
+    test: Outputs
+    ood: dict[str, Outputs]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network as detectors see it."""
+        return Classifier(self.network, CLASSES)
+
+
+def make_world(fit: int, test: int, units: int = 512, seed: int = 0) -> World:
+    """Draw a world: so many images to fit on, and in each set that is scored."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns, others = (torch.randn(CLASSES, *SHAPE, generator=generator) for _ in range(2))
+    network = Network(units, generator).eval().requires_grad_(False)
+
+    def drawn(count: int, kind: str = "") -> tuple[Tensor, Tensor]:
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        second = (labels + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
+        known = {"blends": (patterns[labels] + patterns[second]) / 2, "others": others[labels]}
+        shown = (0.4 if kind == "weak" else 1) * known.get(kind, patterns[labels])
+        noise = torch.randn(count, *SHAPE, generator=generator) * (2.0 if kind == "noisy" else 1.0)
+        uniform = torch.rand(count, *SHAPE, generator=generator)
+        return (uniform if kind == "uniform" else 0.5 + 0.1 * shown + 0.1 * noise).clamp(0, 1), labels
+
+    images, labels = drawn(fit)
+    _find_nearest_mean(network, network.features(images), labels)
+
+    def seen(images: Tensor, labels: Tensor) -> Outputs:
+        features = network.features(images)
+        return Outputs(images, labels, features, network.head(features))
+
+    known = seen(images, labels), seen(*drawn(max(fit // 10, 50))), seen(*drawn(test))
+    return World(network, *known, {kind: seen(*drawn(test, kind)) for kind in OOD})
+
+
+def _find_nearest_mean(network: Network, features: Tensor, labels: Tensor) -> None:
+    """Give the head the weights that find the nearest class mean, on a scale that leaves the softmax undecided."""
+    means = torch.stack([features[labels == k].mean(dim=0) for k in range(CLASSES)])
+    lengths = (means**2).sum(dim=1) / 2
+    network.head.weight.copy_(means)
+    network.head.bias.copy_(lengths.max() - lengths)
+    scale = 5 / network.head(features).std()
+    network.head.weight.mul_(scale)
+    network.head.bias.mul_(scale)
+
+
+def batch(detector: Detector, outputs: Outputs, world: World, labelled: bool = False) -> Batch:
+    """A set as a detector sees it; without `similarities`."""
+    parts = {
+        "logits": lambda rows: outputs.logits[rows].double(),
+        "features": outputs.features.__getitem__,
+        "images": outputs.images.__getitem__,
+    }
+    shown = {name: part for name, part in parts.items() if name in detector.needs}
+    if labelled:
+        shown["labels"] = outputs.labels.__getitem__
+    network = world.classifier if "network" in detector.needs else None
+    return Batch(len(outputs.images), shown, detector.name, network)
+
+
+def fitted(spec: str, world: World) -> Detector:
+    """A detector fitted on a world."""
+    detector: Detector = create("detector", parse_spec(spec))
+    train, validation = (batch(detector, part, world, True) for part in (world.fit, world.validation))
+    detector.fit(world.classifier, FitData(train, validation))
+    return detector
+
+
+def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np.ndarray]:
+    """A set's scores by detectors that score alone, or that all share one product: block by block, as the harness."""
+    if not compares(detectors[0]):
+        (alone,) = detectors
+        return [np.concatenate([alone.score(part).numpy() for part in batch(alone, outputs, world).batches(BATCH)])]
+    bank = Bank(world.fit.features.numpy())
+    product = Shared(lambda rows: bank.similarities(outputs.features[rows]))
+    views = []
+    for detector in detectors:
+        parts = {**batch(detector, outputs, world)._parts, "similarities": product}
+        views.append(Batch(len(outputs.images), parts, detector.name, bank=bank).batches(bank.block))
+    blocks = [
+        [one.score(part).numpy() for one, part in zip(detectors, row, strict=True)] for row in zip(*views, strict=True)
+    ]
+    return [np.concatenate(own) for own in zip(*blocks, strict=True)]

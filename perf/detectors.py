@@ -1,0 +1,200 @@
+"""What a detector costs on outputs that are there: CPU seconds of fit and score, beside pytorch-ood's.
+
+    python perf/detectors.py [--fit 10000] [--test 10000] [--units 512] [--repeats 3] [--only msp,knn]
+    pip install --no-deps pytorch-ood==0.4.0      # for its side; without it only ours is printed
+
+The network and the sets are those of perf/_world.py: one ID test set and five OOD sets, in one process, one thread.
+
+- Each detector: fit on --fit images, score of one set of --test images, from logits and features in memory. Ours in
+  float64 and in the harness's blocks; theirs by `fit_*` and `predict_*` on the whole tensor. odin has its two passes.
+  Ours for knn, nnguide and relation alone includes the product of features that they share in a run.
+- All of them: the seven detectors of `MATRIX`, ID and five OOD sets. Ours: one pass a set, fit, score, with one
+  product. Theirs: as its documented loop does it, a loader of ID and OOD images for every OOD set, each detector with
+  passes of its own; and, to its advantage, each set once on our outputs.
+
+CPU seconds (`time.process_time`), which other programs on the machine disturb less than wall-clock time; of a
+detector's repeats the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from _world import Outputs, World, fitted, make_world, scores
+
+OURS = (
+    *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
+    *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
+    *("vim", "residual", "she", "fdbd", "nci"),
+    *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin"),
+)
+MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")
+SHARING = ("knn", "nnguide", "relation")
+LOADED = 256
+"""Images in a batch of a loader."""
+
+
+def theirs(world: World) -> dict[str, tuple[Any, str]]:
+    """pytorch-ood's detectors by our names, each with what it reads: logits, features, maps or images."""
+    from pytorch_ood import detector as peer
+
+    network, weight, bias = world.network, world.network.head.weight, world.network.head.bias
+
+    def encoder(images: torch.Tensor) -> torch.Tensor:
+        return network.features(images)
+
+    def as_map(images: torch.Tensor) -> torch.Tensor:
+        return network.features(images)[:, :, None, None]
+
+    def head(maps: torch.Tensor) -> torch.Tensor:
+        return network.head(maps.flatten(1))
+
+    return {
+        "msp": (peer.MaxSoftmax(network), "logits"),
+        "max_logit": (peer.MaxLogit(network), "logits"),
+        "energy": (peer.EnergyBased(network), "logits"),
+        "entropy": (peer.Entropy(network), "logits"),
+        "gen": (peer.GEN(network), "logits"),
+        "kl_matching": (peer.KLMatching(network), "logits"),
+        "openmax": (peer.OpenMax(network, tailsize=20), "logits"),
+        "mahalanobis": (peer.Mahalanobis(encoder), "features"),
+        "relative_mahalanobis": (peer.RMD(encoder), "features"),
+        "gmm": (peer.GMM(encoder), "features"),
+        "knn": (peer.KNN(encoder), "features"),
+        "nnguide": (peer.NNGuide(encoder, network.head), "features"),
+        "vim": (peer.ViM(encoder, d=weight.shape[1] // 2, w=weight, b=bias), "features"),
+        "she": (peer.SHE(encoder, network.head), "features"),
+        "fdbd": (peer.fDBD(encoder, network.head), "features"),
+        "nci": (peer.NCI(encoder, network.head, alpha=1e-4), "features"),
+        "react": (peer.ReAct(as_map, head), "maps"),
+        "dice": (peer.DICE(encoder, weight, bias, p=0.9), "features"),
+        "ash": (peer.ASH(as_map, head, percentile=0.9), "maps"),
+        "scale": (peer.SCALE(as_map, head, percentile=0.85), "maps"),
+        "vra": (peer.VRA(as_map, head), "maps"),
+        "odin": (peer.ODIN(network), "images"),
+    }
+
+
+def read_by(kind: str, outputs: Outputs) -> torch.Tensor:
+    """What a detector of theirs reads of a set."""
+    shown = {"logits": outputs.logits, "features": outputs.features, "images": outputs.images}
+    return outputs.features[:, :, None, None] if kind == "maps" else shown[kind]
+
+
+def fit_theirs(name: str, one: Any, kind: str, world: World) -> None:
+    """Fit a detector of theirs on the data that ours of the name is fitted on, if it is to be fitted."""
+    method = {"logits": "fit_logits", "features": "fit_features", "maps": "fit_feature_maps"}.get(kind, "")
+    if hasattr(one, method) and getattr(one, "requires_fit", True):
+        source = world.validation if name == "kl_matching" else world.fit
+        getattr(one, method)(read_by(kind, source), source.labels)
+
+
+def score_theirs(one: Any, kind: str, outputs: Outputs) -> torch.Tensor:
+    """Score a set with a detector of theirs, from outputs."""
+    if kind == "images":
+        return torch.cat([one.predict(part) for part in outputs.images.split(LOADED)])
+    method = {"logits": "predict_logits", "features": "predict_features", "maps": "predict_feature_maps"}[kind]
+    found: torch.Tensor = getattr(one, method)(read_by(kind, outputs))
+    return found
+
+
+def seconds(call: Callable[[], object], repeats: int = 1) -> float:
+    """CPU seconds of a call, the best of its repeats; one that takes a second is not repeated."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        best = min(best, time.process_time() - start)
+        if best > 1:
+            break
+    return best
+
+
+def compare(name: str, world: World, peer: dict[str, tuple[Any, str]], repeats: int) -> str:
+    """One detector's row."""
+    fit = seconds(lambda: fitted(name, world), repeats)
+    detector = fitted(name, world)
+    score = seconds(lambda: scores([detector], world.test, world), repeats)
+    row = f"{name:22} {1e3 * fit:9.1f} {1e3 * score:9.1f}"
+    if name not in peer:
+        return row
+    one, kind = peer[name]
+    try:
+        their_fit = seconds(lambda: fit_theirs(name, one, kind, world), repeats)
+        their_score = seconds(lambda: score_theirs(one, kind, world.test), repeats)
+    except Exception as error:  # theirs may refuse these data
+        return f"{row}   theirs: {type(error).__name__}: {error}"
+    total = (their_fit + their_score) / (fit + score)
+    return f"{row} {1e3 * their_fit:9.1f} {1e3 * their_score:9.1f} {their_score / score:9.2f} {total:9.2f}"
+
+
+def our_matrix(names: list[str], world: World) -> None:
+    """Everything from images on: one pass a set, then fit and score; one product for who shares it."""
+    sets = [one.images for one in (world.fit, world.validation, world.test, *world.ood.values())]
+    for images in sets:
+        for part in images.split(LOADED):
+            world.network.head(world.network.features(part))
+    alone = [[fitted(name, world)] for name in names if name not in SHARING]
+    together = [fitted(name, world) for name in names if name in SHARING]
+    for outputs in (world.test, *world.ood.values()):
+        for group in (*alone, together) if together else alone:
+            scores(group, outputs, world)
+
+
+def their_matrix(names: list[str], world: World, from_outputs: bool) -> None:
+    """The same by theirs: in its own loop, from images, or each set once from our outputs."""
+    peer = theirs(world)
+    for name in names:
+        one, kind = peer[name]
+        if not from_outputs and kind != "images":
+            for part in world.fit.images.split(LOADED):
+                world.network(part)
+        fit_theirs(name, one, kind, world)
+        if from_outputs:
+            for outputs in (world.test, *world.ood.values()):
+                score_theirs(one, kind, outputs)
+        else:
+            for outputs in world.ood.values():
+                for images in (world.test.images, outputs.images):
+                    for part in images.split(LOADED):
+                        one.predict(part)
+
+
+def main() -> None:
+    """Print a row a detector, then the matrix."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fit", type=int, default=10_000, help="images to fit on")
+    parser.add_argument("--test", type=int, default=10_000, help="images in each scored set")
+    parser.add_argument("--units", type=int, default=512, help="features")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="detectors, with commas")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        world = make_world(given.fit, given.test, given.units)
+        try:
+            peer = theirs(world)
+        except ImportError:
+            peer = {}
+            print("pytorch-ood is not installed (pip install --no-deps pytorch-ood==0.4.0): ours alone")
+        print(f"{given.fit} x {given.units} to fit on, {given.test} to score; milliseconds of CPU, one thread")
+        print(f"{'':22} {'our fit':>9} {'score':>9} {'their fit':>9} {'score':>9} {'score x':>9} {'both x':>9}")
+        only = [name for name in OURS if not given.only or name.partition("[")[0] in given.only.split(",")]
+        for name in only:
+            print(compare(name, world, peer, given.repeats), flush=True)
+        if given.only:
+            return
+        for names in (list(MATRIX), [name for name in MATRIX if name != "odin"]):
+            ours = seconds(lambda names=names: our_matrix(names, world))
+            print(f"{len(names)} detectors, ID and {len(world.ood)} OOD sets ({', '.join(names)}): ours {ours:.2f} s")
+            for what, from_outputs in (("as documented", False), ("from our outputs", True)) if peer else ():
+                other = seconds(lambda names=names, how=from_outputs: their_matrix(names, world, how))
+                print(f"  pytorch-ood {what}: {other:.2f} s, {other / ours:.2f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

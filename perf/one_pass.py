@@ -1,0 +1,236 @@
+"""What all detectors that need no pass of their own cost, beside the bare forward pass of the same images.
+
+    python perf/one_pass.py [--train 5000] [--test 1000] [--backbone "resnet18[width=32]"]
+    python perf/one_pass.py --suite cifar10-small --data-dir DIR
+
+Without --suite the sets are made up: ten classes of noisy patterns, 3 x 32 x 32, and four OOD sets of --test images.
+The network has random weights, and a head that finds the nearest class mean (layers take the same time, trained or
+not); it is handed to the harness as a user's file (`bench run --checkpoint`).
+
+- bare: every image of the run once through the network, in the harness's blocks of 256, and one blocked product of all
+  test features with all training features (`bank.py`);
+- ours: the jobs of `bench run` for every detector of logits and features and every set, into an empty store: the
+  same pass, fit, score, metrics, records, and all files with their checksums. Without plots and tables.
+
+Every image that the network is shown in ours is counted by its content, padding left out; each must be one of the
+run's images and come once, or this fails. Ratio = ours / bare, in CPU and wall-clock seconds, taken one after the other
+in this process; counting is not in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
+from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.bank import Bank
+from oodbench.benchmark.extract import BLOCK
+from oodbench.benchmark.jobs import ExtractJob
+from oodbench.benchmark.loop import floats
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.runner import run_plan
+from oodbench.benchmark.specs import create, parse_spec
+
+FEWEST = 25
+"""Detectors that this is about, at least."""
+SIDE, CLASSES = 32, 10
+OOD = {"perf_blends": 0.5, "perf_weak": 0.3, "perf_others": 1.0, "perf_noise": 0.0}
+SUITE = f"""
+schema = 1
+title = "One pass"
+[protocol]
+backbone = "small_cnn"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "perf_known"
+ood = [{", ".join(f'{{ set = "{name}" }}' for name in OOD)}]
+"""
+Seconds = tuple[float, float]
+"""CPU, wall clock."""
+
+
+def images_of(kind: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy patterns, uint8 (count, 3, SIDE, SIDE), and their classes."""
+    patterns = np.random.default_rng(0).standard_normal((2, CLASSES, 3, SIDE, SIDE), dtype=np.float32)
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    shown = patterns[int(kind == "perf_others")][labels] * OOD.get(kind, 1.0)
+    if kind == "perf_blends":
+        shown = shown + 0.5 * patterns[0][(labels + 1) % CLASSES]
+    noisy = 128 + 30 * (shown + random.standard_normal(shown.shape, dtype=np.float32))
+    return np.clip(noisy, 0, 255).astype(np.uint8), labels
+
+
+def register(train: int, test: int) -> None:
+    """Make the sets known by name."""
+    for place, name in enumerate(("perf_known", *OOD)):
+
+        def load(self: Dataset, split: str, data_dir: Path, place: int = place) -> ImageSet:
+            count, seed = (train, 2 * place + 1) if split == "train" else (test, 2 * place + 2)
+            images, labels = images_of(self.name, count, seed)
+            return ImageSet(images, labels, self.classes) if self.name == "perf_known" else ImageSet(images)
+
+        body = {
+            "__module__": __name__,
+            "classes": tuple("0123456789") if not place else (),
+            "version": "1",
+            "load": load,
+        }
+        made: type[Dataset] = type("Made", (Dataset,), body)
+        made.name = name
+        registry.adopt("dataset", name, made, "perf/one_pass.py")
+
+
+def single_pass_detectors() -> list[str]:
+    """Every registered post-hoc detector of logits, features and similarities."""
+    names = []
+    for name in registry.entries("detector"):
+        found: type[Detector] = registry.get("detector", name)
+        if found.needs <= {"logits", "features", "similarities"} and found.recipe is None:
+            names.append(name)
+    if len(names) < FEWEST:
+        sys.exit(f"{len(names)} detectors need no pass of their own, fewer than {FEWEST}: {', '.join(names)}")
+    return names
+
+
+def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
+    """A network of random weights, whose head finds the nearest mean of some training images' features."""
+    torch.manual_seed(0)
+    network = create("backbone", parse_spec(backbone)).build(len(images.classes), images.image_shape).eval()
+    some = torch.from_numpy(images.images[: 4 * BLOCK])
+    labels = torch.from_numpy(np.array(images.labels)[: 4 * BLOCK].astype(np.int64))
+    with torch.inference_mode():
+        features = torch.cat([network.features(floats(part)) for part in some.split(BLOCK)])
+        means = torch.stack([features[labels == k].mean(dim=0) for k in range(len(images.classes))])
+        weights, lengths = network.state_dict(), (means**2).sum(dim=1) / 2
+        scale = 5 / (features @ means.T).std()
+        weights["head.weight"], weights["head.bias"] = scale * means, scale * (lengths.max() - lengths)
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, path)
+
+
+@contextmanager
+def counted(seen: Counter[bytes], spent: list[float]) -> Iterator[None]:
+    """Count the images that networks are shown, black ones (padding) left out; and the seconds that takes."""
+    original = Classifier.features
+
+    def features(self: Classifier, images: Tensor) -> Tensor:
+        cpu, wall = time.process_time(), time.perf_counter()
+        for image in (255 * images).round().byte().contiguous().numpy():
+            if image.any():
+                seen[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] += 1
+        spent[0] += time.process_time() - cpu
+        spent[1] += time.perf_counter() - wall
+        return original(self, images)
+
+    Classifier.features = features  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Classifier.features = original  # type: ignore[method-assign]
+
+
+def sets_of(made: Prepared) -> dict[str, np.ndarray]:
+    """The images of each pass of a plan, by set and part."""
+    jobs = [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
+    return {str(job.outputs.data): made.bench.images(job.outputs.data).images for job in jobs}
+
+
+def bare(made: Prepared, sets: dict[str, np.ndarray]) -> Seconds:
+    """Seconds of one pass of every image, and of one product of all sets but the training split with it."""
+    (classifier,) = {job.checkpoint.key: made.bench.classifier(job.checkpoint) for job in passes(made)}.values()
+    cpu, wall = time.process_time(), time.perf_counter()
+    features: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for name, images in sets.items():
+            parts = []
+            for start in range(0, len(images), BLOCK):
+                found = classifier.features(floats(torch.from_numpy(images[start : start + BLOCK])))
+                classifier.head(found)
+                parts.append(found)
+            features[name] = torch.cat(parts)
+        train = next(name for name in sets if name.endswith("(train)"))
+        bank = Bank(features[train].numpy())
+        for name in sets:
+            for part in features[name].split(bank.block) if name.endswith("(test)") else ():
+                bank.similarities(part)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def passes(made: Prepared) -> list[ExtractJob]:
+    """The passes of a plan."""
+    return [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
+
+
+def ours(made: Prepared) -> tuple[Seconds, Counter[bytes]]:
+    """Seconds of the run, and the images that its network was shown."""
+    seen: Counter[bytes] = Counter()
+    spent = [0.0, 0.0]
+    with counted(seen, spent):
+        cpu, wall = time.process_time(), time.perf_counter()
+        done = run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
+        seconds = time.process_time() - cpu - spent[0], time.perf_counter() - wall - spent[1]
+    if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
+        sys.exit(f"These detectors did not run: {failed}")
+    return seconds, seen
+
+
+def main() -> None:
+    """Print what was run, what was counted, and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="", help="a suite of one ID set, in place of the made-up sets")
+    parser.add_argument("--data-dir", default="data", help="where the suite's files are")
+    parser.add_argument("--train", type=int, default=5000, help="training images of the made-up set")
+    parser.add_argument("--test", type=int, default=1000, help="images of each made-up test set")
+    parser.add_argument("--backbone", default="resnet18[width=32]")
+    parser.add_argument("--detectors", default="", help="others than all, with commas")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    register(given.train, given.test)
+    names = given.detectors.split(",") if given.detectors else single_pass_detectors()
+    with tempfile.TemporaryDirectory() as folder:
+        file, suite = Path(folder) / "weights.safetensors", given.suite
+        if not suite:
+            suite = str(Path(folder) / "one_pass.toml")
+            Path(suite).write_text(SUITE, encoding="utf-8")
+        options = {"suite": suite, "data_dir": given.data_dir, "results": folder, "threads": given.threads}
+        fixed = {"backbone": given.backbone, "device": "cpu", **options}
+        planned = prepare("msp", name="look", **fixed)
+        (known,) = {cell.record.id_set for cell in planned.plan.cells}
+        ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
+        write_weights(given.backbone, planned.bench.images(ref), file)
+        made = prepare(names, checkpoint=file, **fixed)
+        sets = sets_of(made)
+        seconds, seen = ours(made)
+        wanted = Counter(
+            hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            for images in sets.values()
+            for image in images
+            if image.any()
+        )
+        if seen != wanted:
+            sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(wanted.values()):,} are in the run's sets")
+        base = bare(made, sets)
+    print(f"{known}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}")
+    print("; ".join(f"{name} {len(images):,}" for name, images in sets.items()))
+    print(f"{sum(wanted.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
+    for what, mine, plain in zip(("CPU", "wall-clock"), seconds, base, strict=True):
+        print(f"{what}: ours {mine:.1f} s, bare pass and product {plain:.1f} s, ratio {mine / plain:.3f}")
+
+
+if __name__ == "__main__":
+    main()
