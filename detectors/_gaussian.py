@@ -73,7 +73,8 @@ def squared_distances(x: Tensor, centres: Tensor, transform: Tensor) -> Tensor:
     origin = centres.mean(dim=0)
     a, b = (x.double() - origin) @ transform, (centres - origin) @ transform
     squares = torch.linalg.vector_norm(a, dim=1, keepdim=True).square() + (b * b).sum(dim=1)
-    return squares.addmm_(a, b.T, alpha=-2).clamp_min_(0)
+    distances: Tensor = squares.addmm_(a, b.T, alpha=-2).clamp_min_(0)
+    return distances
 
 
 def require_cutoff(cutoff: float) -> None:

@@ -32,11 +32,12 @@ from oodbench.benchmark.files import FileDataset, Idx, ImageTree, Source, tree_f
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.files.sources import Access, File
+from oodbench.benchmark.pruning import prune
 from oodbench.benchmark.records import read_run, records_csv
 from oodbench.benchmark.reference import read_reference
 from oodbench.benchmark.specs import create, parse_detector, parse_set, parse_spec, split_list
 from oodbench.benchmark.state import from_file, to_bytes
-from oodbench.benchmark.store import Key, Store, prune
+from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.suite import read_suite
 from oodbench.benchmark.views.against import against_csv, against_markdown, against_text
 from oodbench.benchmark.views.audit import audit_text

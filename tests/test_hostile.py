@@ -28,11 +28,12 @@ from oodbench.benchmark.files import File, Fit, Idx, archives, decoding, downloa
 from oodbench.benchmark.files.cached import DataCache, file_hash
 from oodbench.benchmark.files.pixels import BadImageError, decode
 from oodbench.benchmark.files.trees import ImageTree
+from oodbench.benchmark.pruning import prune
 from oodbench.benchmark.records import METRICS, Record, read_record, read_run, write_record, write_run_info
 from oodbench.benchmark.reference import COLUMNS, read_reference
 from oodbench.benchmark.specs import MAX_SPEC, parse_set, parse_spec, split_list
 from oodbench.benchmark.state import from_file
-from oodbench.benchmark.store import Key, Store, prune
+from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.suite import MAX_SUITE, read_suite
 from oodbench.benchmark.untrusted import MAX_DEPTH, leads_out, misfit, parse_json, read_bounded
 from oodbench.benchmark.views.tables import table_csv, table_latex, table_markdown, text_table, write_tables

@@ -239,6 +239,7 @@ class Burglar(Detector):
             if batch is not None:
                 for need in ("logits", "features", "images", "maps", "labels"):
                     assert len(getattr(batch, need)) == len(batch)
+                assert not isinstance(batch, Tensor)
                 next(batch.batches(7))
         self.handed.extend([self, classifier, data])
         self.seen_ = True
