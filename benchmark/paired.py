@@ -146,10 +146,11 @@ def of_placements(
 def of_resamples(per_seed: Floats, resampled: Floats, apart: Flags) -> Joint:
     """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
 
-    Higher = better in both. The resamples' covariance is the bootstrap's (Efron & Tibshirani 1993, chapter 6).
+    Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
+    of a metric read in the tail counts beside its variance (Efron & Tibshirani 1993, chapters 6 and 10).
     """
-    errors = resampled - resampled.mean(axis=0)
-    return Joint(per_seed, errors / np.sqrt(len(errors) - 1), errors, apart)
+    errors = resampled - per_seed.mean(axis=0)
+    return Joint(per_seed, errors / np.sqrt(len(errors)), errors, apart)
 
 
 def holm(p: Floats) -> Floats:

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Scores = tuple[NDArray[Any], NDArray[Any]]
 """(N,) ID and (M,) OOD scores, higher = more OOD."""
 
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Weights held at a time."""
 
 
@@ -135,12 +135,17 @@ def resampled(
     """
     n_id, n_ood = (len(array) for array in scores[0][0])
     ordered = [[Ordered.of(pair) for pair in own] for own in scores]
-    blocks: dict[str, list[Floats]] = {metric: [] for metric in metrics}
-    for weights in _weights(n_id, n_ood, count, rng):
-        counts = [[one.counts(weights) for one in own] for own in ordered]
-        for metric, found in blocks.items():
-            found.append(np.mean([[METRICS[metric](c) for c in own] for own in counts], axis=0).T)
-    return {metric: np.concatenate(found) for metric, found in blocks.items()}
+    blocks = [
+        np.mean([[_values(metrics, one.counts(weights)) for one in own] for own in ordered], axis=0)
+        for weights in _weights(n_id, n_ood, count, rng)
+    ]
+    by_metric = np.concatenate(blocks, axis=2)
+    return {metric: by_metric[:, k].T for k, metric in enumerate(metrics)}
+
+
+def _values(metrics: Sequence[str], counts: Weighted) -> Floats:
+    """(metrics, R); the counts, which are large, go when this is done."""
+    return np.array([METRICS[metric](counts) for metric in metrics])
 
 
 def _weights(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> Iterator[Ints]:

@@ -156,7 +156,7 @@ def column_cases() -> Iterator[Case]:
         return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
     yield f"column of {TABLE} equal detectors, AUROC, max-T", auroc
-    yield f"column of {TABLE} equal detectors, {TNR}, bootstrap max-T", tnr
+    yield f"column of {TABLE} equal detectors, {TNR}, max-T", tnr
     yield "column of 5 equal recipes, 3 seeds, AUROC", trained
 
 
