@@ -309,7 +309,7 @@ class Fuzzed(FileDataset):
 
     name = "fuzzed"
     splits = ("test",)
-    sources = {"test": (Source((tree_file("fuzzed"),), ImageTree()),)}
+    sources = {"test": (Source((tree_file("fuzzed"),), ImageTree(fit=Fit())),)}
 
 
 class FuzzedPair(FileDataset):
