@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,8 +215,21 @@ class Store:
         """The artifact's path; an error if it is not there."""
         path = self.find(key)
         if path is None:
-            raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
+            path = self.root / key.path
+            with self.locks.hold(SWAP):  # another process may have been replacing it
+                there = self._matches(path, key)
+            if not there:
+                raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
         return path
+
+    @contextmanager
+    def in_use(self, run_dir: Path) -> Iterator[None]:
+        """Be known to be at work here, on a run; first tidy up after processes that were killed."""
+        with self.locks.present(self.root, run_dir):
+            for path in (self.root / UNFINISHED).glob("*.safetensors"):
+                if self._side(self.root / "checkpoint" / path.name) is not None:  # killed just after its training ended
+                    path.unlink(missing_ok=True)
+            yield
 
     def _side(self, path: Path) -> dict[str, Any] | None:
         side = _side_path(path)
