@@ -111,7 +111,7 @@ def bytes_like(*seeds: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(mutated, st.sampled_from(seeds), EDITS)
 
 
-WILD = st.sampled_from([
+WILD: st.SearchStrategy[Any] = st.sampled_from([
     None, True, -1, 0, 2**63, 10**99, 1e308, 0.5, "", "../x", "/x", "\x1b[2J", "\ud800", "a\nb", [], {}, [[]], {"a": []}
 ])  # fmt: skip
 
@@ -348,7 +348,11 @@ def reads_decoded(inside: Path) -> Read:
 def reads_array(inside: Path) -> Read:
     def read(content: bytes) -> None:
         store = Store(inside / "cache", lambda text: None)
-        store.save(KEY, lambda path: path.write_bytes(content) and None, {})
+
+        def write(path: Path) -> None:
+            path.write_bytes(content)
+
+        store.save(KEY, write, {})
         array = store.load_array(KEY)
         assert array.nbytes <= len(content)
         assert array.dtype.kind in "biuf"
