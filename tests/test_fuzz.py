@@ -329,12 +329,8 @@ def reads_decoded(inside: Path) -> Read:
     known["sha256"] = known["sha256"]["images"]
 
     def read(content: bytes) -> None:
-        for name, value in (
-            ("KEY", known["key"]),
-            ("CHECKSUM", known["checksum"]),
-            ("SHA256", known["sha256"]["images"]),
-        ):
-            content = content.replace(name.encode(), value.encode())
+        for name in ("key", "checksum", "sha256"):
+            content = content.replace(name.upper().encode(), known[name].encode())
         side.write_bytes(content)
         store = DataCache(inside / "cache")
         for stem, found in store.entries():
