@@ -112,7 +112,7 @@ def bytes_like(*seeds: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(mutated, st.sampled_from(seeds), EDITS)
 
 
-WILD = st.sampled_from([
+WILD: st.SearchStrategy[Any] = st.sampled_from([
     None, True, -1, 0, 2**63, 10**99, 1e308, 0.5, "", "../x", "/x", "\x1b[2J", "\ud800", "a\nb", [], {}, [[]], {"a": []}
 ])  # fmt: skip
 
@@ -330,12 +330,8 @@ def reads_decoded(inside: Path) -> Read:
     known["sha256"] = known["sha256"]["images"]
 
     def read(content: bytes) -> None:
-        for name, value in (
-            ("KEY", known["key"]),
-            ("CHECKSUM", known["checksum"]),
-            ("SHA256", known["sha256"]["images"]),
-        ):
-            content = content.replace(name.encode(), value.encode())
+        for name in ("key", "checksum", "sha256"):
+            content = content.replace(name.upper().encode(), known[name].encode())
         side.write_bytes(content)
         store = DataCache(inside / "cache")
         for stem, found in store.entries():
@@ -349,7 +345,11 @@ def reads_decoded(inside: Path) -> Read:
 def reads_array(inside: Path) -> Read:
     def read(content: bytes) -> None:
         store = Store(inside / "cache", lambda text: None)
-        store.save(KEY, lambda path: path.write_bytes(content) and None, {})
+
+        def write(path: Path) -> None:
+            path.write_bytes(content)
+
+        store.save(KEY, write, {})
         array = store.load_array(KEY)
         assert array.nbytes <= len(content)
         assert array.dtype.kind in "biuf"

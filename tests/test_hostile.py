@@ -263,7 +263,11 @@ KEY = Key("scores", ".npy", "an array", {"made of": 1})
 
 def stored(folder: Path, content: bytes) -> Store:
     store = Store(folder, lambda text: None)
-    store.save(KEY, lambda path: path.write_bytes(content) and None, {})
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    store.save(KEY, write, {})
     return Store(folder, lambda text: None)
 
 
@@ -678,7 +682,7 @@ def test_a_server_that_never_stops_sending(tmp_path: Path, monkeypatch: pytest.M
         def read(self, size: int | None = -1) -> bytes:
             return bytes(1000)
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Endless())
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Endless())
     for size in (2500, 0):
         monkeypatch.setattr(download, "MAX_DOWNLOAD", 2500)
         file = File((f"{size}.zip",), ("http://localhost/x.zip",), size=size, md5="0" * 32)

@@ -107,7 +107,11 @@ def npy(bomb: Bomb) -> bytes:
 def in_store(folder: Path, content: bytes, extension: str) -> tuple[Store, Key]:
     """An artifact whose checksum is right."""
     store, key = Store(folder / "cache", lambda text: None), Key("scores", extension, "planted", {})
-    store.save(key, lambda path: path.write_bytes(content) and None, {})
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    store.save(key, write, {})
     return store, key
 
 

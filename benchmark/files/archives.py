@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.untrusted import leads_out
@@ -146,7 +146,7 @@ class _Header(tarfile.TarInfo):
     """A tar header that is looked at before tarfile acts on it."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: Any, errors: str) -> Self:
         """Refuse sizes that would fill the memory or lead backwards."""
         made = super().frombuf(buf, encoding, errors)
         if made.size < 0 or made.size > MAX_MEMBER:
@@ -177,13 +177,14 @@ class _Tar:
 
     def _files(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         total = 0
+        kept: Any = archive
         for count, member in enumerate(archive):
             total += max(0, member.size)
             if not 0 <= member.size <= MAX_MEMBER:  # an extension may say otherwise than the header
                 raise DataError(f"'{member.name}' in '{self.path}' declares {member.size:,} bytes: not read.")
             if total > MAX_TOTAL or count >= MAX_MEMBERS:  # before the next header is sought behind it
                 raise DataError(f"'{self.path}' declares more than {MAX_MEMBERS:,} files or {MAX_TOTAL:,} bytes.")
-            archive.members = []  # which tarfile would keep, at a thousand bytes each
+            kept.members = []  # which tarfile would never drop, at a thousand bytes each
             if member.isdir() or _hidden(_plain(member.name)):
                 continue
             if not member.isreg() or member.issparse():

@@ -141,7 +141,7 @@ def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]
         if has_rules(record, rules):
             cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
     return {
-        key: {name: stat for name in own[0] if (stat := stat_of([values[name] for values in own]))}
+        key: {name: stat for name in AUDITED if (stat := stat_of([values[name] for values in own]))}
         for key, own in cells.items()
     }
 
