@@ -13,7 +13,7 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import NoneType, UnionType
@@ -29,6 +29,7 @@ MAX_NUMBER = 1e100
 """Beyond it, squares and sums of numbers are no longer finite."""
 
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "nothing"}
+LISTS = (list, tuple, Sequence)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -114,7 +115,7 @@ def leads_out(name: str) -> bool:
 def misfit(value: Any, expected: Any, where: str = "it") -> str:
     """What of a parsed JSON value is not as a type says, in words; empty if all is.
 
-    Types: str, int, float, bool, None, Any, unions, `list[X]` and `tuple[X, ...]`, `Mapping[str, X]`, TypedDicts and
+    Types: str, int, float, bool, None, Any, unions, `list[X]`, `tuple[X, ...]` and `Sequence[X]`, `Mapping[str, X]`, TypedDicts and
     dataclasses. Names that a TypedDict or dataclass does not have are ignored; those that a dataclass lacks as well.
     """
     if expected is Any:
@@ -124,7 +125,7 @@ def misfit(value: Any, expected: Any, where: str = "it") -> str:
         return "" if any(not misfit(value, one) for one in inner) else _wrong(value, where, map(_told, inner))
     if is_typeddict(expected) or dataclasses.is_dataclass(expected):
         return _fields_misfit(value, expected, where)
-    if kind in (list, tuple):
+    if kind in LISTS:
         if not isinstance(value, list):
             return _wrong(value, where, ["a list"])
         return next(filter(None, (misfit(item, inner[0], f"an item of {where}") for item in value)), "")
@@ -159,7 +160,7 @@ def _is_plain(value: Any, expected: type) -> bool:
 
 
 def _told(expected: Any) -> str:
-    return WORDS.get(expected, "a list" if get_origin(expected) in (list, tuple) else "an object")
+    return WORDS.get(expected, "a list" if get_origin(expected) in LISTS else "an object")
 
 
 def _wrong(value: Any, where: str, expected: Any) -> str:

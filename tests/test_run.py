@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Dataset, ImageSet, Run, api, runner
+from oodbench.benchmark import Dataset, ImageSet, Run, api, outcomes, runinfo
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import StoreError, UserError
@@ -197,7 +197,7 @@ def test_the_line_on_passes_says_who_adds_to_the_shared_one(plan: Callable[..., 
     known, ood = made.cells[0].record.n_id or 0, sum(cell.record.n_ood or 0 for cell in made.cells[:2])
     images = sum(job.size for job in extracts)
     assert len(extracts) == 5  # training, validation and three test sets
-    assert runner._passes(made) == (
+    assert runinfo._passes(made) == (
         f"{images:,} distinct images, 1 classifier: {images:,} forwarded, each once a classifier for all detectors; "
         f"odin +{2 * (known + ood):,}; odin[epsilon=0.001] +{2 * (known + ood):,}."
     )
@@ -501,7 +501,7 @@ def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:
 
 
 def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> None:
-    keys = {(c.record.label, c.record.ood_set): runner.cell_key(c) for c in plan("msp,energy").plan.cells}
+    keys = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("msp,energy").plan.cells}
     assert len(set(keys.values())) == len(keys)
-    again = {(c.record.label, c.record.ood_set): runner.cell_key(c) for c in plan("energy,msp").plan.cells}
+    again = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("energy,msp").plan.cells}
     assert again == keys

@@ -1,0 +1,136 @@
+"""What came out of a cell: its record, from stored scores, and the key that says what the numbers depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from oodbench.benchmark.audit import AUDIT_VERSION, audited
+from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
+from oodbench.benchmark.intervals import INTERVALS_VERSION, confidence_intervals
+from oodbench.benchmark.jobs import Outputs
+from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
+from oodbench.benchmark.plan import Cell
+from oodbench.benchmark.records import FAILED, METRICS_VERSION, OK, Record
+from oodbench.benchmark.specs import create, parse_detector, parse_set
+from oodbench.benchmark.store import Key, digest
+from oodbench.benchmark.work import Bench
+
+
+def cell_key(cell: Cell) -> str:
+    """What a cell's numbers depend on, as one text."""
+    return digest(key_content(cell))
+
+
+def key_content(cell: Cell) -> dict[str, Any]:
+    """What a cell's numbers depend on."""
+    keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
+    labels = cell.id_outputs.logits.digest if cell.id_outputs else None
+    content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION, "intervals": INTERVALS_VERSION}
+    if cell.rules:
+        rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
+        content["audit"] = [rules, AUDIT_VERSION]
+    if cell.beyond:
+        content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
+    return content
+
+
+def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
+    """A cell's record when its jobs have ended; `reasons`: why jobs failed, by their ids."""
+    key = cell_key(cell)
+    reason = next((reasons[id_] for id_ in sorted(cell.waits_for) if id_ in reasons), "")
+    if reason:
+        return replace(cell.record, status=FAILED, reason=reason, key=key)
+    if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
+        raise AssertionError("a cell without keys is skipped, never finished")
+    id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
+    try:
+        counts = Counts.of(id_scores, ood_scores)
+        between = confidence_intervals(id_scores, ood_scores, *_groups(cell, bench))
+        more = _extended(cell, bench)
+    except OodbenchError as error:
+        return replace(cell.record, status=FAILED, reason=str(error), key=key)
+    values = evaluate_counts(counts)
+    seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
+    audit, notes = _audit(cell, id_scores, ood_scores)
+    tuned = _tuned(cell, bench)
+    if tuned:
+        notes = (*notes, _told_of(tuned))
+    keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
+    return replace(
+        cell.record,
+        status=OK,
+        key=cell_key(cell),
+        tpr=values.pop("tpr"),
+        metrics=values,
+        ties=ties_of(counts),
+        intervals={name: list(ends) for name, ends in between.items()},
+        audit=audit,
+        extended=more,
+        tuned=tuned,
+        notes=(*cell.record.notes, *notes),
+        id_accuracy=id_accuracy(cell.id_outputs, bench),
+        seconds=seconds,
+        artifacts={name: key.path for name, key in keys.items()},
+    )
+
+
+def _groups(cell: Cell, bench: Bench) -> list[np.ndarray | None]:
+    """Which images of either set depend on each other, where the data set tells."""
+    return [bench.images(data).groups for data in (cell.pair.id, cell.pair.ood)] if cell.pair else [None, None]
+
+
+def _tuned(cell: Cell, bench: Bench) -> dict[str, Any]:
+    """What was chosen for a cell, and on what."""
+    if cell.tuned is None:
+        return {}
+    choice = bench.store.load_json(cell.tuned)
+    kin = bench.library.kin(parse_set(cell.record.ood_set))
+    own = any(bench.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
+    return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
+
+
+def _told_of(tuned: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in tuned["settings"].items()) or "its defaults"
+    own = ", among them images of the OOD set's own source" if tuned["own_source"] else ""
+    return f"{settings} chosen on {', '.join(tuned['on'])}{own}"
+
+
+def _audit(
+    cell: Cell, id_scores: np.ndarray, ood_scores: np.ndarray
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """A cell's values by other metric rules, or a note on why they cannot be had."""
+    found: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
+    for rules in cell.rules:
+        detector = create("detector", parse_detector(cell.record.label).detector)
+        try:
+            if values := audited(rules, detector, id_scores, ood_scores):
+                found[rules] = values
+        except OodbenchError as error:
+            notes.append(f"no metrics by the rules '{rules}': {error}")
+    return found, tuple(notes)
+
+
+def _extended(cell: Cell, bench: Bench) -> dict[str, float]:
+    """A cell's extended metrics, if they are asked for."""
+    if cell.beyond is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
+        return {}
+    load = bench.store.load_array
+    test = _known(cell.id_scores, cell.id_outputs, bench)
+    shifted = [_known(scores, outputs, bench) for scores, outputs in cell.beyond.shifted]
+    return extended(test, load(cell.ood_scores), load(cell.beyond.validation), shifted)
+
+
+def _known(scores: Key, outputs: Outputs, bench: Bench) -> Known:
+    return Known(bench.store.load_array(outputs.logits), bench.labels(outputs.data), bench.store.load_array(scores))
+
+
+def id_accuracy(outputs: Outputs, bench: Bench) -> float:
+    """Share of ID test images whose largest logit is their label's."""
+    predicted = bench.store.load_array(outputs.logits).argmax(axis=1)
+    return float(np.mean(predicted == bench.labels(outputs.data)))

@@ -1,0 +1,96 @@
+"""What `run.json` says of a run: what was asked of what, on which pairs, at what cost, and what was left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark import provenance, trivial
+from oodbench.benchmark.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.leakage import near_notes
+from oodbench.benchmark.plan import Pair, Plan
+from oodbench.benchmark.records import read_record, read_run, write_record
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.work import Bench
+
+
+def facts_of(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    """All of `run.json` but the cells."""
+    measured = trivial.Remembered(bench.library.files.cache)
+    return {
+        **asked,
+        "suite": {"name": plan.suite.name, "title": plan.suite.title},
+        "pairs": [_pair_info(pair, bench, measured) for pair in plan.pairs],
+        "notes": [*plan.suite.notes, *bench.library.notes, *near_notes(plan, bench)],
+        "skipped": [absence._asdict() for absence in plan.skipped],
+        "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
+        "passes": _passes(plan),
+        **provenance.collect(bench),
+    }
+
+
+def _pair_info(pair: Pair, bench: Bench, measured: trivial.Remembered) -> dict[str, Any]:
+    return {
+        "id_set": pair.id.set,
+        "ood_set": pair.ood.set,
+        "group": pair.group,
+        "outlier_source": pair.outlier_source,
+        "trivial": measured.best(bench.images(pair.id), bench.images(pair.ood)),
+        "id_family": _family(pair.id, bench),
+        "ood_family": _family(pair.ood, bench),
+    }
+
+
+def _family(data: SetRef, bench: Bench) -> str:
+    """The set that this one samples, for comparisons with published numbers; empty for chosen classes and forms."""
+    spec = parse_set(data.set)
+    whole = spec.classes is None and not spec.forms
+    return (bench.library.card(spec).family or spec.name) if whole else ""
+
+
+def _passes(plan: Plan) -> str:
+    """The line on images forwarded, from the plan: what an empty store would cost, and which detectors add to it."""
+    extracts = [job for job in plan.jobs.values() if isinstance(job, ExtractJob)]
+    distinct = {(job.outputs.data.set, job.outputs.data.part): job.size for job in extracts}
+    checkpoints = {job.checkpoint.key.digest for job in extracts}
+    own: dict[str, int] = {}
+    for job in plan.jobs.values():
+        if isinstance(job, TuneJob | FitJob | ScoreJob) and job.passes:
+            name = job.candidates[0] if isinstance(job, TuneJob) else job.detector
+            own[name] = own.get(name, 0) + job.passes
+    return (
+        f"{sum(distinct.values()):,} distinct images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
+        f"{sum(job.size for job in extracts):,} forwarded, each once a classifier for all detectors"
+        f"{''.join(f'; {name} +{images:,}' for name, images in own.items())}."
+    )
+
+
+def renamed(run_dir: Path, plan: Plan) -> dict[str, Any]:
+    """A run's info, its records under the names that tell a backbone which is not the suite's.
+
+    Records of older versions, or made under another suite, may lie where cells of this plan belong.
+    """
+    info = read_run(run_dir).info
+    names = []
+    for name in info.get("cells", []):
+        path = run_dir / "cells" / Path(name).name
+        record = read_record(path) if path.is_file() else None
+        if record is not None and record.backbone:
+            record = replace(record, other_backbone=record.backbone != str(plan.backbone))
+            if record.file_name != path.name:
+                name = write_record(run_dir, record).name
+        names.append(name)
+    return {**info, "cells": names}
+
+
+def merged(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """--add: what earlier commands showed, and what this one adds."""
+    pairs = {(p["id_set"], p["ood_set"]): p for p in [*earlier.get("pairs", []), *info["pairs"]]}
+    return {
+        **info,
+        "cells": list(dict.fromkeys([*earlier.get("cells", []), *info["cells"]])),
+        "pairs": list(pairs.values()),
+        "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
+        "commands": [*(one for one in earlier.get("commands", []) if one not in info["commands"]), *info["commands"]],
+    }
