@@ -115,8 +115,9 @@ def leads_out(name: str) -> bool:
 def misfit(value: Any, expected: Any, where: str = "it") -> str:
     """What of a parsed JSON value is not as a type says, in words; empty if all is.
 
-    Types: str, int, float, bool, None, Any, unions, `list[X]`, `tuple[X, ...]` and `Sequence[X]`, `Mapping[str, X]`, TypedDicts and
-    dataclasses. Names that a TypedDict or dataclass does not have are ignored; those that a dataclass lacks as well.
+    Types: str, int, float, bool, None, Any, unions, `list[X]`, `tuple[X, ...]`, `Sequence[X]`, `Mapping[str, X]`,
+    TypedDicts and dataclasses. Names that a TypedDict or dataclass does not have are ignored; those that a dataclass
+    lacks as well.
     """
     if expected is Any:
         return ""
