@@ -140,6 +140,9 @@ def of_placements(
     # The triangle has the same covariance, and as many rows as there are detectors.
     triangle = np.linalg.qr(root, mode="r")
     errors = rng.standard_normal((draws, len(triangle))) @ triangle
+    # As the covariance is estimated, its draws are multivariate t, with the degrees of freedom of the smaller set.
+    degrees = min(len(placed[0][0].of_id), len(placed[0][0].of_ood)) - 1
+    errors *= np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
     return Joint(np.array([[p.auroc for p in own] for own in placed]), root, errors, apart)
 
 
