@@ -46,4 +46,4 @@ def test_the_page_of_detectors_tells_what_is_in_the_classes() -> None:
     assert "Settings: `fraction=1.0`, `bank_seed=0`, `k=50`." in section
     assert "```text\n|z - z_(k)|" in section
     assert "\n**Differs:** k is the paper's 50" in section
-    assert "| [`knn`](#knn) | k nearest neighbours | features | 0 | |" in page
+    assert "| [`knn`](#knn) | k nearest neighbours | features, similarities | 0 | |" in page

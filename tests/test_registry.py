@@ -241,7 +241,7 @@ def test_a_wrong_base_is_refused(kind: str, what: str) -> None:
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(PluginError, match="cannot name a detector: use lower-case letters, digits") as told:
         detector(name)(Scores)
-    assert repr(name)[1:-1] in repr(str(told.value))
+    assert repr(name)[1:-1] in repr(told.value.args[0])
     assert ("detector", name) not in registry._objects
 
 

@@ -234,7 +234,7 @@ def test_a_record_tells_from_what_it_was_made(finished: Path) -> None:
     run = read_run(finished / "runs/tiny")
     record = find_cell(run.records, "digits[0-1]/greek/knn")
     told = record.provenance
-    assert told["needs"] == ["features"]
+    assert told["needs"] == ["features", "similarities"]
     assert {(used["use"], used["set"], used["part"]) for used in told["data"]} == {
         ("train", "digits[0-1]", "train"),
         ("fit", "digits[0-1]", "train"),

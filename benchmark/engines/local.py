@@ -86,6 +86,7 @@ def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
     """Do what is left of a job."""
     rest = job if anew else _rest(job, bench)
     if rest is None:
+        bench.scored.discard(job.id)
         return Outcome(job)
     ran_out, outcome = _attempt(rest, bench, progress)
     if ran_out:  # here, where the error and the tensors that its frames hold are gone

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.views._summary import Summary
 
 WARNED = "¶"
-CONSTANT, EXPECTED, TIED, REVERSED = "constant", "expected", "tied", "reversed"
+CONSTANT, EXPECTED, TIED, REVERSED = "one score", "one score, as expected", "tied", "reversed"
 
 TIED_SHARE = 0.01
 """Of a set's scores: more of them at the threshold are worth a warning."""
