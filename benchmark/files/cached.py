@@ -118,7 +118,8 @@ class DataCache:
         if entry is None:
             return None
         written = _json(_side(stem))["sha256"]
-        return entry if all(self.hash(_part(stem, part)) == sha for part, sha in written.items()) else None
+        whole = all(part in PARTS and self.hash(_part(stem, part)) == sha for part, sha in written.items())
+        return entry if whole else None
 
     def _save(self, stem: Path, key: str, identity: Mapping[str, Any], entry: Entry) -> None:
         side: dict[str, Any] = {"key": key, "made_from": identity, "bad": entry.bad, "modes": dict(entry.modes)}
@@ -167,8 +168,10 @@ class DataCache:
     def _remember(self, name: str, key: str, value: Any) -> None:
         self._memo[name] = {**self._read(name), key: value}
         if self.root is not None:
-            with suppress(OSError, StoreError):  # a memory that cannot be kept costs time, nothing else
-                self.root.mkdir(parents=True, exist_ok=True)
+            # A memory that cannot be kept costs time, nothing else.
+            with suppress(OSError, StoreError), Locks(self.root, self.say).hold(name):
+                for left in self.root.glob(f".{name}.*{disk.SUFFIX}"):  # by a process that was killed
+                    left.unlink(missing_ok=True)
                 self._memo[name] = {**_json(self.root / name), key: value}  # what another process added since
                 write_atomically(self.root / name, json.dumps(self._memo[name], indent=1, sort_keys=True) + "\n")
 
