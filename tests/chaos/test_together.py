@@ -64,7 +64,7 @@ def test_eight_processes_share_the_work_five_times(nursery: Nursery, whole: Tabl
 def test_a_process_that_is_killed_keeps_nobody_waiting(nursery: Nursery, whole: Tables) -> None:
     draw = random.Random(0)
     for number in range(5):
-        work_together(nursery, whole, f"killed{number}", 3, kill=draw.randint(10, 100))
+        work_together(nursery, whole, f"one_of_three_killed{number}", 3, kill=draw.randint(10, 100))
 
 
 @pytest.mark.slow
