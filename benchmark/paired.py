@@ -116,7 +116,8 @@ class Joint:
         upper = np.triu_indices(len(self.p), 1)
         adjusted: Floats = np.ones_like(self.p)
         adjusted[upper] = holm(self.p[upper])
-        return np.minimum(adjusted, adjusted.T)
+        both: Floats = np.minimum(adjusted, adjusted.T)
+        return both
 
     @cached_property
     def maybe_best(self) -> Flags:
