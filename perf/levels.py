@@ -12,6 +12,7 @@ network has a shift of its own. Every case has a random seed of its own.
 from __future__ import annotations
 
 import argparse
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -74,7 +75,7 @@ def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.rando
 
 def equal_shift(metric: str, width: float) -> float:
     """The OOD mean at which a detector with OOD standard deviation `width` has the metric of the plain one."""
-    grid = stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
+    grid = stats.norm.ppf((np.arange(40_000) + 0.5) / 40_000)
     aim = evaluate(grid, grid + SHIFT)[metric]
     return float(optimize.brentq(lambda mu: evaluate(grid, width * grid + mu)[metric] - aim, -2, 8, xtol=1e-4))
 
@@ -103,14 +104,16 @@ def bootstrap_cases() -> Iterator[Case]:
 
     yield f"bootstrap, N = {IMAGES}, equal", equal
     # With as many ID as OOD images, and up to its sign, every other metric is one of these.
-    for metric in (TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"):
+    for metric, n in itertools.product((TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"), (100, 500)):
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
-        def draw(rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts) -> dict[str, bool]:
-            scores = detectors(rng, IMAGES, shifts, np.array([1.0, 2.0]))
+        def draw(
+            rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts, n: int = n
+        ) -> dict[str, bool]:
+            scores = detectors(rng, n, shifts, np.array([1.0, 2.0]))
             return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
 
-        yield f"bootstrap, N = {IMAGES}, shapes differ, {metric}", draw
+        yield f"bootstrap, N = {n}, shapes differ, {metric}", draw
 
 
 def seed_cases() -> Iterator[Case]:
@@ -146,17 +149,19 @@ def column_cases() -> Iterator[Case]:
             "ours leaves out any of the equals": not ours.all(),
         }
 
-    def auroc(rng: np.random.Generator) -> dict[str, bool]:
-        return told(auroc_joint([detectors(rng, 200, np.full(TABLE, SHIFT))], False, rng, NORMALS))
-
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
         return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
     def trained(rng: np.random.Generator) -> dict[str, bool]:
         return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
-    yield f"column of {TABLE} equal detectors, AUROC, max-T", auroc
-    yield f"column of {TABLE} equal detectors, {TNR}, max-T", tnr
+    for n in (200, 1000):
+
+        def auroc(rng: np.random.Generator, n: int = n) -> dict[str, bool]:
+            return told(auroc_joint([detectors(rng, n, np.full(TABLE, SHIFT))], False, rng, NORMALS))
+
+        yield f"column of {TABLE} equal detectors, AUROC, N = {n}", auroc
+    yield f"column of {TABLE} equal detectors, {TNR}, N = {IMAGES}", tnr
     yield "column of 5 equal recipes, 3 seeds, AUROC", trained
 
 
