@@ -53,6 +53,7 @@ class Prepared:
         """Do the work and write records, tables and plots."""
         store = self.bench.store
         with store.in_use(self.run_dir):
+            self.bench.library.files.cache.tidy()
             run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):

@@ -217,7 +217,10 @@ def _detection_accuracy(sample: Sample, value: float) -> Interval:
     means = [(share * size + 0.5) / (size + 1) for share, size in zip(shares, sizes, strict=True)]
     variance = sum(mean * (1 - mean) / (size + 2) for mean, size in zip(means, sizes, strict=True)) / 4
     unbiased = value - OPTIMISM * max(value - _cross_fitted(sample), 0.0)
-    low, high = _beta((unbiased * sum(sizes) + 0.5) / (sum(sizes) + 1), variance)
+    pooled = 2 * min(
+        sizes
+    )  # the smaller set's share decides; a Beta distribution has less variance than mean (1 - mean)
+    low, high = _beta((unbiased * pooled + 0.5) / (pooled + 1), variance)
     return max(low, 0.5), max(high, 0.5)
 
 

@@ -161,6 +161,17 @@ def test_copies_in_groups_tell_no_more_than_one_of_each() -> None:
     assert np.ptp(unaware["auroc"]) < 0.6 * np.ptp(once["auroc"])
 
 
+@pytest.mark.parametrize("groups, m", [(2, 1000), (4, 1000), (4, 30)])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 5.0, 1000.0])
+def test_few_groups_beside_many_images_leave_no_interval_undefined(groups: int, m: int, apart: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 1, 60), rng.normal(apart, 1, m)
+    for ends in confidence_intervals(*scores, np.arange(60) % groups).values():
+        assert 0 <= ends[0] <= ends[1] <= 1
+    for ends in confidence_intervals(-scores[1], -scores[0], None, np.arange(60) % groups).values():
+        assert 0 <= ends[0] <= ends[1] <= 1
+
+
 def test_groups_of_one_image_are_no_groups() -> None:
     id_scores, ood_scores = scores(50, 30)
     alone = confidence_intervals(id_scores, ood_scores, np.arange(50)[::-1], np.arange(30))

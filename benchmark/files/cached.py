@@ -34,6 +34,8 @@ from oodbench.benchmark.records import slug, to_json, write_atomically
 from oodbench.benchmark.shapes import DecodedSide
 from oodbench.benchmark.untrusted import misfit, read_json
 
+MEMORIES = ("hashes.json", "checksums.json", "statistics.json")
+"""What is remembered of files and contents."""
 PARTS = ("images", "labels", "groups")
 """The arrays of a decoded split."""
 RACY = 2.0
@@ -160,6 +162,16 @@ class DataCache:
         for algorithm in ("sha256", "md5"):
             self._remember("hashes.json", f"{algorithm} {path.absolute()}", None)
 
+    def tidy(self) -> None:
+        """Remove what processes that were killed left beside the memories; who decodes a split again tidies there."""
+        if self.root is None:
+            return
+        for name in MEMORIES:
+            if left := list(self.root.glob(f".{name}.*{disk.SUFFIX}")):
+                with suppress(OSError, StoreError), Locks(self.root, self.say).hold(name):  # nobody is writing one now
+                    for path in left:
+                        path.unlink(missing_ok=True)
+
     def _read(self, name: str) -> dict[str, Any]:
         if name not in self._memo:
             self._memo[name] = _json(self.root / name) if self.root is not None else {}
@@ -170,8 +182,6 @@ class DataCache:
         if self.root is not None:
             # A memory that cannot be kept costs time, nothing else.
             with suppress(OSError, StoreError), Locks(self.root, self.say).hold(name):
-                for left in self.root.glob(f".{name}.*{disk.SUFFIX}"):  # by a process that was killed
-                    left.unlink(missing_ok=True)
                 self._memo[name] = {**_json(self.root / name), key: value}  # what another process added since
                 write_atomically(self.root / name, json.dumps(self._memo[name], indent=1, sort_keys=True) + "\n")
 
