@@ -3,14 +3,15 @@
     python docs/reproduction/order.py results/runs/cifar10-small openood-v1.5-cifar10
 
 Detectors on the suite's base recipe only, each by the mean AUROC over the near and over the far sets, mean over seeds
-(standard deviation, ddof = 1). Ranks count the detectors that both have. Where a published detector has several values,
-the one from corrected code is taken, else the first. The rank correlation (Spearman) is that of the means; in
-brackets the lowest and highest of the single seeds.
+(standard deviation, ddof = 1); a seed that lacks cells is left out. Ranks count the detectors that both have. Where a
+published detector has several values, the one from corrected code is taken, else the first. The rank correlation
+(Spearman) is that of the means; in brackets the lowest and highest of the single seeds.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -37,6 +38,12 @@ def measured(records: Sequence[Record], group: str) -> dict[str, BySeed]:
     for (name, seed), values in cells.items():
         found.setdefault(name, {})[seed] = mean(values)
     return found
+
+
+def complete(records: Sequence[Record]) -> list[Record]:
+    """Those of the seeds that have as many cells as any: means over unlike seeds would not compare."""
+    counts = Counter(record.seed for record in records)
+    return [record for record in records if counts[record.seed] == max(counts.values())]
 
 
 def published(reference: Reference, group: str, recipe: str) -> dict[str, float]:
@@ -97,7 +104,8 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit("Give a run's folder and the name of published numbers: see 'bench table --help'.")
     run = read_run(Path(sys.argv[1]))
-    print("\n".join(lines([r for r in run.records if r.status == OK], read_reference(sys.argv[2]))))
+    records = complete([r for r in run.records if r.status == OK])
+    print("\n".join(lines(records, read_reference(sys.argv[2]))))
 
 
 if __name__ == "__main__":
