@@ -127,6 +127,8 @@ def notes(found: Comparison, best: str) -> list[str]:
         "best: this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the "
         "best).",
         *_units(found, seeds),
+        "Images count as independent here, also where a data set tells which belong together (one writer, one "
+        "photograph): there p is too small. The intervals of the run's own table take that into account.",
         "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over "
         "all pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each "
         "other.",
