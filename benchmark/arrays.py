@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -28,3 +29,12 @@ def load_array(path: Path, mode: Literal["r", "c"] = "r") -> np.ndarray:
     if found.dtype.kind not in "biuf":
         raise ValueError(f"it holds {found.dtype}, expected numbers")
     return found
+
+
+def stored_scores(cache: Path, artifacts: Mapping[str, str], name: str) -> np.ndarray | None:
+    """The scores that a record's `artifacts` name, (N,); None where they are not there or are no finite numbers."""
+    try:
+        scores = load_array(cache / artifacts[name])
+    except (KeyError, OSError, ValueError):
+        return None
+    return scores if scores.ndim == 1 and np.isfinite(scores).all() else None

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark.across import Across, across
+from oodbench.benchmark.arrays import stored_scores
 from oodbench.benchmark.delong import Placements
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics import evaluate
@@ -184,12 +185,9 @@ def _scores(record: Record, cache: Path) -> Scores:
 
 
 def _array(record: Record, name: str, cache: Path) -> Floats:
-    try:
-        array: Floats = np.load(cache / record.artifacts[name], mmap_mode="r", allow_pickle=False)
-        if array.ndim == 1 and np.isfinite(array).all():
-            return array
-    except (KeyError, OSError, ValueError, EOFError):
-        pass
+    array = stored_scores(cache, record.artifacts, name)
+    if array is not None:
+        return array
     raise UserError(
         f"The scores of '{record.label}' on {record.id_set} against {record.ood_set}, seed {record.seed}, are not in "
         f"the cache '{cache}'. Give the command that made the run once more: only what is missing is done."

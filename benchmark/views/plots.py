@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from oodbench.benchmark.arrays import load_array
+from oodbench.benchmark.arrays import stored_scores
 from oodbench.benchmark.metrics import roc_curve
 from oodbench.benchmark.records import OK, QUICK_LOOK, Record, Run, slug
 from oodbench.benchmark.views import _canvas as canvas
@@ -73,11 +73,8 @@ class ScoreReader:
         return NO_SCORES if id_scores is None or ood_scores is None else (id_scores, ood_scores)
 
     def _load(self, record: Record, name: str) -> Scores | None:
-        try:
-            scores = load_array(self.cache_dir / record.artifacts[name])
-        except (KeyError, OSError, ValueError):
-            return None
-        return scores if scores.ndim == 1 and scores.size and np.isfinite(scores).all() else None
+        scores = stored_scores(self.cache_dir, record.artifacts, name)
+        return scores if scores is not None and scores.size else None
 
 
 def _figures(summary: Summary, store: ScoreReader) -> Iterator[tuple[str, Figure]]:
