@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Known:
     scores: NDArray[Any]
     """(N,)."""
 
-    @property
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
         """(N,): whether the largest logit is the label's."""
         right: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels

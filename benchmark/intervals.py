@@ -62,7 +62,17 @@ def confidence_intervals(
     that depend on each other; None: all are independent. Of the scatter of a set with one image or one group nothing is
     known, so that every interval is (0, 1). Raises `MetricError`.
     """
-    values = evaluate(id_scores, ood_scores)
+    return intervals_around(evaluate(id_scores, ood_scores), id_scores, ood_scores, id_groups, ood_groups)
+
+
+def intervals_around(
+    values: Mapping[str, float],
+    id_scores: ArrayLike,
+    ood_scores: ArrayLike,
+    id_groups: ArrayLike | None = None,
+    ood_groups: ArrayLike | None = None,
+) -> dict[str, Interval]:
+    """The same where the metrics of the scores, `values`, are known already. Raises `MetricError` for groups."""
     id_array, ood_array = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate((id_array, ood_array)))
     id_side = Side.of(id_array, distinct, _checked(id_groups, len(id_array), "id_groups"))

@@ -11,7 +11,7 @@ import numpy as np
 from oodbench.benchmark.audit import AUDIT_VERSION, audited
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.extended import EXTENDED_VERSION, Known, extended
-from oodbench.benchmark.intervals import INTERVALS_VERSION, confidence_intervals
+from oodbench.benchmark.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.jobs import Outputs
 from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.plan import Cell
@@ -50,11 +50,11 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
     id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
     try:
         counts = Counts.of(id_scores, ood_scores)
-        between = confidence_intervals(id_scores, ood_scores, *_groups(cell, bench))
+        values = evaluate_counts(counts)
+        between = intervals_around(values, id_scores, ood_scores, *_groups(cell, bench))
         more = _extended(cell, bench)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
-    values = evaluate_counts(counts)
     seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
     audit, notes = _audit(cell, id_scores, ood_scores)
     tuned = _tuned(cell, bench)
@@ -64,7 +64,7 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
     return replace(
         cell.record,
         status=OK,
-        key=cell_key(cell),
+        key=key,
         tpr=values.pop("tpr"),
         metrics=values,
         ties=ties_of(counts),
