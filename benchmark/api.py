@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.audit import RULES
-from oodbench.benchmark.engines.local import Progress
+from oodbench.benchmark.engines import choose_engine
+from oodbench.benchmark.engines.engine import Engine, Progress
 from oodbench.benchmark.errors import StoreError, UserError, unknown
 from oodbench.benchmark.extended import EXTENDED
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.plan import Plan, Request
 from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import EXACT, Run, read_run, slug
-from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
 from oodbench.benchmark.specs import split_list
 from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
 from oodbench.benchmark.timeouts import refuse_impossible
 from oodbench.benchmark.weights import IMPORTED
-from oodbench.benchmark.work import Bench, open_bench
+from oodbench.benchmark.work import Bench, Setup, open_bench
 
 
 class Quiet:
@@ -31,7 +31,7 @@ class Quiet:
     def start(self, job: Job) -> None:
         """A job begins."""
 
-    def tick(self, images: int) -> None:
+    def tick(self, job: Job, images: int) -> None:
         """Images have passed."""
 
     def finish(self, job: Job, reason: str) -> None:
@@ -45,6 +45,7 @@ class Prepared:
     plan: Plan
     work: Work
     bench: Bench
+    engine: Engine
     run_dir: Path
     asked: dict[str, Any]
     add: bool
@@ -54,7 +55,8 @@ class Prepared:
         store = self.bench.store
         with store.in_use(self.run_dir):
             self.bench.library.files.cache.tidy()
-            run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
+            watched = progress or Quiet()
+            run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, watched, self.add, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_run(self.run_dir)
@@ -87,6 +89,10 @@ def prepare(
     skip_bad_images: bool = False,
     own_cache: bool = False,
     cell_timeout: float = 0.0,
+    engine: str = "local",
+    jobs: int = 1,
+    ray_address: str = "",
+    gpus: float = 1.0,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
@@ -98,9 +104,7 @@ def prepare(
             raise unknown("metric rules", rules, (EXACT, *RULES, EXTENDED), "bench run --help")
     if protocol not in ("", *PROTOCOLS):
         raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
-    plugins = list(plugins)
-    for file in plugins:
-        registry.load_file(Path(file))
+    files = tuple(Path(file) for file in plugins)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or min(chosen) < 0:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
@@ -114,9 +118,11 @@ def prepare(
     request = Request(
         suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
     )
-    cache, count = _cache(Path(results), name, own_cache), threads or default_threads()
+    where_to = choose_engine(engine, jobs, ray_address, gpus)
+    cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images, cell_timeout)
+    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files)
+    bench = open_bench(setup, say)
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
@@ -125,9 +131,9 @@ def prepare(
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
     _refuse_shared_cache(run_dir, cache)
     asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
-    where = {"data_dir": data_dir, "plugins": plugins, "skip_bad_images": skip_bad_images}
+    where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
     asked["commands"] = [_options(request, plan, bench, count, **where)]
-    return Prepared(plan, work_left(plan, bench, run_dir, rerun), bench, run_dir, asked, add)
+    return Prepared(plan, work_left(plan, bench, run_dir, rerun), bench, where_to, run_dir, asked, add)
 
 
 def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = None, **options: Any) -> Run:
@@ -144,10 +150,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     return prepare(detectors, **options).start(progress)
 
 
-def default_threads() -> int:
-    """The processors this process may use, at most 8: small networks gain nothing from more."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, 8))
+def usable_cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_training_options(checkpoint: str | Path, seeds: tuple[int, ...], limit_train: int, epochs: int) -> None:

@@ -85,6 +85,14 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--precision", default="", metavar="auto|float32|bfloat16", help="Of training.  [default: the suite's]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="CPU threads.  [default: all, at most 8]")
+@click.option(
+    "--engine", default="local", show_default=True, metavar="local|ray", help="This machine, or a Ray cluster."
+)
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes on this machine.")
+@click.option(
+    "--ray-address", default="", metavar="HOST:PORT|local", help="The cluster.  [default: one that runs here]"
+)
+@click.option("--gpus", default=1.0, show_default=True, type=click.FloatRange(0), help="GPUs of a job on the cluster.")
 @data_dir_option
 @results_option
 @click.option("--name", default="", help="Name of the run.  [default: the suite's]")

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oodbench.benchmark.api import Prepared, Quiet
 from oodbench.benchmark.errors import UserError, visible
-from oodbench.benchmark.jobs import Job, TrainJob
+from oodbench.benchmark.jobs import ExtractJob, Job, TrainJob
 from oodbench.benchmark.records import FAILED, SKIPPED, Run
 
 EXAMPLES = 12
@@ -25,17 +25,18 @@ class Lines(Quiet):
     """Plain lines, for logs: one a training, and with `verbose` one a job."""
 
     def __init__(self, total: int, verbose: bool) -> None:
-        self._total, self._verbose, self._count, self._started = total, verbose, 0, 0.0
+        self._total, self._verbose, self._count = total, verbose, 0
+        self._started: dict[str, float] = {}
 
     def start(self, job: Job) -> None:
         """Note the time."""
-        self._count += 1
-        self._started = time.perf_counter()
+        self._started[job.id] = time.perf_counter()
 
     def finish(self, job: Job, reason: str) -> None:
         """Write what was done, or why not."""
+        self._count += not _is_part(job)
+        seconds = time.perf_counter() - self._started.pop(job.id)
         if reason or self._verbose or isinstance(job, TrainJob):
-            seconds = time.perf_counter() - self._started
             text = f"[{self._count}/{self._total}] {job.title}: " + (
                 f"failed: {reason}" if reason else f"{seconds:.1f} s"
             )
@@ -43,29 +44,32 @@ class Lines(Quiet):
 
 
 class Bars(Quiet):
-    """Two bars on a terminal: images of the current job, and jobs of the matrix, each with its time left."""
+    """Bars on a terminal, each with its time left: the jobs of the matrix, and the images of each job under way."""
 
     def __init__(self, bars: Progress, jobs: Sequence[Job]) -> None:
         self._bars = bars
         self._matrix = bars.add_task("all jobs", total=sum(_cost(job) for job in jobs))
-        self._current = bars.add_task("", total=None)
-        self._job: Job | None = None
+        self._current: dict[str, TaskID] = {}
 
     def start(self, job: Job) -> None:
-        """Name the job and begin its bar."""
-        self._job = job
-        self._bars.reset(self._current, total=job.size, description=visible(job.title))
+        """Begin the job's bar."""
+        self._current[job.id] = self._bars.add_task(visible(job.title), total=job.size)
 
-    def tick(self, images: int) -> None:
+    def tick(self, job: Job, images: int) -> None:
         """Move both bars."""
-        self._bars.advance(self._current, images)
-        if self._job is not None:
-            self._bars.advance(self._matrix, images / max(1, self._job.size) * _cost(self._job))
+        self._bars.advance(self._current[job.id], images)
+        self._bars.advance(self._matrix, images / max(1, job.size) * _cost(job))
 
     def finish(self, job: Job, reason: str) -> None:
-        """Say what failed."""
+        """Remove the job's bar, and say what failed."""
+        self._bars.remove_task(self._current.pop(job.id))
         if reason:
             self._bars.console.print(visible(f"failed: {job.title}: {reason}"), markup=False, highlight=False)
+
+
+def _is_part(job: Job) -> bool:
+    """Whether it is a part of a job of the plan, rather than one itself."""
+    return isinstance(job, ExtractJob) and job.rows is not None
 
 
 def _cost(job: Job) -> float:
@@ -99,6 +103,7 @@ def dry_run_text(prepared: Prepared) -> str:
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
         out += [f"  to do: and {len(titles) - EXAMPLES} more of the kind {kind}"] if len(titles) > EXAMPLES else []
     skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
+    out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.bench)]
     out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
     out += [f"  skipped: {absence.what}: {absence.reason}" for absence in plan.skipped]
     out += [f"  unavailable: {absence.what}: {absence.reason}" for absence in plan.unavailable]

@@ -114,7 +114,7 @@ class _Watch:
 
 def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
     """Store the logits and features, float32, of one set under one classifier, and make its looks; all in one pass."""
-    images = bench.images(job.outputs.data).images
+    images = bench.images(job.outputs.data).images[slice(*job.rows or (None,))]
     classifier = bench.classifier(job.checkpoint)
     if images.shape[1:] != job.checkpoint.image_shape:
         raise DataError(

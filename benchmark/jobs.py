@@ -142,6 +142,10 @@ class ExtractJob(Job):
     """What else the pass is to make."""
     stored: bool = False
     """True where logits and features are in the store, and only `looks` are wanted."""
+    rows: tuple[int, int] | None = None
+    """First image and the one after the last, where it is a part of a larger pass; None for all."""
+    parts: tuple[ExtractJob, ...] = ()
+    """What its arrays are put together from, where its pass is divided among workers (engines/tasks.py)."""
 
     @property
     def size(self) -> int:
@@ -213,6 +217,12 @@ class ScoreJob(Job):
     def size(self) -> int:
         """Images of the set."""
         return self.outputs.data.images
+
+
+def waits_for(job: Job) -> set[str]:
+    """Ids of the jobs whose artifacts it reads; of a pass also those that its looks read."""
+    looks = job.looks if isinstance(job, ExtractJob) else ()
+    return {*job.after, *(id_ for look in looks for id_ in look.after)} - {job.id}
 
 
 def sharing_products(jobs: Sequence[Job]) -> list[Job]:

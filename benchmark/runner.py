@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodbench.benchmark import provenance
-from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
+from oodbench.benchmark.engines.engine import Engine, Outcome, Progress
+from oodbench.benchmark.engines.local import Local
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.jobs import Job, sharing_products
 from oodbench.benchmark.looks import in_passes
@@ -35,6 +36,7 @@ from oodbench.benchmark.untrusted import read_json
 from oodbench.benchmark.work import Bench
 
 RERUN = ("missing", "failed", "all")
+LOCAL = Local()
 
 
 class Work(NamedTuple):
@@ -91,9 +93,16 @@ def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> l
 
 
 def run_plan(
-    plan: Plan, work: Work, bench: Bench, run_dir: Path, asked: dict[str, Any], progress: Progress, add: bool = False
+    plan: Plan,
+    work: Work,
+    bench: Bench,
+    run_dir: Path,
+    asked: dict[str, Any],
+    progress: Progress,
+    add: bool = False,
+    engine: Engine = LOCAL,
 ) -> Run:
-    """Do the work, write a record a cell as soon as it is complete, and return the run."""
+    """Have an engine do the work, write a record a cell as soon as it is complete, and return the run."""
     names = [cell.record.file_name for cell in plan.cells]
     info = {**facts_of(plan, bench, asked), "cells": names}
     with run_lock(bench.store, run_dir):
@@ -104,7 +113,7 @@ def run_plan(
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
-    _fill(plan, work, bench, run_dir, progress)
+    _fill(plan, work, bench, engine, run_dir, progress)
     if not (run_dir / "run.json").is_file():
         raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again: the cache is kept.")
     return read_run(run_dir)
@@ -115,7 +124,7 @@ def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
     return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
 
 
-def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
+def _fill(plan: Plan, work: Work, bench: Bench, engine: Engine, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
     pending = {job.id for job in work.jobs}
     reasons: dict[str, str] = {}
@@ -128,18 +137,18 @@ def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progres
             write_record(run_dir, provenance.told(record, cell, plan, bench, key_content(cell)))
 
     record_ready()
-    for outcome in run_jobs(work.jobs, bench, progress, work.anew):
+    for outcome in engine.run(work.jobs, bench, progress, work.anew):
         pending.discard(outcome.job.id)
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
+        if outcome.details:
             _log(run_dir, outcome)
         record_ready()
 
 
 def _log(run_dir: Path, outcome: Outcome) -> None:
-    if outcome.details:
-        text = f"{outcome.job.title}\n\n{outcome.details}"
-        write_atomically(run_dir / "logs" / f"{outcome.job.kind}-{outcome.job.id[:12]}.txt", text)
+    text = f"{outcome.job.title}\n\n{outcome.details}"
+    write_atomically(run_dir / "logs" / f"{outcome.job.kind}-{outcome.job.id[:12]}.txt", text)
 
 
 def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,6 +206,14 @@ class Store:
         # Cloned, because tied weights share memory, which the format refuses.
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         return self.save(key, lambda path: _write(path, save(whole)), about)
+
+    def remove(self, key: Key) -> None:
+        """Delete an artifact that nobody will want again; nothing happens if it is not there."""
+        path = self.root / key.path
+        with suppress(OSError):
+            for file in (_side_path(path), path):
+                file.unlink(missing_ok=True)
+        self._verified.pop(path, None)
 
     def set_aside(self, key: Key) -> Path:
         """Move an artifact that is whole and yet of no use to `damaged`; return where it lies now."""

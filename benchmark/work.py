@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from oodbench.benchmark import extract, scoring, training, tuning, weights
+from oodbench.benchmark import extract, parts, scoring, training, tuning, weights
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import StoreError, UserError
@@ -29,6 +30,7 @@ from oodbench.benchmark.jobs import (
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.memory import Peak
 from oodbench.benchmark.provenance import made_now
+from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.store import Store
 
@@ -39,10 +41,32 @@ MISFIT = "Error(s) in loading state_dict"
 """How torch begins when weights do not fit a network."""
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What it takes to open the same bench in another process: plain data."""
+
+    cache: Path
+    data_dir: Path
+    device: str
+    threads: int
+    skip_bad_images: bool = False
+    cell_timeout: float = 0.0
+    plugins: tuple[Path, ...] = ()
+    """Files of plug-ins that are loaded."""
+
+
 class Bench:
     """Does jobs, one at a time."""
 
-    def __init__(self, store: Store, library: Library, device: torch.device, cell_timeout: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        library: Library,
+        device: torch.device,
+        cell_timeout: float = 0.0,
+        setup: Setup | None = None,
+    ) -> None:
+        self.setup = setup
         self.store = store
         self.cell_timeout = cell_timeout
         """Seconds that a detector may take to tune, fit or score one set; 0 for as long as it likes."""
@@ -61,7 +85,7 @@ class Bench:
         work: dict[type[Job], Callable[..., Any]] = {
             TrainJob: training.train,
             ImportJob: weights.import_weights,
-            ExtractJob: extract.extract,
+            ExtractJob: parts.extract,
             LookJob: extract.look,
             TuneJob: tuning.tune,
             FitJob: scoring.fit,
@@ -122,19 +146,13 @@ class Bench:
         }
 
 
-def open_bench(
-    cache: Path,
-    data_dir: Path,
-    device: str,
-    threads: int,
-    say: Callable[[str], None],
-    skip_bad_images: bool = False,
-    cell_timeout: float = 0.0,
-) -> Bench:
-    """Set up this process for work: threads, device, store and data."""
-    torch.set_num_threads(threads)
-    library = Library(data_dir, cache / "data", skip_bad_images)
-    return Bench(Store(cache, say), library, choose_device(device), cell_timeout)
+def open_bench(setup: Setup, say: Callable[[str], None]) -> Bench:
+    """Set up this process for work: plug-ins, threads, device, store and data."""
+    for file in setup.plugins:
+        registry.load_file(file)
+    torch.set_num_threads(setup.threads)
+    library = Library(setup.data_dir, setup.cache / "data", setup.skip_bad_images)
+    return Bench(Store(setup.cache, say), library, choose_device(setup.device), setup.cell_timeout, setup)
 
 
 def choose_device(name: str) -> torch.device:

@@ -38,7 +38,7 @@ from torchvision.transforms.functional import to_tensor
 
 from oodbench.benchmark import Dataset as Card
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.api import Prepared, default_threads, prepare
+from oodbench.benchmark.api import Prepared, prepare, usable_cores
 from oodbench.benchmark.jobs import TrainJob
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import create, parse_spec
@@ -240,7 +240,7 @@ def main() -> None:
         prepared = prepared_run(options, Path(results))
         jobs = [job for job in prepared.plan.jobs.values() if isinstance(job, TrainJob)]
         device = prepared.bench.device
-        print(f"{machine(device)}; {torch.get_num_threads()} threads of {default_threads()}; torch {torch.__version__}")
+        print(f"{machine(device)}; {torch.get_num_threads()} threads of {usable_cores()}; torch {torch.__version__}")
         print(f"{options.backbone}, batches of {options.batch_size}, {jobs[0].train.images} images, {device}")
         print("images/s, median (best):    plain            ours             ours / plain     precision of ours")
         for recipe in RECIPES:

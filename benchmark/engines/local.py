@@ -1,16 +1,19 @@
-"""Jobs in this process, one after the other; other processes with the same jobs and the same store take turns."""
+"""Jobs in this process, one after the other; other processes with the same jobs and the same store take turns.
+
+Workers of the other engines do their tasks with this, too.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
 
 from oodbench.benchmark import memory
+from oodbench.benchmark.engines.engine import MOST_THREADS, Outcome, Progress, remember
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
 from oodbench.benchmark.locks import POLL, Lock
 from oodbench.benchmark.timeouts import TimeIsUp, time_limit
 from oodbench.benchmark.work import Bench
@@ -19,34 +22,31 @@ DETECTORS_OWN = (TuneJob, FitJob, ScoreJob)
 """Jobs that run a detector's code and nothing else that takes long: those that --cell-timeout limits."""
 
 
-class Outcome(NamedTuple):
-    """What became of a job: `reason` is empty if it was done."""
+class Local:
+    """The engine of a single process."""
 
-    job: Job
-    reason: str = ""
-    details: str = ""
-    """The traceback, for the log."""
+    def threads(self, cores: int) -> int:
+        """All cores, at most `MOST_THREADS`."""
+        return max(1, min(cores, MOST_THREADS))
 
+    def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
+        """Do jobs one after the other."""
+        return run_jobs(jobs, bench, progress, anew)
 
-class Progress(Protocol):
-    """Told what is going on."""
-
-    def start(self, job: Job) -> None:
-        """A job begins."""
-
-    def tick(self, images: int) -> None:
-        """So many images of the current job have passed."""
-
-    def finish(self, job: Job, reason: str) -> None:
-        """A job has ended, with a reason if it failed."""
+    def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
+        """Nothing to add to the list of jobs."""
+        return []
 
 
-def run_jobs(jobs: Iterable[Job], bench: Bench, progress: Progress, anew: bool = False) -> Iterator[Outcome]:
+def run_jobs(
+    jobs: Iterable[Job], bench: Bench, progress: Progress, anew: bool = False, failed: Mapping[str, str] | None = None
+) -> Iterator[Outcome]:
     """Do jobs in the given order, which is one that their dependencies allow; a job after a failed one fails too.
 
     A job that another process is doing is put off, and not done again when it is done; `anew` does it all the same.
+    `failed`: jobs done elsewhere that failed, and why.
     """
-    failed: dict[str, str] = {}
+    failed = dict(failed or {})
     left = {job.id: job for job in jobs}
     while left:
         job, lock = _claimed(left, bench)
@@ -57,8 +57,7 @@ def run_jobs(jobs: Iterable[Job], bench: Bench, progress: Progress, anew: bool =
             outcome = Outcome(job, blocked) if blocked else _done(job, bench, progress, anew)
         finally:
             lock.release()
-        if outcome.reason:
-            failed[job.id] = outcome.reason if blocked else f"{job.title}: {outcome.reason}"
+        remember(failed, outcome)
         progress.finish(job, outcome.reason)
         yield outcome
 
@@ -67,7 +66,7 @@ def _claimed(left: Mapping[str, Job], bench: Bench) -> tuple[Job, Lock]:
     """The first job that waits for none of those left and that no other process is doing, with its lock."""
     told = False
     while True:
-        ready = (job for job in left.values() if not _waits_for(job) & left.keys())
+        ready = (job for job in left.values() if not waits_for(job) & left.keys())
         for job in ready:
             if (lock := bench.store.locks.attempt(f"job-{job.id[:16]}")) is not None:
                 return job, lock
@@ -75,11 +74,6 @@ def _claimed(left: Mapping[str, Job], bench: Bench) -> tuple[Job, Lock]:
             told = True
             bench.store.say(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
         time.sleep(POLL)
-
-
-def _waits_for(job: Job) -> set[str]:
-    looks = job.looks if isinstance(job, ExtractJob) else ()
-    return {*job.after, *(id_ for look in looks for id_ in look.after)} - {job.id}
 
 
 def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
@@ -100,7 +94,8 @@ def _rest(job: Job, bench: Bench) -> Job | None:
     if not isinstance(job, ExtractJob):
         return None if there else job
     looks = tuple(look for look in job.looks if bench.store.find(look.makes[0]) is None)
-    return replace(job, looks=looks, stored=there) if looks or not there else None
+    stored = there or (job.stored and job.rows is not None)  # a part of a pass for looks alone makes nothing else
+    return replace(job, looks=looks, stored=stored) if looks or not there else None
 
 
 def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]:
@@ -108,7 +103,7 @@ def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]
     limit = bench.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
     try:
         with time_limit(limit):
-            bench.do(job, progress.tick)
+            bench.do(job, lambda images: progress.tick(job, images))
     except TimeIsUp:
         reason = f"it did not end within {limit:g} s (--cell-timeout)"
         return False, Outcome(job, reason, traceback.format_exc())

@@ -1,0 +1,109 @@
+"""Jobs packed into tasks: what one worker does in one go, and after which other tasks.
+
+A training is a task, and so is a fit. A pass and the looks that it makes are one; a pass over a large set is divided
+(parts.py), each part a task. Jobs that share a product of features are one task. Scores of a detector that need no
+network pass are quick, so that those of several sets are one task.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob, TuneJob, waits_for
+from oodbench.benchmark.parts import PART, divided
+from oodbench.benchmark.specs import create, parse_spec
+
+BATCH = 20_000
+"""Images that the quick scores of one task have together, at least where there are so many."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Jobs that one worker does one after the other, in this order."""
+
+    jobs: tuple[Job, ...]
+    after: tuple[str, ...]
+    """Ids of the tasks whose artifacts it reads."""
+
+    @property
+    def id(self) -> str:
+        """The id of its first job."""
+        return self.jobs[0].id
+
+    @property
+    def title(self) -> str:
+        """What it is about, for people."""
+        more = len(self.jobs) - 1
+        return self.jobs[0].title + (f", and {more} more" if more else "")
+
+    @property
+    def kind(self) -> str:
+        """The kind of its first job, or 'part' for a part of a pass."""
+        first = self.jobs[0]
+        return "part" if isinstance(first, ExtractJob) and first.rows else first.kind
+
+    @property
+    def network(self) -> bool:
+        """Whether it runs a network, and so profits from a GPU."""
+        return any(map(runs_network, self.jobs))
+
+
+def runs_network(job: Job) -> bool:
+    """Whether a job trains a network, or pushes images through one, or hands one to a detector."""
+    if isinstance(job, TuneJob | FitJob | ScoreJob):
+        specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
+        return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)
+    if isinstance(job, ExtractJob):
+        return not job.parts
+    return isinstance(job, TrainJob)
+
+
+def packed(jobs: Sequence[Job], part: int = PART) -> list[Task]:
+    """The tasks of some jobs, in an order that their dependencies allow; `part`: images of a part of a pass."""
+    whole = [divided(job, part) if isinstance(job, ExtractJob) else job for job in jobs]
+    pieces = [piece for job in whole for piece in (*getattr(job, "parts", ()), job)]
+    homes = _homes(pieces)
+    members: dict[str, list[Job]] = {}
+    for job in pieces:
+        members.setdefault(homes[job.id], []).append(job)
+    after = {home: _after(home, inside, homes) for home, inside in members.items()}
+    return [Task(tuple(members[home]), tuple(after[home])) for home in TopologicalSorter(after).static_order()]
+
+
+def _after(home: str, inside: Iterable[Job], homes: dict[str, str]) -> list[str]:
+    ids = dict.fromkeys(id_ for job in inside for id_ in sorted(waits_for(job)))
+    return list(dict.fromkeys(homes[id_] for id_ in ids if id_ in homes and homes[id_] != home))
+
+
+def _homes(jobs: Iterable[Job]) -> dict[str, str]:
+    """The task of each job, by the id of the task's first job."""
+    homes: dict[str, str] = {}
+    open_batches: dict[tuple[str | None, ...], str] = {}
+    filled: Counter[str] = Counter()
+    for job in jobs:
+        if job.id in homes:
+            continue
+        home = job.id
+        if isinstance(job, ExtractJob):
+            homes.update((look.id, home) for look in job.looks)
+        elif isinstance(job, LookJob):
+            home = job.carrier
+        elif isinstance(job, ScoreJob) and job.bank is not None:
+            homes.update((other.id, home) for other in job.others)
+        elif isinstance(job, ScoreJob) and not job.passes:
+            batch = _batch(job)
+            home = open_batches.setdefault(batch, home)
+            filled[home] += job.size
+            if filled[home] >= BATCH:
+                del open_batches[batch]
+        homes[job.id] = home
+    return homes
+
+
+def _batch(job: ScoreJob) -> tuple[str | None, ...]:
+    """What the jobs of one batch have in common."""
+    learned = [key.digest if key else None for key in (job.fitted, job.tuned)]
+    return (job.checkpoint.key.digest, job.detector, *learned)
