@@ -122,7 +122,7 @@ def prepare(
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
     setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files)
-    bench = open_bench(setup, say)
+    bench = open_bench(setup, say, where_to.planning_device(device))
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))

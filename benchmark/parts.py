@@ -51,7 +51,9 @@ def _part(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
 
 
 def _look(look: LookJob, rows: tuple[int, int]) -> LookJob:
-    return replace(look, makes=(_key(look.makes[0], rows),), data=replace(look.data, images=rows[1] - rows[0]))
+    data = replace(look.data, images=rows[1] - rows[0])
+    after = tuple(id_ for id_ in look.after if id_ != look.carrier)  # which is put together after its parts
+    return replace(look, makes=(_key(look.makes[0], rows),), data=data, after=after)
 
 
 def _key(key: Key, rows: tuple[int, int]) -> Key:

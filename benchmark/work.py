@@ -146,13 +146,13 @@ class Bench:
         }
 
 
-def open_bench(setup: Setup, say: Callable[[str], None]) -> Bench:
-    """Set up this process for work: plug-ins, threads, device, store and data."""
+def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Bench:
+    """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
     for file in setup.plugins:
         registry.load_file(file)
     torch.set_num_threads(setup.threads)
     library = Library(setup.data_dir, setup.cache / "data", setup.skip_bad_images)
-    return Bench(Store(setup.cache, say), library, choose_device(setup.device), setup.cell_timeout, setup)
+    return Bench(Store(setup.cache, say), library, choose_device(device or setup.device), setup.cell_timeout, setup)
 
 
 def choose_device(name: str) -> torch.device:

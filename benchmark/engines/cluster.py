@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import ModuleType
@@ -32,6 +32,9 @@ ANSWER = 5.0
 
 NO_RAY = "--engine ray needs Ray: pip install 'oodbench[ray]'."
 
+Resources = Mapping[str, float]
+"""What a node has, by name: CPU, GPU, ..."""
+
 _workers: dict[Setup, Worker] = {}
 """In a process of the cluster: the benches that it has opened."""
 
@@ -46,15 +49,21 @@ class Cluster:
         """One: a cluster is kept busy by many jobs."""
         return 1
 
+    def planning_device(self, asked: str) -> str:
+        """Any: workers run the networks."""
+        return "auto"
+
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
-        """The graph of tasks, with resources, and whether the cluster has them."""
+        """The graph of tasks, with resources, and whether the cluster has them; no cluster is started for it."""
         setup, tasks = _setup(bench), packed(jobs)
-        with self._connected(bench) as ray:
-            gpus = self._gpus_of(ray, setup)
-            _refuse_impossible(ray, setup, gpus)
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        out = [f"Ray: {len(nodes)} node{'s' * (len(nodes) != 1)} ({have}); {len(tasks)} tasks, {_edges(tasks)} edges"]
+        with self._connected(bench, start=False) as ray:
+            nodes = _nodes(ray) if ray.is_initialized() else [_this_machine()]
+            running = "running" if ray.is_initialized() else "to be started here"
+        gpus = self._gpus_of(setup, nodes)
+        _refuse_impossible(setup, gpus, nodes)
+        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        out = [f"Ray cluster, {running}, of {len(nodes)} node{'s' * (len(nodes) != 1)} ({have})"]
+        out.append(f"  {len(tasks)} tasks, {sum(len(task.after) for task in tasks)} dependencies")
         for kind, count in Counter(task.kind for task in tasks).items():
             some = [task for task in tasks if task.kind == kind]
             on_gpu = sum(task.network for task in some) if gpus else 0
@@ -70,8 +79,8 @@ class Cluster:
             return
         setup, tasks = elsewhere(_setup(bench)), packed(jobs)
         with self._connected(bench) as ray:
-            gpus = self._gpus_of(ray, setup)
-            _refuse_impossible(ray, setup, gpus)
+            gpus = self._gpus_of(setup, _nodes(ray))
+            _refuse_impossible(setup, gpus, _nodes(ray))
             _refuse_unfit(ray, setup, bench)
             board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
             relay, failed = Relay(progress, tasks, bench.store.say), dict[str, str]()
@@ -87,25 +96,26 @@ class Cluster:
                         yield from relay.outcomes(report)
 
     @contextmanager
-    def _connected(self, bench: Bench) -> Iterator[Any]:
-        """Ray, connected; a cluster that was started for it ends with it."""
+    def _connected(self, bench: Bench, start: bool = True) -> Iterator[Any]:
+        """Ray, connected; a cluster that was started for it ends with it. Without `start`, none is."""
         ray = _ray()
         ours = not ray.is_initialized()
         if ours:
-            self._connect(ray, bench)
+            self._connect(ray, bench, start)
         try:
             yield ray
         finally:
             if ours:
                 ray.shutdown()
 
-    def _connect(self, ray: Any, bench: Bench) -> None:
+    def _connect(self, ray: Any, bench: Bench, start: bool) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
         options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         joining = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.address == "local":
-                ray.init(address="local", **options)
+                if start:
+                    ray.init(address="local", **options)
             elif self.address:
                 _refuse_silent(self.address)
                 ray.init(address=self.address, **joining)
@@ -113,18 +123,19 @@ class Cluster:
                 try:
                     ray.init(address="auto", **joining)
                 except ConnectionError:
-                    bench.store.say("No Ray cluster runs here: one is started for this command, on this machine alone.")
-                    ray.init(address="local", **options)
+                    if start:
+                        bench.store.say("No Ray cluster runs here: one is started for this command, on this machine.")
+                        ray.init(address="local", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"Cannot join the Ray cluster at '{self.address or 'auto'}': {first_line(error)}. Start it with the "
                 "same versions of Python and Ray as here, and give HOST:PORT of its head node with --ray-address."
             ) from error
 
-    def _gpus_of(self, ray: Any, setup: Setup) -> float:
+    def _gpus_of(self, setup: Setup, nodes: Sequence[Resources]) -> float:
         """GPUs that a task wants which runs a network: none where there are none, or the CPU was asked for."""
-        wanted = setup.device.startswith("cuda") or (setup.device == "auto" and "GPU" in ray.cluster_resources())
-        return self.gpus if wanted else 0.0
+        there = any(node.get("GPU") for node in nodes)
+        return self.gpus if setup.device.startswith("cuda") or (setup.device == "auto" and there) else 0.0
 
 
 class Board:
@@ -241,9 +252,18 @@ def _greeting(ray: Any, name: str, ref: Any) -> Greeting:
     return greeting
 
 
-def _refuse_impossible(ray: Any, setup: Setup, gpus: float) -> None:
+def _nodes(ray: Any) -> list[Resources]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _this_machine() -> Resources:
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+
+
+def _refuse_impossible(setup: Setup, gpus: float, nodes: Sequence[Resources]) -> None:
     """Stop where no node has what one task wants."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for what, wanted, option in (("CPU", setup.threads, "--threads"), ("GPU", gpus, "--gpus or --device cpu")):
         most = max((node.get(what, 0) for node in nodes), default=0)
         if wanted > most:
@@ -271,10 +291,6 @@ def _setup(bench: Bench) -> Setup:
     if bench.setup is None:
         raise AssertionError("a bench that other processes are to open has a setup")
     return bench.setup
-
-
-def _edges(tasks: Sequence[Task]) -> int:
-    return sum(len(task.after) for task in tasks)
 
 
 def _ray() -> ModuleType:

@@ -68,5 +68,8 @@ class Engine(Protocol):
     def threads(self, cores: int) -> int:
         """CPU threads of a job where the user names none, on a machine of so many cores."""
 
+    def planning_device(self, asked: str) -> str:
+        """The device that the planning process itself needs, of what the user asked for."""
+
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
         """Lines for a dry run: what runs where, with which resources."""

@@ -33,6 +33,10 @@ class Local:
         """Do jobs one after the other."""
         return run_jobs(jobs, bench, progress, anew)
 
+    def planning_device(self, asked: str) -> str:
+        """The one that jobs run on."""
+        return asked
+
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
         """Nothing to add to the list of jobs."""
         return []

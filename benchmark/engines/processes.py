@@ -43,6 +43,10 @@ class Processes:
         """An equal share of the cores, at most `MOST_THREADS`."""
         return max(1, min(cores // self.count, MOST_THREADS))
 
+    def planning_device(self, asked: str) -> str:
+        """The one that jobs run on."""
+        return asked
+
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
         """How many tasks there are for the processes."""
         tasks = packed(jobs)

@@ -1,0 +1,160 @@
+"""What tests of engines with many workers share: a small run, its tables, and who makes and who kills what."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark import run
+from oodbench.benchmark.records import Run
+
+SUITE = """
+schema = 1
+[protocol]
+backbone = "small_cnn[hidden=4,width=2]"
+recipe = "cross_entropy"
+[training]
+epochs = 30
+[[id]]
+set = "digits[0-1]"
+outliers = "glyphs"
+ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
+"""
+
+PLUGIN = '''
+"""A detector whose pass takes long enough to be killed in the middle."""
+
+import time
+
+from oodbench.benchmark import Detector, detector
+
+
+@detector("test_slow")
+class Slow(Detector):
+    """The first logit, kept slowly."""
+
+    version = "1"
+    needs = frozenset({"maps"})
+
+    def reduce(self, maps, features, logits):
+        time.sleep(0.15)
+        return logits[:, :1]
+
+    def score(self, batch):
+        return batch.maps[:, 0].double()
+'''
+DETECTORS = "msp,energy,confidence,knn[k=3],odin,gram,test_slow"
+Tables = dict[str, bytes]
+
+
+class World:
+    """Runs of the small suite, all in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tiny.toml").write_text(SUITE, encoding="utf-8")
+        (folder / "slow.py").write_text(PLUGIN, encoding="utf-8")
+
+    def run(self, results: str, **options: Any) -> Run:
+        """One run, on one thread."""
+        given: dict[str, Any] = {"suite": str(self.folder / "tiny.toml"), "threads": 1, "device": "cpu"}
+        given |= {"plugins": [self.folder / "slow.py"], "results": self.folder / results, "detectors": DETECTORS}
+        return run(**{**given, **options})
+
+    def tables(self, results: str) -> Tables:
+        """The files that must not differ between equal runs; records without their times."""
+        done = self.folder / results / "runs/tiny"
+        rows = list(csv.DictReader(io.StringIO((done / "records.csv").read_text(encoding="utf-8"))))
+        untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
+        files = {name: (done / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
+        return {**files, "records.csv": untimed.encode()}
+
+    @contextmanager
+    def nothing_twice(self, results: str) -> Iterator[None]:
+        """Fails if an artifact is made again while the block runs."""
+        first: dict[str, int] = {}
+        again: list[str] = []
+        over = threading.Event()
+
+        def look() -> None:
+            for kind in ("checkpoint", "logits", "features", "maps", "observed", "fit", "scores"):
+                for side in (self.folder / results / "cache" / kind).glob("*.json"):
+                    with suppress(FileNotFoundError):
+                        stamp = side.stat().st_mtime_ns
+                        if first.setdefault(str(side), stamp) != stamp:
+                            again.append(side.name)
+
+        def watch() -> None:
+            while not over.wait(0.02):
+                look()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        look()
+        assert first
+        assert not again, "a job was done again that had been finished"
+
+
+def processes(wanted: Callable[[str], bool]) -> list[int]:
+    """The processes of this machine whose command line is wanted."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if wanted(line):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+@contextmanager
+def struck(
+    wanted: Callable[[str], bool], seed: int, strike: Callable[[int], None] | None = None
+) -> Iterator[list[int]]:
+    """While the block runs, kill a process that is wanted at a moment that follows from the seed; whom, is told.
+
+    The moment counts from when such a process is first seen, a command line that names the job at which it is.
+    """
+    dead: list[int] = []
+    over = threading.Event()
+
+    def hunt() -> None:
+        draw = random.Random(seed)
+        delay = draw.random() * 0.6
+        while not over.wait(0.005):
+            if processes(wanted):
+                time.sleep(delay)
+                if prey := processes(wanted):
+                    victim = draw.choice(prey)
+                    (strike or kill)(victim)
+                    dead.append(victim)
+                    return
+
+    thread = threading.Thread(target=hunt)
+    thread.start()
+    try:
+        yield dead
+    finally:
+        over.set()
+        thread.join()
+
+
+def kill(pid: int) -> None:
+    """As the system does when memory runs out."""
+    os.kill(pid, signal.SIGKILL)

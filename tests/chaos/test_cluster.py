@@ -1,0 +1,213 @@
+"""`--engine ray`, on a cluster of several nodes on this machine: the same table, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oodbench.benchmark.engines import cluster as engine
+from oodbench.benchmark.errors import UserError
+from tests.chaos.distributed import DETECTORS, World, processes, struck
+
+if TYPE_CHECKING:
+    from tests.chaos.distributed import Tables
+
+ray: Any = pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[ray]'")
+pytestmark = pytest.mark.slow
+
+MOMENTS = range(10)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def whole(world: World) -> Tables:
+    """The tables of a run in one process."""
+    world.run("whole")
+    return world.tables("whole")
+
+
+class Nodes:
+    """A head without CPUs, and two nodes that work."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.options = {"object_store_memory": 80_000_000}
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **self.options})
+        self.working = [self.add() for _ in range(2)]
+
+    def add(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, **self.options)
+
+    def lose(self, seed: int) -> None:
+        """A node is gone at once, with its workers."""
+        lost = self.working.pop(random.Random(seed).randrange(len(self.working)))
+        self.cluster.remove_node(lost, allow_graceful=False)
+
+    def make_up(self) -> None:
+        """Another takes its place; only the main thread can start one."""
+        while len(self.working) < 2:
+            self.working.append(self.add())
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    made = Nodes()
+    ray.init(address=made.cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield made
+    ray.shutdown()
+    made.cluster.shutdown()
+
+
+def test_a_cluster_makes_the_same_table(world: World, whole: Tables, nodes: Nodes) -> None:
+    with world.nothing_twice("three"):
+        world.run("three", engine="ray")
+    assert world.tables("three") == whole
+    before = {p: p.stat().st_mtime_ns for p in (world.folder / "three/cache/scores").iterdir()}
+    world.run("three")
+    assert {p: p.stat().st_mtime_ns for p in before} == before, "a run on a cluster is finished for one process, too"
+
+
+def test_large_sets_are_passed_in_parts_by_several_workers(
+    world: World, whole: Tables, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "packed", lambda jobs: packed(jobs, 256))
+    from oodbench.benchmark.engines.tasks import packed
+
+    world.run("parts", engine="ray")
+    assert world.tables("parts") == whole
+    for kind in ("logits", "features", "maps"):
+        for path in (world.folder / "whole/cache" / kind).glob("*.npy"):
+            assert (world.folder / "parts/cache" / kind / path.name).read_bytes() == path.read_bytes()
+
+
+def at(kind: str) -> Any:
+    """Whether a command line is that of a worker at a job of that kind."""
+    return lambda line: line.startswith(f"ray::{kind}")
+
+
+@pytest.mark.parametrize("kind", ["train", "extract"])
+@pytest.mark.parametrize("seed", MOMENTS)
+def test_a_killed_worker_is_replaced(world: World, whole: Tables, nodes: Nodes, seed: int, kind: str) -> None:
+    results = f"worker-{kind}-{seed}"
+    with world.nothing_twice(results), struck(at(kind), seed) as dead:
+        run = world.run(results, engine="ray")
+    assert dead
+    assert {record.status for record in run.records} == {"ok"}
+    assert world.tables(results) == whole
+
+
+@pytest.mark.parametrize("kind", ["train", "extract"])
+@pytest.mark.parametrize("seed", MOMENTS)
+def test_a_lost_node_is_made_up_for(world: World, whole: Tables, nodes: Nodes, seed: int, kind: str) -> None:
+    results = f"node-{kind}-{seed}"
+    with world.nothing_twice(results), struck(at(kind), seed, lambda pid: nodes.lose(seed)) as dead:
+        run = world.run(results, engine="ray")
+    nodes.make_up()
+    assert dead
+    assert {record.status for record in run.records} == {"ok"}
+    assert world.tables(results) == whole
+
+
+DEADLY = '''
+import os
+
+from oodbench.benchmark import Detector, detector
+
+
+@detector("test_deadly")
+class Deadly(Detector):
+    """Ends its process."""
+
+    version = "1"
+    needs = frozenset({"logits"})
+
+    def score(self, batch):
+        os._exit(1)
+'''
+
+
+def test_a_detector_that_ends_its_worker_fails_its_own_cells(world: World, nodes: Nodes) -> None:
+    (world.folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
+    plugins = [world.folder / "deadly.py"]
+    run = world.run("deadly", engine="ray", detectors="msp,energy,test_deadly", plugins=plugins)
+    for record in run.records:
+        assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
+        if record.status == "failed":
+            assert "its worker died 4 times before it was done" in record.reason
+
+
+def test_a_killed_command_goes_on_where_it_was(world: World, whole: Tables, nodes: Nodes) -> None:
+    command = [
+        *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
+        *("--suite", str(world.folder / "tiny.toml"), "--plugin", str(world.folder / "slow.py"), "--threads", "1"),
+        *("--results", str(world.folder / "driver"), "--detectors", DETECTORS, "--device", "cpu", "--quiet"),
+        *("--engine", "ray", "--ray-address", nodes.cluster.address),
+    ]
+    with world.nothing_twice("driver"):
+        bench = subprocess.Popen(command)
+        deadline = time.monotonic() + 120
+        while not processes(at("extract")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        bench.kill()
+        bench.wait()
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert world.tables("driver") == whole
+
+
+def test_a_detector_that_is_interrupted_leaves_no_worker_at_work(world: World, whole: Tables, nodes: Nodes) -> None:
+    class Stop:
+        def start(self, job: Any) -> None:
+            if job.kind == "extract":
+                raise KeyboardInterrupt
+
+        def tick(self, job: Any, images: int) -> None: ...
+
+        def finish(self, job: Any, reason: str) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt):
+        world.run("stopped", engine="ray", progress=Stop())
+    deadline = time.monotonic() + 30
+    while processes(at("extract")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes(at("extract"))
+    world.run("stopped")
+    assert world.tables("stopped") == whole
+
+
+def test_more_gpus_than_the_cluster_has_are_refused_before_work(world: World, nodes: Nodes) -> None:
+    with pytest.raises(UserError, match=r"^A job wants 2 GPUs, and the largest node of the Ray cluster has 0\."):
+        world.run("gpus", engine="ray", device="cuda", gpus=2)
+    assert not (world.folder / "gpus/cache/checkpoint").exists()
+
+
+def test_a_node_without_the_plugin_is_refused(world: World, nodes: Nodes, tmp_path: Path) -> None:
+    """The file goes after the command has read it."""
+    file = tmp_path / "mine.py"
+    file.write_text((world.folder / "slow.py").read_text(), encoding="utf-8")
+    from oodbench.benchmark.api import prepare
+
+    made = prepare(
+        "test_slow",
+        suite=str(world.folder / "tiny.toml"),
+        plugins=[file],
+        results=world.folder / "plugin",
+        engine="ray",
+        threads=1,
+    )
+    file.unlink()
+    with pytest.raises(
+        UserError, match=r"^Node .* cannot load a plug-in: .*mine\.py.* Put the file where all nodes see"
+    ):
+        made.start()

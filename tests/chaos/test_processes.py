@@ -1,0 +1,128 @@
+"""`--jobs N`: the same table as one process, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.distributed import DETECTORS, World, processes, struck
+
+if TYPE_CHECKING:
+    from tests.chaos.distributed import Tables
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="module")
+def whole(world: World) -> Tables:
+    world.run("whole")
+    return world.tables("whole")
+
+
+def is_worker(line: str) -> bool:
+    return "multiprocessing.spawn" in line and "spawn_main" in line
+
+
+def our_workers() -> list[int]:
+    """The pool's processes among this process's children."""
+    return [pid for pid in processes(is_worker) if parent_of(pid) == os.getpid()]
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def test_two_processes_make_the_same_table(world: World, whole: Tables) -> None:
+    with world.nothing_twice("two"):
+        world.run("two", jobs=2)
+    assert world.tables("two") == whole
+    before = {p: p.stat().st_mtime_ns for p in (world.folder / "two/cache").rglob("*") if p.is_file()}
+    world.run("two")
+    assert world.tables("two") == whole
+    same = {p: p.stat().st_mtime_ns for p in before if p.parent.name not in ("locks", "data")}
+    assert same.items() <= before.items(), "a run of several processes is finished for one, too"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_process_is_replaced(world: World, whole: Tables, seed: int) -> None:
+    results = f"killed{seed}"
+    with world.nothing_twice(results), struck(lambda line: is_worker(line) and bool(our_workers()), seed) as dead:
+        run = world.run(results, jobs=2)
+    assert dead
+    assert {record.status for record in run.records} == {"ok"}
+    assert world.tables(results) == whole
+
+
+DEADLY = '''
+import os
+
+from oodbench.benchmark import Detector, detector
+
+
+@detector("test_deadly")
+class Deadly(Detector):
+    """Ends its process."""
+
+    version = "1"
+    needs = frozenset({"logits"})
+
+    def score(self, batch):
+        os._exit(1)
+'''
+
+
+def test_a_detector_that_ends_its_process_fails_its_own_cells(world: World) -> None:
+    (world.folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
+    run = world.run("deadly", jobs=2, detectors="msp,energy,test_deadly", plugins=[world.folder / "deadly.py"])
+    for record in run.records:
+        assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
+        if record.status == "failed":
+            assert "its worker process ended 4 times before it was done" in record.reason
+
+
+def command(world: World, results: str) -> list[str]:
+    return [
+        *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
+        *("--suite", str(world.folder / "tiny.toml"), "--plugin", str(world.folder / "slow.py"), "--threads", "1"),
+        *("--results", str(world.folder / results), "--detectors", DETECTORS, "--jobs", "2", "--device", "cpu"),
+    ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_workers_end_with_the_command(world: World, whole: Tables, how: signal.Signals) -> None:
+    results = f"stopped-{how.name}"
+    bench = subprocess.Popen(command(world, results), stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def workers() -> list[int]:
+        return [pid for pid in processes(is_worker) if pid in known or parent_of(pid) == bench.pid]
+
+    known: set[int] = set()
+    deadline = time.monotonic() + 120
+    while not list((world.folder / results).glob("cache/checkpoint/*.json")) and time.monotonic() < deadline:
+        known |= set(workers())
+        time.sleep(0.05)
+    assert known
+    bench.send_signal(how)
+    _, said = bench.communicate(timeout=60)
+    assert bench.returncode != 0
+    assert "Traceback" not in said
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not workers()
+    assert subprocess.run([*command(world, results), "--quiet"], capture_output=True, check=False).returncode == 0
+    assert world.tables(results) == whole
