@@ -236,14 +236,18 @@ def _refuse_unfit(ray: Any, setup: Setup, bench: Bench) -> None:
             for node in nodes
         }
         for name, ref in asked.items():
-            refuse(name, here(), _greeting(ray, name, ref), setup)
+            if (greeting := _greeting(ray, name, ref)) is not None:
+                refuse(name, here(), greeting, setup)
     finally:
         mark.unlink(missing_ok=True)
 
 
-def _greeting(ray: Any, name: str, ref: Any) -> Greeting:
+def _greeting(ray: Any, name: str, ref: Any) -> Greeting | None:
+    """What a node says; None if it is gone by now."""
     try:
         greeting: Greeting = ray.get(ref)
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return None
     except ray.exceptions.RayError as error:
         why = first_line(getattr(error, "cause", None) or error)
         raise UserError(

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.distributed import World
+
 KILLED = -9
 SUITE = """
 schema = 1
@@ -113,3 +115,16 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(SUITE)
     return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Where engines with many workers do the same small run."""
+    return World(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="session")
+def of_one(world: World) -> Tables:
+    """The tables of that run in one process."""
+    world.run("whole")
+    return world.tables("whole")

@@ -14,27 +14,15 @@ import pytest
 
 from oodbench.benchmark.engines import cluster as engine
 from oodbench.benchmark.errors import UserError
-from tests.chaos.distributed import DETECTORS, World, processes, struck
+from tests.chaos.distributed import DETECTORS, processes, struck
 
 if TYPE_CHECKING:
-    from tests.chaos.distributed import Tables
+    from tests.chaos.distributed import Tables, World
 
 ray: Any = pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[ray]'")
 pytestmark = pytest.mark.slow
 
 MOMENTS = range(10)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("cluster"))
-
-
-@pytest.fixture(scope="module")
-def whole(world: World) -> Tables:
-    """The tables of a run in one process."""
-    world.run("whole")
-    return world.tables("whole")
 
 
 class Nodes:
@@ -70,23 +58,23 @@ def nodes() -> Iterator[Nodes]:
     made.cluster.shutdown()
 
 
-def test_a_cluster_makes_the_same_table(world: World, whole: Tables, nodes: Nodes) -> None:
+def test_a_cluster_makes_the_same_table(world: World, of_one: Tables, nodes: Nodes) -> None:
     with world.nothing_twice("three"):
         world.run("three", engine="ray")
-    assert world.tables("three") == whole
+    assert world.tables("three") == of_one
     before = {p: p.stat().st_mtime_ns for p in (world.folder / "three/cache/scores").iterdir()}
     world.run("three")
     assert {p: p.stat().st_mtime_ns for p in before} == before, "a run on a cluster is finished for one process, too"
 
 
 def test_large_sets_are_passed_in_parts_by_several_workers(
-    world: World, whole: Tables, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    world: World, of_one: Tables, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "packed", lambda jobs: packed(jobs, 256))
     from oodbench.benchmark.engines.tasks import packed
 
     world.run("parts", engine="ray")
-    assert world.tables("parts") == whole
+    assert world.tables("parts") == of_one
     for kind in ("logits", "features", "maps"):
         for path in (world.folder / "whole/cache" / kind).glob("*.npy"):
             assert (world.folder / "parts/cache" / kind / path.name).read_bytes() == path.read_bytes()
@@ -99,25 +87,25 @@ def at(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["train", "extract"])
 @pytest.mark.parametrize("seed", MOMENTS)
-def test_a_killed_worker_is_replaced(world: World, whole: Tables, nodes: Nodes, seed: int, kind: str) -> None:
+def test_a_killed_worker_is_replaced(world: World, of_one: Tables, nodes: Nodes, seed: int, kind: str) -> None:
     results = f"worker-{kind}-{seed}"
     with world.nothing_twice(results), struck(at(kind), seed) as dead:
         run = world.run(results, engine="ray")
     assert dead
     assert {record.status for record in run.records} == {"ok"}
-    assert world.tables(results) == whole
+    assert world.tables(results) == of_one
 
 
 @pytest.mark.parametrize("kind", ["train", "extract"])
 @pytest.mark.parametrize("seed", MOMENTS)
-def test_a_lost_node_is_made_up_for(world: World, whole: Tables, nodes: Nodes, seed: int, kind: str) -> None:
+def test_a_lost_node_is_made_up_for(world: World, of_one: Tables, nodes: Nodes, seed: int, kind: str) -> None:
     results = f"node-{kind}-{seed}"
     with world.nothing_twice(results), struck(at(kind), seed, lambda pid: nodes.lose(seed)) as dead:
         run = world.run(results, engine="ray")
     nodes.make_up()
     assert dead
     assert {record.status for record in run.records} == {"ok"}
-    assert world.tables(results) == whole
+    assert world.tables(results) == of_one
 
 
 DEADLY = '''
@@ -148,7 +136,7 @@ def test_a_detector_that_ends_its_worker_fails_its_own_cells(world: World, nodes
             assert "its worker died 4 times before it was done" in record.reason
 
 
-def test_a_killed_command_goes_on_where_it_was(world: World, whole: Tables, nodes: Nodes) -> None:
+def test_a_killed_command_goes_on_where_it_was(world: World, of_one: Tables, nodes: Nodes) -> None:
     command = [
         *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
         *("--suite", str(world.folder / "tiny.toml"), "--plugin", str(world.folder / "slow.py"), "--threads", "1"),
@@ -163,10 +151,10 @@ def test_a_killed_command_goes_on_where_it_was(world: World, whole: Tables, node
         bench.kill()
         bench.wait()
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert world.tables("driver") == whole
+    assert world.tables("driver") == of_one
 
 
-def test_a_detector_that_is_interrupted_leaves_no_worker_at_work(world: World, whole: Tables, nodes: Nodes) -> None:
+def test_a_detector_that_is_interrupted_leaves_no_worker_at_work(world: World, of_one: Tables, nodes: Nodes) -> None:
     class Stop:
         def start(self, job: Any) -> None:
             if job.kind == "extract":
@@ -183,7 +171,7 @@ def test_a_detector_that_is_interrupted_leaves_no_worker_at_work(world: World, w
         time.sleep(0.05)
     assert not processes(at("extract"))
     world.run("stopped")
-    assert world.tables("stopped") == whole
+    assert world.tables("stopped") == of_one
 
 
 def test_more_gpus_than_the_cluster_has_are_refused_before_work(world: World, nodes: Nodes) -> None:
@@ -195,11 +183,12 @@ def test_more_gpus_than_the_cluster_has_are_refused_before_work(world: World, no
 def test_a_node_without_the_plugin_is_refused(world: World, nodes: Nodes, tmp_path: Path) -> None:
     """The file goes after the command has read it."""
     file = tmp_path / "mine.py"
-    file.write_text((world.folder / "slow.py").read_text(), encoding="utf-8")
+    source = (world.folder / "slow.py").read_text(encoding="utf-8")
+    file.write_text(source.replace("test_slow", "test_mine"), encoding="utf-8")
     from oodbench.benchmark.api import prepare
 
     made = prepare(
-        "test_slow",
+        "test_mine",
         suite=str(world.folder / "tiny.toml"),
         plugins=[file],
         results=world.folder / "plugin",

@@ -12,23 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.distributed import DETECTORS, World, processes, struck
+from tests.chaos.distributed import DETECTORS, processes, struck
 
 if TYPE_CHECKING:
-    from tests.chaos.distributed import Tables
+    from tests.chaos.distributed import Tables, World
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("processes"))
-
-
-@pytest.fixture(scope="module")
-def whole(world: World) -> Tables:
-    world.run("whole")
-    return world.tables("whole")
 
 
 def is_worker(line: str) -> bool:
@@ -47,25 +36,25 @@ def parent_of(pid: int) -> int:
         return 0
 
 
-def test_two_processes_make_the_same_table(world: World, whole: Tables) -> None:
+def test_two_processes_make_the_same_table(world: World, of_one: Tables) -> None:
     with world.nothing_twice("two"):
         world.run("two", jobs=2)
-    assert world.tables("two") == whole
+    assert world.tables("two") == of_one
     before = {p: p.stat().st_mtime_ns for p in (world.folder / "two/cache").rglob("*") if p.is_file()}
     world.run("two")
-    assert world.tables("two") == whole
+    assert world.tables("two") == of_one
     same = {p: p.stat().st_mtime_ns for p in before if p.parent.name not in ("locks", "data")}
     assert same.items() <= before.items(), "a run of several processes is finished for one, too"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_process_is_replaced(world: World, whole: Tables, seed: int) -> None:
+def test_a_killed_process_is_replaced(world: World, of_one: Tables, seed: int) -> None:
     results = f"killed{seed}"
     with world.nothing_twice(results), struck(lambda line: is_worker(line) and bool(our_workers()), seed) as dead:
         run = world.run(results, jobs=2)
     assert dead
     assert {record.status for record in run.records} == {"ok"}
-    assert world.tables(results) == whole
+    assert world.tables(results) == of_one
 
 
 DEADLY = '''
@@ -104,7 +93,7 @@ def command(world: World, results: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_workers_end_with_the_command(world: World, whole: Tables, how: signal.Signals) -> None:
+def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.Signals) -> None:
     results = f"stopped-{how.name}"
     bench = subprocess.Popen(command(world, results), stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -125,4 +114,4 @@ def test_workers_end_with_the_command(world: World, whole: Tables, how: signal.S
         time.sleep(0.05)
     assert not workers()
     assert subprocess.run([*command(world, results), "--quiet"], capture_output=True, check=False).returncode == 0
-    assert world.tables(results) == whole
+    assert world.tables(results) == of_one
