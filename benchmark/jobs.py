@@ -219,6 +219,11 @@ class ScoreJob(Job):
         return self.outputs.data.images
 
 
+def part_key(key: Key, rows: tuple[int, int]) -> Key:
+    """The key of some rows of an array."""
+    return Key("parts", key.extension, f"{key.label}-{key.kind}-{rows[0]}", {"of": key.digest, "rows": list(rows)})
+
+
 def waits_for(job: Job) -> set[str]:
     """Ids of the jobs whose artifacts it reads; of a pass also those that its looks read."""
     looks = job.looks if isinstance(job, ExtractJob) else ()

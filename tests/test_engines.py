@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from oodbench.benchmark import Detector, parts
+from oodbench.benchmark import Detector
 from oodbench.benchmark import extract as extraction
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.engines import choose_engine, cluster
-from oodbench.benchmark.engines.engine import Outcome
+from oodbench.benchmark.engines.engine import Outcome, Report
 from oodbench.benchmark.engines.greeting import Greeting, greet, here, refuse
 from oodbench.benchmark.engines.local import Local, run_jobs
 from oodbench.benchmark.engines.processes import Processes
-from oodbench.benchmark.engines.tasks import Task, packed, runs_network
-from oodbench.benchmark.engines.worker import Event, Relay, Report, Worker, elsewhere, gone
+from oodbench.benchmark.engines.tasks import PART, Task, divided, packed, runs_network
+from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, waits_for
 from oodbench.benchmark.work import Setup
@@ -46,7 +46,7 @@ def home_of(tasks: list[Task]) -> dict[str, Task]:
     return {job.id: task for task in tasks for job in task.jobs}
 
 
-@pytest.mark.parametrize("part", [256, parts.PART])
+@pytest.mark.parametrize("part", [256, PART])
 def test_every_job_is_in_one_task_after_those_that_it_waits_for(jobs: list[Job], part: int) -> None:
     tasks = packed(jobs, part)
     inside = [job.id for task in tasks for job in task.jobs]
@@ -94,7 +94,7 @@ def test_which_jobs_want_a_gpu(jobs: list[Job]) -> None:
         if isinstance(job, TrainJob | ExtractJob):
             assert wants[job.id]
         if isinstance(job, ScoreJob):
-            assert wants[job.id] == (job.detector.partition("@")[0] in ("odin", "vim")), job.detector
+            assert wants[job.id] == (job.detector == "odin"), job.detector
 
 
 # Passes in parts
@@ -122,10 +122,14 @@ def test_a_pass_in_parts_gives_the_same_bytes(tmp_path: Path, small_parts: int) 
     assert not list((divided.bench.store.root / "parts").iterdir()), "parts are deleted when they are put together"
 
 
+def test_parts_begin_where_blocks_do() -> None:
+    assert PART % extraction.BLOCK == 0
+
+
 def test_a_pass_in_which_a_detector_learns_stays_whole(jobs: list[Job]) -> None:
     learning = [job for job in jobs if isinstance(job, ExtractJob) and any(look.learns for look in job.looks)]
     assert learning
-    assert all(parts.divided(job, 16) is job for job in learning)
+    assert all(divided(job, 16) is job for job in learning)
 
 
 class Falters(Detector):

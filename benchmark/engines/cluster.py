@@ -16,10 +16,10 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress
+from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.greeting import Greeting, greet, here, refuse
 from oodbench.benchmark.engines.tasks import Task, packed
-from oodbench.benchmark.engines.worker import Event, Relay, Report, Worker, elsewhere, gone
+from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.work import Bench, Setup

@@ -9,7 +9,7 @@ one goes on with another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from oodbench.benchmark.jobs import Job
@@ -32,6 +32,17 @@ class Outcome(NamedTuple):
     reason: str = ""
     details: str = ""
     """For the log: the traceback, or what a worker wrote."""
+
+
+class Report(NamedTuple):
+    """What became of a task (tasks.py), as its worker tells it."""
+
+    outcomes: tuple[tuple[str, str, str], ...] = ()
+    """Id, reason and details of every job that ended."""
+    failed: Mapping[str, str] = {}
+    """Reasons of all jobs that failed, here or before, by id."""
+    fatal: str = ""
+    """Why nothing more can be done at all."""
 
 
 def remember(failed: dict[str, str], outcome: Outcome) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Progress
+from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.tasks import Task, packed
-from oodbench.benchmark.engines.worker import Event, Relay, Report, Worker, elsewhere, gone
+from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.work import Bench, Setup
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob, TuneJob, waits_for
-from oodbench.benchmark.parts import PART, divided
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob, TuneJob, part_key, waits_for
 from oodbench.benchmark.specs import create, parse_spec
+
+PART = 10_240
+"""Images of a part of a pass: few enough to keep many workers busy with a large set, enough to make loading a network
+cheap. A multiple of `extract.BLOCK`."""
 
 BATCH = 20_000
 """Images that the quick scores of one task have together, at least where there are so many."""
@@ -107,3 +110,38 @@ def _batch(job: ScoreJob) -> tuple[str | None, ...]:
     """What the jobs of one batch have in common."""
     learned = [key.digest if key else None for key in (job.fitted, job.tuned)]
     return (job.checkpoint.key.digest, job.detector, *learned)
+
+
+# Passes in parts
+
+
+def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
+    """The pass with its parts, of so many images each, a multiple of a block (`extract.BLOCK`).
+
+    A pass in which a detector learns from maps, in the order of the images, stays whole, and so does a small one.
+    """
+    count = job.outputs.data.images
+    if count <= images or any(look.learns for look in job.looks):
+        return job
+    parts = tuple(_part(job, (start, min(start + images, count))) for start in range(0, count, images))
+    return replace(job, parts=parts, after=(*job.after, *(part.id for part in parts)))
+
+
+def _part(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
+    data = replace(job.outputs.data, images=rows[1] - rows[0])
+    logits, features = (part_key(key, rows) for key in (job.outputs.logits, job.outputs.features))
+    looks = tuple(_look(look, rows) for look in job.looks)
+    return replace(
+        job,
+        title=f"{job.title}, images {rows[0]:,} to {rows[1] - 1:,}",
+        makes=tuple(look.makes[0] for look in looks) if job.stored else (logits, features),
+        outputs=replace(job.outputs, data=data, logits=logits, features=features),
+        looks=looks,
+        rows=rows,
+    )
+
+
+def _look(look: LookJob, rows: tuple[int, int]) -> LookJob:
+    data = replace(look.data, images=rows[1] - rows[0])
+    after = tuple(id_ for id_ in look.after if id_ != look.carrier)  # which is put together after its parts
+    return replace(look, makes=(part_key(look.makes[0], rows),), data=data, after=after)

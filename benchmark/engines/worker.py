@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from oodbench.benchmark.engines.engine import Outcome, Progress, remember
+from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.engines.tasks import Task
 from oodbench.benchmark.errors import StoreError
@@ -27,17 +26,6 @@ Event = tuple[str, str, int]
 """What a worker posts: 'start', a job's id, 0; 'tick', a job's id, images; 'say', a sentence, 0."""
 
 Post = Callable[[Event], object]
-
-
-class Report(NamedTuple):
-    """What became of a task."""
-
-    outcomes: tuple[tuple[str, str, str], ...] = ()
-    """Id, reason and details of every job that ended."""
-    failed: Mapping[str, str] = {}
-    """Reasons of all jobs that failed, here or before, by id."""
-    fatal: str = ""
-    """Why nothing more can be done at all."""
 
 
 class Reporter:
