@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import ModuleType
@@ -42,8 +42,10 @@ _workers: dict[Setup, Worker] = {}
 class Cluster:
     """The engine of a Ray cluster: the one at `address`, one that runs here, or else one that is started here."""
 
-    def __init__(self, address: str = "", gpus: float = 1.0) -> None:
+    def __init__(self, address: str = "", gpus: float = 1.0, perform: Callable[..., Report] | None = None) -> None:
         self.address, self.gpus = address, gpus
+        self.perform = perform
+        """What a worker does with a task (`do_task`); another where the engine alone is measured."""
 
     def threads(self, cores: int) -> int:
         """One: a cluster is kept busy by many jobs."""
@@ -84,7 +86,7 @@ class Cluster:
             _refuse_unfit(ray, setup, bench)
             board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
             relay, failed = Relay(progress, tasks, bench.store.say), dict[str, str]()
-            with _submitted(ray, tasks, setup, gpus, board, anew) as flying:
+            with _submitted(ray, self.perform or do_task, tasks, setup, gpus, board, anew) as flying:
                 while flying:
                     done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
                     for event in _posted(ray, board):
@@ -157,7 +159,7 @@ class Board:
 DIED = f"its worker died {RETRIES + 1} times before it was done; it was killed, ran out of memory, or lost its node"
 
 
-def perform(setup: Setup, board: Any, anew: bool, task: Task, *before: Report) -> Report:
+def do_task(setup: Setup, board: Any, anew: bool, task: Task, *before: Report) -> Report:
     """Do a task, in a process of the cluster. `before`: the reports of the tasks that it waits for."""
     worker = _workers.setdefault(setup, Worker(setup, lambda event: None))
     worker.post = board.post.remote
@@ -167,7 +169,13 @@ def perform(setup: Setup, board: Any, anew: bool, task: Task, *before: Report) -
 
 @contextmanager
 def _submitted(
-    ray: Any, tasks: Sequence[Task], setup: Setup, gpus: float, board: Any, anew: bool
+    ray: Any,
+    perform: Callable[..., Report],
+    tasks: Sequence[Task],
+    setup: Setup,
+    gpus: float,
+    board: Any,
+    anew: bool,
 ) -> Iterator[dict[Any, Task]]:
     """Hand all tasks to Ray; those that are still under way at the end are given up."""
     do = ray.remote(perform)

@@ -1,0 +1,158 @@
+"""What the Ray engine costs, on a cluster of several nodes on this machine.
+
+    python perf/scaling.py overhead      2,000 jobs of 20 ms, a task each: milliseconds a job beside the job itself
+    python perf/scaling.py efficiency    sleeping jobs on 1, 4, 16 and 64 logical CPUs: time without engine / time with it
+    python perf/scaling.py memory        the planning process, with arrays of features 64 times as large
+
+The first two replace what a worker does with a task by a sleep, so that two cores can stand for many; everything else
+is the engine: packing, handing over, dependencies, reports, progress. Workers are started and warm before the clock is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster as Machines
+
+from oodbench.benchmark import run
+from oodbench.benchmark.api import Quiet
+from oodbench.benchmark.engines.cluster import Cluster
+from oodbench.benchmark.engines.engine import Report
+from oodbench.benchmark.jobs import Job
+from oodbench.benchmark.store import Key
+from oodbench.benchmark.work import Setup, open_bench
+
+STORE = 80_000_000
+"""Bytes of Ray's own object store on each node: reports are small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SleepJob(Job):
+    """Stands for any job."""
+
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        """One."""
+        return 1
+
+
+def sleep(setup: Any, board: Any, anew: bool, task: Any, *before: Report) -> Report:
+    """What a worker does here in place of a task."""
+    for job in task.jobs:
+        time.sleep(job.seconds)
+    return Report(tuple((job.id, "", "") for job in task.jobs))
+
+
+def jobs_of(count: int, seconds: float, name: str) -> list[SleepJob]:
+    keys = [Key("scores", ".npy", f"{name} {n}", {"name": name, "number": n}) for n in range(count)]
+    return [SleepJob(title=key.label, makes=(key,), seconds=seconds) for key in keys]
+
+
+class Machine:
+    """A cluster with so many logical CPUs, on so many nodes."""
+
+    def __init__(self, cpus: Sequence[int]) -> None:
+        first, *others = cpus
+        self._machines = Machines(
+            initialize_head=True, head_node_args={"num_cpus": first, "object_store_memory": STORE}
+        )
+        for count in others:
+            self._machines.add_node(num_cpus=count, object_store_memory=STORE)
+        ray.init(address=self._machines.address, log_to_driver=False, logging_level="ERROR")
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._machines.shutdown()
+
+
+def seconds_of(engine: Any, jobs: Sequence[Job], folder: Path) -> float:
+    bench = open_bench(Setup(folder / "cache", folder, "cpu", 1), print)
+    start = time.perf_counter()
+    outcomes = list(engine.run(jobs, bench, Quiet(), False))
+    assert len(outcomes) == len(jobs)
+    return time.perf_counter() - start
+
+
+def overhead(count: int, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name, closing(Machine([1, 1, 1])):
+        engine = Cluster(perform=sleep)
+        seconds_of(engine, jobs_of(30, 0.1, "warm"), Path(name))
+        wall = seconds_of(engine, jobs_of(count, seconds, "measured"), Path(name))
+    busy = 1000 * (wall * 3 / count - seconds)
+    more = 1000 * (wall - count * seconds / 3) / count
+    print(f"{count:,} jobs of {1000 * seconds:g} ms on 3 nodes of 1 CPU: {wall:.1f} s")
+    print(f"beside the job itself, {busy:.1f} ms of a worker's time a job, and {more:.1f} ms of wall time a job")
+
+
+def efficiency(cpus: Sequence[int], seconds: float, rounds: int) -> None:
+    for count in cpus:
+        with tempfile.TemporaryDirectory() as name, closing(Machine([math.ceil(count / 4)] * min(4, count))):
+            logical = int(ray.cluster_resources()["CPU"])
+            engine = Cluster(perform=sleep)
+            seconds_of(engine, jobs_of(4 * logical, 1.0, "warm"), Path(name))
+            wall = seconds_of(engine, jobs_of(rounds * logical, seconds, "measured"), Path(name))
+        share = rounds * seconds / wall
+        print(f"{logical:3} CPUs, {rounds * logical} jobs of {seconds:g} s: {wall:.1f} s, efficiency {share:.3f}")
+
+
+class Anonymous:
+    """The most anonymous memory of this process while the block runs, in MB."""
+
+    def __enter__(self) -> Anonymous:
+        self.most, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.most = max(self.most, next(int(x.split()[1]) / 1024 for x in lines if x.startswith("RssAnon")))
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as name, closing(Machine([1, 1, 1])):
+        options: dict[str, Any] = {"detectors": "msp,knn,mahalanobis", "epochs": 1, "threads": 1, "id_sets": "digits"}
+        for hidden in (32, 32, 2048):  # the first warms up what stays: imports, decoded sets
+            results = Path(name) / f"h{hidden}"
+            with Anonymous() as used:
+                run(backbone=f"small_cnn[hidden={hidden}]", results=results, engine="ray", rerun="all", **options)
+            size = sum(path.stat().st_size for path in (results / "cache/features").glob("*.npy")) / 2**20
+            print(f"{hidden:5} features: {size:7.1f} MB of arrays; planning process {used.most:.0f} MB at most")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["overhead", "efficiency", "memory"])
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--ms", type=float, default=20.0)
+    parser.add_argument("--cpus", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=10)
+    given = parser.parse_args()
+    if given.what == "overhead":
+        overhead(given.jobs, given.ms / 1000)
+    elif given.what == "efficiency":
+        efficiency(given.cpus, given.seconds, given.rounds)
+    else:
+        memory()
+
+
+if __name__ == "__main__":
+    main()
