@@ -54,12 +54,21 @@ class Prepared:
         store = self.bench.store
         with store.in_use(self.run_dir):
             self.bench.library.files.cache.tidy()
+            self._share()
             run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, progress or Quiet(), self.add)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_run(self.run_dir)
                 write_views(done, store.root)
         return done
+
+    def _share(self) -> None:
+        """Where a store is shared: put into it what other machines need, and fetch what the records are made of."""
+        store = self.bench.store
+        store.share(key for job in self.plan.jobs.values() for key in job.makes)
+        store.bring(key for cell in self.plan.cells for key in cell.reads)
+        if self.work.jobs:
+            self.bench.library.share()
 
 
 def prepare(
@@ -87,6 +96,7 @@ def prepare(
     skip_bad_images: bool = False,
     own_cache: bool = False,
     cell_timeout: float = 0.0,
+    store: str = "",
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
@@ -116,7 +126,7 @@ def prepare(
     )
     cache, count = _cache(Path(results), name, own_cache), threads or default_threads()
     refuse_impossible(cell_timeout)
-    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images, cell_timeout)
+    bench = open_bench(cache, Path(data_dir), device, count, say, skip_bad_images, cell_timeout, store)
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
@@ -138,8 +148,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
     (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
     (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `cell_timeout` (seconds that a detector
-    may take to tune, fit or score one set; 0 for no limit), `say`. Raises `OodbenchError` with one sentence for a wrong
-    name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    may take to tune, fit or score one set; 0 for no limit), `store` (the URL of one that machines share), `say`. Raises
+    `OodbenchError` with one sentence for a wrong name, setting or file; a detector that fails, fails its own cells only
+    (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

@@ -13,7 +13,7 @@ import torch
 from oodbench.benchmark import extract, scoring, training, tuning, weights
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
-from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.errors import DataError, StoreError, UserError
 from oodbench.benchmark.jobs import (
     Checkpoint,
     ExtractJob,
@@ -26,6 +26,7 @@ from oodbench.benchmark.jobs import (
     TrainJob,
     TuneJob,
 )
+from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.memory import Peak
 from oodbench.benchmark.provenance import made_now
@@ -87,8 +88,14 @@ class Bench:
         )
 
     def images(self, data: SetRef) -> ImageSet:
-        """The images that a job names."""
-        return self.library.part(parse_set(data.set), data.part, data.limit)
+        """The images that a job names. Raises `DataError` where they are not those that it was planned for."""
+        images = self.library.part(parse_set(data.set), data.part, data.limit)
+        if data.checksum and images.checksum != data.checksum:
+            raise DataError(
+                f"{data} is on this machine not what the run was planned with: SHA-256 {images.checksum[:12]} in place "
+                f"of {data.checksum[:12]}. Give every machine the same files with --data-dir."
+            )
+        return images
 
     def labels(self, data: SetRef) -> np.ndarray:
         """Their labels."""
@@ -130,11 +137,22 @@ def open_bench(
     say: Callable[[str], None],
     skip_bad_images: bool = False,
     cell_timeout: float = 0.0,
+    store: str = "",
 ) -> Bench:
-    """Set up this process for work: threads, device, store and data."""
+    """Set up this process for work: threads, device, store and data. `store`: the URL of one that machines share."""
     torch.set_num_threads(threads)
-    library = Library(data_dir, cache / "data", skip_bad_images)
-    return Bench(Store(cache, say), library, choose_device(device), cell_timeout)
+    chosen = choose_device(device)
+    if not store:
+        return Bench(Store(cache, say), Library(data_dir, cache / "data", skip_bad_images), chosen, cell_timeout)
+    from oodbench.benchmark.files.staged import Staged
+    from oodbench.benchmark.remote import Remote
+    from oodbench.benchmark.shared_store import SharedStore
+
+    remote = Remote(store)
+    remote.refuse_unwritable()
+    staged = Staged(remote, data_dir, Locks(cache / "data", say), say)
+    library = Library(data_dir, cache / "data", skip_bad_images, staged)
+    return Bench(SharedStore(cache, remote, say), library, chosen, cell_timeout)
 
 
 def choose_device(name: str) -> torch.device:
