@@ -205,7 +205,7 @@ def _secrets(url: str) -> list[str]:
     """The parts of a URL that may be credentials, the longest first."""
     userinfo = match[0][:-1] if (match := USERINFO.search(url)) else ""
     query = url.partition("?")[2]
-    parts = [userinfo, *userinfo.split(":"), query, *re.split("[&=]", query)]
+    parts = [userinfo, *userinfo.split(":"), *(pair.partition("=")[2] for pair in query.split("&"))]
     return sorted({form for part in parts for form in (part, unquote(part)) if len(form) > 3}, key=len, reverse=True)
 
 
@@ -233,7 +233,7 @@ def _opened(url: str, shown: str) -> tuple[Any, str]:
         root = str(root).rstrip("/")
         if not root.strip("/"):
             problem = "it names no bucket or folder"
-        elif USERINFO.search(url) and USERINFO.search(f"://{root}"):
+        elif USERINFO.search(url) and USERINFO.search(f"://{root.lstrip('/')}"):
             problem = f"{protocol}:// takes no name or password in the URL; give them as its package wants them"
     except Exception as error:  # a package may refuse a URL with anything
         problem = type(error).__name__ if _secrets(url) else without_secrets(first_line(error)).rstrip(".")
