@@ -55,12 +55,15 @@ class SharedStore(Store):
         return super().find(key) is not None or self._listed(key)
 
     def side(self, key: Key) -> dict[str, Any]:
-        """The side file, from there if it is not here; the artifact is not fetched."""
+        """The side file, from there if it is not here; the artifact is not fetched.
+
+        It is asked for, not looked up in a listing: a record may be written in the moment another machine is done.
+        """
         if here := super().side(key):
             return here
-        if key.path not in self._sides and self._listed(key):
+        if not self._sides.get(key.path):
             self._sides[key.path] = _of(key, self.remote.read(f"{key.path}.json") or b"")
-        return self._sides.get(key.path, {})
+        return self._sides[key.path]
 
     def save(self, key: Key, write: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
         """Make the artifact here, then there."""

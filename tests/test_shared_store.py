@@ -134,8 +134,19 @@ def test_a_side_file_is_read_without_its_artifact(machine: Callable[[str], Machi
     for _ in range(2):
         assert other.side(key) == one.side(key)
         assert other.about(key) == {"seconds": 2.5}
+    assert other.watched.asked == [("read", f"{key.path}.json")]
     assert other.side(key_of(2)) == {}
-    assert other.watched.asked == [("names", "scores"), ("read", f"{key.path}.json")]
+
+
+def test_what_is_made_after_the_folder_was_listed_is_found(machine: Callable[[str], Machine]) -> None:
+    """The command that planned writes a record as soon as another machine has done its jobs."""
+    one, other, key = machine("one"), machine("other"), key_of()
+    assert not other.has(key)
+    assert other.side(key) == {}
+    one.save_array(key, ARRAY, {"seconds": 2.5})
+    assert other.about(key) == {"seconds": 2.5}
+    assert np.array_equal(other.load_array(key), ARRAY)
+    assert other.has(key)
 
 
 def test_processes_of_one_machine_fetch_once(machine: Callable[[str], Machine]) -> None:
