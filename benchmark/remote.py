@@ -61,11 +61,16 @@ class Remote:
         """The URL as it may be shown."""
         self._secrets = _secrets(url)
         self._fs, self._root = _opened(url, self.shown)
-        protocol = url.partition("://")[0]
-        self._appears_whole = protocol in OBJECT_STORES
+        self._protocol = url.partition("://")[0]
+        self._appears_whole = self._protocol in OBJECT_STORES
         self._made: set[str] = set()
         self.threads = 16 if getattr(self._fs, "async_impl", False) else 1
         """How many requests may be made at once."""
+
+    def refuse_folder(self, folder: Path) -> None:
+        """Raise `UserError` if it is that very folder: a file cannot be copied onto itself."""
+        if self._protocol in ("file", "local") and Path(self._root).resolve() == folder.resolve():
+            raise UserError(f"--store '{self.shown}' is the folder of --results itself. Choose another place.")
 
     def refuse_unwritable(self) -> None:
         """Write a small object and remove it. Raises `StoreError` if that fails."""

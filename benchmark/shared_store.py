@@ -50,9 +50,9 @@ class SharedStore(Store):
         """The artifact's path, fetched if it is not here; None if it is nowhere, or not whole."""
         return super().find(key) or self._fetched(key)
 
-    def has(self, key: Key) -> bool:
+    def has(self, key: Key, now: bool = False) -> bool:
         """Whether it is here or listed there; whether it is whole there is seen when it is fetched."""
-        return super().find(key) is not None or self._listed(key)
+        return super().find(key) is not None or self._listed(key) or (now and self._has_come(key))
 
     def side(self, key: Key) -> dict[str, Any]:
         """The side file, from there if it is not here; the artifact is not fetched.
@@ -85,7 +85,7 @@ class SharedStore(Store):
     def share(self, keys: Iterable[Key]) -> None:
         """Upload what is here and not there: made without a store, or before one could not be reached."""
         for key in keys:
-            if not self._listed(key) and super().find(key) is not None:
+            if not self._listed(key) and super().find(key) is not None and not self._has_come(key):
                 self._upload(key)
 
     def bring(self, keys: Iterable[Key]) -> None:
@@ -96,6 +96,13 @@ class SharedStore(Store):
 
     def _listed(self, key: Key) -> bool:
         return self._listings.hold(key.path, f"{key.path}.json")
+
+    def _has_come(self, key: Key) -> bool:
+        """Whether its side file, which is written last, is there by now."""
+        there = bool(_of(key, self.remote.read(f"{key.path}.json") or b""))
+        if there:
+            self._listings.add(key.path, f"{key.path}.json")
+        return there
 
     # up
 

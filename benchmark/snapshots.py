@@ -78,10 +78,11 @@ class Snapshots:
         try:
             write_atomically(self._path, to_bytes(content))
             self._last = now
-            self._store.share_unfinished(self._path, self._facts())
         except NOT_PLAIN as error:
             self._say(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
             self._last = float("inf")
+        else:
+            self._store.share_unfinished(self._path, self._facts())
 
     def drop(self) -> None:
         """Remove the snapshot: the training has ended."""

@@ -96,8 +96,11 @@ class Store:
             self._verified[path] = stamp
         return path
 
-    def has(self, key: Key) -> bool:
-        """Whether the artifact is there; where `find` would fetch it from elsewhere, it is not fetched."""
+    def has(self, key: Key, now: bool = False) -> bool:
+        """Whether the artifact is there; where `find` would fetch it from elsewhere, it is not fetched.
+
+        With `now`, it is looked for again where it was not a moment ago.
+        """
         return self.find(key) is not None
 
     def _matches_now(self, path: Path, key: Key) -> bool:

@@ -149,6 +149,7 @@ def open_bench(
     from oodbench.benchmark.shared_store import SharedStore
 
     remote = Remote(store)
+    remote.refuse_folder(cache)
     remote.refuse_unwritable()
     staged = Staged(remote, data_dir, Locks(cache / "data", say), say)
     library = Library(data_dir, cache / "data", skip_bad_images, staged)

@@ -167,7 +167,7 @@ def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_faults_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for url in ("s4://bucket/x", "bucket", f"file://{tmp_path}/file"):
+    for url in ("s4://bucket/x", "bucket", f"file://{tmp_path}/file", f"file://{tmp_path}/results/cache"):
         arguments = ["run", "--detectors", "msp", "--results", str(tmp_path / "results"), "--store", url]
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 2

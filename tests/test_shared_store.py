@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from oodbench.benchmark import ImageSet, Run, remote, shared_store, snapshots, training
 from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.jobs import Checkpoint, Job, SetRef, TrainJob
 from oodbench.benchmark.registry import registry
@@ -23,7 +25,7 @@ from oodbench.benchmark.remote import Remote
 from oodbench.benchmark.shared_store import SharedStore
 from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.suite import Schedule
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.work import Bench, open_bench
 
 IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
 """For tests that take long, and of what does not depend on the protocol."""
@@ -144,9 +146,12 @@ def test_what_is_made_after_the_folder_was_listed_is_found(machine: Callable[[st
     assert not other.has(key)
     assert other.side(key) == {}
     one.save_array(key, ARRAY, {"seconds": 2.5})
+    assert not other.has(key), "a listing is believed for a while"
+    assert other.has(key, now=True)
+    assert not other.has(key_of(2), now=True)
+    assert other.has(key)
     assert other.about(key) == {"seconds": 2.5}
     assert np.array_equal(other.load_array(key), ARRAY)
-    assert other.has(key)
 
 
 def test_processes_of_one_machine_fetch_once(machine: Callable[[str], Machine]) -> None:
@@ -567,6 +572,62 @@ def test_what_was_made_without_a_store_is_put_there(planned: Callable[..., Prepa
     assert planned("one").start(jobs := Jobs()).records
     assert jobs.done == []
     assert planned("two").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_worker_does_jobs_that_another_machine_planned(
+    planned: Callable[..., Prepared], store_url: str, tmp_path: Path
+) -> None:
+    prepared = planned("driver")
+    worker = open_bench(tmp_path / "worker", tmp_path / "no data", "cpu", 1, print, store=store_url)
+    assert [outcome.reason for outcome in run_jobs(prepared.work.jobs, worker, Quiet())] == [""] * len(
+        prepared.work.jobs
+    )
+    run = prepared.start()
+    assert [record.status for record in run.records] == ["ok", "ok"]
+    assert not list((tmp_path / "driver" / "cache").rglob("*.safetensors")), "the driver has done nothing again"
+    for artifact in run.records[0].provenance["artifacts"]:
+        assert len(artifact["sha256"]) == 64
+        assert artifact["seconds"] >= 0
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_network_that_goes_away_in_the_middle(
+    planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uploads, put = iter(range(7)), Remote.put
+
+    def leaving(self: Remote, source: Path, path: str) -> None:
+        if next(uploads, None) is None:
+            raise StoreError("Cannot write.")
+        put(self, source, path)
+
+    first = planned("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", leaving)
+        with pytest.raises(StoreError, match="Cannot write"):
+            first.start()
+    made = [path for path in (tmp_path / "one" / "cache").rglob("*") if path.suffix in (".npy", ".safetensors")]
+    again = planned("one")
+    assert 0 < len(again.work.jobs) < len(first.work.jobs)
+    times = {path: path.stat().st_mtime_ns for path in made}
+    again.start()
+    assert {path: path.stat().st_mtime_ns for path in made} == times, "nothing was made twice"
+    assert planned("two").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_scores_for_plots_are_fetched_where_a_cache_was_lost(planned: Callable[..., Prepared], tmp_path: Path) -> None:
+    planned("one").start()
+    shutil.rmtree(tmp_path / "one" / "cache")
+    prepared = planned("one")
+    assert (prepared.work.cells, prepared.work.jobs) == ([], [])
+    assert len(prepared.work.kept) == 2
+    prepared.start()
+    assert len(list((tmp_path / "one" / "cache" / "scores").glob("*.npy"))) == 4
 
 
 @IN_FILES

@@ -97,10 +97,10 @@ def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
 def _rest(job: Job, bench: Bench) -> Job | None:
     """What of a job is not in the store by now; another process may have done it since the plan was made."""
     bench.store.share(job.makes)
-    there = all(bench.store.has(key) for key in job.makes)
+    there = all(bench.store.has(key, now=True) for key in job.makes)
     if not isinstance(job, ExtractJob):
         return None if there else job
-    looks = tuple(look for look in job.looks if not bench.store.has(look.makes[0]))
+    looks = tuple(look for look in job.looks if not bench.store.has(look.makes[0], now=True))
     return replace(job, looks=looks, stored=there) if looks or not there else None
 
 
