@@ -18,9 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of the server and of botocore
 ]
 
-pytest.importorskip("s3fs", reason="pip install -e '.[s3test]' brings an S3 client")
-pytest.importorskip("moto.server", reason="pip install -e '.[s3test]' brings an S3 server")
-
 SUITE = """
 schema = 1
 title = "Tiny"
@@ -38,10 +35,11 @@ ood = [{ set = "greek", group = "near" }]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server with the bucket 'bench'."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
+    # Here, because fast tests that only collect this file should not wait for large packages.
+    s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[s3test]' brings an S3 client")
+    moto = pytest.importorskip("moto.server", reason="pip install -e '.[s3test]' brings an S3 server")
 
-    served = ThreadedMotoServer(port=0, verbose=False)
+    served = moto.ThreadedMotoServer(port=0, verbose=False)
     served.start()
     host, port = served.get_host_and_port()
     for name, value in {
