@@ -55,6 +55,7 @@ class Prepared:
         store = self.bench.store
         with store.in_use(self.run_dir):
             self.bench.library.files.cache.tidy()
+            self._share()
             watched = progress or Quiet()
             run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, watched, self.add, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
@@ -62,6 +63,14 @@ class Prepared:
                 done = read_run(self.run_dir)
                 write_views(done, store.root)
         return done
+
+    def _share(self) -> None:
+        """Where a store is shared: put into it what other machines need, and fetch what the records are made of."""
+        store = self.bench.store
+        store.share(key for job in self.plan.jobs.values() for key in job.makes)
+        store.bring(key for cell in self.plan.cells for key in cell.reads)
+        if self.work.jobs:
+            self.bench.library.share()
 
 
 def prepare(
@@ -89,6 +98,7 @@ def prepare(
     skip_bad_images: bool = False,
     own_cache: bool = False,
     cell_timeout: float = 0.0,
+    store: str = "",
     engine: str = "local",
     jobs: int = 1,
     ray_address: str = "",
@@ -121,7 +131,7 @@ def prepare(
     where_to = choose_engine(engine, jobs, ray_address, gpus)
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files)
+    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store)
     bench = open_bench(setup, say, where_to.planning_device(device))
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
@@ -144,8 +154,9 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
     (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
     (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `cell_timeout` (seconds that a detector
-    may take to tune, fit or score one set; 0 for no limit), `say`. Raises `OodbenchError` with one sentence for a wrong
-    name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    may take to tune, fit or score one set; 0 for no limit), `store` (the URL of one that machines share), `say`. Raises
+    `OodbenchError` with one sentence for a wrong name, setting or file; a detector that fails, fails its own cells only
+    (`record.status`).
     """
     return prepare(detectors, **options).start(progress)
 

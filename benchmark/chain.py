@@ -67,7 +67,8 @@ class Chain:
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; the training part cut down with --limit-train."""
         limit = self.request.limit_train if part == "train" else 0
-        return SetRef(str(spec), part, len(self.library.part(spec, part, limit)), limit)
+        images = self.library.part(spec, part, limit)
+        return SetRef(str(spec), part, len(images), limit, images.checksum)
 
     def checksum(self, data: SetRef) -> str:
         """The content of what a name stands for."""

@@ -60,6 +60,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     bench run --id 'digits[0-6]' --ood 'digits[7-9],digits[0-6]+inverted' --detectors msp
     bench run --plugin my_detector.py --detectors all --name mine
     bench run --checkpoint mine.safetensors --id digits
+    bench run --store s3://bucket/folder
     bench run --dry-run
     bench run --from results/runs/digits/run.json
     """,
@@ -108,6 +109,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option(
     "--cell-timeout", default=0.0, type=click.FloatRange(0), metavar="SECONDS", help="Give up detectors that hang."
 )
+@click.option("--store", default="", metavar="URL", help="A store that machines share: s3://BUCKET/FOLDER, gs://...")
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--from", "from_run", default="", metavar="RUN", help="Do a run again from nothing, and compare.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
@@ -319,7 +321,7 @@ def cache() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
 @results_option
 def prune(dry_run: bool, results: Path) -> None:
-    """Delete the artifacts that no run in the results folder uses.
+    """Delete the artifacts that no run in the results folder uses; what lies in a shared store stays.
 
     Trainings that were stopped in the last two weeks are kept, so that they can be taken up.
     """

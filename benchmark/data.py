@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from oodbench.benchmark.registry import registry
 from oodbench.benchmark.specs import SetSpec
 from oodbench.benchmark.versions import source_version
 
+if TYPE_CHECKING:
+    from oodbench.benchmark.files.staged import Staged
+
 SPLIT_VERSION = "1"
 VALIDATION_SHARE = 0.1
 PARTS = ("train", "validation", "test", "outliers", "tuning", "scored")
@@ -24,11 +28,14 @@ PARTS = ("train", "validation", "test", "outliers", "tuning", "scored")
 
 
 class Library:
-    """The data sets at hand, each split loaded once. `cache` is the folder that remembers decoded files."""
+    """The data sets at hand, each split loaded once. `cache` is the folder that remembers decoded files; `staged` has
+    files that are in a shared store and not in `data_dir`."""
 
-    def __init__(self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False, staged: Staged | None = None
+    ) -> None:
         self.data_dir = data_dir
-        self.files = Access(data_dir, DataCache(cache), skip_bad)
+        self.files = Access(data_dir, DataCache(cache), skip_bad, staged)
         self.notes: list[str] = []
         """What a reader of the numbers should know of the data that was loaded."""
         self.sources: dict[str, dict[str, str]] = {}
@@ -91,6 +98,11 @@ class Library:
                 )
             self._parts[spec, name] = images
         return self._parts[spec, name]
+
+    def share(self) -> None:
+        """Let other machines have the files that were read, where a store is shared."""
+        if self.files.staged is not None:
+            self.files.staged.stage({Path(path): sha for read in self.sources.values() for path, sha in read.items()})
 
     def num_classes(self, spec: SetSpec) -> int:
         """Number of classes, two or more, of a set that is to be classified. Raises `UserError` for fewer."""

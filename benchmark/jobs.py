@@ -27,6 +27,8 @@ class SetRef:
     images: int
     limit: int = 0
     """Training images it was cut down to with --limit-train; 0 for all."""
+    checksum: str = ""
+    """Of its content, where keys were made from it; a machine that has other images under the name does no job."""
 
     def __str__(self) -> str:
         return f"{self.set} ({self.part})"

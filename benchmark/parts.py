@@ -48,6 +48,7 @@ def _about(bench: Bench, job: ExtractJob) -> dict[str, object]:
 def _join(bench: Bench, job: ExtractJob, key: Key, about: dict[str, object]) -> bool:
     """Put an array together, if all of its parts are there."""
     keys = [part_key(key, part.rows) for part in job.parts if part.rows is not None]
+    bench.store.bring(keys)
     if any(bench.store.find(one) is None for one in keys):
         return False
     with tempfile.TemporaryDirectory(dir=bench.store.root, prefix=PASS) as folder:

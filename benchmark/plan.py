@@ -108,6 +108,13 @@ class Cell:
         return tuple(key for key in (self.id_scores, self.ood_scores, *more) if key is not None)
 
     @property
+    def reads(self) -> tuple[Key, ...]:
+        """All artifacts that its record is made of."""
+        logits = (self.id_outputs.logits,) if self.id_outputs else ()
+        shifted = tuple(outputs.logits for _, outputs in self.beyond.shifted) if self.beyond else ()
+        return (*self.scores, *logits, *shifted, *((self.tuned,) if self.tuned else ()))
+
+    @property
     def waits_for(self) -> tuple[str, ...]:
         """Ids of the jobs that make what its numbers come from."""
         shifted = [outputs for _, outputs in self.beyond.shifted] if self.beyond else []

@@ -75,7 +75,7 @@ def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
         return False
     if earlier.status == FAILED:
         return rerun == "missing"
-    return all(bench.store.find(key) is not None for key in cell.scores)
+    return all(bench.store.has(key) for key in cell.scores)
 
 
 def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
@@ -86,7 +86,7 @@ def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> l
     todo = [id_ for cell in cells for id_ in cell.waits_for]
     while todo:
         id_ = todo.pop()
-        if id_ not in wanted and any(bench.store.find(key) is None for key in plan.jobs[id_].makes):
+        if id_ not in wanted and not all(bench.store.has(key) for key in plan.jobs[id_].makes):
             wanted.add(id_)
             todo.extend(plan.jobs[id_].after)
     return sharing_products(in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))

@@ -98,7 +98,7 @@ def _ready(bench: Bench, job: ScoreJob) -> Detector:
 
 
 def _ready_or_none(bench: Bench, job: ScoreJob) -> Detector | None:
-    if job.id in bench.scored or any(bench.store.find(key) is None for key in (job.fitted, job.tuned) if key):
+    if job.id in bench.scored or not all(bench.store.has(key) for key in (job.fitted, job.tuned) if key):
         return None
     try:
         return _ready(bench, job)

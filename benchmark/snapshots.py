@@ -6,7 +6,7 @@ cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,12 +31,13 @@ class Snapshots:
     def __init__(self, store: Store, job: TrainJob, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
         key = job.checkpoint.key
         self._path = store.root / UNFINISHED / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
-        self._digest, self._say, self._loop, self._clock = key.digest, store.say, loop, clock
+        self._store, self._digest, self._say, self._loop, self._clock = store, key.digest, store.say, loop, clock
         self._started = self._last = clock()
         self.seconds, self.stops = 0.0, 0
 
     def resume(self) -> None:
         """Put the loop where the last snapshot was taken, if there is one and it is whole."""
+        self._store.bring_unfinished(self._path, self._is_further)
         if not self._path.is_file():
             return
         try:
@@ -80,10 +81,31 @@ class Snapshots:
         except NOT_PLAIN as error:
             self._say(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
             self._last = float("inf")
+        else:
+            self._store.share_unfinished(self._path, self._facts())
 
     def drop(self) -> None:
         """Remove the snapshot: the training has ended."""
-        self._path.unlink(missing_ok=True)
+        self._store.drop_unfinished(self._path)
+
+    def _facts(self) -> dict[str, Any]:
+        """What another machine must know of a snapshot to want it."""
+        return {
+            "done": [self._loop.epoch, self._loop.passed],
+            "torch": torch.__version__,
+            "device": self._loop.data.device.type,
+        }
+
+    def _is_further(self, facts: Mapping[str, Any]) -> bool:
+        """Whether another machine's snapshot fits this one and goes beyond the one that is here."""
+        ours = self._facts()
+        if any(facts.get(name) != ours[name] for name in ("torch", "device")):
+            return False
+        try:
+            state = from_file(self._path)["state"]
+            return bool(facts["done"] > [state["epoch"], state["passed"]])
+        except (OSError, *NOT_PLAIN):
+            return True
 
 
 def _line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from oodbench.benchmark.errors import StoreError, first_line
 from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.records import slug, to_json, write_atomically
 from oodbench.benchmark.shapes import Side
-from oodbench.benchmark.untrusted import leads_out, misfit, read_json
+from oodbench.benchmark.untrusted import MAX_JSON, leads_out, misfit, parse_json, read_bounded, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,13 @@ class Store:
             self._verified[path] = stamp
         return path
 
+    def has(self, key: Key, now: bool = False) -> bool:
+        """Whether the artifact is there; where `find` would fetch it from elsewhere, it is not fetched.
+
+        With `now`, it is looked for again where it was not a moment ago.
+        """
+        return self.find(key) is not None
+
     def _matches_now(self, path: Path, key: Key) -> bool:
         """Look once more while nobody replaces the artifact; what is damaged indeed is set aside."""
         with self.locks.hold(SWAP):
@@ -139,18 +146,18 @@ class Store:
             with disk.temporary_beside(path) as temporary:
                 write(temporary)
                 disk.flush(temporary)
-                self._put_in_place(temporary, path, key, about)
+                side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
+                self._put_in_place(temporary, path, {**side, "sha256": file_sha256(temporary), "about": dict(about)})
         except OSError as error:
             raise StoreError(f"Cannot write '{path}': {error.strerror or error}. Choose another --results.") from error
         return path
 
-    def _put_in_place(self, temporary: Path, path: Path, key: Key, about: Mapping[str, Any]) -> None:
-        side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
-        content = to_json({**side, "sha256": file_sha256(temporary), "about": dict(about)})
+    def _put_in_place(self, temporary: Path, path: Path, side: Mapping[str, Any]) -> None:
+        content = to_json(dict(side))
         with self.locks.hold(SWAP):  # a reader must not take a new artifact with the old side file for damage
-            _side_path(path).unlink(missing_ok=True)
+            side_path(path).unlink(missing_ok=True)
             disk.rename(temporary, path)
-            write_atomically(_side_path(path), content)
+            write_atomically(side_path(path), content)
             if (stamp := _stamp(path)) is not None:
                 self._verified[path] = stamp
 
@@ -211,7 +218,7 @@ class Store:
         """Delete an artifact that nobody will want again; nothing happens if it is not there."""
         path = self.root / key.path
         with suppress(OSError):
-            for file in (_side_path(path), path):
+            for file in (side_path(path), path):
                 file.unlink(missing_ok=True)
         self._verified.pop(path, None)
 
@@ -230,6 +237,24 @@ class Store:
                 raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
         return path
 
+    # What a store that several machines share does besides (shared_store.py); in one of a single machine, nothing.
+
+    def share(self, keys: Iterable[Key]) -> None:
+        """See to it that other machines find what is here."""
+
+    def bring(self, keys: Iterable[Key]) -> None:
+        """Fetch, at once, what is there and not here."""
+
+    def bring_unfinished(self, path: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Replace the snapshot of a training at `path` by another machine's, if what is told of that is wanted."""
+
+    def share_unfinished(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Let other machines have a snapshot, if the last one is old enough; `facts` tell them whether they want it."""
+
+    def drop_unfinished(self, path: Path) -> None:
+        """Remove the snapshot of a training."""
+        path.unlink(missing_ok=True)
+
     @contextmanager
     def in_use(self, run_dir: Path) -> Iterator[None]:
         """Be known to be at work here, on a run; first tidy up after processes that were killed."""
@@ -240,7 +265,7 @@ class Store:
             yield
 
     def _side(self, path: Path) -> dict[str, Any] | None:
-        side = _side_path(path)
+        side = side_path(path)
         return read_side_file(side) if side.is_file() else None
 
     def _set_aside(self, path: Path) -> None:
@@ -254,7 +279,7 @@ class Store:
             folder.mkdir(exist_ok=True)
             target = next(t for n in range(10_000) if not (t := folder / f"{path.name}.{n}").exists())
             path.replace(target)
-            _side_path(path).unlink(missing_ok=True)
+            side_path(path).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
         return target
@@ -264,7 +289,8 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _side_path(path: Path) -> Path:
+def side_path(path: Path) -> Path:
+    """Where the side file of an artifact lies."""
     return path.with_name(path.name + ".json")
 
 
@@ -275,14 +301,22 @@ def _unreadable(path: Path, error: Exception) -> StoreError:
 
 def read_side(artifact: Path) -> dict[str, Any]:
     """What the side file of an artifact says; empty if there is none that can be read."""
-    return read_side_file(_side_path(artifact))
+    return read_side_file(side_path(artifact))
 
 
 def read_side_file(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
     try:
-        side = read_json(path)
+        return parse_side(read_bounded(path, MAX_JSON))
     except (OSError, ValueError):
+        return {}
+
+
+def parse_side(content: bytes) -> dict[str, Any]:
+    """The object that a side file holds; empty if it holds none."""
+    try:
+        side = parse_json(content)
+    except ValueError:
         return {}
     return side if isinstance(side, dict) and not misfit(side, Side) else {}
 

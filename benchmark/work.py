@@ -14,7 +14,7 @@ import torch
 from oodbench.benchmark import extract, parts, scoring, training, tuning, weights
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
-from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.errors import DataError, StoreError, UserError
 from oodbench.benchmark.jobs import (
     Checkpoint,
     ExtractJob,
@@ -27,6 +27,7 @@ from oodbench.benchmark.jobs import (
     TrainJob,
     TuneJob,
 )
+from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.memory import Peak
 from oodbench.benchmark.provenance import made_now
@@ -53,6 +54,8 @@ class Setup:
     cell_timeout: float = 0.0
     plugins: tuple[Path, ...] = ()
     """Files of plug-ins that are loaded."""
+    store: str = ""
+    """The URL of a store that machines share; none if empty."""
 
 
 class Bench:
@@ -111,8 +114,14 @@ class Bench:
         )
 
     def images(self, data: SetRef) -> ImageSet:
-        """The images that a job names."""
-        return self.library.part(parse_set(data.set), data.part, data.limit)
+        """The images that a job names. Raises `DataError` where they are not those that it was planned for."""
+        images = self.library.part(parse_set(data.set), data.part, data.limit)
+        if data.checksum and images.checksum != data.checksum:
+            raise DataError(
+                f"{data} is on this machine not what the run was planned with: SHA-256 {images.checksum[:12]} in place "
+                f"of {data.checksum[:12]}. Give every machine the same files with --data-dir."
+            )
+        return images
 
     def labels(self, data: SetRef) -> np.ndarray:
         """Their labels."""
@@ -151,8 +160,24 @@ def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Be
     for file in setup.plugins:
         registry.load_file(file)
     torch.set_num_threads(setup.threads)
-    library = Library(setup.data_dir, setup.cache / "data", setup.skip_bad_images)
-    return Bench(Store(setup.cache, say), library, choose_device(device or setup.device), setup.cell_timeout, setup)
+    store, library = _store(setup, say)
+    return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)
+
+
+def _store(setup: Setup, say: Callable[[str], None]) -> tuple[Store, Library]:
+    """The store and the data, which may come from a store that machines share."""
+    cache, data_dir, decoded, skip = setup.cache, setup.data_dir, setup.cache / "data", setup.skip_bad_images
+    if not setup.store:
+        return Store(cache, say), Library(data_dir, decoded, skip)
+    from oodbench.benchmark.files.staged import Staged
+    from oodbench.benchmark.remote import Remote
+    from oodbench.benchmark.shared_store import SharedStore
+
+    remote = Remote(setup.store)
+    remote.refuse_folder(cache)
+    remote.refuse_unwritable()
+    staged = Staged(remote, data_dir, Locks(decoded, say), say)
+    return SharedStore(cache, remote, say), Library(data_dir, decoded, skip, staged)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """What the Ray engine costs, on a cluster of several nodes on this machine.
 
     python perf/scaling.py overhead      2,000 jobs of 20 ms, a task each: milliseconds a job beside the job itself
-    python perf/scaling.py efficiency    sleeping jobs on 1, 4, 16 and 64 logical CPUs: time without engine / time with it
+    python perf/scaling.py efficiency    sleeping jobs on 1, 4, 16 and 64 logical CPUs: time they sleep / time they take
     python perf/scaling.py memory        the planning process, with arrays of features 64 times as large
 
 The first two replace what a worker does with a task by a sleep, so that two cores can stand for many; everything else
@@ -73,6 +73,7 @@ class Machine:
         ray.init(address=self._machines.address, log_to_driver=False, logging_level="ERROR")
 
     def close(self) -> None:
+        """End it."""
         ray.shutdown()
         self._machines.shutdown()
 

@@ -141,3 +141,16 @@ class GivenImages(Bench):
 def bench_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], Bench]:
     """Make a bench, with an empty store, of image sets by name."""
     return lambda sets: GivenImages(tmp_path / "cache", sets)
+
+
+@pytest.fixture(params=["memory", "file"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty store that machines share."""
+    if request.param == "file":
+        yield f"file://{tmp_path}/shared"
+        return
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    yield "memory://shared"
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]

@@ -56,6 +56,14 @@ def greet(setup: Setup, mark: str) -> Greeting:
 
 
 def _store_trouble(setup: Setup, mark: str) -> str:
+    if setup.store:
+        from oodbench.benchmark.remote import Remote
+
+        try:
+            Remote(setup.store).refuse_unwritable()
+        except OodbenchError as error:
+            return f"cannot use the store: {error}"
+        return ""
     if not (setup.cache / mark).is_file():
         return f"does not see the results folder '{setup.cache}'"
     probe = setup.cache / f"{mark}-{platform.node()}"
@@ -86,7 +94,8 @@ def refuse(node: str, ours: dict[str, str], theirs: Greeting, setup: Setup) -> N
             )
     if theirs.store:
         raise StoreError(
-            f"Node {node} {theirs.store}. Give a folder that all nodes can write, at the same path, with --results."
+            f"Node {node} {theirs.store.rstrip('.')}. Give a folder that all nodes can write, at the same path, with "
+            "--results, or a URL with --store."
         )
     if theirs.plugin:
         raise UserError(

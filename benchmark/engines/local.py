@@ -94,10 +94,11 @@ def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
 
 def _rest(job: Job, bench: Bench) -> Job | None:
     """What of a job is not in the store by now; another process may have done it since the plan was made."""
-    there = all(bench.store.find(key) is not None for key in job.makes)
+    bench.store.share(job.makes)
+    there = all(bench.store.has(key, now=True) for key in job.makes)
     if not isinstance(job, ExtractJob):
         return None if there else job
-    looks = tuple(look for look in job.looks if bench.store.find(look.makes[0]) is None)
+    looks = tuple(look for look in job.looks if not bench.store.has(look.makes[0], now=True))
     stored = there or (job.stored and job.rows is not None)  # a part of a pass for looks alone makes nothing else
     return replace(job, looks=looks, stored=stored) if looks or not there else None
 

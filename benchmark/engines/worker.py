@@ -130,7 +130,7 @@ def gone(task: Task, bench: Bench, failed: Mapping[str, str], reason: str) -> Re
     told: list[tuple[str, str, str]] = []
     for job in task.jobs:
         blocked = next((known[other] for other in job.after if other in known), "")
-        done = not blocked and all(bench.store.find(key) is not None for key in job.makes)
+        done = not blocked and all(bench.store.has(key, now=True) for key in job.makes)
         outcome = Outcome(job, "" if done else blocked or reason)
         remember(known, outcome)
         told.append((job.id, outcome.reason, ""))

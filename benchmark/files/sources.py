@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from oodbench.benchmark.contract import Dataset, ImageSet
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.files.decoding import Decoded, Reader
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.files.staged import Staged
 
 PACKED = (".zip", ".tar", ".tar.gz", "")
 """How a tree of images may be packed; '' is the folder itself."""
@@ -90,6 +93,8 @@ class Access(NamedTuple):
     cache: DataCache
     skip_bad: bool = False
     """Whether images that cannot be used are left out, and counted, instead of the set being refused."""
+    staged: Staged | None = None
+    """Where files come from that are not in the data folder, if a store is shared."""
 
 
 class Opened(NamedTuple):
@@ -145,6 +150,8 @@ class FileDataset(Dataset):
     def open(self, split: str, access: Access) -> Opened:
         """Return one split from the cache or, decoded, from its files."""
         found = self.source(split, access.data_dir)
+        if found is None and access.staged is not None and access.staged.fetch(self.sources[split]):
+            found = self.source(split, access.data_dir)
         if found is None:
             raise DataError(self.absent(split, access.data_dir))
         source, paths = found

@@ -1,0 +1,270 @@
+"""A folder at a URL: what is written is read, what fails is tried again and told, and credentials are never shown."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from click.testing import CliRunner
+
+from oodbench.benchmark import remote as module
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.remote import ATTEMPTS, Listings, Remote, without_secrets
+
+BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def remote(store_url: str) -> Remote:
+    return Remote(store_url)
+
+
+def test_what_is_written_is_read(remote: Remote, tmp_path: Path) -> None:
+    remote.refuse_unwritable()
+    assert remote.names("") == set()
+    assert remote.names("absent") == set()
+    for content in (b"one", b"another"):
+        (tmp_path / "source").write_bytes(content)
+        remote.put(tmp_path / "source", "folder/inner/a.npy")
+        remote.write("folder/b.json", content)
+        assert remote.read("folder/b.json") == content
+        assert remote.get("folder/inner/a.npy", tmp_path / "target")
+        assert (tmp_path / "target").read_bytes() == content
+    assert remote.names("folder") == {"inner", "b.json"}
+    assert remote.names("folder/inner") == {"a.npy"}
+    for _ in range(2):
+        remote.remove("folder/b.json")
+    assert remote.read("folder/b.json") is None
+    assert not remote.get("folder/b.json", tmp_path / "other")
+    assert remote.names("folder") == {"inner"}
+
+
+def test_a_reader_never_finds_half_a_file(store_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever dies while writing leaves the old file."""
+    remote = Remote(store_url)
+    remote.write("folder/a", b"old")
+    (tmp_path / "new").write_bytes(b"new")
+
+    def dies(self: Any, source: str, target: str, **_: Any) -> None:
+        self.pipe_file(target, b"n")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(remote._fs), "put_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        remote.put(tmp_path / "new", "folder/a")
+    assert remote.read("folder/a") == b"old"
+    assert remote.names("folder") == {"a"}
+
+
+# what fails
+
+
+class Failing:
+    """Raises so many times, then does what it stands for."""
+
+    def __init__(self, times: int, error: Exception, then: Callable[..., Any]) -> None:
+        self.left, self.error, self.then, self.calls = times, error, then, 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls <= self.left:
+            raise self.error
+        return self.then(*arguments, **options)
+
+
+def failing(remote: Remote, monkeypatch: pytest.MonkeyPatch, method: str, times: int, error: Exception) -> Failing:
+    made = Failing(times, error, getattr(remote._fs, method))
+    monkeypatch.setattr(remote._fs, method, made)
+    return made
+
+
+def test_a_request_that_fails_is_made_again(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = failing(remote, monkeypatch, "pipe_file", ATTEMPTS - 1, ConnectionResetError("gone away"))
+    remote.write("folder/a", b"a")
+    assert failures.calls == ATTEMPTS
+    assert remote.read("folder/a") == b"a"
+
+
+def test_a_request_that_fails_for_good_is_told(remote: Remote, monkeypatch: pytest.MonkeyPatch, store_url: str) -> None:
+    error = RuntimeError("no route to host, see https://me:hunter2@proxy/?token=abc\nand more")
+    failures = failing(remote, monkeypatch, "pipe_file", 99, error)
+    with pytest.raises(StoreError) as caught:
+        remote.write("folder/a", b"a")
+    assert failures.calls == ATTEMPTS
+    assert str(caught.value) == (
+        f"Cannot write 'folder/a' to the store '{store_url}': no route to host, see https://proxy/. Nothing that is "
+        "finished is lost: run the same command again when this is mended, or with another --store."
+    )
+    assert caught.value.__context__ is None, "a traceback would show the library's text"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Access Denied"), OSError(28, "No space left on device")])
+def test_what_another_attempt_does_not_mend_is_told_at_once(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    failures = failing(remote, monkeypatch, "pipe_file", 99, error)
+    with pytest.raises(StoreError, match=rf"^Cannot write '\.oodbench-\w+' to the store '.*': {error.strerror}\. "):
+        remote.refuse_unwritable()
+    assert failures.calls == 1
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where the folder is to be")
+    with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 'file://.*': "):
+        Remote(f"file://{tmp_path}/file").refuse_unwritable()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("results/shared", "--store 'results/shared' is no URL. Write PROTOCOL://PLACE, such as s3://bucket/folder."),
+        ("://x", "--store '://x' is no URL. Write PROTOCOL://PLACE, such as s3://bucket/folder."),
+        (
+            "s4://me:secret@bucket/x?key=secret",
+            "Unknown protocol 's4' in --store 's4://bucket/x'. Use one that fsspec knows, such as s3, gs or file.",
+        ),
+        ("memory://", "--store 'memory://' cannot be used: it names no bucket or folder."),
+        ("file:///", "--store 'file:///' cannot be used: it names no bucket or folder."),
+        (
+            "memory://KEY:SE/CRET@bucket/x",
+            "--store 'memory://bucket/x' cannot be used: memory:// takes no name or password in the URL; give them as "
+            "its package wants them.",
+        ),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told(url: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Remote(url)
+    assert str(caught.value) == told
+
+
+def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    with pytest.raises(UserError) as caught:
+        Remote("s3://bucket/x")
+    assert str(caught.value) == (
+        "--store 's3://bucket/x' needs a package that is not installed (Install s3fs to access S3): pip install "
+        "'oodbench[remote]', and s3fs for s3://, gcsfs for gs://, adlfs for abfs://."
+    )
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(UserError, match=r"needs the package fsspec, which is not installed: pip install 'oodbench"):
+        Remote("s3://bucket/x")
+
+
+def test_faults_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for url in ("s4://bucket/x", "bucket", f"file://{tmp_path}/file", f"file://{tmp_path}/results/cache"):
+        arguments = ["run", "--detectors", "msp", "--results", str(tmp_path / "results"), "--store", url]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Error: ")
+        assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "results").exists(), "nothing was begun"
+
+
+# credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("file:///home/a@b/c", "file:///home/a@b/c"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("sftp://me:pw@host/folder", "sftp://host/folder"),
+        ("sftp://me@host/folder", "sftp://host/folder"),
+        ("s3://KEY:SE/CR+ET@bucket/folder", "s3://bucket/folder"),
+        ("https://host/a?sig=abc&se=1", "https://host/a"),
+        ("at 'https://me:pw@host/a?sig=abc' and https://host/b?c", "at 'https://host/a' and https://host/b"),
+    ],
+)
+def test_credentials_in_urls_are_left_out(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_credentials_that_a_library_quotes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote("memory://place/x?token=s3cr%2Fet")
+    failing(remote, monkeypatch, "pipe_file", 99, PermissionError("bad token s3cr/et (s3cr%2Fet) in /place/x"))
+    with pytest.raises(StoreError, match=r"memory://place/x': bad token \*\*\* \(\*\*\*\) in /place/x\. "):
+        remote.write("a", b"")
+    assert remote._at("a") == "/place/x/a"
+
+
+def test_fsspec_is_imported_where_a_store_is_opened_and_nowhere_else() -> None:
+    found = {}
+    for path in BENCHMARK.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "fsspec" for alias in node.names):
+                found[path.name] = node.col_offset
+            assert not (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "fsspec"), path
+    assert list(found) == ["remote.py"]
+    assert found["remote.py"] > 0, "inside a function"
+
+
+# listings
+
+
+class Counted:
+    """Names in folders, and how often they were listed; a listing takes `takes` seconds."""
+
+    def __init__(self, **folders: set[str]) -> None:
+        self.folders, self.asked, self.now, self.takes = folders, list[str](), 0.0, 0.0
+
+    def names(self, folder: str) -> set[str]:
+        self.asked.append(folder)
+        self.now += self.takes
+        return set(self.folders.get(folder, ()))
+
+    def listings(self) -> Listings:
+        return Listings(self, lambda: self.now)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_listed_once() -> None:
+    counted = Counted(scores={"a", "b"})
+    listings = counted.listings()
+    assert [listings.hold(f"scores/{name}") for name in "abcdef" * 100] == [True, True, *[False] * 4] * 100
+    assert listings.hold("scores/a", "scores/b")
+    assert not listings.hold("scores/a", "scores/c")
+    assert not listings.hold("fit/a")
+    assert counted.asked == ["scores", "fit"]
+
+
+def test_a_name_that_is_missed_is_looked_for_again_after_a_while() -> None:
+    counted = Counted(scores={"a"})
+    counted.takes = 3.0
+    listings = counted.listings()
+    assert not listings.hold("scores/b")
+    counted.folders["scores"].add("b")
+    counted.now = 3.0 + 59.9  # twenty times the three seconds that listing took
+    assert not listings.hold("scores/b")
+    counted.now = 3.0 + 60.0
+    assert listings.hold("scores/a")
+    assert counted.asked == ["scores"], "what is known is believed"
+    assert listings.hold("scores/b")
+    assert counted.asked == ["scores", "scores"]
+
+
+def test_what_is_written_or_gone_is_known_at_once() -> None:
+    counted = Counted(scores={"a"})
+    listings = counted.listings()
+    assert listings.hold("scores/a")
+    listings.add("scores/b", "fit/c")
+    listings.discard("scores/a")
+    assert listings.hold("scores/b")
+    assert not listings.hold("scores/a")
+    assert not listings.hold("fit/c"), "a folder that was never listed is listed"
+    assert counted.asked == ["scores", "fit"]

@@ -1,0 +1,116 @@
+"""The shared store on a server that speaks S3 (moto), by the same package as with the real one."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oodbench.benchmark import api, remote
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.remote import Remote
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of the server and of botocore
+]
+
+SUITE = """
+schema = 1
+title = "Tiny"
+[protocol]
+backbone = "small_cnn[hidden=4,width=2]"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "digits[0-2]"
+ood = [{ set = "greek", group = "near" }]
+"""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server with the bucket 'bench'."""
+    # Here, because fast tests that only collect this file should not wait for large packages.
+    s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[s3test]' brings an S3 client")
+    moto = pytest.importorskip("moto.server", reason="pip install -e '.[s3test]' brings an S3 server")
+
+    served = moto.ThreadedMotoServer(port=0, verbose=False)
+    served.start()
+    host, port = served.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"", timeout=10).close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bench")
+    yield f"http://{host}:{port}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    served.stop()
+
+
+@pytest.mark.usefixtures("server")
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    store = Remote("s3://bench/folder")
+    assert store.threads > 1
+    store.refuse_unwritable()
+    assert store.names("") == set()
+    (tmp_path / "source").write_bytes(bytes(range(256)) * 50_000)  # 12.8 MB
+    store.put(tmp_path / "source", "scores/a.npy")
+    store.write("scores/a.npy.json", b"{}")
+    assert store.names("scores") == {"a.npy", "a.npy.json"}
+    assert store.get("scores/a.npy", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
+    assert Remote("s3://bench/folder").read("scores/a.npy.json") == b"{}"
+    store.remove("scores/a.npy.json")
+    assert store.read("scores/a.npy.json") is None
+    assert not store.get("scores/b.npy", tmp_path / "other")
+    assert store.names("scores") == {"a.npy"}
+
+
+@pytest.mark.usefixtures("server", "one_thread")
+def test_a_run_is_continued_on_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    said: list[str] = []
+
+    def planned(results: str) -> api.Prepared:
+        given: dict[str, Any] = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1}
+        return api.prepare("msp,vim", store="s3://bench/runs", say=said.append, **given)
+
+    one = planned("one").start()
+    prepared = planned("two")
+    assert prepared.work.jobs == []
+    two = prepared.start()
+    assert [record.metrics for record in two.records] == [record.metrics for record in one.records]
+    assert (two.path / "table.csv").read_bytes() == (one.path / "table.csv").read_bytes()
+    assert {p.parent.name for p in (tmp_path / "two" / "cache").rglob("*.npy")} == {"scores", "logits"}
+    names = Remote("s3://bench/runs").names("checkpoint")
+    assert {name.rpartition("-")[2].partition(".")[2] for name in names} == {
+        "safetensors",
+        "safetensors.json",
+        "losses.csv",
+    }
+    assert said == []
+    for path in (tmp_path / "two").rglob("*"):
+        assert not path.is_file() or b"s3cr3t" not in path.read_bytes()
+
+
+def test_what_fails_is_told(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 's3://absent/x': .*bucket"):
+        Remote("s3://absent/x").refuse_unwritable()
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 's3://bench/x': Could not conn"):
+        Remote("s3://bench/x").refuse_unwritable()

@@ -1,0 +1,681 @@
+"""A store that machines share: one machine finds what another has made, whole or not at all, and asks for little."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from oodbench.benchmark import ImageSet, Run, remote, shared_store, snapshots, training
+from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.engines.local import run_jobs
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.jobs import Checkpoint, Job, SetRef, TrainJob
+from oodbench.benchmark.registry import registry
+from oodbench.benchmark.remote import Remote
+from oodbench.benchmark.shared_store import SharedStore
+from oodbench.benchmark.store import Key, Store
+from oodbench.benchmark.suite import Schedule
+from oodbench.benchmark.work import Bench, Setup, open_bench
+
+IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
+"""For tests that take long, and of what does not depend on the protocol."""
+
+ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+SUITE = """
+schema = 1
+title = "Tiny"
+[protocol]
+backbone = "small_cnn[hidden=4,width=2]"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+[[id]]
+set = "digits[0-2]"
+ood = [{ set = "greek", group = "near" }]
+"""
+
+
+def key_of(content: Any = 1, kind: str = "scores") -> Key:
+    return Key(kind, ".npy", "an array", {"made of": content})
+
+
+class Watched(Remote):
+    """Notes every request."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked: list[tuple[str, str]] = []
+
+    def names(self, folder: str) -> set[str]:
+        self.asked.append(("names", folder))
+        return super().names(folder)
+
+    def read(self, path: str) -> bytes | None:
+        self.asked.append(("read", path))
+        return super().read(path)
+
+    def get(self, path: str, target: Path) -> bool:
+        self.asked.append(("get", path))
+        return super().get(path, target)
+
+    def put(self, source: Path, path: str) -> None:
+        self.asked.append(("put", path))
+        super().put(source, path)
+
+
+class Machine(SharedStore):
+    """The store as a machine with a folder of its own sees it; what it asks of the URL and says is kept."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.watched, self.said = Watched(url), list[str]()
+        super().__init__(root, self.watched, self.said.append)
+
+    def asked(self, what: str) -> list[str]:
+        return [path for request, path in self.watched.asked if request == what]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
+    """A machine by name; by the same name again, another process on it."""
+    return lambda name: Machine(tmp_path / name, store_url)
+
+
+def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine]) -> None:
+    one, other, key = machine("one"), machine("other"), key_of()
+    made = one.save_array(key, ARRAY, {"seconds": 1.5})
+    assert other.has(key)
+    found = other.find(key)
+    assert found == other.root / key.path
+    for path in (found, found.with_name(f"{found.name}.json")):
+        assert path.read_bytes() == (made.parent / path.name).read_bytes()
+    assert np.array_equal(other.load_array(key), ARRAY)
+    assert other.about(key) == {"seconds": 1.5}
+    assert other.asked("get") == [key.path], "fetched once"
+    assert Store(other.root).find(key) == found, "it needs no URL any more"
+    assert one.said == other.said == []
+
+
+def test_what_nobody_has_made_is_not_there(machine: Callable[[str], Machine]) -> None:
+    store = machine("one")
+    assert not store.has(key_of())
+    assert store.find(key_of()) is None
+    assert store.side(key_of()) == {}
+    with pytest.raises(StoreError, match="is gone from the store"):
+        store.load_array(key_of())
+
+
+def test_asking_fetches_nothing_and_lists_each_folder_once(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("one"), machine("other")
+    keys = [key_of(n, kind) for kind in ("logits", "features") for n in range(30)]
+    for key in keys[::2]:
+        one.save_array(key, ARRAY, {})
+    assert [other.has(key) for key in keys] == [True, False] * 30
+    assert other.watched.asked == [("names", "logits"), ("names", "features")]
+    assert not list(other.root.rglob("*.npy"))
+
+
+def test_a_side_file_is_read_without_its_artifact(machine: Callable[[str], Machine]) -> None:
+    one, other, key = machine("one"), machine("other"), key_of()
+    one.save_array(key, ARRAY, {"seconds": 2.5})
+    for _ in range(2):
+        assert other.side(key) == one.side(key)
+        assert other.about(key) == {"seconds": 2.5}
+    assert other.watched.asked == [("read", f"{key.path}.json")]
+    assert other.side(key_of(2)) == {}
+
+
+def test_what_is_made_after_the_folder_was_listed_is_found(machine: Callable[[str], Machine]) -> None:
+    """The command that planned writes a record as soon as another machine has done its jobs."""
+    one, other, key = machine("one"), machine("other"), key_of()
+    assert not other.has(key)
+    assert other.side(key) == {}
+    one.save_array(key, ARRAY, {"seconds": 2.5})
+    assert not other.has(key), "a listing is believed for a while"
+    assert other.has(key, now=True)
+    assert not other.has(key_of(2), now=True)
+    assert other.has(key)
+    assert other.about(key) == {"seconds": 2.5}
+    assert np.array_equal(other.load_array(key), ARRAY)
+
+
+def test_processes_of_one_machine_fetch_once(machine: Callable[[str], Machine]) -> None:
+    machine("one").save_array(key_of(), ARRAY, {})
+    processes = [machine("other") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda store: store.find(key_of()), processes))
+    assert found == [processes[0].root / key_of().path] * 4
+    assert sum(len(store.asked("get")) for store in processes) == 1
+
+
+def test_all_that_is_there_is_brought_at_once(machine: Callable[[str], Machine]) -> None:
+    one, other = machine("one"), machine("other")
+    keys = [key_of(n) for n in range(40)]
+    for key in keys[:30]:
+        one.save_array(key, ARRAY, {})
+    other.save_array(keys[0], ARRAY, {})
+    other.remote.threads = 8
+    other.bring([*keys, *keys])
+    assert sorted(other.asked("get")) == sorted(key.path for key in keys[1:30])
+    assert all(Store(other.root).find(key) for key in keys[:30])
+
+
+# damage, and what is killed
+
+
+def rewrite(store: Machine, path: str, change: Callable[[bytes], bytes]) -> None:
+    content = store.remote._fs.cat_file(store.remote._at(path))
+    store.remote._fs.pipe_file(store.remote._at(path), change(content))
+
+
+def other_field(name: str, value: str) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps({**json.loads(content), name: value}).encode()
+
+
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "truncated": ("", lambda content: content[:-1]),
+    "one bit flipped": ("", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    "emptied": ("", lambda content: b""),
+    "side file garbage": (".json", lambda content: b"\xff{"),
+    "side file of another key": (".json", other_field("digest", key_of(2).digest)),
+    "side file of another artifact": (".json", other_field("sha256", "0" * 64)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_told_and_counts_as_absent(machine: Callable[[str], Machine], store_url: str, damage: str) -> None:
+    one, key = machine("one"), key_of()
+    one.save_array(key, ARRAY, {})
+    suffix, change = DAMAGE[damage]
+    rewrite(one, f"{key.path}{suffix}", change)
+    other = machine("other")
+    assert other.has(key), "only fetching shows it"
+    with pytest.raises(StoreError, match="is gone from the store"):
+        other.load_array(key)
+    assert other.said == [
+        f"'{key.path}' in the store '{store_url}' does not match its checksum: it counts as absent, and is made again "
+        "by the next command that needs it."
+    ]
+    assert not other.has(key)
+    assert not list(other.root.rglob("*.npy")), "nothing damaged is kept here"
+    third = machine("third")
+    assert not third.has(key)
+    third.save_array(key, ARRAY, {})
+    assert np.array_equal(machine("fourth").load_array(key), ARRAY)
+
+
+def test_an_artifact_without_side_file_is_not_there(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed between the two uploads."""
+    one, key = machine("one"), key_of()
+    put = Remote.put
+
+    def dying(self: Remote, source: Path, path: str) -> None:
+        if path.endswith(".json"):
+            raise KeyboardInterrupt
+        put(self, source, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", dying)
+        with pytest.raises(KeyboardInterrupt):
+            one.save_array(key, ARRAY, {})
+    other = machine("other")
+    assert not other.has(key)
+    assert other.find(key) is None
+    assert other.said == []
+    again = machine("one")
+    assert again.has(key)
+    again.share([key])
+    assert again.asked("put") == [key.path, f"{key.path}.json"], "not made again, only uploaded"
+    assert np.array_equal(machine("third").load_array(key), ARRAY)
+
+
+def test_an_old_side_file_never_vouches_for_a_new_artifact(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one").save_array(key_of(), ARRAY, {})
+    put = Remote.put
+
+    def dying(self: Remote, source: Path, path: str) -> None:
+        put(self, source, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", dying)
+        with pytest.raises(KeyboardInterrupt):
+            machine("two").save_array(key_of(), ARRAY + 1, {})
+    other = machine("other")
+    assert not other.has(key_of())
+    assert other.find(key_of()) is None
+    assert other.said == []
+
+
+def test_one_that_is_being_replaced_is_fetched_the_second_time(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one").save_array(key_of(), ARRAY, {})
+    other, get = machine("other"), Watched.get
+
+    def late(self: Watched, path: str, target: Path) -> bool:
+        if len(self.asked) == 1:  # the side file has been read
+            machine("two").save_array(key_of(), ARRAY + 1, {})
+        return get(self, path, target)
+
+    monkeypatch.setattr(Watched, "get", late)
+    assert np.array_equal(other.load_array(key_of()), ARRAY + 1)
+    assert other.said == []
+
+
+def test_damage_here_is_mended_from_there(machine: Callable[[str], Machine]) -> None:
+    path = machine("one").save_array(key_of(), ARRAY, {})
+    path.write_bytes(b"x")
+    again = machine("one")
+    assert np.array_equal(again.load_array(key_of()), ARRAY)
+    assert len(again.said) == 1
+
+
+def test_what_is_of_no_use_is_not_fetched_again(machine: Callable[[str], Machine]) -> None:
+    """Weights that do not fit their network are whole all the same."""
+    machine("one").save_array(key_of(), ARRAY, {})
+    other = machine("other")
+    other.load_array(key_of())
+    assert other.set_aside(key_of()).is_file()
+    for store in (other, machine("third")):
+        assert not store.has(key_of())
+        assert store.find(key_of()) is None
+
+
+def test_a_network_that_is_gone_loses_nothing(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, key = machine("one"), key_of()
+    one.remote.write("x", b"")
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionError("network is unreachable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.remote._fs, "put_file", gone)
+        with pytest.raises(
+            StoreError, match=r"network is unreachable\. Nothing that is finished is lost: run the same"
+        ):
+            one.save_array(key, ARRAY, {})
+    assert Store(one.root).find(key) is not None
+    machine("one").share([key, key_of(2)])
+    assert np.array_equal(machine("other").load_array(key), ARRAY)
+
+
+def test_what_is_there_is_not_uploaded_again(machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    Store(one.root).save_array(key_of(1), ARRAY, {})
+    one.save_array(key_of(2), ARRAY, {})
+    one.share([key_of(1), key_of(2), key_of(3)])
+    one.share([key_of(1), key_of(2), key_of(3)])
+    assert one.asked("put") == [f"{key_of(n).path}{end}" for n in (2, 1) for end in ("", ".json")]
+
+
+# by-products and trainings under way
+
+
+def test_by_products_go_along(machine: Callable[[str], Machine]) -> None:
+    one, key = machine("one"), key_of(kind="checkpoint")
+    curve, folder, absent = (one.extra(key, suffix) for suffix in (".losses.csv", ".tensorboard", ".samples.png"))
+    folder.mkdir(parents=True)
+    (folder / "events").write_text("events")
+    curve.write_text("epoch,loss\n1,0.5\n")
+    one.save_array(key, ARRAY, {})
+    assert one.remote.read(f"checkpoint/{curve.name}") == b"epoch,loss\n1,0.5\n"
+    assert one.remote.read(f"checkpoint/{folder.name}/events") == b"events"
+    assert one.remote.read(f"checkpoint/{absent.name}") is None
+    assert machine("other").has(key)
+
+
+def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, put = machine("one"), Remote.put
+
+    def refused(self: Remote, source: Path, path: str) -> None:
+        if path.endswith(".csv"):
+            raise StoreError("No.")
+        put(self, source, path)
+
+    monkeypatch.setattr(Remote, "put", refused)
+    for content in (1, 2):
+        key = key_of(content, "checkpoint")
+        curve = one.extra(key, ".losses.csv")
+        curve.parent.mkdir(exist_ok=True, parents=True)
+        curve.write_text("epoch,loss\n")
+        one.save_array(key, ARRAY, {})
+        assert machine("other").has(key)
+    assert one.said == ["The run goes on without by-products in the store: No."]
+
+
+def job(tag: str = "") -> TrainJob:
+    """Equal jobs under different tags are kept apart in the store."""
+    key = Key("checkpoint", ".safetensors", "cross_entropy", {"tag": tag})
+    return TrainJob(
+        title="train",
+        makes=(key,),
+        checkpoint=Checkpoint(key, "cross_entropy", "small_cnn[hidden=4,width=2]", 4, (3, 32, 32)),
+        train=SetRef("id", "train", 20),
+        outliers=None,
+        given=None,
+        schedule=Schedule(3, 8, (0.5,), 0.1),
+        seed=3,
+        precision="float32",
+    )
+
+
+@pytest.fixture
+def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench], monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench that takes a snapshot after every step, and uploads it."""
+    for module, name in ((snapshots, "AFTER_EPOCH"), (snapshots, "WITHIN_EPOCH"), (shared_store, "SNAPSHOT_EVERY")):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(shared_store, "SNAPSHOT_SHARE", 0)
+    images = np.random.RandomState(0).randint(0, 256, (20, 3, 32, 32)).astype(np.uint8)
+    return bench_with({"id": ImageSet(images, np.arange(20) % 4, tuple("abcd"))})
+
+
+def stopped_after(steps: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin the training and let the process die in the step after so many."""
+    plugin, left = registry.get("recipe", "cross_entropy"), iter(range(steps))
+    step = plugin.step
+
+    def counted(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plugin, "step", counted)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(bench, job(), lambda images: None)
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_goes_on_on_another_machine(
+    bench: Bench, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.store = machine("one")
+    stopped_after(4, bench, monkeypatch)
+    assert machine("two").watched.names("unfinished") == {
+        f"{job().makes[0].path.split('/')[1]}{e}" for e in ("", ".json")
+    }
+    bench.store = other = machine("two")
+    heard: list[int] = []
+    about = training.train(bench, job(), heard.append)
+    assert (about["stops"], heard[0], sum(heard)) == (1, 28, 60)
+    assert other.said == [
+        f"Going on from a snapshot of '{Path(job().makes[0].path).stem}' that another machine has put into the store."
+    ]
+    assert other.watched.names("unfinished") == set()
+    training.train(bench, job("whole"), lambda images: None)
+    whole, cut = (bench.store.require(job(tag).makes[0]).read_bytes() for tag in ("whole", ""))
+    assert cut == whole
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("here", "there", "first"), [(2, 5, 36), (5, 2, 36), (3, 3, 20)])
+def test_the_snapshot_that_is_further_counts(
+    bench: Bench,
+    machine: Callable[[str], Machine],
+    monkeypatch: pytest.MonkeyPatch,
+    here: int,
+    there: int,
+    first: int,
+    tmp_path: Path,
+) -> None:
+    bench.store = Store(tmp_path / "here")
+    stopped_after(here, bench, monkeypatch)
+    bench.store = machine("there")
+    stopped_after(there, bench, monkeypatch)
+    bench.store = machine("here")
+    heard: list[int] = []
+    training.train(bench, job(), heard.append)
+    assert heard[0] == first
+    assert len(bench.store.asked("get")) == (there > here)
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("why", ["another torch", "another device", "damaged", "no facts"])
+def test_a_snapshot_of_no_use_is_left_there(
+    bench: Bench, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    bench.store = one = machine("one")
+    stopped_after(4, bench, monkeypatch)
+    name = f"unfinished/{Path(job().makes[0].path).name}"
+    if why == "damaged":
+        rewrite(one, name, lambda content: content[:-1])
+    else:
+        changed = {"another torch": {"torch": "0.1"}, "another device": {"device": "quantum"}, "no facts": None}[why]
+        facts = {"done": [1, 8], "torch": torch.__version__, "device": "cpu"}
+        rewrite(one, f"{name}.json", lambda content: json.dumps({**json.loads(content), "about": (
+            {**facts, **changed} if changed else {})}).encode())  # fmt: skip
+    bench.store = machine("two")
+    heard: list[int] = []
+    training.train(bench, job(), heard.append)
+    assert heard[0] == 8, "from the beginning"
+    assert not (bench.store.root / name).exists()
+
+
+def test_snapshots_are_uploaded_now_and_then(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = machine("one"), [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    put = Remote.put
+
+    def slow(self: Remote, source: Path, path: str) -> None:
+        now[0] += 10
+        put(self, source, path)
+
+    monkeypatch.setattr(Remote, "put", slow)
+    path = store.root / "unfinished" / "x.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    uploaded = []
+    for seconds in (0, 199, 2):
+        now[0] += seconds
+        store.share_unfinished(path, {})
+        uploaded.append(len(store.asked("put")))
+    assert uploaded == [1, 1, 2]
+
+
+# runs
+
+
+class Jobs(Quiet):
+    """Notes the jobs done."""
+
+    def __init__(self) -> None:
+        self.done: list[Job] = []
+
+    def start(self, job: Job) -> None:
+        self.done.append(job)
+
+
+@pytest.fixture
+def planned(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+    """Plan the tiny suite for a results folder by name, in front of one URL."""
+    from oodbench.benchmark.views import plots
+
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    (tmp_path / "tiny.toml").write_text(SUITE)
+
+    def plan(results: str, detectors: str = "msp,vim", **options: Any) -> Prepared:
+        given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1, "store": store_url}
+        return prepare(detectors, **{**given, **options})
+
+    return plan
+
+
+def tables(run: Run) -> dict[str, Any]:
+    """The files that must not differ between equal runs; records without their times."""
+    files: dict[str, Any] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
+    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
+    return {**files, "records": [{**row, "seconds": ""} for row in rows]}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_is_continued_in_another_results_folder(planned: Callable[..., Prepared], tmp_path: Path) -> None:
+    first = planned("one")
+    assert len(first.work.jobs) > 5
+    one = first.start()
+    second, jobs = planned("two"), Jobs()
+    assert second.work.jobs == []
+    assert len(second.work.cells) == len(one.records)
+    two = second.start(jobs)
+    assert jobs.done == []
+    assert tables(two) == tables(one)
+    kinds = {path.parent.name for path in (tmp_path / "two" / "cache").rglob("*.npy")}
+    assert kinds == {"scores", "logits"}, "no features, which are large"
+    assert not list((tmp_path / "two" / "cache").rglob("*.safetensors"))
+    for ours, theirs in zip(two.records, one.records, strict=True):
+        assert ours.provenance["artifacts"] == theirs.provenance["artifacts"]
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_only_what_is_missing_is_done_elsewhere(planned: Callable[..., Prepared]) -> None:
+    planned("one").start()
+    jobs = Jobs()
+    planned("two", "msp,vim,energy").start(jobs)
+    assert {(type(job).__name__, job.detector) for job in jobs.done} == {("ScoreJob", "energy")}  # type: ignore[attr-defined]
+    assert planned("three", "energy").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_what_was_made_without_a_store_is_put_there(planned: Callable[..., Prepared]) -> None:
+    planned("one", store="").start()
+    assert planned("two").work.jobs != []
+    assert planned("one").start(jobs := Jobs()).records
+    assert jobs.done == []
+    assert planned("two").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_worker_does_jobs_that_another_machine_planned(
+    planned: Callable[..., Prepared], store_url: str, tmp_path: Path
+) -> None:
+    prepared = planned("driver")
+    worker = open_bench(Setup(tmp_path / "worker", tmp_path / "no data", "cpu", 1, store=store_url), print)
+    assert [outcome.reason for outcome in run_jobs(prepared.work.jobs, worker, Quiet())] == [""] * len(
+        prepared.work.jobs
+    )
+    run = prepared.start()
+    assert [record.status for record in run.records] == ["ok", "ok"]
+    assert not list((tmp_path / "driver" / "cache").rglob("*.safetensors")), "the driver has done nothing again"
+    for artifact in run.records[0].provenance["artifacts"]:
+        assert len(artifact["sha256"]) == 64
+        assert artifact["seconds"] >= 0
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_network_that_goes_away_in_the_middle(
+    planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uploads, put = iter(range(7)), Remote.put
+
+    def leaving(self: Remote, source: Path, path: str) -> None:
+        if next(uploads, None) is None:
+            raise StoreError("Cannot write.")
+        put(self, source, path)
+
+    first = planned("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", leaving)
+        with pytest.raises(StoreError, match="Cannot write"):
+            first.start()
+    made = [path for path in (tmp_path / "one" / "cache").rglob("*") if path.suffix in (".npy", ".safetensors")]
+    again = planned("one")
+    assert 0 < len(again.work.jobs) < len(first.work.jobs)
+    times = {path: path.stat().st_mtime_ns for path in made}
+    again.start()
+    assert {path: path.stat().st_mtime_ns for path in made} == times, "nothing was made twice"
+    assert planned("two").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_scores_for_plots_are_fetched_where_a_cache_was_lost(planned: Callable[..., Prepared], tmp_path: Path) -> None:
+    planned("one").start()
+    shutil.rmtree(tmp_path / "one" / "cache")
+    prepared = planned("one")
+    assert (prepared.work.cells, prepared.work.jobs) == ([], [])
+    assert len(prepared.work.kept) == 2
+    prepared.start()
+    assert len(list((tmp_path / "one" / "cache" / "scores").glob("*.npy"))) == 4
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_planning_asks_once_a_folder(planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+    planned("one").start()
+    requests: list[str] = []
+
+    def note(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            requests.append(name)
+            return method(*given)
+
+        return noted
+
+    for name in ("names", "read", "get"):
+        monkeypatch.setattr(Remote, name, note(name, getattr(Remote, name)))
+    assert len(planned("two", "msp,vim,energy,max_logit").plan.jobs) > 10
+    assert requests
+    assert set(requests) == {"names"}
+    assert len(requests) <= 6, "checkpoint, logits, features, fit, scores"
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_a_damaged_artifact_is_made_again_by_the_same_command(
+    planned: Callable[..., Prepared], machine: Callable[[str], Machine]
+) -> None:
+    prepared = planned("one")
+    one = prepared.start()
+    key = prepared.plan.cells[0].scores[0]
+    rewrite(machine("any"), key.path, lambda content: content[:-1])
+    with pytest.raises(StoreError, match=r"is gone from the store\. Run the same command again"):
+        planned("two").start()
+    jobs = Jobs()
+    assert tables(planned("two").start(jobs)) == tables(one)
+    assert [job.makes for job in jobs.done] == [(key,)]
+    assert planned("three").work.jobs == []
+
+
+@IN_FILES
+@pytest.mark.usefixtures("one_thread")
+def test_the_url_is_written_nowhere(planned: Callable[..., Prepared], store_url: str, tmp_path: Path) -> None:
+    keys = {job.id for job in planned("plain", store="").plan.jobs.values()}
+    prepared = planned("one", "msp", store=f"{store_url}?token=s3cr3t", name="a run")
+    assert {job.id for job in prepared.plan.jobs.values()} < keys
+    prepared.start()
+    for path in (tmp_path / "one").rglob("*"):
+        assert not path.is_file() or not any(
+            word in path.read_bytes() for word in (b"s3cr3t", b"memory://", b"file://")
+        )

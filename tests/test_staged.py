@@ -1,0 +1,197 @@
+"""Files of data sets in a shared store: a machine that lacks one fetches it, once and checked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oodbench.benchmark import remote as module
+from oodbench.benchmark.contract import Plugin
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.files import File, FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.files.staged import Staged
+from oodbench.benchmark.jobs import SetRef
+from oodbench.benchmark.locks import Locks
+from oodbench.benchmark.remote import Remote
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.store import Store
+from oodbench.benchmark.work import Bench
+
+CLASSES = ("cat", "dog")
+PETS = parse_set("pets")
+
+
+class Pets(FileDataset):
+    """Two classes in a tree; or, liked more and at hand nowhere, a pair of files."""
+
+    splits = ("test",)
+    classes = CLASSES
+    sources = {
+        "test": (
+            Source((File(("images",)), File(("labels",))), Idx(2)),
+            Source((tree_file("inner/pets"),), ImageTree(CLASSES)),
+        )
+    }
+
+
+@pytest.fixture(autouse=True)
+def pets(register: Callable[[str, type[Plugin]], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    register("pets", Pets)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+
+
+class Machine:
+    """A data folder and a cache of its own in front of the URL; again, another process there."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.said: list[str] = []
+        self.data, cache = root / "data", root / "cache"
+        self.remote = Remote(url)
+        staged = Staged(self.remote, self.data, Locks(cache / "data"), self.said.append)
+        self.library = Library(self.data, cache / "data", staged=staged)
+        self.bench = Bench(Store(cache), self.library, torch.device("cpu"))
+
+    @property
+    def checksum(self) -> str:
+        return self.library.part(PETS, "test").checksum
+
+
+@pytest.fixture
+def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
+    return lambda name: Machine(tmp_path / name, store_url)
+
+
+def put_pets(data: Path, seed: int = 0) -> Path:
+    """An archive of six images."""
+    random = np.random.RandomState(seed)
+    path = data / "inner" / "pets.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for n in range(6):
+            content = BytesIO()
+            Image.fromarray(random.randint(0, 256, (32, 32, 3)).astype(np.uint8)).save(content, "png")
+            archive.writestr(f"{CLASSES[n % 2]}/{n}.png", content.getvalue())
+    return path
+
+
+@pytest.fixture
+def one(machine: Callable[[str], Machine]) -> Machine:
+    """A machine that has the file and has put it into the store."""
+    one = machine("one")
+    put_pets(one.data)
+    assert len(one.checksum) == 64
+    one.library.share()
+    return one
+
+
+def test_a_machine_without_the_file_fetches_it(one: Machine, machine: Callable[[str], Machine]) -> None:
+    other = machine("other")
+    assert other.checksum == one.checksum
+    file = other.data / "inner" / "pets.zip"
+    assert file.read_bytes() == (one.data / "inner" / "pets.zip").read_bytes()
+    assert one.said == [f"Uploading '{one.data}/inner/pets.zip' (0.0 MB) to the store."]
+    assert other.said == [f"Fetching '{file}' from the store."]
+    again = machine("other")
+    assert again.checksum == one.checksum
+    assert again.said == [], "once a machine"
+    assert [path.name for path in other.data.rglob("*") if path.is_file()] == ["pets.zip"]
+
+
+def test_what_is_there_is_not_uploaded_again(one: Machine, machine: Callable[[str], Machine]) -> None:
+    for name in ("one", "other"):
+        again = machine(name)
+        assert again.checksum
+        again.said.clear()
+        again.library.share()
+        assert again.said == []
+
+
+def test_another_file_of_the_name_takes_its_place(one: Machine, machine: Callable[[str], Machine]) -> None:
+    two = machine("two")
+    put_pets(two.data, seed=1)
+    assert two.checksum != one.checksum
+    two.library.share()
+    assert machine("other").checksum == two.checksum
+
+
+def test_a_job_is_not_done_on_other_images_than_it_was_planned_for(
+    one: Machine, machine: Callable[[str], Machine]
+) -> None:
+    two = machine("two")
+    put_pets(two.data, seed=1)
+    planned = SetRef("pets", "test", 6, checksum=one.checksum)
+    assert one.bench.images(planned).checksum == one.checksum
+    with pytest.raises(DataError) as caught:
+        two.bench.images(planned)
+    assert str(caught.value) == (
+        f"pets (test) is on this machine not what the run was planned with: SHA-256 {two.checksum[:12]} in place of "
+        f"{one.checksum[:12]}. Give every machine the same files with --data-dir."
+    )
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "of another"])
+def test_damage_is_told(one: Machine, machine: Callable[[str], Machine], damage: str) -> None:
+    name = "files/inner/pets.zip"
+    content = one.remote.read(name) or b""
+    if damage == "truncated":
+        one.remote.write(name, content[:-1])
+    elif damage == "gone":
+        one.remote.remove(name)
+    else:
+        one.remote.write(f"{name}.json", b'{"sha256": "00"}')
+    other = machine("other")
+    told = "is not in" if damage == "gone" else "does not match its checksum"
+    with pytest.raises(DataError, match=told):
+        other.library.part(PETS, "test")
+    assert not [path for path in other.data.rglob("*") if path.is_file()]
+    again = machine("one")
+    again.library.part(PETS, "test")
+    if damage == "truncated":
+        one.remote.remove(f"{name}.json")  # as the sentence says
+    again.library.share()
+    assert machine("third").checksum == one.checksum
+
+
+def test_what_nobody_has_is_absent(machine: Callable[[str], Machine]) -> None:
+    with pytest.raises(DataError, match=r"^The test split of 'pets' is not in '.*'\. Put one of these there: "):
+        machine("one").library.part(PETS, "test")
+
+
+def test_half_of_what_a_set_needs_is_not_fetched(machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    one.remote.write("files/images", b"x")
+    one.remote.write("files/images.json", b"{}")
+    with pytest.raises(DataError, match="is not in"):
+        one.library.part(PETS, "test")
+    assert one.said == []
+
+
+def test_a_folder_is_told_and_left(machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    archive = put_pets(one.data)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(one.data / "inner" / "pets")
+    archive.unlink()
+    assert one.checksum
+    one.library.share()
+    assert one.said == [
+        f"'{one.data}/inner/pets' is not put into the store, which takes single files of the data folder: pack a "
+        "folder as zip, or give every machine a copy."
+    ]
+    assert one.remote.names("files") == set()
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_told(one: Machine, machine: Callable[[str], Machine]) -> None:
+    other = machine("other")
+    other.data.parent.mkdir(parents=True, exist_ok=True)
+    other.data.write_text("a file where the folder is to be")
+    with pytest.raises(DataError, match=r"pets\.zip' cannot be written: .*\. Choose another --data-dir\.$"):
+        other.library.part(PETS, "test")
