@@ -23,17 +23,18 @@ ray: Any = pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[r
 pytestmark = pytest.mark.slow
 
 MOMENTS = range(10)
+WORKING = 3
 
 
 class Nodes:
-    """A head without CPUs, and two nodes that work."""
+    """A head without CPUs, and nodes that work."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.options = {"object_store_memory": 80_000_000}
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **self.options})
-        self.working = [self.add() for _ in range(2)]
+        self.options: dict[str, Any] = {"object_store_memory": 80_000_000}
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **self.options})
+        self.working = [self.add() for _ in range(WORKING)]
 
     def add(self) -> Any:
         return self.cluster.add_node(num_cpus=1, **self.options)
@@ -45,7 +46,7 @@ class Nodes:
 
     def make_up(self) -> None:
         """Another takes its place; only the main thread can start one."""
-        while len(self.working) < 2:
+        while len(self.working) < WORKING:
             self.working.append(self.add())
 
 
@@ -80,30 +81,43 @@ def test_large_sets_are_passed_in_parts_by_several_workers(
             assert (world.folder / "parts/cache" / kind / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_cluster_shares_a_store_at_a_url(world: World, of_one: Tables, nodes: Nodes) -> None:
+    url = (world.folder / "shared").as_uri()
+    world.run("url", engine="ray", store=url)
+    assert world.tables("url") == of_one
+    assert {path.name for path in (world.folder / "shared/scores").glob("*.npy")} == {
+        path.name for path in (world.folder / "whole/cache/scores").glob("*.npy")
+    }
+    run = world.run("url-elsewhere", store=url)
+    assert {record.status for record in run.records} == {"ok"}
+    assert not list((world.folder / "url-elsewhere/cache").glob("checkpoint/*")), "nothing was left to do"
+
+
 def at(kind: str) -> Any:
     """Whether a command line is that of a worker at a job of that kind."""
     return lambda line: line.startswith(f"ray::{kind}")
 
 
-@pytest.mark.parametrize("kind", ["train", "extract"])
 @pytest.mark.parametrize("seed", MOMENTS)
-def test_a_killed_worker_is_replaced(world: World, of_one: Tables, nodes: Nodes, seed: int, kind: str) -> None:
-    results = f"worker-{kind}-{seed}"
-    with world.nothing_twice(results), struck(at(kind), seed) as dead:
+def test_killed_workers_are_replaced(world: World, of_one: Tables, nodes: Nodes, seed: int) -> None:
+    results = f"workers-{seed}"
+    with world.nothing_twice(results), struck(at("train"), seed) as first, struck(at("extract"), seed) as second:
         run = world.run(results, engine="ray")
-    assert dead
+    assert first
+    assert second
     assert {record.status for record in run.records} == {"ok"}
     assert world.tables(results) == of_one
 
 
-@pytest.mark.parametrize("kind", ["train", "extract"])
 @pytest.mark.parametrize("seed", MOMENTS)
-def test_a_lost_node_is_made_up_for(world: World, of_one: Tables, nodes: Nodes, seed: int, kind: str) -> None:
-    results = f"node-{kind}-{seed}"
-    with world.nothing_twice(results), struck(at(kind), seed, lambda pid: nodes.lose(seed)) as dead:
-        run = world.run(results, engine="ray")
+def test_lost_nodes_are_made_up_for(world: World, of_one: Tables, nodes: Nodes, seed: int) -> None:
+    results, lose = f"nodes-{seed}", lambda pid: nodes.lose(seed)
+    with world.nothing_twice(results), struck(at("train"), seed, lose) as first:  # noqa: SIM117
+        with struck(at("extract"), seed, lose) as second:
+            run = world.run(results, engine="ray")
     nodes.make_up()
-    assert dead
+    assert first
+    assert second
     assert {record.status for record in run.records} == {"ok"}
     assert world.tables(results) == of_one
 
