@@ -15,6 +15,7 @@ from oodbench.benchmark import extract, parts, scoring, training, tuning, weight
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import DataError, StoreError, UserError
+from oodbench.benchmark.files.folder import adopt_all
 from oodbench.benchmark.jobs import (
     Checkpoint,
     ExtractJob,
@@ -54,6 +55,8 @@ class Setup:
     cell_timeout: float = 0.0
     plugins: tuple[Path, ...] = ()
     """Files of plug-ins that are loaded."""
+    folders: tuple[Path, ...] = ()
+    """Users' own images that are data sets (`folder:PATH`)."""
     store: str = ""
     """The URL of a store that machines share; none if empty."""
 
@@ -159,6 +162,7 @@ def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Be
     """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
     for file in setup.plugins:
         registry.load_file(file)
+    adopt_all(setup.folders)
     torch.set_num_threads(setup.threads)
     store, library = _store(setup, say)
     return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)

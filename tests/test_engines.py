@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import Tensor
 
 from oodbench.benchmark import Detector
@@ -25,6 +26,7 @@ from oodbench.benchmark.engines.tasks import PART, Task, divided, packed, runs_n
 from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, waits_for
+from oodbench.benchmark.registry import registry
 from oodbench.benchmark.work import Setup
 
 Register = Callable[[str, type[Plugin]], None]
@@ -283,6 +285,23 @@ def test_of_a_task_whose_worker_died_only_the_rest_fails(tmp_path: Path) -> None
     assert [reason for _, reason, _ in blocked.outcomes][:2] == ["", "extract: no memory"]
 
 
+def test_a_worker_knows_the_folders_that_the_command_named(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for place in range(3):
+        Image.new("RGB", (32, 32), (90 * place, 0, 0)).save(mine / f"{place}.png")
+    made = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
+    assert made.bench.setup is not None
+    setup = elsewhere(made.bench.setup)
+    assert setup.folders == (mine,)
+    registry._from_files.clear()
+    assert greet(setup, "").plugin == ""
+    worker = Worker(setup, lambda event: None)
+    reasons = [reason for task in packed(made.work.jobs) for _, reason, _ in worker.do(task, {}, False).outcomes]
+    assert set(reasons) == {""}
+    assert "does not exist" in greet(replace(setup, folders=(tmp_path / "absent",)), "").plugin
+
+
 # What is refused
 
 
@@ -373,6 +392,6 @@ def test_a_node_without_a_plugin_is_refused_with_how_to_ship_it(tmp_path: Path) 
     (tmp_path / "mark").touch()
     setup = setup_of(tmp_path, plugins=(tmp_path / "mine.py",))
     with pytest.raises(
-        UserError, match=r"^Node b cannot load a plug-in: The plug-in file '.*mine\.py' does not exist\..*"
+        UserError, match=r"^Node b lacks a file that was named: The plug-in file '.*mine\.py' does not exist\..*"
     ):
         refuse("b", here(), greet(setup, "mark"), setup)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
+from oodbench.benchmark.files.folder import adopt_all
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.work import Setup
 
@@ -25,7 +26,7 @@ class Greeting(NamedTuple):
     store: str = ""
     """What is wrong with the store from there; empty if nothing is."""
     plugin: str = ""
-    """Which plug-in cannot be loaded there, and why; empty if all can."""
+    """Which plug-in, or folder of images, cannot be loaded there, and why; empty if all can."""
 
 
 def here() -> dict[str, str]:
@@ -76,11 +77,12 @@ def _store_trouble(setup: Setup, mark: str) -> str:
 
 
 def _plugin_trouble(setup: Setup) -> str:
-    for file in setup.plugins:
-        try:
+    try:
+        for file in setup.plugins:
             registry.load_file(file)
-        except OodbenchError as error:
-            return str(error)
+        adopt_all(setup.folders)
+    except OodbenchError as error:
+        return str(error)
     return ""
 
 
@@ -99,6 +101,6 @@ def refuse(node: str, ours: dict[str, str], theirs: Greeting, setup: Setup) -> N
         )
     if theirs.plugin:
         raise UserError(
-            f"Node {node} cannot load a plug-in: {theirs.plugin} Put the file where all nodes see it at the same path, "
-            "or install it on all of them as a package with an entry point."
+            f"Node {node} lacks a file that was named: {theirs.plugin} Put it where all nodes see it at the same path; "
+            "a plug-in can also be installed on all of them, as a package with an entry point."
         )

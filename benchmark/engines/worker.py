@@ -13,6 +13,7 @@ from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remembe
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.engines.tasks import Task
 from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.files.folder import adopted
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.work import Bench, Setup, open_bench
 
@@ -84,9 +85,11 @@ class Worker:
 
 
 def elsewhere(setup: Setup) -> Setup:
-    """A setup whose paths hold in a process that was started in another folder."""
+    """A setup that holds in a process that was started in another folder and has loaded nothing yet."""
     absolute = tuple(Path(file).absolute() for file in setup.plugins)
-    return replace(setup, cache=setup.cache.absolute(), data_dir=setup.data_dir.absolute(), plugins=absolute)
+    return replace(
+        setup, cache=setup.cache.absolute(), data_dir=setup.data_dir.absolute(), plugins=absolute, folders=adopted()
+    )
 
 
 class Relay:

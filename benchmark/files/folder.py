@@ -7,6 +7,7 @@ else is one set of images to be told apart from ID, whatever folders they lie in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,6 +57,18 @@ def adopt(spec: SetSpec) -> SetSpec:
     elif (earlier := known.load().path) != path:
         raise UserError(f"'{earlier}' and '{path}' would both be '{name}' in tables. Rename one of them.")
     return spec._replace(name=name)
+
+
+def adopted() -> tuple[Path, ...]:
+    """What was named so far as `folder:PATH`."""
+    sets = registry.entries("dataset")
+    return tuple(entry.load().path for name, entry in sets.items() if name.startswith(PREFIX))
+
+
+def adopt_all(paths: Iterable[Path]) -> None:
+    """Register what another process has, so that the same names mean the same here."""
+    for path in paths:
+        adopt(SetSpec(f"{PREFIX}{path}"))
 
 
 def _name(path: Path) -> str:

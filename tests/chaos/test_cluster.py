@@ -211,6 +211,6 @@ def test_a_node_without_the_plugin_is_refused(world: World, nodes: Nodes, tmp_pa
     )
     file.unlink()
     with pytest.raises(
-        UserError, match=r"^Node .* cannot load a plug-in: .*mine\.py.* Put the file where all nodes see"
+        UserError, match=r"^Node .* lacks a file that was named: .*mine\.py.* Put it where all nodes see"
     ):
         made.start()
