@@ -53,7 +53,10 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
     return cell_text(find_cell(read_run(folder).records, selector), cache_of(folder, results))
 
 
-WHERE = ("from_run", "device", "threads", "data_dir", "results", "name", "plugins", "dry_run", "verbosity")
+WHERE = (
+    *("from_run", "device", "threads", "engine", "jobs", "ray_address", "gpus"),
+    *("data_dir", "results", "name", "plugins", "dry_run", "verbosity"),
+)
 """Options of `bench run` that may accompany --from: where and how, not what."""
 
 
