@@ -146,10 +146,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     run_dir = parser.parse_args().run
-    command = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["commands"][-1]
-    options = {name: value for name, value in command.items() if name != "suite_toml"}
-    made = prepare(**options, results=run_dir.parent.parent, name=run_dir.name, rerun="all")
-    tasks = packed(made.work.jobs)
+    jobs: dict[str, Job] = {}
+    for command in json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["commands"]:
+        options = {name: value for name, value in command.items() if name != "suite_toml"}
+        made = prepare(**options, results=run_dir.parent.parent, name=run_dir.name, rerun="all")
+        for job in made.work.jobs:
+            known = jobs.get(job.id)
+            if not isinstance(known, ExtractJob) or (isinstance(job, ExtractJob) and len(job.looks) > len(known.looks)):
+                jobs[job.id] = job
+    tasks = packed(list(jobs.values()))
     costs = Costs(made.bench.store, tasks)
     print(f"{costs.training():.0f} s a training, {1000 * costs.image():.2f} ms an image in a pass")
     scores = sorted(costs.detectors(ScoreJob).items(), key=lambda item: -item[1])

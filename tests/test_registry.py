@@ -234,6 +234,13 @@ def test_a_wrong_base_is_refused(kind: str, what: str) -> None:
     assert (kind, "registry_wrong") not in registry._objects
 
 
+@pytest.mark.parametrize("needs", ["logits", ("logits",), ["logits"]])
+def test_needs_that_are_no_set_are_told(needs: Any) -> None:
+    plugin = type("Wants", (Scores,), {"needs": needs})
+    with pytest.raises(PluginError, match=r"^The detector 'registry_wants' declares needs = .*; write a set, such as"):
+        DECORATORS["detector"]("registry_wants")(plugin)
+
+
 @pytest.mark.parametrize(
     "name", ["", "two words", "Upper", "../x", "a/b", "a\\b", "..", ".hidden", "-x", "a@b", "a[b]", "a+b", "a,b", "é",
              "x\n", "all"],
