@@ -33,7 +33,6 @@ from oodbench.benchmark.extended import (
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.records import CSV_COLUMNS, EXTENDED_METRICS, Run
 from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.views import plots
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
 
 
@@ -136,13 +135,7 @@ def test_full_spectrum_takes_shifted_images_as_id() -> None:
     assert not any(name.startswith(("fs_", "shifted")) for name in extended(test, ood, test.scores))
 
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 shifted = ["digits[0-2]+faded"]
@@ -151,16 +144,10 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    monkeypatch.setattr(plots, "draw", lambda run, cache: [])
-    (tmp_path / "tiny.toml").write_text(SUITE)
-
-    def run(metrics: str = "exact") -> Run:
-        return prepare(
-            "msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, metrics=metrics
-        ).start()
-
-    return run
+def go(tmp_path: Path, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]) -> Callable[..., Run]:
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(tiny_suite(MATRIX))
+    return lambda metrics="exact": tiny_run(suite, "msp,knn", results=tmp_path, metrics=metrics)
 
 
 def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> None:
@@ -197,8 +184,10 @@ def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> No
         ('"digits[0-2]+faded"', "shifted must be a list"),
     ],
 )
-def test_a_wrong_shifted_set_is_one_sentence(tmp_path: Path, shifted: str, told: str) -> None:
+def test_a_wrong_shifted_set_is_one_sentence(
+    tmp_path: Path, tiny_suite: Callable[[str], str], shifted: str, told: str
+) -> None:
     path = tmp_path / "wrong.toml"
-    path.write_text(SUITE.replace('["digits[0-2]+faded"]', shifted))
+    path.write_text(tiny_suite(MATRIX).replace('["digits[0-2]+faded"]', shifted))
     with pytest.raises(UserError, match=told):
         read_suite(str(path))

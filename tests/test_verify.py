@@ -13,20 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from oodbench.benchmark import Run, api
+from oodbench.benchmark import Run
 from oodbench.benchmark.cells import cell_name, find_cell
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records import read_run
-from oodbench.benchmark.views import plots
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 ood = [{ set = "greek" }, { set = "uniform" }]
@@ -34,13 +27,13 @@ ood = [{ set = "greek" }, { set = "uniform" }]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+) -> Path:
     """A results folder with one finished run of four cells, called 'tiny'."""
     folder = tmp_path_factory.mktemp("verify")
-    (folder / "tiny.toml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *_: [])
-        api.run("msp,knn[k=3]", suite=str(folder / "tiny.toml"), results=folder / "results", threads=1)
+    (folder / "tiny.toml").write_text(tiny_suite(MATRIX))
+    tiny_run(folder / "tiny.toml", "msp,knn[k=3]", results=folder / "results")
     return folder / "results"
 
 
@@ -306,10 +299,10 @@ def test_verify_and_show_import_no_torch(results: Path) -> None:
     assert done.stdout.strip().endswith("False")
 
 
-def test_settings_that_a_run_was_resolved_to_are_in_run_json(finished: Path) -> None:
+def test_settings_that_a_run_was_resolved_to_are_in_run_json(finished: Path, tiny_suite: Callable[[str], str]) -> None:
     run: Run = read_run(finished / "runs/tiny")
     (options,) = run.info["commands"]
     assert options["threads"] == 1
     assert options["precision"] in ("float32", "bfloat16")
-    assert options["suite_toml"] == SUITE
+    assert options["suite_toml"] == tiny_suite(MATRIX)
     assert Path(options["suite"]).is_absolute()
