@@ -117,23 +117,28 @@ def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
 
 def _fill(plan: Plan, work: Work, bench: Bench, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
-    pending = {job.id for job in work.jobs}
-    reasons: dict[str, str] = {}
-    waiting = list(work.cells)
+    todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
+    waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
+    by_job: dict[str, list[tuple[Cell, set[str]]]] = {}
+    for cell, pending in waiting:
+        for id_ in pending:
+            by_job.setdefault(id_, []).append((cell, pending))
 
-    def record_ready() -> None:
-        for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
-            waiting.remove(cell)
-            record = finished(cell, reasons, bench)
-            write_record(run_dir, provenance.told(record, cell, plan, bench, key_content(cell)))
+    def record(cell: Cell) -> None:
+        made = finished(cell, reasons, bench)
+        write_record(run_dir, provenance.told(made, cell, plan, bench, key_content(cell)))
 
-    record_ready()
+    for cell, pending in waiting:
+        if not pending:
+            record(cell)
     for outcome in run_jobs(work.jobs, bench, progress, work.anew):
-        pending.discard(outcome.job.id)
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
             _log(run_dir, outcome)
-        record_ready()
+        for cell, pending in by_job.pop(outcome.job.id, ()):
+            pending.discard(outcome.job.id)
+            if not pending:
+                record(cell)
 
 
 def _log(run_dir: Path, outcome: Outcome) -> None:

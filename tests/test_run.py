@@ -505,3 +505,25 @@ def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> N
     assert len(set(keys.values())) == len(keys)
     again = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("energy,msp").plan.cells}
     assert again == keys
+
+
+def test_each_cell_looks_at_its_own_jobs_only(plan: Callable[..., Prepared]) -> None:
+    """A run's provenance asks for the jobs of every cell: walking all of them for each would be quadratic."""
+
+    class Walked(dict[str, Job]):
+        walks = 0
+
+        def __iter__(self) -> Any:
+            Walked.walks += 1
+            return super().__iter__()
+
+        def items(self) -> Any:
+            Walked.walks += 1
+            return super().items()
+
+    made = plan("msp,energy,knn[k=3]").plan
+    expected = [[job for job in made.jobs.values() if job in made.jobs_for([cell])] for cell in made.cells]
+    made.jobs = Walked(made.jobs)
+    made._place = {}
+    assert [made.jobs_for([cell]) for cell in made.cells] == expected
+    assert Walked.walks == 1
