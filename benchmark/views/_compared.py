@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from oodbench.benchmark.compare import AUROC, Column, Comparison
+from oodbench.benchmark.columns import AUROC, Column
+from oodbench.benchmark.compare import Comparison
 from oodbench.benchmark.paired import LEVEL
 from oodbench.benchmark.views._layout import COLUMNS, DASH, Entry, Group, Sheet, best_rows, percent
 from oodbench.benchmark.views._layout import Column as TableColumn
@@ -127,8 +128,7 @@ def notes(found: Comparison, best: str) -> list[str]:
         "best: this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the "
         "best).",
         *_units(found, seeds),
-        "Images count as independent here, also where a data set tells which belong together (one writer, one "
-        "photograph): there p is too small. The intervals of the run's own table take that into account.",
+        *_drawn(found),
         "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over "
         "all pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each "
         "other.",
@@ -136,6 +136,27 @@ def notes(found: Comparison, best: str) -> list[str]:
         "small rather than too large there. Columns with the suite's outlier source are left out.",
         *_absent(found),
     ]
+
+
+def _drawn(found: Comparison) -> Iterator[str]:
+    """Where groups of images are drawn in place of images, and where that is not known."""
+    groups = {
+        name: side.count
+        for column in found.columns
+        for name, side in zip((column.id_set, column.ood_set), column.units, strict=True)
+        if side.group is not None
+    }
+    if groups:
+        told = ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
+        yield (
+            f"Drawn at random are whole groups of images that belong together (one writer, one photograph): {told}. A "
+            "handful of groups tells little, whatever the number of images; p is then that of t."
+        )
+    if unknown_of := dict.fromkeys(name for column in found.columns for name in column.images_unknown):
+        yield (
+            f"Not known is which images belong together of {', '.join(unknown_of)}: the images scored are not in "
+            "--data-dir. They count as independent; where they are not, p is too small."
+        )
 
 
 def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
@@ -167,5 +188,8 @@ def _absent(found: Comparison) -> Iterator[str]:
     for column in found.columns:
         for label, why in column.left_out.items():
             places.setdefault(f"{label} {why}", []).append(f"{column.id_set} against {column.ood_set}")
+        for seed, without in column.seeds_left_out.items():
+            told = f"seed {seed}, of which {', '.join(without)} {'has' if len(without) == 1 else 'have'} no result"
+            places.setdefault(told, []).append(f"{column.id_set} against {column.ood_set}")
     yield from (f"Left out: {why} ({'; '.join(where)})." for why, where in places.items())
     yield from (f"Not judged: {' against '.join(key)}: {why}." for key, why in found.not_judged.items())
