@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.audit import RULES
+from oodbench.benchmark.best import update_best
 from oodbench.benchmark.engines.local import Progress
 from oodbench.benchmark.errors import StoreError, UserError, unknown
 from oodbench.benchmark.extended import EXTENDED
@@ -18,6 +19,7 @@ from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
+from oodbench.benchmark.scored import ScoredImages
 from oodbench.benchmark.specs import split_list
 from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
 from oodbench.benchmark.timeouts import refuse_impossible
@@ -58,6 +60,7 @@ class Prepared:
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_run(self.run_dir)
+                update_best(done, store.root, ScoredImages(self.bench.library))
                 write_views(done, store.root)
         return done
 

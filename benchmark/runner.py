@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodbench.benchmark import provenance
+from oodbench.benchmark.best import read_best
 from oodbench.benchmark.engines.local import Outcome, Progress, run_jobs
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.jobs import Job, sharing_products
@@ -186,9 +187,10 @@ def write_views(run: Run, cache: Path) -> list[Path]:
 def _view_inputs(run: Run) -> str:
     """A hash of all that the views are made from: the records, the run's shown facts, and the views' own source."""
     here = Path(__file__).parent
-    files = [here / "records.py", here / "metrics.py", *sorted((here / "views").glob("*.py"))]
+    files = [here / "records.py", here / "metrics.py", here / "best.py", *sorted((here / "views").glob("*.py"))]
     source = hashlib.sha256(b"".join(file.read_bytes() for file in files))
     shown = {
         k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
     }
+    shown["best"] = [asdict(judged) for judged in read_best(run).values()]
     return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

@@ -101,7 +101,7 @@ def test_the_page_and_its_files(results: Path) -> None:
     result = bench(results, "toy")
     assert result.exit_code == 0, result.output
     assert "toy: which detector is better? AUROC" in result.output
-    assert re.search(r"^delta +100\.0\*° +100\.0\*°", result.output, re.MULTILINE)
+    assert re.search(r"^delta +100\.0°\* +100\.0°\*", result.output, re.MULTILINE)
     written = {path.name: path.read_bytes() for path in (folder / "compare").iterdir()}
     assert set(written) == {
         "compare.md", "compare.csv", "best.csv", "wins.csv", "win_tie_loss.png", "win_tie_loss.svg"
@@ -235,7 +235,7 @@ def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: Run)
     assert all(column.best == "delta" for column in found.columns)
     assert found.counts("delta", "alpha")[0] > 0
     page = compare_text(found)
-    assert re.search(r"^delta +0\.0\*°", page, re.MULTILINE)
+    assert re.search(r"^delta +0\.0°\*", page, re.MULTILINE)
     assert re.search(r"alpha - delta +\+", page)  # in points of the metric itself
     again = compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200)
     assert compare_text(again) == page

@@ -10,12 +10,11 @@ import numpy as np
 from oodbench.benchmark.columns import AUROC, Column
 from oodbench.benchmark.compare import Comparison
 from oodbench.benchmark.paired import LEVEL
-from oodbench.benchmark.views._layout import COLUMNS, DASH, Entry, Group, Sheet, best_rows, percent
+from oodbench.benchmark.views._layout import COLUMNS, DASH, MAYBE, Entry, Group, Sheet, best_rows, percent
 from oodbench.benchmark.views._layout import Column as TableColumn
 from oodbench.benchmark.views._stacked import Item, Stack
 from oodbench.benchmark.views._summary import Block, Stat
 
-MAYBE = "°"
 ALPHA = 1 - LEVEL
 TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)"}
 PAIRS_SHOWN = 10
