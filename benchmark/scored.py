@@ -25,8 +25,12 @@ class ScoredImages:
 
     def of(self, record: Record, name: str, count: int) -> ImageSet | str:
         """The images of the record's ID or OOD set `name`, of which `count` were scored; or why there are none."""
+        return self.known(self.used(record, name, count))
+
+    def used(self, record: Record, name: str, count: int) -> Mapping[str, Any]:
+        """What the record tells of those images; of a record of an older version, what they must have been."""
         used = [one for one in record.provenance.get("data", ()) if one.get("use") == "score" and _is(one, name)]
-        return self.known(used[0] if used else {"set": name, "part": "test", "images": count})
+        return used[0] if used else {"set": name, "part": "test", "images": count}
 
     def known(self, used: Mapping[str, Any]) -> ImageSet | str:
         """The images that a record's provenance tells of: `set`, `part`, `images`, and `sha256` where it is known."""
