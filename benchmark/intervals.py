@@ -249,6 +249,6 @@ def _cross_fitted(sample: Sample) -> float:
 def _halves(side: Side, entries: int, random: np.random.Generator) -> Floats:
     """(2, entries) shares of either random half accepted at each entry; groups stay whole."""
     half = random.permutation(side.independent)[side.group] % 2
-    counts = np.stack([np.bincount(side.entry[half == h], minlength=entries) for h in (0, 1)]).cumsum(axis=1)
+    counts = np.bincount(side.entry + entries * half, minlength=2 * entries).reshape(2, entries).cumsum(axis=1)
     shares: Floats = counts / counts[:, -1:]
     return shares
