@@ -23,7 +23,7 @@ from oodbench.benchmark.records import cache_of, run_dir
 @click.argument("run_name", metavar="RUN")
 @click.option("--detectors", default="", metavar="LIST", help="As the run's tables label them.  [default: all]")
 @click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="A metric column of records.csv.")
-@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC.")
+@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC and AUPR.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resamples and critical values.")
 @data_dir_option
 @results_option

@@ -15,8 +15,10 @@ import numpy as np
 from oodbench.benchmark.arrays import stored_scores
 from oodbench.benchmark.delong import Placements
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.joints import Sides, of_influences, of_placements, of_resamples
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import LEVEL, Flags, Floats, Joint, Sides, of_placements, of_resamples
+from oodbench.benchmark.paired import LEVEL, Flags, Floats, Joint
 from oodbench.benchmark.records import OK, Record
 from oodbench.benchmark.resample import Scores, resampled
 from oodbench.benchmark.scored import ScoredImages
@@ -190,5 +192,8 @@ def _joint(how: How, scores: Sequence[Sequence[Scores]], apart: Flags, sides: Si
         return of_placements([[Placements.of(*pair) for pair in own] for own in scores], apart, rng, units=sides)
     sign = -1 if how.metric in LOWER_IS_BETTER else 1
     values = np.array([[evaluate(*pair)[how.metric] for pair in own] for own in scores])
+    if how.metric in PRECISIONS:
+        added = [[precision_influences(how.metric, *pair) for pair in own] for own in scores]
+        return of_influences(values, added, apart, rng, sides)
     drawn = resampled((how.metric,), scores, how.resamples, rng, sides)[how.metric]
     return of_resamples(sign * values, sign * drawn, apart, sides, rng)

@@ -62,10 +62,10 @@ def compare(
 ) -> Comparison:
     """Judge the run's `detectors` (labels as its tables show them; all if empty) by one metric.
 
-    AUROC is judged by DeLong's covariance, other metrics on `resamples` resamples of the images. The same `seed` gives
-    the same numbers. `images` tell which of them belong together; without them all count as independent. Raises
-    `UserError` for unknown names, for fewer than two detectors, where no column has two with scores, and where scores
-    are not in the store.
+    AUROC is judged by DeLong's covariance, AUPR by what each image adds to it, other metrics on `resamples` resamples
+    of the images. The same `seed` gives the same numbers. `images` tell which of them belong together; without them all
+    count as independent. Raises `UserError` for unknown names, for fewer than two detectors, where no column has two
+    with scores, and where scores are not in the store.
     """
     name = str(run.info.get("name") or run.path.name)
     if metric not in METRICS:

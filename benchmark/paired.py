@@ -19,7 +19,6 @@ Where a difference does not scatter at all there is no scale to judge it by, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,17 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from oodbench.benchmark.delong import Placements
-from oodbench.benchmark.units import Units
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Sides = tuple[Units, Units]
-"""What is drawn of the ID and of the OOD images."""
 
 LEVEL = 0.95
-NORMAL_DRAWS = 10_000
-"""Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
 NO_SCATTER = 1e-30
 """Variances below this are rounding: of a million images one tie more or less still gives 1e-25."""
 
@@ -55,7 +47,11 @@ class Joint:
     apart: Flags
     """(D, D): whether two detectors look at differently trained networks, and seeds are a unit beside images."""
     freedom: Floats | None = None
-    """(D, D): degrees of freedom of each `image_variance`, where images come in groups; None: as good as known."""
+    """(D, D): degrees of freedom of each `image_variance`; None where it is as good as known."""
+    scale: Floats | None = None
+    """(D, D): the slope from the scale of `root` and `draws` to that of the values; None where they are one."""
+    normal_draws: bool = False
+    """Whether `draws` are normal where `freedom` says that they should be t."""
 
     @cached_property
     def values(self) -> Floats:
@@ -71,7 +67,12 @@ class Joint:
     @cached_property
     def image_variance(self) -> Floats:
         """(D, D): variance of each difference over images."""
-        return _of_differences(self.root)
+        return of_differences(self.root) * self.slope**2
+
+    @cached_property
+    def slope(self) -> Floats:
+        """(D, D): `scale`, or ones."""
+        return np.ones_like(self.difference) if self.scale is None else self.scale
 
     @cached_property
     def seed_variance(self) -> Floats:
@@ -142,72 +143,7 @@ class Joint:
         return maybe_best(self)
 
 
-def of_placements(
-    placed: Sequence[Sequence[Placements]],
-    apart: Flags,
-    rng: np.random.Generator,
-    draws: int = NORMAL_DRAWS,
-    units: Sides | None = None,
-) -> Joint:
-    """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
-
-    The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
-    Every set needs two units. Without differently trained networks and with one seed this is DeLong's test; with groups
-    in `units`, of the ID and the OOD set, Obuchowski's, referred to t with Welch's degrees of freedom.
-    """
-    means = [
-        np.mean(sets, axis=0).T
-        for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed])
-    ]
-    sides = units or (Units.of(len(means[0])), Units.of(len(means[1])))
-    roots = [side.root(values) for side, values in zip(sides, means, strict=True)]
-    # As both covariances are estimated, their draws are multivariate t.
-    errors = sum(_drawn_t(root, side.count - 1, draws, rng) for root, side in zip(roots, sides, strict=True))
-    per_seed = np.array([[p.auroc for p in own] for own in placed])
-    return Joint(per_seed, np.concatenate(roots), np.asarray(errors), apart, _welch(roots, sides))
-
-
-def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
-    """(draws, D): errors with the covariance of a root, multivariate t."""
-    # The triangle has the same covariance, and no more rows than there are detectors.
-    triangle = np.linalg.qr(root, mode="r")
-    errors: Floats = rng.standard_normal((draws, len(triangle))) @ triangle
-    return errors * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
-
-
-def _welch(roots: Sequence[Floats], sides: Sides) -> Floats | None:
-    """(D, D): degrees of freedom of each difference's variance, a sum of two (Welch, Biometrika 34 (1947), 28-35)."""
-    if all(side.group is None for side in sides):
-        return None
-    parts = [_of_differences(root) for root in roots]
-    below = sum(part**2 / (side.count - 1) for part, side in zip(parts, sides, strict=True))
-    fewest = float(min(side.count for side in sides) - 1)
-    return np.divide(sum(parts) ** 2, below, out=np.full_like(parts[0], fewest), where=np.asarray(below) > 0)
-
-
-def of_resamples(
-    per_seed: Floats,
-    resampled: Floats,
-    apart: Flags,
-    units: Sides | None = None,
-    rng: np.random.Generator | None = None,
-) -> Joint:
-    """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
-
-    Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
-    of a metric read in the tail counts beside its variance (Efron & Tibshirani 1993, chapters 6 and 10). With groups in
-    `units`, which needs `rng`, differences are referred to t with the degrees of freedom of the set with fewer units.
-    """
-    errors = resampled - per_seed.mean(axis=0)
-    root = errors / np.sqrt(len(errors))
-    if units is None or rng is None or all(side.group is None for side in units):
-        return Joint(per_seed, root, errors, apart)
-    degrees = min(side.count for side in units) - 1
-    drawn = errors * np.sqrt(degrees / rng.chisquare(degrees, (len(errors), 1)))
-    return Joint(per_seed, root, drawn, apart, np.full(apart.shape, float(degrees)))
-
-
-def _of_differences(root: Floats) -> Floats:
+def of_differences(root: Floats) -> Floats:
     """(D, D): variance of each difference, by columns' differences, so that equal detectors give 0."""
     return np.stack([((root - root[:, [i]]) ** 2).sum(axis=0) for i in range(root.shape[1])])
 
@@ -278,6 +214,9 @@ def _stays(joint: Joint, i: int, alpha: float) -> bool:
         return True
     largest = np.full(len(joint.draws), -np.inf)
     for j in np.flatnonzero(by_images):  # one by one: all at once would not stay in the processor's cache
-        np.maximum(largest, (joint.errors_of[j] - joint.errors_of[i]) / error[j], out=largest)
-    critical = np.quantile(largest, 1 - each * by_images.sum())
+        own = joint.slope[i, j] / error[j]
+        np.maximum(largest, (joint.errors_of[j] - joint.errors_of[i]) * own, out=largest)
+    critical = np.quantile(largest, 1 - each * by_images.sum()) * np.ones(by_images.sum())
+    if joint.normal_draws:
+        critical *= special.stdtrit(joint.reference[i][by_images], each) / special.ndtri(each)
     return bool(np.all(lead[by_images] / error[by_images] <= critical))

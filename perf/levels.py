@@ -23,9 +23,12 @@ from scipy import optimize, stats
 
 from oodbench.benchmark.across import across
 from oodbench.benchmark.delong import Placements
+from oodbench.benchmark.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.joints import of_influences, of_placements, of_resamples
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import Joint, maybe_best, of_placements, of_resamples
+from oodbench.benchmark.paired import Joint, maybe_best
 from oodbench.benchmark.resample import METRICS, Scores, resampled
+from oodbench.benchmark.units import Units
 
 Floats = NDArray[np.float64]
 Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
@@ -64,6 +67,22 @@ def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generato
     return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng, draws)
 
 
+def joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
+    """As `bench compare` has them: AUPR by what each image adds, other metrics by the bootstrap."""
+    smooth = [metric for metric in metrics if metric in PRECISIONS]
+    rest = [metric for metric in metrics if metric not in PRECISIONS]
+    found = {metric: influence_joint(metric, scores, rng) for metric in smooth}
+    return {**found, **(bootstrap_joints(rest, scores, rng) if rest else {})}
+
+
+def influence_joint(metric: str, scores: list[Scores], rng: np.random.Generator, draws: int = 1) -> Joint:
+    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+    values = np.array([[evaluate(*pair)[metric] for pair in scores]])
+    added = [[precision_influences(metric, *pair) for pair in scores]]
+    units = Units.of(len(scores[0][0])), Units.of(len(scores[0][1]))
+    return of_influences(values, added, apart, rng, units, draws)
+
+
 def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
     apart = np.zeros((len(scores), len(scores)), dtype=bool)
     measured = [evaluate(*pair) for pair in scores]
@@ -100,9 +119,9 @@ def bootstrap_cases() -> Iterator[Case]:
 
     def equal(rng: np.random.Generator) -> dict[str, bool]:
         scores = detectors(rng, IMAGES, np.full(2, SHIFT))
-        return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
+        return {metric: joint.p[0, 1] < ALPHA for metric, joint in joints(METRICS, scores, rng).items()}
 
-    yield f"bootstrap, N = {IMAGES}, equal", equal
+    yield f"other metrics, N = {IMAGES}, equal", equal
     # With as many ID as OOD images, and up to its sign, every other metric is one of these.
     for metric, n in itertools.product((TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"), (100, 500)):
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
@@ -111,9 +130,9 @@ def bootstrap_cases() -> Iterator[Case]:
             rng: np.random.Generator, metric: str = metric, shifts: Floats = shifts, n: int = n
         ) -> dict[str, bool]:
             scores = detectors(rng, n, shifts, np.array([1.0, 2.0]))
-            return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
+            return {metric: joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
 
-        yield f"bootstrap, N = {n}, shapes differ, {metric}", draw
+        yield f"other metrics, N = {n}, shapes differ, {metric}", draw
 
 
 def seed_cases() -> Iterator[Case]:
@@ -152,6 +171,10 @@ def column_cases() -> Iterator[Case]:
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
         return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
+    def aupr(rng: np.random.Generator) -> dict[str, bool]:
+        scores = detectors(rng, IMAGES, np.full(TABLE, SHIFT))
+        return told(influence_joint("aupr_in", scores, rng, NORMALS))
+
     def trained(rng: np.random.Generator) -> dict[str, bool]:
         return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
@@ -162,6 +185,7 @@ def column_cases() -> Iterator[Case]:
 
         yield f"column of {TABLE} equal detectors, AUROC, N = {n}", auroc
     yield f"column of {TABLE} equal detectors, {TNR}, N = {IMAGES}", tnr
+    yield f"column of {TABLE} equal detectors, aupr_in, N = {IMAGES}", aupr
     yield "column of 5 equal recipes, 3 seeds, AUROC", trained
 
 
@@ -187,8 +211,8 @@ def zero_cases() -> Iterator[Case]:
     def draw(rng: np.random.Generator) -> dict[str, bool]:
         ((id_scores, ood_scores),) = detectors(rng, 50, np.array([SHIFT]))
         scores = [(id_scores, ood_scores), (id_scores, ood_scores), (np.exp(id_scores), np.exp(ood_scores))]
-        joints = [auroc_joint([scores], False, rng), *bootstrap_joints(METRICS, scores, rng).values()]
-        return {"p is not 1": any(bool((joint.p != 1).any()) for joint in joints)}
+        found = [auroc_joint([scores], False, rng), *joints(METRICS, scores, rng).values()]
+        return {"p is not 1": any(bool((joint.p != 1).any()) for joint in found)}
 
     yield "no difference at all", draw
 

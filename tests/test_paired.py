@@ -11,8 +11,10 @@ from scipy import stats
 
 from oodbench.benchmark.across import across, critical_difference, signed_rank_p
 from oodbench.benchmark.delong import Placements
+from oodbench.benchmark.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.joints import of_influences, of_placements, of_resamples
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import Joint, holm, maybe_best, of_placements, of_resamples, upper_tail
+from oodbench.benchmark.paired import Joint, holm, maybe_best, upper_tail
 from oodbench.benchmark.resample import METRICS, Ordered, Scores, _weights, resampled
 from oodbench.benchmark.units import Units
 
@@ -321,6 +323,102 @@ def test_levels_where_images_come_in_groups() -> None:
     assert sum(told_apart(rng, True) for _ in range(400)) <= 36
     assert sum(told_apart(rng, True, "tnr_at_tpr95") for _ in range(400)) <= 36
     assert sum(told_apart(rng, False) for _ in range(400)) > 60
+
+
+# By what each image adds
+
+
+def added(metric: str, pair: Scores) -> tuple[Floats, Floats]:
+    """What each image adds to a metric, by weighing it a little more: the slope of the metric of weighted images."""
+    n, m = len(pair[0]), len(pair[1])
+    plain, step = np.ones((1, n + m)), 1e-6
+    ordered = Ordered.of(pair)
+
+    def value(weights: Floats) -> float:
+        # Running sums of shares instead of counts: each set's weights sum to its number of images.
+        own = np.concatenate([side / side.sum() * len(side) for side in np.split(weights[0], [n])])[None]
+        return float(METRICS[metric](ordered.counts(own))[0])
+
+    slopes = []
+    for i in range(n + m):
+        up, down = plain.copy(), plain.copy()
+        up[0, i] += step
+        down[0, i] -= step
+        slopes.append((value(up) - value(down)) / (2 * step))
+    return n * np.array(slopes[:n]), m * np.array(slopes[n:])
+
+
+@pytest.mark.parametrize("metric", PRECISIONS)
+def test_what_an_image_adds_is_the_slope_along_its_weight(metric: str) -> None:
+    (pair,) = scores_of(np.random.default_rng(2), [0.8], 25, 18)
+    found = precision_influences(metric, *pair)
+    for own, expected in zip(found, added(metric, pair), strict=True):
+        np.testing.assert_allclose(own - own.mean(), expected, atol=1e-6)
+
+
+def of_added(metric: str, scores: list[Scores], groups: NDArray[np.int64] | None = None) -> Joint:
+    values = np.array([[evaluate(*pair)[metric] for pair in scores]])
+    units = Units.of(len(scores[0][0]), groups), Units.of(len(scores[0][1]))
+    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+    influences = [[precision_influences(metric, *pair) for pair in scores]]
+    return of_influences(values, influences, apart, np.random.default_rng(0), units)
+
+
+def satterthwaite(parts: list[Floats]) -> tuple[float, float]:
+    """Variance of a sum of means, and its degrees of freedom, with SciPy's moments."""
+    variance = uncertainty = 0.0
+    for values in parts:
+        n, s2 = len(values), float(np.var(values, ddof=1))
+        variance += s2 / n
+        of_s2 = (float(stats.moment(values, 4)) - s2**2 * (n - 3) / (n - 1)) / n
+        uncertainty += max(of_s2, 2 * s2**2 / (n - 1)) / n**2
+    return variance, 2 * variance**2 / uncertainty
+
+
+@pytest.mark.parametrize("metric", ["aupr_in", "aupr_out_counts"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_p_of_aupr_is_a_t_test_of_log_odds(metric: str, grouped: bool) -> None:
+    scores = clustered(5, [0.5, 0.9, 1.5])
+    joint = of_added(metric, scores, GROUPS if grouped else None)
+    units = (6 if grouped else 40) * 30
+    odds, parts = [], []
+    for pair in scores:
+        centre = (evaluate(*pair)[metric] * units + 0.5) / (units + 1)
+        odds.append(np.log(centre / (1 - centre)))
+        of_id, of_ood = (own / (centre * (1 - centre)) for own in added(metric, pair))
+        if grouped:
+            of_id = np.array([of_id[mark == GROUPS].sum() for mark in np.unique(GROUPS)]) * 6 / 40
+        parts.append([of_id, of_ood])
+    own_freedom = [satterthwaite(one)[1] for one in parts]
+    for i, j in itertools.permutations(range(3), 2):
+        variance, freedom = satterthwaite([a - b for a, b in zip(parts[i], parts[j], strict=True)])
+        t = (odds[i] - odds[j]) / variance**0.5
+        expected = 2 * stats.t.sf(abs(t), min(freedom, own_freedom[i], own_freedom[j]))
+        assert joint.p[i, j] == pytest.approx(expected, rel=1e-4)
+        assert joint.difference[i, j] / joint.error[i, j] == pytest.approx(t, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", PRECISIONS)
+def test_aupr_without_scatter_and_with_a_clear_winner(metric: str) -> None:
+    (pair, low) = scores_of(np.random.default_rng(0), [3.0, 0.0], 60, 60)
+    same = (np.exp(pair[0]), np.exp(pair[1]))
+    joint = of_added(metric, [pair, same, low])
+    assert joint.p[0, 1] == 1
+    assert joint.error[0, 1] == 0
+    assert joint.p[0, 2] < 0.001
+    assert joint.maybe_best.tolist() == [True, True, False]
+    perfect = (np.arange(60.0), np.arange(60.0) + 100)
+    joint = of_added(metric, [perfect, low, (np.zeros(60), np.zeros(60))])
+    assert joint.maybe_best.tolist() == [True, False, False]
+    assert np.isfinite(joint.p).all()
+
+
+@pytest.mark.slow
+def test_the_set_of_the_best_aupr_holds_the_best_of_eight_equals() -> None:
+    """400 tables of 60 + 60 images: a level of 5% with its sampling error of 1.1%."""
+    rng = np.random.default_rng(0)
+    missed = sum(not of_added("aupr_in", scores_of(rng, [1.0] * 8, 60, 60)).maybe_best[0] for _ in range(400))
+    assert missed <= 32
 
 
 # Over a matrix

@@ -9,6 +9,7 @@ import numpy as np
 
 from oodbench.benchmark.columns import AUROC, Column
 from oodbench.benchmark.compare import Comparison
+from oodbench.benchmark.intervals import PRECISIONS
 from oodbench.benchmark.paired import LEVEL
 from oodbench.benchmark.views._layout import COLUMNS, DASH, MAYBE, Entry, Group, Sheet, best_rows, percent
 from oodbench.benchmark.views._layout import Column as TableColumn
@@ -159,12 +160,11 @@ def _drawn(found: Comparison) -> Iterator[str]:
 
 
 def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
-    how = "DeLong's covariance" if found.metric == AUROC else f"a paired bootstrap of {found.resamples} resamples"
-    if found.metric.startswith("aupr_in"):
-        yield (
-            "The p of this metric runs small where detectors' scores differ in shape: up to 8% of true nulls came out "
-            "below 5% (docs/uncertainty.md)."
-        )
+    how = f"a paired bootstrap of {found.resamples} resamples"
+    if found.metric == AUROC:
+        how = "DeLong's covariance"
+    elif found.metric in PRECISIONS:
+        how = "by what each image adds to the metric, differences on the scale of log(v / (1 - v))"
     if len(seeds) < 2:
         yield (
             f"One seed ({seeds[0]}): images are drawn at random ({how}), networks are not. What is said holds for "
