@@ -165,8 +165,8 @@ def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
     how = f"a paired bootstrap of {found.resamples} resamples"
     if found.metric.startswith("aupr_in") and any(min(c.n_id, c.n_ood) < FEW for c in found.columns):
         yield (
-            f"The p of this metric runs a little small where a set has fewer than {FEW} images and detectors' scores differ "
-            "in shape: up to 7% of true nulls came out below 5% (docs/uncertainty.md)."
+            f"The p of this metric runs a little small where a set has fewer than {FEW} images and detectors' scores "
+            "differ in shape: up to 7% of true nulls came out below 5% (docs/uncertainty.md)."
         )
     if found.metric == AUROC:
         how = "DeLong's covariance"
