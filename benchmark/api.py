@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.audit import RULES
+from oodbench.benchmark.best import update_best
 from oodbench.benchmark.engines import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress
 from oodbench.benchmark.errors import StoreError, UserError, unknown
@@ -18,6 +19,7 @@ from oodbench.benchmark.plan import Plan, Request
 from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
+from oodbench.benchmark.scored import ScoredImages
 from oodbench.benchmark.specs import split_list
 from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
 from oodbench.benchmark.timeouts import refuse_impossible
@@ -61,6 +63,7 @@ class Prepared:
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_run(self.run_dir)
+                update_best(done, store.root, ScoredImages(self.bench.library))
                 write_views(done, store.root)
         return done
 
@@ -131,7 +134,7 @@ def prepare(
     where_to = choose_engine(engine, jobs, ray_address, gpus)
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store)
+    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
     bench = open_bench(setup, say, where_to.planning_device(device))
     plan = make_plan(request, bench.library, bench.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)

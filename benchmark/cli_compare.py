@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from oodbench.benchmark.command import Command, results_option
+from oodbench.benchmark.command import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.records import cache_of, run_dir
 
 
@@ -23,21 +23,40 @@ from oodbench.benchmark.records import cache_of, run_dir
 @click.argument("run_name", metavar="RUN")
 @click.option("--detectors", default="", metavar="LIST", help="As the run's tables label them.  [default: all]")
 @click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="A metric column of records.csv.")
-@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC.")
+@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC and AUPR.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resamples and critical values.")
+@data_dir_option
 @results_option
-def compare(run_name: str, detectors: str, metric: str, resamples: int, seed: int, results: Path) -> None:
+@plugin_option
+def compare(
+    run_name: str,
+    detectors: str,
+    metric: str,
+    resamples: int,
+    seed: int,
+    data_dir: Path,
+    results: Path,
+    plugins: tuple[Path, ...],
+) -> None:
     """Judge every pair of a run's detectors on the same images, and over its matrix. RUN is a name or a folder.
 
+    Scores are read from the store; images, from --data-dir, tell which of them belong together (one writer's digits).
     The page and its pictures and numbers are written into the run's folder `compare`.
     """
     from oodbench.benchmark.compare import compare as judge
+    from oodbench.benchmark.data import Library
     from oodbench.benchmark.records import read_run
+    from oodbench.benchmark.registry import registry
+    from oodbench.benchmark.scored import ScoredImages
     from oodbench.benchmark.specs import split_list
     from oodbench.benchmark.views.compare import compare_text, write_comparison
 
+    for file in plugins:
+        registry.load_file(file)
     folder = run_dir(results, run_name)
-    found = judge(read_run(folder), cache_of(folder, results), split_list(detectors), metric, resamples, seed)
+    cache = cache_of(folder, results)
+    images = ScoredImages(Library(data_dir, cache / "data"))
+    found = judge(read_run(folder), cache, split_list(detectors), metric, resamples, seed, images)
     width = shutil.get_terminal_size((110, 40)).columns
     click.echo(compare_text(found, width, sys.stdout.isatty()))
     files = write_comparison(found, folder / "compare")

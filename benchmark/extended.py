@@ -30,21 +30,44 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """Labelled images as a classifier and a detector see them."""
+class Classified:
+    """Labelled images as a classifier sees them. What follows from that alone is computed once, for all detectors."""
 
     logits: NDArray[Any]
     """(N, K)."""
     labels: NDArray[Any]
     """(N,), from 0 to K - 1."""
-    scores: NDArray[Any]
-    """(N,)."""
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
         """(N,): whether the largest logit is the label's."""
         right: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
         return right
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(np.mean(self.right))
+
+    @cached_property
+    def calibration(self) -> dict[str, float]:
+        """`ece` and `nll`."""
+        found = calibration_error(softmax(self.logits), self.labels)
+        return {"ece": found, "nll": negative_log_likelihood(self.logits, self.labels)}
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Labelled images as a classifier and a detector see them."""
+
+    images: Classified
+    scores: NDArray[Any]
+    """(N,)."""
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,): whether the largest logit is the label's."""
+        return self.images.right
 
 
 def extended(
@@ -54,10 +77,8 @@ def extended(
 
     `validation_scores`: of ID images held out of training. `shifted`: forms of the ID test set that keep its classes.
     """
-    probabilities = softmax(test.logits)
     values = {
-        "ece": calibration_error(probabilities, test.labels),
-        "nll": negative_log_likelihood(test.logits, test.labels),
+        **test.images.calibration,
         **failures(test.scores, test.right),
         **deployed(test.scores, ood_scores, validation_scores),
         "tnr_at_tpr99": tnr_at_tpr99(test.scores, ood_scores),

@@ -31,6 +31,9 @@ SPLITS, SEED = 8, 0
 OPTIMISM = 1 / (1 + 2 ** (2 / 3) / 3)
 """Share of the gap between resubstituted and cross-fitted accuracy that is resubstitution's bias: 0.654."""
 
+PRECISIONS = ("aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts")
+"""Metrics that are averages of precision."""
+
 Interval = tuple[float, float]
 
 
@@ -142,7 +145,15 @@ def _auroc(sample: Sample, value: float) -> Interval:
 
 
 def _average_precision(sample: Sample, value: float, ood_weight: float) -> Interval:
-    """ID is positive. What an image adds, by the derivative of AP along both sets' distributions.
+    """ID is positive."""
+    missed = ood_weight * _miss(sample)
+    # A share q of OOD that this sample missed, and that looks most like ID: AP = 1 - q log(1 + 1 / q).
+    worst = missed * np.log1p(1 / missed)
+    return _on_logits(sample, value, *_precision_parts(sample, ood_weight), worst)
+
+
+def _precision_parts(sample: Sample, ood_weight: float) -> tuple[Floats, Floats]:
+    """(N,), (M,): what an image adds to AP with ID positive, by its derivative along both sets' distributions.
 
     With T and F the shares of ID and OOD accepted, AP = sum of dT P over tie groups, P = T / (T + w F). An image at an
     entry raises T or F there and at all later ones.
@@ -153,10 +164,22 @@ def _average_precision(sample: Sample, value: float, ood_weight: float) -> Inter
     by_true, by_false = step * false / retrieved**2, -ood_weight * step * true / retrieved**2
     of_id = true / retrieved + by_true[::-1].cumsum()[::-1]
     of_ood = by_false[::-1].cumsum()[::-1]
-    missed = ood_weight * _miss(sample)
-    # A share q of OOD that this sample missed, and that looks most like ID: AP = 1 - q log(1 + 1 / q).
-    worst = missed * np.log1p(1 / missed)
-    return _on_logits(sample, value, of_id[sample.id.entry - 1], of_ood[sample.ood.entry - 1], worst)
+    return of_id[sample.id.entry - 1], of_ood[sample.ood.entry - 1]
+
+
+def precision_influences(metric: str, id_scores: ArrayLike, ood_scores: ArrayLike) -> tuple[Floats, Floats]:
+    """What each ID image, (N,), and each OOD image, (M,), adds to one of `PRECISIONS`, in the order of the scores.
+
+    To first order the metric is a constant plus the means of both. Scores as `metrics.evaluate` takes them.
+    """
+    arrays = np.asarray(id_scores), np.asarray(ood_scores)
+    distinct = np.unique(np.concatenate(arrays))
+    of_id, of_ood = (Side(np.searchsorted(distinct, array) + 1, np.arange(len(array))) for array in arrays)
+    sample, ratio = Sample(_counts(of_id, of_ood, len(distinct)), of_id, of_ood), len(of_ood) / len(of_id)
+    if metric in ("aupr_in", "aupr_in_counts"):
+        return _precision_parts(sample, 1.0 if metric == "aupr_in" else ratio)
+    added = _precision_parts(sample.mirrored, 1.0 if metric == "aupr_out" else 1 / ratio)
+    return added[1], added[0]
 
 
 def _miss(sample: Sample) -> float:
@@ -249,6 +272,6 @@ def _cross_fitted(sample: Sample) -> float:
 def _halves(side: Side, entries: int, random: np.random.Generator) -> Floats:
     """(2, entries) shares of either random half accepted at each entry; groups stay whole."""
     half = random.permutation(side.independent)[side.group] % 2
-    counts = np.stack([np.bincount(side.entry[half == h], minlength=entries) for h in (0, 1)]).cumsum(axis=1)
+    counts = np.bincount(side.entry + entries * half, minlength=2 * entries).reshape(2, entries).cumsum(axis=1)
     shares: Floats = counts / counts[:, -1:]
     return shares

@@ -73,7 +73,7 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
         extended=more,
         tuned=tuned,
         notes=(*cell.record.notes, *notes),
-        id_accuracy=id_accuracy(cell.id_outputs, bench),
+        id_accuracy=bench.classified(cell.id_outputs).accuracy,
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
@@ -127,10 +127,4 @@ def _extended(cell: Cell, bench: Bench) -> dict[str, float]:
 
 
 def _known(scores: Key, outputs: Outputs, bench: Bench) -> Known:
-    return Known(bench.store.load_array(outputs.logits), bench.labels(outputs.data), bench.store.load_array(scores))
-
-
-def id_accuracy(outputs: Outputs, bench: Bench) -> float:
-    """Share of ID test images whose largest logit is their label's."""
-    predicted = bench.store.load_array(outputs.logits).argmax(axis=1)
-    return float(np.mean(predicted == bench.labels(outputs.data)))
+    return Known(bench.classified(outputs), bench.store.load_array(scores))

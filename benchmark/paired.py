@@ -3,8 +3,9 @@
 A `Joint` is one metric of D detectors, higher = better, with what is needed to judge differences: how the values move
 together when other images are drawn, and how they moved from seed to seed. Two kinds of pairs are told apart:
 
-- on the same checkpoints: images are the unit. Values are means over seeds, and so is what each image contributes, so
-  that seeds, which share their images, are never counted as independent samples of images.
+- on the same checkpoints: images are the unit, or groups of images where a data set tells which belong together.
+  Values are means over seeds, and so is what each image contributes, so that seeds, which share their images, are never
+  counted as independent samples of images.
 - on differently trained networks (`apart`), with two seeds or more: seeds and images are both drawn at random, crossed.
   On image i with seed s a difference is delta + seed_s + image_i + rest_si. The variance of its mean is estimated by
   the sample variance of the per-seed differences over S, plus the image variance of their mean. Both parts hold the
@@ -18,7 +19,6 @@ Where a difference does not scatter at all there is no scale to judge it by, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,14 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from oodbench.benchmark.delong import Placements
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
-NORMAL_DRAWS = 10_000
-"""Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
 NO_SCATTER = 1e-30
 """Variances below this are rounding: of a million images one tie more or less still gives 1e-25."""
 
@@ -50,6 +46,12 @@ class Joint:
     """(B, D): errors of the means over seeds, as other images would give them."""
     apart: Flags
     """(D, D): whether two detectors look at differently trained networks, and seeds are a unit beside images."""
+    freedom: Floats | None = None
+    """(D, D): degrees of freedom of each `image_variance`; None where it is as good as known."""
+    scale: Floats | None = None
+    """(D, D): the slope from the scale of `root` and `draws` to that of the values; None where they are one."""
+    normal_draws: bool = False
+    """Whether `draws` are normal where `freedom` says that they should be t."""
 
     @cached_property
     def values(self) -> Floats:
@@ -64,8 +66,13 @@ class Joint:
 
     @cached_property
     def image_variance(self) -> Floats:
-        """(D, D): variance of each difference over images, by columns' differences so that equal detectors give 0."""
-        return np.stack([((self.root - self.root[:, [i]]) ** 2).sum(axis=0) for i in range(self.root.shape[1])])
+        """(D, D): variance of each difference over images."""
+        return of_differences(self.root) * self.slope**2
+
+    @cached_property
+    def slope(self) -> Floats:
+        """(D, D): `scale`, or ones."""
+        return np.ones_like(self.difference) if self.scale is None else self.scale
 
     @cached_property
     def seed_variance(self) -> Floats:
@@ -88,8 +95,13 @@ class Joint:
         return self.apart & (len(self.per_seed) > 1)
 
     @cached_property
-    def normal_share(self) -> Floats:
-        """(D, D): how far the critical value is that of the normal distribution, and not of t with S - 1."""
+    def reference(self) -> Floats:
+        """(D, D): degrees of freedom of the images' part of the critical value; infinite for the normal's."""
+        return np.full_like(self.error, np.inf) if self.freedom is None else self.freedom
+
+    @cached_property
+    def image_share(self) -> Floats:
+        """(D, D): how far the critical value is that of images, and not of t with S - 1."""
         share: Floats = np.ones_like(self.error)
         split = self.by_seeds & (self.error > 0)
         share[split] = self.image_variance[split] / self.error[split] ** 2 if len(self.per_seed) > 2 else 0.0
@@ -101,14 +113,20 @@ class Joint:
         p: Floats = np.ones_like(self.error)
         told = self.error > 0
         studentised = np.abs(self.difference[told]) / self.error[told]
-        p[told] = 2 * upper_tail(studentised, self.normal_share[told], len(self.per_seed) - 1)
+        p[told] = 2 * upper_tail(studentised, self.image_share[told], len(self.per_seed) - 1, self.reference[told])
         return p
 
     @cached_property
     def half_width(self) -> Floats:
         """(D, D): half of the 95% confidence interval of each difference."""
-        half: Floats = _critical(self.normal_share, (1 - LEVEL) / 2, len(self.per_seed) - 1) * self.error
+        tail, degrees = (1 - LEVEL) / 2, len(self.per_seed) - 1
+        half: Floats = _critical(self.image_share, tail, degrees, self.reference) * self.error
         return half
+
+    @cached_property
+    def errors_of(self) -> Floats:
+        """(D, B): `draws`, a detector's next to each other."""
+        return np.ascontiguousarray(self.draws.T)
 
     @cached_property
     def holm(self) -> Floats:
@@ -125,36 +143,9 @@ class Joint:
         return maybe_best(self)
 
 
-def of_placements(
-    placed: Sequence[Sequence[Placements]], apart: Flags, rng: np.random.Generator, draws: int = NORMAL_DRAWS
-) -> Joint:
-    """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
-
-    The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
-    Every set needs two images. Without differently trained networks and with one seed this is DeLong's test.
-    """
-    roots = []
-    for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed]):
-        means = np.mean(sets, axis=0).T
-        roots.append((means - means.mean(axis=0)) / np.sqrt(len(means) * (len(means) - 1)))
-    root = np.concatenate(roots)
-    # The triangle has the same covariance, and as many rows as there are detectors.
-    triangle = np.linalg.qr(root, mode="r")
-    errors = rng.standard_normal((draws, len(triangle))) @ triangle
-    # As the covariance is estimated, its draws are multivariate t, with the degrees of freedom of the smaller set.
-    degrees = min(len(placed[0][0].of_id), len(placed[0][0].of_ood)) - 1
-    errors *= np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
-    return Joint(np.array([[p.auroc for p in own] for own in placed]), root, errors, apart)
-
-
-def of_resamples(per_seed: Floats, resampled: Floats, apart: Flags) -> Joint:
-    """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
-
-    Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
-    of a metric read in the tail counts beside its variance (Efron & Tibshirani 1993, chapters 6 and 10).
-    """
-    errors = resampled - per_seed.mean(axis=0)
-    return Joint(per_seed, errors / np.sqrt(len(errors)), errors, apart)
+def of_differences(root: Floats) -> Floats:
+    """(D, D): variance of each difference, by columns' differences, so that equal detectors give 0."""
+    return np.stack([((root - root[:, [i]]) ** 2).sum(axis=0) for i in range(root.shape[1])])
 
 
 def holm(p: Floats) -> Floats:
@@ -166,28 +157,31 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def upper_tail(studentised: Floats, normal_share: Floats, degrees: int) -> Floats:
+def upper_tail(studentised: Floats, image_share: Floats, degrees: int, reference: Floats) -> Floats:
     """(M,): one-sided p, at most 0.5, of studentised differences; Cochran & Cox's where the share is below 1.
 
-    It is the level whose critical value, share x the normal's + (1 - share) x that of t, is the difference itself.
+    It is the level whose critical value, share x the images' + (1 - share) x that of t, is the difference itself; the
+    images' is that of t with `reference` degrees of freedom, the normal's where they are infinite.
     """
-    tail: Floats = special.ndtr(-np.maximum(studentised, 0))
-    mixed = normal_share < 1
-    share, low, high = normal_share[mixed], np.full(mixed.sum(), np.log(1e-300)), np.full(mixed.sum(), np.log(0.5))
+    reach, known = -np.maximum(studentised, 0), np.isinf(reference)
+    tail: Floats = np.where(known, special.ndtr(reach), special.stdtr(np.where(known, 1.0, reference), reach))
+    mixed = image_share < 1
+    share, low, high = image_share[mixed], np.full(mixed.sum(), np.log(1e-300)), np.full(mixed.sum(), np.log(0.5))
     for _ in range(60):
         middle = (low + high) / 2
         level = np.exp(middle)
-        too_small = _critical(share, level, degrees) > studentised[mixed]
+        too_small = _critical(share, level, degrees, reference[mixed]) > studentised[mixed]
         low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
     tail[mixed] = np.exp(high)
     return tail
 
 
-def _critical(normal_share: Floats, tail: Floats | float, degrees: int) -> Floats:
-    """The critical value of a one-sided tail: the normal's and that of t, averaged."""
+def _critical(image_share: Floats, tail: Floats | float, degrees: int, reference: Floats) -> Floats:
+    """The critical value of a one-sided tail: that of images and that of t over seeds, averaged."""
     # SciPy's functions themselves: its distribution objects take a hundred times as long for a few numbers.
-    by_t = -special.stdtrit(max(degrees, 1), tail)
-    critical: Floats = normal_share * -special.ndtri(tail) + (1 - normal_share) * by_t
+    by_t, known = -special.stdtrit(max(degrees, 1), tail), np.isinf(reference)
+    of_images = -np.where(known, special.ndtri(tail), special.stdtrit(np.where(known, 1.0, reference), tail))
+    critical: Floats = image_share * of_images + (1 - image_share) * by_t
     return critical
 
 
@@ -212,12 +206,17 @@ def _stays(joint: Joint, i: int, alpha: float) -> bool:
     if not told.any():
         return True
     by_seeds, by_images = told & joint.by_seeds[i], told & ~joint.by_seeds[i]
-    each = alpha / told.sum()
+    each, degrees = alpha / told.sum(), len(joint.per_seed) - 1
     studentised = lead[by_seeds] / error[by_seeds]
-    if np.any(upper_tail(studentised, joint.normal_share[i][by_seeds], len(joint.per_seed) - 1) < each):
+    if np.any(upper_tail(studentised, joint.image_share[i][by_seeds], degrees, joint.reference[i][by_seeds]) < each):
         return False
     if not by_images.any():
         return True
-    largest = ((joint.draws[:, by_images] - joint.draws[:, [i]]) / error[by_images]).max(axis=1)
-    critical = np.quantile(largest, 1 - each * by_images.sum())
+    largest = np.full(len(joint.draws), -np.inf)
+    for j in np.flatnonzero(by_images):  # one by one: all at once would not stay in the processor's cache
+        own = joint.slope[i, j] / error[j]
+        np.maximum(largest, (joint.errors_of[j] - joint.errors_of[i]) * own, out=largest)
+    critical = np.quantile(largest, 1 - each * by_images.sum()) * np.ones(by_images.sum())
+    if joint.normal_draws:
+        critical *= special.stdtrit(joint.reference[i][by_images], each) / special.ndtri(each)
     return bool(np.all(lead[by_images] / error[by_images] <= critical))

@@ -136,6 +136,7 @@ class Plan:
     pairs: list[Pair] = field(default_factory=list)
     skipped: list[Absence] = field(default_factory=list)
     unavailable: list[Absence] = field(default_factory=list)
+    _place: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def jobs_for(self, cells: Iterable[Cell]) -> list[Job]:
         """The jobs that some cells need, directly or not, in plan order."""
@@ -146,4 +147,10 @@ class Plan:
             if job not in wanted:
                 wanted.add(job)
                 todo.extend(self.jobs[job].after)
-        return [job for id_, job in self.jobs.items() if id_ in wanted]
+        return [self.jobs[id_] for id_ in sorted(wanted, key=self._places().__getitem__)]
+
+    def _places(self) -> dict[str, int]:
+        """Where each job stands; kept, since every cell asks for its own few jobs among all."""
+        if len(self._place) < len(self.jobs):
+            self._place = {id_: place for place, id_ in enumerate(self.jobs)}
+        return self._place

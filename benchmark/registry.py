@@ -223,7 +223,7 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
         raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
     if getattr(plugin, method) is getattr(base, method):
         raise PluginError(f"The {kind} '{name}' has no {method}() of its own; it must define one.")
-    needs = getattr(plugin, "needs", frozenset())
+    needs: object = getattr(plugin, "needs", frozenset())
     if not isinstance(needs, frozenset | set):
         raise PluginError(f"The {kind} '{name}' declares needs = {needs!r}; write a set, such as {{'logits'}}.")
 

@@ -1,7 +1,8 @@
 """The paired bootstrap: metrics on resampled images, many resamples at a time, the same ones for every detector.
 
-A resample gives each image a whole-number weight, how often it was drawn. Scores are sorted once; on the sorted scores
-the weights' running sums are the confusion counts at every threshold, from which each metric is read as in `metrics`.
+A resample gives each image a whole-number weight, how often it was drawn; images that depend on each other are drawn
+together. Scores are sorted once; on the sorted scores the weights' running sums are the confusion counts at every
+threshold, from which each metric is read as in `metrics`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from oodbench.benchmark.units import Units
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -60,32 +63,32 @@ class Weighted:
     ood_at_most: Ints
 
     @property
-    def n_id(self) -> int:
-        """Number of ID images, the same in all resamples."""
-        return int(self.id_at_most[0, -1])
+    def n_id(self) -> Ints:
+        """(R, 1): number of ID images; groups of unlike size make resamples of unlike size."""
+        return self.id_at_most[:, -1:]
 
     @property
-    def n_ood(self) -> int:
-        """Number of OOD images."""
-        return int(self.ood_at_most[0, -1])
+    def n_ood(self) -> Ints:
+        """(R, 1): number of OOD images."""
+        return self.ood_at_most[:, -1:]
 
 
 def _fpr_at_tpr95(c: Weighted) -> Floats:
     entry = (20 * c.id_at_most < 19 * c.n_id).sum(axis=1)
-    share: Floats = c.ood_at_most[np.arange(len(entry)), entry] / c.n_ood
+    share: Floats = c.ood_at_most[np.arange(len(entry)), entry] / c.n_ood[:, 0]
     return share
 
 
 def _openood_fpr95(c: Weighted) -> Floats:
     entry = (20 * c.ood_at_most <= c.n_ood).sum(axis=1) - 1
-    share: Floats = 1 - c.id_at_most[np.arange(len(entry)), entry] / c.n_id
+    share: Floats = 1 - c.id_at_most[np.arange(len(entry)), entry] / c.n_id[:, 0]
     return share
 
 
 def _auroc(c: Weighted) -> Floats:
     above = c.n_ood - c.ood_at_most
     doubled = (np.diff(c.id_at_most) * (above[:, 1:] + above[:, :-1])).sum(axis=1)
-    share: Floats = doubled / (2 * c.n_id * c.n_ood)
+    share: Floats = doubled / (2 * c.n_id * c.n_ood)[:, 0]
     return share
 
 
@@ -102,11 +105,11 @@ def _average_precision(new: Ints, hits: Ints, misses: NDArray[Any]) -> Floats:
     return total
 
 
-def _aupr_in(c: Weighted, ood_weight: float) -> Floats:
+def _aupr_in(c: Weighted, ood_weight: float | Floats) -> Floats:
     return _average_precision(np.diff(c.id_at_most), c.id_at_most[:, 1:], c.ood_at_most[:, 1:] * ood_weight)
 
 
-def _aupr_out(c: Weighted, id_weight: float) -> Floats:
+def _aupr_out(c: Weighted, id_weight: float | Floats) -> Floats:
     hits, misses = c.n_ood - c.ood_at_most[:, :-1], c.n_id - c.id_at_most[:, :-1]
     return _average_precision(np.diff(c.ood_at_most), hits, misses * id_weight)
 
@@ -126,18 +129,22 @@ METRICS: Mapping[str, Callable[[Weighted], Floats]] = {
 
 
 def resampled(
-    metrics: Sequence[str], scores: Sequence[Sequence[Scores]], count: int, rng: np.random.Generator
+    metrics: Sequence[str],
+    scores: Sequence[Sequence[Scores]],
+    count: int,
+    rng: np.random.Generator,
+    units: tuple[Units, Units] | None = None,
 ) -> dict[str, Floats]:
     """Metric -> (count, D): its mean over S seeds for D detectors, on `count` resamples of the images; `scores[s][d]`.
 
-    ID and OOD images are each drawn with replacement, as many as there are. All detectors, seeds and metrics get the
-    same draws.
+    ID and OOD images are each drawn with replacement, as many as there are; with `units` of the ID and the OOD set,
+    whole groups. All detectors, seeds and metrics get the same draws.
     """
-    n_id, n_ood = (len(array) for array in scores[0][0])
+    sides = units or tuple(Units.of(len(array)) for array in scores[0][0])
     ordered = [[Ordered.of(pair) for pair in own] for own in scores]
     blocks = [
         np.mean([[_values(metrics, one.counts(weights)) for one in own] for own in ordered], axis=0)
-        for weights in _weights(n_id, n_ood, count, rng)
+        for weights in _weights(sides, count, rng)
     ]
     by_metric = np.concatenate(blocks, axis=2)
     return {metric: by_metric[:, k].T for k, metric in enumerate(metrics)}
@@ -148,14 +155,9 @@ def _values(metrics: Sequence[str], counts: Weighted) -> Floats:
     return np.array([METRICS[metric](counts) for metric in metrics])
 
 
-def _weights(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Weights (R, N + M) of `count` resamples in blocks; ID weights sum to N, OOD weights to M."""
-    rows = max(1, BLOCK // (n_id + n_ood))
+def _weights(units: Sequence[Units], count: int, rng: np.random.Generator) -> Iterator[Ints]:
+    """Weights (R, N + M) of `count` resamples in blocks; where images are the units they sum to N and M."""
+    rows = max(1, BLOCK // sum(side.images for side in units))
     for start in range(0, count, rows):
         size = min(rows, count - start)
-        yield np.hstack([_drawn(n, size, rng) for n in (n_id, n_ood)])
-
-
-def _drawn(n: int, size: int, rng: np.random.Generator) -> Ints:
-    picked = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-    return np.bincount(picked.ravel(), minlength=size * n).reshape(size, n)
+        yield np.hstack([side.drawn(size, rng) for side in units])

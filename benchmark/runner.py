@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodbench.benchmark import provenance
+from oodbench.benchmark.best import read_best
 from oodbench.benchmark.engines.engine import Engine, Outcome, Progress
 from oodbench.benchmark.engines.local import Local
 from oodbench.benchmark.errors import StoreError
@@ -126,24 +127,29 @@ def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
 
 def _fill(plan: Plan, work: Work, bench: Bench, engine: Engine, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
-    pending = {job.id for job in work.jobs}
-    reasons: dict[str, str] = {}
-    waiting = list(work.cells)
+    todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
+    waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
+    by_job: dict[str, list[tuple[Cell, set[str]]]] = {}
+    for cell, pending in waiting:
+        for id_ in pending:
+            by_job.setdefault(id_, []).append((cell, pending))
 
-    def record_ready() -> None:
-        for cell in [c for c in waiting if pending.isdisjoint(c.waits_for)]:
-            waiting.remove(cell)
-            record = finished(cell, reasons, bench)
-            write_record(run_dir, provenance.told(record, cell, plan, bench, key_content(cell)))
+    def record(cell: Cell) -> None:
+        made = finished(cell, reasons, bench)
+        write_record(run_dir, provenance.told(made, cell, plan, bench, key_content(cell)))
 
-    record_ready()
+    for cell, pending in waiting:
+        if not pending:
+            record(cell)
     for outcome in engine.run(work.jobs, bench, progress, work.anew):
-        pending.discard(outcome.job.id)
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
         if outcome.details:
             _log(run_dir, outcome)
-        record_ready()
+        for cell, pending in by_job.pop(outcome.job.id, ()):
+            pending.discard(outcome.job.id)
+            if not pending:
+                record(cell)
 
 
 def _log(run_dir: Path, outcome: Outcome) -> None:
@@ -190,9 +196,10 @@ def write_views(run: Run, cache: Path) -> list[Path]:
 def _view_inputs(run: Run) -> str:
     """A hash of all that the views are made from: the records, the run's shown facts, and the views' own source."""
     here = Path(__file__).parent
-    files = [here / "records.py", here / "metrics.py", *sorted((here / "views").glob("*.py"))]
+    files = [here / "records.py", here / "metrics.py", here / "best.py", *sorted((here / "views").glob("*.py"))]
     source = hashlib.sha256(b"".join(file.read_bytes() for file in files))
     shown = {
         k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
     }
+    shown["best"] = [asdict(judged) for judged in read_best(run).values()]
     return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

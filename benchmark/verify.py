@@ -1,14 +1,14 @@
 """Does a run still say what its stored scores say? Reads everything again and changes nothing.
 
-Every artifact that a cell hangs on is hashed once; every metric is computed anew from the stored scores, and every
-table from the metrics computed. Not checked: seconds, plots, confidence intervals and extended metrics, and the pixel
-statistics of `run.json`, which come from images and not from scores.
+Every artifact that a cell hangs on is hashed once; every metric and interval is computed anew from the stored scores,
+and so is who may be the best of a column; every table from what was computed. Not checked: seconds, plots, and the
+pixel statistics of `run.json`, which come from images and not from scores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +16,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oodbench.benchmark.best import NAME as BEST
+from oodbench.benchmark.best import is_of_others, judge_best, read_best
 from oodbench.benchmark.cells import cell_name
+from oodbench.benchmark.columns import by_column
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, first_line
 from oodbench.benchmark.lineage import made_from, side_files
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import OK, Record, Run, cache_of, read_record, read_run
-from oodbench.benchmark.specs import Spec, create, parse_set
+from oodbench.benchmark.recompute import Recompute
+from oodbench.benchmark.records import ENDS, OK, Record, Run, cache_of, read_record, read_run
+from oodbench.benchmark.scored import ScoredImages
+from oodbench.benchmark.specs import Spec, create
 from oodbench.benchmark.store import digest, file_sha256, read_side
 from oodbench.benchmark.views.tables import table_files
 
-ROUNDING = 1e-12
-"""How far a metric computed anew may be off: another numpy may add the same numbers in another order."""
+ROUNDING, LOOSE = 1e-12, 1e-9
+"""How far a metric computed anew may be off, as another numpy may add the same numbers in another order; and intervals
+and extended metrics, whose functions another SciPy or numpy may approximate in another way."""
 CELLS_NAMED = 3
 """Cells that hang on a bad artifact and are named before the rest is counted."""
 
@@ -51,6 +57,7 @@ class Verdict:
     cells: int = 0
     without_numbers: int = 0
     metrics: int = 0
+    intervals: int = 0
     artifacts: int = 0
     bytes: int = 0
     unchecked: dict[str, int] = field(default_factory=dict)
@@ -58,7 +65,8 @@ class Verdict:
 
     def summary(self) -> str:
         """All of it in one line."""
-        told = f"{self.cells} cells, {self.metrics:,} metrics, {self.artifacts} artifacts ({self.bytes / 1e6:.1f} MB)"
+        told = f"{self.cells} cells, {self.metrics:,} metrics, {self.intervals:,} intervals, "
+        told += f"{self.artifacts} artifacts ({self.bytes / 1e6:.1f} MB)"
         told += f", {self.without_numbers} cells without numbers" if self.without_numbers else ""
         told += "".join(f"; not checked for {count} cells: {what}" for what, count in self.unchecked.items())
         return f"{len(self.problems)} problems in {told}." if self.problems else f"All is well: {told}."
@@ -75,13 +83,14 @@ class _Verifier:
 
     def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
         self.run_dir, self.cache = run_dir, cache
-        self.library = Library(data_dir, cache / "data")
+        self.images = ScoredImages(Library(data_dir, cache / "data"))
+        self.anew = Recompute(self.images, self.whole_artifact)
         self.found = Verdict()
         self.artifacts: dict[str, Artifact] = {}
         self.paths: dict[str, str] = {}
         """Where the whole artifacts lie, by their keys' digests."""
-        self.accuracies: dict[tuple[str, str], float | str] = {}
-        """ID accuracy by logits and ID set, or why it is not known."""
+        self.doubted: set[tuple[str, str]] = set()
+        """Columns (ID set, OOD set) in which a cell's scores are not those that it was made from."""
         self.hanging: dict[str, list[str]] = {}
         """What is wrong with an artifact -> the cells that hang on it."""
 
@@ -95,6 +104,7 @@ class _Verifier:
             self.found.problems += self.absent(run)
             checked = replace(run, records=[self.cell(record) for record in run.records])
             self.found.problems += [f"{told}; {_counted(names)}" for told, names in self.hanging.items()]
+            self.best(checked)
             self.tables(checked)
         self.found.artifacts, self.found.bytes = len(self.artifacts), sum(a.bytes for a in self.artifacts.values())
         return self.found
@@ -118,12 +128,14 @@ class _Verifier:
         bad = {path: wrong for path, sha in self.chain(record).items() if (wrong := self.wrong(path, sha))}
         for path, wrong in bad.items():
             self.hanging.setdefault(f"{path}: {wrong}", []).append(name)
+            self.doubted.add((record.id_set, record.ood_set))
         paths = [record.artifacts.get(which, "") for which in ("id_scores", "ood_scores")]
         if any(path in bad or not path for path in paths):
             return record
         recomputed = self.recomputed(record, paths)
         problems = list(_differences(record, recomputed))
-        self.found.metrics += len(record.metrics) + sum(map(len, record.audit.values()))
+        self.found.metrics += len(record.metrics) + sum(map(len, record.audit.values())) + len(record.extended)
+        self.found.intervals += len(record.intervals)
         self.found.problems += [f"{name}: {problem}" for problem in problems]
         return recomputed if problems else record
 
@@ -152,45 +164,40 @@ class _Verifier:
 
     def recomputed(self, record: Record, paths: list[str]) -> Record:
         """The record with everything computed anew that can be."""
-        id_scores, ood_scores = (np.load(self.cache / path, allow_pickle=False) for path in paths)
+        id_scores, ood_scores = scores = [np.load(self.cache / path, allow_pickle=False) for path in paths]
+        logits = self.artifacts[paths[0]].key.get("outputs", {}).get("logits", "")
         try:
             values = evaluate(id_scores, ood_scores)
+            intervals = self.anew.intervals(record, values, scores) if record.intervals else {}
+            extended = self.anew.extended(record, logits, scores) if record.extended else {}
         except OodbenchError as error:
             self.found.problems.append(f"{cell_name(record)}: {error}")
             return record
+        accuracy = self.anew.accuracy(record, logits, len(id_scores))
         return replace(
             record,
             tpr=values.pop("tpr"),
             metrics=values,
             n_id=len(id_scores),
             n_ood=len(ood_scores),
-            id_accuracy=self.accuracy(record, paths[0]),
+            intervals=self.checked("confidence intervals", intervals, record.intervals),
+            extended=self.checked("extended metrics", extended, record.extended),
+            id_accuracy=self.checked("ID accuracy", accuracy, record.id_accuracy),
             audit=self.audit(record, id_scores, ood_scores),
             key=self.key(record, paths),
         )
 
-    def accuracy(self, record: Record, id_scores: str) -> float | None:
-        """ID accuracy from the stored logits and the labels at hand; what the record says where that cannot be."""
-        wanted = (self.artifacts[id_scores].key.get("outputs", {}).get("logits", ""), record.id_set)
-        if wanted not in self.accuracies:
-            self.accuracies[wanted] = self.measured_accuracy(*wanted)
-        found = self.accuracies[wanted]
-        if isinstance(found, float):
+    def checked(self, what: str, found: Any, recorded: Any) -> Any:
+        """What was computed anew; what the record says where that cannot be, and `found` says why."""
+        if not isinstance(found, str):
             return found
-        self.unchecked(found)
-        return record.id_accuracy
+        self.unchecked(f"{what}, {found}")
+        return recorded
 
-    def measured_accuracy(self, logits: str, id_set: str) -> float | str:
-        if logits not in self.paths:
-            return "ID accuracy, whose logits are not there"
-        try:
-            images = self.library.part(parse_set(id_set), "test")
-        except OodbenchError:
-            return "ID accuracy, whose images are not in --data-dir"
-        if images.labels is None or images.checksum != self.artifacts[self.paths[logits]].key.get("data"):
-            return "ID accuracy, because the images at hand are others"
-        values = np.load(self.cache / self.paths[logits], mmap_mode="r", allow_pickle=False)
-        return float(np.mean(values.argmax(axis=1) == images.labels))
+    def whole_artifact(self, digest_: str) -> tuple[Path, Mapping[str, Any]] | None:
+        """A whole artifact that some cell hangs on, by its key's digest."""
+        path = self.paths.get(digest_)
+        return (self.cache / path, self.artifacts[path].key) if path and not self.artifacts[path].wrong else None
 
     def unchecked(self, what: str) -> None:
         self.found.unchecked[what] = self.found.unchecked.get(what, 0) + 1
@@ -216,6 +223,32 @@ class _Verifier:
         scores = [self.artifacts[path] for path in paths]
         logits = scores[0].key.get("outputs", {}).get("logits")
         return digest({**content, "scores": [one.digest for one in scores], "id": logits})
+
+    def best(self, run: Run) -> None:
+        """Judge anew who may be the best of each column, where the run tells it."""
+        if is_of_others(run):
+            told = "it cannot be read, or judges other records; the command that made the run, once more, judges anew"
+            self.found.problems.append(f"{BEST}: {told}")
+        kept = read_best(run)
+        columns = {
+            place: records
+            for place, records in by_column(run.records).items()
+            if place in kept and place not in self.doubted and self.known("who may be the best", records)
+        }
+        records = [record for own in columns.values() for record in own]
+        for found in judge_best(records, self.cache, self.images)[0]:
+            if found != kept[found.id_set, found.ood_set]:
+                column = f"{found.id_set} against {found.ood_set}"
+                self.found.problems.append(f"{BEST}: who may be the best of {column} is not what the scores give")
+
+    def known(self, what: str, records: Sequence[Record]) -> bool:
+        """Whether the images of a column are at hand, which tell what belongs together; if not, it is told."""
+        first = next(record for record in records if record.status == OK)
+        sizes = ((first.id_set, first.n_id or 0), (first.ood_set, first.n_ood or 0))
+        found = [self.images.of(first, name, count) for name, count in sizes]
+        for reason in [one for one in found if isinstance(one, str)][:1]:
+            self.found.unchecked[f"{what}, {reason}"] = self.found.unchecked.get(f"{what}, {reason}", 0) + len(records)
+        return not any(isinstance(one, str) for one in found)
 
     def tables(self, run: Run) -> None:
         """Compare the tables in the run's folder with those that the checked records give, byte by byte."""
@@ -259,14 +292,24 @@ def _differences(record: Record, recomputed: Record) -> Iterable[str]:
         yield from _difference(name, getattr(record, name), getattr(recomputed, name))
     for metric in sorted({*record.metrics, *recomputed.metrics}):
         yield from _difference(metric, record.metrics.get(metric), recomputed.metrics.get(metric))
+    for metric in sorted({*record.intervals, *recomputed.intervals}):
+        ends = zip(ENDS, *(_ends(one.intervals.get(metric)) for one in (record, recomputed)), strict=True)
+        for end, told, found in ends:
+            yield from _difference(f"the interval's {end} end of {metric}", told, found, LOOSE)
+    for metric in sorted({*record.extended, *recomputed.extended}):
+        yield from _difference(metric, record.extended.get(metric), recomputed.extended.get(metric), LOOSE)
     for rules, values in recomputed.audit.items():
         for metric in sorted({*values, *record.audit[rules]}):
             yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))
 
 
-def _difference(name: str, told: float | None, found: float | None) -> Iterable[str]:
+def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
+    return interval if interval is not None and len(interval) == len(ENDS) else (None,) * len(ENDS)
+
+
+def _difference(name: str, told: float | None, found: float | None, off: float = ROUNDING) -> Iterable[str]:
     known = told is not None and found is not None
-    if told is not found and not (known and math.isclose(told or 0, found or 0, rel_tol=0, abs_tol=ROUNDING)):
+    if told is not found and not (known and math.isclose(told or 0, found or 0, rel_tol=0, abs_tol=off)):
         yield f"{name} is {told} in the record and {found} from its artifacts"
 
 

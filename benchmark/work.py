@@ -15,6 +15,7 @@ from oodbench.benchmark import extract, parts, scoring, training, tuning, weight
 from oodbench.benchmark.contract import Classifier, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import DataError, StoreError, UserError
+from oodbench.benchmark.extended import Classified
 from oodbench.benchmark.files.folder import adopt_all
 from oodbench.benchmark.jobs import (
     Checkpoint,
@@ -23,6 +24,7 @@ from oodbench.benchmark.jobs import (
     ImportJob,
     Job,
     LookJob,
+    Outputs,
     ScoreJob,
     SetRef,
     TrainJob,
@@ -38,6 +40,9 @@ from oodbench.benchmark.store import Store
 
 CHECKPOINTS_HELD = 2
 """Networks kept in memory; jobs come sorted by checkpoint."""
+
+CLASSIFIED_HELD = 8
+"""Logits with their labels, likewise; the arrays are memory-mapped."""
 
 MISFIT = "Error(s) in loading state_dict"
 """How torch begins when weights do not fit a network."""
@@ -83,6 +88,7 @@ class Bench:
         self.scored: set[str] = set()
         """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
         self._classifiers: dict[str, Classifier] = {}
+        self._classified: dict[str, Classified] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
 
     def do(self, job: Job, tick: Tick) -> None:
@@ -132,6 +138,16 @@ class Bench:
         if labels is None:
             raise UserError(f"{data} has no labels, which training needs.")
         return labels
+
+    def classified(self, outputs: Outputs) -> Classified:
+        """Labelled images as a checkpoint's classifier sees them; the last few are held."""
+        held = self._classified
+        if outputs.logits.digest not in held:
+            while len(held) >= CLASSIFIED_HELD:
+                held.pop(next(iter(held)))
+            logits = self.store.load_array(outputs.logits)
+            held[outputs.logits.digest] = Classified(logits, self.labels(outputs.data))
+        return held[outputs.logits.digest]
 
     def classifier(self, checkpoint: Checkpoint) -> Classifier:
         """The trained classifier of a checkpoint."""

@@ -23,9 +23,12 @@ from scipy import optimize, stats
 
 from oodbench.benchmark.across import across
 from oodbench.benchmark.delong import Placements
+from oodbench.benchmark.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.joints import of_influences, of_placements, of_resamples
 from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import Joint, maybe_best, of_placements, of_resamples
+from oodbench.benchmark.paired import Joint, maybe_best
 from oodbench.benchmark.resample import METRICS, Scores, resampled
+from oodbench.benchmark.units import Units
 
 Floats = NDArray[np.float64]
 Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
@@ -62,6 +65,14 @@ def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generato
     count = len(scores[0])
     placed = [[Placements.of(*pair) for pair in own] for own in scores]
     return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng, draws)
+
+
+def influence_joint(metric: str, scores: list[Scores], rng: np.random.Generator, draws: int = 1) -> Joint:
+    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+    values = np.array([[evaluate(*pair)[metric] for pair in scores]])
+    added = [[precision_influences(metric, *pair) for pair in scores]]
+    units = Units.of(len(scores[0][0])), Units.of(len(scores[0][1]))
+    return of_influences(values, added, apart, rng, units, draws)
 
 
 def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
@@ -103,7 +114,8 @@ def bootstrap_cases() -> Iterator[Case]:
         return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
 
     yield f"bootstrap, N = {IMAGES}, equal", equal
-    # With as many ID as OOD images, and up to its sign, every other metric is one of these.
+    # With as many ID as OOD images, and up to its sign, every other metric is one of these. `bench compare` no longer
+    # judges AUPR so (see `aupr_cases`).
     for metric, n in itertools.product((TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"), (100, 500)):
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
@@ -114,6 +126,49 @@ def bootstrap_cases() -> Iterator[Case]:
             return {metric: bootstrap_joints([metric], scores, rng)[metric].p[0, 1] < ALPHA}
 
         yield f"bootstrap, N = {n}, shapes differ, {metric}", draw
+
+
+def aupr_cases() -> Iterator[Case]:
+    """Two detectors of equal AUPR on one checkpoint."""
+    for metric, n, (shape, width) in itertools.product(
+        ("aupr_in", "aupr_out"), (50, 100, 500), (("equal", 1.0), ("shapes differ", 2.0))
+    ):
+        shifts = np.array([SHIFT, equal_shift(metric, width)])
+
+        def draw(
+            rng: np.random.Generator, metric: str = metric, n: int = n, shifts: Floats = shifts, width: float = width
+        ) -> dict[str, bool]:
+            scores = detectors(rng, n, shifts, np.array([1, width]))
+            return {"p < 5%": influence_joint(metric, scores, rng).p[0, 1] < ALPHA}
+
+        yield f"AUPR, N = {n}, {shape}, {metric}", draw
+
+
+def group_cases() -> Iterator[Case]:
+    """Two equal detectors whose scores of ID images depend on the image's group, and 200 independent OOD images."""
+    for groups, size in ((10, 20), (4, 50)):
+        group = np.arange(groups * size) // size
+        for told, metric in ((True, "auroc"), (True, TNR), (True, "aupr_in"), (False, "auroc")):
+            units = Units.of(len(group), group if told else None), Units.of(200)
+
+            def draw(
+                rng: np.random.Generator, group: Any = group, metric: str = metric, units: Any = units
+            ) -> dict[str, bool]:
+                plain = detectors(rng, 200, np.full(2, SHIFT))
+                scores = [(ind + rng.normal(size=group.max() + 1)[group] / 2**0.5, ood) for ind, ood in plain]
+                return {"p < 5%": grouped_joint(metric, scores, units, rng).p[0, 1] < ALPHA}
+
+            yield f"{groups} ID groups of {size}, {'told' if told else 'untold'}, {metric}", draw
+
+
+def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.Generator) -> Joint:
+    apart = np.zeros((2, 2), dtype=bool)
+    values = np.array([[evaluate(*pair)[metric] for pair in scores]])
+    if metric == "auroc":
+        return of_placements([[Placements.of(*pair) for pair in scores]], apart, rng, 1, units)
+    if metric in PRECISIONS:
+        return of_influences(values, [[precision_influences(metric, *p) for p in scores]], apart, rng, units, 1)
+    return of_resamples(values, resampled([metric], [scores], RESAMPLES, rng, units)[metric], apart, units, rng)
 
 
 def seed_cases() -> Iterator[Case]:
@@ -152,6 +207,10 @@ def column_cases() -> Iterator[Case]:
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
         return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
+    def aupr(rng: np.random.Generator) -> dict[str, bool]:
+        scores = detectors(rng, IMAGES, np.full(TABLE, SHIFT))
+        return told(influence_joint("aupr_in", scores, rng, NORMALS))
+
     def trained(rng: np.random.Generator) -> dict[str, bool]:
         return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
@@ -162,6 +221,7 @@ def column_cases() -> Iterator[Case]:
 
         yield f"column of {TABLE} equal detectors, AUROC, N = {n}", auroc
     yield f"column of {TABLE} equal detectors, {TNR}, N = {IMAGES}", tnr
+    yield f"column of {TABLE} equal detectors, aupr_in, N = {IMAGES}", aupr
     yield "column of 5 equal recipes, 3 seeds, AUROC", trained
 
 
@@ -187,8 +247,9 @@ def zero_cases() -> Iterator[Case]:
     def draw(rng: np.random.Generator) -> dict[str, bool]:
         ((id_scores, ood_scores),) = detectors(rng, 50, np.array([SHIFT]))
         scores = [(id_scores, ood_scores), (id_scores, ood_scores), (np.exp(id_scores), np.exp(ood_scores))]
-        joints = [auroc_joint([scores], False, rng), *bootstrap_joints(METRICS, scores, rng).values()]
-        return {"p is not 1": any(bool((joint.p != 1).any()) for joint in joints)}
+        found = [auroc_joint([scores], False, rng), *bootstrap_joints(METRICS, scores, rng).values()]
+        found += [influence_joint(metric, scores, rng) for metric in PRECISIONS]
+        return {"p is not 1": any(bool((joint.p != 1).any()) for joint in found)}
 
     yield "no difference at all", draw
 
@@ -199,7 +260,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only cases whose name holds this word")
     asked = parser.parse_args()
     parts: list[Callable[[], Iterator[Any]]] = [
-        delong_cases, bootstrap_cases, seed_cases, column_cases, matrix_cases, zero_cases,
+        delong_cases, bootstrap_cases, aupr_cases, group_cases, seed_cases, column_cases, matrix_cases, zero_cases,
     ]  # fmt: skip
     for name, draw in (case for part in parts for case in part() if asked.only in case[0]):
         rng = np.random.default_rng(zlib.crc32(name.encode()))

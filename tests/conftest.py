@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch and numpy are imported: test processes share the cores (pytest -n), and so do processes that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,13 +17,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet
+from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet, Run, api
 from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.jobs import SetRef
 from oodbench.benchmark.registry import KINDS, Entry, registry
 from oodbench.benchmark.store import Store
+from oodbench.benchmark.views import plots
 from oodbench.benchmark.work import Bench
 
 
@@ -47,13 +53,53 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], N
     return add
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """The last bits of a network's outputs change with the number of threads."""
+@pytest.fixture(autouse=True)
+def unchanged_threads() -> Iterator[None]:
+    """A run sets the number of threads for its process, in which other tests follow."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(unchanged_threads: None) -> None:
+    """The last bits of a network's outputs change with the number of threads."""
+    torch.set_num_threads(1)
+
+
+TINY = """
+schema = 1
+[protocol]
+backbone = "small_cnn[width=2,hidden=4]"
+recipe = "cross_entropy"
+[training]
+epochs = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_suite() -> Callable[[str], str]:
+    """Complete a suite, given what is tested on what (`[[id]]`): a tiny network, trained for one epoch."""
+    return lambda matrix: TINY + matrix.lstrip("\n")
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> Callable[..., Run]:
+    """Run a suite's file as `api.run` does, on one thread and without plots."""
+
+    def run(suite: Path, detectors: str = "msp", **options: Any) -> Run:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plots, "draw", lambda *_: [])
+            return api.run(detectors, suite=str(suite), threads=1, **options)
+
+    return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no plots: they take longer than a tiny run."""
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
 
 
 class FeatureWorld:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +12,31 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from oodbench.benchmark import Record, Run, api
+from oodbench.benchmark import Record, Run
 from oodbench.benchmark.again import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.records import FAILED, read_run
-from oodbench.benchmark.views import plots
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 ood = [{ set = "greek" }]
 """
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "draw", lambda *_: [])
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+) -> Path:
     """A folder with a suite, and a run of it that took two commands."""
     folder = tmp_path_factory.mktemp("again")
-    (folder / "tiny.toml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *_: [])
-        options: dict[str, Any] = {
-            "suite": str(folder / "tiny.toml"),
-            "results": folder / "results",
-            "threads": 1,
-            "limit_train": 64,
-        }
-        api.run("msp", **options)
-        api.run("energy", add=True, **options)
+    suite, options = folder / "tiny.toml", {"results": folder / "results", "limit_train": 64}
+    suite.write_text(tiny_suite(MATRIX))
+    tiny_run(suite, "msp", **options)
+    tiny_run(suite, "energy", add=True, **options)
     return folder
 
 
@@ -66,7 +53,8 @@ def bench(*arguments: str | Path) -> Result:
 def test_a_run_comes_out_again_from_nothing(place: Path) -> None:
     shutil.rmtree(place / "results/cache")  # nothing of it may be needed
     before = {p: p.read_bytes() for p in (place / "results").rglob("*") if p.is_file()}
-    (place / "tiny.toml").write_text(SUITE.replace("epochs = 1", "epochs = 2"))  # nor the suite as it is now
+    suite = place / "tiny.toml"
+    suite.write_text(suite.read_text().replace("epochs = 1", "epochs = 2"))  # nor the suite as it is now
     edited = read_run(place / "results/runs/tiny")
     edited.info["commands"] = [{**one, "suite": str(place / "tiny.toml")} for one in edited.info["commands"]]
     (place / "results/runs/tiny/run.json").write_text(json.dumps(edited.info))

@@ -22,7 +22,6 @@ from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.records import AUDITED, CSV_COLUMNS, EXACT, Run
 from oodbench.benchmark.reference import read_reference
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.views import plots
 from oodbench.benchmark.views.against import against_csv, against_text
 from oodbench.benchmark.views.audit import audit_csv, audit_markdown, audit_text
 
@@ -263,13 +262,7 @@ def test_a_scale_that_fails_is_one_sentence(returned: str) -> None:
 
 # Runs
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
@@ -277,9 +270,8 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    monkeypatch.setattr(plots, "draw", lambda run, cache: [])
-    (tmp_path / "tiny.toml").write_text(SUITE)
+def go(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Callable[..., Run]:
+    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
 
     def run(metrics: str = EXACT, **options: Any) -> Run:
         given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path, "threads": 1, "metrics": metrics}

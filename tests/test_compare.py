@@ -17,11 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 from matplotlib.text import Text
 
+from oodbench.benchmark import ImageSet
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.compare import Comparison, compare
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
+from oodbench.benchmark.scored import ScoredImages
 from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._compare_plots import diagram, wins
 from oodbench.benchmark.views.compare import compare_markdown, compare_text
@@ -99,7 +101,7 @@ def test_the_page_and_its_files(results: Path) -> None:
     result = bench(results, "toy")
     assert result.exit_code == 0, result.output
     assert "toy: which detector is better? AUROC" in result.output
-    assert re.search(r"^delta +100\.0\*° +100\.0\*°", result.output, re.MULTILINE)
+    assert re.search(r"^delta +100\.0°\* +100\.0°\*", result.output, re.MULTILINE)
     written = {path.name: path.read_bytes() for path in (folder / "compare").iterdir()}
     assert set(written) == {
         "compare.md", "compare.csv", "best.csv", "wins.csv", "win_tie_loss.png", "win_tie_loss.svg"
@@ -126,19 +128,66 @@ def test_the_numbers_are_those_of_the_scores(results: Path) -> None:
 def test_who_does_not_compete_is_told(found: Comparison) -> None:
     by_set = {column.ood_set: column for column in found.columns}
     assert by_set["signs"].left_out == {"gamma@exposed": "has seen outliers of this distribution"}
-    assert by_set["mud"].left_out == {"alpha": "has no result of seed 2"}
-    assert by_set["mud"].outcome("alpha", "delta") is None
+    assert by_set["signs"].outcome("gamma@exposed", "delta") is None
     text = " ".join(compare_text(found).split())
-    assert "Left out: alpha has no result of seed 2 (digits against mud)." in text
+    assert "Left out: gamma@exposed has seen outliers of this distribution (digits against signs)." in text
     assert "seeds and images are both drawn at random" in text
-    # The outlier source and the column without alpha are no part of the matrix.
+    # The outlier source is no part of the matrix.
     assert found.matrix is not None
-    assert found.matrix.columns == tuple(("digits", name) for name in SETS[1:5])
-    assert "with 4, the Wilcoxon signed-rank test cannot go below p = 0.125" in text
+    assert found.matrix.columns == tuple(("digits", name) for name in SETS[1:])
+    assert "with 5, the Wilcoxon signed-rank test cannot go below p = 0.0625" in text
+
+
+def test_a_column_is_judged_on_the_seeds_that_all_have(found: Comparison) -> None:
+    by_set = {column.ood_set: column for column in found.columns}
+    assert by_set["fur"].seeds == (0, 1, 2)
+    mud = by_set["mud"]
+    assert (mud.seeds, mud.left_out, mud.seeds_left_out) == ((0, 1), {}, {2: ("alpha",)})
+    expected = [np.mean([evaluate(**scores(d, 5, s))["auroc"] for s in (0, 1)]) for d in range(len(DETECTORS))]
+    np.testing.assert_allclose(mud.joint.values, expected)
+    text = " ".join(compare_text(found).split())
+    assert "Left out: seed 2, of which alpha has no result (digits against mud)." in text
+
+
+def test_without_a_common_seed_the_one_that_most_have_decides(results: Path, run: Run) -> None:
+    kept = [r for r in run.records if (r.label == "alpha") == (r.seed == 0) and r.status == "ok"]
+    found = compare(dataclasses.replace(run, records=kept), results / "cache")
+    column = next(column for column in found.columns if column.ood_set == "fur")
+    assert column.seeds == (1, 2)
+    assert column.left_out == {"alpha": "has no result of seed 1"}
+    assert column.seeds_left_out == {}
+    failed = [dataclasses.replace(r, status="failed") if r.label == "alpha" else r for r in run.records]
+    found = compare(dataclasses.replace(run, records=failed), results / "cache")
+    assert all(column.left_out["alpha"] == "has no result" for column in found.columns)
+
+
+class Grouped(ScoredImages):
+    """ID images of six groups of ten; the OOD images are not at hand."""
+
+    def __init__(self) -> None:
+        pass
+
+    def of(self, record: Record, name: str, count: int) -> ImageSet | str:
+        if name == "digits":
+            return ImageSet(np.zeros((count, 1, 2, 2), np.uint8), groups=np.arange(count) // 10)
+        return "it is not here"
+
+
+@pytest.mark.parametrize("metric", ["auroc", "tnr_at_tpr95"])
+def test_groups_are_drawn_where_they_are_known(results: Path, run: Run, metric: str) -> None:
+    found = compare(run, results / "cache", ("alpha", "delta"), metric, 300, images=Grouped())
+    assert [(c.units[0].count, c.units[1].count) for c in found.columns] == [(6, 50)] * len(SETS)
+    assert [c.images_unknown for c in found.columns] == [(name,) for name in SETS]
+    page = " ".join(compare_text(found).split())
+    assert "(one writer, one photograph): digits (6 groups)." in page
+    assert "Not known is which images belong together of signs, noise, fur, ink, sky, mud" in page
+    alone = compare(run, results / "cache", ("alpha", "delta"), metric, 300)
+    assert "Drawn at random are whole groups" not in compare_text(alone)
+    assert all(a.joint.p[0, 1] != b.joint.p[0, 1] for a, b in zip(found.columns, alone.columns, strict=True))
 
 
 def test_wins_and_losses_mirror_each_other(found: Comparison) -> None:
-    assert found.counts("delta", "alpha") == (5, 0, 0)
+    assert found.counts("delta", "alpha") == (6, 0, 0)
     for a, b in combinations(found.labels, 2):
         assert found.counts(a, b) == found.counts(b, a)[::-1]
     assert all(column.best == "delta" and "delta" in column.maybe_best for column in found.columns)
@@ -186,7 +235,7 @@ def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: Run)
     assert all(column.best == "delta" for column in found.columns)
     assert found.counts("delta", "alpha")[0] > 0
     page = compare_text(found)
-    assert re.search(r"^delta +0\.0\*°", page, re.MULTILINE)
+    assert re.search(r"^delta +0\.0°\*", page, re.MULTILINE)
     assert re.search(r"alpha - delta +\+", page)  # in points of the metric itself
     again = compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200)
     assert compare_text(again) == page
@@ -196,7 +245,7 @@ def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: Run)
 def test_the_heat_map_prints_every_pair(found: Comparison) -> None:
     with canvas.styled():
         words = [text.get_text() for text in wins(found).findobj(Text) if isinstance(text, Text)]
-    assert words.count("5/0/0") >= 1
+    assert words.count("6/0/0") >= 1
     assert sum("/" in word and word[0].isdigit() for word in words) == 12
 
 

@@ -170,7 +170,7 @@ def scores(world: World, name: str, **settings: Any) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name, formula, settings", FORMULAS, ids=lambda value: str(value).replace("<function ", ""))
+@pytest.mark.parametrize("name, formula, settings", FORMULAS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callable[..., float], settings: Any) -> None:
     found = scores(world, name, **settings)
     assert found == pytest.approx(

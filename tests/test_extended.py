@@ -15,10 +15,12 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from sklearn.metrics import auc
 
+from oodbench.benchmark import extended as extended_module
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.extended import (
+    Classified,
     Known,
     calibration_error,
     deployed,
@@ -33,7 +35,6 @@ from oodbench.benchmark.extended import (
 from oodbench.benchmark.metrics import evaluate
 from oodbench.benchmark.records import CSV_COLUMNS, EXTENDED_METRICS, Run
 from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.views import plots
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
 
 
@@ -42,25 +43,25 @@ def known(n: int = 200, ties: bool = False, seed: int = 0) -> Known:
     labels = rng.integers(0, 4, n)
     logits = rng.normal(0, 1, (n, 4)) + 2 * np.eye(4)[labels]
     scores = -logits.max(axis=1)
-    return Known(logits, labels, np.round(scores) if ties else scores)
+    return Known(Classified(logits, labels), np.round(scores) if ties else scores)
 
 
 def test_calibration_by_loops() -> None:
     test = known()
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(15)]
     total = likelihood = 0.0
-    for row, label in zip(test.logits, test.labels, strict=True):
+    for row, label in zip(test.images.logits, test.images.labels, strict=True):
         powers = [math.exp(value) for value in row]
         shares = [power / sum(powers) for power in powers]
-        likelihood -= math.log(shares[label]) / len(test.labels)
+        likelihood -= math.log(shares[label]) / len(test.images.labels)
         place = next(b for b in range(15) if max(shares) <= (b + 1) / 15)
         bins[place].append((max(shares), shares.index(max(shares)) == label))
     for members in filter(None, bins):
         confidence = sum(c for c, _ in members) / len(members)
         accuracy = sum(right for _, right in members) / len(members)
-        total += len(members) / len(test.labels) * abs(accuracy - confidence)
-    assert calibration_error(softmax(test.logits), test.labels) == pytest.approx(total, abs=1e-12)
-    assert negative_log_likelihood(test.logits, test.labels) == pytest.approx(likelihood, abs=1e-12)
+        total += len(members) / len(test.images.labels) * abs(accuracy - confidence)
+    assert calibration_error(softmax(test.images.logits), test.images.labels) == pytest.approx(total, abs=1e-12)
+    assert negative_log_likelihood(test.images.logits, test.images.labels) == pytest.approx(likelihood, abs=1e-12)
 
 
 def test_calibration_at_the_edges() -> None:
@@ -136,13 +137,7 @@ def test_full_spectrum_takes_shifted_images_as_id() -> None:
     assert not any(name.startswith(("fs_", "shifted")) for name in extended(test, ood, test.scores))
 
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 shifted = ["digits[0-2]+faded"]
@@ -151,16 +146,10 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    monkeypatch.setattr(plots, "draw", lambda run, cache: [])
-    (tmp_path / "tiny.toml").write_text(SUITE)
-
-    def run(metrics: str = "exact") -> Run:
-        return prepare(
-            "msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, metrics=metrics
-        ).start()
-
-    return run
+def go(tmp_path: Path, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]) -> Callable[..., Run]:
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(tiny_suite(MATRIX))
+    return lambda metrics="exact": tiny_run(suite, "msp,knn", results=tmp_path, metrics=metrics)
 
 
 def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> None:
@@ -197,8 +186,27 @@ def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> No
         ('"digits[0-2]+faded"', "shifted must be a list"),
     ],
 )
-def test_a_wrong_shifted_set_is_one_sentence(tmp_path: Path, shifted: str, told: str) -> None:
+def test_a_wrong_shifted_set_is_one_sentence(
+    tmp_path: Path, tiny_suite: Callable[[str], str], shifted: str, told: str
+) -> None:
     path = tmp_path / "wrong.toml"
-    path.write_text(SUITE.replace('["digits[0-2]+faded"]', shifted))
+    path.write_text(tiny_suite(MATRIX).replace('["digits[0-2]+faded"]', shifted))
     with pytest.raises(UserError, match=told):
         read_suite(str(path))
+
+
+def test_what_depends_on_the_classifier_alone_is_computed_once(
+    go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, ...]] = []
+    told = extended_module.calibration_error
+
+    def counting(probabilities: Any, labels: Any) -> float:
+        counted.append(np.asarray(probabilities).shape)
+        return told(probabilities, labels)
+
+    monkeypatch.setattr(extended_module, "calibration_error", counting)
+    run = go("extended")
+    assert len(run.records) == 4
+    assert len(counted) == 1  # one checkpoint, one ID set
+    assert len({record.extended["ece"] for record in run.records}) == 1

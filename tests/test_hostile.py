@@ -459,7 +459,7 @@ def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
     "content",
     [
         b"a = " + b"[" * 20_000,
-        b"a." * 20_000 + b"a = 1",
+        b"a." * 5_000 + b"a = 1",
         b"schema = 0x" + b"f" * 20_000,
         b"schema = " + b"9" * 20_000,
         b"#" * (MAX_SUITE + 1),

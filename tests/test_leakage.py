@@ -21,7 +21,6 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.files.cached import DataCache
 from oodbench.benchmark.leakage import Remembered, descriptions, near_duplicates, shared
 from oodbench.benchmark.store import Store
-from oodbench.benchmark.views import plots
 from oodbench.benchmark.work import Bench
 
 Register = Callable[[str, type[Plugin]], None]
@@ -107,13 +106,7 @@ def test_a_pair_is_compared_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
 
 # What a plan refuses, skips and tells
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "leak_known"
 outliers = "leak_outliers"
@@ -138,9 +131,10 @@ def image_set(train: np.ndarray, test: np.ndarray) -> type[Dataset]:
 
 
 @pytest.fixture
-def ready(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def ready(
+    tmp_path: Path, register: Register, tiny_suite: Callable[[str], str], undrawn: None
+) -> Callable[..., Prepared]:
     """Plan runs on small sets; 'leak_copied' tests on 10 training images of 'leak_known'."""
-    monkeypatch.setattr(plots, "draw", lambda *_: [])
     parts = {name: (smooth(80, 2 * k, SHAPE), smooth(60, 2 * k + 1, SHAPE)) for k, name in enumerate(SETS)}
     known, outliers, tuning = (parts[name][0] for name in ("leak_known", "leak_outliers", "leak_tuning"))
     copied = {"leak_copied": known[70:], "leak_of_outliers": outliers[:1], "leak_of_tuning": tuning[:1]}
@@ -149,7 +143,7 @@ def ready(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -
         repeated = test if name != "leak_by_accident" else smooth(200, 99, SHAPE)
         register(name, image_set(train, np.concatenate([repeated, copied.get(name, test[:0])])))
     path = tmp_path / "leak.toml"
-    path.write_text(SUITE)
+    path.write_text(tiny_suite(MATRIX))
 
     def make(detectors: str = "msp", **options: Any) -> Prepared:
         return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})

@@ -130,6 +130,19 @@ def test_titles_say_which_seed(drawn: tuple[Run, Path, list[Path]], made: dict[s
     assert any(text.endswith("accepted; seed 0") for text in words(figures(single, cache)["roc_digits"]))
 
 
+def test_means_over_fewer_seeds_are_marked(drawn: tuple[Run, Path, list[Path]], made: dict[str, Figure]) -> None:
+    run, cache, _ = drawn
+    told = "‡ over fewer of the 3 seeds"
+    assert not any(told in text for name in ("bars_digits", "heatmap") for text in words(made[name]))
+    lost = next(r for r in run.records if r.id_set == "digits" and r.status == "ok" and not r.seen and r.seed == 2)
+    partial = dataclasses.replace(run, records=[r for r in run.records if r is not lost])
+    some = figures(partial, cache)
+    for name in ("bars_digits", "heatmap"):
+        assert any(told in text for text in words(some[name]))
+    assert len([text for text in words(some["heatmap"]) if text.endswith("‡")]) == 1
+    assert words(some["bars_digits"]).count("‡") == 3  # a bar in each of three panels
+
+
 def test_roc_lines_run_from_corner_to_corner_and_tell_failures(made: dict[str, Figure]) -> None:
     figure = made["roc_digits"]
     curves = [line for line in figure.axes[0].lines if isinstance(line, Line2D) and np.size(line.get_xdata()) > 2]

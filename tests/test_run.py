@@ -30,7 +30,7 @@ schema = 1
 title = "Tiny"
 notes = ["For tests."]
 [protocol]
-backbone = "small_cnn"
+backbone = "small_cnn[width=4,hidden=16]"
 recipe = "cross_entropy"
 [training]
 epochs = 1
@@ -413,7 +413,7 @@ def test_cells_of_another_backbone_stand_beside_the_suites(
     alone = go("msp", ood_sets="greek")
     assert [r.label for r in alone.records] == ["msp"]
     added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
-    assert [r.label for r in added.records] == ["msp (small_cnn)", "msp (small_cnn[width=8])"]
+    assert [r.label for r in added.records] == ["msp (small_cnn[hidden=16,width=4])", "msp (small_cnn[width=8])"]
     assert added.records[0].metrics == alone.records[0].metrics != added.records[1].metrics
     for name in ("table.md", "table.tex", "table.csv"):
         assert (added.path / name).read_text().count("width=8") >= 1
@@ -421,7 +421,7 @@ def test_cells_of_another_backbone_stand_beside_the_suites(
     assert [row.cells["greek"].stats["auroc"].mean for row in block.rows] == [r.metrics["auroc"] for r in added.records]
     assert len(plan("msp", ood_sets="greek", add=True).work.cells) == 0
     assert len(plan("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]").work.cells) == 0
-    assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn").records] == ["msp"]
+    assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn[width=4,hidden=16]").records] == ["msp"]
 
 
 def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., Run]) -> None:
@@ -437,7 +437,7 @@ def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[.
     assert [r.metrics for r in read_run(run.path).records] == [run.records[0].metrics]
     for backbone in ("", "small_cnn[width=8]"):
         added = go("msp", ood_sets="greek", add=True, backbone=backbone)
-        assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn)"]
+        assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn[hidden=16,width=4])"]
         assert added.records[0].metrics == run.records[0].metrics
         assert {p.name for p in (run.path / "cells").iterdir()} == {path.name, older.name}
 
@@ -505,3 +505,25 @@ def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> N
     assert len(set(keys.values())) == len(keys)
     again = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("energy,msp").plan.cells}
     assert again == keys
+
+
+def test_each_cell_looks_at_its_own_jobs_only(plan: Callable[..., Prepared]) -> None:
+    """A run's provenance asks for the jobs of every cell: walking all of them for each would be quadratic."""
+
+    class Walked(dict[str, Job]):
+        walks = 0
+
+        def __iter__(self) -> Any:
+            Walked.walks += 1
+            return super().__iter__()
+
+        def items(self) -> Any:
+            Walked.walks += 1
+            return super().items()
+
+    made = plan("msp,energy,knn[k=3]").plan
+    expected = [[job for job in made.jobs.values() if job in made.jobs_for([cell])] for cell in made.cells]
+    made.jobs = Walked(made.jobs)
+    made._place = {}
+    assert [made.jobs_for([cell]) for cell in made.cells] == expected
+    assert Walked.walks == 1

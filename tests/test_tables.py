@@ -16,14 +16,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from oodbench.benchmark.records import METRICS, Record, Run, read_run, write_record, write_run_info
+from oodbench.benchmark.best import Judged, Stored, inputs_of
+from oodbench.benchmark.records import METRICS, Record, Run, read_run, to_json, write_record, write_run_info
 from oodbench.benchmark.views.tables import summarise, table_csv, table_latex, table_markdown, text_table, write_tables
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -107,7 +108,24 @@ def made_up(folder: Path, seeds: Sequence[int], **info: Any) -> Run:
         for ood in range(len(sets))
         for seed in seeds
     ]
-    return written(folder, records, **(INFO | {"seeds": list(seeds), "pairs": pairs} | info))
+    run = written(folder, records, **(INFO | {"seeds": list(seeds), "pairs": pairs} | info))
+    stored = Stored(inputs_of(run.records), True, list(judgement(seeds)))
+    (folder / "best.json").write_text(to_json(dataclasses.asdict(stored)))
+    return run
+
+
+def judgement(seeds: Sequence[int]) -> Iterator[Judged]:
+    """Who may be the best: the last two that compete, of every column but one."""
+    for id_set, ood_set in (
+        ("digits_a", "shop_signs"),
+        ("digits_a", "letters"),
+        ("digits_a", "sky"),
+        ("photos", "noise"),
+    ):
+        own = [record(id_set, [name for name, *_ in PAIRS[id_set]].index(ood_set), d, 0) for d in range(len(DETECTORS))]
+        compete = [one.label for one in own if one.status == "ok" and not one.seen]
+        common = [seed for seed in seeds if (id_set, seed) != ("photos", 1)]
+        yield Judged(id_set, ood_set, common, compete, compete[-2:], [10, 50])
 
 
 def written(folder: Path, records: Sequence[Record], **info: Any) -> Run:
@@ -207,6 +225,38 @@ def test_a_seed_that_failed_is_counted_and_told(three: Run) -> None:
     cells = frame[(frame["status"] == "partial")]
     assert set(cells["reason"]) == {"seed 1: diverged"}
     assert "‡ photos, alpha, noise: seed 1: diverged" in text_table(three)
+
+
+def test_who_may_be_the_best_is_marked_where_it_was_judged(three: Run, tmp_path: Path) -> None:
+    text = blocks(text_table(three, 400))
+    row = {line.split()[0].partition("[")[0]: line for line in text[0].splitlines() if "±" in line}
+    assert row["delta"].count("°") == 2  # shop_signs and letters; it failed on sky, and noise was not judged
+    assert row["gamma@exposed"].count("°") == 2  # letters and sky; it has seen shop_signs
+    assert row["beta"].count("°") == 2
+    assert row["alpha"].count("°") == 0
+    frame = summarise(three)
+    told = frame[(frame["metric"] == "auroc") & (frame["ood_set"] == "letters") & (frame["id_set"] == "digits_a")]
+    assert told[told["scope"] == "set"]["may_be_best"].tolist() == [False, False, True, True]
+    rows = list(csv.DictReader(io.StringIO(table_csv(three))))
+    assert [one["sky/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "true", ""]
+    assert [one["shop_signs/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "", "true"]
+    legend = " ".join(text_table(three, 400).split())
+    assert "A column with cells of fewer seeds is judged on the seeds that all have." in legend
+    assert "Not judged: digits_a against noise, photos against digits_a, photos against letters." in legend
+    assert table_latex(three).count(r"\rlap{$^\circ$}") == 8
+    assert table_markdown(three).count("°") == 8 + 1  # and what it means
+
+
+def test_a_judgement_of_other_records_is_not_shown(three: Run, tmp_path: Path) -> None:
+    other = dataclasses.replace(three, records=[dataclasses.replace(r, key="f" * 12) for r in three.records])
+    fewer = dataclasses.replace(three, records=three.records[:-1])
+    for spoilt in (other, fewer):
+        assert "°" not in text_table(spoilt)
+        assert not any(one["letters/auroc/may_be_best"] for one in csv.DictReader(io.StringIO(table_csv(spoilt))))
+    copy = dataclasses.replace(three, path=tmp_path)
+    for content in ("", "[]", '{"inputs": 3}', '{"columns": [{"id_set": 1}], "inputs": "", "whole": true}', "{" * 9999):
+        (tmp_path / "best.json").write_text(content)
+        assert "°" not in text_table(copy)
 
 
 def test_seen_and_source_are_told_apart(three: Run) -> None:
@@ -368,7 +418,7 @@ def test_csv_is_fractions_with_six_decimals(three: Run) -> None:
 
 def test_csv_does_not_depend_on_time(three: Run, tmp_path: Path) -> None:
     slower = dataclasses.replace(
-        three, records=[dataclasses.replace(r, seconds=99.0, key="f" * 12) for r in three.records]
+        three, records=[dataclasses.replace(r, seconds=99.0, forward_images=9) for r in three.records]
     )
     assert table_csv(slower) == table_csv(three)
 

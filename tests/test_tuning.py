@@ -19,13 +19,7 @@ from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.tuning import candidates
 from oodbench.benchmark.views import tables
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-3]"
 tuning = "glyphs"
@@ -53,10 +47,12 @@ class Chooser(Detector):
 
 
 @pytest.fixture
-def ready(tmp_path: Path, register: Callable[[str, type[Plugin]], None]) -> Prepare:
+def ready(
+    tmp_path: Path, register: Callable[[str, type[Plugin]], None], tiny_suite: Callable[[str], str], undrawn: None
+) -> Prepare:
     register("chooser", Chooser)
     path = tmp_path / "tiny.toml"
-    path.write_text(SUITE)
+    path.write_text(tiny_suite(MATRIX))
 
     def make(detectors: str = "chooser", **options: Any) -> Prepared:
         return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
@@ -162,10 +158,16 @@ def test_a_detector_without_a_choice_is_scored_on_the_same_images(ready: Prepare
     assert sizes["msp", "uniform"] == 500
 
 
+def changed(suite: Path, old: str, new: str) -> None:
+    text = suite.read_text()
+    assert old in text
+    suite.write_text(text.replace(old, new))
+
+
 def test_nothing_to_tune_on_is_told(ready: Prepare, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no other OOD set to tune on than 'uniform' and its kin"):
         ready(protocol="leave_one_out", ood_sets="uniform,gaussian")
-    (tmp_path / "tiny.toml").write_text(SUITE.replace('tuning = "glyphs"\n', ""))
+    changed(tmp_path / "tiny.toml", 'tuning = "glyphs"\n', "")
     with pytest.raises(UserError, match=r"needs an OOD set to tune on, and suite 'tiny' names none for 'digits.0-3.'"):
         ready(protocol="val_ood")
     with pytest.raises(UserError, match=r"Unknown protocol 'best'\. Choose defaults, val_ood, leave_one_out"):
@@ -173,10 +175,10 @@ def test_nothing_to_tune_on_is_told(ready: Prepare, tmp_path: Path) -> None:
 
 
 def test_a_suite_may_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(SUITE.replace("[protocol]", '[protocol]\ntuning = "leave_one_out"'))
+    changed(tmp_path / "tiny.toml", "[protocol]", '[protocol]\ntuning = "leave_one_out"')
     assert all(cell.tuned for cell in ready().plan.cells)
     assert not any(cell.tuned for cell in ready(protocol="defaults").plan.cells)
-    (tmp_path / "tiny.toml").write_text(SUITE.replace("[protocol]", '[protocol]\ntuning = "best"'))
+    changed(tmp_path / "tiny.toml", '"leave_one_out"', '"best"')
     with pytest.raises(UserError, match=r"tuning in .protocol. is 'best'; it must be one of defaults, val_ood"):
         ready()
 

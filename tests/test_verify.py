@@ -13,20 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from oodbench.benchmark import Run, api
+from oodbench.benchmark import Run
 from oodbench.benchmark.cells import cell_name, find_cell
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records import read_run
-from oodbench.benchmark.views import plots
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 ood = [{ set = "greek" }, { set = "uniform" }]
@@ -34,13 +27,13 @@ ood = [{ set = "greek" }, { set = "uniform" }]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+) -> Path:
     """A results folder with one finished run of four cells, called 'tiny'."""
     folder = tmp_path_factory.mktemp("verify")
-    (folder / "tiny.toml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *_: [])
-        api.run("msp,knn[k=3]", suite=str(folder / "tiny.toml"), results=folder / "results", threads=1)
+    (folder / "tiny.toml").write_text(tiny_suite(MATRIX))
+    tiny_run(folder / "tiny.toml", "msp,knn[k=3]", results=folder / "results")
     return folder / "results"
 
 
@@ -78,7 +71,7 @@ def test_all_is_well_and_nothing_changes(results: Path) -> None:
     before = files(results)
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("tiny: All is well: 4 cells, 36 metrics, ")
+    assert done.output.startswith("tiny: All is well: 4 cells, 36 metrics, 36 intervals, ")
     assert done.output.count("\n") == 1
     after = {path: content for path, content in files(results).items() if "cache/data" not in path.as_posix()}
     assert {path: content for path, content in before.items() if path in after} == after
@@ -90,6 +83,14 @@ def wrong_metric(results: Path) -> None:
 
 def wrong_accuracy(results: Path) -> None:
     edit(record_file(results, "msp", "greek"), lambda r: r.update(id_accuracy=0.125))
+
+
+def wrong_interval(results: Path) -> None:
+    edit(record_file(results, "msp", "greek"), lambda r: r["intervals"]["aupr_in"].__setitem__(1, 0.9990001))
+
+
+def other_best(results: Path) -> None:
+    edit(results / "runs/tiny/best.json", lambda best: best["columns"][0].update(units=[797, 1000]))
 
 
 def wrong_count(results: Path) -> None:
@@ -157,6 +158,11 @@ KNN, MSP = "digits[0-1]/{}/knn[k=3]/0", "digits[0-1]/{}/msp/0"
     [
         (wrong_metric, [MSP.format("greek") + ": auroc is 0.75 in the record and 0."]),
         (wrong_accuracy, [MSP.format("greek") + ": id_accuracy is 0.125 in the record and 0."]),
+        (
+            wrong_interval,
+            [MSP.format("greek") + ": the interval's high end of aupr_in is 0.9990001 in the record and 0."],
+        ),
+        (other_best, ["best.json: who may be the best of digits[0-1] against greek is not what the scores give"]),
         (wrong_count, [KNN.format("uniform") + ": n_ood is 7 in the record and 1000 from its artifacts"]),
         (wrong_key, [KNN.format("uniform") + ": its key is not that of its scores and metrics"]),
         (damaged_scores, [": damaged: its SHA-256 is ", "; 1 cell on it: " + MSP.format("greek")]),
@@ -223,6 +229,8 @@ def test_what_cannot_be_checked_here_is_told(results: Path, monkeypatch: pytest.
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 0
     assert "not checked for 4 cells: ID accuracy, whose images are not in --data-dir" in done.output
+    assert "not checked for 4 cells: confidence intervals, whose images are not in --data-dir" in done.output
+    assert "not checked for 4 cells: who may be the best, whose images are not in --data-dir" in done.output
 
 
 def test_an_unknown_run_is_exit_code_two(results: Path) -> None:
@@ -306,10 +314,60 @@ def test_verify_and_show_import_no_torch(results: Path) -> None:
     assert done.stdout.strip().endswith("False")
 
 
-def test_settings_that_a_run_was_resolved_to_are_in_run_json(finished: Path) -> None:
+def test_settings_that_a_run_was_resolved_to_are_in_run_json(finished: Path, tiny_suite: Callable[[str], str]) -> None:
     run: Run = read_run(finished / "runs/tiny")
     (options,) = run.info["commands"]
     assert options["threads"] == 1
     assert options["precision"] in ("float32", "bfloat16")
-    assert options["suite_toml"] == SUITE
+    assert options["suite_toml"] == tiny_suite(MATRIX)
     assert Path(options["suite"]).is_absolute()
+
+
+def test_a_judgement_of_other_records_is_told(results: Path) -> None:
+    edit(results / "runs/tiny/best.json", lambda best: best.update(inputs="0" * 64))
+    done = bench("verify", "tiny", "--results", results)
+    assert done.exit_code == 1
+    problems = done.output.splitlines()
+    assert problems[0].startswith("best.json: it cannot be read, or judges other records")
+    # Views do not show it, so that the tables are others as well; the command that made the run mends all of it.
+    assert [line.partition(":")[0] for line in problems[1:-1]] == ["table.csv", "table.md", "table.tex"]
+
+
+EXTENDED = """
+[[id]]
+set = "digits[0-1]"
+shifted = ["digits[0-1]+faded"]
+ood = [{ set = "greek" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def with_extended(
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+) -> Path:
+    folder = tmp_path_factory.mktemp("extended")
+    (folder / "tiny.toml").write_text(tiny_suite(EXTENDED))
+    tiny_run(folder / "tiny.toml", "msp,energy", results=folder / "results", metrics="extended")
+    return folder / "results"
+
+
+@pytest.mark.parametrize("name", ["nll", "oscr", "tnr_validation", "fs_auroc", "shifted_accuracy"])
+def test_extended_metrics_are_computed_anew(with_extended: Path, name: str, tmp_path: Path) -> None:
+    results: Path = shutil.copytree(with_extended, tmp_path / "results")
+    done = bench("verify", "tiny", "--results", results)
+    assert (done.exit_code, "not checked" in done.output) == (0, False), done.output
+    edit(record_file(results, "msp", "greek"), lambda r: r["extended"].update({name: r["extended"][name] + 1e-6}))
+    done = bench("verify", "tiny", "--results", results)
+    assert done.exit_code == 1
+    told = [line for line in done.output.splitlines() if line.startswith("digits")]
+    assert len(told) == 1
+    assert told[0].startswith(f"digits[0-1]/greek/msp/0: {name} is ")
+
+
+def test_extended_metrics_of_which_too_little_is_told_are_not_checked(with_extended: Path, tmp_path: Path) -> None:
+    results: Path = shutil.copytree(with_extended, tmp_path / "results")
+    for path in (results / "runs/tiny/cells").iterdir():
+        edit(path, lambda record: record.pop("provenance"))
+    done = bench("verify", "tiny", "--results", results)
+    assert done.exit_code == 0, done.output
+    assert "not checked for 2 cells: extended metrics, which another version made" in done.output

@@ -7,16 +7,19 @@ from itertools import combinations
 
 import numpy as np
 
-from oodbench.benchmark.compare import AUROC, Column, Comparison
+from oodbench.benchmark.columns import AUROC, Column
+from oodbench.benchmark.compare import Comparison
+from oodbench.benchmark.intervals import PRECISIONS
 from oodbench.benchmark.paired import LEVEL
-from oodbench.benchmark.views._layout import COLUMNS, DASH, Entry, Group, Sheet, best_rows, percent
+from oodbench.benchmark.views._layout import COLUMNS, DASH, MAYBE, Entry, Group, Sheet, best_rows, percent
 from oodbench.benchmark.views._layout import Column as TableColumn
 from oodbench.benchmark.views._stacked import Item, Stack
 from oodbench.benchmark.views._summary import Block, Stat
 
-MAYBE = "°"
 ALPHA = 1 - LEVEL
 TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)"}
+FEW = 500
+"""Images of a set; AUPR-in of fewer was seen to be judged too boldly (docs/uncertainty.md)."""
 PAIRS_SHOWN = 10
 """More pairs than these, of five detectors, are told by wins and losses alone; the CSV file has them all."""
 
@@ -127,8 +130,7 @@ def notes(found: Comparison, best: str) -> list[str]:
         "best: this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the "
         "best).",
         *_units(found, seeds),
-        "Images count as independent here, also where a data set tells which belong together (one writer, one "
-        "photograph): there p is too small. The intervals of the run's own table take that into account.",
+        *_drawn(found),
         "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over "
         "all pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each "
         "other.",
@@ -138,13 +140,38 @@ def notes(found: Comparison, best: str) -> list[str]:
     ]
 
 
-def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
-    how = "DeLong's covariance" if found.metric == AUROC else f"a paired bootstrap of {found.resamples} resamples"
-    if found.metric.startswith("aupr_in"):
+def _drawn(found: Comparison) -> Iterator[str]:
+    """Where groups of images are drawn in place of images, and where that is not known."""
+    groups = {
+        name: side.count
+        for column in found.columns
+        for name, side in zip((column.id_set, column.ood_set), column.units, strict=True)
+        if side.group is not None
+    }
+    if groups:
+        told = ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
         yield (
-            "The p of this metric runs small where detectors' scores differ in shape: up to 8% of true nulls came out "
-            "below 5% (docs/uncertainty.md)."
+            f"Drawn at random are whole groups of images that belong together (one writer, one photograph): {told}. A "
+            "handful of groups tells little, whatever the number of images; p is then that of t."
         )
+    if unknown_of := dict.fromkeys(name for column in found.columns for name in column.images_unknown):
+        yield (
+            f"Not known is which images belong together of {', '.join(unknown_of)}: the images scored are not in "
+            "--data-dir. They count as independent; where they are not, p is too small."
+        )
+
+
+def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
+    how = f"a paired bootstrap of {found.resamples} resamples"
+    if found.metric.startswith("aupr_in") and any(min(c.n_id, c.n_ood) < FEW for c in found.columns):
+        yield (
+            f"The p of this metric runs a little small where a set has fewer than {FEW} images and detectors' scores "
+            "differ in shape: up to 7% of true nulls came out below 5% (docs/uncertainty.md)."
+        )
+    if found.metric == AUROC:
+        how = "DeLong's covariance"
+    elif found.metric in PRECISIONS:
+        how = "by what each image adds to the metric, differences on the scale of log(v / (1 - v))"
     if len(seeds) < 2:
         yield (
             f"One seed ({seeds[0]}): images are drawn at random ({how}), networks are not. What is said holds for "
@@ -167,5 +194,8 @@ def _absent(found: Comparison) -> Iterator[str]:
     for column in found.columns:
         for label, why in column.left_out.items():
             places.setdefault(f"{label} {why}", []).append(f"{column.id_set} against {column.ood_set}")
+        for seed, without in column.seeds_left_out.items():
+            told = f"seed {seed}, of which {', '.join(without)} {'has' if len(without) == 1 else 'have'} no result"
+            places.setdefault(told, []).append(f"{column.id_set} against {column.ood_set}")
     yield from (f"Left out: {why} ({'; '.join(where)})." for why, where in places.items())
     yield from (f"Not judged: {' against '.join(key)}: {why}." for key, why in found.not_judged.items())

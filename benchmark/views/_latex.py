@@ -27,6 +27,7 @@ SPECIAL = {
     **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "[": "{[}", "*": "{*}"},
     **{
         "±": r"$\pm$",
+        "°": r"$^\circ$",
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
         "§": r"\textsuperscript{\S}",

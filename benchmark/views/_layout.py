@@ -25,7 +25,7 @@ COLUMNS = {
 }
 """The five columns of every pair, as in the field's papers."""
 
-SEEN, FEWER, DASH = "†", "‡", "\N{EN DASH}"
+MAYBE, SEEN, FEWER, DASH = "°", "†", "‡", "\N{EN DASH}"
 INTERVAL = "AUROC 95%"
 TRIVIAL = "pixel statistic"
 
@@ -196,7 +196,8 @@ def _entries(
 def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> Entry:
     if stat is None:
         return Entry(DASH)
-    marks = (SEEN if seen else "") + (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
+    marks = (MAYBE if stat.may_be_best else "") + (SEEN if seen else "")
+    marks += (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
     return Entry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
 
 
@@ -256,10 +257,24 @@ def _marks(summary: Summary, best: str) -> Iterator[str]:
     if any(cell.status == ABSENT for cell in cells) or _lacking(summary):
         marks.append(f"{DASH} not run, or a mean or worst without one of its OOD sets")
     yield "; ".join(marks) + "."
+    if summary.judged:
+        yield _may_be_best(summary)
     if any(s.source for block in summary.blocks for s in block.sets):
         yield "Means and worst leave out the outlier source in every row, so that all rows stand on the same OOD sets."
     if any(s.trivial for block in summary.blocks for s in block.sets):
         yield f"{TRIVIAL.capitalize()}: what the one named, picked on the pair's test images, reaches alone."
+
+
+def _may_be_best(summary: Summary) -> str:
+    fewer = any(set(judged.seeds) < set(summary.seeds) for judged in summary.judged.values())
+    missing = {(block.id_set, s.name) for block in summary.blocks for s in block.sets} - set(summary.judged)
+    return (
+        f"{MAYBE} may be the best AUROC of its column: with 95% confidence the truly best of those that compete there "
+        "is among the marked (multiple comparisons with the best, over draws of test images and, between recipes, of "
+        "seeds). Cells without a number and seen ones do not compete."
+        + " A column with cells of fewer seeds is judged on the seeds that all have." * fewer
+        + f" Not judged: {', '.join(map(' against '.join, sorted(missing)))}." * bool(missing)
+    )
 
 
 def _lacking(summary: Summary) -> bool:

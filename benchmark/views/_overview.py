@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from oodbench.benchmark.views import _canvas as canvas
 from oodbench.benchmark.views._canvas import Look, Margins
-from oodbench.benchmark.views._layout import SEEN, percent, wrapped_label
+from oodbench.benchmark.views._layout import FEWER, SEEN, percent, wrapped_label
 from oodbench.benchmark.views._summary import Block, Cell, Row, Summary
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection accuracy"}
@@ -27,7 +27,8 @@ def bars(block: Block, styles: Mapping[str, Look], seeds: int) -> Figure:
     figure, axes = canvas.grid(len(BARS), 1, (width, 1.35), margins)
     for (panel,), (metric, name) in zip(axes, BARS.items(), strict=True):
         for i, row in enumerate(block.rows):
-            _bar_series(panel, block, row, metric, (i - (len(labels) - 1) / 2) * _bar_width(block), styles[row.label])
+            offset = (i - (len(labels) - 1) / 2) * _bar_width(block)
+            _bar_series(panel, block, row, metric, offset, styles[row.label], seeds)
         panel.set(xlim=(-0.5, len(block.sets) - 0.5), ylim=(0, 109), ylabel=f"{name} (%)")
         panel.set_yticks([0, 25, 50, 75, 100])
         panel.set_xticks(range(len(block.sets)), [""] * len(block.sets))
@@ -40,13 +41,24 @@ def bars(block: Block, styles: Mapping[str, Look], seeds: int) -> Figure:
     canvas.legend_beside(figure, axes[0][0], handles, labels)
     cells = [cell for row in block.rows for cell in row.cells.values()]
     marks = [f"mean and std over {seeds} seeds"] if seeds > 1 else []
-    marks += [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
+    marks += _explained(cells, seeds)
     marks += ["x no result"] if any(not cell.stats for cell in cells) else []
     canvas.title(figure, f"ID set {block.id_set}", "; ".join(marks))
     return figure
 
 
-def _bar_series(panel: Axes, block: Block, row: Row, metric: str, offset: float, style: Look) -> None:
+def _marks(cell: Cell, metric: str, seeds: int) -> str:
+    """The marks of a cell with a number, as in the tables."""
+    return SEEN * cell.seen + FEWER * (cell.stats[metric].n < seeds)
+
+
+def _explained(cells: Sequence[Cell], seeds: int) -> list[str]:
+    fewer = any(stat.n < seeds for cell in cells for stat in cell.stats.values())
+    told = [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
+    return told + [f"{FEWER} over fewer of the {seeds} seeds"] * fewer
+
+
+def _bar_series(panel: Axes, block: Block, row: Row, metric: str, offset: float, style: Look, seeds: int) -> None:
     """One detector's bars; a cross on the axis where there is no number."""
     cells = [(i + offset, row.cells[ood.name]) for i, ood in enumerate(block.sets)]
     drawn = [(x, 100 * cell.stats[metric].mean, cell) for x, cell in cells if metric in cell.stats]
@@ -58,8 +70,8 @@ def _bar_series(panel: Axes, block: Block, row: Row, metric: str, offset: float,
         at, means, stds = zip(*spread, strict=True)
         panel.errorbar(at, means, stds, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.3, capthick=0.7)
     for x, height, cell in drawn:
-        if cell.seen:
-            panel.text(x, height + 100 * (cell.stats[metric].std or 0) + 1, SEEN, ha="center", va="bottom", fontsize=6)
+        if marks := _marks(cell, metric, seeds):
+            panel.text(x, height + 100 * (cell.stats[metric].std or 0) + 1, marks, ha="center", va="bottom", fontsize=6)
     panel.plot(
         [x for x, cell in cells if metric not in cell.stats], [3] * (len(cells) - len(drawn)), "kx", markersize=3
     )
@@ -81,11 +93,11 @@ def heatmap(summary: Summary) -> Figure:
         panel.text(0, y + 0.6, canvas.plain(f"ID set {block.id_set}"), weight="bold", va="center")
         for i, row in enumerate(block.rows, start=y + 1):
             ticks[i + 0.5] = canvas.folded(row.label, LABEL)
-            _heat_row(panel, row, sets, i, lowest)
+            _heat_row(panel, row, sets, i, lowest, len(summary.seeds))
         y += len(block.rows) + 1
     panel.set_yticks(list(ticks), list(ticks.values()))
     _colour_bar(figure, panel, lowest)
-    marks = [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
+    marks = _explained(cells, len(summary.seeds))
     marks += ["hatched: no result"] if any("auroc" not in cell.stats for cell in cells) else []
     canvas.title(figure, "AUROC (%)" + (", mean over seeds" if len(summary.seeds) > 1 else ""), "; ".join(marks))
     return figure
@@ -106,20 +118,20 @@ def _heat_panel(summary: Summary, sets: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, panel
 
 
-def _heat_row(panel: Axes, row: Row, sets: Sequence[str], y: int, lowest: float) -> None:
+def _heat_row(panel: Axes, row: Row, sets: Sequence[str], y: int, lowest: float, seeds: int) -> None:
     for x, name in enumerate(sets):
         if name in row.cells:
-            _heat_cell(panel, row.cells[name], x, y, lowest)
+            _heat_cell(panel, row.cells[name], x, y, lowest, seeds)
 
 
-def _heat_cell(panel: Axes, cell: Cell, x: int, y: int, lowest: float) -> None:
+def _heat_cell(panel: Axes, cell: Cell, x: int, y: int, lowest: float, seeds: int) -> None:
     stat = cell.stats.get("auroc")
     if stat is None:
         panel.add_patch(Rectangle((x, y), 1, 1, facecolor="white", edgecolor="#999999", hatch="////", linewidth=0.5))
         return
     colour = mpl.colormaps["cividis"]((stat.mean - lowest) / (1 - lowest))
     panel.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    text = percent(stat.mean) + (SEEN if cell.seen else "")
+    text = percent(stat.mean) + _marks(cell, "auroc", seeds)
     panel.text(x + 0.5, y + 0.52, text, ha="center", va="center", color=canvas.ink_on(colour))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from oodbench.benchmark.best import METRIC, Judged, Marks, read_best
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records import AUDITED, FAILED, METRICS, OK, SKIPPED, Record, Run
 from oodbench.benchmark.views._warnings import warnings_of
@@ -34,6 +35,8 @@ class Stat:
     n: int
     interval: tuple[float, float] | None = None
     """95% over draws of test images, ends averaged over seeds; None for means over OOD sets and in older records."""
+    may_be_best: bool | None = None
+    """Whether it is in the set that holds the column's best with 95% confidence; None where that is not judged."""
 
     @property
     def image_error(self) -> float | None:
@@ -109,6 +112,8 @@ class Summary:
 
     seeds: tuple[int, ...]
     blocks: tuple[Block, ...]
+    judged: Marks = field(default_factory=dict)
+    """The columns of which it is known who may be the best."""
 
 
 def summary_of(run: Run) -> Summary:
@@ -117,7 +122,10 @@ def summary_of(run: Run) -> Summary:
     pairs = run.info.get("pairs", ())
     shown = {record.id_set for record in run.records}
     id_sets = dict.fromkeys([*(pair["id_set"] for pair in pairs), *(record.id_set for record in run.records)])
-    return Summary(seeds, tuple(_block(run, id_set, seeds) for id_set in id_sets if id_set in shown))
+    marks = read_best(run)
+    blocks = tuple(_block(run, id_set, seeds, marks) for id_set in id_sets if id_set in shown)
+    columns = {(block.id_set, s.name) for block in blocks for s in block.sets}
+    return Summary(seeds, blocks, {place: judged for place, judged in marks.items() if place in columns})
 
 
 def stat_of(values: Sequence[float]) -> Stat | None:
@@ -146,7 +154,7 @@ def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]
     }
 
 
-def _block(run: Run, id_set: str, seeds: Sequence[int]) -> Block:
+def _block(run: Run, id_set: str, seeds: Sequence[int], marks: Marks) -> Block:
     records = [record for record in run.records if record.id_set == id_set]
     sets = _ood_sets([pair for pair in run.info.get("pairs", ()) if pair["id_set"] == id_set], records)
     measured = {record.ood_set for record in records if record.status == OK}
@@ -154,7 +162,8 @@ def _block(run: Run, id_set: str, seeds: Sequence[int]) -> Block:
     by_label: dict[str, list[Record]] = {}
     for record in records:
         by_label.setdefault(record.label, []).append(record)
-    rows = tuple(_row(label, own, sets, averaged, seeds) for label, own in by_label.items())
+    known = {s.name: marks[id_set, s.name] for s in sets if (id_set, s.name) in marks}
+    rows = tuple(_row(label, own, sets, averaged, seeds, known) for label, own in by_label.items())
     return Block(id_set, tuple(dict.fromkeys(r.backbone for r in records if r.backbone)), sets, rows, averaged)
 
 
@@ -170,7 +179,12 @@ def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> 
 
 
 def _row(
-    label: str, records: Sequence[Record], sets: Iterable[OodSet], averaged: Sequence[OodSet], seeds: Sequence[int]
+    label: str,
+    records: Sequence[Record],
+    sets: Iterable[OodSet],
+    averaged: Sequence[OodSet],
+    seeds: Sequence[int],
+    known: Mapping[str, Judged],
 ) -> Row:
     accuracy = {r.seed: r.id_accuracy for r in records if r.id_accuracy is not None}
     by_set = {s.name: {r.seed: r for r in records if r.ood_set == s.name} for s in sets}
@@ -182,7 +196,8 @@ def _row(
         if (stat := _mean_over([by_set[s.name] for s in averaged if s.group == group], metric, seeds))
     }
     worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
-    return Row(label, records[0], stat_of(list(accuracy.values())), cells, means, worst)
+    marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}
+    return Row(label, records[0], stat_of(list(accuracy.values())), marked, means, worst)
 
 
 def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
@@ -192,6 +207,13 @@ def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
     }
     status, seen = _status(by_seed, len(done), seeds), any(r.seen for r in by_seed.values())
     return Cell(status, _reason(by_seed), seen, stats, warnings_of(done))
+
+
+def _marked(cell: Cell, label: str, judged: Judged | None) -> Cell:
+    if judged is None or label not in judged.compete or METRIC not in cell.stats:
+        return cell
+    stat = replace(cell.stats[METRIC], may_be_best=label in judged.may_be_best)
+    return replace(cell, stats={**cell.stats, METRIC: stat})
 
 
 def _stat_of_cell(records: Sequence[Record], metric: str) -> Stat | None:

@@ -29,7 +29,7 @@ class Ink:
 
     def marks(self, entry: Entry) -> str:
         """The characters after a number."""
-        return ("*" if entry.best and not self.colour else "") + entry.marks
+        return entry.marks + (" " if self.colour else "*") * entry.best
 
     def span(self, text: str) -> str:
         """The words in place of a row's numbers."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from oodbench.benchmark.compare import Column, Comparison
+from oodbench.benchmark.columns import Column
+from oodbench.benchmark.compare import Comparison
 from oodbench.benchmark.records import write_atomically
 from oodbench.benchmark.views import _compared as compared
 from oodbench.benchmark.views._markdown import code, entry_text, escaped, table_lines

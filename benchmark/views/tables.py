@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oodbench.benchmark.best import METRIC
 from oodbench.benchmark.records import ENDS, METRICS, OK, Run, records_csv, write_atomically
 from oodbench.benchmark.views._latex import table_latex
 from oodbench.benchmark.views._markdown import table_markdown
@@ -47,7 +48,8 @@ def table_files(run: Run) -> dict[str, str]:
 def summarise(run: Run) -> pd.DataFrame:
     """One row a number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it stands for.
 
-    `low` and `high` are the 95% interval over draws of test images, for scope 'set' only and NaN where not recorded.
+    `low` and `high` are the 95% interval over draws of test images, for scope 'set' only and NaN where not recorded;
+    `may_be_best` says of AUROC whether the 95% set of its column's best holds it, None where that is not judged.
 
     `scope` is 'set' (one OOD set), 'near' or 'far' (the mean over that group), 'worst' (`ood_set` says which) or 'id'
     (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
@@ -75,6 +77,7 @@ def summarise(run: Run) -> pd.DataFrame:
         "status",
         "reason",
         *ENDS,
+        "may_be_best",
     ]
     return pd.DataFrame(rows, columns=[*first, *rest]).astype(dict.fromkeys(("mean", "std", *ENDS), float))
 
@@ -92,8 +95,11 @@ def _identity(row: Row) -> dict[str, str]:
 
 def _numbers(scope: str, metric: str, stat: Stat | None, **more: Any) -> dict[str, Any]:
     mean, std, n = (stat.mean, stat.std, stat.n) if stat else (None, None, 0)
-    told = {"ood_set": "", "group": "", "outlier_source": False, "seen": False, "status": OK, "reason": ""}
+    told: dict[str, Any] = {
+        "ood_set": "", "group": "", "outlier_source": False, "seen": False, "status": OK, "reason": ""
+    }  # fmt: skip
     ends = dict(zip(ENDS, stat.interval if stat and stat.interval else (None, None), strict=True))
+    told["may_be_best"] = stat.may_be_best if stat else None
     return {**told, **ends, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
 
 
@@ -141,6 +147,7 @@ def _csv_columns(sets: Iterable[str]) -> Iterator[str]:
     yield from (f"{group}_mean/{metric}/{part}" for group in GROUPS for metric in METRICS for part in ("mean", "std"))
     yield from (f"worst/{metric}/{part}" for metric in METRICS for part in ("set", "mean", "std"))
     yield from (f"{name}/{metric}/{end}" for name in sets for metric in METRICS for end in ENDS)
+    yield from (f"{name}/{METRIC}/may_be_best" for name in sets)
 
 
 def _csv_row(block: Block, row: Row) -> Iterator[tuple[str, str]]:
@@ -167,6 +174,8 @@ def _csv_cell(name: str, cell: Cell) -> Iterator[tuple[str, str]]:
             yield from (
                 (f"{name}/{metric}/{end}", f"{value:.6f}") for end, value in zip(ENDS, stat.interval, strict=True)
             )
+        if stat and stat.may_be_best is not None:
+            yield f"{name}/{metric}/may_be_best", str(stat.may_be_best).lower()
 
 
 def _csv_stat(name: str, stat: Stat | None) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,7 @@ class Nursery:
         run = self.folder / results / "runs/tiny"
         rows = list(csv.DictReader(io.StringIO((run / "records.csv").read_text())))
         untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
-        files = {name: (run / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
+        files = {name: (run / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
         return {**files, "records.csv": untimed.encode()}
 
     def left_over(self, results: str) -> list[str]:

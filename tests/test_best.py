@@ -1,0 +1,118 @@
+"""`benchmark/best.py`: who may be the best of a run's columns is judged once, as `bench compare` judges, and kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oodbench.benchmark import Run, best
+from oodbench.benchmark.best import read_best
+from oodbench.benchmark.compare import compare
+from oodbench.benchmark.data import Library
+from oodbench.benchmark.records import read_run
+from oodbench.benchmark.scored import ScoredImages
+from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.views.tables import text_table
+
+MATRIX = """
+[[id]]
+set = "digits[0-1]"
+outliers = "glyphs"
+ood = [{ set = "greek" }, { set = "uniform" }, { set = "glyphs" }]
+"""
+DETECTORS = "msp,energy,knn[k=3],msp@confidence"
+TinyRun = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: TinyRun) -> Path:
+    """A folder with a suite and a finished run of two seeds."""
+    folder = tmp_path_factory.mktemp("best")
+    (folder / "tiny.toml").write_text(tiny_suite(MATRIX))
+    tiny_run(folder / "tiny.toml", DETECTORS, results=folder, seeds=2)
+    return folder
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path) -> Path:
+    copy: Path = shutil.copytree(whole, tmp_path / "copy")
+    return copy
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "runs/tiny/best.json").read_text())
+    return content
+
+
+def test_it_is_what_bench_compare_says(whole: Path) -> None:
+    run = read_run(whole / "runs/tiny")
+    library = Library(whole, whole / "cache/data")
+    found = compare(run, whole / "cache", images=ScoredImages(library))
+    kept = read_best(run)
+    assert len(kept) == len(found.columns) == 3
+    for column in found.columns:
+        judged = kept[column.id_set, column.ood_set]
+        assert set(judged.may_be_best) == column.maybe_best
+        assert tuple(judged.compete) == column.labels
+        assert list(judged.seeds) == [0, 1]
+    groups = library.part(parse_set("digits[0-1]"), "test").groups
+    assert groups is not None
+    assert kept["digits[0-1]", "greek"].units[0] == len(set(groups.tolist())) < 20
+    assert kept["digits[0-1]", "uniform"].units[1] == 1000
+    # Trained on outliers of this set's own distribution: seen, so that it does not compete.
+    assert "msp@confidence" not in kept["digits[0-1]", "glyphs"].compete
+
+
+def test_it_is_judged_once(place: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (place / "runs/tiny/best.json").read_bytes()
+    monkeypatch.setattr(best, "judge_best", lambda *_: pytest.fail("judged again"))
+    tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=2)
+    assert (place / "runs/tiny/best.json").read_bytes() == before
+
+
+def test_other_cells_are_judged_anew(place: Path, tiny_run: TinyRun) -> None:
+    before = stored(place)
+    run = tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=1)
+    assert stored(place)["inputs"] != before["inputs"]
+    assert {tuple(column["seeds"]) for column in stored(place)["columns"]} == {(0,)}
+    assert set(read_best(run)) == {("digits[0-1]", name) for name in ("greek", "uniform", "glyphs")}
+    tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=2)
+    assert stored(place) == before
+
+
+def test_a_damaged_judgement_is_made_again(place: Path, tiny_run: TinyRun) -> None:
+    before, path = stored(place), place / "runs/tiny/best.json"
+    table = (place / "runs/tiny/table.md").read_bytes()
+    assert "°".encode() in table
+    for content in (b"", b"[", json.dumps({**before, "columns": [{"id_set": "x"}]}).encode()):
+        path.write_bytes(content)
+        assert read_best(read_run(place / "runs/tiny")) == {}
+        tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=2)
+        assert stored(place) == before
+        assert (place / "runs/tiny/table.md").read_bytes() == table
+
+
+def test_one_detector_is_not_judged(tmp_path: Path, whole: Path, tiny_run: TinyRun) -> None:
+    run = tiny_run(whole / "tiny.toml", "msp", results=tmp_path, ood_sets="greek")
+    assert stored(tmp_path)["columns"] == []
+    assert "°" not in text_table(run)
+
+
+def test_scores_that_are_gone_leave_a_column_out_until_they_are_back(place: Path, whole: Path) -> None:
+    run, images = read_run(place / "runs/tiny"), ScoredImages(Library(place))
+    before = stored(place)
+    record = next(r for r in run.records if (r.label, r.ood_set, r.seed) == ("energy", "greek", 1))
+    gone = place / "cache" / record.artifacts["ood_scores"]
+    gone.unlink()
+    (run.path / "best.json").unlink()
+    best.update_best(run, place / "cache", images)
+    assert {column["ood_set"] for column in stored(place)["columns"]} == {"uniform", "glyphs"}
+    assert "Not judged: digits[0-1] against greek." in " ".join(text_table(run, 400).split())
+    shutil.copy(whole / "cache" / record.artifacts["ood_scores"], gone)
+    best.update_best(run, place / "cache", images)
+    assert stored(place) == before
