@@ -210,7 +210,9 @@ def main() -> None:
         options = {"suite": suite, "data_dir": given.data_dir, "results": folder, "threads": given.threads}
         fixed = {"backbone": given.backbone, "device": "cpu", **options}
         planned = prepare("msp", name="look", **fixed)
-        (known,) = {cell.record.id_set for cell in planned.plan.cells}
+        known = {cell.record.id_set for cell in planned.plan.cells}
+        if len(known) > 1:
+            sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; name one of a single ID set.")
         ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
         write_weights(given.backbone, planned.bench.images(ref), file)
         made = prepare(names, checkpoint=file, **fixed)
@@ -225,7 +227,7 @@ def main() -> None:
         if seen != wanted:
             sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(wanted.values()):,} are in the run's sets")
         base = bare(made, sets)
-    print(f"{known}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}")
+    print(f"{known.pop()}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}")
     print("; ".join(f"{name} {len(images):,}" for name, images in sets.items()))
     print(f"{sum(wanted.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
     for what, mine, plain in zip(("CPU", "wall-clock"), seconds, base, strict=True):
