@@ -67,8 +67,8 @@ def planted_blocks(network: nn.Module) -> list[nn.Module]:
 
 
 class ToyWorld(NamedTuple):
-    """A classifier with planted features, labelled ID images, and OOD images: weak blends of two classes and, weaker, of
-    a pattern that no class has, for methods that look where training images do not vary."""
+    """A classifier with planted features, labelled ID images, and OOD images: weak blends of two classes and,
+    weaker, of a pattern that no class has, for methods that look where training images do not vary."""
 
     classifier: Classifier
     train: ImageSet

@@ -227,7 +227,9 @@ def main() -> None:
         if seen != wanted:
             sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(wanted.values()):,} are in the run's sets")
         base = bare(made, sets)
-    print(f"{known.pop()}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}")
+    print(
+        f"{known.pop()}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}"
+    )
     print("; ".join(f"{name} {len(images):,}" for name, images in sets.items()))
     print(f"{sum(wanted.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
     for what, mine, plain in zip(("CPU", "wall-clock"), seconds, base, strict=True):
