@@ -23,8 +23,8 @@ SUMMED = 1024
 CUTOFF = 1e-10
 """Default share of the largest variance up to which a direction counts as constant: float32 features leave about 1e-14
 by rounding alone, and more where they were computed with TF32."""
-PANEL = 64
-"""Columns of a trapezoidal matrix that are multiplied at once."""
+PANEL, SLAB = 64, 128
+"""Columns of a trapezoidal matrix, and rows of a symmetric one, that are multiplied at once."""
 SINGLE = 5e5
 """Largest condition for which products are made in float32. Roundings move f - origin by about 2^-24 of its length, and
 a squared distance by up to 2^-23 sqrt(condition) of itself: 8.5e-5."""
@@ -58,8 +58,10 @@ def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor]
     total = torch.zeros(centres.shape[-1], centres.shape[-1], dtype=torch.float64)
     for part in train.batches(BLOCK):
         centred = vectors(part) - (centres if centres.ndim == 1 else centres[part.labels])
-        total += centred.T @ centred
-    return total / len(train)
+        for start in range(0, len(total), SLAB):  # the upper triangle alone: half of the products
+            rows = slice(start, start + SLAB)
+            total[rows, start:].addmm_(centred[:, rows].T, centred[:, start:])
+    return (total.triu() + total.triu(1).T) / len(train)
 
 
 def class_covariances(train: Batch, means: Tensor, counts: Tensor, vectors: Callable[[Batch], Tensor]) -> Tensor:

@@ -115,8 +115,9 @@ def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
     """A network of random weights, whose head finds the nearest mean of some training images' features."""
     torch.manual_seed(0)
     network = create("backbone", parse_spec(backbone)).build(len(images.classes), images.image_shape).eval()
-    some = torch.from_numpy(images.images[: 4 * BLOCK])
-    labels = torch.from_numpy(np.array(images.labels)[: 4 * BLOCK].astype(np.int64))
+    rows = np.linspace(0, len(images) - 1, min(4 * BLOCK, len(images)), dtype=np.int64)  # a file may be sorted by class
+    some = torch.from_numpy(images.images[rows])
+    labels = torch.from_numpy(np.array(images.labels)[rows].astype(np.int64))
     with torch.inference_mode():
         features = torch.cat([network.features(floats(part)) for part in some.split(BLOCK)])
         means = torch.stack([features[labels == k].mean(dim=0) for k in range(len(images.classes))])

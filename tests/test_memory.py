@@ -16,7 +16,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.detectors import _gaussian, vra
-from oodbench.detectors._gaussian import BLOCK, class_covariances, class_means, covariance, mean_of
+from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
 from oodbench.detectors.openmax import weibull_of
 from oodbench.detectors.vim import mean_largest_logit
 
@@ -89,6 +89,14 @@ def test_moments_are_those_of_the_whole_array(world: World) -> None:
     centred = whole - by_class[world.labels]
     spread = centred.T @ centred / IMAGES
     assert covariance(features(world), means).numpy() == pytest.approx(spread, rel=1e-12, abs=1e-12 * spread.max())
+
+
+def test_a_covariance_of_many_units_is_symmetric_and_whole() -> None:
+    vectors = torch.from_numpy(np.random.RandomState(0).randn(300, 2 * SLAB + 17) + 3)
+    centre = vectors.mean(dim=0)
+    found = covariance(Batch(300, {"features": vectors.__getitem__}, "a test"), centre)
+    assert torch.equal(found, found.T)
+    assert found.numpy() == pytest.approx(np.cov(vectors.numpy().T, bias=True), rel=1e-11, abs=1e-13)
 
 
 def test_patterns_of_she_are_those_of_the_whole_array(world: World) -> None:
