@@ -194,7 +194,8 @@ class Chain:
         """The job that fits a detector; none for one that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
-        made, entry = self._fitted_on(row, trained, _choices(row, tuned)), trained.entry
+        choices, entry = _choices(row, tuned), trained.entry
+        made = self._fitted_on(row, trained, choices)
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
             "detector": identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
@@ -212,13 +213,15 @@ class Chain:
             seed=trained.seed,
             tuned=tuned.makes[0] if tuned else None,
             passes=self.passes_in_fit(entry, row.detector, made),
+            passes_if=tuple(self.passes_in_fit(entry, choice, made) for choice in choices) if tuned else (),
         )
         self.plan.jobs.setdefault(job.id, job)
         return job
 
     def score(self, row: Row, data: SetRef, trained: Trained, fitted: FitJob | None, tuned: TuneJob | None) -> ScoreJob:
         """The job that scores one set, ID or OOD, with one detector."""
-        seen = see(self, data, trained, _choices(row, tuned))
+        choices, entry = _choices(row, tuned), trained.entry
+        seen = see(self, data, trained, choices)
         bank = self.extract(self.ref(trained.entry.set, "train"), trained) if compares(row.detector) else None
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": identity(row.detector),
@@ -238,7 +241,8 @@ class Chain:
             fitted=fitted.makes[0] if fitted else None,
             tuned=tuned.makes[0] if tuned else None,
             seed=trained.seed,
-            passes=data.images * self.passes(trained.entry, row.detector),
+            passes=data.images * self.passes(entry, row.detector),
+            passes_if=tuple(data.images * self.passes(entry, choice) for choice in choices) if tuned else (),
             bank=bank.outputs if bank else None,
         )
         self.plan.jobs.setdefault(job.id, job)

@@ -191,6 +191,8 @@ class FitJob(Job):
     """Where the choice of settings is stored that replaces `detector`'s."""
     passes: int = 0
     """Images pushed through the network by `fit` itself."""
+    passes_if: tuple[int, ...] = ()
+    """The same for every candidate, in the order of the `TuneJob`; empty where there is no choice."""
 
     @property
     def size(self) -> int:
@@ -210,6 +212,8 @@ class ScoreJob(Job):
     seed: int = 0
     passes: int = 0
     """Images pushed through the network by `score` itself."""
+    passes_if: tuple[int, ...] = ()
+    """The same for every candidate, in the order of the `TuneJob`; empty where there is no choice."""
     bank: Outputs | None = None
     """The training split, for a detector that compares images with it."""
     others: tuple[ScoreJob, ...] = ()

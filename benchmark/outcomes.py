@@ -72,6 +72,7 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
         audit=audit,
         extended=more,
         tuned=tuned,
+        forward_images=_forwarded(cell, bench),
         notes=(*cell.record.notes, *notes),
         id_accuracy=bench.classified(cell.id_outputs).accuracy,
         seconds=seconds,
@@ -92,6 +93,13 @@ def _tuned(cell: Cell, bench: Bench) -> dict[str, Any]:
     kin = bench.library.kin(parse_set(cell.record.ood_set))
     own = any(bench.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
     return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
+
+
+def _forwarded(cell: Cell, bench: Bench) -> int:
+    """What the cell is charged with the settings that were chosen for it."""
+    if cell.tuned is None:
+        return cell.record.forward_images
+    return cell.forwarded_if.get(bench.store.load_json(cell.tuned)["detector"], cell.record.forward_images)
 
 
 def _told_of(tuned: dict[str, Any]) -> str:

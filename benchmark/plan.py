@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,6 +96,8 @@ class Cell:
     checkpoint: Checkpoint | None = None
     tuned: Key | None = None
     """Where the choice of its detector's settings is, if there was one."""
+    forwarded_if: Mapping[str, int] = field(default_factory=dict)
+    """`forward_images` by what may be chosen; empty where there is no choice."""
     rules: tuple[str, ...] = ()
     """Metric rules to compute beside the exact ones."""
     beyond: Beyond | None = None

@@ -102,7 +102,9 @@ class _Planner:
             learned = chain.fit(row, trained, tuned)
             scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
             beyond = [chain.score(row, data, trained, learned, tuned) for data in self.beyond(entry)]
-            more = {"forward_images": self.charge([*scored, *beyond]), "training": _training(trained.job)}
+            charged = self.charge([*scored, *beyond])
+            more = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
+            choices = enumerate(tuned.candidates) if tuned else ()
             cell = replace(
                 self.cell(entry, pair, row, seed, **more),
                 id_scores=scored[0].makes[0],
@@ -110,6 +112,7 @@ class _Planner:
                 id_outputs=scored[0].outputs,
                 checkpoint=trained.checkpoint,
                 tuned=tuned.makes[0] if tuned else None,
+                forwarded_if={spec: sum(_forwarded(job, place) for job in charged) for place, spec in choices},
                 beyond=_beyond(beyond),
             )
             self.plan.cells.append(cell)
@@ -227,19 +230,27 @@ class _Planner:
         )
         return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
 
-    def charge(self, jobs: Sequence[Job]) -> int:
-        """Images pushed through a network for a cell as if the store were empty; what is shared is charged once."""
-        images = 0
+    def charge(self, jobs: Sequence[Job]) -> list[Job]:
+        """What a cell needs as if the store were empty, down to its networks; what is shared is charged once."""
+        charged: list[Job] = []
         todo: list[Job] = list(jobs)
         while todo:
             job = todo.pop()
             if job.id in self.charged or isinstance(job, TrainJob):
                 continue
             self.charged.add(job.id)
-            images += job.size if isinstance(job, ExtractJob) else 0
-            images += job.passes if isinstance(job, TuneJob | FitJob | ScoreJob) else 0
+            charged.append(job)
             todo.extend(self.plan.jobs[other] for other in job.after)
-        return images
+        return charged
+
+
+def _forwarded(job: Job, choice: int | None = None) -> int:
+    """Images that a job pushes through a network, with the settings of one candidate where one is named."""
+    if isinstance(job, FitJob | ScoreJob) and choice is not None and job.passes_if:
+        return job.passes_if[choice]
+    if isinstance(job, TuneJob | FitJob | ScoreJob):
+        return job.passes
+    return job.size if isinstance(job, ExtractJob) else 0
 
 
 def _beyond(jobs: Sequence[ScoreJob]) -> Beyond | None:

@@ -15,7 +15,8 @@ from oodbench.benchmark.contract import NEEDS, Batch, Classifier, Detector, Imag
 from oodbench.benchmark.extract import checked_reduction, reduces
 
 CLASSES, SIDE, IMAGES = 4, 32, 160
-
+STRANGE = 4
+"""Patterns that the network knows and no class has."""
 
 WEAKER = 0.9
 """Strength of each pattern's second channel: maps of one pattern have rank two, with singular values apart."""
@@ -66,7 +67,8 @@ def planted_blocks(network: nn.Module) -> list[nn.Module]:
 
 
 class ToyWorld(NamedTuple):
-    """A classifier with planted features, labelled ID images, and OOD images: half-strength blends of two classes."""
+    """A classifier with planted features, labelled ID images, and OOD images: weak blends of two classes and,
+    weaker, of a pattern that no class has, for methods that look where training images do not vary."""
 
     classifier: Classifier
     train: ImageSet
@@ -96,7 +98,8 @@ def toy_world() -> ToyWorld:
     first = random.randint(CLASSES, size=IMAGES)
     second = (first + random.randint(1, CLASSES, size=IMAGES)) % CLASSES
     blends = np.zeros((IMAGES, len(patterns)))
-    blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.4, IMAGES)
+    blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.3, IMAGES)
+    blends[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = 0.07
     classifier = Classifier(planted_network(), CLASSES, planted_blocks)
     return ToyWorld(classifier, known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
 
@@ -114,7 +117,7 @@ def fresh_classifier() -> Classifier:
 
 
 def _patterns(random: np.random.RandomState) -> np.ndarray:
-    patterns = random.randn(CLASSES + 4, 3, SIDE, SIDE)
+    patterns = random.randn(CLASSES + STRANGE, 3, SIDE, SIDE)
     unit: np.ndarray = patterns / np.linalg.norm(patterns.reshape(len(patterns), -1), axis=1)[:, None, None, None]
     return unit
 

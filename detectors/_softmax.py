@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from oodbench.detectors.msp import log_one_minus_max
+BOTTOM = torch.finfo(torch.float64).min
+"""Stands where a logarithm of 0 would, and can be multiplied by 0."""
 
 
-def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """log p and log(1 - p), each (N, K), of p = softmax(logits), in nats.
+class Margins(NamedTuple):
+    """What p = softmax(logits) is made of, where the largest class is told apart from the others.
 
-    Both keep their relative precision at every margin: the largest class's come from the sum over all others, because
-    1 - p itself rounds to 0 in float64 from a margin of 37.
+    Every sum over the others is one of positive terms, taken relative to the largest of them: it keeps its relative
+    precision at every margin, where 1 - p_max itself rounds to 0 in float64 from a margin of 37.
     """
-    best, rest = logits.argmax(dim=1, keepdim=True), log_one_minus_max(logits)[:, None]
-    log_best = torch.log1p(-rest.exp())
-    log_p = (logits - logits.gather(1, best)).add_(log_best).scatter_(1, best, log_best)
-    return log_p, torch.log1p(-log_p.exp()).scatter_(1, best, rest)
+
+    best: Tensor
+    """One argmax, (N, 1)."""
+    below: Tensor
+    """Logits less the largest, (N, K), at most 0; `BOTTOM` at the argmax."""
+    second: Tensor
+    """The largest of them, (N, 1)."""
+    others: Tensor
+    """exp(below - second), (N, K), from 0 to 1; 0 at the argmax."""
+    log_odds: Tensor
+    """log sum_{k not best} exp(below), (N, 1): the log odds of all classes but one argmax against that one."""
+
+    def odds(self) -> Tensor:
+        """(1 - p_max) / p_max, (N, 1); may round to 0."""
+        return self.log_odds.exp()
+
+    def log_terms(self) -> Tensor:
+        """log [ p_k (1 - p_k) (1 + odds)^2 ], (N, K), in nats."""
+        odds = self.odds()
+        rest = torch.addcmul(odds, self.others, self.second.exp(), value=-1)  # of all classes but this and the best
+        return rest.clamp_min_(0).log1p_().add_(self.below).scatter_(1, self.best, self.log_odds)
+
+
+def margins(logits: Tensor) -> Margins:
+    """The margins of logits (N, K), float64."""
+    best = logits.argmax(dim=1, keepdim=True)
+    below = (logits - logits.gather(1, best)).scatter_(1, best, BOTTOM)
+    second = below.amax(dim=1, keepdim=True)
+    others = (below - second).exp_()
+    return Margins(best, below, second, others, others.sum(dim=1, keepdim=True).log_().add_(second))
 
 
 def require_temperature(temperature: float) -> None:

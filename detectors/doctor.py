@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, detector
-from oodbench.detectors._softmax import log_probabilities, require_temperature
+from oodbench.detectors._softmax import margins, require_temperature
 
 
 @detector(
@@ -32,5 +32,6 @@ class Doctor(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """log of the odds g / (1 - g); g is summed as p_k (1 - p_k), which does not round to 0."""
-        log_p, log_rest = log_probabilities(batch.logits / self.temperature)
-        return torch.logsumexp(log_p + log_rest, dim=1) - torch.logsumexp(2 * log_p, dim=1)
+        found = margins(batch.logits / self.temperature)
+        squares = found.others.square().sum(dim=1) * (2 * found.second[:, 0]).exp_()  # of the others' p / p_max
+        return torch.logsumexp(found.log_terms(), dim=1) - squares.log1p_()

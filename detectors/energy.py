@@ -26,4 +26,5 @@ class Energy(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """The energy at temperature T."""
-        return -self.temperature * torch.logsumexp(batch.logits / self.temperature, dim=1)
+        scaled = batch.logits if self.temperature == 1 else batch.logits / self.temperature
+        return torch.logsumexp(scaled, dim=1).mul_(-self.temperature)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, detector
-from oodbench.detectors._softmax import log_probabilities
+from oodbench.detectors._softmax import margins
 
 
 @detector(
@@ -20,7 +20,10 @@ class Entropy(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """log H, H in nats."""
-        log_p, log_rest = log_probabilities(batch.logits)
-        # -log p is 1 - p where that is tiny, and as a number it is lost only there
-        surprise = torch.where(log_rest < -40, log_rest, (-log_p).log())
-        return torch.logsumexp(log_p + surprise, dim=1)
+        found = margins(batch.logits)
+        odds = found.odds()[:, 0]
+        # H = log(1 + odds) + sum_{k not best} exp(below) (-below) / (1 + odds), divided by exp(second)
+        ratio = torch.where(odds > 0, odds.log1p() / odds, 1.0)
+        weighted = (found.others * found.below).sum(dim=1)
+        inside = (found.log_odds - found.second)[:, 0].exp_().mul_(ratio).sub_(weighted / (1 + odds))
+        return inside.log_().add_(found.second[:, 0])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, detector
-from oodbench.detectors._softmax import log_probabilities
+from oodbench.detectors._softmax import margins
 
 
 @detector(
@@ -34,8 +34,9 @@ class GEN(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """log G."""
-        log_p, log_rest = log_probabilities(batch.logits)
-        both = log_p + log_rest
-        if self.top < both.shape[1]:
-            both = both.gather(1, batch.logits.topk(self.top, dim=1).indices)
-        return torch.logsumexp(self.gamma * both, dim=1)
+        found = margins(batch.logits)
+        terms = found.log_terms()
+        if self.top < terms.shape[1]:
+            terms = terms.gather(1, batch.logits.topk(self.top, dim=1).indices)
+        shared = found.odds()[:, 0].log1p_().mul_(2 * self.gamma)
+        return torch.logsumexp(terms.mul_(self.gamma), dim=1).sub_(shared)

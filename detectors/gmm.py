@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import CUTOFF, class_means, covariance, require_cutoff, whitening
+from oodbench.detectors._gaussian import (
+    CUTOFF,
+    class_covariances,
+    class_means,
+    covariance,
+    product,
+    require_cutoff,
+    whitening,
+)
 
 
 @detector(
@@ -44,22 +52,25 @@ class GMM(Detector):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Means, and for each class the inverse Cholesky factor and log determinant of its whitened covariance."""
         means, counts = class_means(data.train, classifier.num_classes)
-        self.transform_ = whitening(covariance(data.train, means), means, self.cutoff, self.name)
-        self.means_ = means[counts > 0] @ self.transform_
-        counts, rank = counts[counts > 0], self.transform_.shape[1]
-        labels, m = data.train.labels, self.pseudo_images
+        self.transform_ = whitening(covariance(data.train, means), means, self.cutoff, self.name).root
+        means, labels = means @ self.transform_, counts.nonzero()[:, 0].tolist()
+        rank, m = means.shape[1], self.pseudo_images
         identity = torch.eye(rank, dtype=torch.float64)
+        if m == 0 and (small := [label for label in labels if counts[label] <= rank]):
+            raise self._singular(small[0], int(counts[small[0]]), rank)
+        spreads = class_covariances(data.train, means, counts, self._whitened)
         roots, constants = [], []
-        for label, mean, count in zip(labels.unique(), self.means_, counts.tolist(), strict=True):
-            if m == 0 and count <= rank:
-                raise self._singular(int(label), count, rank)
-            centred = data.train.features[labels == label].double() @ self.transform_ - mean
-            factor, info = torch.linalg.cholesky_ex((centred.T @ centred + m * identity) / (count + m))
+        for label, count in zip(labels, counts[labels].tolist(), strict=True):
+            factor, info = torch.linalg.cholesky_ex((count * spreads[label] + m * identity) / (count + m))
             if info:
-                raise self._singular(int(label), count, rank)
+                raise self._singular(label, count, rank)
             roots.append(torch.linalg.solve_triangular(factor, identity, upper=False))
-            constants.append(math.log(count / len(labels)) - factor.diagonal().log().sum())
-        self.roots_, self.constants_ = torch.stack(roots), torch.stack(constants)
+            constants.append(math.log(count / len(data.train)) - factor.diagonal().log().sum())
+        self.means_, self.roots_, self.constants_ = means[labels], torch.stack(roots), torch.stack(constants)
+
+    def _whitened(self, part: Batch) -> Tensor:
+        """Whitened features, float64 (N, R)."""
+        return product(part.features.double(), self.transform_)
 
     @staticmethod
     def _singular(label: int, count: int, rank: int) -> DataError:
@@ -70,7 +81,7 @@ class GMM(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """Negative log density of the whitened features, up to a constant, in nats."""
-        whitened = batch.features.double() @ self.transform_
+        whitened = self._whitened(batch)
         logs = [
             constant - ((whitened - mean) @ root.T).square().sum(dim=1) / 2
             for mean, root, constant in zip(self.means_, self.roots_, self.constants_, strict=True)

@@ -17,4 +17,4 @@ class MaxLogit(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """-max_k f_k."""
-        return -batch.logits.amax(dim=1)
+        return batch.logits.amax(dim=1).neg_()

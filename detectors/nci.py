@@ -39,8 +39,10 @@ class NCI(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """Negative proximity and size."""
-        features = batch.features.double()
-        centred = features - self.mean_
-        norms = centred.norm(dim=1)
-        along = (self.weight_[batch.logits.argmax(dim=1)] * centred).sum(dim=1)
-        return -(along / torch.where(norms > 0, norms, 1.0) + self.alpha * features.abs().sum(dim=1))
+        kind = batch.features.dtype
+        centred = batch.features - self.mean_.to(kind)
+        norms = torch.linalg.vector_norm(centred, dim=1, dtype=torch.float64)
+        weights = self.weight_.to(kind)[batch.logits.argmax(dim=1)]
+        along = weights.mul_(centred).sum(dim=1, dtype=torch.float64)
+        size = batch.features.abs().sum(dim=1, dtype=torch.float64)
+        return (along / torch.where(norms > 0, norms, 1.0)).add_(size, alpha=self.alpha).neg_()

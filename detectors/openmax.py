@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
+from oodbench.detectors._gaussian import BLOCK
 
 
 def weibull_of(values: np.ndarray) -> tuple[float, float]:
@@ -69,24 +72,33 @@ class OpenMax(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Means and Weibull tails of the correctly classified training images."""
-        logits, labels = data.train.logits, data.train.labels
-        correct = logits.argmax(dim=1) == labels
         classes = classifier.num_classes
-        self.means_ = torch.zeros(classes, logits.shape[1], dtype=torch.float64)
+        sums, counts = torch.zeros(classes, classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.int64)
+        for logits, labels in _correct(data.train):
+            sums.index_add_(0, labels, logits)
+            counts += torch.bincount(labels, minlength=classes)
+        self.means_ = sums / counts.clamp_min(1)[:, None]
         shift, shape, scale = torch.tensor([[0.0], [1.0], [np.inf]], dtype=torch.float64).repeat(1, classes)
-        for label in labels[correct].unique().tolist():
-            own = logits[correct & (labels == label)]
-            self.means_[label] = own.mean(dim=0)
-            largest = (own - self.means_[label]).norm(dim=1).sort().values[-self.tail :].numpy()
-            if np.ptp(largest) > 1e-12 * largest[-1]:
+        for label, largest in enumerate(self._tails(data.train)):
+            if len(largest) and np.ptp(largest) > 1e-12 * largest[-1]:
                 shift[label] = largest[0] - 1
                 shape[label], scale[label] = weibull_of(largest - largest[0] + 1)
         if torch.isinf(scale).all():
             raise DataError(
                 "OpenMax needs a class with three correctly classified training images, at different distances from "
-                f"their mean; of {len(labels)} images {int(correct.sum())} are classified correctly."
+                f"their mean; of {len(data.train)} images {int(counts.sum())} are classified correctly."
             )
         self.weibulls_ = torch.stack([shift, shape, scale])
+
+    def _tails(self, train: Batch) -> list[np.ndarray]:
+        """Each class's `tail` largest distances to its mean, ascending; fewer where it has fewer images."""
+        tails = [np.empty(0) for _ in self.means_]
+        for logits, labels in _correct(train):
+            distances = (logits - self.means_[labels]).norm(dim=1)
+            for label in labels.unique().tolist():
+                both = np.concatenate([tails[label], distances[labels == label].numpy()])
+                tails[label] = np.sort(both)[-self.tail :]
+        return tails
 
     def score(self, batch: Batch) -> Tensor:
         """Log odds of 'unknown', or against the likeliest known class."""
@@ -104,3 +116,10 @@ class OpenMax(Detector):
         best, place = known.max(dim=1, keepdim=True)
         others = torch.cat([known.scatter(1, place, -torch.inf), unknown], dim=1)
         return torch.logsumexp(others, dim=1) - best[:, 0]
+
+
+def _correct(train: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of the images that are classified correctly, in pieces."""
+    for part in train.batches(BLOCK):
+        right = part.logits.argmax(dim=1) == part.labels
+        yield part.logits[right], part.labels[right]

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import CUTOFF, require_cutoff, squared_distances, whitening
+from oodbench.detectors._gaussian import (
+    CUTOFF,
+    Whitening,
+    class_covariances,
+    class_means,
+    covariance,
+    mean_of,
+    nearest,
+    require_cutoff,
+    whitening,
+)
 from oodbench.detectors._similarity import unit
 
 
@@ -38,25 +48,32 @@ class SSD(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Mean and whitening of each cluster."""
-        z, labels = unit(data.train.features), data.train.labels
-        transforms, means = [], []
-        groups = [labels == k for k in labels.unique()] if self.clusters == "classes" else [torch.ones_like(labels) > 0]
-        for group in groups:
-            own = z[group]
-            means.append(own.mean(dim=0))
-            centred = own - means[-1]
-            transforms.append(whitening(centred.T @ centred / len(own), means[-1], self.cutoff, self.name))
-        ranks = [transform.shape[1] for transform in transforms]
+        if self.clusters == "classes":
+            means, counts = class_means(data.train, classifier.num_classes, _directions)
+            spreads = class_covariances(data.train, means, counts, _directions)
+            labels = counts.nonzero()[:, 0].tolist()
+        else:
+            means = mean_of(data.train, _directions)[None]
+            spreads, labels = covariance(data.train, means[0], _directions)[None], [0]
+        self.spaces_ = [whitening(spreads[k], means[k], self.cutoff, self.name) for k in labels]
+        self.means_ = [
+            (means[k] - space.origin)[None] @ space.root for k, space in zip(labels, self.spaces_, strict=True)
+        ]
+        ranks = [mean.shape[1] for mean in self.means_]
         if min(ranks) < max(ranks):
             worst = ranks.index(min(ranks))
             raise DataError(
-                f"The features of class {int(labels.unique()[worst])} vary in {ranks[worst]} directions, those of "
+                f"The features of class {labels[worst]} vary in {ranks[worst]} directions, those of "
                 f"others in up to {max(ranks)}, so that their distances do not compare; use ssd[clusters=one]."
             )
-        self.means_, self.transforms_ = means, transforms
 
     def score(self, batch: Batch) -> Tensor:
         """Squared distance to the nearest cluster's mean."""
         z = unit(batch.features)
-        pairs = zip(self.means_, self.transforms_, strict=True)
-        return torch.cat([squared_distances(z, mean[None], w) for mean, w in pairs], dim=1).amin(dim=1)
+        pairs = zip(self.spaces_, self.means_, strict=True)
+        return torch.stack([nearest(z, Whitening(*space), mean) for space, mean in pairs]).amin(dim=0)
+
+
+def _directions(part: Batch) -> Tensor:
+    """Features divided by their norms, float64 (N, D)."""
+    return unit(part.features)

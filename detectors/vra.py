@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Classifier, DataError, FitData, detector
-from oodbench.detectors._rectified import Rectified, pooled_percentile, require_percentile
+from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
+from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._rectified import Rectified, at_least, pooled_percentile, require_percentile
 
-UNITS = 64
-"""Units whose percentiles are taken at once: a matter of memory only."""
+HELD, SORTED = 2**26, 2**22
+"""Training features that are held at once, 256 MB, of as many units as that makes; and those sorted at once, in
+float64. The training set is read once for each group of units: a matter of memory only."""
 
 
 @detector(
@@ -50,9 +54,7 @@ class VRA(Rectified):
         if self.pooled:
             low, high = (torch.tensor(pooled_percentile(data.train, share), dtype=torch.float64) for share in shares)
         else:
-            pieces = data.train.features.numpy()
-            columns = [pieces[:, k : k + UNITS].astype(np.float64) for k in range(0, pieces.shape[1], UNITS)]
-            low, high = torch.from_numpy(np.concatenate([np.percentile(c, shares, axis=0) for c in columns], axis=1))
+            low, high = torch.from_numpy(np.concatenate(list(_percentiles(data.train, shares)), axis=1))
         if not (high > 0).any():
             raise DataError(
                 f"The {self.high:g}th percentile of every unit's training features is at most 0: nothing of any image "
@@ -62,5 +64,28 @@ class VRA(Rectified):
 
     def shaped(self, features: Tensor) -> Tensor:
         """g(z)."""
-        raised = torch.where(features < self.low_, 0.0, features + self.gamma)
-        return torch.where(features > self.high_, self.high_, raised)
+        low, high = _rounded_up(self.low_, features.dtype), -_rounded_up(-self.high_, features.dtype)
+        if self.gamma:
+            raised = torch.where(features < low, 0.0, features + self.gamma)
+            return torch.where(features > high, high, raised)
+        return torch.minimum(features, high).mul_(at_least(features, low))
+
+
+def _rounded_up(thresholds: Tensor, dtype: torch.dtype) -> Tensor:
+    """The smallest numbers of a precision that are not below `thresholds`: its own are on the same sides of both."""
+    rounded = thresholds.to(dtype)
+    return torch.where(rounded < thresholds, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
+
+
+def _percentiles(train: Batch, shares: tuple[float, ...]) -> Iterator[np.ndarray]:
+    """Percentiles of each unit's training features, float64 (shares, units), some units at a time."""
+    total = next(train.batches(1)).features.shape[1]
+    group, sort = (max(1, entries // len(train)) for entries in (HELD, SORTED))
+    for start in range(0, total, group):
+        held = np.empty((min(group, total - start), len(train)), dtype=np.float32)
+        done = 0
+        for part in train.batches(BLOCK):
+            held[:, done : done + len(part)] = part.features[:, start : start + group].T.numpy()
+            done += len(part)
+        for unit in range(0, len(held), sort):
+            yield np.percentile(held[unit : unit + sort].astype(np.float64), shares, axis=1)

@@ -1,6 +1,6 @@
 """What a detector costs on outputs that are there: CPU seconds of fit and score, beside pytorch-ood's.
 
-    python perf/detectors.py [--fit 10000] [--test 10000] [--units 512] [--repeats 3] [--only msp,knn]
+    python perf/detectors.py [--fit 10000] [--test 10000] [--units 512] [--repeats 3] [--only msp,knn | --only matrix]
     pip install --no-deps pytorch-ood==0.4.0      # for its side; without it only ours is printed
 
 The network and the sets are those of perf/_world.py: one ID test set and five OOD sets, in one process, one thread.
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=10_000, help="images in each scored set")
     parser.add_argument("--units", type=int, default=512, help="features")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="", help="detectors, with commas")
+    parser.add_argument("--only", default="", help="detectors, with commas; 'matrix' for all of them together alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -182,11 +182,12 @@ def main() -> None:
             peer = {}
             print("pytorch-ood is not installed (pip install --no-deps pytorch-ood==0.4.0): ours alone")
         print(f"{given.fit} x {given.units} to fit on, {given.test} to score; milliseconds of CPU, one thread")
-        print(f"{'':22} {'our fit':>9} {'score':>9} {'their fit':>9} {'score':>9} {'score x':>9} {'both x':>9}")
-        only = [name for name in OURS if not given.only or name.partition("[")[0] in given.only.split(",")]
+        only = [name for name in OURS if not given.only or name in given.only.split(",")]
+        if only:
+            print(f"{'':22} {'our fit':>9} {'score':>9} {'their fit':>9} {'score':>9} {'score x':>9} {'both x':>9}")
         for name in only:
             print(compare(name, world, peer, given.repeats), flush=True)
-        if given.only:
+        if given.only not in ("", "matrix"):
             return
         for names in (list(MATRIX), [name for name in MATRIX if name != "odin"]):
             ours = seconds(lambda names=names: our_matrix(names, world))

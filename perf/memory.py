@@ -34,7 +34,7 @@ from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import Checkpoint, FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.scoring import fitted_detector, scores_of
+from oodbench.benchmark.scoring import compares, fitted_detector, scores_of
 from oodbench.benchmark.specs import parse_spec, split_list
 from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.work import Bench
@@ -127,7 +127,7 @@ def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: 
     bench, train = Synthetic(root, size), outputs_of(size.images)
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     detector: Detector = registry.get("detector", parse_spec(spec).name)
-    if not detector.needs <= {"features", "logits"}:
+    if not detector.needs <= {"features", "logits", "similarities"}:
         raise OodbenchError(f"'{spec}' needs more than features and logits, which is all that there is here.")
     asked: dict[str, Any] = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
     told.send(("fit", 0.0))
@@ -136,7 +136,7 @@ def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: 
     fitted = fitted_detector(bench, fit, spec)
     told.send(("score", time.perf_counter() - start))
     start = time.perf_counter()
-    job = ScoreJob(**asked, outputs=outputs_of(size.scored))
+    job = ScoreJob(**asked, outputs=outputs_of(size.scored), bank=train if compares(fitted) else None)
     scores = scores_of(bench, job, fitted, job.outputs, lambda images: None)
     if len(scores) != size.scored:
         raise AssertionError(f"{len(scores)} scores of {size.scored} images")

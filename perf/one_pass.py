@@ -8,13 +8,16 @@ The network has random weights, and a head that finds the nearest class mean (la
 not); it is handed to the harness as a user's file (`bench run --checkpoint`).
 
 - bare: every image of the run once through the network, in the harness's blocks of 256, and one blocked product of all
-  test features with all training features (`bank.py`);
-- ours: the jobs of `bench run` for every detector of logits and features and every set, into an empty store: the
-  same pass, fit, score, metrics, records, and all files with their checksums. Without plots and tables.
+  test features with all training features (`bank.py`); with --inside the run's own passes are timed for that, one by
+  one, in place of passes of their own: for a machine that is too busy to compare two minutes with the two before;
+- jobs: those of `bench run` for every detector of logits and features and every set, into an empty store: the same
+  pass, fit and score, and all files with their checksums;
+- run: that, and what comes before and after: looking for training images among the test images, metrics, intervals,
+  records. Without reading the data sets, plots and tables.
 
-Every image that the network is shown in ours is counted by its content, padding left out; each must be one of the
-run's images and come once, or this fails. Ratio = ours / bare, in CPU and wall-clock seconds, taken one after the other
-in this process; counting is not in them.
+Every image that the network is shown in the run is counted by its content, padding left out; each must be one of the
+run's images and come once, or this fails. Ratios to bare are of CPU and of wall-clock seconds, taken one after the
+other in this process; counting is not in them.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.extract import BLOCK
-from oodbench.benchmark.jobs import ExtractJob
-from oodbench.benchmark.loop import floats
+from oodbench.benchmark.jobs import ExtractJob, Job
+from oodbench.benchmark.loop import Tick, floats
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import run_plan
 from oodbench.benchmark.specs import create, parse_spec
@@ -112,8 +115,9 @@ def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
     """A network of random weights, whose head finds the nearest mean of some training images' features."""
     torch.manual_seed(0)
     network = create("backbone", parse_spec(backbone)).build(len(images.classes), images.image_shape).eval()
-    some = torch.from_numpy(images.images[: 4 * BLOCK])
-    labels = torch.from_numpy(np.array(images.labels)[: 4 * BLOCK].astype(np.int64))
+    rows = np.linspace(0, len(images) - 1, min(4 * BLOCK, len(images)), dtype=np.int64)  # a file may be sorted by class
+    some = torch.from_numpy(images.images[rows])
+    labels = torch.from_numpy(np.array(images.labels)[rows].astype(np.int64))
     with torch.inference_mode():
         features = torch.cat([network.features(floats(part)) for part in some.split(BLOCK)])
         means = torch.stack([features[labels == k].mean(dim=0) for k in range(len(images.classes))])
@@ -124,18 +128,27 @@ def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
 
 
 @contextmanager
-def counted(seen: Counter[bytes], spent: list[float]) -> Iterator[None]:
-    """Count the images that networks are shown, black ones (padding) left out; and the seconds that takes."""
+def clocked(spent: list[float]) -> Iterator[None]:
+    """Add the CPU and wall-clock seconds of what is done here."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    yield
+    spent[0] += time.process_time() - cpu
+    spent[1] += time.perf_counter() - wall
+
+
+@contextmanager
+def counted(seen: Counter[bytes], spent: list[float], passes: list[float]) -> Iterator[None]:
+    """Count the images that networks are shown, black ones (padding) left out; time that, and the passes."""
     original = Classifier.features
 
     def features(self: Classifier, images: Tensor) -> Tensor:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for image in (255 * images).round().byte().contiguous().numpy():
-            if image.any():
-                seen[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] += 1
-        spent[0] += time.process_time() - cpu
-        spent[1] += time.perf_counter() - wall
-        return original(self, images)
+        with clocked(spent):
+            for image in (255 * images).round().byte().contiguous().numpy():
+                if image.any():
+                    seen[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] += 1
+        with clocked(passes):
+            found = original(self, images)
+        return found
 
     Classifier.features = features  # type: ignore[method-assign]
     try:
@@ -150,12 +163,12 @@ def sets_of(made: Prepared) -> dict[str, np.ndarray]:
     return {str(job.outputs.data): made.bench.images(job.outputs.data).images for job in jobs}
 
 
-def bare(made: Prepared, sets: dict[str, np.ndarray]) -> Seconds:
-    """Seconds of one pass of every image, and of one product of all sets but the training split with it."""
+def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[str, Tensor]]:
+    """Seconds of one pass of every image, and the features."""
     (classifier,) = {job.checkpoint.key: made.bench.classifier(job.checkpoint) for job in passes(made)}.values()
-    cpu, wall = time.process_time(), time.perf_counter()
     features: dict[str, Tensor] = {}
-    with torch.inference_mode():
+    spent = [0.0, 0.0]
+    with torch.inference_mode(), clocked(spent):
         for name, images in sets.items():
             parts = []
             for start in range(0, len(images), BLOCK):
@@ -163,12 +176,24 @@ def bare(made: Prepared, sets: dict[str, np.ndarray]) -> Seconds:
                 classifier.head(found)
                 parts.append(found)
             features[name] = torch.cat(parts)
-        train = next(name for name in sets if name.endswith("(train)"))
-        bank = Bank(features[train].numpy())
-        for name in sets:
-            for part in features[name].split(bank.block) if name.endswith("(test)") else ():
+    return (spent[0], spent[1]), features
+
+
+def multiplied(features: dict[str, Tensor]) -> Seconds:
+    """Seconds of one product of all test sets with the training split."""
+    spent = [0.0, 0.0]
+    with torch.inference_mode(), clocked(spent):
+        bank = Bank(next(part for name, part in features.items() if name.endswith("(train)")).numpy())
+        for name, whole in features.items():
+            for part in whole.split(bank.block) if name.endswith("(test)") else ():
                 bank.similarities(part)
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return spent[0], spent[1]
+
+
+def stored(made: Prepared) -> dict[str, Tensor]:
+    """The features that the run has stored, by set and part."""
+    load = made.bench.store.load_array
+    return {str(job.outputs.data): torch.from_numpy(np.array(load(job.outputs.features))) for job in passes(made)}
 
 
 def passes(made: Prepared) -> list[ExtractJob]:
@@ -176,17 +201,23 @@ def passes(made: Prepared) -> list[ExtractJob]:
     return [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
 
 
-def ours(made: Prepared) -> tuple[Seconds, Counter[bytes]]:
-    """Seconds of the run, and the images that its network was shown."""
+def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[bytes]]:
+    """Seconds of the jobs and of the run, those of its passes, and the images that its network was shown."""
     seen: Counter[bytes] = Counter()
-    spent = [0.0, 0.0]
-    with counted(seen, spent):
-        cpu, wall = time.process_time(), time.perf_counter()
+    counting, passes, jobs, run = ([0.0, 0.0] for _ in range(4))
+    do = made.bench.do
+
+    def timed(job: Job, tick: Tick) -> None:
+        with clocked(jobs):
+            do(job, tick)
+
+    made.bench.do = timed  # type: ignore[method-assign]
+    with counted(seen, counting, passes), clocked(run):
         done = run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
-        seconds = time.process_time() - cpu - spent[0], time.perf_counter() - wall - spent[1]
     if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
         sys.exit(f"These detectors did not run: {failed}")
-    return seconds, seen
+    seconds = {name: (s[0] - counting[0], s[1] - counting[1]) for name, s in (("jobs", jobs), ("run", run))}
+    return seconds, (passes[0], passes[1]), seen
 
 
 def main() -> None:
@@ -199,6 +230,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18[width=32]")
     parser.add_argument("--detectors", default="", help="others than all, with commas")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--inside", action="store_true", help="time the run's own passes for bare")
     given = parser.parse_args()
     register(given.train, given.test)
     names = given.detectors.split(",") if given.detectors else single_pass_detectors()
@@ -210,12 +242,14 @@ def main() -> None:
         options = {"suite": suite, "data_dir": given.data_dir, "results": folder, "threads": given.threads}
         fixed = {"backbone": given.backbone, "device": "cpu", **options}
         planned = prepare("msp", name="look", **fixed)
-        (known,) = {cell.record.id_set for cell in planned.plan.cells}
+        known = {cell.record.id_set for cell in planned.plan.cells}
+        if len(known) > 1:
+            sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; name one of a single ID set.")
         ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
         write_weights(given.backbone, planned.bench.images(ref), file)
         made = prepare(names, checkpoint=file, **fixed)
         sets = sets_of(made)
-        seconds, seen = ours(made)
+        seconds, inside, seen = ours(made)
         wanted = Counter(
             hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             for images in sets.values()
@@ -224,12 +258,17 @@ def main() -> None:
         )
         if seen != wanted:
             sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(wanted.values()):,} are in the run's sets")
-        base = bare(made, sets)
-    print(f"{known}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}")
+        alone, features = (inside, stored(made)) if given.inside else passed(made, sets)
+        product = multiplied(features)
+    print(
+        f"{known.pop()}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}"
+    )
     print("; ".join(f"{name} {len(images):,}" for name, images in sets.items()))
     print(f"{sum(wanted.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
-    for what, mine, plain in zip(("CPU", "wall-clock"), seconds, base, strict=True):
-        print(f"{what}: ours {mine:.1f} s, bare pass and product {plain:.1f} s, ratio {mine / plain:.3f}")
+    for place, what in enumerate(("CPU", "wall-clock")):
+        base = alone[place] + product[place]
+        told = [f"{name} {mine[place]:.1f} s ({mine[place] / base:.3f} times)" for name, mine in seconds.items()]
+        print(f"{what}: bare pass {alone[place]:.1f} s, product {product[place]:.1f} s, {', '.join(told)}")
 
 
 if __name__ == "__main__":

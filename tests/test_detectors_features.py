@@ -17,7 +17,10 @@ World = Any
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    return feature_world()
+    """Features to score in float64, in which every formula is exact; tests/test_precision.py has those in float32."""
+    made = feature_world()
+    made.test = made.test.astype(np.float64)
+    return made
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -38,7 +38,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    return feature_world()
+    """Features to score in float64, in which every formula is exact; tests/test_precision.py has those in float32."""
+    made = feature_world()
+    made.test = made.test.astype(np.float64)
+    return made
 
 
 def scores(world: World, name: str) -> np.ndarray:
@@ -97,6 +100,7 @@ def test_a_unit_that_repeats_another_changes_no_distance(world: World, name: str
 def test_a_singular_covariance_is_inverted_as_scikit_learn_does(feature_world: Callable[..., World]) -> None:
     world = feature_world(units=40, images=30)
     means = np.stack([world.features[world.labels == k].astype(np.float64).mean(axis=0) for k in range(3)])
+    world.test = world.test.astype(np.float64)
     fitted = EmpiricalCovariance().fit(world.features - means[world.labels])
     distances = [[(f - mean) @ fitted.precision_ @ (f - mean) for mean in means] for f in world.test.astype(np.float64)]
     assert np.linalg.matrix_rank(fitted.covariance_) == 27

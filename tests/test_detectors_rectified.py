@@ -25,8 +25,9 @@ UNITS = 12
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    """Features after a ReLU: some are exactly 0."""
+    """Features after a ReLU: some are exactly 0. Those to score are float64, in which every formula is exact."""
     made = feature_world(units=UNITS)
+    made.test = made.test.astype(np.float64)
     made.features[np.random.RandomState(5).rand(*made.features.shape) < 0.2] = 0
     made.test[np.random.RandomState(6).rand(*made.test.shape) < 0.2] = 0
     return made
@@ -130,7 +131,7 @@ def test_a_constant_added_to_the_biases_is_taken_from_the_energy(world: World, n
     "name, settings", [("react", {"percentile": 99.999}), ("ash", {"variant": "p", "percentile": 0.0})]
 )
 def test_without_a_change_of_the_feature_it_is_energy(world: World, name: str, settings: Any) -> None:
-    world.test = world.features[:5] / 2
+    world.test = world.features[:5].astype(np.float64) / 2
     assert world.score(name, **settings) == pytest.approx(world.score("energy"), rel=1e-9)
 
 

@@ -15,6 +15,7 @@ from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.data import Library, first_half
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.jobs import FitJob, ScoreJob, TuneJob
+from oodbench.benchmark.outcomes import finished
 from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.tuning import candidates
 from oodbench.benchmark.views import tables
@@ -148,6 +149,38 @@ def test_passes_of_every_candidate_are_counted(ready: Prepare) -> None:
     scored = 2 * (cell.record.n_id or 0) + 2 * (cell.record.n_ood or 0)
     extracted = sum(job.size for job in plan.jobs.values() if job.kind == "extract")
     assert cell.record.forward_images == tune.passes + scored + extracted
+
+
+class Stepping(Chooser):
+    """Its score takes as many passes as its power, and its fit one where the power is 2."""
+
+    def passes_for(self, blocks: int) -> int:
+        """As many as the power."""
+        return self.power
+
+    def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
+        """One a validation image for the power 2."""
+        return validation * (self.power - 1)
+
+
+def test_a_record_is_charged_the_passes_of_what_was_chosen(
+    ready: Prepare, register: Callable[[str, type[Plugin]], None]
+) -> None:
+    register("stepping", Stepping)
+    prepared = ready("stepping[sign=-1.0]", protocol="val_ood", ood_sets="greek")
+    (planned,) = prepared.plan.cells
+    (record,) = prepared.start().records
+    images = {1: planned.record.forward_images}
+    validation = next(job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob)).validation.data.images
+    images[2] = images[1] + (planned.record.n_id or 0) + (planned.record.n_ood or 0) + validation
+    assert list(planned.forwarded_if.values()) == [images[1], images[2]]
+    chosen = {"power": 1, **record.tuned["settings"]}["power"]
+    assert record.forward_images == images[chosen]
+    (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
+    for power in (1, 2):  # whichever was chosen above
+        choice = {**prepared.bench.store.load_json(tune.makes[0]), "detector": tune.candidates[power - 1]}
+        prepared.bench.store.save_json(tune.makes[0], choice, {})
+        assert finished(planned, {}, prepared.bench).forward_images == images[power]
 
 
 def test_a_detector_without_a_choice_is_scored_on_the_same_images(ready: Prepare) -> None:

@@ -1,0 +1,171 @@
+"""Where scores are made in float32, and how far that takes them from float64.
+
+The harness hands features over in float32. Their values are the same in float64, so that each test scores one set of
+features in both; and beside an independent computation in float64, with NumPy's pseudo-inverse or singular vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+
+from oodbench.benchmark import Batch, Detector
+from oodbench.benchmark.specs import create, parse_spec
+from oodbench.detectors import _gaussian, vim
+from oodbench.detectors._gaussian import PANEL, product, trapezoidal
+from oodbench.detectors._rectified import at_least
+from oodbench.detectors.vra import _rounded_up
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+World = Any
+"""tests/conftest.py: FeatureWorld."""
+
+UNITS, IMAGES = 40, 400
+IN_FLOAT32 = (
+    *("mahalanobis", "vim[dim=20]", "residual[dim=20]", "she", "nci"),
+    *("react", "dice[percentile=50.0]", "ash", "ash[variant=b]", "scale", "vra", "vra[gamma=0.5]"),
+)
+
+
+def spread_world(feature_world: Callable[..., World], smallest: float) -> World:
+    """A world whose features within a class have deviations from 1 down to `smallest`, turned; none is negative."""
+    world, random = feature_world(units=UNITS, images=IMAGES), np.random.RandomState(3)
+    turn = np.linalg.qr(random.randn(UNITS, UNITS))[0]
+    deviations = np.geomspace(1, smallest, UNITS)
+
+    def drawn(labels: np.ndarray, factor: float) -> np.ndarray:
+        noise = factor * random.randn(len(labels), UNITS) * deviations
+        made: np.ndarray = (8 + 0.3 * centres[labels] + noise @ turn.T).astype(np.float32)
+        return made
+
+    centres = random.randn(3, UNITS) * deviations @ turn.T
+    world.features = drawn(world.labels, 1.0)
+    world.test = np.concatenate([drawn(np.arange(200) % 3, 1.0), drawn(np.arange(200) % 3, 2.0)])
+    world.weight, world.bias = centres, np.zeros(3)
+    return world
+
+
+def both(world: World, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
+    """A fitted detector, its scores of the test features in float32, and of the same in float64."""
+    named = parse_spec(spec)
+    detector = world.fit(named.name, **create("detector", named).changed_settings())
+    single = detector.score(world.batch(detector, world.test)).numpy()
+    parts = {"features": torch.from_numpy(world.test).double().__getitem__}
+    if "logits" in detector.needs:
+        parts["logits"] = torch.from_numpy(world.logits(world.test)).__getitem__
+    return detector, single, detector.score(Batch(len(world.test), parts, spec)).numpy()
+
+
+def off(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to a score or to the median score, whichever is larger."""
+    size = np.maximum(np.abs(wanted), np.median(np.abs(wanted)))
+    return float((np.abs(found - wanted) / size).max())
+
+
+@pytest.mark.parametrize("spec", IN_FLOAT32)
+def test_float32_is_good_to_six_digits_and_does_not_tie(feature_world: Callable[..., World], spec: str) -> None:
+    world = spread_world(feature_world, 0.1)
+    _, single, double = both(world, spec)
+    assert single.dtype == np.float64
+    assert 0 < off(single, double) < 1e-5  # 0 would be no float32
+    assert len(np.unique(single)) == len(single)
+
+
+def by_pseudo_inverse(world: World) -> np.ndarray:
+    """The squared distance to the nearest class mean, in float64."""
+    features = world.features.astype(np.float64)
+    means = np.stack([features[world.labels == k].mean(axis=0) for k in range(3)])
+    centred = features - means[world.labels]
+    inverse = np.linalg.pinv(centred.T @ centred / len(centred), rcond=1e-10, hermitian=True)
+    apart = world.test.astype(np.float64)[:, None] - means
+    found: np.ndarray = np.einsum("ncd,de,nce->nc", apart, inverse, apart).min(axis=1)
+    return found
+
+
+@pytest.mark.parametrize("smallest, single", [(0.1, True), (0.006, True), (1e-3, False), (2e-5, False)])
+def test_mahalanobis_takes_float32_only_where_its_bound_holds(
+    feature_world: Callable[..., World], smallest: float, single: bool
+) -> None:
+    world = spread_world(feature_world, smallest)
+    detector, found, double = both(world, "mahalanobis")
+    condition = detector.state()["space_"].condition
+    assert 1 < condition * smallest**2 < 20  # of the largest variance, and of means
+    assert (condition <= _gaussian.SINGLE) is single
+    assert np.array_equal(found, double) is not single
+    assert off(found, by_pseudo_inverse(world)) < (2**-23 * condition**0.5 if single else 1e-5 * condition / 1e10)
+
+
+@pytest.mark.parametrize("smallest", [1e-3, 1e-4])
+def test_float32_would_not_do_where_float64_is_taken(
+    feature_world: Callable[..., World], smallest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = spread_world(feature_world, smallest)
+    exact = both(world, "mahalanobis")[1]
+    monkeypatch.setattr(_gaussian, "SINGLE", np.inf)
+    assert off(both(world, "mahalanobis")[1], exact) > 10 * off(exact, by_pseudo_inverse(world))
+
+
+def test_a_far_class_mean_counts_in_the_condition(feature_world: Callable[..., World]) -> None:
+    world = spread_world(feature_world, 0.1)
+    near = both(world, "mahalanobis")[0].state()["space_"].condition
+    world.features[world.labels == 1] += 500
+    far, single, double = both(world, "mahalanobis")
+    assert near < 2000 < _gaussian.SINGLE < far.state()["space_"].condition
+    assert np.array_equal(single, double)
+
+
+def test_relative_mahalanobis_is_float64_whatever_the_condition(feature_world: Callable[..., World]) -> None:
+    world = spread_world(feature_world, 0.1)
+    _, single, double = both(world, "relative_mahalanobis")
+    assert np.array_equal(single, double)
+    features = world.features.astype(np.float64)
+    mean, inverse = features.mean(axis=0), np.linalg.inv(np.cov(features.T, bias=True))
+    whole = [(f - mean) @ inverse @ (f - mean) for f in world.test.astype(np.float64)]
+    assert off(single, by_pseudo_inverse(world) - whole) < 1e-9
+
+
+@pytest.mark.parametrize("smallest, single", [(0.1, True), (1e-5, False)])
+def test_vim_takes_float32_only_where_its_bound_holds(
+    feature_world: Callable[..., World], smallest: float, single: bool
+) -> None:
+    world = spread_world(feature_world, smallest)
+    detector, found, double = both(world, "vim[dim=20]")
+    ratio = detector.state()["ratio_"]
+    assert (ratio <= vim.SINGLE) is single
+    assert np.array_equal(found, double) is not single
+    origin = -np.linalg.pinv(world.weight) @ world.bias
+    directions = np.linalg.svd(world.features.astype(np.float64) - origin)[2][20:]
+    lengths = [
+        np.linalg.norm((part.astype(np.float64) - origin) @ directions.T, axis=1)
+        for part in (world.features, world.test)
+    ]
+    alpha = world.logits(world.features).max(axis=1).mean() / lengths[0].mean()
+    wanted = alpha * lengths[1] - logsumexp(world.logits(world.test), axis=1)
+    assert off(found, wanted) < (2**-23 * ratio * 10 if single else 1e-6)
+
+
+@pytest.mark.parametrize("units, rank", [(1, 1), (5, 3), (PANEL + 7, PANEL), (3 * PANEL, 2 * PANEL + 1)])
+def test_a_trapezoidal_root_measures_the_same_lengths(units: int, rank: int) -> None:
+    random = np.random.RandomState(0)
+    matrix, x = torch.from_numpy(random.randn(units, rank)), torch.from_numpy(random.randn(6, units))
+    root = trapezoidal(matrix)
+    assert torch.equal(root, root.tril())
+    assert product(x, root).numpy() == pytest.approx((x @ root).numpy(), rel=1e-10, abs=1e-12)
+    assert product(x, root).norm(dim=1).tolist() == pytest.approx((x @ matrix).norm(dim=1).tolist(), rel=1e-12)
+
+
+def test_features_are_on_the_same_side_of_a_threshold_in_float32() -> None:
+    values = torch.linspace(0.1, 0.2, 1000, dtype=torch.float32)
+    near = torch.nextafter(values, torch.ones(()))
+    between = (values.double() + near.double()) / 2 + torch.linspace(-3e-9, 3e-9, 1000, dtype=torch.float64)
+    rounded = _rounded_up(between, torch.float32)
+    for side in (values, near):
+        assert torch.equal(side.double() >= between, side >= rounded)
+        assert torch.equal(at_least(side, rounded).bool(), side.double() >= between)
+    assert torch.equal(_rounded_up(between, torch.float64), between)
