@@ -49,8 +49,10 @@ def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] =
 
 def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
     """The mean feature, or other vector, float64 (D,)."""
-    sums = [vectors(part).sum(dim=0) for part in train.batches(SUMMED)]
-    return torch.stack(sums).sum(dim=0) / len(train)
+    total = torch.zeros(1, dtype=torch.float64)
+    for part in train.batches(SUMMED):  # one sum: those of all pieces, kept, would each hold on to a piece of the heap
+        total = total + vectors(part).sum(dim=0)
+    return total / len(train)
 
 
 def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
