@@ -125,11 +125,11 @@ def processes(wanted: Callable[[str], bool]) -> list[int]:
 
 @contextmanager
 def struck(
-    wanted: Callable[[str], bool], seed: int, strike: Callable[[int], None] | None = None
+    prey: Callable[[], list[int]], seed: int, strike: Callable[[int], None] | None = None
 ) -> Iterator[list[int]]:
-    """While the block runs, kill a process that is wanted at a moment that follows from the seed; whom, is told.
+    """While the block runs, kill one of the prey at a moment that follows from the seed; which one, is told.
 
-    The moment counts from when such a process is first seen, a command line that names the job at which it is.
+    The moment counts from when there is any: a worker's command line names the job at which it is.
     """
     dead: list[int] = []
     over = threading.Event()
@@ -138,10 +138,10 @@ def struck(
         draw = random.Random(seed)
         delay = draw.random() * 0.6
         while not over.wait(0.005):
-            if processes(wanted):
+            if prey():
                 time.sleep(delay)
-                if prey := processes(wanted):
-                    victim = draw.choice(prey)
+                if there := prey():
+                    victim = draw.choice(there)
                     (strike or kill)(victim)
                     dead.append(victim)
                     return

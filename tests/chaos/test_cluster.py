@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +93,9 @@ def test_a_cluster_shares_a_store_at_a_url(world: World, of_one: Tables, nodes: 
     assert not list((world.folder / "url-elsewhere/cache").glob("checkpoint/*")), "nothing was left to do"
 
 
-def at(kind: str) -> Any:
-    """Whether a command line is that of a worker at a job of that kind."""
-    return lambda line: line.startswith(f"ray::{kind}")
+def at(kind: str) -> Callable[[], list[int]]:
+    """The workers that are at a job of that kind."""
+    return lambda: processes(lambda line: line.startswith(f"ray::{kind}"))
 
 
 @pytest.mark.parametrize("seed", MOMENTS)
@@ -160,7 +160,7 @@ def test_a_killed_command_goes_on_where_it_was(world: World, of_one: Tables, nod
     with world.nothing_twice("driver"):
         bench = subprocess.Popen(command)
         deadline = time.monotonic() + 120
-        while not processes(at("extract")) and time.monotonic() < deadline:
+        while not at("extract")() and time.monotonic() < deadline:
             time.sleep(0.02)
         bench.kill()
         bench.wait()
@@ -181,9 +181,9 @@ def test_a_detector_that_is_interrupted_leaves_no_worker_at_work(world: World, o
     with pytest.raises(KeyboardInterrupt):
         world.run("stopped", engine="ray", progress=Stop())
     deadline = time.monotonic() + 30
-    while processes(at("extract")) and time.monotonic() < deadline:
+    while at("extract")() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not processes(at("extract"))
+    assert not at("extract")()
     world.run("stopped")
     assert world.tables("stopped") == of_one
 

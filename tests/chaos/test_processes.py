@@ -50,7 +50,7 @@ def test_two_processes_make_the_same_table(world: World, of_one: Tables) -> None
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_process_is_replaced(world: World, of_one: Tables, seed: int) -> None:
     results = f"killed{seed}"
-    with world.nothing_twice(results), struck(lambda line: is_worker(line) and bool(our_workers()), seed) as dead:
+    with world.nothing_twice(results), struck(our_workers, seed) as dead:
         run = world.run(results, jobs=2)
     assert dead
     assert {record.status for record in run.records} == {"ok"}
