@@ -30,6 +30,8 @@ AUROC = "auroc"
 RESAMPLES = 2000
 FEWEST = 2
 """Images, or groups of images, of a set: one has no scatter."""
+FEWEST_OF_AUPR = 100
+"""Images of a set from which AUPR can be judged: with 50, up to 7% of true nulls came out below 5% (perf/levels.py)."""
 SETS = ("ID", "OOD")
 SEEN = "has seen outliers of this distribution"
 
@@ -110,6 +112,8 @@ def judged(records: Sequence[Record], labels: Sequence[str], how: How) -> Column
     if min(side.count for side in sides) < FEWEST:
         told = " and ".join(f"{side.count} {what}" for side, what in zip(sides, _named(sides), strict=True))
         return f"{told} are too few"
+    if how.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
+        return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which takes {FEWEST_OF_AUPR} of each"
     rng = np.random.default_rng(derive(how.seed, "compare", how.metric, first.id_set, first.ood_set))
     joint = _joint(how, scores, _apart(used), sides, rng)
     return Column(

@@ -303,6 +303,13 @@ def test_other_images_are_not_compared(results: Path, run: Run, tmp_path: Path) 
         compare(dataclasses.replace(run, records=only), cache)
 
 
+@pytest.mark.parametrize("metric", ["aupr_in", "aupr_out"])
+def test_aupr_of_few_images_is_not_judged(results: Path, run: Run, metric: str) -> None:
+    told = r"60 ID and 50 OOD images are too few to judge AUPR, which takes 100 of each"
+    with pytest.raises(UserError, match=told):
+        compare(run, results / "cache", metric=metric)
+
+
 def test_a_run_of_one_detector_is_refused(results: Path, run: Run) -> None:
     only = [record for record in run.records if record.label == "delta"]
     with pytest.raises(UserError, match="run 'toy' shows only delta"):

@@ -18,8 +18,6 @@ from oodbench.benchmark.views._summary import Block, Stat
 
 ALPHA = 1 - LEVEL
 TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)"}
-FEW = 500
-"""Images of a set; AUPR-in of fewer was seen to be judged too boldly (docs/uncertainty.md)."""
 PAIRS_SHOWN = 10
 """More pairs than these, of five detectors, are told by wins and losses alone; the CSV file has them all."""
 
@@ -163,11 +161,6 @@ def _drawn(found: Comparison) -> Iterator[str]:
 
 def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
     how = f"a paired bootstrap of {found.resamples} resamples"
-    if found.metric.startswith("aupr_in") and any(min(c.n_id, c.n_ood) < FEW for c in found.columns):
-        yield (
-            f"The p of this metric runs a little small where a set has fewer than {FEW} images and detectors' scores "
-            "differ in shape: up to 7% of true nulls came out below 5% (docs/uncertainty.md)."
-        )
     if found.metric == AUROC:
         how = "DeLong's covariance"
     elif found.metric in PRECISIONS:
