@@ -157,9 +157,11 @@ def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = N
     beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
     (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
     (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `cell_timeout` (seconds that a detector
-    may take to tune, fit or score one set; 0 for no limit), `store` (the URL of one that machines share), `say`. Raises
-    `OodbenchError` with one sentence for a wrong name, setting or file; a detector that fails, fails its own cells only
-    (`record.status`).
+    may take to tune, fit or score one set; 0 for no limit), `engine` ("local", with `jobs` processes, or "ray", with
+    `ray_address` and `gpus` a job), `store` (the URL of one that machines share), `say`. Raises `OodbenchError` with
+    one sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+
+    With `jobs` above 1 a script must call this under `if __name__ == "__main__":`, because each process imports it.
     """
     return prepare(detectors, **options).start(progress)
 
