@@ -84,9 +84,9 @@ class Cluster:
             gpus = self._gpus_of(setup, _nodes(ray))
             _refuse_impossible(setup, gpus, _nodes(ray))
             _refuse_unfit(ray, setup, bench)
-            board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
             relay, failed = Relay(progress, tasks, bench.store.say), dict[str, str]()
-            with _submitted(ray, self.perform or do_task, tasks, setup, gpus, board, anew) as flying:
+            perform = self.perform or do_task
+            with _board(ray) as board, _submitted(ray, perform, tasks, setup, gpus, board, anew) as flying:
                 while flying:
                     done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
                     for event in _posted(ray, board):
@@ -206,6 +206,16 @@ def _report(ray: Any, ref: Any) -> Report | None:
     except ray.exceptions.RayError:
         return None
     return report
+
+
+@contextmanager
+def _board(ray: Any) -> Iterator[Any]:
+    """A board on this node; workers that stay warm keep hold of it, so that it is ended here."""
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
+    try:
+        yield board
+    finally:
+        ray.kill(board)
 
 
 def _posted(ray: Any, board: Any) -> list[Event]:
