@@ -95,7 +95,13 @@ def command(world: World, results: str) -> list[str]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.Signals) -> None:
     results = f"stopped-{how.name}"
-    bench = subprocess.Popen(command(world, results), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    bench = subprocess.Popen(
+        command(world, results),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where what runs the tests ignores it
+    )
 
     def workers() -> list[int]:
         return [pid for pid in processes(is_worker) if pid in known or parent_of(pid) == bench.pid]
