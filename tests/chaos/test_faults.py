@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -183,6 +184,44 @@ def test_a_limit_of_the_system_on_files(nursery: Nursery, whole: Tables, largest
     assert "Error: Cannot write '" in nursery.said(results)
     assert "File too large" in nursery.said(results)
     assert "Traceback" not in nursery.said(results)
+    assert nursery.run(results) == 0
+    assert nursery.tables(results) == whole
+    assert nursery.left_over(results) == []
+
+
+@pytest.fixture
+def small_disk(nursery: Nursery) -> Iterator[Callable[[str, str], None]]:
+    """Make a results folder a disk of its own, of such a size, or give it another; only root may."""
+    mounted: list[Path] = []
+
+    def resize(results: str, size: str) -> None:
+        folder = nursery.folder / results
+        folder.mkdir(exist_ok=True)
+        how = f"remount,size={size}" if folder in mounted else f"size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", folder], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk of its own can be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+
+    yield resize
+    for folder in dict.fromkeys(mounted):
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mount") is None, reason="this system mounts nothing by command")
+@pytest.mark.parametrize("size", ["24k", "160k", "480k"])
+def test_a_disk_that_is_full(
+    nursery: Nursery, whole: Tables, small_disk: Callable[[str, str], None], size: str
+) -> None:
+    results = f"full{size}"
+    small_disk(results, size)
+    assert nursery.run(results) == 2
+    said = nursery.said(results)
+    assert "No space left on device" in said
+    assert "Error: Cannot " in said
+    assert "Traceback" not in said
+    small_disk(results, "64m")
     assert nursery.run(results) == 0
     assert nursery.tables(results) == whole
     assert nursery.left_over(results) == []
