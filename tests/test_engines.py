@@ -175,8 +175,7 @@ def test_a_worker_does_what_the_plan_says_and_tells(tmp_path: Path) -> None:
     here_, there = (planned(tmp_path / name, "msp", ood_sets="greek") for name in ("here", "there"))
     outcomes = list(run_jobs(here_.work.jobs, here_.bench, Quiet()))
     posted: list[Event] = []
-    assert there.bench.setup is not None
-    worker, heard = Worker(elsewhere(there.bench.setup), posted.append), Heard()
+    worker, heard = Worker(elsewhere(there.bench), posted.append), Heard()
     tasks = packed(there.work.jobs)
     relay = Relay(heard, tasks, heard.said.append)
     told = [outcome for task in tasks for outcome in relay.outcomes(worker.do(task, {}, False))]
@@ -234,9 +233,8 @@ def test_events_of_workers_become_one_progress(jobs: list[Job]) -> None:
 
 def test_a_task_after_a_failed_one_fails_for_its_reason(tmp_path: Path) -> None:
     made = planned(tmp_path, "msp", ood_sets="greek")
-    assert made.bench.setup is not None
     train, extract = packed(made.work.jobs)[:2]
-    worker = Worker(elsewhere(made.bench.setup), lambda event: None)
+    worker = Worker(elsewhere(made.bench), lambda event: None)
     report = worker.do(extract, {train.id: "train it: broken"}, False)
     assert [reason for _, reason, _ in report.outcomes] == ["train it: broken"] * len(extract.jobs)
     assert report.failed[extract.id] == "train it: broken"
@@ -257,8 +255,7 @@ def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Regi
 
     register("test_talks", Talks)
     made = planned(tmp_path, "test_talks,msp", ood_sets="greek")
-    assert made.bench.setup is not None
-    worker = Worker(elsewhere(made.bench.setup), lambda event: None)
+    worker = Worker(elsewhere(made.bench), lambda event: None)
     details = {id_: text for task in packed(made.work.jobs) for id_, _, text in worker.do(task, {}, False).outcomes}
     for job in made.work.jobs:
         talks = isinstance(job, ScoreJob) and job.detector == "test_talks"
@@ -267,9 +264,8 @@ def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Regi
 
 def test_a_store_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
     made = planned(tmp_path, "msp", ood_sets="greek")
-    assert made.bench.setup is not None
     (tmp_path / "file").write_text("in the way")
-    setup = replace(elsewhere(made.bench.setup), cache=tmp_path / "file" / "cache")
+    setup = replace(elsewhere(made.bench), cache=tmp_path / "file" / "cache")
     report = Worker(setup, lambda event: None).do(packed(made.work.jobs)[0], {}, False)
     assert "Cannot" in report.fatal
 
@@ -291,8 +287,7 @@ def test_a_worker_knows_the_folders_that_the_command_named(tmp_path: Path) -> No
     for place in range(3):
         Image.new("RGB", (32, 32), (90 * place, 0, 0)).save(mine / f"{place}.png")
     made = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
-    assert made.bench.setup is not None
-    setup = elsewhere(made.bench.setup)
+    setup = elsewhere(made.bench)
     assert setup.folders == (mine,)
     registry._from_files.clear()
     assert greet(setup, "").plugin == ""

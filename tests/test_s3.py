@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of the server and of botocore
 ]
 
-SUITE = """
-schema = 1
-title = "Tiny"
-[protocol]
-backbone = "small_cnn[hidden=4,width=2]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 ood = [{ set = "greek", group = "near" }]
@@ -78,8 +71,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server", "one_thread")
-def test_a_run_is_continued_on_another_machine(tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(SUITE)
+def test_a_run_is_continued_on_another_machine(tmp_path: Path, tiny_suite: Callable[[str], str]) -> None:
+    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
     said: list[str] = []
 
     def planned(results: str) -> api.Prepared:

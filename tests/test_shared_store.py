@@ -32,14 +32,7 @@ IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
 
-SUITE = """
-schema = 1
-title = "Tiny"
-[protocol]
-backbone = "small_cnn[hidden=4,width=2]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 ood = [{ set = "greek", group = "near" }]
@@ -515,12 +508,14 @@ class Jobs(Quiet):
 
 
 @pytest.fixture
-def planned(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def planned(
+    tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch, tiny_suite: Callable[[str], str]
+) -> Callable[..., Prepared]:
     """Plan the tiny suite for a results folder by name, in front of one URL."""
     from oodbench.benchmark.views import plots
 
     monkeypatch.setattr(plots, "draw", lambda *_: [])
-    (tmp_path / "tiny.toml").write_text(SUITE)
+    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
 
     def plan(results: str, detectors: str = "msp,vim", **options: Any) -> Prepared:
         given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1, "store": store_url}

@@ -57,7 +57,7 @@ class Cluster:
 
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
         """The graph of tasks, with resources, and whether the cluster has them; no cluster is started for it."""
-        setup, tasks = _setup(bench), packed(jobs)
+        setup, tasks = elsewhere(bench), packed(jobs)
         with self._connected(bench, start=False) as ray:
             nodes = _nodes(ray) if ray.is_initialized() else [_this_machine()]
             running = "running" if ray.is_initialized() else "to be started here"
@@ -79,7 +79,7 @@ class Cluster:
         """Do jobs on the cluster."""
         if not jobs:
             return
-        setup, tasks = elsewhere(_setup(bench)), packed(jobs)
+        setup, tasks = elsewhere(bench), packed(jobs)
         with self._connected(bench) as ray:
             gpus = self._gpus_of(setup, _nodes(ray))
             _refuse_impossible(setup, gpus, _nodes(ray))
@@ -307,12 +307,6 @@ def _refuse_silent(address: str) -> None:
             f"No Ray cluster answers at '{address}' ({first_line(error)}). Start one with 'ray start --head', or leave "
             "out --ray-address to have one started here."
         ) from error
-
-
-def _setup(bench: Bench) -> Setup:
-    if bench.setup is None:
-        raise AssertionError("a bench that other processes are to open has a setup")
-    return bench.setup
 
 
 def _ray() -> ModuleType:

@@ -55,11 +55,9 @@ class Processes:
 
     def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
         """Do jobs in `count` processes; one that dies is replaced, and what it was doing begun again."""
-        if bench.setup is None:
-            raise AssertionError("a bench that other processes are to open has a setup")
         tasks = packed(jobs)
         relay, flight = Relay(progress, tasks, bench.store.say), _Flight(tasks)
-        setup, failed = elsewhere(bench.setup), dict[str, str]()
+        setup, failed = elsewhere(bench), dict[str, str]()
         while flight.left:
             with _Pool(min(self.count, len(flight.left)), setup) as pool:
                 for task, report in flight.reports(pool, failed, anew, relay):

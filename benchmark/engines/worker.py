@@ -84,8 +84,11 @@ class Worker:
         self.post(("say", text[:LONGEST], 0))
 
 
-def elsewhere(setup: Setup) -> Setup:
-    """A setup that holds in a process that was started in another folder and has loaded nothing yet."""
+def elsewhere(bench: Bench) -> Setup:
+    """The bench's setup as it holds in a process that was started in another folder and has loaded nothing yet."""
+    setup = bench.setup
+    if setup is None:
+        raise AssertionError("a bench that other processes are to open has a setup")
     absolute = tuple(Path(file).absolute() for file in setup.plugins)
     return replace(
         setup, cache=setup.cache.absolute(), data_dir=setup.data_dir.absolute(), plugins=absolute, folders=adopted()

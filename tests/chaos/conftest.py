@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import subprocess
@@ -14,22 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.distributed import World
+from tests.chaos.distributed import SUITE, Tables, World, tables_of
 
 KILLED = -9
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[hidden=4,width=2]"
-recipe = "cross_entropy"
-[training]
-epochs = 2
-[[id]]
-set = "digits[0-1]"
-outliers = "glyphs"
-ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
-"""
-Tables = dict[str, bytes]
 
 
 class Nursery:
@@ -72,11 +57,7 @@ class Nursery:
 
     def tables(self, results: str) -> Tables:
         """The files that must not differ between equal runs; records without their times."""
-        run = self.folder / results / "runs/tiny"
-        rows = list(csv.DictReader(io.StringIO((run / "records.csv").read_text())))
-        untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
-        files = {name: (run / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
-        return {**files, "records.csv": untimed.encode()}
+        return tables_of(self.folder / results / "runs/tiny")
 
     def left_over(self, results: str) -> list[str]:
         """What no finished run has: temporary files, unfinished trainings, passes, damage, marks of processes."""

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ schema = 1
 backbone = "small_cnn[hidden=4,width=2]"
 recipe = "cross_entropy"
 [training]
-epochs = 30
+epochs = 2
 [[id]]
 set = "digits[0-1]"
 outliers = "glyphs"
@@ -57,13 +58,41 @@ DETECTORS = "msp,energy,confidence,knn[k=3],odin,gram,test_slow"
 Tables = dict[str, bytes]
 
 
+DEADLY = '''
+import os
+
+from oodbench.benchmark import Detector, detector
+
+
+@detector("test_deadly")
+class Deadly(Detector):
+    """Ends its process."""
+
+    version = "1"
+    needs = frozenset({"logits"})
+
+    def score(self, batch):
+        os._exit(1)
+'''
+
+
+def tables_of(run_dir: Path) -> Tables:
+    """The files that must not differ between equal runs; records without their times."""
+    rows = list(csv.DictReader(io.StringIO((run_dir / "records.csv").read_text(encoding="utf-8"))))
+    untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
+    files = {name: (run_dir / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
+    return {**files, "records.csv": untimed.encode()}
+
+
 class World:
     """Runs of the small suite, all in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "tiny.toml").write_text(SUITE, encoding="utf-8")
+        longer = SUITE.replace("epochs = 2", "epochs = 30")  # so that there is time to kill somebody
+        (folder / "tiny.toml").write_text(longer, encoding="utf-8")
         (folder / "slow.py").write_text(PLUGIN, encoding="utf-8")
+        (folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
 
     def run(self, results: str, **options: Any) -> Run:
         """One run, on one thread."""
@@ -73,11 +102,24 @@ class World:
 
     def tables(self, results: str) -> Tables:
         """The files that must not differ between equal runs; records without their times."""
-        done = self.folder / results / "runs/tiny"
-        rows = list(csv.DictReader(io.StringIO((done / "records.csv").read_text(encoding="utf-8"))))
-        untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
-        files = {name: (done / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
-        return {**files, "records.csv": untimed.encode()}
+        return tables_of(self.folder / results / "runs/tiny")
+
+    def command(self, results: str, *more: str) -> list[str]:
+        """The same run as a process of its own."""
+        return [
+            *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
+            *("--suite", str(self.folder / "tiny.toml"), "--plugin", str(self.folder / "slow.py"), "--threads", "1"),
+            *("--results", str(self.folder / results), "--detectors", DETECTORS, "--device", "cpu", *more),
+        ]
+
+    def only_the_deadly_fails(self, results: str, reason: str, **options: Any) -> None:
+        """A run with a detector that ends its process: that one's cells fail, for this reason, and no others."""
+        plugins = [self.folder / "deadly.py"]
+        done = self.run(results, detectors="msp,energy,test_deadly", plugins=plugins, **options)
+        for record in done.records:
+            assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
+            if record.status == "failed":
+                assert reason in record.reason
 
     @contextmanager
     def nothing_twice(self, results: str) -> Iterator[None]:

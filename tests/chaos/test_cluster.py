@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from oodbench.benchmark.engines import cluster as engine
 from oodbench.benchmark.errors import UserError
-from tests.chaos.distributed import DETECTORS, processes, struck
+from tests.chaos.distributed import processes, struck
 
 if TYPE_CHECKING:
     from tests.chaos.distributed import Tables, World
@@ -122,41 +121,12 @@ def test_lost_nodes_are_made_up_for(world: World, of_one: Tables, nodes: Nodes, 
     assert world.tables(results) == of_one
 
 
-DEADLY = '''
-import os
-
-from oodbench.benchmark import Detector, detector
-
-
-@detector("test_deadly")
-class Deadly(Detector):
-    """Ends its process."""
-
-    version = "1"
-    needs = frozenset({"logits"})
-
-    def score(self, batch):
-        os._exit(1)
-'''
-
-
 def test_a_detector_that_ends_its_worker_fails_its_own_cells(world: World, nodes: Nodes) -> None:
-    (world.folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
-    plugins = [world.folder / "deadly.py"]
-    run = world.run("deadly", engine="ray", detectors="msp,energy,test_deadly", plugins=plugins)
-    for record in run.records:
-        assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
-        if record.status == "failed":
-            assert "its worker died 4 times before it was done" in record.reason
+    world.only_the_deadly_fails("deadly-ray", "its worker died 4 times before it was done", engine="ray")
 
 
 def test_a_killed_command_goes_on_where_it_was(world: World, of_one: Tables, nodes: Nodes) -> None:
-    command = [
-        *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
-        *("--suite", str(world.folder / "tiny.toml"), "--plugin", str(world.folder / "slow.py"), "--threads", "1"),
-        *("--results", str(world.folder / "driver"), "--detectors", DETECTORS, "--device", "cpu", "--quiet"),
-        *("--engine", "ray", "--ray-address", nodes.cluster.address),
-    ]
+    command = world.command("driver", "--quiet", "--engine", "ray", "--ray-address", nodes.cluster.address)
     with world.nothing_twice("driver"):
         bench = subprocess.Popen(command)
         deadline = time.monotonic() + 120

@@ -30,7 +30,8 @@ from oodbench.benchmark.timeouts import refuse_impossible
 from oodbench.benchmark.views import plots
 
 if TYPE_CHECKING:
-    from tests.chaos.conftest import Nursery, Tables
+    from tests.chaos.conftest import Nursery
+    from tests.chaos.distributed import Tables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chaos.conftest import Nursery, Tables
+    from tests.chaos.conftest import Nursery
+    from tests.chaos.distributed import Tables
 
 KILLED = -9
 PHASES = {"plan", "train", "extract", "fit", "score", "records", "tables"}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.distributed import DETECTORS, processes, struck
+from tests.chaos.distributed import processes, struck
 
 if TYPE_CHECKING:
     from tests.chaos.distributed import Tables, World
@@ -57,46 +56,15 @@ def test_a_killed_process_is_replaced(world: World, of_one: Tables, seed: int) -
     assert world.tables(results) == of_one
 
 
-DEADLY = '''
-import os
-
-from oodbench.benchmark import Detector, detector
-
-
-@detector("test_deadly")
-class Deadly(Detector):
-    """Ends its process."""
-
-    version = "1"
-    needs = frozenset({"logits"})
-
-    def score(self, batch):
-        os._exit(1)
-'''
-
-
 def test_a_detector_that_ends_its_process_fails_its_own_cells(world: World) -> None:
-    (world.folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
-    run = world.run("deadly", jobs=2, detectors="msp,energy,test_deadly", plugins=[world.folder / "deadly.py"])
-    for record in run.records:
-        assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
-        if record.status == "failed":
-            assert "its worker process ended 4 times before it was done" in record.reason
-
-
-def command(world: World, results: str) -> list[str]:
-    return [
-        *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
-        *("--suite", str(world.folder / "tiny.toml"), "--plugin", str(world.folder / "slow.py"), "--threads", "1"),
-        *("--results", str(world.folder / results), "--detectors", DETECTORS, "--jobs", "2", "--device", "cpu"),
-    ]
+    world.only_the_deadly_fails("deadly", "its worker process ended 4 times before it was done", jobs=2)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.Signals) -> None:
     results = f"stopped-{how.name}"
     bench = subprocess.Popen(
-        command(world, results),
+        world.command(results, "--jobs", "2"),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -119,5 +87,8 @@ def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.
     while workers() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not workers()
-    assert subprocess.run([*command(world, results), "--quiet"], capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run(world.command(results, "--jobs", "2", "--quiet"), capture_output=True, check=False).returncode
+        == 0
+    )
     assert world.tables(results) == of_one
