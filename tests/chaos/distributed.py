@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark import run
+from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.records import Run
+from oodbench.benchmark.store import side_path
 
 SUITE = """
 schema = 1
@@ -96,9 +98,20 @@ class World:
 
     def run(self, results: str, **options: Any) -> Run:
         """One run, on one thread."""
+        progress = options.pop("progress", None)
+        return self.prepared(results, **options).start(progress)
+
+    def prepared(self, results: str, **options: Any) -> Prepared:
+        """The same, not yet begun."""
         given: dict[str, Any] = {"suite": str(self.folder / "tiny.toml"), "threads": 1, "device": "cpu"}
         given |= {"plugins": [self.folder / "slow.py"], "results": self.folder / results, "detectors": DETECTORS}
-        return run(**{**given, **options})
+        return prepare(**{**given, **options})
+
+    @cached_property
+    def made_by_job(self) -> dict[str, tuple[str, ...]]:
+        """The side files of all that each job makes, relative to the store."""
+        jobs = self.prepared("whole").plan.jobs
+        return {id_: tuple(str(side_path(Path(key.path))) for key in job.makes) for id_, job in jobs.items()}
 
     def tables(self, results: str) -> Tables:
         """The files that must not differ between equal runs; records without their times."""
@@ -123,23 +136,29 @@ class World:
 
     @contextmanager
     def nothing_twice(self, results: str) -> Iterator[None]:
-        """Fails if an artifact is made again while the block runs."""
-        first: dict[str, int] = {}
-        again: list[str] = []
+        """Fails if a job that has finished is done again while the block runs.
+
+        One that was killed between two of its artifacts had not finished, and makes the first again. Two equal looks
+        count as one, because the files are not looked at in a single moment.
+        """
+        cache = self.folder / results / "cache"
+        seen: dict[str, list[int]] = {}
+        finished: dict[str, list[int]] = {}
+        again: set[str] = set()
         over = threading.Event()
 
         def look() -> None:
-            for kind in ("checkpoint", "logits", "features", "maps", "observed", "fit", "scores"):
-                for side in (self.folder / results / "cache" / kind).glob("*.json"):
-                    with suppress(FileNotFoundError):
-                        stamp = side.stat().st_mtime_ns
-                        if first.setdefault(str(side), stamp) != stamp:
-                            again.append(side.name)
+            for job, sides in self.made_by_job.items():
+                stamps = [stamp_of(cache / side) for side in sides]
+                if all(stamps) and seen.get(job) == stamps and finished.setdefault(job, stamps) != stamps:
+                    again.add(job)
+                seen[job] = stamps
 
         def watch() -> None:
             while not over.wait(0.02):
                 look()
 
+        assert self.made_by_job
         thread = threading.Thread(target=watch)
         thread.start()
         try:
@@ -148,8 +167,17 @@ class World:
             over.set()
             thread.join()
         look()
-        assert first
+        look()
+        assert finished.keys() == self.made_by_job.keys()
         assert not again, "a job was done again that had been finished"
+
+
+def stamp_of(path: Path) -> int:
+    """When a file was last written; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def processes(wanted: Callable[[str], bool]) -> list[int]:
