@@ -20,11 +20,12 @@ from oodbench.benchmark.planner import make_plan
 from oodbench.benchmark.records import EXACT, Run, read_run, slug
 from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
 from oodbench.benchmark.scored import ScoredImages
+from oodbench.benchmark.setups import Setup
 from oodbench.benchmark.specs import split_list
-from oodbench.benchmark.suite import PROTOCOLS, default_suite, suite_path
+from oodbench.benchmark.suite import PROTOCOLS, default_suite, read_suite, suite_path
 from oodbench.benchmark.timeouts import refuse_impossible
 from oodbench.benchmark.weights import IMPORTED
-from oodbench.benchmark.work import Bench, Setup, open_bench
+from oodbench.benchmark.work import Bench, open_bench
 
 
 class Quiet:
@@ -105,7 +106,7 @@ def prepare(
     engine: str = "local",
     jobs: int = 1,
     ray_address: str = "",
-    gpus: float = 1.0,
+    gpus: float | None = None,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
@@ -131,7 +132,8 @@ def prepare(
     request = Request(
         suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
     )
-    where_to = choose_engine(engine, jobs, ray_address, gpus)
+    share = read_suite(suite or default_suite()).gpus if gpus is None else gpus
+    where_to = choose_engine(engine, jobs, ray_address, share)
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
     setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)

@@ -93,7 +93,7 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option(
     "--ray-address", default="", metavar="HOST:PORT|local", help="The cluster.  [default: one that runs here]"
 )
-@click.option("--gpus", default=1.0, show_default=True, type=click.FloatRange(0), help="GPUs of a job on the cluster.")
+@click.option("--gpus", type=float, help="GPUs of a job on the cluster, or a share.  [default: the suite's, or 1]")
 @data_dir_option
 @results_option
 @click.option("--name", default="", help="Name of the run.  [default: the suite's]")

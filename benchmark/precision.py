@@ -7,12 +7,13 @@ stay float32, and so does all evaluation, because scores that were rounded to 8 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from oodbench.benchmark.errors import UserError
+
+if TYPE_CHECKING:  # suites name precisions, and are read where nothing is trained
+    import torch
+    from torch import nn
 
 FLOAT32, BFLOAT16, AUTO = "float32", "bfloat16", "auto"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
@@ -30,6 +31,8 @@ def resolved(asked: str, device: torch.device) -> str:
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the processor has instructions or units for products of bfloat16 matrices."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
@@ -42,6 +45,8 @@ def train_in(precision: str, networks: Iterable[nn.Module], device: torch.device
     """Make networks compute in a precision when called, `features` and `head` included; outputs stay float32."""
     if precision == FLOAT32:
         return
+    from torch import nn
+
     for network in networks:
         inner = [network] + [part for part in (getattr(network, "head", None),) if isinstance(part, nn.Module)]
         for module in inner:
@@ -51,9 +56,11 @@ def train_in(precision: str, networks: Iterable[nn.Module], device: torch.device
 
 
 def _autocast(compute: Callable[..., Any], device: str) -> Callable[..., Any]:
+    import torch
+
     def forward(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, torch.bfloat16):
             out = compute(*args, **kwargs)
-        return out.float() if isinstance(out, Tensor) and out.dtype == torch.bfloat16 else out
+        return out.float() if isinstance(out, torch.Tensor) and out.dtype == torch.bfloat16 else out
 
     return forward

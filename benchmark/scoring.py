@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from oodbench.benchmark.work import Bench
 
 SCORING_VERSION = "1"
-BATCH = 1024
-"""Images a call of `score`; a score depends on its own image alone, so that this is a matter of memory only."""
+BATCH, LOGITS = 1024, 2**17
+"""Images a call of `score`, or logits, 1 MB of them, where a detector reads nothing else and that is more images. A
+score depends on its own image alone, so that this is a matter of memory and speed only."""
 PROBE, PROBE_TOLERANCE = 5, 1e-3
 """Images scored twice to see whether the batch matters, and how far scores may differ, relative to their spread."""
 
@@ -35,6 +36,11 @@ PROBE, PROBE_TOLERANCE = 5, 1e-3
 def compares(detector: Detector) -> bool:
     """Whether it compares images with those of the training split."""
     return "similarities" in detector.needs
+
+
+def images_at_once(detector: Detector, classes: int) -> int:
+    """How many images a call of `score` is handed."""
+    return max(BATCH, LOGITS // classes) if detector.needs == {"logits"} else BATCH
 
 
 def fit(bench: Bench, job: FitJob, tick: Tick) -> None:
@@ -116,7 +122,8 @@ def scores_of(bench: Bench, job: ScoreJob | TuneJob, detector: Detector, outputs
     scores: list[np.ndarray] = []
     with torch.random.fork_rng():
         torch.manual_seed(derive(job.seed, "score", str(canonical(detector))))
-        for batch in _batch(bench, job, detector, outputs, labelled=False).batches(BATCH):
+        size = images_at_once(detector, job.checkpoint.num_classes)
+        for batch in _batch(bench, job, detector, outputs, labelled=False).batches(size):
             scores.append(checked_scores(detector, batch))
             if len(scores) == 1 and "network" not in detector.needs:
                 refuse_batch_dependence(detector, batch, scores[0])

@@ -29,6 +29,14 @@ MAX_SUITE = 1 << 16
 """Bytes of a suite file; the parser's time can grow with their square."""
 
 
+SHARES = "a share of one GPU, such as 0.25, or a whole number of them"
+
+
+def is_share(gpus: float) -> bool:
+    """Whether so many GPUs can be handed to a job: none, a part of one, or whole ones."""
+    return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
+
+
 class Schedule(NamedTuple):
     """How long a recipe trains, and on what rate; the loop is the harness's."""
 
@@ -81,6 +89,8 @@ class Suite:
     """How settings are chosen, of `PROTOCOLS`."""
     precision: str = AUTO
     """In which networks train, of `precision.PRECISIONS`."""
+    gpus: float = 1.0
+    """Share of a GPU, or number of them, of a job that runs a network, where an engine hands them out."""
 
     def entry(self, id_set: SetSpec) -> IDEntry:
         """The matrix row of an ID set; a bare one, without OOD sets or outliers, if the suite does not know it."""
@@ -139,9 +149,8 @@ class _Reader:
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
         protocol = data["protocol"]
-        self.check(
-            protocol, "[protocol]", {"backbone", "recipe", "precision", "tuning"}, required={"backbone", "recipe"}
-        )
+        keys = {"backbone", "recipe", "precision", "tuning", "gpus"}
+        self.check(protocol, "[protocol]", keys, required={"backbone", "recipe"})
         self.backbone(protocol["backbone"])
         self.known("recipe", protocol["recipe"])
         precision = protocol.get("precision", AUTO)
@@ -150,6 +159,9 @@ class _Reader:
         tuning = protocol.get("tuning", PROTOCOLS[0])
         if tuning not in PROTOCOLS:
             raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
+        gpus = protocol.get("gpus", 1)
+        if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
+            raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
         self.schedule(data.get("training", {}), "[training]")
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
         sets = [entry.set for entry in entries]
@@ -170,6 +182,7 @@ class _Reader:
             default=self.typed(data, "default", bool, "default"),
             protocol=tuning,
             precision=precision,
+            gpus=float(gpus),
         )
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from oodbench.benchmark.loop import Tick
 from oodbench.benchmark.memory import Peak
 from oodbench.benchmark.provenance import made_now
 from oodbench.benchmark.registry import registry
+from oodbench.benchmark.setups import Setup
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.store import Store
 
@@ -46,24 +45,6 @@ CLASSIFIED_HELD = 8
 
 MISFIT = "Error(s) in loading state_dict"
 """How torch begins when weights do not fit a network."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What it takes to open the same bench in another process: plain data."""
-
-    cache: Path
-    data_dir: Path
-    device: str
-    threads: int
-    skip_bad_images: bool = False
-    cell_timeout: float = 0.0
-    plugins: tuple[Path, ...] = ()
-    """Files of plug-ins that are loaded."""
-    folders: tuple[Path, ...] = ()
-    """Users' own images that are data sets (`folder:PATH`)."""
-    store: str = ""
-    """The URL of a store that machines share; none if empty."""
 
 
 class Bench:

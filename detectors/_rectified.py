@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData
@@ -28,9 +29,14 @@ class Rectified(Detector):
         return energy(self.shaped(batch.features), self.weight_, self.bias_)
 
 
-def at_least(features: Tensor, low: Tensor) -> Tensor:
-    """1 where features are at least `low`, and 0 elsewhere: to multiply with, in a fifth of the time of torch.where."""
-    return (features - low).sign_().add_(1).clamp_max_(1)
+def kept_from(low: Tensor, features: Tensor, values: Tensor) -> Tensor:
+    """`values` where features are at least `low`, and 0 elsewhere.
+
+    torch.where with a comparison does the same in seven times the time; this is a ReLU's derivative, one step.
+    """
+    below = torch.nextafter(low, torch.full_like(low, -torch.inf))
+    kept: Tensor = torch.ops.aten.threshold_backward(values, features - below, 0)
+    return kept
 
 
 def require_percentile(value: float, name: str = "percentile") -> None:

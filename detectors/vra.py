@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._gaussian import BLOCK
-from oodbench.detectors._rectified import Rectified, at_least, pooled_percentile, require_percentile
+from oodbench.detectors._rectified import Rectified, kept_from, pooled_percentile, require_percentile
 
 HELD, SORTED = 2**26, 2**22
 """Training features that are held at once, 256 MB, of as many units as that makes; and those sorted at once, in
@@ -68,7 +68,7 @@ class VRA(Rectified):
         if self.gamma:
             raised = torch.where(features < low, 0.0, features + self.gamma)
             return torch.where(features > high, high, raised)
-        return torch.minimum(features, high).mul_(at_least(features, low))
+        return kept_from(low, features, torch.minimum(features, high))
 
 
 def _rounded_up(thresholds: Tensor, dtype: torch.dtype) -> Tensor:

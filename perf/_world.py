@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.bank import Bank, Shared
-from oodbench.benchmark.scoring import BATCH, compares
+from oodbench.benchmark.scoring import compares, images_at_once
 from oodbench.benchmark.specs import create, parse_spec
 
 CLASSES, SHAPE = 10, (3, 8, 8)
@@ -136,7 +136,8 @@ def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np
     """A set's scores by detectors that score alone, or that all share one product: block by block, as the harness."""
     if not compares(detectors[0]):
         (alone,) = detectors
-        return [np.concatenate([alone.score(part).numpy() for part in batch(alone, outputs, world).batches(BATCH)])]
+        parts = batch(alone, outputs, world).batches(images_at_once(alone, CLASSES))
+        return [np.concatenate([alone.score(part).numpy() for part in parts])]
     bank = Bank(world.fit.features.numpy())
     product = Shared(lambda rows: bank.similarities(outputs.features[rows]))
     views = []

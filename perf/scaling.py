@@ -29,8 +29,9 @@ from oodbench.benchmark.api import Quiet
 from oodbench.benchmark.engines.cluster import Cluster
 from oodbench.benchmark.engines.engine import Report
 from oodbench.benchmark.jobs import Job
+from oodbench.benchmark.setups import Setup
 from oodbench.benchmark.store import Key
-from oodbench.benchmark.work import Setup, open_bench
+from oodbench.benchmark.work import open_bench
 
 STORE = 80_000_000
 """Bytes of Ray's own object store on each node: reports are small."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,8 @@ from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, g
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, waits_for
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.work import Setup
+from oodbench.benchmark.setups import Setup
+from oodbench.benchmark.suite import default_suite, suite_path
 
 Register = Callable[[str, type[Plugin]], None]
 DETECTORS = "msp,energy,knn,nnguide,odin,gram,vim@cross_entropy[learning_rate=0.01]"
@@ -361,6 +363,34 @@ def test_gpus_are_asked_for_where_there_are_some_or_the_user_says_so(tmp_path: P
     for device, gpus, expected in (("auto", 0, 0), ("auto", 2, 0.25), ("cpu", 2, 0), ("cuda", 0, 0.25)):
         nodes = [{"CPU": 2.0}, {"CPU": 2.0, "GPU": float(gpus)}]
         assert engine._gpus_of(replace(setup_of(tmp_path), device=device), nodes) == expected
+
+
+@pytest.mark.parametrize("gpus", [-0.5, 1.5, float("nan"), float("inf")])
+def test_gpus_are_a_share_of_one_or_whole(gpus: float) -> None:
+    with pytest.raises(UserError, match=r"^gpus is .*; it must be a share of one GPU, such as 0\.25, or"):
+        choose_engine("ray", gpus=gpus)
+
+
+@pytest.mark.parametrize("given, expected", [(None, 0.5), (2.0, 2.0), (0.0, 0.0)])
+def test_a_suite_says_how_many_gpus_a_job_takes(tmp_path: Path, given: float | None, expected: float) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[ray]'")
+    suite = tmp_path / "shares.toml"
+    text = suite_path(default_suite()).read_text(encoding="utf-8")
+    suite.write_text(text.replace("[protocol]", "[protocol]\ngpus = 0.5"), encoding="utf-8")
+    made = prepare("msp", suite=str(suite), results=tmp_path / "results", engine="ray", gpus=given)
+    assert isinstance(made.engine, cluster.Cluster)
+    assert made.engine.gpus == expected
+
+
+def test_what_a_cluster_hands_about_is_read_without_torch() -> None:
+    parts = ("setups", "engines.tasks", "engines.board", "engines.engine")
+    code = (
+        "import sys\n"
+        + "".join(f"import oodbench.benchmark.{part}\n" for part in parts)
+        + "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_node_with_other_software_is_refused_with_both_versions(tmp_path: Path) -> None:

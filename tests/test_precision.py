@@ -18,7 +18,7 @@ from oodbench.benchmark import Batch, Detector
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.detectors import _gaussian, vim
 from oodbench.detectors._gaussian import PANEL, product, trapezoidal
-from oodbench.detectors._rectified import at_least
+from oodbench.detectors._rectified import kept_from
 from oodbench.detectors.vra import _rounded_up
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -167,5 +167,5 @@ def test_features_are_on_the_same_side_of_a_threshold_in_float32() -> None:
     rounded = _rounded_up(between, torch.float32)
     for side in (values, near):
         assert torch.equal(side.double() >= between, side >= rounded)
-        assert torch.equal(at_least(side, rounded).bool(), side.double() >= between)
+        assert torch.equal(kept_from(rounded, side, torch.ones_like(side)).bool(), side.double() >= between)
     assert torch.equal(_rounded_up(between, torch.float64), between)

@@ -22,10 +22,11 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.jobs import Checkpoint, Job, SetRef, TrainJob
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.remote import Remote
+from oodbench.benchmark.setups import Setup
 from oodbench.benchmark.shared_store import SharedStore
 from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.suite import Schedule
-from oodbench.benchmark.work import Bench, Setup, open_bench
+from oodbench.benchmark.work import Bench, open_bench
 
 IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
 """For tests that take long, and of what does not depend on the protocol."""

@@ -313,6 +313,13 @@ def test_a_schedule_of_an_id_set_lies_between_the_recipe_s_and_that_of_both(read
         read('outliers = "glyphs"', 'outliers = "glyphs"\ntraining = { epochs = 0 }')
 
 
+@pytest.mark.parametrize("gpus", ["-1", "1.5", "true", "'one'", "inf"])
+def test_gpus_of_a_suite_are_a_share_of_one_or_whole(read: Read, gpus: str) -> None:
+    assert read('"small_cnn"', '"small_cnn"\ngpus = 2').gpus == 2
+    with pytest.raises(UserError, match=r"gpus|finite|inf"):
+        read('"small_cnn"', f'"small_cnn"\ngpus = {gpus}')
+
+
 def test_precision_and_the_backbone_s_settings_belong_to_the_protocol(read: Read) -> None:
     assert read().precision == "auto"
     assert read('"small_cnn"', '"small_cnn"\nprecision = "float32"').precision == "float32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oodbench.benchmark.engines.engine import Engine
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.suite import SHARES, is_share
 
 ENGINES = ("local", "ray")
 
@@ -14,6 +15,8 @@ def choose_engine(name: str, jobs: int = 1, ray_address: str = "", gpus: float =
         raise UserError(f"Unknown engine '{name}'. Choose {' or '.join(ENGINES)}.")
     if jobs < 1:
         raise UserError(f"jobs must be a whole number from 1; got {jobs}.")
+    if not is_share(gpus):
+        raise UserError(f"gpus is {gpus:g}; it must be {SHARES}.")
     if name == "ray":
         if jobs > 1:
             raise UserError(

@@ -16,19 +16,18 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from oodbench.benchmark.engines.board import ANSWER, opened, posted
 from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.greeting import Greeting, greet, here, refuse
 from oodbench.benchmark.engines.tasks import Task, packed
-from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
+from oodbench.benchmark.engines.worker import Relay, Worker, elsewhere, gone
 from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.work import Bench, Setup
+from oodbench.benchmark.setups import Setup
+from oodbench.benchmark.work import Bench
 
 LOOK = 0.2
 """Seconds between two looks at what the workers have posted."""
-
-ANSWER = 5.0
-"""Seconds that a cluster has to answer."""
 
 NO_RAY = "--engine ray needs Ray: pip install 'oodbench[ray]'."
 
@@ -86,10 +85,10 @@ class Cluster:
             _refuse_unfit(ray, setup, bench)
             relay, failed = Relay(progress, tasks, bench.store.say), dict[str, str]()
             perform = self.perform or do_task
-            with _board(ray) as board, _submitted(ray, perform, tasks, setup, gpus, board, anew) as flying:
+            with opened(ray) as board, _submitted(ray, perform, tasks, setup, gpus, board, anew) as flying:
                 while flying:
                     done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
-                    for event in _posted(ray, board):
+                    for event in posted(ray, board):
                         relay.hear(event)
                     for ref in done:
                         task = flying.pop(ref)
@@ -138,22 +137,6 @@ class Cluster:
         """GPUs that a task wants which runs a network: none where there are none, or the CPU was asked for."""
         there = any(node.get("GPU") for node in nodes)
         return self.gpus if setup.device.startswith("cuda") or (setup.device == "auto" and there) else 0.0
-
-
-class Board:
-    """An actor that keeps what workers post until the command asks for it."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-
-    def post(self, event: Event) -> None:
-        """Keep an event."""
-        self._events.append(event)
-
-    def taken(self) -> list[Event]:
-        """The events since the last call."""
-        events, self._events = self._events, []
-        return events
 
 
 DIED = f"its worker died {RETRIES + 1} times before it was done; it was killed, ran out of memory, or lost its node"
@@ -206,31 +189,6 @@ def _report(ray: Any, ref: Any) -> Report | None:
     except ray.exceptions.RayError:
         return None
     return report
-
-
-@contextmanager
-def _board(ray: Any) -> Iterator[Any]:
-    """A board on this node; workers that stay warm keep hold of it, so that it is ended here."""
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
-    try:
-        yield board
-    finally:
-        ray.kill(board)
-
-
-def _posted(ray: Any, board: Any) -> list[Event]:
-    """What was posted; nothing if the board is gone, which shows progress and does no work."""
-    try:
-        events: list[Event] = ray.get(board.taken.remote(), timeout=ANSWER)
-    except ray.exceptions.RayError:
-        return []
-    return events
-
-
-def _on_this_node(ray: Any) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _refuse_unfit(ray: Any, setup: Setup, bench: Bench) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
 from oodbench.benchmark.files.folder import adopt_all
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.work import Setup
+from oodbench.benchmark.setups import Setup
 
 PACKAGES = ("benchmark", "detectors", "datasets")
 

@@ -22,7 +22,8 @@ from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Pr
 from oodbench.benchmark.engines.tasks import Task, packed
 from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.work import Bench, Setup
+from oodbench.benchmark.setups import Setup
+from oodbench.benchmark.work import Bench
 
 LOOK = 0.1
 """Seconds between two looks at what the workers have posted."""

@@ -15,7 +15,8 @@ from oodbench.benchmark.engines.tasks import Task
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.files.folder import adopted
 from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.work import Bench, Setup, open_bench
+from oodbench.benchmark.setups import Setup
+from oodbench.benchmark.work import Bench, open_bench
 
 PAUSE = 0.5
 """Seconds between two messages on how far a job is."""
