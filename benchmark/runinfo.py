@@ -54,16 +54,24 @@ def _passes(plan: Plan) -> str:
     extracts = [job for job in plan.jobs.values() if isinstance(job, ExtractJob)]
     distinct = {(job.outputs.data.set, job.outputs.data.part): job.size for job in extracts}
     checkpoints = {job.checkpoint.key.digest for job in extracts}
-    own: dict[str, int] = {}
+    own: dict[str, tuple[int, int]] = {}
     for job in plan.jobs.values():
-        if isinstance(job, TuneJob | FitJob | ScoreJob) and job.passes:
+        if isinstance(job, TuneJob | FitJob | ScoreJob):
             name = job.candidates[0] if isinstance(job, TuneJob) else job.detector
-            own[name] = own.get(name, 0) + job.passes
+            possible = job.passes_if if isinstance(job, FitJob | ScoreJob) and job.passes_if else (job.passes,)
+            fewest, most = own.get(name, (0, 0))
+            own[name] = fewest + min(possible), most + max(possible)
+    more = [(name, *span) for name, span in own.items() if any(span)]
     return (
         f"{sum(distinct.values()):,} distinct images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
         f"{sum(job.size for job in extracts):,} forwarded, each once a classifier for all detectors"
-        f"{''.join(f'; {name} +{images:,}' for name, images in own.items())}."
+        f"{''.join(f'; {name} +{_span(fewest, most)}' for name, fewest, most in more)}."
     )
+
+
+def _span(fewest: int, most: int) -> str:
+    """A number of images, or two where the settings that are chosen decide."""
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}, by the settings chosen"
 
 
 def renamed(run_dir: Path, plan: Plan) -> dict[str, Any]:

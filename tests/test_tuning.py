@@ -14,7 +14,7 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.data import Library, first_half
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.jobs import FitJob, ScoreJob, TuneJob
+from oodbench.benchmark.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
 from oodbench.benchmark.outcomes import finished
 from oodbench.benchmark.specs import parse_set
 from oodbench.benchmark.tuning import candidates
@@ -174,6 +174,9 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
     validation = next(job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob)).validation.data.images
     images[2] = images[1] + (planned.record.n_id or 0) + (planned.record.n_ood or 0) + validation
     assert list(planned.forwarded_if.values()) == [images[1], images[2]]
+    passed = sum(job.size for job in prepared.plan.jobs.values() if isinstance(job, ExtractJob))
+    own = f"{images[1] - passed:,} to {images[2] - passed:,}, by the settings chosen"
+    assert str(prepared.start().info["passes"]).endswith(f"; stepping[sign=-1.0] +{own}.")
     chosen = {"power": 1, **record.tuned["settings"]}["power"]
     assert record.forward_images == images[chosen]
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
