@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from oodbench.benchmark.comparing import compares
 from oodbench.benchmark.contract import Backbone, Detector, Recipe
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.extract import EXTRACTION_VERSION
@@ -25,7 +26,7 @@ from oodbench.benchmark.looks import Seen, see
 from oodbench.benchmark.plan import Plan, Request, Row
 from oodbench.benchmark.precision import FLOAT32
 from oodbench.benchmark.resolve import Resolver
-from oodbench.benchmark.scoring import SCORING_VERSION, compares
+from oodbench.benchmark.scoring import SCORING_VERSION
 from oodbench.benchmark.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import IDEntry

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oodbench.benchmark.comparing import compares
 from oodbench.benchmark.contract import (
     NEEDS,
     Detector,
@@ -30,9 +31,9 @@ from oodbench.benchmark.contract import (
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.extract import observes
+from oodbench.benchmark.handed import checked_scores
 from oodbench.benchmark.metrics import auroc
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.scoring import checked_scores, compares
 from oodbench.benchmark.specs import create, parse_set, parse_spec
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.suite import read_suite

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.bank import Bank, Shared
-from oodbench.benchmark.scoring import compares, images_at_once
+from oodbench.benchmark.comparing import compares
+from oodbench.benchmark.handed import images_at_once
 from oodbench.benchmark.specs import create, parse_spec
 
 CLASSES, SHAPE = 10, (3, 8, 8)

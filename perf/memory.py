@@ -29,12 +29,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from oodbench.benchmark.comparing import compares
 from oodbench.benchmark.contract import Classifier, Detector, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import Checkpoint, FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.registry import registry
-from oodbench.benchmark.scoring import compares, fitted_detector, scores_of
+from oodbench.benchmark.scoring import fitted_detector, scores_of
 from oodbench.benchmark.specs import parse_spec, split_list
 from oodbench.benchmark.store import Key, Store
 from oodbench.benchmark.work import Bench

@@ -22,9 +22,10 @@ from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.extract import BLOCK, extract
 from oodbench.benchmark.files.cached import DataCache
+from oodbench.benchmark.handed import BATCH, checked_scores
 from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.scoring import BATCH, checked_scores, fit, score
+from oodbench.benchmark.scoring import fit, score
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.state import load_state, save_state
 from oodbench.benchmark.store import Key

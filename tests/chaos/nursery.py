@@ -26,7 +26,7 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 - optimisers import it, which takes seconds
 
-from oodbench.benchmark import api, extract, loop, planner, records, runner, scoring, snapshots, timeouts
+from oodbench.benchmark import api, comparing, extract, loop, planner, records, runner, scoring, snapshots, timeouts
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.jobs import Job
 from oodbench.benchmark.store import Key, Store
@@ -67,7 +67,8 @@ def instrument(events: Events) -> None:
     _tell(events, planner._Planner, "cell", "a cell of the plan")
     _tell(events, loop.Loop, "_step", "a training step")
     _tell(events, extract, "_forward", "a block")
-    _tell(events, scoring, "checked_scores", "scores of a batch")
+    for module in (scoring, comparing):
+        _tell(events, module, "checked_scores", "scores of a batch")
     _tell(events, runner, "write_record", "a record", phase="records")
     _tell(events, tables, "write_tables", "the tables", phase="tables")
     begin = api.Quiet.start
