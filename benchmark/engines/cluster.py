@@ -62,16 +62,17 @@ class Cluster:
             running = "running" if ray.is_initialized() else "to be started here"
         gpus = self._gpus_of(setup, nodes)
         _refuse_impossible(setup, gpus, nodes)
-        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        out = [f"Ray cluster, {running}, of {len(nodes)} node{'s' * (len(nodes) != 1)} ({have})"]
+        have = "; ".join(
+            f"{_so_many(node.get('CPU', 0), 'CPU')}, {_so_many(node.get('GPU', 0), 'GPU')}" for node in nodes
+        )
+        out = [f"Ray cluster, {running}, of {_so_many(len(nodes), 'node')} ({have})"]
         out.append(f"  {len(tasks)} tasks, {sum(len(task.after) for task in tasks)} dependencies")
         for kind, count in Counter(task.kind for task in tasks).items():
             some = [task for task in tasks if task.kind == kind]
             on_gpu = sum(task.network for task in some) if gpus else 0
-            needs = f"{setup.threads} CPU{'s' * (setup.threads != 1)}" + (
-                f", {gpus:g} GPU for {on_gpu}" if on_gpu else ""
-            )
-            out.append(f"  {kind:8} {count:5} tasks of {sum(len(task.jobs) for task in some)} jobs; each {needs}")
+            needs = _so_many(setup.threads, "CPU") + (f", {gpus:g} GPU for {on_gpu}" if on_gpu else "")
+            inside = _so_many(sum(len(task.jobs) for task in some), "job")
+            out.append(f"  {kind:8} {_so_many(count, 'task'):>11} of {inside}; each {needs}")
         return out
 
     def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
@@ -230,6 +231,10 @@ def _greeting(ray: Any, name: str, ref: Any) -> Greeting | None:
             f"Node {name} cannot run oodbench: {why}. Install the same version of oodbench there as here."
         ) from error
     return greeting
+
+
+def _so_many(count: float, what: str) -> str:
+    return f"{count:g} {what}{'s' * (count != 1)}"
 
 
 def _nodes(ray: Any) -> list[Resources]:
