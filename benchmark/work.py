@@ -30,7 +30,7 @@ from oodbench.benchmark.jobs import (
 )
 from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.loop import Tick
-from oodbench.benchmark.memory import Peak
+from oodbench.benchmark.memory import Peak, hand_back, keep_freed
 from oodbench.benchmark.provenance import made_now
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.setups import Setup
@@ -90,6 +90,9 @@ class Bench:
             if MISFIT not in str(error):
                 raise
             raise self._misfit(job) from error
+        finally:
+            if isinstance(job, TrainJob | ExtractJob):
+                hand_back()
 
     def _misfit(self, job: Job) -> StoreError:
         """Set aside the checkpoint that a job read and whose weights are not those of the network; say so."""
@@ -161,6 +164,7 @@ def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Be
         registry.load_file(file)
     adopt_all(setup.folders)
     torch.set_num_threads(setup.threads)
+    keep_freed()
     store, library = _store(setup, say)
     return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)
 

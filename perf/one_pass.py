@@ -41,12 +41,14 @@ from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, Quiet, prepare
 from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.extract import BLOCK
-from oodbench.benchmark.jobs import ExtractJob, Job
+from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob
 from oodbench.benchmark.loop import Tick, floats
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import run_plan
 from oodbench.benchmark.specs import create, parse_spec
 
+MOST = 8
+"""Lines of what was spent on what."""
 FEWEST = 25
 """Detectors that this is about, at least."""
 SIDE, CLASSES = 32, 10
@@ -201,15 +203,19 @@ def passes(made: Prepared) -> list[ExtractJob]:
     return [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
 
 
-def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[bytes]]:
-    """Seconds of the jobs and of the run, those of its passes, and the images that its network was shown."""
+def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[str], Counter[bytes]]:
+    """Seconds of the jobs and of the run, of its passes, CPU seconds by what was done, and the images shown."""
     seen: Counter[bytes] = Counter()
+    spent: Counter[str] = Counter()
     counting, passes, jobs, run = ([0.0, 0.0] for _ in range(4))
     do = made.bench.do
 
     def timed(job: Job, tick: Tick) -> None:
+        before = jobs[0] - counting[0]
         with clocked(jobs):
             do(job, tick)
+        what = f"{job.kind} {job.detector}" if isinstance(job, FitJob | ScoreJob) else job.kind
+        spent[what.partition("@")[0]] += jobs[0] - counting[0] - before
 
     made.bench.do = timed  # type: ignore[method-assign]
     with counted(seen, counting, passes), clocked(run):
@@ -217,7 +223,7 @@ def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[bytes]]:
     if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
         sys.exit(f"These detectors did not run: {failed}")
     seconds = {name: (s[0] - counting[0], s[1] - counting[1]) for name, s in (("jobs", jobs), ("run", run))}
-    return seconds, (passes[0], passes[1]), seen
+    return seconds, (passes[0], passes[1]), spent, seen
 
 
 def main() -> None:
@@ -249,7 +255,7 @@ def main() -> None:
         write_weights(given.backbone, planned.bench.images(ref), file)
         made = prepare(names, checkpoint=file, **fixed)
         sets = sets_of(made)
-        seconds, inside, seen = ours(made)
+        seconds, inside, spent, seen = ours(made)
         wanted = Counter(
             hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             for images in sets.values()
@@ -269,6 +275,12 @@ def main() -> None:
         base = alone[place] + product[place]
         told = [f"{name} {mine[place]:.1f} s ({mine[place] / base:.3f} times)" for name, mine in seconds.items()]
         print(f"{what}: bare pass {alone[place]:.1f} s, product {product[place]:.1f} s, {', '.join(told)}")
+    most = ", ".join(f"{what} {seconds:.1f}" for what, seconds in spent.most_common(MOST))
+    print(f"CPU seconds in the jobs: {inside[0]:.1f} in the network; {most}; all others {_rest(spent):.1f}")
+
+
+def _rest(spent: Counter[str]) -> float:
+    return sum(spent.values()) - sum(seconds for _, seconds in spent.most_common(MOST))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector, FitData
+from oodbench.benchmark import Batch, Detector, FitData, memory
 from oodbench.benchmark.specs import create, parse_spec
 from oodbench.detectors import _gaussian, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
@@ -185,3 +186,56 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     assert len(peaks) == 5
     for name, (few, many) in peaks.items():
         assert many - few < 100, f"{name}: {few} MB and {many} MB"
+
+
+FAULTS = """
+import resource, sys
+from pathlib import Path
+import torch
+from oodbench.benchmark import memory
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon:"))
+
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+held = torch.ones(2**24)  # 64 MB
+del held
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, anonymous(), end=" ")
+memory.hand_back()
+print(anonymous())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep what is freed")
+def test_what_is_freed_is_kept_for_the_next_block_until_it_is_handed_back() -> None:
+    def told(how: str) -> list[int]:
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    anew, _, _ = told("anew")
+    faults, kept, left = told("kept")
+    assert faults < anew / 2
+    assert left < kept - 50
+
+
+def test_what_the_user_says_of_freed_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(memory, "_of_libc", lambda *arguments: asked.append(arguments))
+    for name in memory.OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
+    memory.keep_freed()
+    assert [function for function, *_ in asked] == ["mallopt", "mallopt"]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    memory.keep_freed()
+    assert len(asked) == 2
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    memory.keep_freed()
+    memory.hand_back()
