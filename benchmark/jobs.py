@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from oodbench.benchmark.specs import create, parse_spec
 from oodbench.benchmark.store import Key
 from oodbench.benchmark.suite import Schedule
 
@@ -255,3 +256,13 @@ def sharing_products(jobs: Sequence[Job]) -> list[Job]:
         elif job.id not in moved:
             ordered.append(job)
     return ordered
+
+
+def runs_network(job: Job) -> bool:
+    """Whether a job trains a network, or pushes images through one, or hands one to a detector."""
+    if isinstance(job, TuneJob | FitJob | ScoreJob):
+        specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
+        return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)
+    if isinstance(job, ExtractJob):
+        return not job.parts
+    return isinstance(job, TrainJob)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,29 +19,37 @@ HIGH_WATER = "5"
 """What Linux takes to forget the largest resident set so far."""
 
 
-KEPT = 2**30
-"""Bytes that are freed and yet kept, and the largest piece that is taken from them."""
+KEPT = {-3: 2**30, -1: 2**30}
+"""Options of glibc's mallopt, by the numbers of its malloc.h: the largest piece that is taken from freed memory
+(M_MMAP_THRESHOLD) and how much of that is kept (M_TRIM_THRESHOLD)."""
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Options of glibc's mallopt, by its malloc.h."""
+USUAL = {-3: 2**25, -1: 2**26}
+"""The same as glibc itself sets them once a program has freed large pieces."""
 
 OF_THE_USER = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
-"""The same, in the environment."""
+"""The same in the environment."""
 
 
-def keep_freed() -> None:
-    """Have glibc keep what is freed for the next block of images, unless the user has set that.
+@contextmanager
+def freed_is_kept() -> Iterator[None]:
+    """Have glibc keep what is freed for the next block of images, unless the user has set that; then hand it back.
 
     Each layer of a network takes and frees as much as the one before. Handed back to the system in between, all of it
-    comes in anew as page faults, page by page: up to a third of a pass. Where there is no glibc nothing happens.
+    comes in anew as page faults, page by page: up to half of a pass. Where there is no glibc nothing happens.
     """
-    if not OF_THE_USER & os.environ.keys():
-        for option in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            _of_libc("mallopt", option, KEPT)
+    ours = not OF_THE_USER & os.environ.keys()
+    for option, size in KEPT.items() if ours else ():
+        _of_libc("mallopt", option, size)
+    try:
+        yield
+    finally:
+        for option, size in USUAL.items() if ours else ():
+            _of_libc("mallopt", option, size)
+        hand_back()
 
 
 def hand_back() -> None:
-    """Hand what is kept back to the system, before work that will not want it."""
+    """Hand freed memory back to the system."""
     _of_libc("malloc_trim", 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,11 @@ from oodbench.benchmark.jobs import (
     SetRef,
     TrainJob,
     TuneJob,
+    runs_network,
 )
 from oodbench.benchmark.locks import Locks
 from oodbench.benchmark.loop import Tick
-from oodbench.benchmark.memory import Peak, hand_back, keep_freed
+from oodbench.benchmark.memory import Peak, freed_is_kept
 from oodbench.benchmark.provenance import made_now
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.setups import Setup
@@ -85,14 +87,12 @@ class Bench:
             ScoreJob: scoring.score,
         }
         try:
-            work[type(job)](self, job, tick)
+            with freed_is_kept() if runs_network(job) else nullcontext():
+                work[type(job)](self, job, tick)
         except RuntimeError as error:
             if MISFIT not in str(error):
                 raise
             raise self._misfit(job) from error
-        finally:
-            if isinstance(job, TrainJob | ExtractJob):
-                hand_back()
 
     def _misfit(self, job: Job) -> StoreError:
         """Set aside the checkpoint that a job read and whose weights are not those of the network; say so."""
@@ -164,7 +164,6 @@ def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Be
         registry.load_file(file)
     adopt_all(setup.folders)
     torch.set_num_threads(setup.threads)
-    keep_freed()
     store, library = _store(setup, say)
     return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)
 

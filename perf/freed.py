@@ -1,4 +1,4 @@
-"""What it is worth that freed memory is kept for the next block of images (`memory.keep_freed`).
+"""What it is worth that freed memory is kept for the next block of images (`memory.freed_is_kept`).
 
     python perf/freed.py [--backbone "resnet18[width=32]"] [--blocks 8] [--repeats 3] [--train]
 
@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import torch
 
@@ -62,9 +63,8 @@ def main() -> None:
     parser.add_argument("--child", choices=["kept", "anew"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        if given.child == "kept":
-            memory.keep_freed()
-        print(json.dumps(spent(given.backbone, given.blocks, given.train)))
+        with memory.freed_is_kept() if given.child == "kept" else nullcontext():
+            print(json.dumps(spent(given.backbone, given.blocks, given.train)))
         return
     found: dict[str, list[list[float]]] = {"anew": [], "kept": []}
     for _ in range(given.repeats):

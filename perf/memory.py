@@ -34,6 +34,7 @@ from oodbench.benchmark.contract import Classifier, Detector, ImageSet
 from oodbench.benchmark.data import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.jobs import Checkpoint, FitJob, Outputs, ScoreJob, SetRef
+from oodbench.benchmark.memory import freed_is_kept
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.scoring import fitted_detector, scores_of
 from oodbench.benchmark.specs import parse_spec, split_list
@@ -125,6 +126,8 @@ def write_arrays(root: Path, size: Size) -> None:
 def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: int) -> None:
     """In a process of its own: say when the fit has ended and when the scores are there, and after how many seconds."""
     torch.set_num_threads(threads)
+    with freed_is_kept():  # what is kept after it, is as in every process of a run
+        pass
     bench, train = Synthetic(root, size), outputs_of(size.images)
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     detector: Detector = registry.get("detector", parse_spec(spec).name)

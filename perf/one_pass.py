@@ -43,6 +43,7 @@ from oodbench.benchmark.bank import Bank
 from oodbench.benchmark.extract import BLOCK
 from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob
 from oodbench.benchmark.loop import Tick, floats
+from oodbench.benchmark.memory import freed_is_kept
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.runner import run_plan
 from oodbench.benchmark.specs import create, parse_spec
@@ -170,7 +171,7 @@ def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[s
     (classifier,) = {job.checkpoint.key: made.bench.classifier(job.checkpoint) for job in passes(made)}.values()
     features: dict[str, Tensor] = {}
     spent = [0.0, 0.0]
-    with torch.inference_mode(), clocked(spent):
+    with torch.inference_mode(), freed_is_kept(), clocked(spent):
         for name, images in sets.items():
             parts = []
             for start in range(0, len(images), BLOCK):

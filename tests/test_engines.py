@@ -23,10 +23,10 @@ from oodbench.benchmark.engines.engine import Outcome, Report
 from oodbench.benchmark.engines.greeting import Greeting, greet, here, refuse
 from oodbench.benchmark.engines.local import Local, run_jobs
 from oodbench.benchmark.engines.processes import Processes
-from oodbench.benchmark.engines.tasks import PART, Task, divided, packed, runs_network
+from oodbench.benchmark.engines.tasks import PART, Task, divided, packed
 from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, waits_for
+from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, runs_network, waits_for
 from oodbench.benchmark.registry import registry
 from oodbench.benchmark.setups import Setup
 from oodbench.benchmark.suite import default_suite, suite_path

@@ -190,6 +190,7 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
 
 FAULTS = """
 import resource, sys
+from contextlib import nullcontext
 from pathlib import Path
 import torch
 from oodbench.benchmark import memory
@@ -198,15 +199,12 @@ def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon:"))
 
-if sys.argv[1] == "kept":
-    memory.keep_freed()
-held = torch.ones(2**24)  # 64 MB
-del held
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    torch.ones(2**24)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, anonymous(), end=" ")
-memory.hand_back()
+with memory.freed_is_kept() if sys.argv[1] == "kept" else nullcontext():
+    torch.ones(2**24)  # 64 MB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, anonymous(), end=" ")
 print(anonymous())
 """
 
@@ -228,14 +226,17 @@ def test_what_the_user_says_of_freed_memory_holds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory, "_of_libc", lambda *arguments: asked.append(arguments))
     for name in memory.OF_THE_USER:
         monkeypatch.delenv(name, raising=False)
-    memory.keep_freed()
-    assert [function for function, *_ in asked] == ["mallopt", "mallopt"]
+    with memory.freed_is_kept():
+        assert asked == [("mallopt", *option) for option in memory.KEPT.items()]
+    assert asked[2:] == [*(("mallopt", *option) for option in memory.USUAL.items()), ("malloc_trim", 0)]
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
-    memory.keep_freed()
-    assert len(asked) == 2
+    asked.clear()
+    with memory.freed_is_kept():
+        assert not asked
+    assert asked == [("malloc_trim", 0)]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    memory.keep_freed()
-    memory.hand_back()
+    with memory.freed_is_kept():
+        pass

@@ -12,8 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob, TuneJob, part_key, waits_for
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.jobs import (
+    ExtractJob,
+    Job,
+    LookJob,
+    ScoreJob,
+    part_key,
+    runs_network,
+    waits_for,
+)
 
 PART = 10_240
 """Images of a part of a pass: few enough to keep many workers busy with a large set, enough to make loading a network
@@ -52,16 +59,6 @@ class Task:
     def network(self) -> bool:
         """Whether it runs a network, and so profits from a GPU."""
         return any(map(runs_network, self.jobs))
-
-
-def runs_network(job: Job) -> bool:
-    """Whether a job trains a network, or pushes images through one, or hands one to a detector."""
-    if isinstance(job, TuneJob | FitJob | ScoreJob):
-        specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
-        return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)
-    if isinstance(job, ExtractJob):
-        return not job.parts
-    return isinstance(job, TrainJob)
 
 
 def packed(jobs: Sequence[Job], part: int = PART) -> list[Task]:
