@@ -6,7 +6,7 @@ import ctypes
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ HIGH_WATER = "5"
 """What Linux takes to forget the largest resident set so far."""
 
 
-KEPT = {-3: 2**30, -1: 2**30}
-"""Options of glibc's mallopt, by the numbers of its malloc.h: the largest piece that is taken from freed memory
-(M_MMAP_THRESHOLD) and how much of that is kept (M_TRIM_THRESHOLD)."""
+KEPT, USUAL = (2**30, 2**30), (2**25, 2**26)
+"""The largest piece that is taken from freed memory, and how much of that is kept: while a network runs, and as glibc
+itself sets them once a program has freed large pieces. Before 2.35 it takes no larger piece than the usual one."""
 
-USUAL = {-3: 2**25, -1: 2**26}
-"""The same as glibc itself sets them once a program has freed large pieces."""
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""Those options of glibc's mallopt, by the numbers of its malloc.h."""
 
 OF_THE_USER = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
 """The same in the environment."""
@@ -38,14 +38,20 @@ def freed_is_kept() -> Iterator[None]:
     comes in anew as page faults, page by page: up to half of a pass. Where there is no glibc nothing happens.
     """
     ours = not OF_THE_USER & os.environ.keys()
-    for option, size in KEPT.items() if ours else ():
-        _of_libc("mallopt", option, size)
+    if ours:
+        _keep(*KEPT)
     try:
         yield
     finally:
-        for option, size in USUAL.items() if ours else ():
-            _of_libc("mallopt", option, size)
+        if ours:
+            _keep(*USUAL)
         hand_back()
+
+
+def _keep(piece: int, kept: int) -> None:
+    if not _of_libc("mallopt", MMAP_THRESHOLD, piece):
+        _of_libc("mallopt", MMAP_THRESHOLD, USUAL[0])
+    _of_libc("mallopt", TRIM_THRESHOLD, kept)
 
 
 def hand_back() -> None:
@@ -53,9 +59,12 @@ def hand_back() -> None:
     _of_libc("malloc_trim", 0)
 
 
-def _of_libc(function: str, *arguments: int) -> None:
-    with suppress(OSError, TypeError, AttributeError):  # another C library has no such function
-        getattr(ctypes.CDLL(None), function)(*arguments)
+def _of_libc(function: str, *arguments: int) -> int:
+    try:
+        done: int = getattr(ctypes.CDLL(None), function)(*arguments)
+    except (OSError, TypeError, AttributeError):  # another C library has no such function
+        return 0
+    return done
 
 
 class Peak:
