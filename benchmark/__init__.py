@@ -10,55 +10,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oodbench.benchmark.api import run as run
-    from oodbench.benchmark.checks import check_detector as check_detector
-    from oodbench.benchmark.contract import Backbone as Backbone
-    from oodbench.benchmark.contract import Batch as Batch
-    from oodbench.benchmark.contract import Classifier as Classifier
-    from oodbench.benchmark.contract import Dataset as Dataset
-    from oodbench.benchmark.contract import Detector as Detector
-    from oodbench.benchmark.contract import Figures as Figures
-    from oodbench.benchmark.contract import FitData as FitData
-    from oodbench.benchmark.contract import Form as Form
-    from oodbench.benchmark.contract import ImageSet as ImageSet
-    from oodbench.benchmark.contract import Picture as Picture
-    from oodbench.benchmark.contract import Recipe as Recipe
-    from oodbench.benchmark.contract import Task as Task
-    from oodbench.benchmark.contract import TrainBatch as TrainBatch
-    from oodbench.benchmark.contract import Training as Training
     from oodbench.benchmark.errors import DataError as DataError
     from oodbench.benchmark.errors import OodbenchError as OodbenchError
-    from oodbench.benchmark.intervals import confidence_intervals as confidence_intervals
-    from oodbench.benchmark.metrics import aupr_in as aupr_in
-    from oodbench.benchmark.metrics import aupr_out as aupr_out
-    from oodbench.benchmark.metrics import auroc as auroc
-    from oodbench.benchmark.metrics import detection_accuracy as detection_accuracy
-    from oodbench.benchmark.metrics import evaluate as evaluate
-    from oodbench.benchmark.metrics import tnr_at_tpr95 as tnr_at_tpr95
-    from oodbench.benchmark.records import Record as Record
-    from oodbench.benchmark.records import Run as Run
-    from oodbench.benchmark.records import read_run as read_run
-    from oodbench.benchmark.registry import backbone as backbone
-    from oodbench.benchmark.registry import dataset as dataset
-    from oodbench.benchmark.registry import detector as detector
-    from oodbench.benchmark.registry import figure as figure
-    from oodbench.benchmark.registry import form as form
-    from oodbench.benchmark.registry import recipe as recipe
-    from oodbench.benchmark.studio import Studio as Studio
+    from oodbench.benchmark.metrics.exact import aupr_in as aupr_in
+    from oodbench.benchmark.metrics.exact import aupr_out as aupr_out
+    from oodbench.benchmark.metrics.exact import auroc as auroc
+    from oodbench.benchmark.metrics.exact import detection_accuracy as detection_accuracy
+    from oodbench.benchmark.metrics.exact import evaluate as evaluate
+    from oodbench.benchmark.metrics.exact import tnr_at_tpr95 as tnr_at_tpr95
+    from oodbench.benchmark.plugins.backbone import Backbone as Backbone
+    from oodbench.benchmark.plugins.dataset import Dataset as Dataset
+    from oodbench.benchmark.plugins.dataset import Form as Form
+    from oodbench.benchmark.plugins.dataset import ImageSet as ImageSet
+    from oodbench.benchmark.plugins.detector import Detector as Detector
+    from oodbench.benchmark.plugins.figures import FigureInputs as FigureInputs
+    from oodbench.benchmark.plugins.figures import Figures as Figures
+    from oodbench.benchmark.plugins.figures import Picture as Picture
+    from oodbench.benchmark.plugins.inputs import Batch as Batch
+    from oodbench.benchmark.plugins.inputs import Classifier as Classifier
+    from oodbench.benchmark.plugins.inputs import FitData as FitData
+    from oodbench.benchmark.plugins.recipe import Recipe as Recipe
+    from oodbench.benchmark.plugins.recipe import Task as Task
+    from oodbench.benchmark.plugins.recipe import TrainBatch as TrainBatch
+    from oodbench.benchmark.plugins.recipe import Training as Training
+    from oodbench.benchmark.plugins.registry import backbone as backbone
+    from oodbench.benchmark.plugins.registry import dataset as dataset
+    from oodbench.benchmark.plugins.registry import detector as detector
+    from oodbench.benchmark.plugins.registry import figure as figure
+    from oodbench.benchmark.plugins.registry import form as form
+    from oodbench.benchmark.plugins.registry import recipe as recipe
+    from oodbench.benchmark.plugins.training_bank import unit as unit
+    from oodbench.benchmark.records.record import Record as Record
+    from oodbench.benchmark.records.run import Run as Run
+    from oodbench.benchmark.records.run import read_run as read_run
+    from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
+    from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
 
 _MODULES = {
     "api": ("run",),
-    "checks": ("check_detector",),
-    "contract": (
-        "Backbone", "Batch", "Classifier", "Dataset", "Detector", "Figures", "FitData", "Form", "ImageSet", "Picture",
-        "Recipe", "Task", "TrainBatch", "Training",
-    ),
     "errors": ("DataError", "OodbenchError"),
-    "intervals": ("confidence_intervals",),
-    "metrics": ("aupr_in", "aupr_out", "auroc", "detection_accuracy", "evaluate", "tnr_at_tpr95"),
-    "records": ("Record", "Run", "read_run"),
-    "registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
-    "studio": ("Studio",),
-}  # fmt: skip
+    "metrics.exact": ("aupr_in", "aupr_out", "auroc", "detection_accuracy", "evaluate", "tnr_at_tpr95"),
+    "plugins.backbone": ("Backbone",),
+    "plugins.dataset": ("Dataset", "Form", "ImageSet"),
+    "plugins.detector": ("Detector",),
+    "plugins.figures": ("FigureInputs", "Figures", "Picture"),
+    "plugins.inputs": ("Batch", "Classifier", "FitData"),
+    "plugins.recipe": ("Recipe", "Task", "TrainBatch", "Training"),
+    "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
+    "plugins.training_bank": ("unit",),
+    "records.record": ("Record",),
+    "records.run": ("Run", "read_run"),
+    "stats.intervals": ("confidence_intervals",),
+    "verify.plugin_checks": ("check_detector",),
+}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_HOME)

@@ -8,37 +8,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.audit import RULES
-from oodbench.benchmark.best import update_best
-from oodbench.benchmark.engines import choose_engine
-from oodbench.benchmark.engines.engine import Engine, Progress
+from oodbench.benchmark.compare.best_set import update_best
+from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.engines.choose import choose_engine
+from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
+from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError, unknown
-from oodbench.benchmark.extended import EXTENDED
-from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.plan import Plan, Request
-from oodbench.benchmark.planner import make_plan
-from oodbench.benchmark.records import EXACT, Run, read_run, slug
-from oodbench.benchmark.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
-from oodbench.benchmark.scored import ScoredImages
-from oodbench.benchmark.setups import Setup
-from oodbench.benchmark.specs import split_list
-from oodbench.benchmark.suite import PROTOCOLS, default_suite, read_suite, suite_path
-from oodbench.benchmark.timeouts import refuse_impossible
-from oodbench.benchmark.weights import IMPORTED
-from oodbench.benchmark.work import Bench, open_bench
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def start(self, job: Job) -> None:
-        """A job begins."""
-
-    def tick(self, job: Job, images: int) -> None:
-        """Images have passed."""
-
-    def finish(self, job: Job, reason: str) -> None:
-        """A job has ended."""
+from oodbench.benchmark.metrics.names import EXACT, EXTENDED
+from oodbench.benchmark.metrics.released_scripts import RULES
+from oodbench.benchmark.plan.plan import Plan, Request
+from oodbench.benchmark.plan.planner import make_plan
+from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
+from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plan.weights_file import IMPORTED
+from oodbench.benchmark.plugins.specs import split_list
+from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.open_worker import open_bench
+from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.store.atomic import slug
 
 
 @dataclass(frozen=True)

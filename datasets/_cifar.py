@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark import DataError
-from oodbench.benchmark.files import Decoded, in_range, open_tree
+from oodbench.benchmark.data.files import Decoded, in_range, open_tree
 
 PIXELS = 3 * 32 * 32
 

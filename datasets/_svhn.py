@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark import DataError
+from oodbench.benchmark.data.files import AS_STORED, Decoded, ImageTree, in_range
 from oodbench.benchmark.errors import first_line
-from oodbench.benchmark.files import AS_STORED, Decoded, ImageTree, in_range
 
 CLASSES = tuple("0123456789")
 PAPER = "Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, Source, own_files
+from oodbench.benchmark.data.files import File, FileDataset, Source, own_files
 from oodbench.datasets._cifar import CifarBinary
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

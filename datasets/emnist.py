@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oodbench.benchmark import DataError, dataset
-from oodbench.benchmark.files import Decoded, File, FileDataset, Idx, Source, idx_array, open_tree
+from oodbench.benchmark.data.files import Decoded, File, FileDataset, Idx, Source, idx_array, open_tree
 
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 IDX = Idx(len(LETTERS), first_label=1, transposed=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark import DataError, dataset
-from oodbench.benchmark.files import (
+from oodbench.benchmark.data.files import (
     Decoded,
     File,
     FileDataset,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import FileDataset, Rows, Source
+from oodbench.benchmark.data.files import FileDataset, Rows, Source
 from oodbench.datasets.mnist import FashionMnist, Kmnist
 
 HALF = 5000

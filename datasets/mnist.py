@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import FileDataset, Idx, Source, idx_pair, own_files
-from oodbench.benchmark.files.pixels import Fit
+from oodbench.benchmark.data.files import FileDataset, Idx, Source, idx_pair, own_files
+from oodbench.benchmark.data.files.pixels import Fit
 
 RESIZED = (
     "Grey, 28 x 28; resized to 32 x 32 (bilinear, Pillow) and repeated in three channels, as the script behind Lee et "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, Fit, ImageTree, Source
+from oodbench.benchmark.data.files import File, FileDataset, Fit, ImageTree, Source
 
 PAPER = "Liang et al., Enhancing The Reliability of Out-of-distribution Image Detection (ODIN), ICLR 2018"
 CENTRE = Fit(how="cut")

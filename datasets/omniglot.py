@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, ImageTree, Source
-from oodbench.benchmark.files.pixels import Fit
+from oodbench.benchmark.data.files import File, FileDataset, ImageTree, Source
+from oodbench.benchmark.data.files.pixels import Fit
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 PARTS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, Fit, ImageTree, Source, tree_file
+from oodbench.benchmark.data.files import File, FileDataset, Fit, ImageTree, Source, tree_file
 
 CENTRE = Fit(how="crop")
 ARCHIVE = File(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, Joined, Parquet, Source, tree_file
+from oodbench.benchmark.data.files import File, FileDataset, Joined, Parquet, Source, tree_file
 from oodbench.datasets._svhn import CAVEATS, CLASSES, LICENCE, PAPER, SvhnMat, numbered_tree
 
 ARCHIVES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import AS_STORED, File, FileDataset, Fit, ImageTree, Parquet, Source, tree_file
+from oodbench.benchmark.data.files import AS_STORED, File, FileDataset, Fit, ImageTree, Parquet, Source, tree_file
 
 CLASSES = (
     "banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark import DataError, dataset
-from oodbench.benchmark.files import (
+from oodbench.benchmark.data.files import (
     AS_STORED,
     Decoded,
     File,

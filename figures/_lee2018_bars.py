@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from oodbench.benchmark import Picture, Studio
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Margins
-from oodbench.benchmark.views._summary import Block, Row
+from oodbench.benchmark import FigureInputs, Picture
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.summary import Block, Row
 from oodbench.figures._lee2018_losses import LOSSES, lacking, measured, served, told_run
 from oodbench.figures._lee2018_text import filled
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection\naccuracy"}
 
 
-def missing4(studio: Studio) -> str | None:
+def missing4(studio: FigureInputs) -> str | None:
     """Why Figure 4 cannot be drawn from the run."""
     if reason := lacking(studio, [loss.label for loss in LOSSES]):
         return reason
@@ -35,7 +35,7 @@ def _unseen(block: Block, rows: dict[str, Row]) -> list[str]:
     ]
 
 
-def figure4(studio: Studio) -> Iterator[Picture]:
+def figure4(studio: FigureInputs) -> Iterator[Picture]:
     """Bars of the four losses: a row an ID set, a panel an unseen OOD set, a group a metric."""
     kept = [(block, rows, _unseen(block, rows)) for block, rows in served(studio, [loss.label for loss in LOSSES])]
     kept = [entry for entry in kept if entry[2]]
@@ -98,7 +98,7 @@ def order_counts(kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> dic
     return counts
 
 
-def _caption4(studio: Studio, kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> str:
+def _caption4(studio: FigureInputs, kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> str:
     lines = [
         f"- ID `{block.id_set}`, `{name}`: "
         + "; ".join(

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oodbench.benchmark import ImageSet, Picture, Studio
+from oodbench.benchmark import FigureInputs, ImageSet, Picture
 from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.records import Record, slug
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Margins
-from oodbench.benchmark.views._summary import Block
+from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.summary import Block
 from oodbench.figures._lee2018_losses import LOSSES, first_records, lacking, measured, served, told_run
 from oodbench.figures._lee2018_text import filled
 
@@ -105,7 +106,7 @@ class Column(NamedTuple):
     """The map value that 99% of the measured images' pixels stay below."""
 
 
-def missing5(studio: Studio) -> str | None:
+def missing5(studio: FigureInputs) -> str | None:
     """Why Figure 5 cannot be drawn from the run."""
     if reason := lacking(studio, LABELS):
         return reason
@@ -118,7 +119,7 @@ def missing5(studio: Studio) -> str | None:
     return None
 
 
-def figure5(studio: Studio) -> Iterator[Picture]:
+def figure5(studio: FigureInputs) -> Iterator[Picture]:
     """One picture an ID set: images in the first row, their maps under each loss below; ID left, OOD right."""
     for block, rows in served(studio, LABELS):
         records = first_records(studio, block)
@@ -129,7 +130,7 @@ def figure5(studio: Studio) -> Iterator[Picture]:
         yield Picture(f"figure5_{slug(block.id_set)}", _draw(block, columns), caption)
 
 
-def _column(studio: Studio, records: dict[str, Record], name: str, count: int) -> Column:
+def _column(studio: FigureInputs, records: dict[str, Record], name: str, count: int) -> Column:
     images = studio.images(name)
     chosen, some = images.images[picked(images, count)], images.images[spread(MEASURED, len(images))]
     shown, sizes, high = {}, {}, {}
@@ -181,7 +182,7 @@ def _place(panel: Axes, x: float, y: float, side: float, image: NDArray[Any], hi
     panel.set_autoscale_on(False)
 
 
-def _caption(studio: Studio, block: Block, columns: list[Column]) -> str:
+def _caption(studio: FigureInputs, block: Block, columns: list[Column]) -> str:
     lines = []
     for loss in LOSSES:
         usual = float(np.median(columns[0].sizes[loss.label]))

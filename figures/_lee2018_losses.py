@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from oodbench.benchmark import Studio
-from oodbench.benchmark.records import OK, Record
-from oodbench.benchmark.views._summary import Block, Row
+from oodbench.benchmark import FigureInputs
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.views.summary import Block, Row
 
 
 class Loss(NamedTuple):
@@ -40,7 +40,7 @@ def measured(block: Block, row: Row) -> list[str]:
     return [ood.name for ood in block.sets if ood.name in row.cells and row.cells[ood.name].stats]
 
 
-def lacking(studio: Studio, labels: Sequence[str]) -> str | None:
+def lacking(studio: FigureInputs, labels: Sequence[str]) -> str | None:
     """Why a run does not serve: no ID set has numbers of all these detectors."""
     for block in studio.summary().blocks:
         rows = rows_of(block)
@@ -49,7 +49,7 @@ def lacking(studio: Studio, labels: Sequence[str]) -> str | None:
     return f"run '{studio.run.path.name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
 
 
-def served(studio: Studio, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, Row]]]:
+def served(studio: FigureInputs, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, Row]]]:
     """The ID sets that have numbers of all these detectors."""
     for block in studio.summary().blocks:
         rows = rows_of(block)
@@ -57,7 +57,7 @@ def served(studio: Studio, labels: Sequence[str]) -> Iterator[tuple[Block, dict[
             yield block, rows
 
 
-def told_run(studio: Studio, block: Block) -> str:
+def told_run(studio: FigureInputs, block: Block) -> str:
     """The run, its network and its training, for a caption."""
     first = next(r for r in studio.run.records if r.id_set == block.id_set and r.status == OK)
     how = first.training
@@ -66,7 +66,7 @@ def told_run(studio: Studio, block: Block) -> str:
     return f"run `{studio.run.path.name}` of suite `{suite}`: network `{first.backbone}`{trained}"
 
 
-def first_records(studio: Studio, block: Block) -> dict[str, Record]:
+def first_records(studio: FigureInputs, block: Block) -> dict[str, Record]:
     """One finished record a loss on an ID set, of the first seed: what says where its classifier is."""
     seed = studio.scores().seed
     found: dict[str, Record] = {}

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from oodbench.benchmark import Picture, Studio
+from oodbench.benchmark import FigureInputs, Picture
+from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.seeds import derive
-from oodbench.benchmark.specs import create, parse_set, parse_spec
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Margins
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_style import Margins
 from oodbench.detectors import _dcgan
 from oodbench.detectors._confidence_loss import kl_to_uniform
 from oodbench.detectors.confidence import ConfidenceLoss
@@ -52,12 +52,13 @@ class Told(NamedTuple):
     """Share of images on which the judge's maximum softmax exceeds 0.9."""
 
 
-def missing3cd(studio: Studio) -> str | None:
+def missing3cd(studio: FigureInputs) -> str | None:
     """Which files are absent, if any."""
-    return studio.library.missing(parse_set(SET))
+    reason: str | None = studio.library.missing(parse_set(SET))
+    return reason
 
 
-def figure3cd(studio: Studio, setting: Setting | None = None) -> Picture:
+def figure3cd(studio: FigureInputs, setting: Setting | None = None) -> Picture:
     """64 samples of each generator."""
     s, seed = setting or Setting(), studio.seed
     images, labels = _grey(studio.images(SET, "train").images), studio.images(SET, "train").labels

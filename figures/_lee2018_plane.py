@@ -15,8 +15,8 @@ from torch import nn
 
 from oodbench.benchmark import Picture
 from oodbench.benchmark.seeds import derive
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Margins
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_style import Margins
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.figures._lee2018_text import filled
 from oodbench.figures._lee2018_toys import Plane, Points, Scaled, drawn_from, perceptron, probabilities, trained

@@ -11,12 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from oodbench.benchmark import Picture, Studio
-from oodbench.benchmark.metrics import auroc, roc_curve
-from oodbench.benchmark.records import slug
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Margins
-from oodbench.benchmark.views._summary import Block, Row
+from oodbench.benchmark import FigureInputs, Picture
+from oodbench.benchmark.metrics.exact import auroc, roc_curve
+from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.summary import Block, Row
 from oodbench.detectors.msp import MSP
 from oodbench.figures._lee2018_losses import LOSSES, lacking, served, told_run
 from oodbench.figures._lee2018_text import filled
@@ -34,7 +34,7 @@ def max_softmax(scores: Scores) -> Scores:
     return np.asarray(MSP().confidence_of(scores), dtype=np.float64)
 
 
-def missing2(studio: Studio) -> str | None:
+def missing2(studio: FigureInputs) -> str | None:
     """Why Figure 2 cannot be drawn from the run."""
     if reason := lacking(studio, ("msp", "confidence")):
         return reason
@@ -46,7 +46,7 @@ def missing2(studio: Studio) -> str | None:
     return f"the scores of run '{studio.run.path.name}' are not in its cache. Run the same command again."
 
 
-def figure2(studio: Studio) -> Iterator[Picture]:
+def figure2(studio: FigureInputs) -> Iterator[Picture]:
     """One picture an ID set: (a, b) histograms of the maximum softmax, (c) ROC curves, a panel an OOD set."""
     for block, rows in served(studio, ("msp", "confidence")):
         pairs = _pairs(studio, block, rows)
@@ -60,7 +60,7 @@ Pairs = dict[str, dict[str, tuple[Scores, Scores]]]
 """Label -> OOD set -> maximum softmax of the ID and of the OOD images; ROC curves keep the exact scores' order."""
 
 
-def _pairs(studio: Studio, block: Block, rows: dict[str, Row]) -> Pairs:
+def _pairs(studio: FigureInputs, block: Block, rows: dict[str, Row]) -> Pairs:
     reader = studio.scores()
     read = {label: {ood.name: reader.read(block, label, ood.name) for ood in block.sets} for label in rows}
     return {
@@ -134,7 +134,7 @@ def _legends2(figure: Figure, top: Axes, shown: list[str], pairs: Pairs) -> None
     figure.legend(lines, names, loc="upper left", bbox_to_anchor=place, borderaxespad=0.0)
 
 
-def _caption2(studio: Studio, block: Block, shown: list[str], pairs: Pairs) -> str:
+def _caption2(studio: FigureInputs, block: Block, shown: list[str], pairs: Pairs) -> str:
     lines = []
     for loss in LOSSES:
         own = pairs.get(loss.label, {})

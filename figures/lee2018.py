@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oodbench.benchmark import Figures, Picture, Studio, figure
+from oodbench.benchmark import FigureInputs, Figures, Picture, figure
 from oodbench.detectors.confidence import PAPER
 from oodbench.figures._lee2018_bars import figure4, missing4
 from oodbench.figures._lee2018_boundary import figure3ab
@@ -33,12 +33,12 @@ class Lee2018(Figures):
     from_run = frozenset({"2", "4", "5"})
     suites = ("lee2018", "lee2018-small", "lee2018-mnist")
 
-    def missing(self, plate: str, studio: Studio) -> str | None:
+    def missing(self, plate: str, studio: FigureInputs) -> str | None:
         """Results, scores, checkpoints or images that are not there."""
         checks = {"2": missing2, "3cd": missing3cd, "4": missing4, "5": missing5}
         return checks[plate](studio) if plate in checks else None
 
-    def draw(self, plate: str, studio: Studio) -> Iterator[Picture]:
+    def draw(self, plate: str, studio: FigureInputs) -> Iterator[Picture]:
         """One plate; 2 and 5 give a picture an ID set."""
         if plate == "1":
             yield figure1(studio.seed)

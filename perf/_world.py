@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
-from oodbench.benchmark.bank import Bank, Shared
-from oodbench.benchmark.comparing import compares
-from oodbench.benchmark.handed import images_at_once
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.detector import compares
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.plugins.training_bank import Bank, Shared
+from oodbench.benchmark.stages.detector_inputs import images_at_once
 
 CLASSES, SHAPE = 10, (3, 8, 8)
 PIXELS = 3 * 8 * 8

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import expon, norm
 
-from oodbench.benchmark.intervals import confidence_intervals
-from oodbench.benchmark.records import METRICS
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.stats.intervals import confidence_intervals
 
 Floats = NDArray[np.float64]
 Draw = tuple[Floats, Floats, NDArray[np.int64] | None]

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from oodbench.benchmark.across import across
-from oodbench.benchmark.delong import Placements
-from oodbench.benchmark.intervals import PRECISIONS, precision_influences
-from oodbench.benchmark.joints import of_influences, of_placements, of_resamples
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import Joint, maybe_best
-from oodbench.benchmark.resample import METRICS, Scores, resampled
-from oodbench.benchmark.units import Units
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.stats.bootstrap import METRICS, Scores, resampled
+from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.delong import Placements
+from oodbench.benchmark.stats.estimates import of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.stats.paired_tests import Joint, maybe_best
+from oodbench.benchmark.stats.rank_tests import across
 
 Floats = NDArray[np.float64]
 Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]

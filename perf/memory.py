@@ -29,17 +29,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from oodbench.benchmark.comparing import compares
-from oodbench.benchmark.contract import Classifier, Detector, ImageSet
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.jobs import Checkpoint, FitJob, Outputs, ScoreJob, SetRef
-from oodbench.benchmark.memory import freed_is_kept
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.scoring import fitted_detector, scores_of
-from oodbench.benchmark.specs import parse_spec, split_list
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plan.jobs import Checkpoint, FitJob, Outputs, ScoreJob, SetRef
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.detector import Detector, compares
+from oodbench.benchmark.plugins.inputs import Classifier
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import parse_spec, split_list
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
+from oodbench.benchmark.stages.memory import freed_is_kept
+from oodbench.benchmark.store.store import Key, Store
 
 DETECTORS = "mahalanobis,vim,she,fdbd,react,knn[fraction=0.01,k=1000]"
 """knn as its paper runs it on ImageNet: 1% of the training images, the 1000th neighbour."""

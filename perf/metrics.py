@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from oodbench.benchmark.metrics import evaluate
+from oodbench.benchmark.metrics.exact import evaluate
 
 Scores = NDArray[Any]
 Seconds = tuple[float, float]

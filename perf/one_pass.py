@@ -38,15 +38,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
-from oodbench.benchmark.api import Prepared, Quiet, prepare
-from oodbench.benchmark.bank import Bank
-from oodbench.benchmark.extract import BLOCK
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob
-from oodbench.benchmark.loop import Tick, floats
-from oodbench.benchmark.memory import freed_is_kept
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.engines.engine import Quiet
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.runner.runner import run_plan
+from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.extract import BLOCK
+from oodbench.benchmark.stages.memory import freed_is_kept
+from oodbench.benchmark.stages.train_loop import floats
 
 MOST = 8
 """Lines of what was spent on what."""

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from oodbench.benchmark.audit import lee2018
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import Run, read_run
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.metrics.released_scripts import lee2018
+from oodbench.benchmark.records.run import Run, read_run
 from oodbench.detectors.msp import log_one_minus_max
 
 CLASSES, IMAGES = 10, 10_000

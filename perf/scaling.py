@@ -25,13 +25,12 @@ import ray
 from ray.cluster_utils import Cluster as Machines
 
 from oodbench.benchmark import run
-from oodbench.benchmark.api import Quiet
-from oodbench.benchmark.engines.cluster import Cluster
-from oodbench.benchmark.engines.engine import Report
-from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.setups import Setup
-from oodbench.benchmark.store import Key
-from oodbench.benchmark.work import open_bench
+from oodbench.benchmark.engines.engine import Quiet, Report
+from oodbench.benchmark.engines.ray_engine import Cluster
+from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.stages.open_worker import open_bench
+from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.store.store import Key
 
 STORE = 80_000_000
 """Bytes of Ray's own object store on each node: reports are small."""

@@ -23,7 +23,7 @@ def worker() -> None:
     import torch
 
     from oodbench.benchmark import Task, TrainBatch, Training
-    from oodbench.benchmark.registry import registry
+    from oodbench.benchmark.plugins.registry import registry
 
     recipe = registry.get("recipe", "gan")(width=16)
     networks = recipe.networks(Task(10, (3, 32, 32), torch.nn.Identity))

@@ -21,8 +21,8 @@ from statistics import mean
 
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.engines.tasks import PART, Task, packed
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob
-from oodbench.benchmark.store import Store
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob
+from oodbench.benchmark.store.store import Store
 
 WORKERS = (1, 8, 64)
 

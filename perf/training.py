@@ -39,10 +39,11 @@ from torchvision.transforms.functional import to_tensor
 from oodbench.benchmark import Dataset as Card
 from oodbench.benchmark import ImageSet
 from oodbench.benchmark.api import Prepared, prepare, usable_cores
-from oodbench.benchmark.jobs import TrainJob
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import create, parse_spec
-from oodbench.benchmark.training import task_of
+from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.stages.dispatch import run_job
+from oodbench.benchmark.stages.networks import task_of
 
 RECIPES = ("cross_entropy", "joint")
 RATE, BETA, LATENT = 0.0002, 1.0, 100
@@ -172,7 +173,7 @@ def run_plain(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
 
 
 def run_ours(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
-    prepared.bench.do(job, clock)
+    run_job(prepared.bench, job, clock)
 
 
 def card(name: str, count: int) -> type[Card]:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet, Run, api
-from oodbench.benchmark.bank import Bank
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.data import Library
-from oodbench.benchmark.jobs import SetRef
-from oodbench.benchmark.registry import KINDS, Entry, registry
-from oodbench.benchmark.store import Store
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.plan.jobs import SetRef
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import KINDS, Entry, registry
+from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.views import plots
-from oodbench.benchmark.work import Bench
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oodbench.benchmark import Record, Run
-from oodbench.benchmark.again import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.records import FAILED, read_run
+from oodbench.benchmark.records.record import FAILED
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.verify.repeat import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
 
 MATRIX = """
 [[id]]

@@ -15,15 +15,18 @@ from click.testing import CliRunner
 
 from oodbench.benchmark import Batch, Detector
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.audit import audited, lee2018
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import MetricError, PluginError, UserError
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import AUDITED, CSV_COLUMNS, EXACT, Run
-from oodbench.benchmark.reference import read_reference
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.views.against import against_csv, against_text
-from oodbench.benchmark.views.audit import audit_csv, audit_markdown, audit_text
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.metrics.names import AUDITED, EXACT
+from oodbench.benchmark.metrics.released_scripts import lee2018
+from oodbench.benchmark.papers.against_published import against_csv, against_text
+from oodbench.benchmark.papers.published import read_reference
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.records.csv_file import CSV_COLUMNS
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.stages.evaluate import audited
+from oodbench.benchmark.views.released_scripts import audit_csv, audit_markdown, audit_text
 
 Floats = np.ndarray
 

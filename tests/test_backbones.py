@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, DataError
 from oodbench.benchmark.backbones._normalise import STATISTICS
-from oodbench.benchmark.checks import check_backbone
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import Spec, create, parse_spec
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import Spec, create, parse_spec
+from oodbench.benchmark.verify.plugin_checks import check_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

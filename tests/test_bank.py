@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector, FitData, Run, bank
-from oodbench.benchmark.api import Quiet, prepare
-from oodbench.benchmark.bank import Bank, Shared
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.jobs import FitJob, ScoreJob
-from oodbench.benchmark.runner import run_plan
+from oodbench.benchmark import Batch, Detector, FitData, Run
+from oodbench.benchmark.api import prepare
+from oodbench.benchmark.engines.engine import Quiet
+from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
+from oodbench.benchmark.plugins import training_bank
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.training_bank import Bank, Shared
+from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
 
@@ -54,13 +56,13 @@ def test_similarities_are_cosines(rows: list[int] | None) -> None:
 
 
 def test_a_bank_that_is_not_held_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bank, "PIECE", 64)
+    monkeypatch.setattr(training_bank, "PIECE", 64)
     halves = drawn(300).astype(np.float16)
     np.save(tmp_path / "features.npy", halves)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     features = torch.from_numpy(drawn(9, seed=1))
     held = Bank(halves).similarities(features)
-    monkeypatch.setattr(bank, "HELD", 0)
+    monkeypatch.setattr(training_bank, "HELD", 0)
     assert torch.equal(Bank(mapped).similarities(features), held)
     assert held.numpy() == pytest.approx(cosines(features.numpy(), halves), abs=2e-7)
 
@@ -192,8 +194,8 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     for name, plugin in (("spoils", Spoils), ("fails", Fails), ("draws", Draws)):
         register(name, plugin)
     (tmp_path / "tiny.toml").write_text(SUITE)
-    monkeypatch.setattr(bank, "ENTRIES", 100_000)
-    monkeypatch.setattr(bank, "FEWEST", 16)
+    monkeypatch.setattr(training_bank, "ENTRIES", 100_000)
+    monkeypatch.setattr(training_bank, "FEWEST", 16)
 
     def run(*detectors: str) -> dict[str, Any]:
         for kind in ("fit", "scores"):  # to be made anew, by the network of the first run

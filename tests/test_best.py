@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark import Run, best
-from oodbench.benchmark.best import read_best
-from oodbench.benchmark.compare import compare
-from oodbench.benchmark.data import Library
-from oodbench.benchmark.records import read_run
-from oodbench.benchmark.scored import ScoredImages
-from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.views.tables import text_table
+from oodbench.benchmark import Run
+from oodbench.benchmark.compare import best_set
+from oodbench.benchmark.compare.compare import compare
+from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.best import read_best
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.views.table_text import text_table
 
 MATRIX = """
 [[id]]
@@ -70,7 +71,7 @@ def test_it_is_what_bench_compare_says(whole: Path) -> None:
 
 def test_it_is_judged_once(place: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (place / "runs/tiny/best.json").read_bytes()
-    monkeypatch.setattr(best, "judge_best", lambda *_: pytest.fail("judged again"))
+    monkeypatch.setattr(best_set, "judge_best", lambda *_: pytest.fail("judged again"))
     tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=2)
     assert (place / "runs/tiny/best.json").read_bytes() == before
 
@@ -110,9 +111,9 @@ def test_scores_that_are_gone_leave_a_column_out_until_they_are_back(place: Path
     gone = place / "cache" / record.artifacts["ood_scores"]
     gone.unlink()
     (run.path / "best.json").unlink()
-    best.update_best(run, place / "cache", images)
+    best_set.update_best(run, place / "cache", images)
     assert {column["ood_set"] for column in stored(place)["columns"]} == {"uniform", "glyphs"}
     assert "Not judged: digits[0-1] against greek." in " ".join(text_table(run, 400).split())
     shutil.copy(whole / "cache" / record.artifacts["ood_scores"], gone)
-    best.update_best(run, place / "cache", images)
+    best_set.update_best(run, place / "cache", images)
     assert stored(place) == before

@@ -28,13 +28,13 @@ from oodbench.benchmark import (
     Task,
     TrainBatch,
     Training,
-    checks,
 )
-from oodbench.benchmark.checks import CHECKS, CheckError, Result, check_detector, fitted, run_checks
-from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError
-from oodbench.benchmark.registry import Entry, registry
-from oodbench.benchmark.toy import planted_network, toy_batch, toy_world
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import Entry, registry
+from oodbench.benchmark.verify import plugin_checks
+from oodbench.benchmark.verify.plugin_checks import CHECKS, CheckError, Result, check_detector, fitted, run_checks
+from oodbench.benchmark.verify.toy_world import planted_network, toy_batch, toy_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +68,7 @@ def test_contract(check: Callable[[str], None], name: str, tmp_path: Path) -> No
     if kind != "dataset":
         check(name)
     elif registry.get(kind, name)().missing(tmp_path) is None:
-        checks.check_dataset(name, tmp_path)
+        plugin_checks.check_dataset(name, tmp_path)
     else:
         pytest.skip(registry.get(kind, name)().missing(tmp_path))
 
@@ -430,8 +430,8 @@ def wrong_id(value: object) -> str:
 def test_a_wrong_detector_is_caught(register: Register, plugin: type[Detector], check: str, told: str) -> None:
     register("checks_wrong", plugin)
     with pytest.raises((CheckError, OodbenchError), match=told):
-        getattr(checks, check)("checks_wrong")
-    checks.check_oriented("max_logit")  # it has spoilt nothing for the others
+        getattr(plugin_checks, check)("checks_wrong")
+    plugin_checks.check_oriented("max_logit")  # it has spoilt nothing for the others
 
 
 @pytest.mark.parametrize("plugin", [ClipsWeights, NormalisesWeightsInScore, LeavesAHook, UpsideDown], ids=wrong_id)
@@ -752,10 +752,10 @@ def test_a_wrong_backbone_is_caught(register: Register, net: type[Net], told: st
 
     register("checks_net", Mine)
     if not told:
-        checks.check_backbone("checks_net")
+        plugin_checks.check_backbone("checks_net")
         return
     with pytest.raises(CheckError, match=told):
-        checks.check_backbone("checks_net")
+        plugin_checks.check_backbone("checks_net")
 
 
 # data sets and forms that do not keep the contract
@@ -827,16 +827,16 @@ class Unreadable(Embedded):
 def test_a_wrong_data_set_is_caught(register: Register, tmp_path: Path, plugin: type[Dataset], told: str) -> None:
     register("checks_data", plugin)
     if not told:
-        checks.check_dataset("checks_data", tmp_path)
+        plugin_checks.check_dataset("checks_data", tmp_path)
         return
     with pytest.raises(CheckError, match=told):
-        checks.check_dataset("checks_data", tmp_path)
+        plugin_checks.check_dataset("checks_data", tmp_path)
 
 
 def test_a_data_set_that_cannot_be_read_is_told(register: Register, tmp_path: Path) -> None:
     register("checks_data", Unreadable)
     with pytest.raises(DataError, match="OSError: cannot be read"):
-        checks.check_dataset("checks_data", tmp_path)
+        plugin_checks.check_dataset("checks_data", tmp_path)
 
 
 class Absent(Embedded):
@@ -850,7 +850,7 @@ def test_a_data_set_that_is_absent_is_skipped_in_a_list_and_refused_alone(regist
         Result("dataset", "checks_data", "check_dataset", "skipped", "Put x.npy there.")
     ]
     with pytest.raises(UserError, match=r"^Put x\.npy there\.$"):
-        checks.check_dataset("checks_data", tmp_path)
+        plugin_checks.check_dataset("checks_data", tmp_path)
 
 
 class CannotSay(Embedded):
@@ -917,10 +917,10 @@ def test_a_wrong_form_is_caught(register: Register, plugin: type[Form], told: st
     before = toy_world().test.images.copy()
     register("checks_form", plugin)
     if not told:
-        checks.check_form("checks_form")
+        plugin_checks.check_form("checks_form")
         return
     with pytest.raises(CheckError, match=told):
-        checks.check_form("checks_form")
+        plugin_checks.check_form("checks_form")
     assert np.array_equal(toy_world().test.images, before), "it has spoilt nothing for the others"
 
 
@@ -965,7 +965,7 @@ def test_all_stands_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((kind, name))
         return []
 
-    monkeypatch.setattr(checks, "_run", note)
+    monkeypatch.setattr(plugin_checks, "_run", note)
     list(run_checks(["all"], Path()))
     assert asked == [(kind, next(iter(entries[kind]))) for kind in CHECKS]
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.trivial import largest_gradient
+from oodbench.benchmark.data.pixel_baseline import largest_gradient
 
 SUITE = """
 schema = 1

@@ -19,14 +19,15 @@ from matplotlib.text import Text
 
 from oodbench.benchmark import ImageSet
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.compare import Comparison, compare
+from oodbench.benchmark.compare.compare import Comparison, compare
+from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
-from oodbench.benchmark.scored import ScoredImages
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._compare_plots import diagram, wins
-from oodbench.benchmark.views.compare import compare_markdown, compare_text
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.compare_page import compare_markdown, compare_text
+from oodbench.benchmark.views.compare_plots import diagram, wins
 
 DETECTORS = ("alpha", "beta[heat=2]", "gamma@exposed", "delta")
 SHIFTS = (0.4, 0.5, 1.5, 0.0)

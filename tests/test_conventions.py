@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, precision_recall_curve
 
-from oodbench.benchmark import metrics
-from oodbench.benchmark.conventions import (
+from oodbench.benchmark.errors import MetricError
+from oodbench.benchmark.metrics import exact
+from oodbench.benchmark.metrics.conventions import (
     CONVENTIONS,
     aupr_in_trapezoid,
     aupr_out_trapezoid,
     detection_accuracy_at_tpr95,
     detection_accuracy_of_counts,
 )
-from oodbench.benchmark.errors import MetricError
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -33,7 +33,7 @@ def test_trapezoids_are_those_of_scikit_learn(ties: bool) -> None:
 
 def test_a_constant_score_shows_why_trapezoids_mislead() -> None:
     assert aupr_in_trapezoid(np.zeros(8), np.zeros(8)) == 0.75
-    assert metrics.aupr_in_counts(np.zeros(8), np.zeros(8)) == 0.5
+    assert exact.aupr_in_counts(np.zeros(8), np.zeros(8)) == 0.5
 
 
 def test_detection_accuracies_by_loops() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.benchmark.registry import KINDS, registry
+from oodbench.benchmark.plugins.registry import KINDS, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDERS = ("backbones", "suites")

@@ -15,16 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Classifier, DataError, Dataset, Detector, FitData, Form, ImageSet, data
-from oodbench.benchmark.contract import NEEDS, Plugin
-from oodbench.benchmark.data import PARTS, VALIDATION_SHARE, Library, carve_validation, only_classes
+from oodbench.benchmark import Batch, Classifier, DataError, Dataset, Detector, FitData, Form, ImageSet
+from oodbench.benchmark.data import splits as splits_module
+from oodbench.benchmark.data.library import PARTS, Library
+from oodbench.benchmark.data.splits import VALIDATION_SHARE, carve_validation, only_classes
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError
-from oodbench.benchmark.jobs import Checkpoint, FitJob, Outputs, SetRef
-from oodbench.benchmark.resolve import refuse_overlap
-from oodbench.benchmark.scoring import fit
-from oodbench.benchmark.specs import SetSpec, parse_set
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plan.jobs import Checkpoint, FitJob, Outputs, SetRef
+from oodbench.benchmark.plan.resolve import refuse_overlap
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.inputs import NEEDS
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.fit_score import fit
+from oodbench.benchmark.store.store import Key, Store
 
 Register = Callable[[str, type[Plugin]], None]
 NAMES = tuple("abcde")
@@ -221,7 +224,7 @@ def test_parts_of_a_set(library: Library) -> None:
 def test_parts_are_cut_and_hashed_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan asks for them, and for their checksums, for every detector and seed."""
     first = {part: library.part(parse_set("data_colours"), part) for part in PARTS}
-    monkeypatch.setattr(data, "carve_validation", None)
+    monkeypatch.setattr(splits_module, "carve_validation", None)
     assert all(library.part(parse_set("data_colours"), part) is first[part] for part in PARTS)
 
 

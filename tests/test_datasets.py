@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 from oodbench.benchmark import DataError, Dataset, Form, ImageSet
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.datasets import glyphs
 from oodbench.datasets._draw_glyphs import draw
 from oodbench.datasets._pixels import upsample_counts

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oodbench.benchmark.delong import Placements, covariance
-from oodbench.benchmark.metrics import auroc
+from oodbench.benchmark.metrics.exact import auroc
+from oodbench.benchmark.stats.delong import Placements, covariance
 
 
 def by_pairs(id_scores: NDArray[np.float64], ood_scores: NDArray[np.float64]) -> tuple[list[float], list[float]]:

@@ -17,8 +17,8 @@ from scipy.stats import spearmanr
 
 from oodbench.benchmark import Batch, Detector
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.covariance import EmpiricalCovariance
 
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors.vim import usual_dim
 
 pytestmark = pytest.mark.usefixtures("one_thread")

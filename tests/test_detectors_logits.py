@@ -16,7 +16,7 @@ from torch import nn
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors.openmax import weibull_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.specs import create, parse_spec
 
 K, SIDE = 3, 6
 Array = np.ndarray

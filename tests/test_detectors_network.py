@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, Classifier, Detector
-from oodbench.benchmark.contract import Backbone, Plugin
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import create, parse_spec
 
 N, D, H, K = 7, 12, 5, 4
 Register = Callable[[str, type[Plugin]], None]

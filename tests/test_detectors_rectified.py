@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from oodbench.benchmark import Batch
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._rectified import pooled_percentile
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.benchmark.cards import detectors_page
-from oodbench.benchmark.checks import run_checks
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.cli.cards import detectors_page
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.verify.plugin_checks import run_checks
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
@@ -36,7 +36,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_page_of_detectors_is_up_to_date() -> None:
     made = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
-    assert made.strip() == detectors_page().strip(), "run: python -m oodbench.benchmark.cards > docs/detectors.md"
+    assert made.strip() == detectors_page().strip(), "run: python -m oodbench.benchmark.cli.cards > docs/detectors.md"
 
 
 def test_the_page_of_detectors_tells_what_is_in_the_classes() -> None:

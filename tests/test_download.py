@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oodbench.benchmark.cli import main
+from oodbench.benchmark.data.files import File, download
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.files import File, download
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 
 CONTENT = hashlib.sha256(b"seed").digest() * 20_000  # 640,000 bytes: several blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

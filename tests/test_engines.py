@@ -15,21 +15,24 @@ from PIL import Image
 from torch import Tensor
 
 from oodbench.benchmark import Detector
-from oodbench.benchmark import extract as extraction
-from oodbench.benchmark.api import Prepared, Quiet, prepare
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.engines import choose_engine, cluster
-from oodbench.benchmark.engines.engine import Outcome, Report
-from oodbench.benchmark.engines.greeting import Greeting, greet, here, refuse
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.engines import ray_engine
+from oodbench.benchmark.engines.choose import choose_engine
+from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
 from oodbench.benchmark.engines.local import Local, run_jobs
+from oodbench.benchmark.engines.messages import Event
 from oodbench.benchmark.engines.processes import Processes
+from oodbench.benchmark.engines.ray_preflight import Greeting, greet, here, refuse
+from oodbench.benchmark.engines.relay import Relay, elsewhere, gone
 from oodbench.benchmark.engines.tasks import PART, Task, divided, packed
-from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
+from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, runs_network, waits_for
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.setups import Setup
-from oodbench.benchmark.suite import default_suite, suite_path
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, runs_network, waits_for
+from oodbench.benchmark.plan.suite import default_suite, suite_path
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages import extract as extraction
+from oodbench.benchmark.stages.worker_config import Setup
 
 Register = Callable[[str, type[Plugin]], None]
 DETECTORS = "msp,energy,knn,nnguide,odin,gram,vim@cross_entropy[learning_rate=0.01]"
@@ -322,7 +325,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any], told: str) -> 
 def test_threads_where_none_are_named() -> None:
     cores = {1: (1, 1, 1), 6: (6, 3, 1), 64: (8, 8, 1)}
     for count, expected in cores.items():
-        assert tuple(engine.threads(count) for engine in (Local(), Processes(2), cluster.Cluster())) == expected
+        assert tuple(engine.threads(count) for engine in (Local(), Processes(2), ray_engine.Cluster())) == expected
 
 
 def test_without_ray_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,12 +340,12 @@ def test_what_is_no_address(address: str) -> None:
     with pytest.raises(
         UserError, match=r"is no address of a Ray cluster\. Give HOST:PORT of its head node, or 'local'\."
     ):
-        cluster._refuse_silent(address)
+        ray_engine._refuse_silent(address)
 
 
 def test_an_address_at_which_nothing_answers() -> None:
     with pytest.raises(UserError, match=r"^No Ray cluster answers at '127\.0\.0\.1:1' \(.*\)\. Start one with "):
-        cluster._refuse_silent("127.0.0.1:1")
+        ray_engine._refuse_silent("127.0.0.1:1")
 
 
 def setup_of(folder: Path, **more: Any) -> Setup:
@@ -351,15 +354,15 @@ def setup_of(folder: Path, **more: Any) -> Setup:
 
 def test_resources_that_no_node_has(tmp_path: Path) -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}]
-    cluster._refuse_impossible(replace(setup_of(tmp_path), threads=4), 0.5, nodes)
+    ray_engine._refuse_impossible(replace(setup_of(tmp_path), threads=4), 0.5, nodes)
     with pytest.raises(UserError, match=r"^A job wants 8 CPUs, and the largest node of the Ray cluster has 4\. "):
-        cluster._refuse_impossible(replace(setup_of(tmp_path), threads=8), 0, nodes)
+        ray_engine._refuse_impossible(replace(setup_of(tmp_path), threads=8), 0, nodes)
     with pytest.raises(UserError, match=r"^A job wants 2 GPUs, and the largest node of the Ray cluster has 1\. "):
-        cluster._refuse_impossible(setup_of(tmp_path), 2, nodes)
+        ray_engine._refuse_impossible(setup_of(tmp_path), 2, nodes)
 
 
 def test_gpus_are_asked_for_where_there_are_some_or_the_user_says_so(tmp_path: Path) -> None:
-    engine = cluster.Cluster(gpus=0.25)
+    engine = ray_engine.Cluster(gpus=0.25)
     for device, gpus, expected in (("auto", 0, 0), ("auto", 2, 0.25), ("cpu", 2, 0), ("cuda", 0, 0.25)):
         nodes = [{"CPU": 2.0}, {"CPU": 2.0, "GPU": float(gpus)}]
         assert engine._gpus_of(replace(setup_of(tmp_path), device=device), nodes) == expected
@@ -378,7 +381,7 @@ def test_a_suite_says_how_many_gpus_a_job_takes(tmp_path: Path, given: float | N
     text = suite_path(default_suite()).read_text(encoding="utf-8")
     suite.write_text(text.replace("[protocol]", "[protocol]\ngpus = 0.5"), encoding="utf-8")
     made = prepare("msp", suite=str(suite), results=tmp_path / "results", engine="ray", gpus=given)
-    assert isinstance(made.engine, cluster.Cluster)
+    assert isinstance(made.engine, ray_engine.Cluster)
     assert made.engine.gpus == expected
 
 

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from sklearn.metrics import auc
 
-from oodbench.benchmark import extended as extended_module
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.extended import (
+from oodbench.benchmark.metrics import extended as extended_module
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.metrics.extended import (
     Classified,
     Known,
     calibration_error,
@@ -32,9 +33,10 @@ from oodbench.benchmark.extended import (
     softmax,
     tnr_at_tpr99,
 )
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import CSV_COLUMNS, EXTENDED_METRICS, Run
-from oodbench.benchmark.suite import read_suite
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS
+from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.records.csv_file import CSV_COLUMNS
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
 
 

@@ -14,22 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, Batch, Classifier, DataError, Dataset, Detector, FitData, ImageSet, trivial
-from oodbench.benchmark import metrics as exact
-from oodbench.benchmark.api import Quiet, prepare
+from oodbench.benchmark import Backbone, Batch, Classifier, DataError, Dataset, Detector, FitData, ImageSet
+from oodbench.benchmark.api import prepare
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.extract import BLOCK, extract
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.handed import BATCH, checked_scores
-from oodbench.benchmark.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef
-from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.scoring import fit, score
-from oodbench.benchmark.seeds import derive
-from oodbench.benchmark.state import load_state, save_state
-from oodbench.benchmark.store import Key
-from oodbench.benchmark.trivial import (
+from oodbench.benchmark.data import pixel_baseline
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.pixel_baseline import (
     Remembered,
     best_of,
     best_statistic,
@@ -38,7 +28,19 @@ from oodbench.benchmark.trivial import (
     standard_deviation,
     statistics,
 )
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.engines.engine import Quiet
+from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.metrics import exact
+from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, FitJob, Outputs, ScoreJob, SetRef
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.runner.runner import run_plan
+from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.detector_inputs import BATCH, checked_scores
+from oodbench.benchmark.stages.detector_state import load_state, save_state
+from oodbench.benchmark.stages.extract import BLOCK, extract
+from oodbench.benchmark.stages.fit_score import fit, score
+from oodbench.benchmark.store.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -730,7 +732,7 @@ def test_statistics_are_those_of_naive_loops() -> None:
 @pytest.mark.parametrize("block", [1, 3 * 31 * 33, 5 * 3 * 31 * 33 + 7, 1 << 20])
 def test_blocks_change_no_bit_of_a_statistic(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     images = noise(23, shape=(3, 31, 33))
-    monkeypatch.setattr(trivial, "BLOCK", block)
+    monkeypatch.setattr(pixel_baseline, "BLOCK", block)
     for flipped in (images, images[:, :, ::-1]):
         whole = [mean(flipped), standard_deviation(flipped), largest_gradient(flipped)]
         assert [part.tobytes() for part in statistics(flipped).values()] == [array.tobytes() for array in whole]
@@ -742,7 +744,7 @@ def test_temporaries_of_big_images_are_small() -> None:
     statistics(images)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 32 * trivial.BLOCK, "computed at once, the standard deviation alone takes 60 MiB"
+    assert peak < 32 * pixel_baseline.BLOCK, "computed at once, the standard deviation alone takes 60 MiB"
 
 
 def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -753,7 +755,7 @@ def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, mon
         measured.append(len(images))
         return statistics(images)
 
-    monkeypatch.setattr(trivial, "statistics", counted)
+    monkeypatch.setattr(pixel_baseline, "statistics", counted)
     for expected in (3, 3):
         results = Remembered(DataCache(tmp_path))
         found = [results.best(one, other) for other in (two, three, two)]

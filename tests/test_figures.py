@@ -13,17 +13,19 @@ from click.testing import CliRunner, Result
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from oodbench.benchmark.api import Quiet, prepare
-from oodbench.benchmark.checks import run_checks
+from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.gallery import order
-from oodbench.benchmark.records import read_run, write_record, write_run_info
-from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.store import Store
-from oodbench.benchmark.studio import Studio
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.papers.draw import order
+from oodbench.benchmark.papers.figure_inputs import RunFigureInputs
+from oodbench.benchmark.records.record import write_record
+from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.runner.runner import run_plan
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.store.store import Store
+from oodbench.benchmark.verify.plugin_checks import run_checks
 from oodbench.figures import _lee2018_bars as bars
 from oodbench.figures import _lee2018_boundary as boundary
 from oodbench.figures import _lee2018_gradients as gradients
@@ -204,9 +206,9 @@ def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
 # Figures 2 and 4
 
 
-def studio_of(results: Path) -> Studio:
+def studio_of(results: Path) -> RunFigureInputs:
     store = Bench(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
-    return Studio(store, 0, read_run(results / "runs" / "tiny"))
+    return RunFigureInputs(store, 0, read_run(results / "runs" / "tiny"))
 
 
 def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -> None:
@@ -331,7 +333,7 @@ def test_parts_of_the_boundary() -> None:
 
 def test_gan_samples_over_mnist_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawings in place of the digits: the file is not in the repository."""
-    studio = Studio(Bench(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0)
+    studio = RunFigureInputs(Bench(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0)
     assert "mnist" in (mnist.missing3cd(studio) or "")
     monkeypatch.setattr(mnist, "SET", "digits")
     monkeypatch.setattr(mnist, "MEASURED", 64)

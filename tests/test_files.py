@@ -22,17 +22,18 @@ from click.testing import CliRunner
 from PIL import Image
 
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.files import File, FileDataset, Fit, Idx, ImageTree, Joined, Parquet, Source, tree_file
+from oodbench.benchmark.data.files import cache as cache_module
+from oodbench.benchmark.data.files.archives import open_tree
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.pixels import BadImageError, decode, resized
+from oodbench.benchmark.data.files.user_folder import adopt
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
-from oodbench.benchmark.files import File, FileDataset, Fit, Idx, ImageTree, Joined, Parquet, Source, cached, tree_file
-from oodbench.benchmark.files.archives import open_tree
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.files.folder import adopt
-from oodbench.benchmark.files.pixels import BadImageError, decode, resized
-from oodbench.benchmark.pruning import prune
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.prune import prune
 
 CLASSES = ("cat", "dog")
 Register = Callable[[str, type[Plugin]], None]
@@ -301,7 +302,7 @@ def test_absurd_sizes_are_refused_by_what_is_declared(
     as_zip(tmp_path / "pets.zip", tree())
     for limit, told in (("MAX_MEMBER", "declares"), ("MAX_TOTAL", "declares more than")):
         with monkeypatch.context() as patched:
-            patched.setattr(f"oodbench.benchmark.files.archives.{limit}", 100)
+            patched.setattr(f"oodbench.benchmark.data.files.archives.{limit}", 100)
             assert told in refusal(tmp_path)
 
 
@@ -507,7 +508,7 @@ def test_files_are_hashed_and_decoded_once(tmp_path: Path, pets: str, monkeypatc
         raise AssertionError("read again")
 
     monkeypatch.setattr(ImageTree, "read", never)
-    monkeypatch.setattr(cached, "file_hash", never)
+    monkeypatch.setattr(cache_module, "file_hash", never)
     library, again = load(tmp_path, tmp_path / "cache")
     assert isinstance(again.base, np.memmap) or isinstance(again, np.memmap)
     assert np.array_equal(first, again)

@@ -27,23 +27,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from oodbench.benchmark.data.files import FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.file_dataset import Access
+from oodbench.benchmark.data.files.file_source import File
+from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
-from oodbench.benchmark.files import FileDataset, Idx, ImageTree, Source, tree_file
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.files.pixels import BadImageError, Fit, decode
-from oodbench.benchmark.files.sources import Access, File
-from oodbench.benchmark.pruning import prune
-from oodbench.benchmark.records import read_run, records_csv
-from oodbench.benchmark.reference import read_reference
-from oodbench.benchmark.specs import create, parse_detector, parse_set, parse_spec, split_list
-from oodbench.benchmark.state import from_file, to_bytes
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.views.against import against_csv, against_markdown, against_text
-from oodbench.benchmark.views.audit import audit_text
+from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
+from oodbench.benchmark.papers.published import read_reference
+from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec, split_list
+from oodbench.benchmark.records.csv_file import records_csv
+from oodbench.benchmark.records.prune import prune
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.store.store import Key, Store
+from oodbench.benchmark.store.tensor_file import from_file, to_bytes
 from oodbench.benchmark.views.extended import extended_text
-from oodbench.benchmark.views.tables import table_csv, table_latex, table_markdown, text_table
-from oodbench.benchmark.weights import read_weights
+from oodbench.benchmark.views.released_scripts import audit_text
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables import table_csv
 
 SEEDS = Path(__file__).parent / "fuzz"
 FEW, MANY = 20, 720

@@ -20,24 +20,31 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from oodbench.benchmark import DataError, arrays
+from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
+from oodbench.benchmark.data.files import File, Fit, Idx, archives, download, open_tree, pixels
+from oodbench.benchmark.data.files import decode as decode_module
+from oodbench.benchmark.data.files.cache import DataCache, file_hash
+from oodbench.benchmark.data.files.image_tree import ImageTree
+from oodbench.benchmark.data.files.pixels import BadImageError, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, UserError, visible
-from oodbench.benchmark.files import File, Fit, Idx, archives, decoding, download, open_tree
-from oodbench.benchmark.files.cached import DataCache, file_hash
-from oodbench.benchmark.files.pixels import BadImageError, decode
-from oodbench.benchmark.files.trees import ImageTree
-from oodbench.benchmark.pruning import prune
-from oodbench.benchmark.records import METRICS, Record, read_record, read_run, write_record, write_run_info
-from oodbench.benchmark.reference import COLUMNS, read_reference
-from oodbench.benchmark.specs import MAX_SPEC, parse_set, parse_spec, split_list
-from oodbench.benchmark.state import from_file
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.suite import MAX_SUITE, read_suite
-from oodbench.benchmark.untrusted import MAX_DEPTH, leads_out, misfit, parse_json, read_bounded
-from oodbench.benchmark.views.tables import table_csv, table_latex, table_markdown, text_table, write_tables
-from oodbench.benchmark.weights import read_weights
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.papers.published import COLUMNS, read_reference
+from oodbench.benchmark.plan.suite import MAX_SUITE, read_suite
+from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.plugins.specs import MAX_SPEC, parse_set, parse_spec, split_list
+from oodbench.benchmark.records.prune import prune
+from oodbench.benchmark.records.record import Record, read_record, write_record
+from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.store import npy as npy_module
+from oodbench.benchmark.store.safe_read import MAX_DEPTH, leads_out, misfit, parse_json, read_bounded
+from oodbench.benchmark.store.store import Key, Store
+from oodbench.benchmark.store.tensor_file import from_file
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables import table_csv, write_tables
 
 EVIL = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>\\|\u202e\\input{/etc/passwd}`$x$|\ud800\nnext"
 """A terminal's commands, HTML, LaTeX, Markdown, a turned direction, half a surrogate pair, a line end."""
@@ -343,7 +350,7 @@ def test_an_array_s_header_may_lie(tmp_path: Path, kind: str, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert "cannot be read" in told(lambda: stored(tmp_path / "cache", LYING[kind]).load_array(KEY), StoreError)
     with pytest.raises((ValueError, OSError)):
-        arrays.load_array(tmp_path / "cache" / KEY.path, "c")
+        npy_module.load_array(tmp_path / "cache" / KEY.path, "c")
     assert not (tmp_path / "marker").exists()
 
 
@@ -592,8 +599,8 @@ def test_damage_in_any_compression_is_one_sentence(tmp_path: Path, method: int) 
 
 def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits to be decoded is bounded in bytes: reading stops while decoders are behind."""
-    monkeypatch.setattr(decoding, "CHUNK_BYTES", 1 << 20)
-    monkeypatch.setattr(decoding, "HELD_BYTES", 1 << 22)
+    monkeypatch.setattr(decode_module, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(decode_module, "HELD_BYTES", 1 << 22)
     waiting, most = 0, 0
 
     def slow(content: bytes, fit: Fit) -> Any:
@@ -608,8 +615,8 @@ def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monke
             most = max(most, waiting)
             yield row, f"{row}.png", bytes(1 << 20)
 
-    monkeypatch.setattr(decoding, "decode", slow)
-    _, bad, _ = decoding.decode_all(stored_images(), 64, Fit())
+    monkeypatch.setattr(pixels, "decode", slow)
+    _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit())
     assert len(bad) == 64
     assert most <= (1 << 22) + (2 << 20)
 
@@ -663,12 +670,12 @@ def test_a_parquet_file_may_not_declare_more_images_than_are_read(
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    from oodbench.benchmark.files import Parquet
-    from oodbench.benchmark.files import parquet as reader
+    from oodbench.benchmark.data.files import Parquet
+    from oodbench.benchmark.data.files import parquet as reader
 
     parquet.write_table(pa.table({"image": [{"bytes": b"x"}] * 9}), tmp_path / "x.parquet")
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "MAX_IMAGES", 8)
+        patch.setattr(decode_module, "MAX_IMAGES", 8)
         assert "at most 8 are read" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)
     monkeypatch.setattr(reader, "MAX_PARQUET", 8)
     assert "bytes, more than 8" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from oodbench.benchmark.errors import MetricError
-from oodbench.benchmark.intervals import confidence_intervals
-from oodbench.benchmark.metrics import auroc, evaluate
-from oodbench.benchmark.records import METRICS
+from oodbench.benchmark.metrics.exact import auroc, evaluate
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.stats.intervals import confidence_intervals
 
 Floats = NDArray[np.float64]
 

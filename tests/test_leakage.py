@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet, leakage
+from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.contract import NEEDS, Plugin
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data import duplicates
+from oodbench.benchmark.data.duplicates import Remembered, descriptions, near_duplicates, shared
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.leakage import Remembered, descriptions, near_duplicates, shared
-from oodbench.benchmark.store import Store
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.inputs import NEEDS
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.store.store import Store
 
 Register = Callable[[str, type[Plugin]], None]
 
@@ -58,7 +60,7 @@ def test_exact_copies_are_all_found_and_nothing_else(shape: tuple[int, int, int]
 
 
 def test_equal_hashes_of_unequal_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leakage, "_hashes", lambda images: np.zeros(len(images), dtype=np.uint64))
+    monkeypatch.setattr(duplicates, "_hashes", lambda images: np.zeros(len(images), dtype=np.uint64))
     seen = smooth(9, seed=0)
     assert shared(seen, np.concatenate([smooth(7, seed=1), seen[5:6]])) == 1
 
@@ -86,7 +88,7 @@ def test_near_duplicates_are_those_of_a_loop_over_all_pairs(near: float) -> None
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, tested = smooth(60, seed=0), noisy(smooth(60, seed=0), 9)
     whole = shared(seen, seen[:7]), near_duplicates(seen, tested), descriptions(seen)
-    monkeypatch.setattr(leakage, "BLOCK", 3 * seen[0].nbytes)
+    monkeypatch.setattr(duplicates, "BLOCK", 3 * seen[0].nbytes)
     assert (shared(seen, seen[:7]), near_duplicates(seen, tested)) == whole[:2] == (7, 60)
     np.testing.assert_allclose(descriptions(seen), whole[2], rtol=1e-5)
 
@@ -100,7 +102,7 @@ def test_one_image_or_many_like_it_can_be_searched() -> None:
 def test_a_pair_is_compared_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = ImageSet(smooth(30, 0)), ImageSet(noisy(smooth(30, 0), 5))
     assert Remembered(DataCache(tmp_path)).near(one, other) == 30
-    monkeypatch.setattr(leakage, "_near", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr(duplicates, "_near", lambda *_: pytest.fail("compared again"))
     assert Remembered(DataCache(tmp_path)).near(one, other) == 30
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from oodbench.benchmark.api import Quiet, prepare
+from oodbench.benchmark.api import prepare
+from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.jobs import TrainJob
-from oodbench.benchmark.locks import Locks
-from oodbench.benchmark.pruning import KEPT_DAYS, prune
+from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.records.prune import KEPT_DAYS, prune
+from oodbench.benchmark.store.locks import Locks
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:

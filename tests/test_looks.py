@@ -14,17 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, Batch, Dataset, Detector, ImageSet
-from oodbench.benchmark import extract as extraction
-from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
-from oodbench.benchmark.contract import Plugin
+from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.extract import Rows
-from oodbench.benchmark.jobs import ExtractJob, LookJob
-from oodbench.benchmark.pruning import prune
-from oodbench.benchmark.records import Run
-from oodbench.benchmark.runner import run_plan
-from oodbench.benchmark.store import Key
+from oodbench.benchmark.plan.jobs import ExtractJob, LookJob
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.records.prune import prune
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.runner.runner import run_plan
+from oodbench.benchmark.stages import extract as extraction
+from oodbench.benchmark.stages.extract import Rows
+from oodbench.benchmark.store.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
 
@@ -107,7 +108,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def images_of(made: Prepared, parts: Sequence[tuple[str, str]]) -> Counter[bytes]:
-    from oodbench.benchmark.specs import parse_set
+    from oodbench.benchmark.plugins.specs import parse_set
 
     sets = [made.bench.library.part(parse_set(name), part).images for name, part in parts]
     return Counter(image.tobytes() for images in sets for image in images)

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector, FitData, memory
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark import Batch, Detector, FitData
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.stages import memory
 from oodbench.detectors import _gaussian, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
 from oodbench.detectors.openmax import weibull_of

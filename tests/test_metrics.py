@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from oodbench.benchmark import metrics
 from oodbench.benchmark.errors import MetricError
-from oodbench.benchmark.metrics import Counts, evaluate, roc_curve, ties_of, tpr_threshold
-from oodbench.benchmark.records import METRICS
+from oodbench.benchmark.metrics import exact
+from oodbench.benchmark.metrics.exact import Counts, evaluate, roc_curve, ties_of, tpr_threshold
+from oodbench.benchmark.metrics.names import METRICS
 
 Array = NDArray[Any]
 NAMES = (*METRICS, "tpr")
@@ -86,12 +86,12 @@ def test_evaluate_gives_every_column_and_what_the_function_of_that_name_gives() 
     assert len(set(result.values())) == len(NAMES)  # Else a mix-up of two of them could go unseen.
     for name, value in result.items():
         assert type(value) is float
-        assert value == getattr(metrics, name)(id_scores=id_scores, ood_scores=ood_scores)
+        assert value == getattr(exact, name)(id_scores=id_scores, ood_scores=ood_scores)
 
 
 def test_the_public_functions_document_themselves() -> None:
     for name in NAMES:
-        function = getattr(metrics, name)
+        function = getattr(exact, name)
         assert function.__name__ == name
         assert function.__doc__.startswith("Return ")
         assert list(inspect.signature(function).parameters) == ["id_scores", "ood_scores"]
@@ -142,7 +142,7 @@ def test_by_hand_where_5_percent_may_be_lost() -> None:
 def test_the_threshold_is_the_ceil_of_95_percent_th_smallest(n: int, rank: int) -> None:
     scores = np.random.default_rng(n).permutation(np.arange(1, n + 1))
     assert tpr_threshold(scores) == rank
-    assert metrics.tpr(scores, [0]) == rank / n
+    assert exact.tpr(scores, [0]) == rank / n
 
 
 @pytest.mark.parametrize("n_id, n_ood", SIZES)
@@ -169,9 +169,9 @@ def test_perfect_scores_are_exactly_perfect_and_reversed_ones_useless(n_id: int,
 
 
 def test_one_score_each() -> None:
-    assert [metrics.auroc([a], [b]) for a, b in ((0, 1), (0, 0), (1, 0))] == [1, 0.5, 0]
+    assert [exact.auroc([a], [b]) for a, b in ((0, 1), (0, 0), (1, 0))] == [1, 0.5, 0]
     # Worse than chance is told by AUROC; the best threshold is then an infinite one.
-    assert metrics.detection_accuracy([1], [0]) == 0.5
+    assert exact.detection_accuracy([1], [0]) == 0.5
 
 
 # --- against brute force and scikit-learn
@@ -188,7 +188,7 @@ def test_equals_the_definitions(id_scores: list[int], ood_scores: list[int]) -> 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int, decimals: int | None) -> None:
     id_scores, ood_scores = random_scores(50, 41, decimals)
     whole = evaluate(id_scores, ood_scores)
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(exact, "BLOCK", block)
     assert evaluate(id_scores, ood_scores) == pytest.approx(whole, abs=1e-15)
 
 
@@ -270,7 +270,7 @@ def test_swapping_the_classes_and_negating_swaps_what_is_in_and_out(
     for one, other in pairs.items():
         assert result[one] == pytest.approx(mirrored[other], abs=1e-14)
         assert result[other] == pytest.approx(mirrored[one], abs=1e-14)
-    assert metrics.auroc(ood_scores, id_scores) == pytest.approx(1 - result["auroc"], abs=1e-15)
+    assert exact.auroc(ood_scores, id_scores) == pytest.approx(1 - result["auroc"], abs=1e-15)
 
 
 @settings(max_examples=100, deadline=None)
@@ -304,7 +304,7 @@ def test_lists_tensors_and_strided_views_are_read_and_left_as_they_are() -> None
 
 
 def test_minus_zero_ties_with_zero() -> None:
-    assert metrics.auroc([-0.0], [0.0]) == metrics.auroc([0.0], [-0.0]) == 0.5
+    assert exact.auroc([-0.0], [0.0]) == exact.auroc([0.0], [-0.0]) == 0.5
     zeros = np.tile([0.0, -0.0], 5000)
     assert len(Counts.of(zeros, zeros[::-1]).id_at_most) == 2
 
@@ -314,14 +314,14 @@ def test_minus_zero_ties_with_zero() -> None:
 
 def test_big_integers_are_not_rounded() -> None:
     # As float64 the two are equal.
-    assert metrics.auroc([2**53], [2**53 + 1]) == 1
-    assert metrics.auroc(np.array([2**64 - 2], np.uint64), np.array([2**64 - 1], np.uint64)) == 1
+    assert exact.auroc([2**53], [2**53 + 1]) == 1
+    assert exact.auroc(np.array([2**64 - 2], np.uint64), np.array([2**64 - 1], np.uint64)) == 1
     assert tpr_threshold([2**53 + 1]) == 2**53 + 1
 
 
 @pytest.mark.parametrize("other", [np.array([0.5]), np.array([7], np.uint64)])
 def test_big_integers_beside_a_type_that_rounds_them_are_refused(other: Array) -> None:
-    assert metrics.auroc([-(2**53)], other) == 1
+    assert exact.auroc([-(2**53)], other) == 1
     for big in (-(2**53) - 1, 2**53 + 1):
         with pytest.raises(
             MetricError, match=r"ood_scores has int64 values beyond 2\*\*53.*both inputs in the same type"
@@ -335,8 +335,8 @@ def test_products_of_counts_beyond_int64_do_not_wrap_around() -> None:
     constant = Counts(np.array([0, n]), np.array([0, n]))
     perfect = Counts(np.array([0, n, n]), np.array([0, 0, n]))
     for name in ("auroc", "detection_accuracy", "aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts"):
-        assert metrics._OF_COUNTS[name](constant) == 0.5
-        assert metrics._OF_COUNTS[name](perfect) == 1.0
+        assert exact._OF_COUNTS[name](constant) == 0.5
+        assert exact._OF_COUNTS[name](perfect) == 1.0
 
 
 @pytest.mark.parametrize("block", [1, 3, 1 << 16])
@@ -344,7 +344,7 @@ def test_products_of_counts_beyond_int64_do_not_wrap_around() -> None:
 def test_ties_are_those_that_sets_and_loops_count(
     monkeypatch: pytest.MonkeyPatch, block: int, decimals: int | None
 ) -> None:
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(exact, "BLOCK", block)
     id_scores, ood_scores = random_scores(41, 30, decimals)
     threshold = tpr_threshold(id_scores)
     assert ties_of(Counts.of(id_scores, ood_scores)) == {
@@ -375,7 +375,7 @@ def test_the_roc_curve_is_scikit_learns_with_id_positive(decimals: int | None) -
     np.testing.assert_allclose(false_positive, expected[0], atol=1e-15)
     np.testing.assert_allclose(true_positive, expected[1], atol=1e-15)
     area = (np.diff(false_positive) * (true_positive[1:] + true_positive[:-1])).sum() / 2
-    assert area == pytest.approx(metrics.auroc(id_scores, ood_scores), abs=1e-14)
+    assert area == pytest.approx(exact.auroc(id_scores, ood_scores), abs=1e-14)
 
 
 @settings(max_examples=100, deadline=None)
@@ -435,7 +435,7 @@ BAD: list[tuple[object, str]] = [
 @pytest.mark.parametrize("bad, message", BAD)
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_scores_are_told_by_name(name: str, bad: Any, message: str) -> None:
-    function = getattr(metrics, name)
+    function = getattr(exact, name)
     with pytest.raises(MetricError, match=f"^id_scores {message}"):
         function(bad, [1.0])
     with pytest.raises(MetricError, match=f"^ood_scores {message}"):

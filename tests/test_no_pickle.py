@@ -17,16 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
+from oodbench.benchmark.data.files import FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.file_dataset import Access
+from oodbench.benchmark.data.files.file_source import File
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.files import FileDataset, Idx, ImageTree, Source, tree_file
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.files.sources import Access, File
-from oodbench.benchmark.records import read_record, read_run
-from oodbench.benchmark.reference import read_reference
-from oodbench.benchmark.state import from_file
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.suite import read_suite
-from oodbench.benchmark.weights import read_weights
+from oodbench.benchmark.papers.published import read_reference
+from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.records.record import read_record
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.store.store import Key, Store
+from oodbench.benchmark.store.tensor_file import from_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("benchmark", "detectors", "datasets", "figures", "results/reference", "perf", "docs")

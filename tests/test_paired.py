@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from oodbench.benchmark.across import across, critical_difference, signed_rank_p
-from oodbench.benchmark.delong import Placements
-from oodbench.benchmark.intervals import PRECISIONS, precision_influences
-from oodbench.benchmark.joints import of_influences, of_placements, of_resamples
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.paired import Joint, holm, maybe_best, upper_tail
-from oodbench.benchmark.resample import METRICS, Ordered, Scores, _weights, resampled
-from oodbench.benchmark.units import Units
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.stats.bootstrap import METRICS, Ordered, Scores, _weights, resampled
+from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.delong import Placements
+from oodbench.benchmark.stats.estimates import of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.stats.paired_tests import Joint, holm, maybe_best, upper_tail
+from oodbench.benchmark.stats.rank_tests import across, critical_difference, signed_rank_p
 
 Floats = NDArray[np.float64]
 
@@ -201,7 +201,7 @@ def test_resamples_agree_with_delong_and_repeat() -> None:
 
 def test_blocks_of_resamples_change_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [scores_of(np.random.default_rng(3), [0.5, 1.0], 30, 20)]
-    monkeypatch.setattr("oodbench.benchmark.resample.BLOCK", 350)  # seven resamples
+    monkeypatch.setattr("oodbench.benchmark.stats.bootstrap.BLOCK", 350)  # seven resamples
     drawn = resampled(["auroc", "aupr_in"], scores, 100, np.random.default_rng(0))
     assert drawn["auroc"].shape == (100, 2)
     assert len({tuple(row) for row in drawn["auroc"]}) > 90

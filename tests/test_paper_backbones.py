@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from oodbench.benchmark import Backbone, DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.backbones._convnet import ConvNet
-from oodbench.benchmark.checks import check_backbone
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.verify.plugin_checks import check_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

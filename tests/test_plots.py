@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from oodbench.benchmark.metrics import evaluate
-from oodbench.benchmark.records import Record, Run, read_run, write_record, write_run_info
-from oodbench.benchmark.views import _canvas as canvas
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views import plots
-from oodbench.benchmark.views._overview import bars, heatmap
-from oodbench.benchmark.views._summary import summary_of
+from oodbench.benchmark.views.plot_overview import bars, heatmap
 from oodbench.benchmark.views.plots import draw
+from oodbench.benchmark.views.summary import summary_of
 
 ID_SETS = ("digits", "photos $5")
 OOD_SETS = (("signs", "near", True), ("noise", "far", False))

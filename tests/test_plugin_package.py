@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.suite import default_suite
+from oodbench.benchmark.plan.suite import default_suite
+from oodbench.benchmark.plugins.registry import registry
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,7 +15,7 @@ import torch
 from scipy.special import logsumexp
 
 from oodbench.benchmark import Batch, Detector
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.detectors import _gaussian, vim
 from oodbench.detectors._gaussian import PANEL, product, trapezoidal
 from oodbench.detectors._rectified import kept_from

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import Run, precision
+from oodbench.benchmark import Run
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.jobs import TrainJob
-from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.views import tables
+from oodbench.benchmark.plan import precision
+from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.views import table_latex, table_markdown, table_text
 
 SUITE = """
 schema = 1
@@ -72,9 +73,13 @@ def test_what_changes_nothing_is_in_no_key(ready: Prepare) -> None:
 def test_every_view_says_so(ready: Prepare) -> None:
     run: Run = ready(epochs=1, limit_train=40).start()
     told = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
-    for text in (tables.table_markdown(run), tables.text_table(run), (run.path / "records.csv").read_text()):
+    for text in (
+        table_markdown.table_markdown(run),
+        table_text.text_table(run),
+        (run.path / "records.csv").read_text(),
+    ):
         assert told in " ".join(text.split())
-    assert told in " ".join(tables.table_latex(run).split()).replace("\\'", "'")
+    assert told in " ".join(table_latex.table_latex(run).split()).replace("\\'", "'")
     pictures = [path.read_text() for path in (run.path / "plots").glob("*.svg")]
     assert pictures
     assert all("quick look" in picture for picture in pictures)
@@ -82,7 +87,7 @@ def test_every_view_says_so(ready: Prepare) -> None:
 
 def test_a_whole_run_is_not_marked(ready: Prepare) -> None:
     run = ready().start()
-    assert "quick look" not in (run.path / "records.csv").read_text() + tables.table_markdown(run)
+    assert "quick look" not in (run.path / "records.csv").read_text() + table_markdown.table_markdown(run)
     assert not any("quick look" in path.read_text() for path in (run.path / "plots").glob("*.svg"))
 
 

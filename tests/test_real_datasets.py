@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oodbench.benchmark.data import Library, carve_validation
+from oodbench.benchmark.data.files import FileDataset
+from oodbench.benchmark.data.files.inventory import to_fetch
+from oodbench.benchmark.data.files.pixels import resized
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.splits import carve_validation
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.files import FileDataset
-from oodbench.benchmark.files.listing import to_fetch
-from oodbench.benchmark.files.pixels import resized
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import parse_set
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.datasets import gtsrb as gtsrb_module
 from oodbench.datasets import svhn as svhn_module
 from oodbench.datasets._svhn import NEIGHBOURS

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._dcgan import discriminator, gan_networks, generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")

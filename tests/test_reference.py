@@ -15,11 +15,13 @@ from click.testing import CliRunner
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records import METRICS, Record, Run, read_run, write_record, write_run_info
-from oodbench.benchmark.reference import COLUMNS, Reference, read_reference, references
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.views._counterparts import Line, compare
-from oodbench.benchmark.views.against import against_csv, against_markdown, against_text
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
+from oodbench.benchmark.papers.match import Line, compare
+from oodbench.benchmark.papers.published import COLUMNS, Reference, read_reference, references
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
 
 TABLE1 = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 SIZES = {"cifar10": 10000, "svhn": 26032, "svhn-test-first10000": 10000, "gaussian": 10000, "lsun-resize": 10000}

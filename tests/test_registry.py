@@ -23,9 +23,9 @@ from oodbench.benchmark import (
     form,
     recipe,
 )
-from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.registry import KINDS, registry
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import KINDS, registry
 
 Install = Callable[..., None]
 

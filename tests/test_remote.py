@@ -12,10 +12,10 @@ import fsspec
 import pytest
 from click.testing import CliRunner
 
-from oodbench.benchmark import remote as module
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.remote import ATTEMPTS, Listings, Remote, without_secrets
+from oodbench.benchmark.store import remote as module
+from oodbench.benchmark.store.remote import ATTEMPTS, Listings, Remote, without_secrets
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training, snapshots, training
-from oodbench.benchmark.contract import Plugin, TrainBatch
-from oodbench.benchmark.jobs import Checkpoint, SetRef, TrainJob
-from oodbench.benchmark.loop import Loop, Order
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.state import from_file, to_bytes
-from oodbench.benchmark.store import Key
-from oodbench.benchmark.suite import Schedule
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training
+from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.recipe import TrainBatch
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages import networks, snapshots, train
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.train_loop import Loop, Order
+from oodbench.benchmark.store.store import Key
+from oodbench.benchmark.store.tensor_file import from_file, to_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,14 +117,14 @@ def test_a_stopped_training_ends_in_the_same_bytes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, recipe: str, backbone: str, steps: int, precision: str
 ) -> None:
     whole = job(recipe, backbone, "whole", precision)
-    training.train(bench, whole, lambda images: None)
+    train.train(bench, whole, lambda images: None)
     cut = job(recipe, backbone, "cut", precision)
     stop_after(monkeypatch, recipe, steps)
     with pytest.raises(StoppedError):
-        training.train(bench, cut, lambda images: None)
+        train.train(bench, cut, lambda images: None)
     torch.manual_seed(99)  # another process begins with another state
     heard: list[int] = []
-    about = training.train(bench, cut, heard.append)
+    about = train.train(bench, cut, heard.append)
     assert everything(bench, cut) == everything(bench, whole)
     assert sum(heard) == EPOCHS * IMAGES
     assert len(heard) == 1 + STEPS - steps, "what was done is told at once, and not done again"
@@ -134,7 +136,7 @@ def snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
     """The snapshot of a training stopped after four steps."""
     stop_after(monkeypatch, "cross_entropy", 4)
     with pytest.raises(StoppedError):
-        training.train(bench, job("cross_entropy", NETWORKS[0], tag), lambda images: None)
+        train.train(bench, job("cross_entropy", NETWORKS[0], tag), lambda images: None)
     return next((bench.store.root / "unfinished").iterdir())
 
 
@@ -154,8 +156,8 @@ def test_progress_is_the_share_of_steps_done_and_goes_on_after_a_stop(
     monkeypatch.setattr(plugin, "step", step)
     stop_after(monkeypatch, "standard", 5)
     with pytest.raises(StoppedError):
-        training.train(bench, job("standard", "dropping"), lambda images: None)
-    training.train(bench, job("standard", "dropping"), lambda images: None)
+        train.train(bench, job("standard", "dropping"), lambda images: None)
+    train.train(bench, job("standard", "dropping"), lambda images: None)
     assert seen[::2] == [step / STEPS for step in range(STEPS)]
     # The suite's milestone, at half of the epochs, lowers the cosine from the second whole epoch after it.
     factors = [0.1 if step >= 2 * A_EPOCH else 1.0 for step in range(STEPS)]
@@ -170,7 +172,7 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
 ) -> None:
     said: list[str] = []
     bench.store.say = said.append
-    training.train(bench, job("cross_entropy", NETWORKS[0], "whole"), lambda images: None)
+    train.train(bench, job("cross_entropy", NETWORKS[0], "whole"), lambda images: None)
     path = snapshot(bench, monkeypatch, "cut")
     content = bytearray(path.read_bytes())
     if damage == "cut short":
@@ -186,7 +188,7 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
         path.write_bytes(
             content.replace(job("cross_entropy", NETWORKS[0], "cut").checkpoint.key.digest.encode(), b"0" * 64)
         )
-    training.train(bench, job("cross_entropy", NETWORKS[0], "cut"), lambda images: None)
+    train.train(bench, job("cross_entropy", NETWORKS[0], "cut"), lambda images: None)
     assert len(said) == 1
     assert "cannot be resumed from" in said[0]
     assert "training starts anew" in said[0]
@@ -202,8 +204,8 @@ def test_a_snapshot_of_another_architecture_is_removed_and_told(bench: Bench, mo
     path.write_bytes(to_bytes(kept))
     cut = job("cross_entropy", NETWORKS[0], "cut")
     with pytest.raises(OodbenchError, match=r"does not fit the networks of .*head\.bias.*and was removed"):
-        training.train(bench, cut, lambda images: None)
-    assert training.train(bench, cut, lambda images: None)["stops"] == 0
+        train.train(bench, cut, lambda images: None)
+    assert train.train(bench, cut, lambda images: None)["stops"] == 0
 
 
 @pytest.mark.usefixtures("eager")
@@ -212,14 +214,14 @@ def test_seconds_before_a_stop_count(bench: Bench, monkeypatch: pytest.MonkeyPat
     kept = from_file(path)
     path.write_bytes(to_bytes({**kept, "seconds": 1000.0, "stops": 4}))
     cut = job("cross_entropy", NETWORKS[0], "cut")
-    training.train(bench, cut, lambda images: None)
+    train.train(bench, cut, lambda images: None)
     about = bench.store.about(cut.checkpoint.key)
     assert about["stops"] == 5
     assert about["seconds"] > 1000
 
 
 def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: Bench) -> None:
-    start = training.start(bench, job("cross_entropy", NETWORKS[0]))
+    start = train.start(bench, job("cross_entropy", NETWORKS[0]))
     now = [0.0]
     kept = snapshots.Snapshots(bench.store, start.job, start, clock=lambda: now[0])
     path = bench.store.root / "unfinished"
@@ -236,7 +238,7 @@ def test_an_unusual_state_is_told_once_and_the_training_goes_on(bench: Bench, mo
     said: list[str] = []
     bench.store.say = said.append
     monkeypatch.setattr(Loop, "state", lambda self: {"what": object()})
-    training.train(bench, job("cross_entropy", NETWORKS[0]), lambda images: None)
+    train.train(bench, job("cross_entropy", NETWORKS[0]), lambda images: None)
     assert len(said) == 1
     assert "takes no snapshots" in said[0]
 
@@ -260,7 +262,7 @@ def test_bfloat16_trains_other_weights_that_stay_float32(bench: Bench) -> None:
     weights = {}
     for precision in ("float32", "bfloat16"):
         asked = job("joint[width=4]", NETWORKS[0], precision, precision)
-        about = training.train(bench, asked, lambda images: None)
+        about = train.train(bench, asked, lambda images: None)
         assert about["precision"] == precision
         weights[precision] = bench.store.load_tensors(asked.checkpoint.key)
     for name, weight in weights["float32"].items():
@@ -273,7 +275,7 @@ def test_bfloat16_trains_other_weights_that_stay_float32(bench: Bench) -> None:
 
 def test_losses_and_evaluation_see_no_bfloat16(bench: Bench) -> None:
     asked = job("joint[width=4]", NETWORKS[0], precision="bfloat16")
-    begun = training.start(bench, asked)
+    begun = train.start(bench, asked)
     images = torch.rand(2, *SHAPE)
     for network, given in (("classifier", images), ("discriminator", images), ("generator", torch.rand(2, 100, 1, 1))):
         net = begun.training.networks[network]
@@ -285,8 +287,8 @@ def test_losses_and_evaluation_see_no_bfloat16(bench: Bench) -> None:
     assert features.dtype == torch.float32
     rounded = classifier.head(features)  # type: ignore[operator]
     assert torch.equal(rounded, rounded.bfloat16().float()), "the head computes in bfloat16 too"
-    training.train(bench, asked, lambda images: None)
-    logits = training.load_networks(bench, asked.checkpoint)["classifier"](images)
+    train.train(bench, asked, lambda images: None)
+    logits = networks.load_networks(bench.store, bench.device, asked.checkpoint)["classifier"](images)
     assert not torch.equal(logits, logits.bfloat16().float())
 
 

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Dataset, ImageSet, Run, api, outcomes, runinfo
-from oodbench.benchmark.api import Prepared, Quiet, prepare
-from oodbench.benchmark.data import Library
+from oodbench.benchmark import Dataset, ImageSet, Run, api
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.intervals import confidence_intervals
-from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob, TrainJob
-from oodbench.benchmark.records import TIES, read_run
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.views._summary import summary_of
+from oodbench.benchmark.metrics.names import TIES
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob, TrainJob
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.runner import run_info
+from oodbench.benchmark.stages import evaluate
+from oodbench.benchmark.stats.intervals import confidence_intervals
+from oodbench.benchmark.views.summary import summary_of
 
 SUITE = """
 schema = 1
@@ -197,7 +201,7 @@ def test_the_line_on_passes_says_who_adds_to_the_shared_one(plan: Callable[..., 
     known, ood = made.cells[0].record.n_id or 0, sum(cell.record.n_ood or 0 for cell in made.cells[:2])
     images = sum(job.size for job in extracts)
     assert len(extracts) == 5  # training, validation and three test sets
-    assert runinfo._passes(made) == (
+    assert run_info._passes(made) == (
         f"{images:,} distinct images, 1 classifier: {images:,} forwarded, each once a classifier for all detectors; "
         f"odin +{2 * (known + ood):,}; odin[epsilon=0.001] +{2 * (known + ood):,}."
     )
@@ -307,7 +311,7 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path
 
 
 def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    from oodbench.benchmark.loop import Loop
+    from oodbench.benchmark.stages.train_loop import Loop
 
     def fail(*_: object) -> None:
         raise MemoryError("nothing left")
@@ -501,9 +505,9 @@ def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:
 
 
 def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> None:
-    keys = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("msp,energy").plan.cells}
+    keys = {(c.record.label, c.record.ood_set): evaluate.cell_key(c) for c in plan("msp,energy").plan.cells}
     assert len(set(keys.values())) == len(keys)
-    again = {(c.record.label, c.record.ood_set): outcomes.cell_key(c) for c in plan("energy,msp").plan.cells}
+    again = {(c.record.label, c.record.ood_set): evaluate.cell_key(c) for c in plan("energy,msp").plan.cells}
     assert again == keys
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark import api, remote
+from oodbench.benchmark import api
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.remote import Remote
+from oodbench.benchmark.store import remote
+from oodbench.benchmark.store.remote import Remote
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,18 +15,22 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import ImageSet, Run, remote, shared_store, snapshots, training
-from oodbench.benchmark.api import Prepared, Quiet, prepare
+from oodbench.benchmark import ImageSet, Run
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.jobs import Checkpoint, Job, SetRef, TrainJob
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.remote import Remote
-from oodbench.benchmark.setups import Setup
-from oodbench.benchmark.shared_store import SharedStore
-from oodbench.benchmark.store import Key, Store
-from oodbench.benchmark.suite import Schedule
-from oodbench.benchmark.work import Bench, open_bench
+from oodbench.benchmark.plan.jobs import Checkpoint, Job, SetRef, TrainJob
+from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages import snapshots, train
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.open_worker import open_bench
+from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.store import remote, shared
+from oodbench.benchmark.store.remote import Remote
+from oodbench.benchmark.store.shared import SharedStore
+from oodbench.benchmark.store.store import Key, Store
 
 IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
 """For tests that take long, and of what does not depend on the protocol."""
@@ -380,9 +384,9 @@ def job(tag: str = "") -> TrainJob:
 @pytest.fixture
 def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench], monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench that takes a snapshot after every step, and uploads it."""
-    for module, name in ((snapshots, "AFTER_EPOCH"), (snapshots, "WITHIN_EPOCH"), (shared_store, "SNAPSHOT_EVERY")):
+    for module, name in ((snapshots, "AFTER_EPOCH"), (snapshots, "WITHIN_EPOCH"), (shared, "SNAPSHOT_EVERY")):
         monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr(shared_store, "SNAPSHOT_SHARE", 0)
+    monkeypatch.setattr(shared, "SNAPSHOT_SHARE", 0)
     images = np.random.RandomState(0).randint(0, 256, (20, 3, 32, 32)).astype(np.uint8)
     return bench_with({"id": ImageSet(images, np.arange(20) % 4, tuple("abcd"))})
 
@@ -400,7 +404,7 @@ def stopped_after(steps: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(plugin, "step", counted)
         with pytest.raises(KeyboardInterrupt):
-            training.train(bench, job(), lambda images: None)
+            train.train(bench, job(), lambda images: None)
 
 
 @IN_FILES
@@ -415,13 +419,13 @@ def test_a_training_goes_on_on_another_machine(
     }
     bench.store = other = machine("two")
     heard: list[int] = []
-    about = training.train(bench, job(), heard.append)
+    about = train.train(bench, job(), heard.append)
     assert (about["stops"], heard[0], sum(heard)) == (1, 28, 60)
     assert other.said == [
         f"Going on from a snapshot of '{Path(job().makes[0].path).stem}' that another machine has put into the store."
     ]
     assert other.watched.names("unfinished") == set()
-    training.train(bench, job("whole"), lambda images: None)
+    train.train(bench, job("whole"), lambda images: None)
     whole, cut = (bench.store.require(job(tag).makes[0]).read_bytes() for tag in ("whole", ""))
     assert cut == whole
 
@@ -444,7 +448,7 @@ def test_the_snapshot_that_is_further_counts(
     stopped_after(there, bench, monkeypatch)
     bench.store = machine("here")
     heard: list[int] = []
-    training.train(bench, job(), heard.append)
+    train.train(bench, job(), heard.append)
     assert heard[0] == first
     assert len(bench.store.asked("get")) == (there > here)
 
@@ -467,7 +471,7 @@ def test_a_snapshot_of_no_use_is_left_there(
             {**facts, **changed} if changed else {})}).encode())  # fmt: skip
     bench.store = machine("two")
     heard: list[int] = []
-    training.train(bench, job(), heard.append)
+    train.train(bench, job(), heard.append)
     assert heard[0] == 8, "from the beginning"
     assert not (bench.store.root / name).exists()
 

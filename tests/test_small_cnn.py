@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
-from oodbench.benchmark.contract import Plugin
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.specs import (
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import (
     DetectorSpec,
     SetSpec,
     Spec,
@@ -26,7 +26,7 @@ from oodbench.benchmark.specs import (
     parse_value,
     split_list,
 )
-from oodbench.benchmark.store import digest
+from oodbench.benchmark.store.store import digest
 
 SPECIAL = "[]@+,="
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=SPECIAL), min_size=1).filter(

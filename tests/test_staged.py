@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from oodbench.benchmark import remote as module
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.files import File, FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.data.files.staging import Staged
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.files import File, FileDataset, Idx, ImageTree, Source, tree_file
-from oodbench.benchmark.files.staged import Staged
-from oodbench.benchmark.jobs import SetRef
-from oodbench.benchmark.locks import Locks
-from oodbench.benchmark.remote import Remote
-from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.store import Store
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plan.jobs import SetRef
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.store import remote as module
+from oodbench.benchmark.store.locks import Locks
+from oodbench.benchmark.store.remote import Remote
+from oodbench.benchmark.store.store import Store
 
 CLASSES = ("cat", "dog")
 PETS = parse_set("pets")

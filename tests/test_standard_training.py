@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.specs import create, parse_spec
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.detectors._augment import shifted
 from oodbench.detectors.one_cycle import one_cycle
 from oodbench.detectors.standard_training import cosine

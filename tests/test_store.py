@@ -21,23 +21,14 @@ from hypothesis import strategies as st
 from oodbench.benchmark import Batch, Detector
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import PluginError, StoreError, UserError
-from oodbench.benchmark.pruning import prune
-from oodbench.benchmark.records import (
-    CSV_COLUMNS,
-    METRICS,
-    SCHEMA,
-    Record,
-    read_record,
-    read_run,
-    records_csv,
-    slug,
-    to_json,
-    write_atomically,
-    write_record,
-    write_run_info,
-)
-from oodbench.benchmark.state import load_state, save_state
-from oodbench.benchmark.store import Key, Store, digest
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.records.csv_file import CSV_COLUMNS, records_csv
+from oodbench.benchmark.records.prune import prune
+from oodbench.benchmark.records.record import SCHEMA, Record, read_record, write_record
+from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.stages.detector_state import load_state, save_state
+from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+from oodbench.benchmark.store.store import Key, Store, digest
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from oodbench.benchmark import Detector
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.data import Library
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.registry import Entry, registry
-from oodbench.benchmark.resolve import refuse_overlap
-from oodbench.benchmark.specs import create, parse_set, parse_spec
-from oodbench.benchmark.suite import IDEntry, Schedule, Suite, default_suite, read_suite
+from oodbench.benchmark.plan.resolve import refuse_overlap
+from oodbench.benchmark.plan.suite import IDEntry, Schedule, Suite, default_suite, read_suite
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import Entry, registry
+from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 
 SHIPPED = list(registry.entries("suite"))
 

@@ -23,9 +23,15 @@ from typing import Any
 import click
 import pytest
 
-from oodbench.benchmark.best import Judged, Stored, inputs_of
-from oodbench.benchmark.records import METRICS, Record, Run, read_run, to_json, write_record, write_run_info
-from oodbench.benchmark.views.tables import summarise, table_csv, table_latex, table_markdown, text_table, write_tables
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.records.best import Judged, Stored, inputs_of
+from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.store.atomic import to_json
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables import summarise, table_csv, write_tables
 
 GOLDEN = Path(__file__).parent / "golden"
 DASH = "\N{EN DASH}"

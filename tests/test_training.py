@@ -18,13 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, DataError, ImageSet, OodbenchError, Recipe, TrainBatch, Training
-from oodbench.benchmark import training as loop
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.jobs import Checkpoint, SetRef, TrainJob
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.store import Key
-from oodbench.benchmark.suite import Schedule
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages import networks as networks_module
+from oodbench.benchmark.stages import train as train_module
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.store.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,7 +70,7 @@ def gan_job() -> TrainJob:
 
 def train(bench: Bench, job: TrainJob) -> dict[str, Tensor]:
     """Train, and return the stored weights."""
-    loop.train(bench, job, lambda images: None)
+    train_module.train(bench, job, lambda images: None)
     return bench.store.load_tensors(job.checkpoint.key)
 
 
@@ -189,7 +190,7 @@ def test_batches_come_in_the_same_order_for_every_recipe(bench: Bench, monkeypat
 
 def test_progress_hears_of_every_image(bench: Bench) -> None:
     ticks: list[int] = []
-    loop.train(bench, job(epochs=2), ticks.append)
+    train_module.train(bench, job(epochs=2), ticks.append)
     assert ticks == [8, 8, 4, 8, 8, 4]
     assert sum(ticks) == job(epochs=2).size
 
@@ -323,12 +324,12 @@ def test_training_neither_reads_nor_moves_the_global_random_state(bench: Bench, 
 def test_loading_moves_no_random_state(bench: Bench) -> None:
     train(bench, job())
     before = torch.get_rng_state()
-    loop.load_networks(bench, job().checkpoint)
+    networks_module.load_networks(bench.store, bench.device, job().checkpoint)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_recipe_starts_from_the_same_classifier(bench: Bench) -> None:
-    loop.train(bench, gan_job(), lambda images: None)
+    train_module.train(bench, gan_job(), lambda images: None)
     standing = "learning_rate=0.0"
     jobs = [
         job(f"cross_entropy[{standing}]"),
@@ -351,7 +352,7 @@ def test_loaded_networks_are_the_trained_ones(bench: Bench, monkeypatch: pytest.
     steps = watch(monkeypatch, recipe.partition("[")[0])
     train(bench, job(recipe))
     trained = steps[-1].training.networks
-    loaded = loop.load_networks(bench, job(recipe).checkpoint)
+    loaded = networks_module.load_networks(bench.store, bench.device, job(recipe).checkpoint)
     assert loaded.keys() == trained.keys()
     for name, network in loaded.items():
         assert equal(network.state_dict(), trained[name].state_dict())
@@ -402,7 +403,7 @@ def losses_of(bench: Bench, job: TrainJob) -> list[dict[str, str]]:
 def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: Bench, register: Register) -> None:
     register("meter", Meter)
     asked = job("meter", milestones=(0.5,))
-    about = loop.train(bench, asked, lambda images: None)
+    about = train_module.train(bench, asked, lambda images: None)
     rows = losses_of(bench, asked)
     assert [list(row) for row in rows] == [["epoch", "number", "rate"]] * 2
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -11,14 +11,15 @@ import pytest
 
 from oodbench.benchmark import Batch, Detector, ImageSet, Run, auroc
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.contract import Plugin
-from oodbench.benchmark.data import Library, first_half
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.splits import first_half
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
-from oodbench.benchmark.outcomes import finished
-from oodbench.benchmark.specs import parse_set
-from oodbench.benchmark.tuning import candidates
-from oodbench.benchmark.views import tables
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
+from oodbench.benchmark.plan.tuning_protocols import candidates
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.stages.evaluate import finished
+from oodbench.benchmark.views import table_text
 
 MATRIX = """
 [[id]]
@@ -130,7 +131,7 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     fit = next(job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
     assert fit.tuned == tune.makes[0]
     told = "chosen on glyphs (outliers) (digits[0-3], chooser, greek)"
-    assert told in " ".join(tables.text_table(run).split())
+    assert told in " ".join(table_text.text_table(run).split())
 
 
 def test_an_own_source_is_told(ready: Prepare, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oodbench.benchmark import Run
-from oodbench.benchmark.cells import cell_name, find_cell
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records import read_run
+from oodbench.benchmark.records.cell_names import cell_name, find_cell
+from oodbench.benchmark.records.run import read_run
 
 MATRIX = """
 [[id]]
@@ -219,7 +219,7 @@ def test_older_records_verify_as_well(results: Path) -> None:
 
 
 def test_what_cannot_be_checked_here_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oodbench.benchmark.data import Library
+    from oodbench.benchmark.data.library import Library
     from oodbench.benchmark.errors import DataError
 
     def absent(*_: object) -> None:

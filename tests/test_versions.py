@@ -16,8 +16,8 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, run
 from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.registry import registry
-from oodbench.benchmark.versions import _source_files, source_version
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.source_version import _source_files, source_version
 
 DETECTOR = """
 from oodbench.benchmark import Detector, detector

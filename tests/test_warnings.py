@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark.metrics import Counts, evaluate_counts, ties_of
-from oodbench.benchmark.records import TIES, Record, Run, read_record, read_run, write_record, write_run_info
-from oodbench.benchmark.views.tables import table_latex, table_markdown, text_table
+from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
+from oodbench.benchmark.metrics.names import TIES
+from oodbench.benchmark.records.record import Record, read_record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
 
 MARK = "¶"
 HEALTHY_ID, HEALTHY_OOD = [float(k) for k in range(200)], [100.5 + k for k in range(150)]

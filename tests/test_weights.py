@@ -18,9 +18,9 @@ from oodbench.benchmark import Backbone, api
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.jobs import ExtractJob, ImportJob, TrainJob
-from oodbench.benchmark.specs import create, parse_spec
-from oodbench.benchmark.weights import fitted, read_weights
+from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
+from oodbench.benchmark.plan.weights_file import fitted, read_weights
+from oodbench.benchmark.plugins.specs import create, parse_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from oodbench.benchmark.jobs import Job
+from oodbench.benchmark.plan.jobs import Job
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.work import Bench
+    from oodbench.benchmark.stages.context import Bench
+
 
 RETRIES = 3
 """Times that work is begun again whose worker has died; then it counts as failed."""
-
 
 MOST_THREADS = 8
 """Of a job where the user names no number: small networks gain nothing from more."""
@@ -84,3 +84,16 @@ class Engine(Protocol):
 
     def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
         """Lines for a dry run: what runs where, with which resources."""
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def start(self, job: Job) -> None:
+        """A job begins."""
+
+    def tick(self, job: Job, images: int) -> None:
+        """Images have passed."""
+
+    def finish(self, job: Job, reason: str) -> None:
+        """A job has ended."""

@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from oodbench.benchmark import memory
 from oodbench.benchmark.engines.engine import MOST_THREADS, Outcome, Progress, remember
+from oodbench.benchmark.engines.time_limit import TimeIsUp, time_limit
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
-from oodbench.benchmark.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
-from oodbench.benchmark.locks import POLL, Lock
-from oodbench.benchmark.timeouts import TimeIsUp, time_limit
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
+from oodbench.benchmark.stages import memory
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.dispatch import run_job
+from oodbench.benchmark.store.locks import POLL, Lock
 
 DETECTORS_OWN = (TuneJob, FitJob, ScoreJob)
 """Jobs that run a detector's code and nothing else that takes long: those that --cell-timeout limits."""
@@ -108,7 +109,7 @@ def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]
     limit = bench.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
     try:
         with time_limit(limit):
-            bench.do(job, lambda images: progress.tick(job, images))
+            run_job(bench, job, lambda images: progress.tick(job, images))
     except TimeIsUp:
         reason = f"it did not end within {limit:g} s (--cell-timeout)"
         return False, Outcome(job, reason, traceback.format_exc())

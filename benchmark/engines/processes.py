@@ -19,11 +19,13 @@ from typing import Any
 import torch
 
 from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Progress, Report
+from oodbench.benchmark.engines.messages import Event
+from oodbench.benchmark.engines.relay import Relay, elsewhere, gone
 from oodbench.benchmark.engines.tasks import Task, packed
-from oodbench.benchmark.engines.worker import Event, Relay, Worker, elsewhere, gone
-from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.setups import Setup
-from oodbench.benchmark.work import Bench
+from oodbench.benchmark.engines.worker import Worker
+from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.worker_config import Setup
 
 LOOK = 0.1
 """Seconds between two looks at what the workers have posted."""

@@ -12,15 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from oodbench.benchmark.jobs import (
-    ExtractJob,
-    Job,
-    LookJob,
-    ScoreJob,
-    part_key,
-    runs_network,
-    waits_for,
-)
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, LookJob, ScoreJob, part_key, runs_network, waits_for
 
 PART = 10_240
 """Images of a part of a pass: few enough to keep many workers busy with a large set, enough to make loading a network

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.cells import cell_name
-from oodbench.benchmark.lineage import made_from, side_files
-from oodbench.benchmark.records import Record
-from oodbench.benchmark.store import read_side
+from oodbench.benchmark.records.cell_names import cell_name
+from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.store.lineage import made_from, side_files
+from oodbench.benchmark.store.store import read_side
 
 UNKNOWN = "not recorded by the version that made it"
 

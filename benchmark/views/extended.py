@@ -7,9 +7,11 @@ import io
 from collections.abc import Iterator, Mapping
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records import EXTENDED_METRICS, Record, Run
-from oodbench.benchmark.views._stacked import Item, Stack, stacked_markdown, stacked_text
-from oodbench.benchmark.views._summary import Stat, stat_of
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS
+from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
+from oodbench.benchmark.views.summary import Stat, stat_of
 
 ALONE = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "auroc_errors": "AUROC errors"}
 """Values that no OOD set changes."""

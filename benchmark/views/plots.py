@@ -19,14 +19,16 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from oodbench.benchmark.arrays import stored_scores
-from oodbench.benchmark.metrics import roc_curve
-from oodbench.benchmark.records import OK, QUICK_LOOK, Record, Run, slug
-from oodbench.benchmark.views import _canvas as canvas
-from oodbench.benchmark.views._canvas import Look, Margins
-from oodbench.benchmark.views._layout import wrapped_label
-from oodbench.benchmark.views._overview import bars, heatmap
-from oodbench.benchmark.views._summary import Block, OodSet, Row, Summary, summary_of
+from oodbench.benchmark.metrics.exact import roc_curve
+from oodbench.benchmark.records.record import OK, QUICK_LOOK, Record
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.store.npy import stored_scores
+from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plot_overview import bars, heatmap
+from oodbench.benchmark.views.plot_style import Look, Margins
+from oodbench.benchmark.views.summary import Block, OodSet, Row, Summary, summary_of
+from oodbench.benchmark.views.table_layout import wrapped_label
 
 Scores = NDArray[np.float64]
 

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodbench.benchmark.best import METRIC
-from oodbench.benchmark.records import ENDS, METRICS, OK, Run, records_csv, write_atomically
-from oodbench.benchmark.views._latex import table_latex
-from oodbench.benchmark.views._markdown import table_markdown
-from oodbench.benchmark.views._summary import GROUPS, Block, Cell, Row, Stat, summary_of
-from oodbench.benchmark.views._text import text_table
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.records.best import METRIC
+from oodbench.benchmark.records.csv_file import ENDS, records_csv
+from oodbench.benchmark.records.record import OK
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.store.atomic import write_atomically
+from oodbench.benchmark.views.summary import GROUPS, Block, Cell, Row, Stat, summary_of
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
 
 if TYPE_CHECKING:
     import pandas as pd

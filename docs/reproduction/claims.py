@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from scipy.stats import t
 
-from oodbench.benchmark.records import OK, Record, read_run
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.run import read_run
 
 LEARNED = {"cifar10": 0.60, "svhn-small": 0.75, "svhn": 0.75, "mnist": 0.98}
 """The least accuracy of a network whose numbers count."""

@@ -18,8 +18,9 @@ from statistics import mean, stdev
 
 from scipy.stats import rankdata, spearmanr
 
-from oodbench.benchmark.records import OK, Record, read_run
-from oodbench.benchmark.reference import Reference, read_reference
+from oodbench.benchmark.papers.published import Reference, read_reference
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.run import read_run
 
 GROUPS = ("near", "far")
 SANITY = ("random", "constant")

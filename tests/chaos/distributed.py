@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.records import Run
-from oodbench.benchmark.store import side_path
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.store.store import side_path
 
 SUITE = """
 schema = 1

@@ -26,10 +26,14 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 - optimisers import it, which takes seconds
 
-from oodbench.benchmark import api, comparing, extract, loop, planner, records, runner, scoring, snapshots, timeouts
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.jobs import Job
-from oodbench.benchmark.store import Key, Store
+from oodbench.benchmark.engines import engine, time_limit
+from oodbench.benchmark.plan import planner
+from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.records import record as record_module
+from oodbench.benchmark.runner import runner
+from oodbench.benchmark.stages import extract, fit_score, similarity_scoring, snapshots, train_loop
+from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.views import plots, tables
 
 WRITING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -65,19 +69,19 @@ def instrument(events: Events) -> None:
     sys.addaudithook(events.audit)
     _tell(events, os, "fsync", "fsync")
     _tell(events, planner._Planner, "cell", "a cell of the plan")
-    _tell(events, loop.Loop, "_step", "a training step")
+    _tell(events, train_loop.Loop, "_step", "a training step")
     _tell(events, extract, "_forward", "a block")
-    for module in (scoring, comparing):
+    for module in (fit_score, similarity_scoring):
         _tell(events, module, "checked_scores", "scores of a batch")
     _tell(events, runner, "write_record", "a record", phase="records")
     _tell(events, tables, "write_tables", "the tables", phase="tables")
-    begin = api.Quiet.start
+    begin = engine.Quiet.start
 
-    def start(self: api.Quiet, job: Job) -> None:
+    def start(self: engine.Quiet, job: Job) -> None:
         events.phase = job.kind
         begin(self, job)
 
-    api.Quiet.start = start  # type: ignore[method-assign]
+    engine.Quiet.start = start  # type: ignore[method-assign]
 
 
 def _tell(events: Events, owner: Any, name: str, what: str, phase: str = "") -> None:
@@ -108,9 +112,9 @@ def note_artifacts(path: Path) -> None:
 
 def note_memory(path: Path) -> None:
     """List the resident memory, in bytes, at every record that this process writes."""
-    write = records.write_record
+    write = record_module.write_record
 
-    def written(folder: Path, record: records.Record) -> Path:
+    def written(folder: Path, record: record_module.Record) -> Path:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         with path.open("a") as file:
             file.write(f"{pages * os.sysconf('SC_PAGE_SIZE')}\n")
@@ -131,7 +135,7 @@ def live(plan: dict[str, Any]) -> int:
         note_artifacts(Path(plan["made"]))
     if "memory" in plan:
         note_memory(Path(plan["memory"]))
-    timeouts.GRACE = plan.get("grace", timeouts.GRACE)
+    time_limit.GRACE = plan.get("grace", time_limit.GRACE)
     if "largest" in plan:
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan["largest"], plan["largest"]))
     log = Path(plan["log"]) if "log" in plan else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oodbench.benchmark.engines import cluster as engine
+from oodbench.benchmark.engines import tasks as engine
 from oodbench.benchmark.errors import UserError
 from tests.chaos.distributed import processes, struck
 

@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import Run, api, disk, extract
-from oodbench.benchmark.api import Quiet
-from oodbench.benchmark.contract import Classifier, Looked
+from oodbench.benchmark import Run, api
+from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.decode import Decoded, Reader
+from oodbench.benchmark.engines.engine import Quiet
+from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.files.cached import DataCache
-from oodbench.benchmark.files.decoding import Decoded, Reader
-from oodbench.benchmark.jobs import ExtractJob, Job, ScoreJob
-from oodbench.benchmark.records import read_run
-from oodbench.benchmark.timeouts import refuse_impossible
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob
+from oodbench.benchmark.plugins.inputs import Classifier, Looked
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.stages import extract
+from oodbench.benchmark.store import atomic
 from oodbench.benchmark.views import plots
 
 if TYPE_CHECKING:
@@ -145,11 +147,11 @@ READ_ONLY = OSError(errno.EROFS, "Read-only file system")
 
 
 CASES = [
-    (disk, "flush", FULL, 12),
+    (atomic, "flush", FULL, 12),
     (tempfile, "mkstemp", READ_ONLY, 6),
     *(
         pytest.param(owner, name, error, at, marks=pytest.mark.slow)
-        for owner, name, error in ((disk, "flush", FULL), (tempfile, "mkstemp", READ_ONLY))
+        for owner, name, error in ((atomic, "flush", FULL), (tempfile, "mkstemp", READ_ONLY))
         for at in (1, 2, 3, 9, 15, 18)
     ),
 ]
@@ -323,7 +325,7 @@ def test_memory_runs_out_in_a_detector(
     plugin = tmp_path / "bad.py"
     plugin.write_text(BAD)
     released: list[None] = []
-    monkeypatch.setattr("oodbench.benchmark.memory.release", lambda: released.append(None))
+    monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: released.append(None))
     records = go(f"msp,{detector}", plugins=[plugin]).records
     status = {record.detector: (record.status, record.reason) for record in records}
     assert status["msp"] == ("ok", "")
@@ -356,7 +358,7 @@ def test_memory_runs_out_in_extraction(
 
 
 def test_no_block_is_small_enough(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oodbench.benchmark.memory.release", lambda: None)
+    monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: None)
     monkeypatch.setattr(extract, "_forward", failing(lambda: None, 1, cast("OSError", MemoryError("nothing left"))))
     records = go("msp", say=lambda text: None).records
     assert [record.status for record in records] == ["failed"]

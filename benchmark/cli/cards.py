@@ -1,0 +1,171 @@
+"""Cards: what `bench show` prints of a plug-in, a suite or a run, and the page of all detectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import OodbenchError, unknown, visible
+from oodbench.benchmark.plan.suite import Suite, read_suite
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.dataset import Dataset
+from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.figures import Figures
+from oodbench.benchmark.plugins.inputs import NEEDS
+from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.plugins.registry import KINDS, registry
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
+from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.store.atomic import slug
+
+
+def cards(name: str, data_dir: Path, results: Path) -> list[str]:
+    """The cards of everything called `name`."""
+    found = [_plugin_card(kind, name, data_dir, results) for kind in KINDS if name in registry.entries(kind)]
+    if name in registry.entries("suite") or name.endswith(".toml"):
+        found.append(_suite_card(read_suite(name)))
+    run_dir = results / "runs" / slug(name)
+    if (run_dir / "run.json").is_file():
+        found.append(_run_card(run_dir))
+    if not found:
+        known = [n for kind in (*KINDS, "suite") for n in registry.entries(kind)]
+        raise unknown("name", name, known, "bench list")
+    return found
+
+
+def _card(heading: str, facts: dict[str, Any], text: str = "") -> str:
+    lines = [visible(heading)]
+    for fact, value in facts.items():
+        if value:
+            told, start = visible(" ".join(str(value).split())), f"  {visible(fact) + ':':12} "
+            lines += textwrap.wrap(told, 110, initial_indent=start, subsequent_indent=" " * 15)
+    return "\n".join([*lines, *(map(visible, textwrap.indent(text, "  ").splitlines()) if text else [])])
+
+
+def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
+    entry = registry.entries(kind)[name]
+    if reason := entry.reason():
+        return _card(f"{kind} {name}", {"unavailable": reason, "from": entry.origin})
+    plugin: type[Plugin] = entry.load()
+    facts: dict[str, Any] = {"paper": plugin.paper, "from": entry.origin}
+    if issubclass(plugin, Detector):
+        facts["recipe"] = plugin.recipe or "the suite's"
+        passes = plugin().passes
+        facts["passes"] = f"{passes} more an image" if passes else "none of its own"
+        facts["chosen on held-out data under a protocol, from"] = _grid(plugin)
+    if issubclass(plugin, Detector | Recipe):
+        facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
+    if issubclass(plugin, Recipe):
+        facts["builds on"] = plugin.builds_on
+    if issubclass(plugin, Figures):
+        facts["figures"] = "; ".join(f"{plate}: {title}" for plate, title in plugin.plates.items())
+        facts["runs"] = (
+            f"figures {', '.join(sorted(plugin.from_run))} need one, of {', '.join(plugin.suites)} by default"
+        )
+    if issubclass(plugin, Dataset):
+        facts.update(_data_facts(plugin, name, data_dir, results))
+    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    facts["settings"] = ", ".join(f"{key}={value}" for key, value in defaults.items())
+    return _card(f"{kind} {name}: {plugin.title}", facts, inspect.getdoc(plugin) or "")
+
+
+PAGE = """\
+# Detectors
+
+Made from the classes in `detectors/` by `python -m oodbench.benchmark.cards > docs/detectors.md`; a test compares. A
+score is higher for what looks more out-of-distribution, everywhere. *Passes* are network passes an image beyond the one
+that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how the classifier is trained, and a
+detector without one takes the suite's.
+"""
+
+
+def detectors_page() -> str:
+    """docs/detectors.md: every built-in detector with its paper, needs, settings, formula and where it differs."""
+    found: list[type[Detector]] = [
+        entry.load() for entry in registry.entries("detector").values() if entry.origin.startswith("oodbench.")
+    ]
+    found.sort(key=lambda plugin: plugin.name)
+    lines = [PAGE, "| detector | | needs | passes | recipe |", "|---|---|---|---|---|"]
+    for plugin in found:
+        needs = ", ".join(sorted(plugin.needs)) or "nothing"
+        link = f"[`{plugin.name}`](#{plugin.name})"
+        lines.append(
+            f"| {link} | {plugin.title} | {needs} | {plugin().passes} | {plugin.recipe or ''} |".replace("  ", " ")
+        )
+    return "\n".join([*lines, *(_section(plugin) for plugin in found)])
+
+
+def _section(plugin: type[Detector]) -> str:
+    """A detector's part of the page. The docstring's paragraph that begins with 'Differs:' tells where and why."""
+    told = (inspect.getdoc(plugin) or "").split("\n\n")
+    formula = [part for part in told if not part.startswith("Differs:")]
+    differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in told if part not in formula]
+    defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
+    settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
+    facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
+    facts += [f"Candidates for tuning: {_grid(plugin)}."] if plugin.grid else []
+    text = "\n\n".join(formula)
+    return "\n".join([f"\n## {plugin.name}\n", *facts, f"\n```text\n{text}\n```", *(f"\n{part}" for part in differs)])
+
+
+def _grid(plugin: type[Detector]) -> str:
+    return "; ".join(f"{name} {', '.join(map(_written, values))}" for name, values in plugin.grid.items())
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "classes": ", ".join(plugin.classes),
+        "licence": plugin.licence,
+        "origin": plugin.origin,
+        "caveats": plugin.caveats,
+    }
+    library = Library(data_dir, results / "cache" / "data")
+    for split in plugin.splits:
+        try:
+            images = library.split(parse_set(name), split)
+        except OodbenchError as error:
+            facts[split] = f"not at hand: {error}"
+        else:
+            facts[split] = f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
+    return facts
+
+
+def _suite_card(suite: Suite) -> str:
+    facts: dict[str, Any] = {"backbone": suite.backbone, "recipe": suite.recipe, "training": dict(suite.training)}
+    for entry in suite.entries:
+        ood = ", ".join(f"{ood.set}{f' ({ood.group})' if ood.group else ''}" for ood in entry.ood)
+        facts[f"ID {entry.set}"] = f"against {ood}; outliers: {entry.outliers or 'none'}"
+    for recipe, settings in suite.recipes.items():
+        facts[recipe] = ", ".join(f"{k}={v}" for k, v in settings.items() if v != {})
+    return _card(f"suite {suite.name}: {suite.title}", facts, "\n".join(suite.notes))
+
+
+def _run_card(run_dir: Path) -> str:
+    run = read_run(run_dir)
+    count = {status: sum(r.status == status for r in run.records) for status in (OK, SKIPPED, FAILED)}
+    info = run.info
+    commit = info.get("commit") or {}
+    return _card(f"run {run_dir.name}", {
+        "folder": run.path,
+        "suite": (info.get("suite") or {}).get("name"),
+        "cells": ", ".join(f"{n} {status}" for status, n in count.items()),
+        "detectors": ", ".join(info.get("detectors", [])),
+        "seeds": ", ".join(map(str, info.get("seeds", []))),
+        "written": info.get("written"),
+        "device": f"{info.get('device')} ({info.get('device_name')}), {info.get('threads')} threads",
+        "software": ", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()),
+        "commit": f"{commit.get('id')}{' (dirty)' if commit.get('dirty') else ''}" if commit else "",
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(detectors_page())

@@ -1,0 +1,63 @@
+"""`bench compare`: is one detector better than another?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
+from oodbench.benchmark.records.paths import cache_of, run_dir
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench compare digits
+    bench compare digits --detectors msp,energy
+    bench compare digits --metric tnr_at_tpr95 --resamples 5000
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@click.option("--detectors", default="", metavar="LIST", help="As the run's tables label them.  [default: all]")
+@click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="A metric column of records.csv.")
+@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC and AUPR.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resamples and critical values.")
+@data_dir_option
+@results_option
+@plugin_option
+def compare(
+    run_name: str,
+    detectors: str,
+    metric: str,
+    resamples: int,
+    seed: int,
+    data_dir: Path,
+    results: Path,
+    plugins: tuple[Path, ...],
+) -> None:
+    """Judge every pair of a run's detectors on the same images, and over its matrix. RUN is a name or a folder.
+
+    Scores are read from the store; images, from --data-dir, tell which of them belong together (one writer's digits).
+    The page and its pictures and numbers are written into the run's folder `compare`.
+    """
+    from oodbench.benchmark.compare.compare import compare as judge
+    from oodbench.benchmark.compare.scored_images import ScoredImages
+    from oodbench.benchmark.data.library import Library
+    from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.plugins.specs import split_list
+    from oodbench.benchmark.records.run import read_run
+    from oodbench.benchmark.views.compare_page import compare_text, write_comparison
+
+    for file in plugins:
+        registry.load_file(file)
+    folder = run_dir(results, run_name)
+    cache = cache_of(folder, results)
+    images = ScoredImages(Library(data_dir, cache / "data"))
+    found = judge(read_run(folder), cache, split_list(detectors), metric, resamples, seed, images)
+    width = shutil.get_terminal_size((110, 40)).columns
+    click.echo(compare_text(found, width, sys.stdout.isatty()))
+    files = write_comparison(found, folder / "compare")
+    click.echo(f"Files: {folder / 'compare'} ({', '.join(path.name for path in files if path.suffix != '.svg')})")

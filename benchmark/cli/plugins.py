@@ -1,0 +1,41 @@
+"""`bench check`: does a plug-in keep the contract?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench check energy
+    bench check my_detector --plugin my_detector.py
+    bench check all
+    """,
+)
+@click.argument("names", nargs=-1, required=True)
+@data_dir_option
+@plugin_option
+def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> None:
+    """Run the contract checks over plug-ins by name, or 'all'. Exit code 1 if one fails."""
+    from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.verify.plugin_checks import run_checks
+
+    for file in plugins:
+        registry.load_file(file)
+    failed = 0
+    for result in run_checks(names, data_dir):
+        failed += result.status == "failed"
+        click.echo(
+            f"{result.status:7}  {result.kind} {result.name}: {result.check}"
+            + (f": {result.reason}" if result.reason else "")
+        )
+    if failed:
+        click.echo(f"{failed} checks failed.", err=True)
+        sys.exit(1)

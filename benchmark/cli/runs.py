@@ -1,0 +1,87 @@
+"""What asks a finished run to account for itself: `bench verify`, `bench show RUN --cell`, `bench run --from`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.paths import cache_of, run_dir
+from oodbench.benchmark.records.run import read_run
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench verify digits
+    bench verify results/runs/digits
+    bench verify lee2018-small --data-dir DIR
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@data_dir_option
+@results_option
+@plugin_option
+def verify(run_name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
+    """Compute a run's metrics and tables anew from its stored scores, and hash every file behind them.
+
+    Says what is wrong, cell by cell, and changes nothing. Exit code 1 if something does not verify. RUN is a name or a
+    folder.
+    """
+    from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.verify.run import verify as verified
+
+    for file in plugins:
+        registry.load_file(file)
+    found = verified(run_dir(results, run_name), results, data_dir)
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo(f"{run_name}: {found.summary()}")
+    if found.problems:
+        sys.exit(1)
+
+
+def cell_card(run_name: str, selector: str, results: Path) -> str:
+    """`bench show RUN --cell`."""
+    from oodbench.benchmark.records.cell_names import find_cell
+    from oodbench.benchmark.views.cell import cell_text
+
+    folder = run_dir(results, run_name)
+    return cell_text(find_cell(read_run(folder).records, selector), cache_of(folder, results))
+
+
+WHERE = (
+    *("from_run", "device", "threads", "engine", "jobs", "ray_address", "gpus"),
+    *("data_dir", "results", "name", "plugins", "dry_run", "verbosity"),
+)
+"""Options of `bench run` that may accompany --from: where and how, not what."""
+
+
+def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any) -> None:
+    """`bench run --from`: do the run again from nothing, and say cell by cell whether it came out the same."""
+    from oodbench.benchmark.cli.progress import watch
+    from oodbench.benchmark.cli.text import dry_run_text
+    from oodbench.benchmark.verify.repeat import DIFFERENT, prepare_again
+
+    given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    if other := sorted(str(flags[name]) for name in given - set(WHERE)):
+        raise UserError(f"--from repeats a run with its own options, so leave out {' and '.join(other)}.")
+    chosen = {name: options[name] for name in WHERE if name in given}
+    again = prepare_again(chosen.pop("from_run"), **chosen, say=lambda text: click.echo(text, err=True))
+    for prepared in again.commands():
+        if dry_run:
+            click.echo(dry_run_text(prepared))
+            continue
+        with watch(prepared.work.jobs, verbosity) as progress:
+            prepared.start(progress)
+    if dry_run:
+        return
+    outcome = again.compare()
+    click.echo("\n".join(outcome.lines()))
+    if any(cell.verdict == DIFFERENT for cell in outcome.cells):
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""`bench table` and `bench plot`: a run's tables and plots again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from oodbench.benchmark.cli.base import Command, results_option
+from oodbench.benchmark.cli.run import print_table
+from oodbench.benchmark.records.paths import cache_of, run_dir
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench table digits
+    bench table digits --format md
+    bench table results/runs/digits --format tex > table.tex
+    bench table lee2018 --against lee2018
+    bench table lee2018 --metrics lee2018
+    bench table digits --metrics extended
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
+@click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
+@click.option("--metrics", default="exact", show_default=True, metavar="NAME", help="Show these beside.")
+@results_option
+def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
+    """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
+    from oodbench.benchmark.records.run import read_run
+    from oodbench.benchmark.views import table_latex, table_markdown, tables
+
+    run_ = read_run(run_dir(results, run_name))
+    tables.write_tables(run_)
+    if against or metrics != "exact":
+        from oodbench.benchmark.cli.text import beside_text
+
+        width = shutil.get_terminal_size((110, 40)).columns
+        click.echo(beside_text(run_, against, metrics, form, width), nl=False)
+    elif form == "text":
+        print_table(run_)
+    else:
+        writer = {"md": table_markdown.table_markdown, "tex": table_latex.table_latex, "csv": tables.table_csv}[form]
+        click.echo(writer(run_), nl=False)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bench plot digits
+    bench plot results/runs/digits
+    """,
+)
+@click.argument("run_name", metavar="RUN")
+@results_option
+def plot(run_name: str, results: Path) -> None:
+    """Redraw a run's plots from its records and stored scores. RUN is a name or a folder."""
+    from oodbench.benchmark.records.run import read_run
+    from oodbench.benchmark.views import plots
+
+    folder = run_dir(results, run_name)
+    for path in plots.draw(read_run(folder), cache_of(folder, results)):
+        click.echo(str(path))

@@ -1,0 +1,68 @@
+"""What commands print about a run: its plan, its files, its numbers beside others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from oodbench.benchmark.api import Prepared
+from oodbench.benchmark.errors import UserError, visible
+from oodbench.benchmark.records.record import FAILED, SKIPPED
+from oodbench.benchmark.records.run import Run
+
+EXAMPLES = 12
+"""Jobs of each kind that a dry run names before it counts the rest."""
+
+
+def dry_run_text(prepared: Prepared) -> str:
+    """The plan in words: what would be done, what is there already, what is left out and why."""
+    plan, work = prepared.plan, prepared.work
+    planned, left = Counter(j.kind for j in plan.jobs.values()), Counter(job.kind for job in work.jobs)
+    out = [f"Suite {plan.suite.name}: {len(plan.cells)} cells, {len(work.kept)} of them done. Run: {prepared.run_dir}"]
+    for kind, count in planned.items():
+        out.append(f"  {kind:8} {count:5} jobs, {count - left[kind]} cached or done, {left[kind]} to do")
+    for kind in left:
+        titles = [f"{job.title} ({job.size:,} images)" for job in work.jobs if job.kind == kind]
+        out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
+        out += [f"  to do: and {len(titles) - EXAMPLES} more of the kind {kind}"] if len(titles) > EXAMPLES else []
+    skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
+    out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.bench)]
+    out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
+    out += [f"  skipped: {absence.what}: {absence.reason}" for absence in plan.skipped]
+    out += [f"  unavailable: {absence.what}: {absence.reason}" for absence in plan.unavailable]
+    return "\n".join(map(visible, out))
+
+
+def run_footer(run: Run) -> str:
+    """Where everything is, and what to do about failures."""
+    failed = sum(record.status == FAILED for record in run.records)
+    out = [f"Files: {run.path} (records.csv, table.csv, table.md, table.tex, plots/)"]
+    if failed:
+        out.append(
+            f"{failed} of {len(run.records)} cells failed; tracebacks: {run.path / 'logs'}. "
+            "Try them again with --rerun failed."
+        )
+    return "\n".join(out)
+
+
+def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> str:
+    """The run beside published numbers (`against`: which), or else its extended metrics or those by other rules."""
+    from oodbench.benchmark.metrics.names import EXTENDED
+    from oodbench.benchmark.papers import against_published as published
+    from oodbench.benchmark.papers.published import read_reference
+    from oodbench.benchmark.views import extended as beyond
+    from oodbench.benchmark.views import released_scripts
+
+    if form == "tex":
+        raise UserError(f"--{'against' if against else 'metrics'} has no LaTeX form. Choose --format text, md or csv.")
+    if against:
+        reference = read_reference(against)
+        if form == "text":
+            return published.against_text(run, reference, width)
+        return {"md": published.against_markdown, "csv": published.against_csv}[form](run, reference)
+    if rules == EXTENDED:
+        if form == "text":
+            return beyond.extended_text(run, width)
+        return {"md": beyond.extended_markdown, "csv": beyond.extended_csv}[form](run)
+    if form == "text":
+        return released_scripts.audit_text(run, rules, width)
+    return {"md": released_scripts.audit_markdown, "csv": released_scripts.audit_csv}[form](run, rules)

@@ -1,0 +1,208 @@
+"""One column of a run's tables, judged: an ID set against an OOD set, by scores that are read from the store.
+
+In it compete the detectors that have scores there and whose recipes have not seen outliers of the OOD set's
+distribution, on the seeds that all of them have. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.bootstrap import Scores, resampled
+from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.delong import Placements
+from oodbench.benchmark.stats.estimates import Sides, of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
+from oodbench.benchmark.stats.paired_tests import LEVEL, Flags, Floats, Joint
+from oodbench.benchmark.store.npy import stored_scores
+
+AUROC = "auroc"
+
+RESAMPLES = 2000
+
+FEWEST = 2
+"""Images, or groups of images, of a set: one has no scatter."""
+
+FEWEST_OF_AUPR = 100
+"""Images of a set from which AUPR can be judged: with 50, up to 7% of true nulls came out below 5% (perf/levels.py)."""
+
+SETS = ("ID", "OOD")
+
+SEEN = "has seen outliers of this distribution"
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One ID set against one OOD set: who competes, and how it came out."""
+
+    id_set: str
+    ood_set: str
+    source: bool
+    """The distribution of the outliers that the suite supplies: left out of the matrix, as of the tables' means."""
+    labels: tuple[str, ...]
+    seeds: tuple[int, ...]
+    n_id: int
+    n_ood: int
+    joint: Joint
+    """In the order of `labels`; higher = better, so that a metric of errors has its sign changed."""
+    left_out: Mapping[str, str]
+    """Label -> why it does not compete here."""
+    units: Sides
+    """What was drawn at random of the ID and of the OOD images."""
+    seeds_left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Seed that some detector has and not all -> the detectors that have no result of it."""
+    images_unknown: tuple[str, ...] = ()
+    """Sets whose groups are not known, because the images are not at hand; their images count as independent."""
+
+    @property
+    def best(self) -> str:
+        """The detector with the best value."""
+        return self.labels[int(self.joint.values.argmax())]
+
+    @property
+    def maybe_best(self) -> frozenset[str]:
+        """The detectors that may be the best: the set holds the truly best one with 95% confidence."""
+        return frozenset(label for label, stays in zip(self.labels, self.joint.maybe_best, strict=True) if stays)
+
+    def outcome(self, a: str, b: str) -> int | None:
+        """1 where `a` is better than `b` at 5%, Holm-adjusted over the column; -1 worse, 0 neither, None not judged."""
+        if a not in self.labels or b not in self.labels:
+            return None
+        i, j = self.labels.index(a), self.labels.index(b)
+        return int(np.sign(self.joint.difference[i, j])) if self.joint.holm[i, j] < 1 - LEVEL else 0
+
+
+@dataclass(frozen=True)
+class How:
+    """How columns are judged."""
+
+    cache: Path
+    metric: str = AUROC
+    resamples: int = RESAMPLES
+    seed: int = 0
+    images: ScoredImages | None = None
+
+
+def by_column(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records of every ID set against every OOD set, in order."""
+    columns: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        columns.setdefault((record.id_set, record.ood_set), []).append(record)
+    return columns
+
+
+def judged(records: Sequence[Record], labels: Sequence[str], how: How) -> Column | str:
+    """One column of some records, or why it cannot be judged. Raises `UserError` where scores are not in the store."""
+    competing = Competitors.of(records, labels)
+    if len(competing.inside) < 2:
+        return "; ".join(f"{label} {why}" for label, why in competing.left_out.items())
+    used = [[competing.results[label][s] for label in competing.inside] for s in competing.seeds]
+    scores = [[_scores(record, how.cache) for record in own] for own in used]
+    first = used[0][0]
+    sizes = {(len(id_), len(ood)) for own in scores for id_, ood in own}
+    if len(sizes) > 1:
+        return f"the detectors were not scored on the same images: {sorted(sizes)} ID and OOD images"
+    n_id, n_ood = sizes.pop()
+    sides, unknown_of = _units(first, n_id, n_ood, how.images)
+    if min(side.count for side in sides) < FEWEST:
+        told = " and ".join(f"{side.count} {what}" for side, what in zip(sides, _named(sides), strict=True))
+        return f"{told} are too few"
+    if how.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
+        return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which takes {FEWEST_OF_AUPR} of each"
+    rng = np.random.default_rng(derive(how.seed, "compare", how.metric, first.id_set, first.ood_set))
+    joint = _joint(how, scores, _apart(used), sides, rng)
+    return Column(
+        first.id_set, first.ood_set, first.outlier_source, competing.inside, competing.seeds, n_id, n_ood, joint,
+        competing.left_out, sides, competing.seeds_left_out, unknown_of,
+    )  # fmt: skip
+
+
+def _named(sides: Sides) -> list[str]:
+    return [f"{name} {'images' if side.group is None else 'groups'}" for side, name in zip(sides, SETS, strict=True)]
+
+
+def _units(record: Record, n_id: int, n_ood: int, images: ScoredImages | None) -> tuple[Sides, tuple[str, ...]]:
+    """What is drawn of either set, and the sets of which that is not known."""
+    if images is None:
+        return (Units.of(n_id), Units.of(n_ood)), ()
+    names = record.id_set, record.ood_set
+    found = [images.of(record, name, count) for name, count in zip(names, (n_id, n_ood), strict=True)]
+    groups = [None if isinstance(one, str) else one.groups for one in found]
+    unknown_of = tuple(name for name, one in zip(names, found, strict=True) if isinstance(one, str))
+    return (Units.of(n_id, groups[0]), Units.of(n_ood, groups[1])), unknown_of
+
+
+@dataclass(frozen=True)
+class Competitors:
+    """Who competes in a column, and on which seeds."""
+
+    results: Mapping[str, Mapping[int, Record]]
+    """Label -> seed -> its record with numbers."""
+    inside: tuple[str, ...]
+    seeds: tuple[int, ...]
+    left_out: Mapping[str, str]
+    seeds_left_out: Mapping[int, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], labels: Sequence[str]) -> Competitors:
+        """Detectors with a result that have not seen the distribution, on the seeds that all of them have.
+
+        Where no seed is common to all, the seed that most of them have decides who competes.
+        """
+        own = {label: [r for r in records if r.label == label] for label in labels}
+        results = {label: {r.seed: r for r in rows if r.status == OK} for label, rows in own.items()}
+        left_out = {label: SEEN for label, rows in own.items() if any(r.seen for r in rows)}
+        left_out |= {label: "has no result" for label in labels if label not in left_out and not results[label]}
+        inside = [label for label in labels if label not in left_out]
+        every = sorted({seed for label in inside for seed in results[label]})
+        if inside and not any(all(seed in results[label] for label in inside) for seed in every):
+            most = max(every, key=lambda seed: sum(seed in results[label] for label in inside))
+            left_out |= {label: f"has no result of seed {most}" for label in inside if most not in results[label]}
+            inside = [label for label in inside if label not in left_out]
+        lacking = {seed: tuple(label for label in inside if seed not in results[label]) for seed in every}
+        seeds = tuple(seed for seed, without in lacking.items() if not without)
+        unused = {seed: without for seed, without in lacking.items() if 0 < len(without) < len(inside)}
+        return cls(results, tuple(inside), seeds, left_out, unused)
+
+
+def _apart(used: Sequence[Sequence[Record]]) -> Flags:
+    """Which detectors look at different networks, in any seed."""
+    networks = [tuple(own[i].artifacts.get("checkpoint") for own in used) for i in range(len(used[0]))]
+    return np.array([[a != b for b in networks] for a in networks])
+
+
+def _scores(record: Record, cache: Path) -> Scores:
+    id_scores, ood_scores = (_array(record, name, cache) for name in ("id_scores", "ood_scores"))
+    return id_scores, ood_scores
+
+
+def _array(record: Record, name: str, cache: Path) -> Floats:
+    array = stored_scores(cache, record.artifacts, name)
+    if array is not None:
+        return array
+    raise UserError(
+        f"The scores of '{record.label}' on {record.id_set} against {record.ood_set}, seed {record.seed}, are not in "
+        f"the cache '{cache}'. Give the command that made the run once more: only what is missing is done."
+    )
+
+
+def _joint(how: How, scores: Sequence[Sequence[Scores]], apart: Flags, sides: Sides, rng: np.random.Generator) -> Joint:
+    if how.metric == AUROC:
+        return of_placements([[Placements.of(*pair) for pair in own] for own in scores], apart, rng, units=sides)
+    sign = -1 if how.metric in LOWER_IS_BETTER else 1
+    values = np.array([[evaluate(*pair)[how.metric] for pair in own] for own in scores])
+    if how.metric in PRECISIONS:
+        added = [[precision_influences(how.metric, *pair) for pair in own] for own in scores]
+        return of_influences(values, added, apart, rng, sides)
+    drawn = resampled((how.metric,), scores, how.resamples, rng, sides)[how.metric]
+    return of_resamples(sign * values, sign * drawn, apart, sides, rng)

@@ -1,0 +1,52 @@
+"""The images behind a cell's scores, where they are at hand: a store has scores, not images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.record import Record
+
+SCORED = ("test", "scored")
+"""Parts of a set that cells are scored on."""
+
+ABSENT, OTHERS = "whose images are not in --data-dir", "because the images at hand are others"
+
+
+class ScoredImages:
+    """Finds images by the records of cells that were scored on them."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._found: dict[tuple[str, ...], ImageSet | str] = {}
+
+    def of(self, record: Record, name: str, count: int) -> ImageSet | str:
+        """The images of the record's ID or OOD set `name`, of which `count` were scored; or why there are none."""
+        return self.known(self.used(record, name, count))
+
+    def used(self, record: Record, name: str, count: int) -> Mapping[str, Any]:
+        """What the record tells of those images; of a record of an older version, what they must have been."""
+        used = [one for one in record.provenance.get("data", ()) if one.get("use") == "score" and _is(one, name)]
+        return used[0] if used else {"set": name, "part": "test", "images": count}
+
+    def known(self, used: Mapping[str, Any]) -> ImageSet | str:
+        """The images that a record's provenance tells of: `set`, `part`, `images`, and `sha256` where it is known."""
+        wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256"))
+        if wanted not in self._found:
+            self._found[wanted] = self._load(*wanted)
+        return self._found[wanted]
+
+    def _load(self, name: str, part: str, count: str, sha256: str) -> ImageSet | str:
+        try:
+            images = self.library.part(parse_set(name), part)
+        except OodbenchError:
+            return ABSENT
+        return images if str(len(images)) == count and sha256 in ("", images.checksum) else OTHERS
+
+
+def _is(used: Mapping[str, Any], name: str) -> bool:
+    return used.get("set") == name and used.get("part") in SCORED

@@ -1,0 +1,100 @@
+"""Files of data sets in a store that machines share: where one of them lacks a file, it comes from there.
+
+    URL/files/NAME         the file, under its name in the data folder
+    URL/files/NAME.json    its SHA-256
+
+The command that plans a run puts them there. A file is fetched into the data folder, once a machine, and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.store import atomic
+from oodbench.benchmark.store.atomic import slug, to_json
+from oodbench.benchmark.store.locks import Locks
+from oodbench.benchmark.store.remote import Listings, Remote
+from oodbench.benchmark.store.store import file_sha256, parse_side
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.data.files.file_source import File, Source
+
+
+FOLDER = "files"
+
+
+class Staged:
+    """The files of data sets in a store, and the data folder that they are fetched into."""
+
+    def __init__(self, remote: Remote, data_dir: Path, locks: Locks, say: Callable[[str], None] = print) -> None:
+        self._remote, self._data_dir, self._locks, self._say = remote, data_dir, locks, say
+        self._listings = Listings(remote)
+
+    def stage(self, files: Mapping[Path, str]) -> None:
+        """Upload files of the data folder, given with their SHA-256, unless they are there."""
+        for path, sha256 in files.items():
+            if not path.is_relative_to(self._data_dir) or path.is_dir():
+                self._say(
+                    f"'{path}' is not put into the store, which takes single files of the data folder: pack a folder "
+                    "as zip, or give every machine a copy."
+                )
+                continue
+            name = path.relative_to(self._data_dir).as_posix()
+            if self._sha256(name) != sha256:
+                self._say(f"Uploading '{path}' ({path.stat().st_size / 1e6:,.1f} MB) to the store.")
+                self._upload(path, name, sha256)
+
+    def fetch(self, sources: Sequence[Source]) -> bool:
+        """Make the first source complete whose files are each here or there; False if there is none."""
+        for source in sources:
+            names = [self._there(file) for file in source.files if file.find(self._data_dir) is None]
+            if (whole := [name for name in names if name is not None]) and len(whole) == len(names):
+                for name in whole:
+                    self._fetch(name)
+                return True
+        return False
+
+    def _there(self, file: File) -> str | None:
+        """The name under which a file is in the store, if it is."""
+        names = (name for name in file.names if not Path(name).is_absolute())
+        return next((n for n in names if self._listings.hold(f"{FOLDER}/{n}", f"{FOLDER}/{n}.json")), None)
+
+    def _sha256(self, name: str) -> str:
+        """Of a file in the store; empty if it is not there."""
+        if not self._listings.hold(f"{FOLDER}/{name}", f"{FOLDER}/{name}.json"):
+            return ""
+        return str(parse_side(self._remote.read(f"{FOLDER}/{name}.json") or b"").get("sha256", ""))
+
+    def _upload(self, path: Path, name: str, sha256: str) -> None:
+        self._remote.remove(f"{FOLDER}/{name}.json")  # the side file last, as with artifacts
+        self._remote.put(path, f"{FOLDER}/{name}")
+        self._remote.write(f"{FOLDER}/{name}.json", to_json({"sha256": sha256}).encode())
+        self._listings.add(f"{FOLDER}/{name}", f"{FOLDER}/{name}.json")
+
+    def _fetch(self, name: str) -> None:
+        target = self._data_dir / name
+        with self._locks.hold(f"fetch-{slug(name)}", f"is fetching '{target}'"):
+            if target.exists():
+                return
+            self._say(f"Fetching '{target}' from the store.")
+            try:
+                with atomic.temporary_beside(target) as temporary:
+                    self._download(name, temporary)
+                    atomic.flush(temporary)
+                    atomic.rename(temporary, target)
+            except OSError as error:
+                raise DataError(
+                    f"'{target}' cannot be written: {error.strerror or error}. Choose another --data-dir."
+                ) from error
+
+    def _download(self, name: str, temporary: Path) -> None:
+        """Download a file and check that it is the one that was uploaded."""
+        sha256 = self._sha256(name)
+        if not self._remote.get(f"{FOLDER}/{name}", temporary) or file_sha256(temporary) != sha256:
+            raise DataError(
+                f"'{FOLDER}/{name}' in the store '{self._remote.shown}' does not match its checksum. Remove it there, "
+                "and run the command again on a machine that has the file."
+            )

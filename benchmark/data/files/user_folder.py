@@ -1,0 +1,124 @@
+"""`folder:PATH`: a user's own images as a data set, with no code.
+
+PATH is a folder or an archive. With `train` and `test` in it, each holding CLASS/IMAGE, it can be an ID set; anything
+else is one set of images to be told apart from ID, whatever folders they lie in. In tables it is `folder:NAME`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from oodbench.benchmark.data.files.archives import Tree, open_tree
+from oodbench.benchmark.data.files.decode import differing_classes, few
+from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.file_source import PACKED, File, Source
+from oodbench.benchmark.data.files.image_tree import ImageTree
+from oodbench.benchmark.data.files.pixels import Fit
+from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.plugins.dataset import Dataset
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import SetSpec
+from oodbench.benchmark.store.safe_read import is_file, is_folder
+
+PREFIX = "folder:"
+
+CENTRE = Fit(how="crop")
+
+HOW = "read from the user's own images, in RGB, an image that is not 32x32 by the centre square resized (bilinear)"
+
+
+class UserFolder(FileDataset):
+    """A folder or archive that was named on the command line."""
+
+    path: ClassVar[Path]
+
+    def absent(self, split: str, data_dir: Path) -> str:
+        """Say what is missing."""
+        if not self.path.exists():
+            return f"'{self.path}' of '{self.name}' is gone."
+        return f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}'."
+
+
+def adopt(spec: SetSpec) -> SetSpec:
+    """Register the images at `folder:PATH` as `folder:NAME` and return the spec with that name; others as they are."""
+    if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
+        return spec
+    path = Path(spec.name.removeprefix(PREFIX)).expanduser()
+    if not is_file(path) and not is_folder(path):
+        raise UserError(
+            f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images; it "
+            "cannot hold any of the characters [ ] @ + , =."
+        )
+    path = path.absolute()
+    name = PREFIX + _name(path)
+    known = registry.entries("dataset").get(name)
+    if known is None:
+        registry.adopt("dataset", name, _dataset(name, path), f"folder {path}")
+    elif (earlier := known.load().path) != path:
+        raise UserError(f"'{earlier}' and '{path}' would both be '{name}' in tables. Rename one of them.")
+    return spec._replace(name=name)
+
+
+def adopted() -> tuple[Path, ...]:
+    """What was named so far as `folder:PATH`."""
+    sets = registry.entries("dataset")
+    return tuple(entry.load().path for name, entry in sets.items() if name.startswith(PREFIX))
+
+
+def adopt_all(paths: Iterable[Path]) -> None:
+    """Register what another process has, so that the same names mean the same here."""
+    for path in paths:
+        adopt(SetSpec(f"{PREFIX}{path}"))
+
+
+def _name(path: Path) -> str:
+    suffix = next(suffix for suffix in PACKED if path.name.lower().endswith(suffix))
+    stem = path.name[: len(path.name) - len(suffix)] if suffix and path.is_file() else path.name
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
+    if not name:
+        raise UserError(f"'{path}' gives no name to show in tables. Name the folder itself, in letters or digits.")
+    return name
+
+
+def _dataset(name: str, path: Path) -> type[Dataset]:
+    """A data set made of what lies at a path, which is listed here and decoded later."""
+    try:
+        tree = open_tree(path)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    tops = {member.name.partition("/")[0] for member in tree.members if "/" in member.name}
+    file = (File((str(path),)),)
+    note = f"{name}: {HOW}."
+    members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {path}.", "path": path}
+    if {"train", "test"} <= tops:
+        classes = _classes(tree)
+        sources = {s: (Source(file, ImageTree(classes, CENTRE, under=s), note=note),) for s in ("train", "test")}
+        members.update(splits=("train", "test"), classes=classes, sources=sources)
+    else:
+        members.update(splits=("test",), sources={"test": (Source(file, ImageTree(fit=CENTRE), note=note),)})
+    members.update(origin=str(path), licence="The user's own matter", caveats=HOW)
+    made = type("UserFolder", (UserFolder,), members)
+    made.name, made.title = name, f"The images in {path}"  # type: ignore[attr-defined]
+    return made
+
+
+def _classes(tree: Tree) -> tuple[str, ...]:
+    """The class folders of `train`, sorted; those of `test` must be the same."""
+    found: dict[str, set[str]] = {"train": set(), "test": set()}
+    for member in tree.members:
+        split, _, rest = member.name.partition("/")
+        if split in found:
+            found[split].add(rest.partition("/")[0] if "/" in rest else "")
+    try:
+        for split, names in found.items():
+            differing_classes(tree.path / split, names, sorted(found["train"] - {""}))
+    except DataError as error:
+        raise UserError(str(error)) from error
+    if len(found["train"]) < 2:
+        raise UserError(
+            f"'{tree.path / 'train'}' has one class, {few(sorted(found['train']))}; an ID set needs two or more."
+        )
+    return tuple(sorted(found["train"]))

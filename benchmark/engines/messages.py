@@ -1,0 +1,47 @@
+"""What a worker posts about its progress while it runs a task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from oodbench.benchmark.plan.jobs import Job
+
+PAUSE = 0.5
+"""Seconds between two messages on how far a job is."""
+
+LONGEST = 1000
+"""Characters of a message, so that it goes through a pipe in one piece."""
+
+Event = tuple[str, str, int]
+"""What a worker posts: 'start', a job's id, 0; 'tick', a job's id, images; 'say', a sentence, 0."""
+
+Post = Callable[[Event], object]
+
+
+class Reporter:
+    """Posts what goes on, not too often."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._images, self._posted = 0, time.perf_counter()
+
+    def start(self, job: Job) -> None:
+        """A job begins."""
+        self._images, self._posted = 0, time.perf_counter()
+        self._post(("start", job.id, 0))
+
+    def tick(self, job: Job, images: int) -> None:
+        """Images have passed."""
+        self._images += images
+        if time.perf_counter() - self._posted >= PAUSE:
+            self._flush(job)
+
+    def finish(self, job: Job, reason: str) -> None:
+        """A job has ended; its outcome is told in the report."""
+        if self._images:
+            self._flush(job)
+
+    def _flush(self, job: Job) -> None:
+        self._post(("tick", job.id, self._images))
+        self._images, self._posted = 0, time.perf_counter()

@@ -1,0 +1,106 @@
+"""Before any work, every node of a cluster says who it is: the same work needs the same software and the same store."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from oodbench.benchmark.data.files.user_folder import adopt_all
+from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages.worker_config import Setup
+
+PACKAGES = ("benchmark", "detectors", "datasets")
+
+
+class Greeting(NamedTuple):
+    """Who a node is."""
+
+    versions: dict[str, str]
+    """Of what must be the same everywhere, by name."""
+    store: str = ""
+    """What is wrong with the store from there; empty if nothing is."""
+    plugin: str = ""
+    """Which plug-in, or folder of images, cannot be loaded there, and why; empty if all can."""
+
+
+def here() -> dict[str, str]:
+    """Versions in this process. Python's counts without its last number."""
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "oodbench": f"{metadata.version('oodbench')} ({_source()})",
+        "torch": metadata.version("torch"),
+        "numpy": metadata.version("numpy"),
+    }
+
+
+@cache
+def _source() -> str:
+    """A short hash of the package's source: two checkouts may have one version number."""
+    hasher = hashlib.sha256()
+    for package in PACKAGES:
+        spec = find_spec(f"oodbench.{package}")
+        for folder in spec.submodule_search_locations or () if spec else ():
+            for file in sorted(Path(folder).rglob("*.py")):
+                hasher.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return hasher.hexdigest()[:8]
+
+
+def greet(setup: Setup, mark: str) -> Greeting:
+    """On a node: look at software, plug-ins and the store, in which there is a file `mark`."""
+    return Greeting(here(), _store_trouble(setup, mark), _plugin_trouble(setup))
+
+
+def _store_trouble(setup: Setup, mark: str) -> str:
+    if setup.store:
+        from oodbench.benchmark.store.remote import Remote
+
+        try:
+            Remote(setup.store).refuse_unwritable()
+        except OodbenchError as error:
+            return f"cannot use the store: {error}"
+        return ""
+    if not (setup.cache / mark).is_file():
+        return f"does not see the results folder '{setup.cache}'"
+    probe = setup.cache / f"{mark}-{platform.node()}"
+    try:
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        return f"cannot write '{setup.cache}' ({error.strerror})"
+    return ""
+
+
+def _plugin_trouble(setup: Setup) -> str:
+    try:
+        for file in setup.plugins:
+            registry.load_file(file)
+        adopt_all(setup.folders)
+    except OodbenchError as error:
+        return str(error)
+    return ""
+
+
+def refuse(node: str, ours: dict[str, str], theirs: Greeting, setup: Setup) -> None:
+    """Raise where a node could not do the same work."""
+    for what, version in ours.items():
+        if theirs.versions.get(what) != version:
+            raise UserError(
+                f"{what} is {version} here and {theirs.versions.get(what, 'absent')} on node {node}. Install the same "
+                "version on all machines: results are to be the same wherever they are made."
+            )
+    if theirs.store:
+        raise StoreError(
+            f"Node {node} {theirs.store.rstrip('.')}. Give a folder that all nodes can write, at the same path, with "
+            "--results, or a URL with --store."
+        )
+    if theirs.plugin:
+        raise UserError(
+            f"Node {node} lacks a file that was named: {theirs.plugin} Put it where all nodes see it at the same path; "
+            "a plug-in can also be installed on all of them, as a package with an entry point."
+        )

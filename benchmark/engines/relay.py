@@ -1,0 +1,74 @@
+"""Merges the messages and reports of many workers into one progress display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from oodbench.benchmark.data.files.user_folder import adopted
+from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
+from oodbench.benchmark.engines.messages import Event
+from oodbench.benchmark.engines.tasks import Task
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.worker_config import Setup
+
+
+def elsewhere(bench: Bench) -> Setup:
+    """The bench's setup as it holds in a process that was started in another folder and has loaded nothing yet."""
+    setup = bench.setup
+    if setup is None:
+        raise AssertionError("a bench that other processes are to open has a setup")
+    absolute = tuple(Path(file).absolute() for file in setup.plugins)
+    return replace(
+        setup, cache=setup.cache.absolute(), data_dir=setup.data_dir.absolute(), plugins=absolute, folders=adopted()
+    )
+
+
+class Relay:
+    """Makes one progress of what many workers post."""
+
+    def __init__(self, progress: Progress, tasks: list[Task], say: Callable[[str], None]) -> None:
+        self._progress, self._say = progress, say
+        self._jobs = {job.id: job for task in tasks for job in task.jobs}
+        self._open: set[str] = set()
+
+    def hear(self, event: Event) -> None:
+        """Pass an event on."""
+        what, text, images = event
+        if what == "say":
+            self._say(text)
+        elif what == "start":
+            self._begin(text)
+        elif text in self._open:
+            self._progress.tick(self._jobs[text], images)
+
+    def outcomes(self, report: Report) -> list[Outcome]:
+        """The outcomes of a task that has ended, as told to the progress."""
+        if report.fatal:
+            raise StoreError(report.fatal)
+        ended = [Outcome(self._jobs[id_], reason, details) for id_, reason, details in report.outcomes]
+        for outcome in ended:
+            self._begin(outcome.job.id)
+            self._open.discard(outcome.job.id)
+            self._progress.finish(outcome.job, outcome.reason)
+        return ended
+
+    def _begin(self, id_: str) -> None:
+        if id_ not in self._open:  # one whose worker has died begins twice
+            self._open.add(id_)
+            self._progress.start(self._jobs[id_])
+
+
+def gone(task: Task, bench: Bench, failed: Mapping[str, str], reason: str) -> Report:
+    """The report of a task whose workers have died: what it had not finished fails."""
+    known = dict(failed)
+    told: list[tuple[str, str, str]] = []
+    for job in task.jobs:
+        blocked = next((known[other] for other in job.after if other in known), "")
+        done = not blocked and all(bench.store.has(key, now=True) for key in job.makes)
+        outcome = Outcome(job, "" if done else blocked or reason)
+        remember(known, outcome)
+        told.append((job.id, outcome.reason, ""))
+    return Report(tuple(told), known)

@@ -1,0 +1,177 @@
+"""What else a reader asks of a cell: `bench run --metrics extended`. All of it comes from stored logits and scores.
+
+Scores are higher = more OOD, and an image is accepted as ID when its score is at most the threshold, as in `metrics`.
+Values are fractions in [0, 1], but for `nll`, in nats. What cannot be had (no error to detect, no shifted set) is left
+out. `docs/metrics.md` has the formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oodbench.benchmark.metrics.exact import Counts, auroc, evaluate, tpr_threshold
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
+
+EXTENDED_VERSION = "1"
+"""Part of the key of every cell that has these values; raise it when one changes."""
+
+CALIBRATION_BINS = 15
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """Labelled images as a classifier sees them. What follows from that alone is computed once, for all detectors."""
+
+    logits: NDArray[Any]
+    """(N, K)."""
+    labels: NDArray[Any]
+    """(N,), from 0 to K - 1."""
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,): whether the largest logit is the label's."""
+        right: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
+        return right
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(np.mean(self.right))
+
+    @cached_property
+    def calibration(self) -> dict[str, float]:
+        """`ece` and `nll`."""
+        found = calibration_error(softmax(self.logits), self.labels)
+        return {"ece": found, "nll": negative_log_likelihood(self.logits, self.labels)}
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Labelled images as a classifier and a detector see them."""
+
+    images: Classified
+    scores: NDArray[Any]
+    """(N,)."""
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,): whether the largest logit is the label's."""
+        return self.images.right
+
+
+def extended(
+    test: Known, ood_scores: NDArray[Any], validation_scores: NDArray[Any], shifted: Sequence[Known] = ()
+) -> dict[str, float]:
+    """Every value that a cell has, by the names of `EXTENDED_METRICS`. Raises `MetricError` as `metrics` does.
+
+    `validation_scores`: of ID images held out of training. `shifted`: forms of the ID test set that keep its classes.
+    """
+    values = {
+        **test.images.calibration,
+        **failures(test.scores, test.right),
+        **deployed(test.scores, ood_scores, validation_scores),
+        "tnr_at_tpr99": tnr_at_tpr99(test.scores, ood_scores),
+        **precisions(test.scores, ood_scores),
+    }
+    if test.right.any():
+        values["oscr"] = oscr(test.scores, test.right, ood_scores)
+    if shifted:
+        values["shifted_accuracy"] = float(np.concatenate([known.right for known in shifted]).mean())
+        both = np.concatenate([test.scores, *(known.scores for known in shifted)])
+        full = evaluate(both, ood_scores)
+        values |= {f"fs_{name}": full[name] for name in FULL_SPECTRUM}
+    return {name: values[name] for name in EXTENDED_METRICS if name in values}
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """(N, K) logits -> probabilities, in float64."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of -log p(label), in nats, of (N, K) logits and (N,) labels."""
+    values = np.asarray(logits, dtype=np.float64)
+    top = values.max(axis=1)
+    log_sum = top + np.log(np.exp(values - top[:, None]).sum(axis=1))
+    return float(np.mean(log_sum - values[np.arange(len(values)), np.asarray(labels)]))
+
+
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: |accuracy - confidence| over bins of equal width, weighted by images.
+
+    Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., ICML 2017, eq. 3, whose 15 bins ((b - 1) / 15, b / 15] these
+    are. (N, K) probabilities, (N,) labels.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = values.max(axis=1), values.argmax(axis=1) == np.asarray(labels)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(values))
+
+
+def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
+    """How well (N,) scores of ID images tell the classifier's errors from its right answers.
+
+    `aurc`: the mean, over n = 1 .. N, of the share of errors among the n images with the lowest scores (Geifman &
+    El-Yaniv, NeurIPS 2017, and Geifman, Uziel & El-Yaniv, ICLR 2019); lower is better. Images of one score enter in
+    random order, and the value is the expectation over it. `auroc_errors`: P(score of an error > score of a right
+    answer), ties half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are right.
+    """
+    values, correct = np.asarray(scores), np.asarray(right, dtype=bool)
+    order = np.argsort(values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1) + 1
+    errors = np.cumsum(~correct[order])[ends - 1]
+    taken = np.arange(1, len(values) + 1)
+    expected = np.interp(taken, np.append(0, ends), np.append(0, errors))
+    found = {"aurc": float(np.mean(expected / taken))}
+    if correct.any() and not correct.all():
+        found["auroc_errors"] = auroc(values[correct], values[~correct])
+    return found
+
+
+def oscr(id_scores: ArrayLike, right: ArrayLike, ood_scores: ArrayLike) -> float:
+    """Area under the share of ID images accepted *and* classified rightly against the share of OOD images accepted.
+
+    Open-set classification rate (Dhamija, Guenther & Boult, NeurIPS 2018). By trapezoids it is the accuracy times the
+    AUROC of rightly classified ID images against OOD, which is how it is computed; at most the accuracy.
+    """
+    values, correct = np.asarray(id_scores), np.asarray(right, dtype=bool)
+    return float(correct.mean()) * auroc(values[correct], ood_scores)
+
+
+def deployed(id_scores: ArrayLike, ood_scores: ArrayLike, validation_scores: ArrayLike) -> dict[str, float]:
+    """TPR and TNR on test images at the threshold that accepts 95% of ID *validation*: what a deployer gets."""
+    threshold = tpr_threshold(validation_scores)
+    accepted, flagged = np.asarray(id_scores) <= threshold, np.asarray(ood_scores) > threshold
+    return {"tpr_validation": float(accepted.mean()), "tnr_validation": float(flagged.mean())}
+
+
+def tnr_at_tpr99(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
+    """Share of OOD scores above the ceil(0.99 N)-th smallest ID score."""
+    counts = Counts.of(id_scores, ood_scores)
+    entry = np.searchsorted(counts.id_at_most, -(-99 * counts.n_id // 100))
+    return 1 - int(counts.ood_at_most[entry]) / counts.n_ood
+
+
+def precisions(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
+    """Share of OOD among flagged images at the 95% threshold if 1% or 10% of all images were OOD.
+
+    P = p TNR / (p TNR + (1 - p) (1 - TPR)); left out where nothing is flagged.
+    """
+    threshold = tpr_threshold(id_scores)
+    hits, alarms = np.mean(np.asarray(ood_scores) > threshold), np.mean(np.asarray(id_scores) > threshold)
+    if hits + alarms == 0:
+        return {}
+    shares: Mapping[str, float] = {"precision_1pct": 0.01, "precision_10pct": 0.1}
+    return {name: float(p * hits / (p * hits + (1 - p) * alarms)) for name, p in shares.items()}

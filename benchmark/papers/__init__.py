@@ -1,0 +1,1 @@
+"""Published numbers, how ours match them, and the figures of a paper."""

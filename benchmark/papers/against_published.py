@@ -1,0 +1,180 @@
+"""A run beside published numbers: ours, published, the difference in points, and where the protocols differ.
+
+A published number is matched by ID set, OOD set or group, detector and recipe. A set of another name that samples the
+same distribution (a part of it, say) is matched too where no set has the published name, and flagged like every other
+difference of protocol: what is flagged is no reproduction.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from oodbench.benchmark.papers.match import Line, compare
+from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
+from oodbench.benchmark.views.summary import Stat
+from oodbench.benchmark.views.table_layout import COLUMNS, DASH
+
+TITLES = {
+    ID_ACCURACY: "ID acc", **COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)",
+    "aupr_in_counts": "AUPR-in (counts)", "aupr_out_counts": "AUPR-out (counts)",
+}  # fmt: skip
+
+RECALLED_MARK = "?"
+
+NOTHING = "No cell of this run has a published counterpart."
+
+
+def _numbers(line: Line) -> tuple[str, str, str]:
+    """Ours, published and the difference, as printed."""
+    published = line.published
+    there = published.value + (f" ± {published.std}" if published.std else "")
+    there += RECALLED_MARK if published.mark == RECALLED else ""
+    if line.difference is None:
+        return line.status or DASH, there, DASH
+    return _percent(line.ours, line), there, f"{line.difference:+.{_places(line)}f}"
+
+
+def _percent(stat: Stat | None, line: Line) -> str:
+    if stat is None:
+        return DASH
+    places = _places(line)
+    std = f" ± {100 * stat.std:.{places}f}" if stat.std is not None else ""
+    return f"{100 * stat.mean:.{places}f}{std}"
+
+
+def _places(line: Line) -> int:
+    """Decimals: the published number's, one at least."""
+    return max(1, line.published.decimals)
+
+
+def _matched(lines: Iterable[Line]) -> list[Line]:
+    """Those with a counterpart, the lines of one cell together."""
+    cells: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line.status:
+            cells.setdefault((line.id_set, line.place), []).append(line)
+    return [line for own in cells.values() for line in own]
+
+
+def _footnotes(lines: Iterable[Line]) -> dict[str, int]:
+    notes: dict[str, int] = {}
+    for line in lines:
+        for reason in line.reasons:
+            notes.setdefault(reason, len(notes) + 1)
+    return notes
+
+
+def _flags(line: Line, notes: Mapping[str, int]) -> str:
+    return f"[{','.join(str(notes[reason]) for reason in line.reasons)}]" if line.reasons else ""
+
+
+def _title(run: Run, reference: Reference) -> str:
+    return f"{run.info.get('name') or run.path.name} against {reference.name}: {reference.title}"
+
+
+def _legend(lines: Sequence[Line], matched: Sequence[Line], notes: Mapping[str, int]) -> Iterator[str]:
+    yield (
+        "Percent; ours: mean ± std over seeds (ddof = 1); difference: ours minus published, in points. "
+        "A flagged number is no reproduction: its protocol differs as the note says."
+    )
+    if rules := {line.published.rules for line in matched if line.ruled}:
+        yield (
+            f"By its rules: ours by the metric rules behind the published number ({', '.join(sorted(rules))}, see "
+            "docs/metrics.md), which the difference is taken from where it is there."
+        )
+    if any(line.published.mark == RECALLED for line in matched):
+        yield f"{RECALLED_MARK} recalled: the published number was not checked against its source."
+    yield from (f"[{number}] {note}." for note, number in notes.items())
+    for note, places in _published_notes(matched).items():
+        yield f"Published: {note} ({'; '.join(places)})."
+    yield from _without_counterpart(lines)
+
+
+def _published_notes(matched: Iterable[Line]) -> dict[str, dict[str, None]]:
+    notes: dict[str, dict[str, None]] = {}
+    for line in matched:
+        if line.published.note:
+            title = TITLES[line.published.metric]
+            notes.setdefault(line.published.note, {})[f"{line.place}: {title} {line.published.value}"] = None
+    return notes
+
+
+def _without_counterpart(lines: Sequence[Line]) -> Iterator[str]:
+    """What was published and this run does not have, a sentence an ID set."""
+    for id_set in dict.fromkeys(line.published.id_set for line in lines):
+        own = [line for line in lines if line.published.id_set == id_set]
+        missing = [line for line in own if not line.status]
+        if len(missing) == len(own):
+            yield f"Published without counterpart here: all {len(own)} numbers on ID set {id_set}."
+        elif missing:
+            texts = _grouped(missing)
+            yield f"Published without counterpart here, on ID set {id_set}: {'; '.join(texts)}."
+
+
+def _grouped(missing: Iterable[Line]) -> list[str]:
+    """'near mean, far mean: odin@plain, vim@plain': methods that lack the same places together."""
+    places: dict[str, dict[str, None]] = {}
+    for line in missing:
+        places.setdefault(line.label, {})[line.place.removesuffix(f", {line.label}")] = None
+    labels: dict[str, list[str]] = {}
+    for label, names in places.items():
+        labels.setdefault(", ".join(names), []).append(label)
+    return [f"{names}: {', '.join(own)}" for names, own in labels.items()]
+
+
+def against_text(run: Run, reference: Reference, width: int = 100) -> str:
+    """The comparison for a terminal: a heading a cell, a line a metric, notes below."""
+    stacks, legend = _parts(run, reference)
+    return stacked_text(_title(run, reference), stacks, NOTHING, legend, width)
+
+
+def against_markdown(run: Run, reference: Reference) -> str:
+    """The comparison as Markdown: one table an ID set, notes below."""
+    stacks, legend = _parts(run, reference)
+    return stacked_markdown(_title(run, reference), stacks, NOTHING, legend)
+
+
+def _parts(run: Run, reference: Reference) -> tuple[list[Stack], list[str]]:
+    lines = compare(run, reference)
+    matched = _matched(lines)
+    notes = _footnotes(matched)
+    ruled = any(line.ruled for line in matched)
+    heads = ("ours", *(("by its rules",) if ruled else ()), "published", "difference")
+    stacks = [
+        Stack(id_set, heads, tuple(_item(line, notes, ruled) for line in matched if line.id_set == id_set))
+        for id_set in dict.fromkeys(line.id_set for line in matched)
+    ]
+    return stacks, list(_legend(lines, matched, notes))
+
+
+def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
+    ours, there, difference = _numbers(line)
+    own = (_percent(line.ruled, line),) if ruled else ()
+    return Item(line.place, _flags(line, notes), TITLES[line.published.metric], (ours, *own, there, difference))
+
+
+def against_csv(run: Run, reference: Reference) -> str:
+    """The comparison as CSV, every published number in it: percent and percent points, six decimals for ours."""
+    columns = (
+        "id_set", "ood_set", "group", "label", "metric", "status", "ours_percent", "ours_std", "seeds",
+        "by_its_rules_percent", "published_percent", "published_std", "difference_points",
+        "mark", "differs", "source", "note",
+    )  # fmt: skip
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for line in compare(run, reference):
+        there, ours = line.published, line.ours
+        std = f"{100 * ours.std:.6f}" if ours and ours.std is not None else ""
+        writer.writerow([
+            line.id_set, line.ood_set, there.group, line.label, there.metric, line.status,
+            f"{100 * ours.mean:.6f}" if ours else "", std, ours.n if ours else "",
+            f"{100 * line.ruled.mean:.6f}" if line.ruled else "", there.value, there.std,
+            "" if line.difference is None else f"{line.difference:.6f}",
+            there.mark, "; ".join(line.reasons), there.source, there.note,
+        ])  # fmt: skip
+    return out.getvalue()

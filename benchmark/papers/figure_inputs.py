@@ -1,0 +1,69 @@
+"""What the figures of a paper are drawn from: data sets, a seed, and a run with its stored scores and networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.plan.jobs import Checkpoint
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.inputs import Classifier
+from oodbench.benchmark.plugins.specs import Spec, parse_set
+from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.views.plots import ScoreReader
+from oodbench.benchmark.views.summary import Summary, summary_of
+
+
+@dataclass(frozen=True)
+class RunFigureInputs:
+    """Everything at hand for drawing. Networks run on one thread of the CPU, so that equal seeds give equal bytes."""
+
+    bench: Bench
+    seed: int
+    run_read: Run | None = None
+
+    @property
+    def library(self) -> Library:
+        """The data sets at hand."""
+        return self.bench.library
+
+    @property
+    def run(self) -> Run:
+        """The run that serves; an error where there is none."""
+        if self.run_read is None:
+            raise UserError("There is no run to draw from. Name one with --from.")
+        return self.run_read
+
+    def summary(self) -> Summary:
+        """The run's records by ID set and row, with mean and standard deviation over seeds."""
+        return summary_of(self.run)
+
+    def scores(self) -> ScoreReader:
+        """The stored scores of the run's first seed."""
+        first = min((record.seed for record in self.run.records), default=0)
+        return ScoreReader.of(self.run, self.bench.store.root, first)
+
+    def images(self, name: str, part: str = "test") -> ImageSet:
+        """Images of a data set by name, such as 'digits[0-6]'."""
+        return self.library.part(parse_set(name), part)
+
+    def checkpoint(self, record: Record) -> Checkpoint | str:
+        """What a cell's classifier is rebuilt from, or why it cannot be."""
+        path = record.artifacts.get("checkpoint", "")
+        key = self.bench.store.key_of(path) if path else None
+        if key is None or self.bench.store.find(key) is None:
+            return f"the checkpoint of {record.label} on {record.id_set} is not in the cache"
+        spec = parse_set(record.id_set)
+        recipe = str(Spec(record.recipe, tuple(sorted(record.recipe_settings.items()))))
+        shape = self.library.part(spec, "test").image_shape
+        return Checkpoint(key, recipe, record.backbone, self.library.num_classes(spec), shape)
+
+    def classifier(self, record: Record) -> Classifier:
+        """The trained classifier behind a cell."""
+        checkpoint = self.checkpoint(record)
+        if isinstance(checkpoint, str):
+            raise StoreError(f"{checkpoint[0].upper()}{checkpoint[1:]}. Run the same command again to make it anew.")
+        return self.bench.classifier(checkpoint)

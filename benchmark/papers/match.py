@@ -1,0 +1,164 @@
+"""Published numbers and their counterparts in a run, with every difference of protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from oodbench.benchmark.papers.published import ID_ACCURACY, Published, Reference, alternatives
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.summary import ABSENT, Block, Row, Stat, Summary, audit_of, summary_of
+
+OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench run --metrics {0} computes both"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One published number, and what this run has for it."""
+
+    published: Published
+    id_set: str
+    ood_set: str
+    """Ours; as published where the run has no such set."""
+    label: str
+    status: str = ""
+    """Of our cell; empty where there is none."""
+    ours: Stat | None = None
+    ruled: Stat | None = None
+    """Ours by the metric rules behind the published number, where they are not the exact ones and were computed."""
+    reasons: tuple[str, ...] = ()
+    """How our protocol differs from the published one."""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published, in percent points; by the published number's rules where we have that."""
+        ours = self.ruled or self.ours
+        return None if ours is None else 100 * ours.mean - self.published.percent
+
+    @property
+    def place(self) -> str:
+        """The cell in words: OOD set or mean, and detector."""
+        what = f"{self.published.group} mean" if self.published.group else self.ood_set or "ID test set"
+        return f"{what}, {self.label}"
+
+
+def compare(run: Run, reference: Reference) -> list[Line]:
+    """Every published number in the file's order, once for each counterpart, or once without one."""
+    matcher = _Matcher(run, summary_of(run))
+    lines = []
+    for published in reference.values:
+        own = list(matcher.lines(published))
+        shown = f"{published.detector.partition('|')[0]}@{published.recipe.partition('|')[0]}".rstrip("@")
+        lines += own or [Line(published, published.id_set, published.ood_set, shown)]
+    return lines
+
+
+class _Matcher:
+    """Finds the counterparts of published numbers in one run."""
+
+    def __init__(self, run: Run, summary: Summary) -> None:
+        self.run = run
+        self.audits: dict[str, dict[tuple[str, str, str], dict[str, Stat]]] = {}
+        self.suite = str((run.info.get("suite") or {}).get("name", ""))
+        self.blocks = {block.id_set: block for block in summary.blocks}
+        self.records: dict[tuple[str, str, str], Record] = {}
+        for record in run.records:
+            self.records.setdefault((record.id_set, record.label, record.ood_set), record)
+        pairs = run.info.get("pairs", ())
+        self.families = {
+            pair[f"{role}_set"]: pair.get(f"{role}_family", "") for pair in pairs for role in ("id", "ood")
+        }
+
+    def lines(self, published: Published) -> Iterator[Line]:
+        for id_set in self.named(published.id_set, published.id_set, self.blocks):
+            block = self.blocks[id_set]
+            for row in block.rows:
+                first = row.first
+                if first.detector not in alternatives(published.detector):
+                    continue
+                if first.recipe in alternatives(published.recipe):
+                    yield from self.row_lines(published, block, row)
+
+    def row_lines(self, published: Published, block: Block, row: Row) -> Iterator[Line]:
+        always = [*self.differences(published, block.id_set, row)]
+        if published.metric == ID_ACCURACY:
+            status = OK if row.id_accuracy else row.first.status
+            yield Line(published, block.id_set, "", row.label, status, row.id_accuracy, reasons=tuple(always))
+        elif published.group:
+            stat = row.means.get((published.group, published.metric))
+            members = [s.name for s in block.averaged if s.group == published.group]
+            reasons = (*always, *self.other_members(published, members))
+            if members:
+                yield Line(published, block.id_set, "", row.label, OK if stat else "incomplete", stat, None, reasons)
+        else:
+            there = [name for name, cell in row.cells.items() if cell.status != ABSENT]
+            for name in self.named(published.ood_set, published.ood_family, there):
+                cell, record = row.cells[name], self.records.get((block.id_set, row.label, name))
+                stat = cell.stats.get(published.metric)
+                ruled = self.audit(published.rules).get((block.id_set, row.label, name), {}).get(published.metric)
+                other = [] if ruled or not published.rules else [OTHER_RULES.format(published.rules)]
+                reasons = (*always, *self.other_cell(published, name, record), *other)
+                yield Line(published, block.id_set, name, row.label, cell.status, stat, ruled, reasons)
+
+    def audit(self, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+        if rules not in self.audits:
+            self.audits[rules] = audit_of(self.run, rules)
+        return self.audits[rules]
+
+    def named(self, wanted: str, family: str, there: Iterable[str]) -> list[str]:
+        """The sets of the published name; without one, those that sample the same distribution."""
+        names, families = alternatives(wanted), alternatives(family) - {""}
+        found = list(there)
+        return [n for n in found if n in names] or [n for n in found if self.families.get(n) in families]
+
+    def trained(self, id_set: str, row: Row) -> Record:
+        """A record of the row whose classifier was trained, for what it says of the training."""
+        own = (r for (id_, label, _), r in self.records.items() if (id_, label) == (id_set, row.label))
+        return next((record for record in own if record.status == OK), row.first)
+
+    def differences(self, published: Published, id_set: str, row: Row) -> Iterator[str]:
+        """What differs for the whole row: network, training, settings, ID set."""
+        record = self.trained(id_set, row)
+        if self.suite and published.suite and self.suite != published.suite:
+            yield f"suite {self.suite}; the published protocol is suite {published.suite}"
+        if published.backbone and record.backbone != published.backbone:
+            yield f"backbone {record.backbone or 'unknown'}, published {published.backbone}"
+        yield from _other_training(published, record.training)
+        if id_set not in alternatives(published.id_set):
+            yield f"ID set {id_set}, published {published.id_set}"
+        yield from _other_count("ID test images", record.n_id, published.n_id)
+        if record.settings:
+            yield "settings " + ", ".join(f"{key}={value}" for key, value in record.settings.items())
+        recipe = record.label.partition("@")[2].partition(" (")[0]
+        if "[" in recipe:
+            yield f"recipe settings {recipe}"
+
+    def other_cell(self, published: Published, name: str, record: Record | None) -> Iterator[str]:
+        if name not in alternatives(published.ood_set):
+            yield f"OOD set {name}, published {published.ood_set}"
+        if record is None:
+            return
+        yield from _other_count(f"{name} images", record.n_ood, published.n_ood)
+        if published.seen is not None and record.seen != published.seen:
+            words = {True: "seen", False: "not seen"}
+            yield f"{name} {words[record.seen]} in training, published {words[published.seen]}"
+
+    def other_members(self, published: Published, members: Sequence[str]) -> Iterator[str]:
+        wanted = [alternatives(names) for names in published.sets]
+        if len(members) != len(wanted) or not all(any(m in names for m in members) for names in wanted):
+            yield f"{published.group} mean over {', '.join(members)}, published over {', '.join(published.sets)}"
+
+
+def _other_count(what: str, ours: int | None, published: int | None) -> Iterator[str]:
+    if published is not None and ours is not None and ours != published:
+        yield f"{ours:,} {what}, published {published:,}"
+
+
+def _other_training(published: Published, training: Mapping[str, object]) -> Iterator[str]:
+    wanted = {"images": published.n_train, "epochs": published.epochs}
+    if not training.keys() & wanted.keys() and any(wanted.values()):
+        yield "the run's records do not say how long it trained"
+    for name, value in wanted.items():
+        if isinstance(ours := training.get(name), int):
+            yield from _other_count({"images": "training images"}.get(name, name), ours, value)

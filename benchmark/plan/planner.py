@@ -1,0 +1,269 @@
+"""What is asked -> a plan. Pure: it reads data, whose checksums are in the keys, and changes nothing.
+
+Equal recipes share one checkpoint; a checkpoint and a set share one forward pass, whatever the detectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.metrics.names import EXTENDED
+from oodbench.benchmark.plan.job_builder import Chain
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.plan import ALL, Absence, Beyond, Cell, Pair, Plan, Request, Row
+from oodbench.benchmark.plan.precision import resolved
+from oodbench.benchmark.plan.resolve import Resolver, unlike
+from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
+from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
+from oodbench.benchmark.plan.weights_file import Imported, fitted, read_weights
+from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.specs import canonical, create, parse_set, parse_spec
+from oodbench.benchmark.records.record import QUICK_LOOK, SKIPPED, Record
+
+CPU = torch.device("cpu")
+
+
+def make_plan(request: Request, library: Library, device: torch.device = CPU) -> Plan:
+    """Resolve every name, check what is needed and at hand, and lay out the work for a kind of device."""
+    suite = read_suite(request.suite or default_suite())
+    plan = Plan(suite, resolved(request.precision or suite.precision, device))
+    _Planner(request, library, plan).fill()
+    if not any(cell.id_scores for cell in plan.cells):
+        reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
+        why = next(filter(None, reasons), "no detector and no pair of sets was asked for.")
+        raise UserError(f"Nothing to run: {why.rstrip('.')}.")
+    return plan
+
+
+class _Planner:
+    """Fills one plan."""
+
+    def __init__(self, request: Request, library: Library, plan: Plan) -> None:
+        self.request, self.library, self.plan = request, library, plan
+        self.weights = read_weights(Path(request.checkpoint)) if request.checkpoint else None
+        imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
+        self.resolver = Resolver(request, library, plan, imported)
+        self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
+        plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
+        self.chain = Chain(request, library, plan, self.resolver, self.backbone, self.weights)
+        self.protocol = request.protocol or plan.suite.protocol
+        self.charged: set[str] = set()
+
+    def fill(self) -> None:
+        specs = list(self.resolver.detectors())
+        for entry in self.resolver.id_entries():
+            pairs = [self.pair(entry, ood) for ood in self.resolver.ood_entries(entry)]
+            self.plan.pairs.extend(pairs)
+            declared = self.tuning_source(entry, pairs) if self.protocol == VAL_OOD else None
+            rows = list({row.label: row for row in (self.resolver.row(spec, entry) for spec in specs)}.values())
+            for seed in self.request.seeds:
+                for row in rows:
+                    self.add_cells(entry, pairs, row, seed, declared)
+        self.refuse_hopeless()
+
+    def refuse_hopeless(self) -> None:
+        """A detector that was asked for by name and can run nowhere is an error, not a row of dashes."""
+        if ALL in self.request.detectors:
+            return
+        for label in {cell.record.label for cell in self.plan.cells}:
+            cells = [cell for cell in self.plan.cells if cell.record.label == label]
+            if all(cell.record.status == SKIPPED for cell in cells):
+                raise UserError(f"Detector '{label}' cannot run: {cells[0].record.reason.rstrip('.')}.")
+
+    def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
+        source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
+        part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
+        return Pair(self.chain.ref(entry.set, "test"), self.chain.ref(ood.set, part), ood.group, source)
+
+    def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
+        reason = self.refused(entry, row)
+        if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
+            absence = Absence(row.label, reason)
+            self.plan.skipped += [absence] if absence not in self.plan.skipped else []
+            return
+        reason = reason or self.unmet(entry, row)
+        if reason:
+            self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
+            return
+        chain, trained = self.chain, self.chain.classifier(entry, row.recipe, seed)
+        for pair in pairs:
+            sources = [declared] if declared else self.others(pairs, pair)
+            if reason := self.untunable(row, pair, sources):
+                self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
+                continue
+            tuned = chain.tune(row, trained, sources) if sources else None
+            learned = chain.fit(row, trained, tuned)
+            scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
+            beyond = [chain.score(row, data, trained, learned, tuned) for data in self.beyond(entry)]
+            charged = self.charge([*scored, *beyond])
+            more = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
+            choices = enumerate(tuned.candidates) if tuned else ()
+            cell = replace(
+                self.cell(entry, pair, row, seed, **more),
+                id_scores=scored[0].makes[0],
+                ood_scores=scored[1].makes[0],
+                id_outputs=scored[0].outputs,
+                checkpoint=trained.checkpoint,
+                tuned=tuned.makes[0] if tuned else None,
+                forwarded_if={spec: sum(_forwarded(job, place) for job in charged) for place, spec in choices},
+                beyond=_beyond(beyond),
+            )
+            self.plan.cells.append(cell)
+
+    def beyond(self, entry: IDEntry) -> list[SetRef]:
+        """What the extended metrics need scored, if they are asked for: ID validation, then shifted ID sets."""
+        if EXTENDED not in self.request.metrics:
+            return []
+        return [self.chain.ref(entry.set, "validation"), *(self.chain.ref(spec, "test") for spec in entry.shifted)]
+
+    def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
+        """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can, or has nothing to."""
+        if self.protocol != LEAVE_ONE_OUT or len(candidates(row.detector)) == 1:
+            return ""
+        if not sources:
+            return f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
+        ood = parse_set(pair.ood.set)
+        for source in sources:
+            shared = self.library.shared_images(parse_set(source.set), ood, "tuning", "scored")
+            if shared:
+                return f"{shared:,} of its scored images are among those of '{source.set}' that settings are chosen on"
+        return ""
+
+    def others(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
+        """The OOD images that `leave_one_out` chooses a cell's settings on; none of them is scored in the run."""
+        if self.protocol != LEAVE_ONE_OUT:
+            return []
+        kin = self.library.kin(parse_set(pair.ood.set))
+        others = [parse_set(other.ood.set) for other in pairs]
+        return [self.chain.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
+
+    def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetRef:
+        """The OOD images that `val_ood` chooses all settings on; an error if there are none to use."""
+        if entry.tuning is None:
+            raise UserError(
+                f"Protocol '{VAL_OOD}' needs an OOD set to tune on, and suite '{self.plan.suite.name}' names none for "
+                f"'{entry.set}'. Give its [[id]] a line such as tuning = \"SET\", or choose another --protocol."
+            )
+        try:
+            shape = self.library.part(entry.tuning, "outliers").image_shape
+        except OodbenchError as error:
+            raise UserError(f"Protocol '{VAL_OOD}' tunes on '{entry.tuning}' for '{entry.set}': {error}") from error
+        if reason := unlike(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
+            raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
+        for ood in pairs:
+            shared = self.library.shared_images(entry.tuning, parse_set(ood.ood.set))
+            if shared and parse_set(ood.ood.set).name != entry.tuning.name:
+                raise UserError(
+                    f"{shared:,} test images of '{ood.ood.set}' are in '{entry.tuning}', which protocol '{VAL_OOD}' "
+                    f"tunes on. Choose another --ood for '{entry.set}'."
+                )
+            self.resolver.note(
+                f"{shared:,} test images of '{ood.ood.set}' are in its training split, which tunes: they are repeated "
+                "in the set.",
+                shared,
+            )
+        return self.chain.ref(entry.tuning, "outliers")
+
+    def refused(self, entry: IDEntry, row: Row) -> str:
+        """Why a detector cannot score with the run's networks; empty if it can."""
+        shape = self.library.part(entry.set, "train").image_shape
+        if self.backbone.refuses(shape):
+            return ""
+        if "maps" in row.detector.needs and not self.chain.blocks(entry):
+            return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
+        if type(row.detector).refuses is Detector.refuses:
+            return ""
+        reason = row.detector.refuses(self.chain.fresh_network(entry))
+        return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
+
+    def unmet(self, entry: IDEntry, row: Row) -> str:
+        """Why a detector cannot run on an ID set; empty if it can."""
+        shape = self.library.part(entry.set, "train").image_shape
+        if reason := self.backbone.refuses(shape):
+            return f"'{entry.set}' does not fit: {reason}"
+        if self.weights is not None:
+            if not isinstance(row.recipe, Imported):
+                return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
+            try:
+                fitted(self.weights, self.backbone, self.chain.fresh_network(entry))
+            except UserError as error:
+                return f"with '{entry.set}': {error}"
+        for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
+            if "outliers" in plugin.needs:
+                if entry.outliers is None:
+                    return f"{what} '{plugin.name}' needs outliers, and the suite names none for '{entry.set}'"
+                try:
+                    outliers = self.library.part(entry.outliers, "outliers").image_shape
+                except OodbenchError as error:
+                    return f"{what} '{plugin.name}' needs the outliers '{entry.outliers}': {error}"
+                if reason := unlike(entry.set, shape, entry.outliers, outliers):
+                    return f"{what} '{plugin.name}' needs outliers: {reason}"
+        return ""
+
+    def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
+        record = Record(
+            id_set=pair.id.set,
+            ood_set=pair.ood.set,
+            group=pair.group,
+            outlier_source=pair.outlier_source,
+            seen=pair.outlier_source and "outliers" in row.recipe.needs | row.detector.needs,
+            detector=row.detector.name,
+            settings=row.detector.changed_settings(),
+            recipe=row.recipe.name,
+            recipe_settings=row.recipe.changed_settings(),
+            backbone=str(canonical(self.backbone)),
+            other_backbone=canonical(self.backbone) != self.plan.backbone,
+            seed=seed,
+            label=row.label,
+            sanity=not row.detector.oriented,
+            n_id=pair.id.images,
+            n_ood=pair.ood.images,
+            notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
+            **more,
+        )
+        return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
+
+    def charge(self, jobs: Sequence[Job]) -> list[Job]:
+        """What a cell needs as if the store were empty, down to its networks; what is shared is charged once."""
+        charged: list[Job] = []
+        todo: list[Job] = list(jobs)
+        while todo:
+            job = todo.pop()
+            if job.id in self.charged or isinstance(job, TrainJob):
+                continue
+            self.charged.add(job.id)
+            charged.append(job)
+            todo.extend(self.plan.jobs[other] for other in job.after)
+        return charged
+
+
+def _forwarded(job: Job, choice: int | None = None) -> int:
+    """Images that a job pushes through a network, with the settings of one candidate where one is named."""
+    if isinstance(job, FitJob | ScoreJob) and choice is not None and job.passes_if:
+        return job.passes_if[choice]
+    if isinstance(job, TuneJob | FitJob | ScoreJob):
+        return job.passes
+    return job.size if isinstance(job, ExtractJob) else 0
+
+
+def _beyond(jobs: Sequence[ScoreJob]) -> Beyond | None:
+    if not jobs:
+        return None
+    validation, *shifted = jobs
+    return Beyond(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
+
+
+def _training(job: TrainJob | ImportJob) -> dict[str, Any]:
+    """What a record says of the training behind it."""
+    if isinstance(job, ImportJob):
+        return {"file": Path(job.file).name, "sha256": job.sha256}
+    schedule = job.schedule
+    facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
+    return {**facts, "precision": job.precision}

@@ -1,0 +1,292 @@
+"""Suites: an ID x OOD matrix and its protocol, as data. A suite is one TOML file; every key in it is checked."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
+from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
+from oodbench.benchmark.store.safe_read import read_bounded, refuse_wild
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_SUITE = 1 << 16
+"""Bytes of a suite file; the parser's time can grow with their square."""
+
+SHARES = "a share of one GPU, such as 0.25, or a whole number of them"
+
+
+def is_share(gpus: float) -> bool:
+    """Whether so many GPUs can be handed to a job: none, a part of one, or whole ones."""
+    return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
+
+
+class Schedule(NamedTuple):
+    """How long a recipe trains, and on what rate; the loop is the harness's."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    milestones: tuple[float, ...] = ()
+    """Shares of the epochs after which every learning rate is multiplied by `decay`."""
+    decay: float = 0.1
+
+
+class OODEntry(NamedTuple):
+    """One OOD set of an ID set, and whether the pair is near or far ('' where the suite does not say)."""
+
+    set: SetSpec
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class IDEntry:
+    """One ID set with its OOD sets and the outliers that recipes may train on."""
+
+    set: SetSpec
+    ood: tuple[OODEntry, ...]
+    outliers: SetSpec | None = None
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Recipe settings of this ID set, over the suite's."""
+    tuning: SetSpec | None = None
+    """The OOD set on whose training split settings are chosen under the protocol `val_ood`."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """The schedule of every recipe on this ID set, over the suite's."""
+    shifted: tuple[SetSpec, ...] = ()
+    """Forms of the ID set that are ID still, for the full-spectrum metrics."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named matrix and its protocol."""
+
+    name: str
+    title: str
+    backbone: str
+    recipe: str
+    """The base recipe, for detectors that name none."""
+    entries: tuple[IDEntry, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    default: bool = False
+    protocol: str = "defaults"
+    """How settings are chosen, of `PROTOCOLS`."""
+    precision: str = AUTO
+    """In which networks train, of `precision.PRECISIONS`."""
+    gpus: float = 1.0
+    """Share of a GPU, or number of them, of a job that runs a network, where an engine hands them out."""
+
+    def entry(self, id_set: SetSpec) -> IDEntry:
+        """The matrix row of an ID set; a bare one, without OOD sets or outliers, if the suite does not know it."""
+        return next((entry for entry in self.entries if entry.set == id_set), IDEntry(id_set, ()))
+
+    def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
+        """The settings that the suite gives a recipe on an ID set."""
+        merged = {**self.recipes.get(recipe, {}), **self.entry(id_set).recipes.get(recipe, {})}
+        merged.pop("training", None)
+        return merged
+
+    def schedule(self, recipe: str, id_set: SetSpec) -> Schedule:
+        """How long a recipe trains on an ID set."""
+        entry = self.entry(id_set)
+        values = {**self.training, **self.recipes.get(recipe, {}).get("training", {})}
+        values.update({**entry.training, **entry.recipes.get(recipe, {}).get("training", {})})
+        return Schedule(**values)
+
+
+def default_suite() -> str:
+    """The suite that marks itself the default."""
+    for name in registry.entries("suite"):
+        with suppress(OodbenchError):  # a broken suite of another package is told where it is asked for
+            if read_suite(name).default:
+                return name
+    raise UserError("No suite marks itself 'default = true'; name one with --suite.")
+
+
+def suite_path(name: str) -> Path:
+    """The file of a suite, given by its registered name or as a path that ends in .toml."""
+    return Path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
+
+
+def read_suite(name: str) -> Suite:
+    """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
+    path = suite_path(name)
+    try:
+        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8").replace("\r\n", "\n"))
+        refuse_wild(data)
+    except OSError as error:
+        raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
+    return _Reader(path).suite(data)
+
+
+class _Reader:
+    """Turns a suite file's tables into a `Suite`; errors say which file and which key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def suite(self, data: Mapping[str, Any]) -> Suite:
+        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id"}
+        self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
+        if data["schema"] != 1:
+            raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
+        protocol = data["protocol"]
+        keys = {"backbone", "recipe", "precision", "tuning", "gpus"}
+        self.check(protocol, "[protocol]", keys, required={"backbone", "recipe"})
+        self.backbone(protocol["backbone"])
+        self.known("recipe", protocol["recipe"])
+        precision = protocol.get("precision", AUTO)
+        if precision not in PRECISIONS:
+            raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        tuning = protocol.get("tuning", PROTOCOLS[0])
+        if tuning not in PROTOCOLS:
+            raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
+        gpus = protocol.get("gpus", 1)
+        if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
+            raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
+        self.schedule(data.get("training", {}), "[training]")
+        entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
+        sets = [entry.set for entry in entries]
+        for twice in (spec for k, spec in enumerate(sets) if spec in sets[:k]):
+            raise self.error(f"the ID set '{twice}' is there twice; write one [[id]] for it")
+        notes = self.typed(data, "notes", list, "notes")
+        if not all(isinstance(note, str) for note in notes):
+            raise self.error(f"notes must be a list of sentences in quotes, got {notes!r}")
+        return Suite(
+            name=self.path.stem,
+            title=self.typed(data, "title", str, "title"),
+            backbone=protocol["backbone"],
+            recipe=protocol["recipe"],
+            entries=entries,
+            training=_tuples(data.get("training", {})),
+            recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
+            notes=tuple(notes),
+            default=self.typed(data, "default", bool, "default"),
+            protocol=tuning,
+            precision=precision,
+            gpus=float(gpus),
+        )
+
+    def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
+        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}
+        self.check(entry, "[[id]]", keys, required={"set", "ood"})
+        self.schedule(entry.get("training", {}), "id.training")
+        ood = []
+        for item in self.typed(entry, "ood", list, "ood"):
+            self.check(item, "ood", {"set", "group"}, required={"set"})
+            if item.get("group", "") not in ("near", "far", ""):
+                raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or left out")
+            ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
+        outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
+        recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
+        training = _tuples(entry.get("training", {}))
+        tuning = self.set_spec(entry["tuning"]) if "tuning" in entry else None
+        set_ = self.set_spec(entry["set"])
+        shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
+        for both in (spec for spec in shifted if spec in [item.set for item in ood]):
+            raise self.error(f"'{both}' is both in shifted and in ood of '{set_}'; an image is ID or OOD")
+        return IDEntry(set_, tuple(ood), outliers, recipes, tuning, training, shifted)
+
+    def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
+        spec = self.set_spec(text)
+        if (spec.name, spec.classes) != (id_set.name, id_set.classes) or spec.forms == id_set.forms:
+            raise self.error(f"'{spec}' in shifted is no form of '{id_set}'; write it as '{id_set}+FORM'")
+        return spec
+
+    def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+        for name, table in tables.items():
+            self.known("recipe", name)
+            if not isinstance(table, Mapping):
+                raise self.error(f"{where}.{name} must be a table of settings, got {table!r}")
+            self.schedule(table.get("training", {}), f"{where}.{name}.training")
+        return {name: {**table, "training": _tuples(table.get("training", {}))} for name, table in tables.items()}
+
+    def schedule(self, table: Any, where: str) -> None:
+        self.check(table, where, set(Schedule._fields))
+        for key, value in table.items():
+            if not _fits_schedule(key, value):
+                raise self.error(f"{key} in {where} is {value!r}; it must be {SCHEDULE[key]}")
+
+    def backbone(self, text: Any) -> None:
+        """A name, or a name with settings: `small_cnn[width=64]`."""
+        try:
+            self.known("backbone", parse_spec(text).name if isinstance(text, str) else text)
+        except UserError as error:
+            raise error if str(self.path) in str(error) else self.error(str(error)) from error
+
+    def set_spec(self, text: Any) -> SetSpec:
+        if not isinstance(text, str):
+            raise self.error(f"a set must be a name in quotes, got {text!r}")
+        try:
+            spec = parse_set(text)
+        except UserError as error:
+            raise self.error(str(error)) from error
+        self.known("dataset", spec.name)
+        for name in spec.forms:
+            self.known("form", name)
+        return spec
+
+    def known(self, kind: str, name: Any) -> None:
+        if not isinstance(name, str):
+            raise self.error(f"a {kind} must be a name in quotes, got {name!r}")
+        entries = registry.entries(kind)
+        if name not in entries:
+            problem = unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
+            raise self.error(str(problem).rstrip("."))
+
+    def typed(self, table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+        """What a table has under a key, empty or false where it has nothing."""
+        value = table.get(key, kind())
+        if not isinstance(value, kind):
+            raise self.error(f"{where} must be {KINDS[kind]}, got {value!r}")
+        return value
+
+    def check(self, table: Any, where: str, allowed: set[str], required: Iterable[str] = ()) -> None:
+        if not isinstance(table, Mapping):
+            raise self.error(f"{where} must be a table, got {table!r}")
+        for key in table:
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, n=1)
+                hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(sorted(allowed))}."
+                raise self.error(f"unknown key '{key}' in {where}. {hint}")
+        for key in sorted(set(required) - set(table)):
+            raise self.error(f"{where} lacks the key '{key}'")
+
+    def error(self, problem: str) -> UserError:
+        return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
+
+
+KINDS = {list: "a list", dict: "a table", str: "a text in quotes", bool: "true or false"}
+
+SCHEDULE = {
+    "epochs": "a whole number from 1",
+    "batch_size": "a whole number from 1",
+    "milestones": "a list of shares of the epochs, each from 0 to 1",
+    "decay": "a number above 0",
+}
+
+
+def _fits_schedule(key: str, value: Any) -> bool:
+    if key == "milestones":
+        return isinstance(value, list) and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
+    if key == "decay":
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -1,0 +1,332 @@
+"""Name -> plug-in, for every kind of plug-in.
+
+Built-ins are found by folder and read without importing them: a decorator's literal name and title are enough to list
+them. Third parties register through entry points (`oodbench.detectors`, `oodbench.recipes`, ...), a single file through
+`load_file`. Nothing heavy is imported before a plug-in is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, unknown
+from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.dataset import Dataset, Form
+from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.figures import Figures
+from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.store.safe_read import is_file
+
+
+class Kind(NamedTuple):
+    """One kind of plug-in: its base class, the method it must bring, and the package its built-ins live in."""
+
+    base: type[Plugin]
+    method: str
+    package: str
+
+
+KINDS = {
+    "detector": Kind(Detector, "score", "oodbench.detectors"),
+    "recipe": Kind(Recipe, "step", "oodbench.detectors"),
+    "dataset": Kind(Dataset, "load", "oodbench.datasets"),
+    "form": Kind(Form, "apply", "oodbench.datasets"),
+    "backbone": Kind(Backbone, "build", "oodbench.benchmark.backbones"),
+    "figure": Kind(Figures, "draw", "oodbench.figures"),
+}
+
+SUITES = Path(str(resources.files("oodbench.benchmark"))) / "suites"
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+RESERVED = ("all",)
+"""What the command line takes for something else."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name, whether or not its module has been imported."""
+
+    kind: str
+    name: str
+    title: str
+    origin: str
+    load: Callable[[], Any]
+
+    def reason(self) -> str:
+        """Why it cannot be used; empty if it can. Imports it."""
+        try:
+            self.load()
+        except OodbenchError as error:
+            return str(error)
+        return ""
+
+
+class Registry:
+    """Every plug-in known to this process."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str], type[Plugin]] = {}
+        self._from_files: dict[tuple[str, str], Entry] = {}
+        self._installed: dict[str, dict[str, Entry]] = {}
+
+    def add(self, kind: str, name: str, plugin: type[Plugin]) -> None:
+        """Register a class under a name; called by the decorators. A name taken by another class is an error."""
+        _validate(kind, name, plugin)
+        builtin = _builtins(kind).get(name)
+        taken = self._objects.get((kind, name))
+        newcomer = f"{plugin.__module__}.{plugin.__qualname__}"
+        if builtin is not None and builtin.origin != plugin.__module__:
+            owner = f"the built-in {builtin.origin}"
+        elif taken is not None and f"{taken.__module__}.{taken.__qualname__}" != newcomer:
+            owner = f"{taken.__module__}.{taken.__qualname__}"
+        else:
+            self._objects[kind, name] = plugin
+            return
+        raise PluginError(f"The {kind} name '{name}' is taken by {owner}; choose another for {newcomer}.")
+
+    def entries(self, kind: str) -> dict[str, Entry]:
+        """Every name of a kind, built-ins first, whether usable or not."""
+        installed = self._installed_entries(kind)
+        here = {
+            name: Entry(kind, name, plugin.title, f"this process, {plugin.__module__}", partial(_same, plugin))
+            for (k, name), plugin in self._objects.items()
+            if k == kind and name not in installed and not plugin.__module__.startswith("oodbench.")
+        }
+        return {**installed, **here, **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
+
+    def _installed_entries(self, kind: str) -> dict[str, Entry]:
+        if kind not in self._installed:
+            self._installed[kind] = self._find_installed(kind)
+        return self._installed[kind]
+
+    def refresh(self) -> None:
+        """Forget what was found installed, so that packages installed since are seen."""
+        self._installed.clear()
+
+    def _find_installed(self, kind: str) -> dict[str, Entry]:
+        found = dict(_builtins(kind))
+        for point in sorted(metadata.entry_points(group=f"oodbench.{kind}s"), key=lambda p: (p.name, p.value)):
+            first = found.get(point.name)
+            if first is None:
+                found[point.name] = self._third_party(kind, point)
+            elif first.origin != _origin(point):
+                name = f"{point.name} ({_origin(point)})"
+                found[name] = Entry(kind, name, "", _origin(point), _refuse(kind, point.name, first.origin))
+        return found
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the plug-in: a class, or a file's path for a suite. Unknown names get the nearest known one."""
+        entries = self.entries(kind)
+        if name not in entries:
+            raise unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
+        return entries[name].load()
+
+    def adopt(self, kind: str, name: str, plugin: type[Plugin], origin: str) -> None:
+        """Register a class that was made for this process, under a name that no file or package can have."""
+        self._from_files[kind, name] = Entry(kind, name, plugin.title, origin, partial(_same, plugin))
+
+    def load_file(self, path: Path) -> list[tuple[str, str]]:
+        """Import one Python file and return the (kind, name) pairs that it registered.
+
+        Raises `UserError` for a file that cannot be imported, or takes a name that an installed package has.
+        """
+        if not is_file(path):
+            raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
+        module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+        if module_name not in sys.modules:
+            try:
+                _import_file(path, module_name)
+            except UserError:
+                self._drop(module_name)
+                raise
+        names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
+        if not names:
+            del sys.modules[module_name]
+            raise UserError(
+                f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say."
+            )
+        for kind, name in names:
+            if (owner := self._installed_entries(kind).get(name)) is not None:
+                self._drop(module_name)
+                raise UserError(
+                    f"The {kind} name '{name}' is taken by {owner.origin}; choose another in the plug-in file '{path}'."
+                )
+        for kind, name in names:
+            plugin = self._objects[kind, name]
+            self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
+        return names
+
+    def _drop(self, module_name: str) -> None:
+        """Forget a file that does not serve: what it registered is not to hold its names."""
+        sys.modules.pop(module_name, None)
+        self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
+
+    def _third_party(self, kind: str, point: metadata.EntryPoint) -> Entry:
+        def load() -> Any:
+            try:
+                plugin = point.load()
+            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+                raise PluginError(f"{_told(error)} (entry point {point.value})") from error
+            if self._objects.get((kind, point.name)) is not plugin:
+                raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; decorate it so.")
+            return plugin
+
+        if kind == "suite":
+            return Entry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
+        return Entry(kind, point.name, "", _origin(point), load)
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line."""
+    first, _, _ = str(error).strip().partition("\n")
+    return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _origin(point: metadata.EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _refuse(kind: str, name: str, owner: str) -> Callable[[], Any]:
+    def load() -> Any:
+        raise PluginError(f"The {kind} name '{name}' is taken by {owner}.")
+
+    return load
+
+
+def _suite_file(point: metadata.EntryPoint) -> Path:
+    module, _, file = point.value.partition(":")
+    spec = importlib.util.find_spec(module)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise PluginError(f"The suite file of entry point '{point.name} = {point.value}' does not exist.")
+
+
+def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
+    base, method, _ = KINDS[kind]
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise PluginError(
+            f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-', not 'all'."
+        )
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
+    if getattr(plugin, method) is getattr(base, method):
+        raise PluginError(f"The {kind} '{name}' has no {method}() of its own; it must define one.")
+    needs: object = getattr(plugin, "needs", frozenset())
+    if not isinstance(needs, frozenset | set):
+        raise PluginError(f"The {kind} '{name}' declares needs = {needs!r}; write a set, such as {{'logits'}}.")
+
+
+def _import_file(path: Path, module_name: str) -> None:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"The plug-in file '{path}' is no Python file. Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
+        del sys.modules[module_name]
+        raise UserError(f"The plug-in file '{path}' does not import: {_told(error)}") from error
+
+
+@cache
+def _builtins(kind: str) -> dict[str, Entry]:
+    if kind == "suite":
+        files = sorted(SUITES.glob("*.toml"))
+        return {f.stem: Entry(kind, f.stem, _suite_title(f), "built-in", partial(_same, f)) for f in files}
+    package = importlib.import_module(KINDS[kind].package)
+    found = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if not module.name.startswith("_"):
+            for name, title in _declared(Path(module.module_finder.path) / f"{module.name}.py", kind):  # type: ignore[union-attr]
+                origin = f"{KINDS[kind].package}.{module.name}"
+                found[name] = Entry(kind, name, title, origin, _builtin_loader(kind, name, origin))
+    return found
+
+
+def _builtin_loader(kind: str, name: str, module: str) -> Callable[[], Any]:
+    def load() -> Any:
+        importlib.import_module(module)
+        return registry._objects[kind, name]
+
+    return load
+
+
+def _suite_title(file: Path) -> str:
+    match = re.search(r'^title\s*=\s*"(.*)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
+    """Names and titles in a file's `@kind("name", title="...")` decorators, read without importing it."""
+    for node in ast.parse(file.read_bytes()).body:
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind:
+                literals = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+                if call.args and isinstance(call.args[0], ast.Constant):
+                    yield str(call.args[0].value), str(literals.get("title", ""))
+
+
+registry = Registry()
+"""The one registry of the process."""
+
+P = TypeVar("P", bound=Plugin)
+
+
+def _decorator(kind: str, name: str, title: str, paper: str) -> Callable[[type[P]], type[P]]:
+    def register(cls: type[P]) -> type[P]:
+        registry.add(kind, name, cls)
+        cls.name, cls.title, cls.paper = name, title, paper
+        return cls
+
+    return register
+
+
+def detector(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Detector` under a name. Give name and title as literals: they are read without importing."""
+    return _decorator("detector", name, title, paper)
+
+
+def recipe(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Recipe` under a name."""
+    return _decorator("recipe", name, title, paper)
+
+
+def backbone(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Backbone` under a name."""
+    return _decorator("backbone", name, title, paper)
+
+
+def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Dataset` under a name."""
+    return _decorator("dataset", name, title, paper)
+
+
+def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register a `Form` under a name."""
+    return _decorator("form", name, title, paper)
+
+
+def figure(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+    """Register the `Figures` of a paper under a name."""
+    return _decorator("figure", name, title, paper)

@@ -1,0 +1,53 @@
+"""`records.csv`: the tidy table of a run, one row per cell and seed."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+
+from oodbench.benchmark.metrics.names import AUDITED, EXTENDED_METRICS, METRICS
+from oodbench.benchmark.records.record import Record
+
+ENDS = ("low", "high")
+"""The ends of an interval, as columns name them."""
+
+CSV_COLUMNS = (
+    "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",
+    "n_id", "n_ood", "id_accuracy", *METRICS, "forward_images", "seconds", "key", "notes",
+    *(f"{metric}_{end}" for metric in METRICS for end in ENDS),
+)  # fmt: skip
+
+
+def records_csv(records: Iterable[Record]) -> str:
+    """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available.
+
+    Values by other metric rules, where a record has them, are columns after all others: `RULES_NAME`, and then those
+    of the extended metrics: `extended_NAME`.
+    """
+    records = list(records)
+    rules = sorted({name for record in records for name in record.audit})
+    more = EXTENDED_METRICS if any(record.extended for record in records) else ()
+    columns = (
+        *CSV_COLUMNS,
+        *(f"{name}_{metric}" for name in rules for metric in AUDITED),
+        *(f"extended_{name}" for name in more),
+    )
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for record in records:
+        audit = {f"{name}_{metric}": value for name, own in record.audit.items() for metric, value in own.items()}
+        ends = {
+            f"{m}_{end}": value for m, own in record.intervals.items() for end, value in zip(ENDS, own, strict=True)
+        }
+        extended = {f"extended_{name}": value for name, value in record.extended.items()}
+        row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended}
+        row["settings"] = json.dumps(record.settings, sort_keys=True)
+        row["seen"] = str(record.seen).lower()
+        row["notes"] = "; ".join(record.notes)
+        row["seconds"] = f"{record.seconds:.3f}"
+        writer.writerow(["" if row.get(column) is None else row[column] for column in columns])
+    return out.getvalue()

@@ -1,0 +1,71 @@
+"""The software, machine and commit behind a number."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pandas", "matplotlib", "pillow", "safetensors")
+
+
+def made_now() -> dict[str, Any]:
+    """By which version, from which commit, and when (UTC)."""
+    written = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"version": metadata.version("oodbench"), "commit": _commit(), "written": written}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a number may depend on beside its key."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": _version("numpy"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@cache
+def _commit() -> dict[str, Any] | None:
+    """The commit of the checkout that this module runs from, and whether it is dirty; None if it is no checkout."""
+    root = Path(str(resources.files("oodbench.benchmark"))).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,49 @@
+"""A run as it lies on disk: `run.json` and the records of the cells that it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.record import SCHEMA, Record, _read_json, read_record
+from oodbench.benchmark.store.atomic import to_json, write_atomically
+from oodbench.benchmark.store.safe_read import misfit
+from oodbench.benchmark.store.schema import RunInfo
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run as read from its folder."""
+
+    path: Path
+    info: dict[str, Any]
+    """`run.json`: arguments as given and as resolved, versions, device, suite, notes, pairs."""
+    records: list[Record]
+    """The cells that the run shows, in plan order; labels tell the backbone where a run has several."""
+
+
+def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
+    """Write `run.json`. `info["cells"]` lists the record files the run shows, in order."""
+    write_atomically(run_dir / "run.json", to_json({"schema": SCHEMA, **info}))
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run folder: its `run.json` and the records that it lists and that exist by now."""
+    if not (run_dir / "run.json").is_file():
+        raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
+    info = _read_json(run_dir / "run.json")
+    if wrong := misfit(info, RunInfo, "the run"):
+        raise UserError(f"'{run_dir / 'run.json'}' does not describe a run: {wrong}. Remove it and run again.")
+    paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
+    return Run(run_dir, info, _told_apart([read_record(path) for path in paths if path.is_file()]))
+
+
+def _told_apart(records: list[Record]) -> list[Record]:
+    """Views take equal labels for one row, which a detector on two backbones is not."""
+    if len({record.backbone for record in records if record.backbone}) < 2:
+        return records
+    return [dataclasses.replace(r, label=f"{r.label} ({r.backbone})") if r.backbone else r for r in records]

@@ -1,0 +1,1 @@
+"""Runs a plan: holds it against the store, drives an engine, and writes records."""

@@ -1,0 +1,206 @@
+"""Runs a plan: only what is missing, cell by cell, failures kept to their cells; then the records and the views."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oodbench.benchmark.engines.engine import Engine, Outcome, Progress
+from oodbench.benchmark.engines.local import Local
+from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.plan.job_order import in_passes, sharing_products
+from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.plan.plan import Cell, Plan
+from oodbench.benchmark.records.best import read_best
+from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
+from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.runner import provenance
+from oodbench.benchmark.runner.run_info import facts_of, merged, renamed
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.evaluate import cell_key, finished, key_content
+from oodbench.benchmark.store.atomic import write_atomically
+from oodbench.benchmark.store.safe_read import read_json
+from oodbench.benchmark.store.store import Store, digest
+
+RERUN = ("missing", "failed", "all")
+
+LOCAL = Local()
+
+
+class Work(NamedTuple):
+    """What is left to do of a plan."""
+
+    cells: list[Cell]
+    jobs: list[Job]
+    kept: dict[str, Record]
+    """Records of earlier commands that still hold, by file name."""
+    anew: bool = False
+    """Whether jobs are to be done whose artifacts are in the store."""
+
+
+def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
+    """Compare a plan with the run folder and the store. 'missing' leaves failures alone; 'failed' tries them anew."""
+    kept: dict[str, Record] = {}
+    todo = []
+    for cell in plan.cells:
+        earlier = _earlier(run_dir, cell)
+        if cell.record.status == SKIPPED:
+            continue
+        if rerun != "all" and earlier is not None and _holds(earlier, cell, bench, rerun):
+            kept[cell.record.file_name] = earlier
+        else:
+            todo.append(cell)
+    return Work(todo, _jobs_left(plan, todo, bench, rerun), kept, rerun == "all")
+
+
+def _earlier(run_dir: Path, cell: Cell) -> Record | None:
+    path = run_dir / "cells" / cell.record.file_name
+    return read_record(path) if path.is_file() else None
+
+
+def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
+    if earlier.key != cell_key(cell):
+        return False
+    if earlier.status == FAILED:
+        return rerun == "missing"
+    return all(bench.store.has(key) for key in cell.scores)
+
+
+def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
+    """The jobs whose artifacts are wanted and not in the store; what only they need is wanted too."""
+    if rerun == "all":
+        return sharing_products(in_passes(plan.jobs_for(cells), plan.jobs))
+    wanted: set[str] = set()
+    todo = [id_ for cell in cells for id_ in cell.waits_for]
+    while todo:
+        id_ = todo.pop()
+        if id_ not in wanted and not all(bench.store.has(key) for key in plan.jobs[id_].makes):
+            wanted.add(id_)
+            todo.extend(plan.jobs[id_].after)
+    return sharing_products(in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
+
+
+def run_plan(
+    plan: Plan,
+    work: Work,
+    bench: Bench,
+    run_dir: Path,
+    asked: dict[str, Any],
+    progress: Progress,
+    add: bool = False,
+    engine: Engine = LOCAL,
+) -> Run:
+    """Have an engine do the work, write a record a cell as soon as it is complete, and return the run."""
+    names = [cell.record.file_name for cell in plan.cells]
+    info = {**facts_of(plan, bench, asked), "cells": names}
+    with run_lock(bench.store, run_dir):
+        if add and (run_dir / "run.json").is_file():
+            info = merged(renamed(run_dir, plan), info)
+        _drop_stale(run_dir, work, info["cells"])
+        write_run_info(run_dir, info)
+    for cell in plan.cells:
+        if cell.record.status == SKIPPED:
+            write_record(run_dir, replace(cell.record, key=cell_key(cell)))
+    _fill(plan, work, bench, engine, run_dir, progress)
+    if not (run_dir / "run.json").is_file():
+        raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again: the cache is kept.")
+    return read_run(run_dir)
+
+
+def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
+    """Held while a run's list of cells, or its tables and plots, are written."""
+    return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
+
+
+def _fill(plan: Plan, work: Work, bench: Bench, engine: Engine, run_dir: Path, progress: Progress) -> None:
+    """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
+    todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
+    waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
+    by_job: dict[str, list[tuple[Cell, set[str]]]] = {}
+    for cell, pending in waiting:
+        for id_ in pending:
+            by_job.setdefault(id_, []).append((cell, pending))
+
+    def record(cell: Cell) -> None:
+        made = finished(cell, reasons, bench)
+        write_record(run_dir, provenance.told(made, cell, plan, bench, key_content(cell)))
+
+    for cell, pending in waiting:
+        if not pending:
+            record(cell)
+    for outcome in engine.run(work.jobs, bench, progress, work.anew):
+        if outcome.reason:
+            reasons[outcome.job.id] = outcome.reason
+        if outcome.details:
+            _log(run_dir, outcome)
+        for cell, pending in by_job.pop(outcome.job.id, ()):
+            pending.discard(outcome.job.id)
+            if not pending:
+                record(cell)
+
+
+def _log(run_dir: Path, outcome: Outcome) -> None:
+    text = f"{outcome.job.title}\n\n{outcome.details}"
+    write_atomically(run_dir / "logs" / f"{outcome.job.kind}-{outcome.job.id[:12]}.txt", text)
+
+
+def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
+    """Remove records that the run no longer shows or that are about to be made anew; the store keeps what they held.
+
+    One that another process has written since the plan was made stays: what replaces it will be equal.
+    """
+    redone = {cell.record.file_name: cell_key(cell) for cell in work.cells}
+    folder = run_dir / "cells"
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        if path.name not in shown or (path.name in redone and not _is_done(path, redone[path.name])):
+            path.unlink(missing_ok=True)
+
+
+def _is_done(path: Path, key: str) -> bool:
+    record = read_record(path)
+    return record.status == OK and record.key == key
+
+
+def write_views(run: Run, cache: Path) -> list[Path]:
+    """Tables and plots of a run; nothing is redrawn that would come out the same."""
+    inputs = _view_inputs(run)
+    marker = run.path / "views.json"
+    try:
+        last = read_json(marker)
+        files = [run.path / name for name in last["files"]]
+        if last["inputs"] == inputs and all(file.is_file() for file in files):
+            return files
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    from oodbench.benchmark.views import plots, tables
+
+    files = [*tables.write_tables(run), *plots.draw(run, cache)]
+    names = [file.relative_to(run.path).as_posix() for file in files]
+    write_atomically(marker, json.dumps({"inputs": inputs, "files": names}, indent=2) + "\n")
+    return files
+
+
+VIEW_PACKAGES = ("metrics", "records", "views")
+"""What tables and plots are made by: a change of its source draws them again."""
+
+
+def view_sources() -> list[Path]:
+    """The source files whose change draws a run's tables and plots again."""
+    root = Path(str(resources.files("oodbench.benchmark")))
+    return [file for package in VIEW_PACKAGES for file in sorted((root / package).rglob("*.py"))]
+
+
+def _view_inputs(run: Run) -> str:
+    """A hash of all that the views are made from: the records, the run's shown facts, and the views' own source."""
+    source = hashlib.sha256(b"".join(file.read_bytes() for file in view_sources()))
+    shown = {
+        k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
+    }
+    shown["best"] = [asdict(judged) for judged in read_best(run).values()]
+    return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

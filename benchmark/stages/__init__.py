@@ -1,0 +1,1 @@
+"""How one job is done: train, extract, tune, fit, score, evaluate."""

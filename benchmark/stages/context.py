@@ -1,0 +1,117 @@
+"""Where jobs are done: one process's store, data, device and loaded networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.metrics.extended import Classified
+from oodbench.benchmark.plan.jobs import (
+    Checkpoint,
+    Job,
+    Outputs,
+    SetRef,
+)
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.inputs import Classifier
+from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
+from oodbench.benchmark.records.environment import made_now
+from oodbench.benchmark.stages import networks as networks_module
+from oodbench.benchmark.stages.memory import Peak
+from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.store.store import Store
+
+Tick = Callable[[int], None]
+"""Told how many images have passed since the last call."""
+
+CHECKPOINTS_HELD = 2
+"""Networks kept in memory; jobs come sorted by checkpoint."""
+
+CLASSIFIED_HELD = 8
+"""Logits with their labels, likewise; the arrays are memory-mapped."""
+
+
+class Bench:
+    """Does jobs, one at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        library: Library,
+        device: torch.device,
+        cell_timeout: float = 0.0,
+        setup: Setup | None = None,
+    ) -> None:
+        self.setup = setup
+        self.store = store
+        self.cell_timeout = cell_timeout
+        """Seconds that a detector may take to tune, fit or score one set; 0 for as long as it likes."""
+        self.library = library
+        self.device = device
+        self.missed: dict[str, Exception] = {}
+        """Why a set's pass did not make what a detector was to keep of its maps, by job."""
+        self.scored: set[str] = set()
+        """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
+        self._classifiers: dict[str, Classifier] = {}
+        self._classified: dict[str, Classified] = {}
+        self._started, self._peak = time.perf_counter(), Peak(device)
+
+    def begin(self) -> None:
+        """Start the clock and the memory meter of a job."""
+        self._started, self._peak = time.perf_counter(), Peak(self.device)
+
+    def images(self, data: SetRef) -> ImageSet:
+        """The images that a job names. Raises `DataError` where they are not those that it was planned for."""
+        images = self.library.part(parse_set(data.set), data.part, data.limit)
+        if data.checksum and images.checksum != data.checksum:
+            raise DataError(
+                f"{data} is on this machine not what the run was planned with: SHA-256 {images.checksum[:12]} in place "
+                f"of {data.checksum[:12]}. Give every machine the same files with --data-dir."
+            )
+        return images
+
+    def labels(self, data: SetRef) -> np.ndarray:
+        """Their labels."""
+        labels = self.images(data).labels
+        if labels is None:
+            raise UserError(f"{data} has no labels, which training needs.")
+        return labels
+
+    def classified(self, outputs: Outputs) -> Classified:
+        """Labelled images as a checkpoint's classifier sees them; the last few are held."""
+        held = self._classified
+        if outputs.logits.digest not in held:
+            while len(held) >= CLASSIFIED_HELD:
+                held.pop(next(iter(held)))
+            logits = self.store.load_array(outputs.logits)
+            held[outputs.logits.digest] = Classified(logits, self.labels(outputs.data))
+        return held[outputs.logits.digest]
+
+    def classifier(self, checkpoint: Checkpoint) -> Classifier:
+        """The trained classifier of a checkpoint."""
+        held = self._classifiers
+        if checkpoint.key.digest not in held:
+            while len(held) >= CHECKPOINTS_HELD:
+                held.pop(next(iter(held)))
+            networks = networks_module.load_networks(self.store, self.device, checkpoint)
+            blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
+            held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes, blocks)
+        return held[checkpoint.key.digest]
+
+    def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
+        """What the side file of a job's artifacts says besides their key; `earlier` seconds went by before a stop."""
+        return {
+            "title": job.title,
+            "seconds": round(earlier + time.perf_counter() - self._started, 3),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            **self._peak.bytes(),
+            **made_now(),
+            **more,
+        }

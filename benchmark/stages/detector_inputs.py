@@ -1,0 +1,115 @@
+"""What a detector is handed, and what it must return. What it does not declare, it is not handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.inputs import Batch, Classifier
+from oodbench.benchmark.plugins.specs import canonical
+from oodbench.benchmark.plugins.training_bank import Bank
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.stages.context import Bench
+
+
+BATCH, LOGITS = 1024, 2**17
+"""Images a call of `score`, or logits, 1 MB of them, where a detector reads nothing else and that is more images. A
+score depends on its own image alone, so that this is a matter of memory and speed only."""
+
+PROBE, PROBE_TOLERANCE = 5, 1e-3
+"""Images scored twice to see whether the batch matters, and how far scores may differ, relative to their spread."""
+
+
+def images_at_once(detector: Detector, classes: int) -> int:
+    """How many images a call of `score` is handed."""
+    return max(BATCH, LOGITS // classes) if detector.needs == {"logits"} else BATCH
+
+
+def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
+    """The detector's scores of a batch as float64 (N,); anything else it returns is an error that says what."""
+    result: Any = detector.score(batch)
+    scores = np.asarray(result.detach().cpu() if isinstance(result, Tensor) else result)
+    if scores.shape != (len(batch),) or scores.dtype.kind not in "iuf":
+        raise PluginError(
+            f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for {len(batch)} images; "
+            f"score() must return one float an image, shape ({len(batch)},)."
+        )
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise PluginError(
+            f"Detector '{detector.name}' returned {bad.sum()} NaN or infinite scores of {len(batch)}, the first for "
+            f"image {int(bad.argmax())} of the batch; every score must be finite."
+        )
+    return scores.astype(np.float64)
+
+
+def refuse_batch_dependence(detector: Detector, batch: Batch, scores: np.ndarray) -> None:
+    """Score the first images once more, in a batch of their own: a score that uses the batch's statistics differs.
+
+    Only for scores that cost no network pass; `bench check` looks closer, at every detector.
+    """
+    alone = checked_scores(detector, next(batch.batches(PROBE)))
+    together, spread = scores[: len(alone)], float(np.ptp(scores))
+    worst = int(np.abs(alone - together).argmax())
+    if abs(alone[worst] - together[worst]) > PROBE_TOLERANCE * max(spread, abs(float(together[worst]))):
+        raise PluginError(
+            f"The score of detector '{detector.name}' depends on the batch: image {worst} has {together[worst]:.6g} "
+            f"among {len(scores)} and {alone[worst]:.6g} among {len(alone)}; it must depend on the image alone."
+        )
+
+
+def whole(bench: Bench, job: FitJob | TuneJob, detector: Detector, outputs: Outputs) -> Batch:
+    """All images of a set that a detector may fit on, as one lazily read batch."""
+    return handed(bench, job, detector, outputs, labelled=bench.images(outputs.data).labels is not None)
+
+
+def handed(
+    bench: Bench,
+    job: FitJob | ScoreJob | TuneJob,
+    detector: Detector,
+    outputs: Outputs,
+    labelled: bool,
+    bank: Bank | None = None,
+    similarities: Callable[[slice], Tensor] | None = None,
+) -> Batch:
+    """A set as a detector sees it: what it declares in `needs`, and nothing else."""
+    parts: dict[str, Callable[[slice], Tensor]] = {}
+    if "logits" in detector.needs:
+        logits = bench.store.load_array(outputs.logits)
+        parts["logits"] = lambda rows: _tensor(logits[rows], np.float64)
+    if "features" in detector.needs:
+        features = bench.store.load_array(outputs.features)
+        parts["features"] = lambda rows: _tensor(features[rows], np.float32)
+    if kept := outputs.maps.get(str(canonical(detector))):
+        maps = bench.store.load_array(kept)
+        parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
+    if "images" in detector.needs:
+        images = bench.images(outputs.data).images
+        device = bench.device  # not the bench itself: a detector could reach the test split through it
+        parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(device).float().div_(255)
+    if labelled:
+        labels = bench.labels(outputs.data)
+        parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
+    if similarities is not None:
+        parts["similarities"] = similarities
+    classifier = classifier_for(bench, job, detector) if "network" in detector.needs else None
+    return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank)
+
+
+def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
+    """Rows of a memory-mapped array, which may be float16 on disk, in one copy: only these are read."""
+    return torch.from_numpy(np.array(rows, dtype=dtype))
+
+
+def classifier_for(bench: Bench, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:
+    """The network as a detector is handed it; its blocks are only for those that need maps."""
+    classifier = bench.classifier(job.checkpoint)
+    return classifier if "maps" in detector.needs else classifier.without_blocks()

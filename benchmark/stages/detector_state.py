@@ -1,0 +1,26 @@
+"""Saves and restores what a detector learned in `fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
+
+
+def save_state(detector: Detector, path: Path) -> None:
+    """Write what `fit` learned; an error that names the detector if it is no plain data."""
+    try:
+        content = to_bytes(detector.state())
+    except NOT_PLAIN as error:
+        raise PluginError(
+            f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
+            "finite numbers, words, lists, dicts, arrays or tensors."
+        ) from error
+    path.write_bytes(content)
+
+
+def load_state(detector: Detector, path: Path) -> None:
+    """Give a detector back what `save_state` wrote."""
+    detector.load_state(from_file(path))

@@ -1,0 +1,32 @@
+"""Stores a user's weights as the checkpoint of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan.weights_file import fitted, read_weights
+from oodbench.benchmark.plugins.backbone import Backbone
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.plan.jobs import ImportJob
+    from oodbench.benchmark.stages.context import Bench, Tick
+
+
+def import_weights(bench: Bench, job: ImportJob, tick: Tick) -> None:
+    """Store a user's weights as the checkpoint of a run."""
+    from oodbench.benchmark.plugins.specs import create, parse_spec
+
+    weights = read_weights(Path(job.file))
+    if weights.sha256 != job.sha256:
+        raise UserError(f"'{job.file}' has changed since the run was planned. Run the same command again.")
+    backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
+    with torch.random.fork_rng(devices=[]):
+        network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
+    state = fitted(weights, backbone, network)
+    about = bench.about(job, file=weights.path.name, sha256=weights.sha256)
+    bench.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
+    tick(job.size)

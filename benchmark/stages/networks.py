@@ -1,0 +1,47 @@
+"""Builds the networks of a checkpoint and loads their trained weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from oodbench.benchmark.plan.jobs import Checkpoint
+from oodbench.benchmark.plan.weights_file import IMPORTED, Imported
+from oodbench.benchmark.plugins.recipe import Recipe, Task
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.store.store import Store
+
+if TYPE_CHECKING:
+    pass
+
+
+def task_of(checkpoint: Checkpoint) -> Task:
+    """What the recipe of a checkpoint builds its networks for."""
+    backbone = create("backbone", parse_spec(checkpoint.backbone))
+    build = lambda: backbone.build(checkpoint.num_classes, checkpoint.image_shape)  # noqa: E731
+    return Task(checkpoint.num_classes, checkpoint.image_shape, build)
+
+
+def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe, dict[str, nn.Module]]:
+    """The recipe of a checkpoint and its networks, freshly initialised, on the device."""
+    imported = checkpoint.recipe == IMPORTED
+    recipe: Recipe = Imported() if imported else create("recipe", parse_spec(checkpoint.recipe))
+    networks = recipe.networks(task_of(checkpoint))
+    return recipe, {
+        name: network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, network in networks.items()
+    }
+
+
+def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    """The trained networks of a checkpoint, in evaluation mode, frozen."""
+    weights = store.load_tensors(checkpoint.key)
+    with torch.random.fork_rng():
+        _, networks = build_networks(checkpoint, device)
+    for name, network in networks.items():
+        prefix = f"{name}."
+        network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        network.eval().requires_grad_(False)
+    return networks

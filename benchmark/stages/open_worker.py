@@ -1,0 +1,61 @@
+"""Opens a job context in this process: plug-ins, threads, device, store and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from oodbench.benchmark.data.files.user_folder import adopt_all
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.store.locks import Locks
+from oodbench.benchmark.store.store import Store
+
+
+def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Bench:
+    """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
+    for file in setup.plugins:
+        registry.load_file(file)
+    adopt_all(setup.folders)
+    torch.set_num_threads(setup.threads)
+    store, library = _store(setup, say)
+    return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)
+
+
+def _store(setup: Setup, say: Callable[[str], None]) -> tuple[Store, Library]:
+    """The store and the data, which may come from a store that machines share."""
+    cache, data_dir, decoded, skip = setup.cache, setup.data_dir, setup.cache / "data", setup.skip_bad_images
+    if not setup.store:
+        return Store(cache, say), Library(data_dir, decoded, skip)
+    from oodbench.benchmark.data.files.staging import Staged
+    from oodbench.benchmark.store.remote import Remote
+    from oodbench.benchmark.store.shared import SharedStore
+
+    remote = Remote(setup.store)
+    remote.refuse_folder(cache)
+    remote.refuse_unwritable()
+    staged = Staged(remote, data_dir, Locks(decoded, say), say)
+    return SharedStore(cache, remote, say), Library(data_dir, decoded, skip, staged)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is CUDA or MPS where there is one, else the CPU; a device that is not there is an error."""
+    available: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind = name.partition(":")[0]
+    if kind not in available:
+        raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or mps.")
+    if not available[kind]:
+        raise UserError(
+            f"Device '{name}' is not available: this torch sees no {kind.upper()} device. Use --device cpu."
+        )
+    return torch.device(name)

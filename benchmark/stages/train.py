@@ -1,0 +1,114 @@
+"""One training, from a job to a checkpoint: data and networks on the device, seeds, by-products (epochs: loop.py)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plan.precision import train_in
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.recipe import Training
+from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.networks import build_networks, load_networks
+from oodbench.benchmark.stages.snapshots import Snapshots
+from oodbench.benchmark.stages.train_loop import Loop
+from oodbench.benchmark.store.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.stages.context import Bench
+
+
+def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
+    """Train the networks of one job and store them; returns what the side file is to say."""
+    with torch.random.fork_rng(devices=[bench.device] if bench.device.type == "cuda" else []):
+        loop = start(bench, job)
+        snapshots = Snapshots(bench.store, job, loop)
+        snapshots.resume()
+        if loop.images:
+            tick(loop.images)
+        loop.run(tick, snapshots.pause)
+        samples = loop.recipe.samples(loop.training)
+    networks = loop.training.networks
+    weights = {f"{name}.{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    about = {
+        "last_losses": loop.losses[-1],
+        "parameters": {n: _count(net) for n, net in networks.items()},
+        "precision": job.precision,
+        "stops": snapshots.stops,
+    }
+    _leave_by_products(bench, job, loop.losses, samples)
+    bench.store.save_tensors(job.checkpoint.key, weights, bench.about(job, earlier=snapshots.seconds, **about))
+    snapshots.drop()
+    return about
+
+
+def start(bench: Bench, job: TrainJob) -> Loop:
+    """The training of a job, at its beginning: data on the device, networks initialised, random streams seeded."""
+    data = _on_device(bench.images(job.train), bench.device)
+    labels = torch.from_numpy(bench.labels(job.train).astype(np.int64)).to(bench.device)
+    outliers = _on_device(bench.images(job.outliers), bench.device) if job.outliers else None
+    if outliers is not None and outliers.shape[1:] != data.shape[1:]:
+        raise DataError(
+            f"The outliers {job.outliers} are {tuple(outliers.shape[1:])} images, "
+            f"'{job.train.set}' {tuple(data.shape[1:])}; they must be alike in channels and size."
+        )
+    # One stream a component: initial weights are the same for every recipe, and so is the order of the batches.
+    torch.manual_seed(derive(job.seed, "initial weights"))
+    recipe, networks = build_networks(job.checkpoint, bench.device)
+    torch.manual_seed(derive(job.seed, "training", "layers"))
+    # With the recipe's name, so that one that builds on another does not draw what that one has drawn.
+    steps = derive(job.seed, "training", "steps", recipe.name)
+    generator = torch.Generator(bench.device).manual_seed(steps)
+    given = load_networks(bench.store, bench.device, job.given) if job.given else {}
+    optimizers = recipe.optimizers(networks)
+    train_in(job.precision, [*networks.values(), *given.values()], bench.device)
+    return Loop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
+
+
+def _on_device(images: ImageSet, device: torch.device) -> Tensor:
+    # A data set may hand over a read-only or mirrored array; torch takes neither.
+    return torch.from_numpy(np.require(images.images, requirements=["C", "W"])).to(device)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _leave_by_products(bench: Bench, job: TrainJob, losses: list[dict[str, float]], samples: Tensor | None) -> None:
+    """Losses an epoch as CSV (and for TensorBoard, if it is installed), and a grid of samples as PNG."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["epoch", *losses[0]])
+    writer.writerows([epoch + 1, *row.values()] for epoch, row in enumerate(losses))
+    write_atomically(bench.store.extra(job.checkpoint.key, ".losses.csv"), out.getvalue())
+    _tensorboard(bench.store.extra(job.checkpoint.key, ".tensorboard"), losses)
+    if samples is not None:
+        _save_grid(bench.store.extra(job.checkpoint.key, ".samples.png"), samples)
+
+
+def _save_grid(path: Path, samples: Tensor) -> None:
+    from torchvision.utils import save_image
+
+    buffer = io.BytesIO()
+    save_image(samples.cpu(), buffer, format="png", nrow=8)
+    write_atomically(path, buffer.getvalue())
+
+
+def _tensorboard(folder: Path, losses: list[dict[str, float]]) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder)) as writer:
+        for epoch, row in enumerate(losses):
+            for name, value in row.items():
+                writer.add_scalar(name, value, epoch + 1)

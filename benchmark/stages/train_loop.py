@@ -1,0 +1,193 @@
+"""The epochs of one training, and its state: what a stopped training needs to go on, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plugins.recipe import Recipe, TrainBatch, Training
+from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stages.context import Tick
+
+
+class Order:
+    """Indices of `count` images, shuffled anew each time all have been used."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
+        self._random = torch.Generator().manual_seed(seed)
+        self._shuffle()
+
+    def take(self, count: int) -> Tensor:
+        """The next indices, int64 (count,)."""
+        taken = []
+        while count:
+            piece = self._indices[self._used : self._used + count]
+            self._used += len(piece)
+            count -= len(piece)
+            taken.append(piece)
+            if self._used == self._count:
+                self._shuffle()
+        return torch.cat(taken)
+
+    def _shuffle(self) -> None:
+        self._before = self._random.get_state()
+        self._indices = torch.randperm(self._count, generator=self._random)
+        self._used = 0
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {"before": self._before, "used": self._used}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Stand there again."""
+        self._random.set_state(state["before"])
+        self._shuffle()
+        self._used = state["used"]
+
+
+class Loop:
+    """Trains one job's networks: `data` (N, C, H, W) uint8 with `labels` (N,), and outliers where the recipe has some,
+    all on the training device."""
+
+    def __init__(
+        self, job: TrainJob, recipe: Recipe, training: Training, data: Tensor, labels: Tensor, outliers: Tensor | None
+    ) -> None:
+        self.job, self.recipe, self.training = job, recipe, training
+        self.data, self.labels, self.outliers = data, labels, outliers
+        self._order = Order(len(data), derive(job.seed, "training", "order"))
+        seed = derive(job.seed, "training", "outlier order")
+        self._draws = None if outliers is None else Order(len(outliers), seed)
+        self._rates = {n: [group["lr"] for group in o.param_groups] for n, o in training.optimizers.items()}
+        self._sums: dict[str, Tensor] = {}
+        self.epoch = 0
+        """Epochs completed."""
+        self.passed = 0
+        """Images of the current epoch that have passed."""
+        self.losses: list[dict[str, float]] = []
+        """The means over the images of each completed epoch."""
+
+    def run(self, tick: Tick, pause: Callable[[bool], None]) -> None:
+        """Train until the schedule ends; `pause` is called between steps, and told whether an epoch has just ended."""
+        while self.epoch < self.job.schedule.epochs:
+            self._begin()
+            while self.passed < len(self.data):
+                self._step(tick)
+                if self.passed < len(self.data):
+                    pause(False)
+            self._end()
+            if self.epoch < self.job.schedule.epochs:
+                pause(True)
+
+    def _begin(self) -> None:
+        factor = _factor(self.job, self.epoch)
+        for name, optimizer in self.training.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
+                group["lr"] = group["initial_lr"] = rate * factor
+        for network in self.training.networks.values():
+            network.train()
+
+    def _step(self, tick: Tick) -> None:
+        rows = self._order.take(min(self.job.schedule.batch_size, len(self.data) - self.passed))
+        drawn = None
+        if self.outliers is not None and self._draws is not None:
+            drawn = floats(_rows(self.outliers, self._draws.take(len(rows))))
+        batch = TrainBatch(floats(_rows(self.data, rows)), _rows(self.labels, rows), drawn)
+        for name, loss in self.recipe.step(self.training._replace(progress=self.progress), batch).items():
+            # Summed on the device: reading a loss would make a GPU wait for every step.
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
+        self.passed += len(rows)
+        tick(len(rows))
+
+    def _end(self) -> None:
+        self.losses.append({name: float(total) / len(self.data) for name, total in self._sums.items()})
+        _refuse_divergence(self.job, self.epoch, self.losses[-1])
+        self._sums, self.passed = {}, 0
+        self.epoch += 1
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps that are done; it follows from what a snapshot holds."""
+        size = self.job.schedule.batch_size
+        an_epoch = -(-len(self.data) // size)
+        return (self.epoch * an_epoch + self.passed // size) / (self.job.schedule.epochs * an_epoch)
+
+    @property
+    def images(self) -> int:
+        """Images that have passed in all epochs."""
+        return self.epoch * len(self.data) + self.passed
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain data."""
+        training = self.training
+        return {
+            "epoch": self.epoch,
+            "passed": self.passed,
+            "losses": self.losses,
+            "sums": self._sums,
+            "order": self._order.state(),
+            "draws": self._draws.state() if self._draws else None,
+            "networks": {name: dict(network.state_dict()) for name, network in training.networks.items()},
+            "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in training.optimizers.items()},
+            "recipe": self.recipe.state(),
+            "steps": training.generator.get_state(),
+            "layers": torch.get_rng_state(),
+            "device layers": torch.cuda.get_rng_state(self.data.device) if self.data.is_cuda else None,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        training = self.training
+        for name, weights in state["networks"].items():
+            training.networks[name].load_state_dict(weights)
+        for name, optimizer in training.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]  # rates come from the schedule, the rest from the recipe
+            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+            _lay_out_as_weights(optimizer)
+        self.recipe.load_state(state["recipe"])
+        self._order.load_state(state["order"])
+        if self._draws is not None:
+            self._draws.load_state(state["draws"])
+        training.generator.set_state(state["steps"])
+        torch.set_rng_state(state["layers"])
+        if state["device layers"] is not None and self.data.is_cuda:
+            torch.cuda.set_rng_state(state["device layers"], self.data.device)
+        self.epoch, self.passed, self.losses = state["epoch"], state["passed"], state["losses"]
+        self._sums = {name: total.to(self.data.device) for name, total in state["sums"].items()}
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights again: files know none, and fused optimisers go by memory."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _factor(job: TrainJob, epoch: int) -> float:
+    # Rounded, because 0.28 * 25 is a little more than 7.
+    passed = sum(epoch >= round(milestone * job.schedule.epochs, 6) for milestone in job.schedule.milestones)
+    return float(job.schedule.decay**passed)
+
+
+def _rows(of: Tensor, rows: Tensor) -> Tensor:
+    return of[rows.to(of.device)]
+
+
+def floats(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) -> float32 in [0, 1], channels last in memory: as networks train and are evaluated."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _refuse_divergence(job: TrainJob, epoch: int, losses: dict[str, float]) -> None:
+    bad = [name for name, value in losses.items() if value != value or abs(value) == float("inf")]
+    if bad:
+        raise OodbenchError(
+            f"Training diverged: the loss '{bad[0]}' of recipe '{job.checkpoint.recipe}' is {losses[bad[0]]} in epoch "
+            f"{epoch + 1}. Lower its learning rate or its beta."
+        )

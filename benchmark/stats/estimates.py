@@ -1,0 +1,142 @@
+"""What is known of one metric of D detectors on the same images, as a `Joint`: by DeLong's covariance, by what each
+image adds to the metric, or by resamples. `bench compare` takes the first for AUROC, the second for AUPR, the third for
+what hangs on a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from oodbench.benchmark.stats.clustered import Scatter, Units
+from oodbench.benchmark.stats.delong import Placements
+from oodbench.benchmark.stats.paired_tests import NO_SCATTER, Flags, Floats, Joint, of_differences
+
+Sides = tuple[Units, Units]
+"""What is drawn of the ID and of the OOD images."""
+
+NORMAL_DRAWS = 10_000
+"""Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
+
+
+def of_placements(
+    placed: Sequence[Sequence[Placements]],
+    apart: Flags,
+    rng: np.random.Generator,
+    draws: int = NORMAL_DRAWS,
+    units: Sides | None = None,
+) -> Joint:
+    """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
+
+    The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
+    Every set needs two units. Without differently trained networks and with one seed this is DeLong's test; with groups
+    in `units`, of the ID and the OOD set, Obuchowski's, referred to t with Welch's degrees of freedom.
+    """
+    means = [
+        np.mean(sets, axis=0).T
+        for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed])
+    ]
+    sides = units or (Units.of(len(means[0])), Units.of(len(means[1])))
+    roots = [side.root(values) for side, values in zip(sides, means, strict=True)]
+    # As both covariances are estimated, their draws are multivariate t.
+    errors = sum(_drawn_t(root, side.count - 1, draws, rng) for root, side in zip(roots, sides, strict=True))
+    per_seed = np.array([[p.auroc for p in own] for own in placed])
+    return Joint(per_seed, np.concatenate(roots), np.asarray(errors), apart, _welch(roots, sides))
+
+
+def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
+    """(draws, D): errors with the covariance of a root, multivariate t."""
+    # The triangle has the same covariance, and no more rows than there are detectors.
+    triangle = np.linalg.qr(root, mode="r")
+    errors: Floats = rng.standard_normal((draws, len(triangle))) @ triangle
+    return errors * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
+
+
+def _welch(roots: Sequence[Floats], sides: Sides) -> Floats | None:
+    """(D, D): degrees of freedom of each difference's variance, a sum of two (Welch, Biometrika 34 (1947), 28-35)."""
+    if all(side.group is None for side in sides):
+        return None
+    parts = [of_differences(root) for root in roots]
+    below = sum(part**2 / (side.count - 1) for part, side in zip(parts, sides, strict=True))
+    fewest = float(min(side.count for side in sides) - 1)
+    return np.divide(sum(parts) ** 2, below, out=np.full_like(parts[0], fewest), where=np.asarray(below) > 0)
+
+
+def of_influences(
+    per_seed: Floats,
+    influences: Sequence[Sequence[tuple[Floats, Floats]]],
+    apart: Flags,
+    rng: np.random.Generator,
+    units: Sides,
+    draws: int = NORMAL_DRAWS,
+) -> Joint:
+    """A smooth metric of D detectors and S seeds: (S, D) values, and what each image adds, `influences[s][d]`.
+
+    Differences are judged on the scale of log(v / (1 - v)), as in `intervals`: there they are less skewed. Where a
+    variance rests on a few images, t's degrees of freedom say so: Satterthwaite's, of the least certain of the
+    variances of the difference and of the two values.
+    """
+    values, pairs = per_seed.mean(axis=0), units[0].count * units[1].count
+    centre = (values * pairs + 0.5) / (pairs + 1)
+    slope = centre * (1 - centre)
+    roots = [
+        side.root(np.mean([[one[k] for one in own] for own in influences], axis=0).T / slope)
+        for k, side in enumerate(units)
+    ]
+    triangles = [np.linalg.qr(root, mode="r") for root in roots]
+    errors = sum(rng.standard_normal((draws, len(triangle))) @ triangle for triangle in triangles)
+    return Joint(
+        per_seed, np.concatenate(roots), np.asarray(errors), apart, _satterthwaite(roots), _chords(values, centre), True
+    )
+
+
+def _chords(values: Floats, centre: Floats) -> Floats:
+    """(D, D): how much two values differ for each unit that they differ on the scale of log(v / (1 - v))."""
+    odds = special.logit(centre)
+    gap, tangent = odds[:, None] - odds[None, :], centre * (1 - centre)
+    near = np.abs(gap) < 1e-6
+    chords: Floats = (tangent[:, None] + tangent[None, :]) / 2
+    np.divide(values[:, None] - values[None, :], gap, out=chords, where=~near)
+    return chords
+
+
+def _satterthwaite(roots: Sequence[Floats]) -> Floats:
+    """(D, D): degrees of freedom of each difference's variance, and no more than of either value's; see `scatter`."""
+    count = roots[0].shape[1]
+    own = np.array([_freedom([root[:, i] for root in roots]) for i in range(count)])
+    freedom: Floats = np.minimum(own[:, None], own[None, :])
+    for i, j in zip(*np.triu_indices(count, 1), strict=True):
+        of_pair = _freedom([root[:, i] - root[:, j] for root in roots])
+        freedom[i, j] = freedom[j, i] = min(freedom[i, j], of_pair)
+    return freedom
+
+
+def _freedom(parts: Sequence[Floats]) -> float:
+    """Of a sum of variances, from rows of roots: a root is scaled so that its squares sum to the mean's variance."""
+    found = [Scatter.of(part * np.sqrt(len(part) * (len(part) - 1))) for part in parts]
+    total = found[0] + found[1]
+    return total.freedom if total.variance > NO_SCATTER else float(min(map(len, parts)) - 1)
+
+
+def of_resamples(
+    per_seed: Floats,
+    resampled: Floats,
+    apart: Flags,
+    units: Sides | None = None,
+    rng: np.random.Generator | None = None,
+) -> Joint:
+    """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
+
+    Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
+    of a metric read in the tail counts beside its variance (Efron & Tibshirani 1993, chapters 6 and 10). With groups in
+    `units`, which needs `rng`, differences are referred to t with the degrees of freedom of the set with fewer units.
+    """
+    errors = resampled - per_seed.mean(axis=0)
+    root = errors / np.sqrt(len(errors))
+    if units is None or rng is None or all(side.group is None for side in units):
+        return Joint(per_seed, root, errors, apart)
+    degrees = min(side.count for side in units) - 1
+    drawn = errors * np.sqrt(degrees / rng.chisquare(degrees, (len(errors), 1)))
+    return Joint(per_seed, root, drawn, apart, np.full(apart.shape, float(degrees)))

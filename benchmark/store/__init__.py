@@ -1,0 +1,1 @@
+"""Files that survive crashes and untrusted input: atomic writes, locks, content-addressed artifacts."""

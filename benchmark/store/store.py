@@ -1,0 +1,341 @@
+"""Content-addressed artifacts: the same inputs give the same key, and a key's file is made once.
+
+    cache/KIND/READABLE-NAME-0123456789ab.EXT        the artifact: safetensors, .npy or JSON, never a pickle
+    cache/KIND/READABLE-NAME-0123456789ab.EXT.json   its full key, its SHA-256, and how it was made
+
+An artifact counts only with its side file, which is written after it. A file that fails its checksum is moved to
+cache/damaged, said, and made again. Several processes may use one store at once (locks.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oodbench.benchmark.errors import StoreError, first_line
+from oodbench.benchmark.store import atomic
+from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+from oodbench.benchmark.store.locks import Locks
+from oodbench.benchmark.store.npy import load_array
+from oodbench.benchmark.store.safe_read import MAX_JSON, leads_out, misfit, parse_json, read_bounded, read_json
+from oodbench.benchmark.store.schema import Side
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+KEY_SCHEMA = 1
+
+SWAP = "store"
+"""The lock that is held while an artifact and its side file take the place of others."""
+
+UNFINISHED = "unfinished"
+"""The folder of trainings under way."""
+
+Stamp = tuple[int, int, int]
+"""What changes when a file is written again: its number, size and time of change."""
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an artifact is made from. Two artifacts are the same if and only if their `content` is."""
+
+    kind: str
+    extension: str
+    label: str
+    """For people: part of the file name, not of the identity."""
+    content: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over kind, schema and content."""
+        return digest({"kind": self.kind, "schema": KEY_SCHEMA, **self.content})
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self.digest == other.digest
+
+    @property
+    def path(self) -> str:
+        """Where it lies, relative to the store."""
+        return f"{self.kind}/{slug(self.label)}-{self.digest[:12]}{self.extension}"
+
+
+class Store:
+    """A folder of artifacts. `say` is told, in a sentence, about every damaged file."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+        self.root = root
+        self.say = say
+        self.locks = Locks(root, lambda text: self.say(text))
+        self._verified: dict[Path, Stamp] = {}
+
+    def find(self, key: Key) -> Path | None:
+        """The artifact's path if it is there, whole, and of this very key; None otherwise."""
+        path = self.root / key.path
+        stamp = _stamp(path)
+        if stamp is None or self._side(path) is None:
+            return None
+        if self._verified.get(path) != stamp:
+            if not self._matches(path, key) and not self._matches_now(path, key):
+                return None
+            self._verified[path] = stamp
+        return path
+
+    def has(self, key: Key, now: bool = False) -> bool:
+        """Whether the artifact is there; where `find` would fetch it from elsewhere, it is not fetched.
+
+        With `now`, it is looked for again where it was not a moment ago.
+        """
+        return self.find(key) is not None
+
+    def _matches_now(self, path: Path, key: Key) -> bool:
+        """Look once more while nobody replaces the artifact; what is damaged indeed is set aside."""
+        with self.locks.hold(SWAP):
+            if _stamp(path) is None or self._side(path) is None:
+                return False
+            if self._matches(path, key):
+                return True
+            self._set_aside(path)
+            return False
+
+    def _matches(self, path: Path, key: Key) -> bool:
+        side = self._side(path) or {}
+        try:
+            return side.get("digest") == key.digest and side.get("sha256") == file_sha256(path)
+        except FileNotFoundError:
+            return False
+
+    def key_of(self, path: str) -> Key | None:
+        """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
+        if leads_out(path):
+            return None
+        known = (self._side(self.root / path) or {}).get("key")
+        content = dict(known) if isinstance(known, dict) else {}
+        kind, schema, name = content.pop("kind", None), content.pop("schema", None), Path(path)
+        key = Key(str(kind), name.suffix, name.stem.rpartition("-")[0], content)
+        return key if schema == KEY_SCHEMA and key.path == path else None
+
+    def side(self, key: Key) -> dict[str, Any]:
+        """An artifact's side file: `key`, `digest`, `sha256` and `about`; empty if there is none."""
+        return self._side(self.root / key.path) or {}
+
+    def about(self, key: Key) -> dict[str, Any]:
+        """How an artifact was made: seconds, environment, and what its maker added."""
+        about: dict[str, Any] = self.side(key).get("about", {})
+        return about
+
+    def save(self, key: Key, write: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
+        """Let `write` fill a temporary file, then make it the artifact; the side file follows last."""
+        path = self.root / key.path
+        try:
+            with atomic.temporary_beside(path) as temporary:
+                write(temporary)
+                atomic.flush(temporary)
+                side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
+                self._put_in_place(temporary, path, {**side, "sha256": file_sha256(temporary), "about": dict(about)})
+        except OSError as error:
+            raise StoreError(f"Cannot write '{path}': {error.strerror or error}. Choose another --results.") from error
+        return path
+
+    def _put_in_place(self, temporary: Path, path: Path, side: Mapping[str, Any]) -> None:
+        content = to_json(dict(side))
+        with self.locks.hold(SWAP):  # a reader must not take a new artifact with the old side file for damage
+            side_path(path).unlink(missing_ok=True)
+            atomic.rename(temporary, path)
+            write_atomically(side_path(path), content)
+            if (stamp := _stamp(path)) is not None:
+                self._verified[path] = stamp
+
+    def extra(self, key: Key, suffix: str) -> Path:
+        """The path of a by-product for people beside an artifact, such as a loss curve or a picture."""
+        path = self.root / key.path
+        return path.with_name(path.name.removesuffix(key.extension) + suffix)
+
+    def load_array(self, key: Key) -> np.ndarray:
+        """A stored array, memory-mapped read-only."""
+        path = self.require(key)
+        try:
+            return load_array(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+    def save_array(self, key: Key, array: np.ndarray, about: Mapping[str, Any]) -> Path:
+        """Store an array as .npy."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+
+        return self.save(key, write, about)
+
+    def load_json(self, key: Key) -> dict[str, Any]:
+        """A stored JSON object."""
+        path = self.require(key)
+        try:
+            value: dict[str, Any] = dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from error
+        return value
+
+    def save_json(self, key: Key, value: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
+        """Store a JSON object."""
+        return self.save(key, lambda path: _write(path, to_json(dict(value)).encode()), about)
+
+    def load_tensors(self, key: Key) -> dict[str, Tensor]:
+        """Stored weights, on the CPU."""
+        from safetensors.torch import load_file
+
+        path = self.require(key)
+        try:
+            return load_file(path)
+        except Exception as error:  # of many kinds, depending on what the header happens to say
+            raise _unreadable(path, error) from error
+
+    def save_tensors(self, key: Key, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
+        """Store weights as safetensors."""
+        from safetensors.torch import save
+
+        # Cloned, because tied weights share memory, which the format refuses.
+        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return self.save(key, lambda path: _write(path, save(whole)), about)
+
+    def remove(self, key: Key) -> None:
+        """Delete an artifact that nobody will want again; nothing happens if it is not there."""
+        path = self.root / key.path
+        with suppress(OSError):
+            for file in (side_path(path), path):
+                file.unlink(missing_ok=True)
+        self._verified.pop(path, None)
+
+    def set_aside(self, key: Key) -> Path:
+        """Move an artifact that is whole and yet of no use to `damaged`; return where it lies now."""
+        return self._move_away(self.root / key.path)
+
+    def require(self, key: Key) -> Path:
+        """The artifact's path; an error if it is not there."""
+        path = self.find(key)
+        if path is None:
+            path = self.root / key.path
+            with self.locks.hold(SWAP):  # another process may have been replacing it
+                there = self._matches(path, key)
+            if not there:
+                raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
+        return path
+
+    # What a store that several machines share does besides (shared_store.py); in one of a single machine, nothing.
+
+    def share(self, keys: Iterable[Key]) -> None:
+        """See to it that other machines find what is here."""
+
+    def bring(self, keys: Iterable[Key]) -> None:
+        """Fetch, at once, what is there and not here."""
+
+    def bring_unfinished(self, path: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Replace the snapshot of a training at `path` by another machine's, if what is told of that is wanted."""
+
+    def share_unfinished(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Let other machines have a snapshot, if the last one is old enough; `facts` tell them whether they want it."""
+
+    def drop_unfinished(self, path: Path) -> None:
+        """Remove the snapshot of a training."""
+        path.unlink(missing_ok=True)
+
+    @contextmanager
+    def in_use(self, run_dir: Path) -> Iterator[None]:
+        """Be known to be at work here, on a run; first tidy up after processes that were killed."""
+        with self.locks.present(self.root, run_dir):
+            for path in (self.root / UNFINISHED).glob("*.safetensors"):
+                if self._side(self.root / "checkpoint" / path.name) is not None:  # killed just after its training ended
+                    path.unlink(missing_ok=True)
+            yield
+
+    def _side(self, path: Path) -> dict[str, Any] | None:
+        side = side_path(path)
+        return read_side_file(side) if side.is_file() else None
+
+    def _set_aside(self, path: Path) -> None:
+        target = self._move_away(path)
+        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+
+    def _move_away(self, path: Path) -> Path:
+        self._verified.pop(path, None)
+        folder = self.root / "damaged"
+        try:
+            folder.mkdir(exist_ok=True)
+            target = next(t for n in range(10_000) if not (t := folder / f"{path.name}.{n}").exists())
+            path.replace(target)
+            side_path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"'{path}' is damaged and cannot be moved away: {error.strerror}. Remove it.") from error
+        return target
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def side_path(path: Path) -> Path:
+    """Where the side file of an artifact lies."""
+    return path.with_name(path.name + ".json")
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    """An artifact that matches its checksum and is none all the same: nobody but a forger writes that."""
+    return StoreError(f"'{path}' cannot be read: {first_line(error)}. Remove it and run the same command again.")
+
+
+def read_side(artifact: Path) -> dict[str, Any]:
+    """What the side file of an artifact says; empty if there is none that can be read."""
+    return read_side_file(side_path(artifact))
+
+
+def read_side_file(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
+    try:
+        return parse_side(read_bounded(path, MAX_JSON))
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_side(content: bytes) -> dict[str, Any]:
+    """The object that a side file holds; empty if it holds none."""
+    try:
+        side = parse_json(content)
+    except ValueError:
+        return {}
+    return side if isinstance(side, dict) and not misfit(side, Side) else {}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """None if there is no such file."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

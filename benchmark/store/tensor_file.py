@@ -1,0 +1,81 @@
+"""Values to and from one safetensors file: tensors and arrays as tensors, the rest as JSON in its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from oodbench.benchmark.errors import first_line
+
+NOT_PLAIN = (TypeError, ValueError, KeyError, RuntimeError)
+"""What `to_bytes` raises for a value that is no plain data."""
+
+
+def to_bytes(value: Any) -> bytes:
+    """Tensors, arrays, finite numbers, words, and lists, tuples and dicts of them as the content of a file."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
+    # One entry: the format keeps entries in no order, and equal values are to give equal bytes.
+    header = json.dumps({"value": skeleton, "sha256": _checksum(skeleton, tensors)})
+    return save(tensors, metadata={"state": header})
+
+
+def from_file(path: Path) -> Any:
+    """What `to_bytes` wrote; ValueError if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("state", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not header or header["sha256"] != _checksum(header["value"], tensors):
+            raise ValueError("the content does not match its checksum")
+        return _unpack(json.loads(header["value"]), tensors)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of many kinds, depending on what the header happens to say
+        raise ValueError(first_line(error)) from error
+
+
+def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(skeleton.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        name = str(len(tensors))
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        tensors[name] = tensor.contiguous().clone()
+        return {"tensor" if isinstance(value, Tensor) else "array": name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[_pack(k, tensors), _pack(item, tensors)] for k, item in value.items()]}
+    return value
+
+
+def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(packed, list):
+        return [_unpack(item, tensors) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if "tensor" in packed:
+        return tensors[packed["tensor"]]
+    if "array" in packed:
+        return tensors[packed["array"]].numpy()
+    if "tuple" in packed:
+        return tuple(_unpack(item, tensors) for item in packed["tuple"])
+    return {_unpack(k, tensors): _unpack(item, tensors) for k, item in packed["dict"]}

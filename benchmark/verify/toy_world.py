@@ -1,0 +1,188 @@
+"""A toy world for contract checks: small images whose classes and outliers are planted, and their classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.detector import Detector, reduces
+from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier
+from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.stages.extract import checked_reduction
+
+CLASSES, SIDE, IMAGES = 4, 32, 160
+
+STRANGE = 4
+"""Patterns that the network knows and no class has."""
+
+WEAKER = 0.9
+"""Strength of each pattern's second channel: maps of one pattern have rank two, with singular values apart."""
+
+
+class PlantedMaps(nn.Module):
+    """Two channels a pattern, each at a place of its own, as strong as the pattern shows: (N, 2 D, 4, 4)."""
+
+    def __init__(self, patterns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("patterns", patterns.flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Strengths, of either sign."""
+        patterns: Tensor = self.get_buffer("patterns")
+        shown = (images.flatten(1) - 0.5) @ patterns.T
+        maps: Tensor = torch.diag_embed(torch.cat([shown, WEAKER * shown], dim=1)).unflatten(2, (4, 4))
+        return maps
+
+
+class PlantedNetwork(nn.Module):
+    """Features: how strongly each planted pattern shows. Head: one pattern a class. Blocks: maps, and their ReLU."""
+
+    def __init__(self, patterns: Tensor) -> None:
+        super().__init__()
+        self.maps = PlantedMaps(patterns)
+        self.rectified = nn.ReLU()
+        self.head = nn.Linear(len(patterns), CLASSES)
+        with torch.no_grad():
+            self.head.weight.copy_(8 * torch.eye(CLASSES, len(patterns)))
+            self.head.bias.zero_()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Strength of each pattern, non-negative (N, D)."""
+        pooled: Tensor = self.rectified(self.maps(images)).sum(dim=(2, 3))
+        features: Tensor = pooled.unflatten(1, (2, -1)).sum(dim=1) / (1 + WEAKER)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def planted_blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks of the toy world's network."""
+    return [network.maps, network.rectified] if isinstance(network, PlantedNetwork) else []
+
+
+class ToyWorld(NamedTuple):
+    """A classifier with planted features, labelled ID images, and OOD images: weak blends of two classes and,
+    weaker, of a pattern that no class has, for methods that look where training images do not vary."""
+
+    classifier: Classifier
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    ood: ImageSet
+
+
+@cache
+def toy_world() -> ToyWorld:
+    """The one toy world, the same in every process."""
+    random = np.random.RandomState(0)
+    patterns = _patterns(random)
+
+    def draw(strengths: np.ndarray, labels: np.ndarray | None) -> ImageSet:
+        clean = np.tensordot(strengths, patterns, axes=1)
+        noisy = 0.5 + clean + 0.02 * random.randn(*clean.shape)
+        images = np.clip(np.rint(255 * noisy), 0, 255).astype(np.uint8)
+        return ImageSet(images, labels, tuple("abcd") if labels is not None else ())
+
+    def known(count: int) -> ImageSet:
+        labels = np.arange(count) % CLASSES
+        strengths = np.zeros((count, len(patterns)))
+        strengths[np.arange(count), labels] = random.uniform(1.0, 1.5, count)
+        return draw(strengths, labels)
+
+    first = random.randint(CLASSES, size=IMAGES)
+    second = (first + random.randint(1, CLASSES, size=IMAGES)) % CLASSES
+    blends = np.zeros((IMAGES, len(patterns)))
+    blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.3, IMAGES)
+    blends[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = 0.07
+    classifier = Classifier(planted_network(), CLASSES, planted_blocks)
+    return ToyWorld(classifier, known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
+
+
+def planted_network() -> PlantedNetwork:
+    """The toy world's network, made anew."""
+    return PlantedNetwork(torch.from_numpy(_patterns(np.random.RandomState(0))).float())
+
+
+def fresh_classifier() -> Classifier:
+    """The toy world's classifier, made whole again after a plug-in that may have changed it."""
+    classifier = toy_world().classifier
+    classifier.network = planted_network().eval().requires_grad_(False)
+    return classifier
+
+
+def _patterns(random: np.random.RandomState) -> np.ndarray:
+    patterns = random.randn(CLASSES + STRANGE, 3, SIDE, SIDE)
+    unit: np.ndarray = patterns / np.linalg.norm(patterns.reshape(len(patterns), -1), axis=1)[:, None, None, None]
+    return unit
+
+
+def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supplied: Iterable[str] = NEEDS) -> Batch:
+    """A batch of toy images that holds what the detector declares, and of that only what is `supplied`."""
+    names = detector.needs & set(supplied)
+    classifier = toy_world().classifier
+    pixels = torch.from_numpy(images.images).float() / 255
+    with torch.no_grad():
+        looked = classifier.look(pixels)
+        whole = {"images": pixels, "features": looked.features, "logits": looked.logits.double()}
+        if "maps" in names and reduces(detector):
+            whole["maps"] = checked_reduction(detector, looked)
+    parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
+    if labelled and images.labels is not None:
+        parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
+    bank = None
+    if "similarities" in names and not labelled:
+        known = toy_bank_batch(detector)
+        bank = Bank(known.features.numpy(), detector.bank_rows(known))
+        similarities = bank.similarities(looked.features)
+        parts["similarities"] = similarities.__getitem__
+    shown = classifier if "maps" in names else classifier.without_blocks()
+    return Batch(len(images), parts, detector.name, shown if "network" in names else None, bank=bank)
+
+
+def toy_bank_batch(detector: Detector) -> Batch:
+    """The toy world's training images as a detector's `bank_rows` sees them: labels and features."""
+    world = toy_world()
+    with torch.no_grad():
+        features = world.classifier.features(torch.from_numpy(world.train.images).float() / 255)
+    labels = torch.from_numpy(np.array(world.train.labels))
+    return Batch(len(world.train), {"features": features.__getitem__, "labels": labels.__getitem__}, detector.name)
+
+
+def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
+    """Show the toy world's training images, so many at a time, to a detector that observes."""
+    labels = torch.from_numpy(np.array(images.labels))
+    with torch.no_grad():
+        for rows in torch.arange(len(images)).split(piece):
+            pixels = torch.from_numpy(images.images[rows.numpy()]).float() / 255
+            looked = toy_world().classifier.look(pixels)
+            detector.observe(looked.maps, looked.features, looked.logits, labels[rows])
+
+
+class Trainee(nn.Module):
+    """A small trainable network for recipe checks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()
+        )
+        self.head = nn.Linear(16, CLASSES)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (N, 16)."""
+        features: Tensor = self.body(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits

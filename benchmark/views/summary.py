@@ -1,0 +1,259 @@
+"""What tables and plots show, worked out once: the rows, the columns, and means and standard deviations over seeds.
+
+Plain Python, so that the terminal table waits for no data-frame library. Numbers stay fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.metrics.names import AUDITED, LOWER_IS_BETTER, METRICS
+from oodbench.benchmark.records.best import METRIC, Judged, Marks, read_best
+from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.warnings import warnings_of
+
+NORMAL_975 = 1.959964
+"""Standard deviations from the middle of a 95% interval to its end."""
+
+PARTIAL, ABSENT = "partial", "absent"
+"""Statuses of a cell over several seeds, beside those of a record: some seeds are there; none was run."""
+
+GROUPS = ("near", "far")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A mean over `n` seeds, and the sample standard deviation (ddof = 1): None with one seed."""
+
+    mean: float
+    std: float | None
+    n: int
+    interval: tuple[float, float] | None = None
+    """95% over draws of test images, ends averaged over seeds; None for means over OOD sets and in older records."""
+    may_be_best: bool | None = None
+    """Whether it is in the set that holds the column's best with 95% confidence; None where that is not judged."""
+
+    @property
+    def image_error(self) -> float | None:
+        """What the interval says as a standard deviation, to hold beside that over seeds."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / (2 * NORMAL_975)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row's outcome on one OOD set."""
+
+    status: str
+    reason: str = ""
+    seen: bool = False
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """Kind of warning (`_warnings`) -> what it says of this cell."""
+
+
+@dataclass(frozen=True)
+class OodSet:
+    """One column of an ID set's block."""
+
+    name: str
+    group: str
+    source: bool
+    """The distribution of the outliers that the suite supplies: left out of means and worst in every row."""
+    trivial: Mapping[str, Any]
+    """What a trivial pixel statistic reaches on the pair: its name and its metrics; empty where not measured."""
+
+    @property
+    def heading(self) -> str:
+        """The name with what a reader must know about the pair."""
+        marks = [mark for mark in (self.group, "outlier source" if self.source else "") if mark]
+        return visible(f"{self.name} ({', '.join(marks)})" if marks else self.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One detector with its settings and recipe, on one ID set."""
+
+    label: str
+    first: Record
+    """Any of the row's records: name, settings, recipe and backbone are the same in all."""
+    id_accuracy: Stat | None
+    cells: Mapping[str, Cell]
+    means: Mapping[tuple[str, str], Stat]
+    """(group, metric) -> the mean over the group's OOD sets."""
+    worst: Mapping[str, tuple[str, Stat]]
+    """metric -> the OOD set with the worst mean, and that mean."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """All that was measured on one ID set."""
+
+    id_set: str
+    backbones: tuple[str, ...]
+    sets: tuple[OodSet, ...]
+    rows: tuple[Row, ...]
+    averaged: tuple[OodSet, ...]
+    """The OOD sets behind means and worst, the same for every row."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """'near' and 'far', as far as the block has such sets to average."""
+        return tuple(group for group in GROUPS if any(s.group == group for s in self.averaged))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run, ready to be shown."""
+
+    seeds: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    judged: Marks = field(default_factory=dict)
+    """The columns of which it is known who may be the best."""
+
+
+def summary_of(run: Run) -> Summary:
+    """Arrange a run's records by ID set and row, in plan order."""
+    seeds = tuple(sorted({*run.info.get("seeds", ()), *(record.seed for record in run.records)}))
+    pairs = run.info.get("pairs", ())
+    shown = {record.id_set for record in run.records}
+    id_sets = dict.fromkeys([*(pair["id_set"] for pair in pairs), *(record.id_set for record in run.records)])
+    marks = read_best(run)
+    blocks = tuple(_block(run, id_set, seeds, marks) for id_set in id_sets if id_set in shown)
+    columns = {(block.id_set, s.name) for block in blocks for s in block.sets}
+    return Summary(seeds, blocks, {place: judged for place, judged in marks.items() if place in columns})
+
+
+def stat_of(values: Sequence[float]) -> Stat | None:
+    """Mean and sample standard deviation; None of nothing."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return Stat(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None, len(values))
+
+
+def has_rules(record: Record, rules: str) -> bool:
+    """Whether a record holds every value by other metric rules, and the exact ones to hold beside them."""
+    return record.audit.get(rules, {}).keys() >= {*AUDITED} and record.metrics.keys() >= {*METRICS}
+
+
+def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+    """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, of cells that have them."""
+    cells: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
+    for record in run.records:
+        if has_rules(record, rules):
+            cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
+    return {
+        key: {name: stat for name in AUDITED if (stat := stat_of([values[name] for values in own]))}
+        for key, own in cells.items()
+    }
+
+
+def _block(run: Run, id_set: str, seeds: Sequence[int], marks: Marks) -> Block:
+    records = [record for record in run.records if record.id_set == id_set]
+    sets = _ood_sets([pair for pair in run.info.get("pairs", ()) if pair["id_set"] == id_set], records)
+    measured = {record.ood_set for record in records if record.status == OK}
+    averaged = tuple(s for s in sets if not s.source and s.name in measured)
+    by_label: dict[str, list[Record]] = {}
+    for record in records:
+        by_label.setdefault(record.label, []).append(record)
+    known = {s.name: marks[id_set, s.name] for s in sets if (id_set, s.name) in marks}
+    rows = tuple(_row(label, own, sets, averaged, seeds, known) for label, own in by_label.items())
+    return Block(id_set, tuple(dict.fromkeys(r.backbone for r in records if r.backbone)), sets, rows, averaged)
+
+
+def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> tuple[OodSet, ...]:
+    """The columns: the plan's pairs in order, then what only records know."""
+    columns: dict[str, OodSet] = {}
+    for pair in pairs:
+        group, source = pair.get("group", ""), bool(pair.get("outlier_source"))
+        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, pair.get("trivial") or {})
+    for record in records:
+        columns.setdefault(record.ood_set, OodSet(record.ood_set, record.group, record.outlier_source, {}))
+    return tuple(columns.values())
+
+
+def _row(
+    label: str,
+    records: Sequence[Record],
+    sets: Iterable[OodSet],
+    averaged: Sequence[OodSet],
+    seeds: Sequence[int],
+    known: Mapping[str, Judged],
+) -> Row:
+    accuracy = {r.seed: r.id_accuracy for r in records if r.id_accuracy is not None}
+    by_set = {s.name: {r.seed: r for r in records if r.ood_set == s.name} for s in sets}
+    cells = {name: _cell(by_seed, seeds) for name, by_seed in by_set.items()}
+    means = {
+        (group, metric): stat
+        for group in GROUPS
+        for metric in METRICS
+        if (stat := _mean_over([by_set[s.name] for s in averaged if s.group == group], metric, seeds))
+    }
+    worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
+    marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}
+    return Row(label, records[0], stat_of(list(accuracy.values())), marked, means, worst)
+
+
+def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
+    done = [record for record in by_seed.values() if record.status == OK]
+    stats = {
+        metric: stat for metric in METRICS if (stat := _stat_of_cell([r for r in done if metric in r.metrics], metric))
+    }
+    status, seen = _status(by_seed, len(done), seeds), any(r.seen for r in by_seed.values())
+    return Cell(status, _reason(by_seed), seen, stats, warnings_of(done))
+
+
+def _marked(cell: Cell, label: str, judged: Judged | None) -> Cell:
+    if judged is None or label not in judged.compete or METRIC not in cell.stats:
+        return cell
+    stat = replace(cell.stats[METRIC], may_be_best=label in judged.may_be_best)
+    return replace(cell, stats={**cell.stats, METRIC: stat})
+
+
+def _stat_of_cell(records: Sequence[Record], metric: str) -> Stat | None:
+    stat = stat_of([record.metrics[metric] for record in records])
+    ends = [record.intervals[metric] for record in records if metric in record.intervals]
+    if stat is None or len(ends) < len(records):
+        return stat
+    # The seeds share their test images, whose error their mean does not average out; so the ends are averaged.
+    low, high = (math.fsum(end) / len(ends) for end in zip(*ends, strict=True))
+    return replace(stat, interval=(low, high))
+
+
+def _status(by_seed: Mapping[int, Record], done: int, seeds: Sequence[int]) -> str:
+    if not by_seed:
+        return ABSENT
+    if done:
+        return OK if done == len(seeds) else PARTIAL
+    return FAILED if any(record.status == FAILED for record in by_seed.values()) else SKIPPED
+
+
+def _reason(by_seed: Mapping[int, Record]) -> str:
+    """Why seeds are missing; told by seed only where the seeds differ."""
+    missing = {r.seed: " ".join(r.reason.split()) or "no reason recorded" for r in by_seed.values() if r.status != OK}
+    if len(missing) == len(by_seed) and len(set(missing.values())) == 1:
+        return next(iter(missing.values()))
+    return "; ".join(f"seed {seed}: {reason}" for seed, reason in missing.items())
+
+
+def _mean_over(members: Sequence[Mapping[int, Record]], metric: str, seeds: Iterable[int]) -> Stat | None:
+    """First over the sets, seed by seed; a seed without one of the sets does not count, or sets would be unlike."""
+    done = [[r[seed] for r in members if seed in r and r[seed].status == OK] for seed in seeds]
+    values = [[r.metrics[metric] for r in records if metric in r.metrics] for records in done]
+    return stat_of([math.fsum(v) / len(v) for v in values if v and len(v) == len(members)])
+
+
+def _worst(averaged: Iterable[OodSet], cells: Mapping[str, Cell], metric: str) -> tuple[str, Stat] | None:
+    """The worst of all the sets; unknown where one of them is missing, as it might be the worst."""
+    found = [(s.name, cells[s.name].stats.get(metric)) for s in averaged]
+    known = [(name, stat) for name, stat in found if stat]
+    if not known or len(known) < len(found):
+        return None
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return min(known, key=lambda item: sign * item[1].mean)

@@ -1,0 +1,337 @@
+"""A table before it has a format: headings, numbers as percent, marks, footnotes and the legend.
+
+The terminal, Markdown and LaTeX tables differ in how they write these, never in what they say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
+from oodbench.benchmark.records.record import FAILED, SKIPPED
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.interval_notes import SEEDS, image_lines, seeds_scatter_more
+from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, Cell, OodSet, Stat, Summary
+from oodbench.benchmark.views.warnings import SHOWN, TOLD, WARNED, doubtful
+
+COLUMNS = {
+    "tnr_at_tpr95": "TNR95",
+    "auroc": "AUROC",
+    "detection_accuracy": "DetAcc",
+    "aupr_in": "AUPR-in",
+    "aupr_out": "AUPR-out",
+}
+"""The five columns of every pair, as in the field's papers."""
+
+MAYBE, SEEN, FEWER, DASH = "°", "†", "‡", "\N{EN DASH}"
+
+INTERVAL = "AUROC 95%"
+
+TRIVIAL = "pixel statistic"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of a table, in percent; `mean` is empty where there is nothing to say."""
+
+    mean: str = ""
+    std: str = ""
+    best: bool = False
+    marks: str = ""
+    note: str = ""
+    """A word after the number: which set is the worst."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's title and one entry a row."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns under one heading. A row with a `span` shows that text in place of its numbers."""
+
+    title: str
+    columns: tuple[Column, ...]
+    spans: tuple[str, ...]
+    more: tuple[Column, ...] = ()
+    """Columns for formats that stack groups and have the room."""
+    below: str = ""
+    """Said under the last row: which statistic the trivial detector used."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One ID set's table: `labels` name the rows, the trivial detector's last where there is one."""
+
+    block: Block
+    labels: tuple[str, ...]
+    accuracy: Group
+    sets: tuple[Group, ...]
+    overall: Group
+    trivial: bool
+
+    @property
+    def title(self) -> str:
+        """The ID set, and the backbone where records tell it."""
+        return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
+
+    def lines(self, group: Group) -> Iterator[tuple[int, list[Entry], str]]:
+        """The group's rows for formats that stack groups: place, entries, span; the trivial one where measured."""
+        for i, span in enumerate(group.spans):
+            entries = [column.entries[i] for column in (*group.columns, *group.more)]
+            if i < len(self.block.rows) or any(entry.mean for entry in entries):
+                yield i, entries, span
+
+
+def percent(value: float) -> str:
+    """A fraction as every view prints it."""
+    return f"{100 * value:.1f}"
+
+
+def footnotes(summary: Summary) -> dict[str, int]:
+    """Number the reasons of failed and skipped cells, equal ones once, in reading order."""
+    notes: dict[str, int] = {}
+    for block in summary.blocks:
+        for row in block.rows:
+            for cell in row.cells.values():
+                if cell.status in (FAILED, SKIPPED):
+                    notes.setdefault(f"{cell.status}: {cell.reason}", len(notes) + 1)
+    return notes
+
+
+def sheets(summary: Summary) -> list[Sheet]:
+    """Lay out every ID set's table."""
+    notes = footnotes(summary)
+    return [_sheet(block, notes, len(summary.seeds)) for block in summary.blocks]
+
+
+def pair_titles(sheet: Sheet) -> list[str]:
+    """The columns of every pair in formats that stack groups."""
+    return [*COLUMNS.values(), *dict.fromkeys(column.title for group in sheet.sets for column in group.more)]
+
+
+def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
+    trivial = any(s.trivial for s in block.sets)
+    blank = (Entry(),) if trivial else ()
+    spans = ("",) * (len(block.rows) + trivial)
+    accuracy = Column("ID acc", _entries([row.id_accuracy for row in block.rows], "id_accuracy", seeds) + blank)
+    columns = tuple(replace(column, entries=column.entries + blank) for column in _overall(block, seeds))
+    return Sheet(
+        block,
+        tuple(visible(row.label) for row in block.rows) + ((TRIVIAL,) if trivial else ()),
+        Group("", (accuracy,), spans),
+        tuple(_set_group(block, s, notes, seeds) for s in block.sets),
+        Group("AUROC over the sets" if columns else "", columns, spans),
+        trivial,
+    )
+
+
+def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) -> Group:
+    cells = [row.cells[ood.name] for row in block.rows]
+    last = any(s.trivial for s in block.sets)
+    columns = tuple(
+        Column(title, _set_entries(cells, metric, seeds) + _trivial(ood, metric) * last)
+        for metric, title in COLUMNS.items()
+    )
+    numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
+    spans = tuple(f"{cell.status} [{n}]" if n else "" for cell, n in zip(cells, numbers, strict=True))
+    below = visible(f"({ood.trivial['statistic']})") if ood.trivial.get("statistic") else ""
+    return Group(ood.heading, columns, spans + ("",) * last, _interval(block, cells, last), below)
+
+
+def _interval(block: Block, cells: Sequence[Cell], trivial: bool) -> tuple[Column, ...]:
+    """The interval of AUROC over draws of test images; no column where no record of the ID set has one."""
+    stats = [cell.stats.get("auroc") for row in block.rows for cell in row.cells.values()]
+    if not any(stat and stat.interval for stat in stats):
+        return ()
+    entries = tuple(_ends(cell.stats.get("auroc")) for cell in cells)
+    return (Column(INTERVAL, entries + (Entry(),) * trivial),)
+
+
+def _ends(stat: Stat | None) -> Entry:
+    if stat is None or stat.interval is None:
+        return Entry(DASH)
+    return Entry(DASH.join(map(percent, stat.interval)), marks=SEEDS if seeds_scatter_more(stat) else "")
+
+
+def _set_entries(cells: Sequence[Cell], metric: str, seeds: int) -> tuple[Entry, ...]:
+    warned = [doubtful(cell.warnings, metric) for cell in cells]
+    return _entries([cell.stats.get(metric) for cell in cells], metric, seeds, [cell.seen for cell in cells], warned)
+
+
+def _overall(block: Block, seeds: int) -> Iterator[Column]:
+    """Means and worst, as AUROC, over the sets that every row shares."""
+    metric = "auroc"
+    for group in block.groups:
+        stats = [row.means.get((group, metric)) for row in block.rows]
+        yield Column(f"{group} mean", _entries(stats, metric, seeds))
+    if block.averaged:
+        worst = [row.worst.get(metric) for row in block.rows]
+        entries = _entries([found and found[1] for found in worst], metric, seeds)
+        named = (replace(e, note=visible(found[0]) if found else "") for e, found in zip(entries, worst, strict=True))
+        yield Column("worst", tuple(named))
+
+
+def _trivial(ood: OodSet, metric: str) -> tuple[Entry, ...]:
+    value = ood.trivial.get(metric)
+    return (Entry(percent(value)) if isinstance(value, int | float) else Entry(),)
+
+
+def _entries(
+    stats: Sequence[Stat | None],
+    metric: str,
+    seeds: int,
+    seen: Sequence[bool] | None = None,
+    warned: Sequence[bool] | None = None,
+) -> tuple[Entry, ...]:
+    marked, doubted = (list(given or [False] * len(stats)) for given in (seen, warned))
+    best = best_rows([None if hide else stat for stat, hide in zip(stats, marked, strict=True)], metric)
+    return tuple(_entry(stat, i in best, marked[i], doubted[i], seeds) for i, stat in enumerate(stats))
+
+
+def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> Entry:
+    if stat is None:
+        return Entry(DASH)
+    marks = (MAYBE if stat.may_be_best else "") + (SEEN if seen else "")
+    marks += (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
+    return Entry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
+
+
+def best_rows(stats: Sequence[Stat | None], metric: str) -> frozenset[int]:
+    """Which rows show the best mean. Equal as printed is equal: nothing is best where all tie or one is alone."""
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    shown = {i: sign * float(percent(stat.mean)) for i, stat in enumerate(stats) if stat}
+    if len(set(shown.values())) < 2:
+        return frozenset()
+    return frozenset(i for i, value in shown.items() if value == max(shown.values()))
+
+
+def seeds_line(summary: Summary) -> str:
+    """What the numbers are taken over."""
+    names = ", ".join(map(str, summary.seeds))
+    if len(summary.seeds) > 1:
+        return f"Mean ± std over {len(summary.seeds)} seeds ({names}; ddof = 1)."
+    return f"One seed ({names})."
+
+
+def legend(run: Run, summary: Summary, best: str, column: str = "") -> list[str]:
+    """Everything a reader needs under the tables, one paragraph an item.
+
+    `best` says how the best is marked, `column` how the column of intervals is titled, where the table has it.
+    """
+    lines = [
+        f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
+        "TNR95: OOD images rejected there; DetAcc: best mean of TPR and TNR over all thresholds; AUPR-in and AUPR-out: "
+        "ID and OOD positive, both classes weighted equally.",
+        *image_lines(summary, column),
+        *_marks(summary, best),
+        *(f"[{number}] {note}" for note, number in footnotes(summary).items()),
+        *_partial(summary),
+        *warning_lines(summary),
+        *(f"Note: {note}" for note in run.info.get("notes", ())),
+        *_cell_notes(run),
+        *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),
+        *(_because("Unavailable", item, "name") for item in run.info.get("unavailable", ())),
+        *([str(run.info["passes"])] if run.info.get("passes") else []),
+    ]
+    return [visible(" ".join(line.split())) for line in lines]
+
+
+def _because(what: str, item: Mapping[str, Any], name: str) -> str:
+    return f"{what}: {item[name]} ({item.get('reason') or 'no reason recorded'})"
+
+
+def _marks(summary: Summary, best: str) -> Iterator[str]:
+    cells = [cell for block in summary.blocks for row in block.rows for cell in row.cells.values()]
+    marks = [f"{best}: best of its column{', in which seen cells do not compete' * any(c.seen for c in cells)}"]
+    if any(cell.seen for cell in cells):
+        marks.append(f"{SEEN} seen: trained on outliers of this OOD set's own distribution")
+    if any(stat.n < len(summary.seeds) for cell in cells for stat in cell.stats.values()):
+        marks.append(f"{FEWER} fewer than {len(summary.seeds)} seeds")
+    if any(doubtful(cell.warnings, metric) for cell in cells for metric in COLUMNS):
+        marks.append(f"{WARNED} see the warnings")
+    if any(cell.status == ABSENT for cell in cells) or _lacking(summary):
+        marks.append(f"{DASH} not run, or a mean or worst without one of its OOD sets")
+    yield "; ".join(marks) + "."
+    if summary.judged:
+        yield _may_be_best(summary)
+    if any(s.source for block in summary.blocks for s in block.sets):
+        yield "Means and worst leave out the outlier source in every row, so that all rows stand on the same OOD sets."
+    if any(s.trivial for block in summary.blocks for s in block.sets):
+        yield f"{TRIVIAL.capitalize()}: what the one named, picked on the pair's test images, reaches alone."
+
+
+def _may_be_best(summary: Summary) -> str:
+    fewer = any(set(judged.seeds) < set(summary.seeds) for judged in summary.judged.values())
+    missing = {(block.id_set, s.name) for block in summary.blocks for s in block.sets} - set(summary.judged)
+    return (
+        f"{MAYBE} may be the best AUROC of its column: with 95% confidence the truly best of those that compete there "
+        "is among the marked (multiple comparisons with the best, over draws of test images and, between recipes, of "
+        "seeds). Cells without a number and seen ones do not compete."
+        + " A column with cells of fewer seeds is judged on the seeds that all have." * fewer
+        + f" Not judged: {', '.join(map(' against '.join, sorted(missing)))}." * bool(missing)
+    )
+
+
+def _lacking(summary: Summary) -> bool:
+    rows = [(block, row) for block in summary.blocks for row in block.rows]
+    means = all((group, "auroc") in row.means for block, row in rows for group in block.groups)
+    return not means or any(block.averaged and "auroc" not in row.worst for block, row in rows)
+
+
+def _partial(summary: Summary) -> Iterator[str]:
+    for block in summary.blocks:
+        for row in block.rows:
+            for name, cell in row.cells.items():
+                if cell.status == PARTIAL and cell.reason:
+                    yield f"{FEWER} {block.id_set}, {row.label}, {name}: {cell.reason}"
+
+
+def _cell_notes(run: Run) -> Iterator[str]:
+    """What records say about single cells, equal notes once."""
+    cells: dict[str, dict[str, None]] = {}
+    for record in run.records:
+        for note in record.notes:
+            cells.setdefault(note, {})[f"{record.id_set}, {record.label}, {record.ood_set}"] = None
+    for note, places in cells.items():
+        more = f"; and {len(places) - 3} more cells" if len(places) > 3 else ""
+        yield f"Note: {note} ({'; '.join(list(places)[:3])}{more})"
+
+
+def wrapped_label(label: str, width: int) -> list[str]:
+    """A detector's label in lines of at most `width`, cut before "[" and "@", after "," and hyphens."""
+    pieces = [piece for part in re.split(r"(?=[\[@])|(?<=,)|(?<=[a-z]-)", label) for piece in _chunks(part, width)]
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and len(lines[-1]) + len(piece) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return lines or [""]
+
+
+def _chunks(text: str, width: int) -> list[str]:
+    return [text[i : i + width] for i in range(0, len(text), width)]
+
+
+def warning_lines(summary: Summary) -> Iterator[str]:
+    """A line a kind of warning, with the cells that it is true of."""
+    for kind, told in TOLD.items():
+        places = [
+            f"{block.id_set}, {row.label}, {name}: {cell.warnings[kind]}"
+            for block in summary.blocks
+            for row in block.rows
+            for name, cell in row.cells.items()
+            if kind in cell.warnings
+        ]
+        if places:
+            more = f"; and {len(places) - SHOWN} more cells" if len(places) > SHOWN else ""
+            yield f"{told} ({'; '.join(places[:SHOWN])}{more})"

@@ -1,0 +1,73 @@
+"""A run's tables as GitHub-flavoured Markdown, narrow enough to read: the pairs stand under one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.summary import summary_of
+from oodbench.benchmark.views.table_layout import INTERVAL, Entry, Sheet, legend, pair_titles, sheets
+
+
+def table_markdown(run: Run) -> str:
+    """Two tables an ID set, accuracy with the overall AUROC and then every OOD set, and what the marks mean."""
+    summary = summary_of(run)
+    lines = [f"# {escaped(str(run.info.get('name') or run.path.name))}", ""]
+    for sheet in sheets(summary):
+        lines += [f"## {escaped(sheet.title)}", "", *_overall(sheet), "", *_pairs(sheet), ""]
+    lines += (
+        [f"- {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
+        if summary.blocks
+        else ["No cells to show."]
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _overall(sheet: Sheet) -> list[str]:
+    columns = [*sheet.accuracy.columns, *sheet.overall.columns]
+    titles = [*(c.title for c in sheet.accuracy.columns), *(f"{c.title} AUROC" for c in sheet.overall.columns)]
+    rows = ([code(row.label), *(entry_text(c.entries[i]) for c in columns)] for i, row in enumerate(sheet.block.rows))
+    return list(table_lines(["Detector", *titles], 1, rows))
+
+
+def _pairs(sheet: Sheet) -> list[str]:
+    rows = ([place, *row] for group in range(len(sheet.sets)) for place, row in _group(sheet, group))
+    return list(table_lines(["OOD set", "Detector", *pair_titles(sheet)], 2, rows))
+
+
+def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:
+    group = sheet.sets[index]
+    for i, entries, span in sheet.lines(group):
+        label = code(sheet.labels[i]) if i < len(sheet.block.rows) else escaped(f"{sheet.labels[i]} {group.below}")
+        cells = [escaped(span), *[""] * (len(entries) - 1)] if span else [entry_text(entry) for entry in entries]
+        yield ("" if i else escaped(group.title)), [label, *cells]
+
+
+def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table; the first `left` columns are aligned left, the rest right."""
+    rules = [":--" if i < left else "--:" for i in range(len(titles))]
+    for cells in (titles, rules, *rows):
+        yield f"| {' | '.join(cells)} |"
+
+
+def entry_text(entry: Entry) -> str:
+    """A number with its marks."""
+    number = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
+    bold = f"**{number}**" if entry.best else number
+    return bold + entry.marks + (f" {code(entry.note)}" if entry.note else "")
+
+
+def escaped(text: str) -> str:
+    """Escape what Markdown, and HTML inside it, would take as markup."""
+    text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", visible(text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(name: str) -> str:
+    """A name as code, so that `@` mentions nobody. A pipe would end the table's cell even there."""
+    name = visible(name)
+    if not name or "`" in name or "\\" in name:  # after a backslash, the escape of a pipe would be none
+        return escaped(name)
+    return "`" + name.replace("|", "\\|") + "`"

@@ -1,0 +1,164 @@
+"""The terminal's table: groups of columns side by side, stacked in panels where the terminal is narrow."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import click
+
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.records.record import FAILED
+from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.summary import summary_of
+from oodbench.benchmark.views.table_layout import Column, Entry, Group, Sheet, legend, sheets, wrapped_label
+
+GAP = 3
+"""Spaces between groups of columns, after the one that every column keeps for a mark."""
+
+
+@dataclass(frozen=True)
+class Ink:
+    """How marks are shown: by ANSI styles, or by characters alone."""
+
+    colour: bool
+
+    def number(self, text: str, entry: Entry) -> str:
+        """A number, bold where it is the best."""
+        return click.style(text, bold=True) if self.colour and entry.best else text
+
+    def marks(self, entry: Entry) -> str:
+        """The characters after a number."""
+        return entry.marks + (" " if self.colour else "*") * entry.best
+
+    def span(self, text: str) -> str:
+        """The words in place of a row's numbers."""
+        if not self.colour or not text.strip():
+            return text
+        return click.style(text, fg="red") if text.strip().startswith(FAILED) else click.style(text, dim=True)
+
+    def heading(self, text: str) -> str:
+        """An ID set's heading."""
+        return click.style(text, underline=True) if self.colour else text
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A group of columns as lines, all of the same visible width."""
+
+    width: int
+    head: tuple[str, str, str]
+    """Heading, rule, and the columns' titles."""
+    rows: tuple[str, ...]
+    below: str
+
+
+def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
+    """The run's tables for a terminal of `width` characters, one block an ID set, with everything explained below."""
+    summary, ink = summary_of(run), Ink(colour)
+    if not summary.blocks:
+        return "No cells to show: the run has no records.\n"
+    parts = [title] if (title := _run_title(run)) else []
+    parts += [sheet_text(sheet, width, ink) for sheet in sheets(summary)]
+    best = "Bold" if colour else "*"
+    parts.append("\n".join(line for item in legend(run, summary, best) for line in _filled(item, width)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _run_title(run: Run) -> str:
+    suite = run.info.get("suite") or {}
+    texts = (run.info.get("name"), suite.get("title") or suite.get("name"))
+    return " · ".join(visible(text) for text in texts if text)
+
+
+def _filled(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False) or [""]
+
+
+def sheet_text(sheet: Sheet, width: int, ink: Ink) -> str:
+    """One ID set: the widest spacing that fits, in as few panels as that takes."""
+    labels = [_label(label, max(16, width // 3)) for label in sheet.labels]
+    first = max(len("detector"), *(len(line) for lines in labels for line in lines))
+    groups = [group for group in (sheet.accuracy, *sheet.sets, sheet.overall) if group.columns]
+    for plus_minus in (" ± ", "±"):
+        printed = [_printed(group, ink, plus_minus) for group in groups]
+        if first + GAP + max(group.width for group in printed) <= width:
+            break
+    room = width - first
+    panels = [_panel(labels, first, panel, sheet.trivial) for panel in _merged(_panels(printed, room), room)]
+    return "\n\n".join([ink.heading(sheet.title), *panels])
+
+
+def _label(label: str, width: int) -> list[str]:
+    lines = [label] if len(label) <= width else wrapped_label(label, width - 2)
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
+
+
+def _panels(groups: Iterable[Printed], room: int) -> list[list[Printed]]:
+    """Whole groups, left to right, into as few panels as fit."""
+    panels: list[list[Printed]] = [[]]
+    for group in groups:
+        if panels[-1] and sum(GAP + other.width for other in panels[-1]) + GAP + group.width > room:
+            panels.append([])
+        panels[-1].append(group)
+    return panels
+
+
+def _merged(panels: list[list[Printed]], room: int) -> list[list[Printed]]:
+    """Spare the reader a panel of accuracies alone: they go before the means where there is no room before that."""
+    first, last = panels[0], panels[-1]
+    if len(panels) > 1 and len(first) == 1 and sum(GAP + group.width for group in (*first, *last)) <= room:
+        return [*panels[1:-1], [*first, *last]]
+    return panels
+
+
+def _panel(labels: Sequence[Sequence[str]], first: int, groups: Sequence[Printed], trivial: bool) -> str:
+    lines = [_line(lead, [g.head[i] for g in groups], first) for i, lead in enumerate(("", "", "detector"))]
+    detectors = len(labels) - trivial
+    for i, label in enumerate(labels[:detectors]):
+        lines += [_line(label[0], [group.rows[i] for group in groups], first), *label[1:]]
+    if trivial and any(group.rows[-1].strip() for group in groups):
+        lines.append("─" * (first + sum(GAP + group.width for group in groups)))
+        lines.append(_line(labels[-1][0], [group.rows[-1] for group in groups], first))
+        lines.append(_line("", [group.below for group in groups], first))
+    return "\n".join(line for line in lines if line.strip())
+
+
+def _line(label: str, parts: Iterable[str], first: int) -> str:
+    return (" " * GAP).join([label.ljust(first), *parts]).rstrip()
+
+
+def _printed(group: Group, ink: Ink, plus_minus: str) -> Printed:
+    titles, *rows = zip(*(_column(column, ink, plus_minus) for column in group.columns), strict=True)
+    title = " ".join(titles)
+    width = max(len(title), len(group.title), len(group.below), *map(len, group.spans))
+    pad = " " * (width - len(title))
+    texts = [
+        ink.span(span.center(width)) if span else pad + " ".join(cells)
+        for span, cells in zip(group.spans, rows, strict=True)
+    ]
+    head = (group.title.center(width), ("─" if group.title else " ") * width, pad + title)
+    return Printed(width, head, tuple(texts), group.below.center(width))
+
+
+def _column(column: Column, ink: Ink, plus_minus: str) -> list[str]:
+    """Title and entries, padded to one width: means, deviations and marks each stand under one another."""
+    marks = [ink.marks(entry) for entry in column.entries]
+    mean, std, mark, note = (
+        max(map(len, texts))
+        for texts in (
+            [entry.mean for entry in column.entries],
+            [plus_minus + entry.std for entry in column.entries if entry.std] or [""],
+            [*marks, " "],
+            [entry.note and f" {entry.note}" for entry in column.entries],
+        )
+    )
+    number = max(mean + std, len(column.title))
+    lines = [column.title.rjust(number) + " " * (mark + note)]
+    for entry, own in zip(column.entries, marks, strict=True):
+        deviation = plus_minus + entry.std.rjust(std - len(plus_minus)) if entry.std else " " * std
+        text = entry.mean.rjust(mean) + deviation
+        shown = " " * (number - len(text.lstrip())) + ink.number(text.lstrip(), entry)
+        lines.append(shown + own.ljust(mark) + (entry.note and f" {entry.note}").ljust(note))
+    return lines
