@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Dataset, Detector, FitData, Form, ImageSet
-from oodbench.benchmark.data import splits as splits_module
+from oodbench.benchmark.data import library as library_module
 from oodbench.benchmark.data.library import PARTS, Library
 from oodbench.benchmark.data.splits import VALIDATION_SHARE, carve_validation, only_classes
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError
@@ -224,7 +224,7 @@ def test_parts_of_a_set(library: Library) -> None:
 def test_parts_are_cut_and_hashed_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan asks for them, and for their checksums, for every detector and seed."""
     first = {part: library.part(parse_set("data_colours"), part) for part in PARTS}
-    monkeypatch.setattr(splits_module, "carve_validation", None)
+    monkeypatch.setattr(library_module, "carve_validation", None)
     assert all(library.part(parse_set("data_colours"), part) is first[part] for part in PARTS)
 
 

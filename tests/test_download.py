@@ -247,7 +247,7 @@ def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
 
 PLUGIN = """
 from oodbench.benchmark import dataset
-from oodbench.benchmark.files import File, FileDataset, ImageTree, Source
+from oodbench.benchmark.data.files import File, FileDataset, ImageTree, Source
 
 @dataset("remote", title="A set of a test")
 class Remote(FileDataset):

@@ -386,7 +386,7 @@ def test_a_suite_says_how_many_gpus_a_job_takes(tmp_path: Path, given: float | N
 
 
 def test_what_a_cluster_hands_about_is_read_without_torch() -> None:
-    parts = ("setups", "engines.tasks", "engines.board", "engines.engine")
+    parts = ("stages.worker_config", "engines.tasks", "engines.ray_progress", "engines.messages", "engines.engine")
     code = (
         "import sys\n"
         + "".join(f"import oodbench.benchmark.{part}\n" for part in parts)

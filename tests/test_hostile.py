@@ -23,7 +23,7 @@ from PIL import Image
 from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.files import File, Fit, Idx, archives, download, open_tree, pixels
+from oodbench.benchmark.data.files import File, Fit, Idx, archives, download, open_tree
 from oodbench.benchmark.data.files import decode as decode_module
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.image_tree import ImageTree
@@ -615,7 +615,7 @@ def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monke
             most = max(most, waiting)
             yield row, f"{row}.png", bytes(1 << 20)
 
-    monkeypatch.setattr(pixels, "decode", slow)
+    monkeypatch.setattr(decode_module, "decode", slow)
     _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit())
     assert len(bad) == 64
     assert most <= (1 << 22) + (2 << 20)

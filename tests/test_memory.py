@@ -194,7 +194,7 @@ import resource, sys
 from contextlib import nullcontext
 from pathlib import Path
 import torch
-from oodbench.benchmark import memory
+from oodbench.benchmark.stages import memory
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -219,7 +219,7 @@ def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[Run, Path, list[Pat
     write_run_info(tmp_path, {"cells": [name]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records import read_run\n"
+        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records.run import read_run\n"
         f"assert len(draw(read_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )

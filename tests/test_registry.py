@@ -101,7 +101,7 @@ def file_with(folder: Path, text: str, name: str = "mine.py") -> Path:
 def test_listing_names_and_titles_imports_nothing_heavy() -> None:
     code = f"""
 import sys
-from oodbench.benchmark.registry import registry
+from oodbench.benchmark.plugins.registry import registry
 for kind in {[*KINDS, "suite"]!r}:
     for entry in registry.entries(kind).values():
         print(kind, entry.name, bool(entry.title), sep="\\t")

@@ -248,8 +248,8 @@ def test_what_is_registered_in_this_process_is_run_by_name(notebook: Notebook, t
 @pytest.mark.parametrize("how", ["script", "command"])
 def test_a_script_finds_what_it_decorates(tmp_path: Path, how: str) -> None:
     text = DETECTOR.format(name="of_a_script") + (
-        "from oodbench.benchmark.versions import source_version\n"
-        "from oodbench.benchmark.registry import registry\n"
+        "from oodbench.benchmark.plugins.source_version import source_version\n"
+        "from oodbench.benchmark.plugins.registry import registry\n"
         "print(source_version(registry.get('detector', 'of_a_script')))\n"
     )
     (tmp_path / "script.py").write_text(text)

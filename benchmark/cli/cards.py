@@ -77,10 +77,10 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
 PAGE = """\
 # Detectors
 
-Made from the classes in `detectors/` by `python -m oodbench.benchmark.cards > docs/detectors.md`; a test compares. A
-score is higher for what looks more out-of-distribution, everywhere. *Passes* are network passes an image beyond the one
-that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how the classifier is trained, and a
-detector without one takes the suite's.
+Generated from the classes in `detectors/` with `python -m oodbench.benchmark.cli.cards > docs/detectors.md`; a test keeps
+it in step. A score is higher for images that look more out-of-distribution, everywhere. *Passes* are network passes per
+image beyond the one that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how the classifier
+is trained, and a detector without one uses the suite's.
 """
 
 

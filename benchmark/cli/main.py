@@ -10,6 +10,7 @@ from oodbench.benchmark.cli.compare import compare
 from oodbench.benchmark.cli.data import data
 from oodbench.benchmark.cli.figures import figures
 from oodbench.benchmark.cli.listing import list_, show
+from oodbench.benchmark.cli.new import new
 from oodbench.benchmark.cli.plugins import check
 from oodbench.benchmark.cli.run import run
 from oodbench.benchmark.cli.runs import verify
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (run, list_, show, table, plot, compare, verify, check, data, figures, cache):
+for command in (run, list_, show, table, plot, compare, verify, check, new, data, figures, cache):
     main.add_command(command)

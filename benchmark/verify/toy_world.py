@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier
+from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, Looked
 from oodbench.benchmark.plugins.training_bank import Bank
 from oodbench.benchmark.stages.extract import checked_reduction
 
@@ -125,13 +125,26 @@ def _patterns(random: np.random.RandomState) -> np.ndarray:
     return unit
 
 
-def toy_batch(detector: Detector, images: ImageSet, labelled: bool = False, supplied: Iterable[str] = NEEDS) -> Batch:
-    """A batch of toy images that holds what the detector declares, and of that only what is `supplied`."""
+def toy_batch(
+    detector: Detector,
+    images: ImageSet,
+    labelled: bool = False,
+    supplied: Iterable[str] = NEEDS,
+    rows: np.ndarray | None = None,
+) -> Batch:
+    """A batch of toy images that holds what the detector declares, and of that only what is `supplied`.
+
+    `rows` (n,) picks some of the images after the network has seen all of them at once, because its outputs move in the
+    last bits with the size of a batch, which is not the detector's doing.
+    """
     names = detector.needs & set(supplied)
     classifier = toy_world().classifier
     pixels = torch.from_numpy(images.images).float() / 255
     with torch.no_grad():
         looked = classifier.look(pixels)
+        if rows is not None:
+            images, pixels = images.take(rows), pixels[rows]
+            looked = Looked([maps[rows] for maps in looked.maps], looked.features[rows], looked.logits[rows])
         whole = {"images": pixels, "features": looked.features, "logits": looked.logits.double()}
         if "maps" in names and reduces(detector):
             whole["maps"] = checked_reduction(detector, looked)
