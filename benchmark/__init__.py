@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+from oodbench.benchmark.plugins import renamed
 
 if TYPE_CHECKING:
     from oodbench.benchmark.api import run as run
@@ -67,12 +70,17 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_HOME)
 
+renamed.install()
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("oodbench")
+    if name in renamed.NAMES:
+        warn(f"oodbench.benchmark.{name} is now {renamed.NAMES[name]}", DeprecationWarning, stacklevel=2)
+        name = renamed.NAMES[name]
     if name not in _HOME:
         raise AttributeError(f"module 'oodbench.benchmark' has no attribute '{name}'; it exports {', '.join(__all__)}")
     return getattr(import_module(f"oodbench.benchmark.{_HOME[name]}"), name)

@@ -24,9 +24,9 @@ from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.open_worker import open_bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import slug
 
 
@@ -36,7 +36,7 @@ class Prepared:
 
     plan: Plan
     work: Work
-    bench: Bench
+    context: JobContext
     engine: Engine
     run_dir: Path
     asked: dict[str, Any]
@@ -44,26 +44,26 @@ class Prepared:
 
     def start(self, progress: Progress | None = None) -> Run:
         """Do the work and write records, tables and plots."""
-        store = self.bench.store
+        store = self.context.store
         with store.in_use(self.run_dir):
-            self.bench.library.files.cache.tidy()
+            self.context.library.files.cache.tidy()
             self._share()
             watched = progress or Quiet()
-            run_plan(self.plan, self.work, self.bench, self.run_dir, self.asked, watched, self.add, self.engine)
+            run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.add, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_run(self.run_dir)
-                update_best(done, store.root, ScoredImages(self.bench.library))
+                update_best(done, store.root, ScoredImages(self.context.library))
                 write_views(done, store.root)
         return done
 
     def _share(self) -> None:
         """Where a store is shared: put into it what other machines need, and fetch what the records are made of."""
-        store = self.bench.store
+        store = self.context.store
         store.share(key for job in self.plan.jobs.values() for key in job.makes)
         store.bring(key for cell in self.plan.cells for key in cell.reads)
         if self.work.jobs:
-            self.bench.library.share()
+            self.context.library.share()
 
 
 def prepare(
@@ -125,9 +125,9 @@ def prepare(
     where_to = choose_engine(engine, jobs, ray_address, share)
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    setup = Setup(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
-    bench = open_bench(setup, say, where_to.planning_device(device))
-    plan = make_plan(request, bench.library, bench.device)
+    config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
+    context = open_context(config, say, where_to.planning_device(device))
+    plan = make_plan(request, context.library, context.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))
     if (run_dir / "run.json").is_file():
@@ -136,8 +136,8 @@ def prepare(
     _refuse_shared_cache(run_dir, cache)
     asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
-    asked["commands"] = [_options(request, plan, bench, count, **where)]
-    return Prepared(plan, work_left(plan, bench, run_dir, rerun), bench, where_to, run_dir, asked, add)
+    asked["commands"] = [_options(request, plan, context, count, **where)]
+    return Prepared(plan, work_left(plan, context, run_dir, rerun), context, where_to, run_dir, asked, add)
 
 
 def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = None, **options: Any) -> Run:
@@ -170,7 +170,7 @@ def _refuse_training_options(checkpoint: str | Path, seeds: tuple[int, ...], lim
         raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
 
 
-def _options(request: Request, plan: Plan, bench: Bench, threads: int, **where: Any) -> dict[str, Any]:
+def _options(request: Request, plan: Plan, context: JobContext, threads: int, **where: Any) -> dict[str, Any]:
     """What `prepare` needs to lay out the same run again, with everything resolved that depends on the machine."""
     name = request.suite or default_suite()
     path = suite_path(name)
@@ -183,7 +183,7 @@ def _options(request: Request, plan: Plan, bench: Bench, threads: int, **where: 
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),
         "precision": plan.precision,
         "checkpoint": str(Path(request.checkpoint).absolute()) if request.checkpoint else "",
-        "device": str(bench.device),
+        "device": str(context.device),
         "threads": threads,
         "data_dir": str(Path(where["data_dir"]).absolute()),
         "plugins": [str(Path(file).absolute()) for file in where["plugins"]],

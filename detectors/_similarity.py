@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, DataError, Detector, FitData
-from oodbench.benchmark.bank import unit as unit
+from oodbench.benchmark import unit as unit
 from oodbench.detectors._gaussian import BLOCK
 
 GROUP = 32

@@ -130,14 +130,15 @@ class MahalanobisEnsemble(Detector):
     def _distances_of(self, images: Tensor, classifier: Classifier) -> Tensor:
         with torch.set_grad_enabled(self.epsilon > 0):
             images = images.detach().requires_grad_(self.epsilon > 0)
-            plain = [self._nearest(k, means) for k, means in enumerate(_means(classifier.look(images).maps))]
+            means_of_blocks = _means(classifier.forward_with_maps(images).maps)
+            plain = [self._nearest(k, means) for k, means in enumerate(means_of_blocks)]
         if not self.epsilon:
             return torch.stack(plain, dim=1)
         stepped = []
         for k, distance in enumerate(plain):
             (gradient,) = torch.autograd.grad(distance.sum(), images, retain_graph=k + 1 < len(plain))
             with torch.no_grad():
-                nudged = _means(classifier.look(images - self.epsilon * gradient.sign()).maps)
+                nudged = _means(classifier.forward_with_maps(images - self.epsilon * gradient.sign()).maps)
                 stepped.append(self._nearest(k, nudged[k]))
         return torch.stack(stepped, dim=1)
 

@@ -18,7 +18,7 @@ class Random(Detector):
     """
 
     needs = frozenset({"images"})
-    oriented = False
+    is_sanity_baseline = True
     salt: int = 0
 
     def score(self, batch: Batch) -> Tensor:
@@ -34,7 +34,7 @@ class Constant(Detector):
     """0 for every image: AUROC exactly 0.5, and the value of every other metric when nothing can be told apart."""
 
     needs = frozenset()
-    oriented = False
+    is_sanity_baseline = True
 
     def score(self, batch: Batch) -> Tensor:
         """Zeros."""

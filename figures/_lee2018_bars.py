@@ -11,23 +11,23 @@ from matplotlib.patches import Patch
 from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Margins
-from oodbench.benchmark.views.summary import Block, Row
+from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.figures._lee2018_losses import LOSSES, lacking, measured, served, told_run
 from oodbench.figures._lee2018_text import filled
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection\naccuracy"}
 
 
-def missing4(studio: FigureInputs) -> str | None:
+def missing4(inputs: FigureInputs) -> str | None:
     """Why Figure 4 cannot be drawn from the run."""
-    if reason := lacking(studio, [loss.label for loss in LOSSES]):
+    if reason := lacking(inputs, [loss.label for loss in LOSSES]):
         return reason
-    if not any(_unseen(block, rows) for block, rows in served(studio, [loss.label for loss in LOSSES])):
-        return f"run '{studio.run.path.name}' has no OOD set that is not the outliers' own distribution."
+    if not any(_unseen(block, rows) for block, rows in served(inputs, [loss.label for loss in LOSSES])):
+        return f"run '{inputs.run.path.name}' has no OOD set that is not the outliers' own distribution."
     return None
 
 
-def _unseen(block: Block, rows: dict[str, Row]) -> list[str]:
+def _unseen(block: Block, rows: dict[str, TableRow]) -> list[str]:
     return [
         ood.name
         for ood in block.sets
@@ -35,9 +35,9 @@ def _unseen(block: Block, rows: dict[str, Row]) -> list[str]:
     ]
 
 
-def figure4(studio: FigureInputs) -> Iterator[Picture]:
+def figure4(inputs: FigureInputs) -> Iterator[Picture]:
     """Bars of the four losses: a row an ID set, a panel an unseen OOD set, a group a metric."""
-    kept = [(block, rows, _unseen(block, rows)) for block, rows in served(studio, [loss.label for loss in LOSSES])]
+    kept = [(block, rows, _unseen(block, rows)) for block, rows in served(inputs, [loss.label for loss in LOSSES])]
     kept = [entry for entry in kept if entry[2]]
     columns = max(len(sets) for _, _, sets in kept)
     figure, axes = canvas.grid(len(kept), columns, (1.75, 1.35), Margins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
@@ -56,14 +56,14 @@ def figure4(studio: FigureInputs) -> Iterator[Picture]:
     figure.legend(
         patches, names, loc="center left", bbox_to_anchor=place, ncols=4 if width > 7.4 else 2, borderaxespad=0.0
     )
-    seeds = len(studio.summary().seeds)
+    seeds = len(inputs.summary().seeds)
     canvas.title(
         figure, "The four losses on unseen OOD sets" + (f", mean and sd over {seeds} seeds" if seeds > 1 else "")
     )
-    yield Picture("figure4", figure, _caption4(studio, kept))
+    yield Picture("figure4", figure, _caption4(inputs, kept))
 
 
-def _bars(panel: Axes, rows: dict[str, Row], name: str, first: bool) -> None:
+def _bars(panel: Axes, rows: dict[str, TableRow], name: str, first: bool) -> None:
     for i, loss in enumerate(LOSSES):
         stats = [rows[loss.label].cells[name].stats[metric] for metric in BARS]
         places = [x + (i - 1.5) * 0.2 for x in range(len(BARS))]
@@ -81,7 +81,7 @@ def _bars(panel: Axes, rows: dict[str, Row], name: str, first: bool) -> None:
     panel.set_axisbelow(True)
 
 
-def order_counts(kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> dict[str, tuple[int, int, int]]:
+def order_counts(kept: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> dict[str, tuple[int, int, int]]:
     """How often the joint loss's mean is higher than each other loss's, and equal to it, of how many pairs.
 
     A pair is an OOD set and a metric.
@@ -98,7 +98,7 @@ def order_counts(kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> dic
     return counts
 
 
-def _caption4(studio: FigureInputs, kept: Sequence[tuple[Block, dict[str, Row], list[str]]]) -> str:
+def _caption4(inputs: FigureInputs, kept: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> str:
     lines = [
         f"- ID `{block.id_set}`, `{name}`: "
         + "; ".join(
@@ -108,12 +108,12 @@ def _caption4(studio: FigureInputs, kept: Sequence[tuple[Block, dict[str, Row], 
         for block, rows, sets in kept
         for name in sets
     ]
-    runs = "; ".join(told_run(studio, block) + f" on `{block.id_set}`" for block, _, _ in kept)
+    runs = "; ".join(told_run(inputs, block) + f" on `{block.id_set}`" for block, _, _ in kept)
     wins = "; ".join(
         f"than {name} in {won} of {count} (equal in {equal})"
         for name, (won, equal, count) in order_counts(kept).items()
     )
-    seeds = studio.summary().seeds
+    seeds = inputs.summary().seeds
     told_seeds = f"bars are means over seeds {', '.join(map(str, seeds))}, whiskers one standard deviation (ddof = 1)"
     return filled(f"""\
 TNR at TPR 95%, AUROC and detection accuracy of the maximum-softmax detector under four losses, in the paper's

@@ -106,36 +106,36 @@ class Column(NamedTuple):
     """The map value that 99% of the measured images' pixels stay below."""
 
 
-def missing5(studio: FigureInputs) -> str | None:
+def missing5(inputs: FigureInputs) -> str | None:
     """Why Figure 5 cannot be drawn from the run."""
-    if reason := lacking(studio, LABELS):
+    if reason := lacking(inputs, LABELS):
         return reason
-    for block, rows in served(studio, LABELS):
-        for record in first_records(studio, block).values():
-            if isinstance(gone := studio.checkpoint(record), str):
+    for block, rows in served(inputs, LABELS):
+        for record in first_records(inputs, block).values():
+            if isinstance(gone := inputs.checkpoint(record), str):
                 return f"{gone}. Run the same command again."
         for name in measured(block, rows[LABELS[0]])[:OOD_SETS]:
-            studio.images(name)  # absent images are told by the library
+            inputs.images(name)  # absent images are told by the library
     return None
 
 
-def figure5(studio: FigureInputs) -> Iterator[Picture]:
+def figure5(inputs: FigureInputs) -> Iterator[Picture]:
     """One picture an ID set: images in the first row, their maps under each loss below; ID left, OOD right."""
-    for block, rows in served(studio, LABELS):
-        records = first_records(studio, block)
+    for block, rows in served(inputs, LABELS):
+        records = first_records(inputs, block)
         names = measured(block, rows[LABELS[0]])[:OOD_SETS]
-        columns = [_column(studio, records, block.id_set, ID_SHOWN)]
-        columns += [_column(studio, records, name, OOD_SHOWN) for name in names]
-        caption = _caption(studio, block, columns)
+        columns = [_column(inputs, records, block.id_set, ID_SHOWN)]
+        columns += [_column(inputs, records, name, OOD_SHOWN) for name in names]
+        caption = _caption(inputs, block, columns)
         yield Picture(f"figure5_{slug(block.id_set)}", _draw(block, columns), caption)
 
 
-def _column(studio: FigureInputs, records: dict[str, Record], name: str, count: int) -> Column:
-    images = studio.images(name)
+def _column(inputs: FigureInputs, records: dict[str, Record], name: str, count: int) -> Column:
+    images = inputs.images(name)
     chosen, some = images.images[picked(images, count)], images.images[spread(MEASURED, len(images))]
     shown, sizes, high = {}, {}, {}
     for label, record in records.items():
-        network = studio.classifier(record).network
+        network = inputs.classifier(record).network
         shown[label] = guided_gradients(network, torch.from_numpy(chosen).float() / 255)
         maps = guided_gradients(network, torch.from_numpy(some).float() / 255)
         sizes[label] = maps.astype(np.float64).mean(axis=(1, 2))
@@ -182,7 +182,7 @@ def _place(panel: Axes, x: float, y: float, side: float, image: NDArray[Any], hi
     panel.set_autoscale_on(False)
 
 
-def _caption(studio: FigureInputs, block: Block, columns: list[Column]) -> str:
+def _caption(inputs: FigureInputs, block: Block, columns: list[Column]) -> str:
     lines = []
     for loss in LOSSES:
         usual = float(np.median(columns[0].sizes[loss.label]))
@@ -197,7 +197,7 @@ images of classes spread evenly over the set's, the middle one of each; without 
 Within one loss all maps share one scale, white at the 99th percentile over {MEASURED} ID images, so that
 brightness compares ID with OOD; scales differ between losses.
 
-From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: VGG-13, and no statement of
+From {told_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper's: VGG-13, and no statement of
 how the maps are scaled. The paper sees sharp maps everywhere under cross-entropy, and in-distribution only
 under the confidence losses.
 

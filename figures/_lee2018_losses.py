@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from oodbench.benchmark import FigureInputs
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.views.summary import Block, Row
+from oodbench.benchmark.views.summary import Block, TableRow
 
 
 class Loss(NamedTuple):
@@ -29,48 +29,48 @@ LOSSES = (
 """Red, green, orange and blue as in the paper's Figure 4; hatches and dashes for a grey print."""
 
 
-def rows_of(block: Block) -> dict[str, Row]:
+def rows_of(block: Block) -> dict[str, TableRow]:
     """The rows of the four losses that an ID set has, by label, each the plain detector of its name."""
     rows = {row.label: row for row in block.rows}
     return {loss.label: rows[loss.label] for loss in LOSSES if loss.label in rows}
 
 
-def measured(block: Block, row: Row) -> list[str]:
+def measured(block: Block, row: TableRow) -> list[str]:
     """The OOD sets on which a row has numbers."""
     return [ood.name for ood in block.sets if ood.name in row.cells and row.cells[ood.name].stats]
 
 
-def lacking(studio: FigureInputs, labels: Sequence[str]) -> str | None:
+def lacking(inputs: FigureInputs, labels: Sequence[str]) -> str | None:
     """Why a run does not serve: no ID set has numbers of all these detectors."""
-    for block in studio.summary().blocks:
+    for block in inputs.summary().blocks:
         rows = rows_of(block)
         if all(label in rows and measured(block, rows[label]) for label in labels):
             return None
-    return f"run '{studio.run.path.name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
+    return f"run '{inputs.run.path.name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
 
 
-def served(studio: FigureInputs, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, Row]]]:
+def served(inputs: FigureInputs, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, TableRow]]]:
     """The ID sets that have numbers of all these detectors."""
-    for block in studio.summary().blocks:
+    for block in inputs.summary().blocks:
         rows = rows_of(block)
         if all(label in rows and measured(block, rows[label]) for label in labels):
             yield block, rows
 
 
-def told_run(studio: FigureInputs, block: Block) -> str:
+def told_run(inputs: FigureInputs, block: Block) -> str:
     """The run, its network and its training, for a caption."""
-    first = next(r for r in studio.run.records if r.id_set == block.id_set and r.status == OK)
+    first = next(r for r in inputs.run.records if r.id_set == block.id_set and r.status == OK)
     how = first.training
     trained = f", {how['images']:,} training images, {how['epochs']} epochs" if how else ""
-    suite = studio.run.info.get("suite", {}).get("name", "?")
-    return f"run `{studio.run.path.name}` of suite `{suite}`: network `{first.backbone}`{trained}"
+    suite = inputs.run.info.get("suite", {}).get("name", "?")
+    return f"run `{inputs.run.path.name}` of suite `{suite}`: network `{first.backbone}`{trained}"
 
 
-def first_records(studio: FigureInputs, block: Block) -> dict[str, Record]:
+def first_records(inputs: FigureInputs, block: Block) -> dict[str, Record]:
     """One finished record a loss on an ID set, of the first seed: what says where its classifier is."""
-    seed = studio.scores().seed
+    seed = inputs.scores().seed
     found: dict[str, Record] = {}
-    for record in studio.run.records:
+    for record in inputs.run.records:
         if record.id_set == block.id_set and record.seed == seed and record.status == OK:
             found.setdefault(record.label, record)
     return {loss.label: found[loss.label] for loss in LOSSES if loss.label in found}

@@ -52,16 +52,16 @@ class Told(NamedTuple):
     """Share of images on which the judge's maximum softmax exceeds 0.9."""
 
 
-def missing3cd(studio: FigureInputs) -> str | None:
+def missing3cd(inputs: FigureInputs) -> str | None:
     """Which files are absent, if any."""
-    reason: str | None = studio.library.missing(parse_set(SET))
+    reason: str | None = inputs.library.missing(parse_set(SET))
     return reason
 
 
-def figure3cd(studio: FigureInputs, setting: Setting | None = None) -> Picture:
+def figure3cd(inputs: FigureInputs, setting: Setting | None = None) -> Picture:
     """64 samples of each generator."""
-    s, seed = setting or Setting(), studio.seed
-    images, labels = _grey(studio.images(SET, "train").images), studio.images(SET, "train").labels
+    s, seed = setting or Setting(), inputs.seed
+    images, labels = _grey(inputs.images(SET, "train").images), inputs.images(SET, "train").labels
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     guide, judge = (_classifier(s, recipe, images, targets, seed) for recipe in (ConfidenceLoss(), CrossEntropy()))
     rates: dict[str, Any] = {
@@ -71,7 +71,7 @@ def figure3cd(studio: FigureInputs, setting: Setting | None = None) -> Picture:
     recipes = (GAN(width=s.width, **rates), GuidedGAN(width=s.width, beta=s.beta, **rates))
     samples = [_samples(s, recipe, images, targets, guide, seed) for recipe in recipes]
     told = [_told(drawn, guide, judge) for drawn in samples]
-    test = studio.images(SET)
+    test = inputs.images(SET)
     held_out = _floats(_grey(test.images))
     told.append(_told(held_out[:MEASURED], guide, judge))
     accuracy = float((_logits(guide, held_out).argmax(dim=1).numpy() == test.labels).mean())

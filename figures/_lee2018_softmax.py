@@ -16,7 +16,7 @@ from oodbench.benchmark.metrics.exact import auroc, roc_curve
 from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Margins
-from oodbench.benchmark.views.summary import Block, Row
+from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.detectors.msp import MSP
 from oodbench.figures._lee2018_losses import LOSSES, lacking, served, told_run
 from oodbench.figures._lee2018_text import filled
@@ -34,34 +34,34 @@ def max_softmax(scores: Scores) -> Scores:
     return np.asarray(MSP().confidence_of(scores), dtype=np.float64)
 
 
-def missing2(studio: FigureInputs) -> str | None:
+def missing2(inputs: FigureInputs) -> str | None:
     """Why Figure 2 cannot be drawn from the run."""
-    if reason := lacking(studio, ("msp", "confidence")):
+    if reason := lacking(inputs, ("msp", "confidence")):
         return reason
-    reader = studio.scores()
-    for block, _ in served(studio, ("msp", "confidence")):
+    reader = inputs.scores()
+    for block, _ in served(inputs, ("msp", "confidence")):
         for label in ("msp", "confidence"):
             if any(not isinstance(reader.read(block, label, ood.name), str) for ood in block.sets):
                 return None
-    return f"the scores of run '{studio.run.path.name}' are not in its cache. Run the same command again."
+    return f"the scores of run '{inputs.run.path.name}' are not in its cache. Run the same command again."
 
 
-def figure2(studio: FigureInputs) -> Iterator[Picture]:
+def figure2(inputs: FigureInputs) -> Iterator[Picture]:
     """One picture an ID set: (a, b) histograms of the maximum softmax, (c) ROC curves, a panel an OOD set."""
-    for block, rows in served(studio, ("msp", "confidence")):
-        pairs = _pairs(studio, block, rows)
+    for block, rows in served(inputs, ("msp", "confidence")):
+        pairs = _pairs(inputs, block, rows)
         shown = [ood.name for ood in block.sets if ood.name in pairs["msp"] and ood.name in pairs["confidence"]]
         if shown:
             figure = _draw2(block, shown, pairs)
-            yield Picture(f"figure2_{slug(block.id_set)}", figure, _caption2(studio, block, shown, pairs))
+            yield Picture(f"figure2_{slug(block.id_set)}", figure, _caption2(inputs, block, shown, pairs))
 
 
 Pairs = dict[str, dict[str, tuple[Scores, Scores]]]
 """Label -> OOD set -> maximum softmax of the ID and of the OOD images; ROC curves keep the exact scores' order."""
 
 
-def _pairs(studio: FigureInputs, block: Block, rows: dict[str, Row]) -> Pairs:
-    reader = studio.scores()
+def _pairs(inputs: FigureInputs, block: Block, rows: dict[str, TableRow]) -> Pairs:
+    reader = inputs.scores()
     read = {label: {ood.name: reader.read(block, label, ood.name) for ood in block.sets} for label in rows}
     return {
         label: {name: pair for name, pair in own.items() if not isinstance(pair, str)} for label, own in read.items()
@@ -134,7 +134,7 @@ def _legends2(figure: Figure, top: Axes, shown: list[str], pairs: Pairs) -> None
     figure.legend(lines, names, loc="upper left", bbox_to_anchor=place, borderaxespad=0.0)
 
 
-def _caption2(studio: FigureInputs, block: Block, shown: list[str], pairs: Pairs) -> str:
+def _caption2(inputs: FigureInputs, block: Block, shown: list[str], pairs: Pairs) -> str:
     lines = []
     for loss in LOSSES:
         own = pairs.get(loss.label, {})
@@ -156,7 +156,7 @@ cross-entropy and (b) under the confidence loss on real outliers, {BINS} equal b
 positive, one colour a loss, that is, a source of outliers: none, real images, samples of an original GAN,
 samples of the jointly trained GAN; {told_source}.
 
-From {told_run(studio, block)}; first seed ({studio.scores().seed}). The paper's: a simple CNN (two
+From {told_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper's: a simple CNN (two
 convolutions, three linear layers) trained on SVHN with CIFAR-10 as outliers, against TinyImageNet, LSUN and
 synthetic noise; its panel (c) compares cross-entropy with outliers from TinyImageNet, LSUN and noise in one
 panel. This run holds no classifiers trained on several real sources, so that (c) compares the four losses

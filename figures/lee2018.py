@@ -22,7 +22,7 @@ from oodbench.figures._lee2018_softmax import figure2, missing2
 class Lee2018(Figures):
     """Toy experiments (1, 3) made on the spot; histograms, bars and guided gradients (2, 4, 5) of a run."""
 
-    plates = {
+    panels = {
         "1": "A toy classifier's confidence, by where its outliers lie",
         "2": "Maximum softmax and ROC under cross-entropy and the confidence loss",
         "3ab": "Samples of an original and of the proposed GAN in the plane",
@@ -33,18 +33,18 @@ class Lee2018(Figures):
     from_run = frozenset({"2", "4", "5"})
     suites = ("lee2018", "lee2018-small", "lee2018-mnist")
 
-    def missing(self, plate: str, studio: FigureInputs) -> str | None:
+    def missing(self, panel: str, inputs: FigureInputs) -> str | None:
         """Results, scores, checkpoints or images that are not there."""
         checks = {"2": missing2, "3cd": missing3cd, "4": missing4, "5": missing5}
-        return checks[plate](studio) if plate in checks else None
+        return checks[panel](inputs) if panel in checks else None
 
-    def draw(self, plate: str, studio: FigureInputs) -> Iterator[Picture]:
-        """One plate; 2 and 5 give a picture an ID set."""
-        if plate == "1":
-            yield figure1(studio.seed)
-        elif plate == "3ab":
-            yield figure3ab(studio.seed)
-        elif plate == "3cd":
-            yield figure3cd(studio)
+    def draw(self, panel: str, inputs: FigureInputs) -> Iterator[Picture]:
+        """One panel; 2 and 5 give a picture an ID set."""
+        if panel == "1":
+            yield figure1(inputs.seed)
+        elif panel == "3ab":
+            yield figure3ab(inputs.seed)
+        elif panel == "3cd":
+            yield figure3cd(inputs)
         else:
-            yield from {"2": figure2, "4": figure4, "5": figure5}[plate](studio)
+            yield from {"2": figure2, "4": figure4, "5": figure5}[panel](inputs)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.plugins.detector import compares
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.plugins.training_bank import Bank, Shared
-from oodbench.benchmark.stages.detector_inputs import images_at_once
+from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
+from oodbench.benchmark.stages.detector_inputs import images_per_call
 
 CLASSES, SHAPE = 10, (3, 8, 8)
 PIXELS = 3 * 8 * 8
@@ -137,10 +137,10 @@ def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np
     """A set's scores by detectors that score alone, or that all share one product: block by block, as the harness."""
     if not compares(detectors[0]):
         (alone,) = detectors
-        parts = batch(alone, outputs, world).batches(images_at_once(alone, CLASSES))
+        parts = batch(alone, outputs, world).batches(images_per_call(alone, CLASSES))
         return [np.concatenate([alone.score(part).numpy() for part in parts])]
-    bank = Bank(world.fit.features.numpy())
-    product = Shared(lambda rows: bank.similarities(outputs.features[rows]))
+    bank = TrainingBank(world.fit.features.numpy())
+    product = SharedBlock(lambda rows: bank.similarities(outputs.features[rows]))
     views = []
     for detector in detectors:
         parts = {**batch(detector, outputs, world)._parts, "similarities": product}

@@ -1,4 +1,4 @@
-"""What it is worth that freed memory is kept for the next block of images (`memory.freed_is_kept`).
+"""What it is worth that freed memory is kept for the next block of images (`memory.keep_freed_memory`).
 
     python perf/freed.py [--backbone "resnet18[width=32]"] [--blocks 8] [--repeats 3] [--train]
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--child", choices=["kept", "anew"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        with memory.freed_is_kept() if given.child == "kept" else nullcontext():
+        with memory.keep_freed_memory() if given.child == "kept" else nullcontext():
             print(json.dumps(spent(given.backbone, given.blocks, given.train)))
         return
     found: dict[str, list[list[float]]] = {"anew": [], "kept": []}

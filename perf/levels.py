@@ -23,12 +23,16 @@ from scipy import optimize, stats
 
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.stats.bootstrap import METRICS, Scores, resampled
-from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
-from oodbench.benchmark.stats.estimates import of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.estimates import (
+    estimate_from_influences,
+    estimate_from_placements,
+    estimate_from_resamples,
+)
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
-from oodbench.benchmark.stats.paired_tests import Joint, maybe_best
-from oodbench.benchmark.stats.rank_tests import across
+from oodbench.benchmark.stats.paired_tests import JointEstimate, best_set
+from oodbench.benchmark.stats.rank_tests import rank_tests
 
 Floats = NDArray[np.float64]
 Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
@@ -61,27 +65,34 @@ def recipes(rng: np.random.Generator, seeds: int, count: int, spread: float, n: 
     return [[(noise[0, s, d], (noise[1] + shifts)[s, d]) for d in range(count)] for s in range(seeds)]
 
 
-def auroc_joint(scores: list[list[Scores]], apart: bool, rng: np.random.Generator, draws: int = 1) -> Joint:
+def auroc_joint(
+    scores: list[list[Scores]], different_networks: bool, rng: np.random.Generator, draws: int = 1
+) -> JointEstimate:
     count = len(scores[0])
     placed = [[Placements.of(*pair) for pair in own] for own in scores]
-    return of_placements(placed, apart & ~np.eye(count, dtype=bool), rng, draws)
+    return estimate_from_placements(placed, different_networks & ~np.eye(count, dtype=bool), rng, draws)
 
 
-def influence_joint(metric: str, scores: list[Scores], rng: np.random.Generator, draws: int = 1) -> Joint:
-    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+def influence_joint(metric: str, scores: list[Scores], rng: np.random.Generator, draws: int = 1) -> JointEstimate:
+    different_networks = np.zeros((len(scores), len(scores)), dtype=bool)
     values = np.array([[evaluate(*pair)[metric] for pair in scores]])
     added = [[precision_influences(metric, *pair) for pair in scores]]
-    units = Units.of(len(scores[0][0])), Units.of(len(scores[0][1]))
-    return of_influences(values, added, apart, rng, units, draws)
+    units = ResamplingUnits.of(len(scores[0][0])), ResamplingUnits.of(len(scores[0][1]))
+    return estimate_from_influences(values, added, different_networks, rng, units, draws)
 
 
-def bootstrap_joints(metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator) -> dict[str, Joint]:
-    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+def bootstrap_joints(
+    metrics: Iterable[str], scores: list[Scores], rng: np.random.Generator
+) -> dict[str, JointEstimate]:
+    different_networks = np.zeros((len(scores), len(scores)), dtype=bool)
     measured = [evaluate(*pair) for pair in scores]
     drawn = resampled(list(metrics), [scores], RESAMPLES, rng)
     signs = {metric: -1 if "fpr" in metric else 1 for metric in drawn}
     values = {metric: np.array([[signs[metric] * one[metric] for one in measured]]) for metric in drawn}
-    return {metric: of_resamples(values[metric], signs[metric] * drawn[metric], apart) for metric in drawn}
+    return {
+        metric: estimate_from_resamples(values[metric], signs[metric] * drawn[metric], different_networks)
+        for metric in drawn
+    }
 
 
 def equal_shift(metric: str, width: float) -> float:
@@ -149,7 +160,7 @@ def group_cases() -> Iterator[Case]:
     for groups, size in ((10, 20), (4, 50)):
         group = np.arange(groups * size) // size
         for told, metric in ((True, "auroc"), (True, TNR), (True, "aupr_in"), (False, "auroc")):
-            units = Units.of(len(group), group if told else None), Units.of(200)
+            units = ResamplingUnits.of(len(group), group if told else None), ResamplingUnits.of(200)
 
             def draw(
                 rng: np.random.Generator, group: Any = group, metric: str = metric, units: Any = units
@@ -161,14 +172,18 @@ def group_cases() -> Iterator[Case]:
             yield f"{groups} ID groups of {size}, {'told' if told else 'untold'}, {metric}", draw
 
 
-def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.Generator) -> Joint:
-    apart = np.zeros((2, 2), dtype=bool)
+def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.Generator) -> JointEstimate:
+    different_networks = np.zeros((2, 2), dtype=bool)
     values = np.array([[evaluate(*pair)[metric] for pair in scores]])
     if metric == "auroc":
-        return of_placements([[Placements.of(*pair) for pair in scores]], apart, rng, 1, units)
+        return estimate_from_placements([[Placements.of(*pair) for pair in scores]], different_networks, rng, 1, units)
     if metric in PRECISIONS:
-        return of_influences(values, [[precision_influences(metric, *p) for p in scores]], apart, rng, units, 1)
-    return of_resamples(values, resampled([metric], [scores], RESAMPLES, rng, units)[metric], apart, units, rng)
+        return estimate_from_influences(
+            values, [[precision_influences(metric, *p) for p in scores]], different_networks, rng, units, 1
+        )
+    return estimate_from_resamples(
+        values, resampled([metric], [scores], RESAMPLES, rng, units)[metric], different_networks, units, rng
+    )
 
 
 def seed_cases() -> Iterator[Case]:
@@ -192,10 +207,10 @@ def seed_cases() -> Iterator[Case]:
 def column_cases() -> Iterator[Case]:
     """A column of equal detectors; the first stands for the one that is best by a hair."""
 
-    def told(joint: Joint) -> dict[str, bool]:
+    def told(joint: JointEstimate) -> dict[str, bool]:
         top = int(joint.values.argmax())
         pairwise = joint.p[top] >= ALPHA
-        ours = maybe_best(joint)
+        ours = best_set(joint)
         return {
             "Holm rejects any pair": bool((joint.holm < ALPHA).any()),
             "pairwise 5% tests leave out the best": not pairwise[0],
@@ -230,7 +245,7 @@ def matrix_cases() -> Iterator[Case]:
     for count, sets in ((2, 6), (2, 12), (5, 6), (5, 12), (15, 12)):
 
         def draw(rng: np.random.Generator, count: int = count, sets: int = sets) -> dict[str, bool]:
-            found = across(rng.normal(size=(sets, 1)) + rng.normal(size=(sets, count)))
+            found = rank_tests(rng.normal(size=(sets, 1)) + rng.normal(size=(sets, count)))
             return {
                 "Wilcoxon, one pair": found.wilcoxon[0, 1] < ALPHA,
                 "Wilcoxon with Holm, any pair": bool((found.holm < ALPHA).any()),

@@ -37,9 +37,9 @@ from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_spec, split_list
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
-from oodbench.benchmark.stages.memory import freed_is_kept
+from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.store.store import Key, Store
 
 DETECTORS = "mahalanobis,vim,she,fdbd,react,knn[fraction=0.01,k=1000]"
@@ -67,7 +67,7 @@ class Written(Store):
         return self.root / key.path
 
 
-class Synthetic(Bench):
+class Synthetic(JobContext):
     """A bench with labels and a head, and neither pixels nor a network below the head."""
 
     def __init__(self, root: Path, size: Size) -> None:
@@ -127,7 +127,7 @@ def write_arrays(root: Path, size: Size) -> None:
 def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: int) -> None:
     """In a process of its own: say when the fit has ended and when the scores are there, and after how many seconds."""
     torch.set_num_threads(threads)
-    with freed_is_kept():  # what is kept after it, is as in every process of a run
+    with keep_freed_memory():  # what is kept after it, is as in every process of a run
         pass
     bench, train = Synthetic(root, size), outputs_of(size.images)
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))

@@ -43,11 +43,11 @@ from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.extract import BLOCK
-from oodbench.benchmark.stages.memory import freed_is_kept
+from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.train_loop import floats
 
 MOST = 8
@@ -165,15 +165,15 @@ def counted(seen: Counter[bytes], spent: list[float], passes: list[float]) -> It
 def sets_of(made: Prepared) -> dict[str, np.ndarray]:
     """The images of each pass of a plan, by set and part."""
     jobs = [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
-    return {str(job.outputs.data): made.bench.images(job.outputs.data).images for job in jobs}
+    return {str(job.outputs.data): made.context.images(job.outputs.data).images for job in jobs}
 
 
 def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[str, Tensor]]:
     """Seconds of one pass of every image, and the features."""
-    (classifier,) = {job.checkpoint.key: made.bench.classifier(job.checkpoint) for job in passes(made)}.values()
+    (classifier,) = {job.checkpoint.key: made.context.classifier(job.checkpoint) for job in passes(made)}.values()
     features: dict[str, Tensor] = {}
     spent = [0.0, 0.0]
-    with torch.inference_mode(), freed_is_kept(), clocked(spent):
+    with torch.inference_mode(), keep_freed_memory(), clocked(spent):
         for name, images in sets.items():
             parts = []
             for start in range(0, len(images), BLOCK):
@@ -188,7 +188,7 @@ def multiplied(features: dict[str, Tensor]) -> Seconds:
     """Seconds of one product of all test sets with the training split."""
     spent = [0.0, 0.0]
     with torch.inference_mode(), clocked(spent):
-        bank = Bank(next(part for name, part in features.items() if name.endswith("(train)")).numpy())
+        bank = TrainingBank(next(part for name, part in features.items() if name.endswith("(train)")).numpy())
         for name, whole in features.items():
             for part in whole.split(bank.block) if name.endswith("(test)") else ():
                 bank.similarities(part)
@@ -197,7 +197,7 @@ def multiplied(features: dict[str, Tensor]) -> Seconds:
 
 def stored(made: Prepared) -> dict[str, Tensor]:
     """The features that the run has stored, by set and part."""
-    load = made.bench.store.load_array
+    load = made.context.store.load_array
     return {str(job.outputs.data): torch.from_numpy(np.array(load(job.outputs.features))) for job in passes(made)}
 
 
@@ -211,7 +211,7 @@ def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[str], Cou
     seen: Counter[bytes] = Counter()
     spent: Counter[str] = Counter()
     counting, passes, jobs, run = ([0.0, 0.0] for _ in range(4))
-    do = made.bench.do
+    do = made.context.do
 
     def timed(job: Job, tick: Tick) -> None:
         before = jobs[0] - counting[0]
@@ -220,9 +220,9 @@ def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[str], Cou
         what = f"{job.kind} {job.detector}" if isinstance(job, FitJob | ScoreJob) else job.kind
         spent[what.partition("@")[0]] += jobs[0] - counting[0] - before
 
-    made.bench.do = timed  # type: ignore[method-assign]
+    made.context.do = timed  # type: ignore[method-assign]
     with counted(seen, counting, passes), clocked(run):
-        done = run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
+        done = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
     if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
         sys.exit(f"These detectors did not run: {failed}")
     seconds = {name: (s[0] - counting[0], s[1] - counting[1]) for name, s in (("jobs", jobs), ("run", run))}
@@ -255,7 +255,7 @@ def main() -> None:
         if len(known) > 1:
             sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; name one of a single ID set.")
         ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
-        write_weights(given.backbone, planned.bench.images(ref), file)
+        write_weights(given.backbone, planned.context.images(ref), file)
         made = prepare(names, checkpoint=file, **fixed)
         sets = sets_of(made)
         seconds, inside, spent, seen = ours(made)

@@ -28,8 +28,8 @@ from oodbench.benchmark import run
 from oodbench.benchmark.engines.engine import Quiet, Report
 from oodbench.benchmark.engines.ray_engine import Cluster
 from oodbench.benchmark.plan.jobs import Job
-from oodbench.benchmark.stages.open_worker import open_bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.store import Key
 
 STORE = 80_000_000
@@ -79,7 +79,7 @@ class Machine:
 
 
 def seconds_of(engine: Any, jobs: Sequence[Job], folder: Path) -> float:
-    bench = open_bench(Setup(folder / "cache", folder, "cpu", 1), print)
+    bench = open_context(WorkerConfig(folder / "cache", folder, "cpu", 1), print)
     start = time.perf_counter()
     outcomes = list(engine.run(jobs, bench, Quiet(), False))
     assert len(outcomes) == len(jobs)

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import mean
 
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.engines.tasks import PART, Task, packed
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, LookJob, ScoreJob, TrainJob
+from oodbench.benchmark.engines.tasks import PART, WorkerTask, pack_tasks
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ReduceMapsJob, ScoreJob, TrainJob
 from oodbench.benchmark.store.store import Store
 
 WORKERS = (1, 8, 64)
@@ -56,14 +56,14 @@ class Piece:
 class Costs:
     """What a run's jobs took."""
 
-    def __init__(self, store: Store, tasks: Sequence[Task]) -> None:
+    def __init__(self, store: Store, tasks: Sequence[WorkerTask]) -> None:
         self._store = store
         self._jobs = [job for task in tasks for job in task.jobs]
         self._passes = {job.id: job for job in self._jobs if isinstance(job, ExtractJob) and not job.rows}
 
     def of(self, job: Job) -> float:
         """Seconds of a job; a part of a pass takes its share, and putting parts together nothing."""
-        if isinstance(job, LookJob):
+        if isinstance(job, ReduceMapsJob):
             return 0.0
         if isinstance(job, ExtractJob):
             whole = self._passes[str(job.makes[0].content["of"])] if job.rows else job
@@ -154,8 +154,8 @@ def main() -> None:
             known = jobs.get(job.id)
             if not isinstance(known, ExtractJob) or (isinstance(job, ExtractJob) and len(job.looks) > len(known.looks)):
                 jobs[job.id] = job
-    tasks = packed(list(jobs.values()))
-    costs = Costs(made.bench.store, tasks)
+    tasks = pack_tasks(list(jobs.values()))
+    costs = Costs(made.context.store, tasks)
     print(f"{costs.training():.0f} s a training, {1000 * costs.image():.2f} ms an image in a pass")
     scores = sorted(costs.detectors(ScoreJob).items(), key=lambda item: -item[1])
     print("ms an image to score: " + ", ".join(f"{name} {1000 * seconds:.2f}" for name, seconds in scores[:8]))

@@ -162,10 +162,10 @@ PLAIN = {"cross_entropy": plain_cross_entropy, "joint": plain_joint}
 
 def run_plain(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
     recipe = create("recipe", parse_spec(job.checkpoint.recipe))
-    device = prepared.bench.device
+    device = prepared.context.device
     networks = {n: net.to(device).train() for n, net in recipe.networks(task_of(job.checkpoint)).items()}
     step = PLAIN[recipe.name](networks, device)
-    loader = DataLoader(PerSample(prepared.bench.images(job.train)), job.schedule.batch_size, shuffle=True)
+    loader = DataLoader(PerSample(prepared.context.images(job.train)), job.schedule.batch_size, shuffle=True)
     for _ in range(job.schedule.epochs):
         for images, labels in loader:
             step(images.to(device), labels.to(device))
@@ -173,7 +173,7 @@ def run_plain(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
 
 
 def run_ours(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
-    run_job(prepared.bench, job, clock)
+    run_job(prepared.context, job, clock)
 
 
 def card(name: str, count: int) -> type[Card]:
@@ -242,7 +242,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as results:
         prepared = prepared_run(options, Path(results))
         jobs = [job for job in prepared.plan.jobs.values() if isinstance(job, TrainJob)]
-        device = prepared.bench.device
+        device = prepared.context.device
         print(f"{machine(device)}; {torch.get_num_threads()} threads of {usable_cores()}; torch {torch.__version__}")
         print(f"{options.backbone}, batches of {options.batch_size}, {jobs[0].train.images} images, {device}")
         print("images/s, median (best):    plain            ours             ours / plain     precision of ours")

@@ -21,9 +21,9 @@ from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet, R
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.registry import KINDS, Entry, registry
-from oodbench.benchmark.plugins.training_bank import Bank
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
+from oodbench.benchmark.plugins.training_bank import TrainingBank
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.views import plots
 
@@ -48,7 +48,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], N
     def add(name: str, plugin: type[Plugin]) -> None:
         kind = next(kind for kind, (base, *_) in KINDS.items() if issubclass(plugin, base))
         monkeypatch.setattr(plugin, "name", name)
-        monkeypatch.setitem(registry._from_files, (kind, name), Entry(kind, name, "", "a test", lambda: plugin))
+        monkeypatch.setitem(registry._from_files, (kind, name), PluginEntry(kind, name, "", "a test", lambda: plugin))
 
     return add
 
@@ -139,7 +139,7 @@ class FeatureWorld:
             return Batch(len(features), parts, detector.name)
         bank = None
         if "similarities" in detector.needs:
-            bank = Bank(self.features, self.bank_rows(detector))
+            bank = TrainingBank(self.features, self.bank_rows(detector))
             parts["similarities"] = bank.similarities(torch.from_numpy(features)).__getitem__
         return Batch(len(features), parts, detector.name, bank=bank)
 
@@ -172,7 +172,7 @@ def feature_world() -> type[FeatureWorld]:
     return FeatureWorld
 
 
-class GivenImages(Bench):
+class GivenImages(JobContext):
     """A bench whose sets are handed to it."""
 
     def __init__(self, root: Path, sets: Mapping[str, ImageSet]) -> None:
@@ -184,7 +184,7 @@ class GivenImages(Bench):
 
 
 @pytest.fixture
-def bench_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], Bench]:
+def bench_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], JobContext]:
     """Make a bench, with an empty store, of image sets by name."""
     return lambda sets: GivenImages(tmp_path / "cache", sets)
 

@@ -18,14 +18,14 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import MetricError, PluginError, UserError
 from oodbench.benchmark.metrics.exact import evaluate
-from oodbench.benchmark.metrics.names import AUDITED, EXACT
+from oodbench.benchmark.metrics.names import EXACT, RULE_METRICS
 from oodbench.benchmark.metrics.released_scripts import lee2018
 from oodbench.benchmark.papers.against_published import against_csv, against_text
 from oodbench.benchmark.papers.published import read_reference
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.stages.evaluate import audited
+from oodbench.benchmark.stages.evaluate import evaluate_by_rules
 from oodbench.benchmark.views.released_scripts import audit_csv, audit_markdown, audit_text
 
 Floats = np.ndarray
@@ -118,7 +118,7 @@ def test_the_rules_equal_their_description(kind: str, bins: int) -> None:
 
 def test_every_value_is_there_and_a_share() -> None:
     values = lee2018(*samples("saturated", 0))
-    assert tuple(values) == AUDITED
+    assert tuple(values) == RULE_METRICS
     assert all(0 <= value <= 1 for value in values.values())
 
 
@@ -188,7 +188,7 @@ def drawn(name: str, seed: int = 5) -> tuple[Floats, Floats]:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_demonstration_is_reproduced(name: str) -> None:
     values = lee2018(*drawn(name))
-    for metric, expected, deviation in zip(AUDITED, ROWS[name][4], DEVIATION, strict=False):
+    for metric, expected, deviation in zip(RULE_METRICS, ROWS[name][4], DEVIATION, strict=False):
         order = 3.0 if (name, metric) == ("OOD more confident", "aupr_out") else 0.0
         assert 100 * values[metric] == pytest.approx(expected, abs=max(order, 5.7 * deviation)), metric
 
@@ -196,7 +196,7 @@ def test_the_demonstration_is_reproduced(name: str) -> None:
 def test_rules_and_exact_metrics_agree_where_nothing_saturates() -> None:
     values = lee2018(*drawn("spread"))
     assert values["top_bin_id"] < 0.001
-    for metric in AUDITED[1:5]:
+    for metric in RULE_METRICS[1:5]:
         assert values[metric] == pytest.approx(values[f"float32_{metric}"], abs=1e-3)
 
 
@@ -249,7 +249,7 @@ def test_the_softmax_score_states_the_float32_softmax(name: str) -> None:
 def test_energy_has_no_other_scale() -> None:
     detector = registry.get("detector", "energy")()
     assert detector.confidence_of(np.zeros(3)) is None
-    assert audited("lee2018", detector, np.zeros(3), np.ones(3)) == {}
+    assert evaluate_by_rules("lee2018", detector, np.zeros(3), np.ones(3)) == {}
 
 
 @pytest.mark.parametrize("returned", ["np.zeros(2)", "1 / 0", "np.array(['a'] * len(scores))"])
@@ -260,7 +260,7 @@ def test_a_scale_that_fails_is_one_sentence(returned: str) -> None:
             return value
 
     with pytest.raises(PluginError, match=r"^confidence_of\(\) of detector '' failed: .+"):
-        audited("lee2018", Odd(), np.zeros(3), np.ones(3))
+        evaluate_by_rules("lee2018", Odd(), np.zeros(3), np.ones(3))
 
 
 # Runs
@@ -291,9 +291,9 @@ def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., Run], tmp_pa
     assert columns(plain) == list(CSV_COLUMNS)
     asked = go("lee2018")  # the fixture holds that no job is done again
     by_detector = {record.detector: record.audit for record in asked.records}
-    assert tuple(by_detector["msp"]["lee2018"]) == tuple(sorted(AUDITED))
+    assert tuple(by_detector["msp"]["lee2018"]) == tuple(sorted(RULE_METRICS))
     assert by_detector["energy"] == {}
-    assert columns(asked) == [*CSV_COLUMNS, *(f"lee2018_{name}" for name in AUDITED)]
+    assert columns(asked) == [*CSV_COLUMNS, *(f"lee2018_{name}" for name in RULE_METRICS)]
     for old, new in zip(plain.records, asked.records, strict=True):
         assert (old.metrics, old.tpr) == (new.metrics, new.tpr)
     assert all(not record.audit for record in go().records)

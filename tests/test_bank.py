@@ -18,7 +18,7 @@ from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.training_bank import Bank, Shared
+from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
@@ -45,7 +45,7 @@ def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [None, [3, 4, 90, 199]])
 def test_similarities_are_cosines(rows: list[int] | None) -> None:
     features, others = drawn(5), drawn(200, seed=1)
-    made = Bank(others, None if rows is None else torch.tensor(rows))
+    made = TrainingBank(others, None if rows is None else torch.tensor(rows))
     expected = cosines(features, others if rows is None else others[rows])
     single, double = (made.similarities(torch.from_numpy(features), kind) for kind in (torch.float32, torch.float64))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
@@ -61,20 +61,20 @@ def test_a_bank_that_is_not_held_gives_the_same_bits(monkeypatch: pytest.MonkeyP
     np.save(tmp_path / "features.npy", halves)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     features = torch.from_numpy(drawn(9, seed=1))
-    held = Bank(halves).similarities(features)
+    held = TrainingBank(halves).similarities(features)
     monkeypatch.setattr(training_bank, "HELD", 0)
-    assert torch.equal(Bank(mapped).similarities(features), held)
+    assert torch.equal(TrainingBank(mapped).similarities(features), held)
     assert held.numpy() == pytest.approx(cosines(features.numpy(), halves), abs=2e-7)
 
 
 def test_a_feature_that_is_all_zero_is_similar_to_nothing() -> None:
-    table = Bank(np.eye(3, dtype=np.float32)).similarities(torch.tensor([[0.0, 0, 0], [0, 2, 0]]))
+    table = TrainingBank(np.eye(3, dtype=np.float32)).similarities(torch.tensor([[0.0, 0, 0], [0, 2, 0]]))
     assert table.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("images, block", [(1, 1024), (45_000, 93), (1_281_167, 64)])
 def test_only_the_bank_decides_how_many_images_a_block_has(images: int, block: int) -> None:
-    made = Bank(np.empty((0, 2), dtype=np.float32))
+    made = TrainingBank(np.empty((0, 2), dtype=np.float32))
     made._rows = torch.empty(images, dtype=torch.int8)
     assert made.block == block
 
@@ -86,7 +86,7 @@ def test_what_is_shared_is_made_once_and_again_for_who_comes_after_a_change() ->
         asked.append(rows)
         return torch.zeros(rows.stop - rows.start)
 
-    shared, first = Shared(make), slice(0, 4)
+    shared, first = SharedBlock(make), slice(0, 4)
     one = shared(first)
     assert shared(first) is one
     one += 1
@@ -201,9 +201,9 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
         for kind in ("fit", "scores"):  # to be made anew, by the network of the first run
             shutil.rmtree(tmp_path / "cache" / kind, ignore_errors=True)
         made = prepare(detectors, suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, device="cpu")
-        done: Run = run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
-        store = made.bench.store.root
-        assert not made.bench.scored
+        done: Run = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
+        store = made.context.store.root
+        assert not made.context.scored
         return {
             f"{record.label} {record.ood_set}": record.reason
             or [(store / record.artifacts[part]).read_bytes() for part in ("id_scores", "ood_scores")]
@@ -223,13 +223,13 @@ def test_scores_are_the_same_bytes_alone_and_among_others(ran: Callable[..., dic
 
 def test_one_product_serves_all(ran: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    original = Bank.similarities
+    original = TrainingBank.similarities
 
-    def counted(self: Bank, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def counted(self: TrainingBank, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         made.append(len(features))
         return original(self, features, dtype)
 
-    monkeypatch.setattr(Bank, "similarities", counted)
+    monkeypatch.setattr(TrainingBank, "similarities", counted)
     ran("relation")
     alone = sorted(made)
     made.clear()

@@ -58,7 +58,7 @@ def test_it_is_what_bench_compare_says(whole: Path) -> None:
     assert len(kept) == len(found.columns) == 3
     for column in found.columns:
         judged = kept[column.id_set, column.ood_set]
-        assert set(judged.may_be_best) == column.maybe_best
+        assert set(judged.may_be_best) == column.best_set
         assert tuple(judged.compete) == column.labels
         assert list(judged.seeds) == [0, 1]
     groups = library.part(parse_set("digits[0-1]"), "test").groups

@@ -31,7 +31,7 @@ from oodbench.benchmark import (
 )
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.registry import Entry, registry
+from oodbench.benchmark.plugins.registry import PluginEntry, registry
 from oodbench.benchmark.verify import plugin_checks
 from oodbench.benchmark.verify.plugin_checks import CHECKS, CheckError, Result, check_detector, fitted, run_checks
 from oodbench.benchmark.verify.toy_world import planted_network, toy_batch, toy_world
@@ -509,7 +509,7 @@ def test_the_toy_world_lets_gradients_flow(register: Register) -> None:
 
 
 class NotOriented(Good):
-    oriented = False
+    is_sanity_baseline = True
     needs = frozenset({"logits"})
 
     def score(self, batch: Batch) -> Tensor:
@@ -934,7 +934,7 @@ def test_a_suite_with_a_mistyped_setting_is_caught(tmp_path: Path, monkeypatch: 
         'schema = 1\nprotocol = { backbone = "small_cnn", recipe = "cross_entropy" }\n'
         f'[[id]]\nset = "digits"\nood = [{{ set = "greek" }}]\n[{where}.confidence]\nbetta = 1.0\n'
     )
-    entry = Entry("suite", "checks_suite", "", "a test", lambda: path)
+    entry = PluginEntry("suite", "checks_suite", "", "a test", lambda: path)
     monkeypatch.setitem(registry._from_files, ("suite", "checks_suite"), entry)
     (result,) = run_checks(["checks_suite"], tmp_path)
     assert (result.kind, result.status) == ("suite", "failed")
@@ -974,7 +974,7 @@ def test_what_does_not_import_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Any:
         raise PluginError("ImportError: no such thing")
 
-    entry = Entry("detector", "checks_broken", "", "a test", broken)
+    entry = PluginEntry("detector", "checks_broken", "", "a test", broken)
     monkeypatch.setitem(registry._from_files, ("detector", "checks_broken"), entry)
     (result,) = run_checks(["checks_broken"], Path())
     assert result == Result("detector", "checks_broken", "import", "failed", "ImportError: no such thing")

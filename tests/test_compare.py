@@ -145,7 +145,7 @@ def test_a_column_is_judged_on_the_seeds_that_all_have(found: Comparison) -> Non
     mud = by_set["mud"]
     assert (mud.seeds, mud.left_out, mud.seeds_left_out) == ((0, 1), {}, {2: ("alpha",)})
     expected = [np.mean([evaluate(**scores(d, 5, s))["auroc"] for s in (0, 1)]) for d in range(len(DETECTORS))]
-    np.testing.assert_allclose(mud.joint.values, expected)
+    np.testing.assert_allclose(mud.estimate.values, expected)
     text = " ".join(compare_text(found).split())
     assert "Left out: seed 2, of which alpha has no result (digits against mud)." in text
 
@@ -184,15 +184,15 @@ def test_groups_are_drawn_where_they_are_known(results: Path, run: Run, metric: 
     assert "Not known is which images belong together of signs, noise, fur, ink, sky, mud" in page
     alone = compare(run, results / "cache", ("alpha", "delta"), metric, 300)
     assert "Drawn at random are whole groups" not in compare_text(alone)
-    assert all(a.joint.p[0, 1] != b.joint.p[0, 1] for a, b in zip(found.columns, alone.columns, strict=True))
+    assert all(a.estimate.p[0, 1] != b.estimate.p[0, 1] for a, b in zip(found.columns, alone.columns, strict=True))
 
 
 def test_wins_and_losses_mirror_each_other(found: Comparison) -> None:
     assert found.counts("delta", "alpha") == (6, 0, 0)
     for a, b in combinations(found.labels, 2):
         assert found.counts(a, b) == found.counts(b, a)[::-1]
-    assert all(column.best == "delta" and "delta" in column.maybe_best for column in found.columns)
-    assert not any({"alpha", "beta[heat=2]"} & column.maybe_best for column in found.columns)
+    assert all(column.best == "delta" and "delta" in column.best_set for column in found.columns)
+    assert not any({"alpha", "beta[heat=2]"} & column.best_set for column in found.columns)
 
 
 def test_one_seed_speaks_of_its_checkpoints_only(results: Path) -> None:

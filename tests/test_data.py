@@ -25,7 +25,7 @@ from oodbench.benchmark.plan.resolve import refuse_overlap
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.inputs import NEEDS
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.fit_score import fit
 from oodbench.benchmark.store.store import Key, Store
 
@@ -532,7 +532,7 @@ def fit_data(
     spec = parse_set("data_colours")
 
     def hand_over(needs: frozenset[str]) -> tuple[FitData, list[np.ndarray]]:
-        bench = Bench(Store(tmp_path / "cache"), library, torch.device("cpu"))
+        bench = JobContext(Store(tmp_path / "cache"), library, torch.device("cpu"))
         checkpoint = Checkpoint(Key("checkpoint", ".safetensors", "c", {}), "r", "b", 5, (3, 4, 4))
         bench._classifiers[checkpoint.key.digest] = Classifier(torch.nn.Linear(2, 2), 5)
         outputs, tests = {}, [library.split(spec, "test").images]
@@ -577,7 +577,7 @@ def test_no_test_split_is_reachable_from_fit(
 ) -> None:
     data, tests = fit_data(needs)
     found = list(reachable(data))
-    assert not [one for one in found if isinstance(one, Library | Bench | Store | ImageSet)]
+    assert not [one for one in found if isinstance(one, Library | JobContext | Store | ImageSet)]
     arrays = [np.asarray(one) for one in found if isinstance(one, np.ndarray | Tensor)]
     assert len(arrays) >= 2
     for array in arrays:

@@ -60,7 +60,7 @@ def batch(
     parts = {"images": lambda rows: images[rows].clone()} if "images" in detector.needs else {}
     if keep and type(detector).reduce is not Detector.reduce:
         with torch.no_grad():
-            kept = detector.reduce(*net.look(images))
+            kept = detector.reduce(*net.forward_with_maps(images))
         parts["maps"] = lambda rows: kept[rows]
     if labels is not None:
         parts["labels"] = lambda rows: labels[rows]
@@ -86,7 +86,7 @@ def gram(name: str, net: Classifier, train: Tensor, validation: Tensor, cut: Seq
     detector: Detector = create("detector", parse_spec(name))
     with torch.no_grad():
         for piece in torch.tensor_split(train, list(cut)):
-            detector.observe(*net.look(piece), torch.zeros(len(piece), dtype=torch.int64))
+            detector.observe(*net.forward_with_maps(piece), torch.zeros(len(piece), dtype=torch.int64))
     known = batch(detector, net, validation)
     detector.fit(net, FitData(batch(detector, net, train, keep=False), known))
     return detector
@@ -347,7 +347,7 @@ def test_blocks_are_not_shown_to_who_does_not_declare_them_and_must_be_maps() ->
         _ = classifier().without_blocks().blocks
     flat = Classifier(classifier().network, K, lambda network: [network.get_submodule("head")])
     with pytest.raises(PluginError, match="Block 0 of the network gave nothing"):
-        flat.look(images_of(2, 0))
+        flat.forward_with_maps(images_of(2, 0))
     assert not any(module._forward_hooks for module in flat.network.modules())
 
 

@@ -22,17 +22,17 @@ from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
 from oodbench.benchmark.engines.local import Local, run_jobs
 from oodbench.benchmark.engines.messages import Event
 from oodbench.benchmark.engines.processes import Processes
-from oodbench.benchmark.engines.ray_preflight import Greeting, greet, here, refuse
-from oodbench.benchmark.engines.relay import Relay, elsewhere, gone
-from oodbench.benchmark.engines.tasks import PART, Task, divided, packed
+from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node, this_node
+from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
+from oodbench.benchmark.engines.tasks import PART, WorkerTask, divided, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, Job, LookJob, ScoreJob, TrainJob, runs_network, waits_for
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, TrainJob, runs_network, waits_for
 from oodbench.benchmark.plan.suite import default_suite, suite_path
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import extract as extraction
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 Register = Callable[[str, type[Plugin]], None]
 DETECTORS = "msp,energy,knn,nnguide,odin,gram,vim@cross_entropy[learning_rate=0.01]"
@@ -49,13 +49,13 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     return planned(tmp_path_factory.mktemp("plan")).work.jobs
 
 
-def home_of(tasks: list[Task]) -> dict[str, Task]:
+def home_of(tasks: list[WorkerTask]) -> dict[str, WorkerTask]:
     return {job.id: task for task in tasks for job in task.jobs}
 
 
 @pytest.mark.parametrize("part", [256, PART])
 def test_every_job_is_in_one_task_after_those_that_it_waits_for(jobs: list[Job], part: int) -> None:
-    tasks = packed(jobs, part)
+    tasks = pack_tasks(jobs, part)
     inside = [job.id for task in tasks for job in task.jobs]
     assert len(inside) == len(set(inside))
     assert set(inside) >= {job.id for job in jobs}
@@ -70,18 +70,18 @@ def test_every_job_is_in_one_task_after_those_that_it_waits_for(jobs: list[Job],
 
 
 def test_what_must_be_done_together_is_one_task(jobs: list[Job]) -> None:
-    homes = home_of(packed(jobs))
+    homes = home_of(pack_tasks(jobs))
     for job in jobs:
         if isinstance(job, ExtractJob):
-            assert {homes[look.id].id for look in job.looks} <= {homes[job.id].id}
+            assert {homes[reduction.id].id for reduction in job.reductions} <= {homes[job.id].id}
         if isinstance(job, ScoreJob) and job.bank is not None:
             assert {homes[other.id].id for other in job.others} <= {homes[job.id].id}
-    assert any(isinstance(job, LookJob) for job in jobs)
+    assert any(isinstance(job, ReduceMapsJob) for job in jobs)
     assert any(isinstance(job, ScoreJob) and job.others for job in jobs)
 
 
 def test_quick_scores_of_a_detector_are_one_task_and_passes_of_their_own(jobs: list[Job]) -> None:
-    homes = home_of(packed(jobs))
+    homes = home_of(pack_tasks(jobs))
     scores = [job for job in jobs if isinstance(job, ScoreJob)]
     assert len({homes[job.id].id for job in scores if job.detector == "msp"}) == 1
     odin = [job for job in scores if job.detector == "odin"]
@@ -90,7 +90,7 @@ def test_quick_scores_of_a_detector_are_one_task_and_passes_of_their_own(jobs: l
 
 def test_a_batch_of_scores_ends_where_it_is_large_enough(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oodbench.benchmark.engines.tasks.BATCH", 1)
-    homes = home_of(packed(jobs))
+    homes = home_of(pack_tasks(jobs))
     msp = [job for job in jobs if isinstance(job, ScoreJob) and job.detector == "msp"]
     assert len({homes[job.id].id for job in msp}) == len(msp)
 
@@ -117,16 +117,16 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.usefixtures("one_thread")
 def test_a_pass_in_parts_gives_the_same_bytes(tmp_path: Path, small_parts: int) -> None:
     whole, divided = (planned(tmp_path / name, "msp,gram", ood_sets="greek") for name in ("whole", "divided"))
-    assert not [o.reason for o in run_jobs(whole.work.jobs, whole.bench, Quiet()) if o.reason]
-    tasks = packed(divided.work.jobs, small_parts)
+    assert not [o.reason for o in run_jobs(whole.work.jobs, whole.context, Quiet()) if o.reason]
+    tasks = pack_tasks(divided.work.jobs, small_parts)
     assert sum(task.kind == "part" for task in tasks) > 4
     pieces = [job for task in tasks for job in task.jobs]
-    assert not [o.reason for o in run_jobs(pieces, divided.bench, Quiet()) if o.reason]
+    assert not [o.reason for o in run_jobs(pieces, divided.context, Quiet()) if o.reason]
     for job in whole.work.jobs:
         for key in job.makes:
-            one, other = (made.bench.store.require(key).read_bytes() for made in (whole, divided))
+            one, other = (made.context.store.require(key).read_bytes() for made in (whole, divided))
             assert one == other, key.path
-    assert not list((divided.bench.store.root / "parts").iterdir()), "parts are deleted when they are put together"
+    assert not list((divided.context.store.root / "parts").iterdir()), "parts are deleted when they are put together"
 
 
 def test_parts_begin_where_blocks_do() -> None:
@@ -134,7 +134,9 @@ def test_parts_begin_where_blocks_do() -> None:
 
 
 def test_a_pass_in_which_a_detector_learns_stays_whole(jobs: list[Job]) -> None:
-    learning = [job for job in jobs if isinstance(job, ExtractJob) and any(look.learns for look in job.looks)]
+    learning = [
+        job for job in jobs if isinstance(job, ExtractJob) and any(reduction.learns for reduction in job.reductions)
+    ]
     assert learning
     assert all(divided(job, 16) is job for job in learning)
 
@@ -163,8 +165,8 @@ def test_a_detector_that_fails_in_a_part_fails_alone_and_says_why(
 ) -> None:
     register("test_falters", Falters)
     made = planned(tmp_path, "msp,test_falters", ood_sets="greek")
-    pieces = [job for task in packed(made.work.jobs, small_parts) for job in task.jobs]
-    outcomes = list(run_jobs(pieces, made.bench, Quiet()))
+    pieces = [job for task in pack_tasks(made.work.jobs, small_parts) for job in task.jobs]
+    outcomes = list(run_jobs(pieces, made.context, Quiet()))
     failed = {o.job.id: o.reason for o in outcomes if o.reason}
     assert failed
     assert all("no maps like these" in reason for reason in failed.values())
@@ -178,16 +180,16 @@ def test_a_detector_that_fails_in_a_part_fails_alone_and_says_why(
 
 def test_a_worker_does_what_the_plan_says_and_tells(tmp_path: Path) -> None:
     here_, there = (planned(tmp_path / name, "msp", ood_sets="greek") for name in ("here", "there"))
-    outcomes = list(run_jobs(here_.work.jobs, here_.bench, Quiet()))
+    outcomes = list(run_jobs(here_.work.jobs, here_.context, Quiet()))
     posted: list[Event] = []
-    worker, heard = Worker(elsewhere(there.bench), posted.append), Heard()
-    tasks = packed(there.work.jobs)
+    worker, heard = Worker(portable_config(there.context), posted.append), Heard()
+    tasks = pack_tasks(there.work.jobs)
     relay = Relay(heard, tasks, heard.said.append)
     told = [outcome for task in tasks for outcome in relay.outcomes(worker.do(task, {}, False))]
     assert {o.job.id: o.reason for o in told} == {o.job.id: o.reason for o in outcomes}
     for job in here_.work.jobs:
         for key in job.makes:
-            assert there.bench.store.require(key).read_bytes() == here_.bench.store.require(key).read_bytes()
+            assert there.context.store.require(key).read_bytes() == here_.context.store.require(key).read_bytes()
     assert [event[1] for event in posted if event[0] == "start"] == [o.job.id for o in told]
     trained = next(job for job in there.work.jobs if isinstance(job, TrainJob))
     assert sum(event[2] for event in posted if event[:2] == ("tick", trained.id)) == trained.size
@@ -211,7 +213,7 @@ class Heard:
 
 
 def test_events_of_workers_become_one_progress(jobs: list[Job]) -> None:
-    heard, tasks = Heard(), packed(jobs)
+    heard, tasks = Heard(), pack_tasks(jobs)
     first, second = tasks[0].jobs[0], tasks[1].jobs[0]
     relay = Relay(heard, tasks, heard.said.append)
     for event in (
@@ -238,8 +240,8 @@ def test_events_of_workers_become_one_progress(jobs: list[Job]) -> None:
 
 def test_a_task_after_a_failed_one_fails_for_its_reason(tmp_path: Path) -> None:
     made = planned(tmp_path, "msp", ood_sets="greek")
-    train, extract = packed(made.work.jobs)[:2]
-    worker = Worker(elsewhere(made.bench), lambda event: None)
+    train, extract = pack_tasks(made.work.jobs)[:2]
+    worker = Worker(portable_config(made.context), lambda event: None)
     report = worker.do(extract, {train.id: "train it: broken"}, False)
     assert [reason for _, reason, _ in report.outcomes] == ["train it: broken"] * len(extract.jobs)
     assert report.failed[extract.id] == "train it: broken"
@@ -260,8 +262,8 @@ def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Regi
 
     register("test_talks", Talks)
     made = planned(tmp_path, "test_talks,msp", ood_sets="greek")
-    worker = Worker(elsewhere(made.bench), lambda event: None)
-    details = {id_: text for task in packed(made.work.jobs) for id_, _, text in worker.do(task, {}, False).outcomes}
+    worker = Worker(portable_config(made.context), lambda event: None)
+    details = {id_: text for task in pack_tasks(made.work.jobs) for id_, _, text in worker.do(task, {}, False).outcomes}
     for job in made.work.jobs:
         talks = isinstance(job, ScoreJob) and job.detector == "test_talks"
         assert ("here I am" in details[job.id]) == talks
@@ -270,19 +272,19 @@ def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Regi
 def test_a_store_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
     made = planned(tmp_path, "msp", ood_sets="greek")
     (tmp_path / "file").write_text("in the way")
-    setup = replace(elsewhere(made.bench), cache=tmp_path / "file" / "cache")
-    report = Worker(setup, lambda event: None).do(packed(made.work.jobs)[0], {}, False)
+    setup = replace(portable_config(made.context), cache=tmp_path / "file" / "cache")
+    report = Worker(setup, lambda event: None).do(pack_tasks(made.work.jobs)[0], {}, False)
     assert "Cannot" in report.fatal
 
 
 def test_of_a_task_whose_worker_died_only_the_rest_fails(tmp_path: Path) -> None:
     made = planned(tmp_path, "msp", ood_sets="greek")
-    scores = next(task for task in packed(made.work.jobs) if task.kind == "score")
+    scores = next(task for task in pack_tasks(made.work.jobs) if task.kind == "score")
     one = scores.jobs[0]
-    made.bench.store.save_array(one.makes[0], np.zeros(3), {})
-    report = gone(scores, made.bench, {}, "died")
+    made.context.store.save_array(one.makes[0], np.zeros(3), {})
+    report = lost_task_report(scores, made.context, {}, "died")
     assert [reason for _, reason, _ in report.outcomes] == ["", *["died"] * (len(scores.jobs) - 1)]
-    blocked = gone(scores, made.bench, {scores.jobs[1].after[0]: "extract: no memory"}, "died")
+    blocked = lost_task_report(scores, made.context, {scores.jobs[1].after[0]: "extract: no memory"}, "died")
     assert [reason for _, reason, _ in blocked.outcomes][:2] == ["", "extract: no memory"]
 
 
@@ -292,14 +294,14 @@ def test_a_worker_knows_the_folders_that_the_command_named(tmp_path: Path) -> No
     for place in range(3):
         Image.new("RGB", (32, 32), (90 * place, 0, 0)).save(mine / f"{place}.png")
     made = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
-    setup = elsewhere(made.bench)
+    setup = portable_config(made.context)
     assert setup.folders == (mine,)
     registry._from_files.clear()
-    assert greet(setup, "").plugin == ""
+    assert inspect_node(setup, "").plugin == ""
     worker = Worker(setup, lambda event: None)
-    reasons = [reason for task in packed(made.work.jobs) for _, reason, _ in worker.do(task, {}, False).outcomes]
+    reasons = [reason for task in pack_tasks(made.work.jobs) for _, reason, _ in worker.do(task, {}, False).outcomes]
     assert set(reasons) == {""}
-    assert "does not exist" in greet(replace(setup, folders=(tmp_path / "absent",)), "").plugin
+    assert "does not exist" in inspect_node(replace(setup, folders=(tmp_path / "absent",)), "").plugin
 
 
 # What is refused
@@ -348,8 +350,8 @@ def test_an_address_at_which_nothing_answers() -> None:
         ray_engine._refuse_silent("127.0.0.1:1")
 
 
-def setup_of(folder: Path, **more: Any) -> Setup:
-    return Setup(folder, folder, "cpu", 1, **more)
+def setup_of(folder: Path, **more: Any) -> WorkerConfig:
+    return WorkerConfig(folder, folder, "cpu", 1, **more)
 
 
 def test_resources_that_no_node_has(tmp_path: Path) -> None:
@@ -398,22 +400,22 @@ def test_what_a_cluster_hands_about_is_read_without_torch() -> None:
 
 def test_a_node_with_other_software_is_refused_with_both_versions(tmp_path: Path) -> None:
     for what in ("Python", "oodbench", "torch", "numpy"):
-        theirs = Greeting({**here(), what: "0.0.1"})
-        told = rf"^{what} is {here()[what]} here and 0\.0\.1 on node b\.".replace("(", r"\(").replace(")", r"\)")
+        theirs = NodeInfo({**this_node(), what: "0.0.1"})
+        told = rf"^{what} is {this_node()[what]} here and 0\.0\.1 on node b\.".replace("(", r"\(").replace(")", r"\)")
         with pytest.raises(UserError, match=told.replace("+", r"\+")):
-            refuse("b", here(), theirs, setup_of(tmp_path))
+            check_node("b", this_node(), theirs, setup_of(tmp_path))
 
 
 def test_a_node_that_does_not_see_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
-    seen = greet(setup_of(tmp_path), "mark")
-    refuse("a", here(), seen, setup_of(tmp_path))
+    seen = inspect_node(setup_of(tmp_path), "mark")
+    check_node("a", this_node(), seen, setup_of(tmp_path))
     assert sorted(tmp_path.iterdir()) == [tmp_path / "mark"]
-    unseen = greet(setup_of(tmp_path), "absent")
+    unseen = inspect_node(setup_of(tmp_path), "absent")
     with pytest.raises(
         StoreError, match=r"^Node b does not see the results folder '.*'\. Give a folder that all nodes"
     ):
-        refuse("b", here(), unseen, setup_of(tmp_path))
+        check_node("b", this_node(), unseen, setup_of(tmp_path))
 
 
 def test_a_node_without_a_plugin_is_refused_with_how_to_ship_it(tmp_path: Path) -> None:
@@ -422,4 +424,4 @@ def test_a_node_without_a_plugin_is_refused_with_how_to_ship_it(tmp_path: Path) 
     with pytest.raises(
         UserError, match=r"^Node b lacks a file that was named: The plug-in file '.*mine\.py' does not exist\..*"
     ):
-        refuse("b", here(), greet(setup, "mark"), setup)
+        check_node("b", this_node(), inspect_node(setup, "mark"), setup)

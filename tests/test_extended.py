@@ -21,8 +21,8 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics import extended as extended_module
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.extended import (
-    Classified,
-    Known,
+    ClassifiedImages,
+    ScoredClassification,
     calibration_error,
     deployed,
     extended,
@@ -40,12 +40,12 @@ from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
 
 
-def known(n: int = 200, ties: bool = False, seed: int = 0) -> Known:
+def known(n: int = 200, ties: bool = False, seed: int = 0) -> ScoredClassification:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, n)
     logits = rng.normal(0, 1, (n, 4)) + 2 * np.eye(4)[labels]
     scores = -logits.max(axis=1)
-    return Known(Classified(logits, labels), np.round(scores) if ties else scores)
+    return ScoredClassification(ClassifiedImages(logits, labels), np.round(scores) if ties else scores)
 
 
 def test_calibration_by_loops() -> None:

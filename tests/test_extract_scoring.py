@@ -20,9 +20,9 @@ from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.data import pixel_baseline
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.pixel_baseline import (
-    Remembered,
-    best_of,
+    CachedStatistics,
     best_statistic,
+    best_statistic_of,
     largest_gradient,
     mean,
     standard_deviation,
@@ -35,7 +35,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, FitJob, Outputs
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.seeds import derive
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.detector_inputs import BATCH, checked_scores
 from oodbench.benchmark.stages.detector_state import load_state, save_state
 from oodbench.benchmark.stages.extract import BLOCK, extract
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES, SHAPE = 4, (3, 8, 8)
 BACKBONE = "small_cnn[hidden=16,width=4]"
 Register = Callable[[str, type[Plugin]], None]
-BenchWith = Callable[[Mapping[str, ImageSet]], Bench]
+BenchWith = Callable[[Mapping[str, ImageSet]], JobContext]
 
 
 def noise(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -77,20 +77,20 @@ def outputs(name: str, count: int) -> Outputs:
     return Outputs(SetRef(name, "test", count), *keys)
 
 
-def keep(bench: Bench, network: nn.Module, trained: Checkpoint) -> None:
+def keep(bench: JobContext, network: nn.Module, trained: Checkpoint) -> None:
     """Store a network as if it had been trained."""
     weights = {f"classifier.{name}": weight for name, weight in network.state_dict().items()}
     bench.store.save_tensors(trained.key, weights, {})
 
 
-def stored_network(bench: Bench) -> SmallCNNNetwork:
+def stored_network(bench: JobContext) -> SmallCNNNetwork:
     torch.manual_seed(0)
     network = SmallCNNNetwork(CLASSES, SHAPE, width=4, hidden=16)
     keep(bench, network, checkpoint())
     return network
 
 
-def extracted(bench: Bench, name: str, tick: Callable[[int], None] = nothing) -> tuple[np.ndarray, np.ndarray]:
+def extracted(bench: JobContext, name: str, tick: Callable[[int], None] = nothing) -> tuple[np.ndarray, np.ndarray]:
     """Logits and features of a set of a bench."""
     made = outputs(name, len(bench.images(SetRef(name, "test", 0))))
     job = ExtractJob(title="", makes=(made.logits, made.features), checkpoint=checkpoint(), outputs=made)
@@ -250,10 +250,10 @@ def test_each_image_passes_once_through_each_classifier(
     monkeypatch.setattr(SmallCNNNetwork, "features", features)
     options: dict[str, Any] = {"suite": file, "device": "cpu", "threads": 1, "results": tmp_path / "results"}
     made = prepare(SIX, backbone="small_cnn[hidden=4,width=2]", **options)
-    run = run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
+    run = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
     assert [record.status for record in run.records] == ["ok"] * 12
     names = ("planted", "planted-near", "planted-far")
-    every = [made.bench.images(SetRef(name, "test", 24)).images for name in names]
+    every = [made.context.images(SetRef(name, "test", 24)).images for name in names]
     expected = Counter(image.tobytes() for images in every for image in images)
     assert len(expected) == 72
     assert len(seen) == 4  # cross_entropy, confidence, gan_confidence, joint
@@ -287,7 +287,7 @@ def score_job(made: Outputs, fitted: Key | None = None, seed: int = 0) -> ScoreJ
     )
 
 
-def scores_of(bench: Bench, job: ScoreJob) -> np.ndarray:
+def scores_of(bench: JobContext, job: ScoreJob) -> np.ndarray:
     score(bench, job, nothing)
     return np.array(bench.store.load_array(job.makes[0]))
 
@@ -471,7 +471,7 @@ def fit_job(count: int = 30, outliers: bool = False, seed: int = 0) -> FitJob:
     )
 
 
-def bench_to_fit(bench_with: BenchWith) -> Bench:
+def bench_to_fit(bench_with: BenchWith) -> JobContext:
     sets = {name: labelled(noise(30, seed)) for seed, name in enumerate(("train", "validation", "test"))}
     bench = bench_with({**sets, "outliers": ImageSet(noise(30, 9))})
     stored_network(bench)
@@ -757,13 +757,13 @@ def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, mon
 
     monkeypatch.setattr(pixel_baseline, "statistics", counted)
     for expected in (3, 3):
-        results = Remembered(DataCache(tmp_path))
+        results = CachedStatistics(DataCache(tmp_path))
         found = [results.best(one, other) for other in (two, three, two)]
         assert len(measured) == expected
-    direct = [best_of(*(statistics(s.images) for s in (one, other))) for other in (two, three, two)]
+    direct = [best_statistic_of(*(statistics(s.images) for s in (one, other))) for other in (two, three, two)]
     assert found == direct, "the same floats, through the file as well"
     (tmp_path / "statistics.json").write_text("[not JSON")
-    assert Remembered(DataCache(tmp_path)).best(one, two) == direct[0]
+    assert CachedStatistics(DataCache(tmp_path)).best(one, two) == direct[0]
 
 
 def blocks(count: int, low: int, high: int, seed: int) -> np.ndarray:

@@ -18,12 +18,12 @@ from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import PluginError, UserError
-from oodbench.benchmark.papers.draw import order
+from oodbench.benchmark.papers.draw import figure_request
 from oodbench.benchmark.papers.figure_inputs import RunFigureInputs
 from oodbench.benchmark.records.record import write_record
 from oodbench.benchmark.records.run import read_run, write_run_info
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.verify.plugin_checks import run_checks
 from oodbench.figures import _lee2018_bars as bars
@@ -63,7 +63,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detectors = "msp,confidence,gan_confidence,joint"
     options: dict[str, Any] = {"suite": str(suite), "backbone": "small_cnn[width=4,hidden=16]", "name": "tiny"}
     made = prepare(detectors, results=folder, threads=1, seeds=2, **options)
-    run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())  # no tables, no plots
+    run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())  # no tables, no plots
     tiny = read_run(folder / "runs" / "tiny")
     other = folder / "runs" / "other"
     for record in tiny.records:
@@ -185,7 +185,7 @@ def test_the_first_run_of_the_papers_suites_serves(results: Path, tmp_path: Path
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "cells").symlink_to(of.path / "cells")
         write_run_info(tmp_path / "runs" / name, {**of.info, "suite": {"name": suite, "title": ""}})
-    assert order("lee2018", results=tmp_path).studio.run.path.name == "b"
+    assert figure_request("lee2018", results=tmp_path).inputs.run.path.name == "b"
 
 
 def test_without_scores_or_checkpoints_the_figure_says_so(results: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_without_scores_or_checkpoints_the_figure_says_so(results: Path, tmp_pat
     (tmp_path / "runs" / "tiny").symlink_to(results / "runs" / "tiny")
     for number, sentence in (("2", "the scores of run 'tiny'"), ("5", "the checkpoint of msp on digits")):
         with pytest.raises(UserError, match=sentence):
-            order("lee2018", plates=[number], run_name=str(tmp_path / "runs" / "tiny"), results=tmp_path)
+            figure_request("lee2018", panels=[number], run_name=str(tmp_path / "runs" / "tiny"), results=tmp_path)
 
 
 def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
@@ -207,27 +207,27 @@ def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
 
 
 def studio_of(results: Path) -> RunFigureInputs:
-    store = Bench(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
+    store = JobContext(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
     return RunFigureInputs(store, 0, read_run(results / "runs" / "tiny"))
 
 
 def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -> None:
-    studio = studio_of(results)
-    (block, _), *_ = losses.served(studio, ["msp"])
-    pair = studio.scores().read(block, "msp", "greek")
+    inputs = studio_of(results)
+    (block, _), *_ = losses.served(inputs, ["msp"])
+    pair = inputs.scores().read(block, "msp", "greek")
     assert not isinstance(pair, str)
-    record = losses.first_records(studio, block)["msp"]
-    images = torch.from_numpy(studio.images("digits[0-2]").images.copy()).float() / 255
-    expected = torch.softmax(studio.classifier(record)(images), dim=1).amax(dim=1)
+    record = losses.first_records(inputs, block)["msp"]
+    images = torch.from_numpy(inputs.images("digits[0-2]").images.copy()).float() / 255
+    expected = torch.softmax(inputs.classifier(record)(images), dim=1).amax(dim=1)
     np.testing.assert_allclose(softmax.max_softmax(np.asarray(pair[0])), expected, atol=1e-5)
 
 
 def test_bars_show_unseen_sets_and_the_spread_over_seeds(results: Path) -> None:
-    studio = studio_of(results)
-    (picture,) = bars.figure4(studio)
+    inputs = studio_of(results)
+    (picture,) = bars.figure4(inputs)
     panel, *more = picture.figure.axes
     assert (panel.get_title(), more) == ("greek", [])  # the glyphs are the outliers' source
-    records = [r for r in studio.run.records if (r.label, r.ood_set) == ("joint", "greek")]
+    records = [r for r in inputs.run.records if (r.label, r.ood_set) == ("joint", "greek")]
     values = [100 * record.metrics["auroc"] for record in records]
     assert len(values) == 2
     bar = panel.patches[3 * len(bars.BARS) + 1]
@@ -333,12 +333,12 @@ def test_parts_of_the_boundary() -> None:
 
 def test_gan_samples_over_mnist_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawings in place of the digits: the file is not in the repository."""
-    studio = RunFigureInputs(Bench(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0)
-    assert "mnist" in (mnist.missing3cd(studio) or "")
+    inputs = RunFigureInputs(JobContext(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0)
+    assert "mnist" in (mnist.missing3cd(inputs) or "")
     monkeypatch.setattr(mnist, "SET", "digits")
     monkeypatch.setattr(mnist, "MEASURED", 64)
     tiny = mnist.Setting(width=2, steps=1, classifier_steps=1, batch=4)
-    first, second = (mnist.figure3cd(studio, tiny) for _ in range(2))
+    first, second = (mnist.figure3cd(inputs, tiny) for _ in range(2))
     assert first.caption == second.caption
     assert first.name == "figure3cd"
     noise = mnist.gaussian_noise(50, torch.Generator().manual_seed(0))

@@ -38,7 +38,7 @@ from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.record import Record, read_record, write_record
 from oodbench.benchmark.records.run import read_run, write_run_info
 from oodbench.benchmark.store import npy as npy_module
-from oodbench.benchmark.store.safe_read import MAX_DEPTH, leads_out, misfit, parse_json, read_bounded
+from oodbench.benchmark.store.safe_read import MAX_DEPTH, escapes_root, parse_json, read_bounded, type_error
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file
 from oodbench.benchmark.views.table_latex import table_latex
@@ -119,16 +119,16 @@ def test_nesting_is_bounded_however_deep_the_parser_goes() -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/../x", "/x", "C:/x", "C:x", "a\\x", "\\\\host\\x", "a\0"])
 def test_names_that_lead_out(name: str) -> None:
-    assert leads_out(name)
+    assert escapes_root(name)
 
 
 @pytest.mark.parametrize("name", ["x", "a/b.npy", "..a/b", "a..", "scores/msp_on_digits-0123456789ab.npy"])
 def test_names_that_stay(name: str) -> None:
-    assert not leads_out(name)
+    assert not escapes_root(name)
 
 
 def test_a_record_as_it_is_written_fits() -> None:
-    assert misfit(json.loads(json.dumps(vars(RECORD))), Record) == ""
+    assert type_error(json.loads(json.dumps(vars(RECORD))), Record) == ""
 
 
 # Records and runs

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data import duplicates
-from oodbench.benchmark.data.duplicates import Remembered, descriptions, near_duplicates, shared
+from oodbench.benchmark.data.duplicates import CachedDuplicates, descriptions, near_duplicates, shared
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.inputs import NEEDS
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
 
 Register = Callable[[str, type[Plugin]], None]
@@ -101,9 +101,9 @@ def test_one_image_or_many_like_it_can_be_searched() -> None:
 
 def test_a_pair_is_compared_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = ImageSet(smooth(30, 0)), ImageSet(noisy(smooth(30, 0), 5))
-    assert Remembered(DataCache(tmp_path)).near(one, other) == 30
+    assert CachedDuplicates(DataCache(tmp_path)).near(one, other) == 30
     monkeypatch.setattr(duplicates, "_near", lambda *_: pytest.fail("compared again"))
-    assert Remembered(DataCache(tmp_path)).near(one, other) == 30
+    assert CachedDuplicates(DataCache(tmp_path)).near(one, other) == 30
 
 
 # What a plan refuses, skips and tells
@@ -170,7 +170,7 @@ def test_training_images_are_no_test_images(ready: Callable[..., Prepared]) -> N
 def test_a_single_image_shared_by_accident_is_told(ready: Callable[..., Prepared]) -> None:
     prepared = ready(ood_sets="leak_by_accident")
     told = "1 of 201 test images of 'leak_by_accident' are training images of 'leak_known', by accident"
-    assert any(told in note for note in prepared.bench.library.notes)
+    assert any(told in note for note in prepared.context.library.notes)
 
 
 def test_outliers_are_no_test_images_whatever_the_family(
@@ -299,9 +299,9 @@ def test_no_test_split_is_reachable_from_what_fit_is_handed(ready: Callable[...,
     prepared = ready("leak_burglar", ood_sets="leak_clean")
     run = prepared.start()
     assert [record.status for record in run.records] == ["ok"], run.records[0].reason
-    library, store = prepared.bench.library, prepared.bench.store
+    library, store = prepared.context.library, prepared.context.store
     found = list(reachable(Burglar.handed))
-    assert not [one for one in found if isinstance(one, Library | Bench | Store | ImageSet | Dataset)]
+    assert not [one for one in found if isinstance(one, Library | JobContext | Store | ImageSet | Dataset)]
     tests = [library.split(spec, "test").images for spec, split in library._splits if split == "test"]
     cells = prepared.plan.cells
     for key in (cells[0].id_scores, cells[0].ood_scores):
@@ -330,7 +330,7 @@ def image_of(array: np.ndarray, test: np.ndarray) -> bool:
 
 def test_a_split_that_is_a_view_is_copied(ready: Callable[..., Prepared]) -> None:
     """The careless author's array holds the test split as well, one `.base` away."""
-    library = ready(ood_sets="leak_clean").bench.library
+    library = ready(ood_sets="leak_clean").context.library
     (known,) = (
         images for spec, images in library._splits.items() if spec[1] == "train" and spec[0].name == "leak_known"
     )

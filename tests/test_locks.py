@@ -79,7 +79,7 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
     other = "msp@cross_entropy[learning_rate=0.01]"
     prepared = prepare(f"msp,{other}", id_sets="digits[0-1]", backbone="small_cnn[hidden=4,width=2]", **options)
-    bench, jobs = prepared.bench, prepared.work.jobs
+    bench, jobs = prepared.context, prepared.work.jobs
     train = next(job for job in jobs if isinstance(job, TrainJob))
     held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
     assert held is not None
@@ -103,7 +103,7 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
 
     monkeypatch.setattr(local, "run_job", never)
     assert [outcome.reason for outcome in run_jobs(jobs, bench, Quiet())] == [""] * len(jobs)
-    again = list(run_jobs(jobs[:1], bench, Quiet(), anew=True))
+    again = list(run_jobs(jobs[:1], bench, Quiet(), force=True))
     assert "done again" in again[0].reason
 
 

@@ -18,13 +18,13 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, LookJob
+from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages import extract as extraction
-from oodbench.benchmark.stages.extract import Rows
+from oodbench.benchmark.stages.extract import GrowingArray
 from oodbench.benchmark.store.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
@@ -88,7 +88,7 @@ def world(tmp_path: Path, register: Register) -> World:
 
 
 def done(made: Prepared) -> Run:
-    return run_plan(made.plan, made.work, made.bench, made.run_dir, made.asked, Quiet())
+    return run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def images_of(made: Prepared, parts: Sequence[tuple[str, str]]) -> Counter[bytes]:
     from oodbench.benchmark.plugins.specs import parse_set
 
-    sets = [made.bench.library.part(parse_set(name), part).images for name, part in parts]
+    sets = [made.context.library.part(parse_set(name), part).images for name, part in parts]
     return Counter(image.tobytes() for images in sets for image in images)
 
 
@@ -138,12 +138,12 @@ def test_forward_images_are_those_that_pass(world: World, passed: list[bytes], n
 
 
 def stored(made: Prepared, kind: str) -> dict[str, bytes]:
-    folder = made.bench.store.root / kind
+    folder = made.context.store.root / kind
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))} if folder.is_dir() else {}
 
 
 def stamps(made: Prepared) -> dict[str, int]:
-    root = made.bench.store.root
+    root = made.context.store.root
     return {p.name: p.stat().st_mtime_ns for kind in ("logits", "features") for p in (root / kind).glob("*.npy")}
 
 
@@ -176,33 +176,33 @@ def test_scores_do_not_depend_on_who_else_runs_or_when(world: World, tmp_path: P
 def test_only_what_is_wanted_is_left_to_do(world: World) -> None:
     made = world("msp", "gram")
     done(made)
-    looks = [job for job in made.plan.jobs.values() if isinstance(job, LookJob)]
-    assert sorted(job.learns for job in looks) == [False] * 4 + [True]
-    for path in (made.bench.store.root / "maps").iterdir():
+    reductions = [job for job in made.plan.jobs.values() if isinstance(job, ReduceMapsJob)]
+    assert sorted(job.learns for job in reductions) == [False] * 4 + [True]
+    for path in (made.context.store.root / "maps").iterdir():
         path.unlink()
     assert world("msp", "gram").work.jobs == []  # no cell needs them any more
-    for path in (made.bench.store.root / "scores").glob("msp--*near*"):
+    for path in (made.context.store.root / "scores").glob("msp--*near*"):
         path.unlink()
     (score,) = world("msp", "gram").work.jobs
     assert score.kind == "score"
-    for path in (made.bench.store.root / "logits").glob("*near*"):
+    for path in (made.context.store.root / "logits").glob("*near*"):
         path.unlink()
     extract, score = world("msp", "gram").work.jobs
     assert isinstance(extract, ExtractJob)
-    assert (extract.looks, extract.stored, score.kind) == ((), False, "score")
+    assert (extract.reductions, extract.stored, score.kind) == ((), False, "score")
     assert len(done(world("msp", "gram")).records) == 4
 
 
 def test_a_pass_only_for_looks_waits_for_what_they_need(world: World) -> None:
     done(world("msp"))
     jobs = world("msp", "gram").work.jobs
-    kinds = [(job.kind, job.data.part if isinstance(job, LookJob) else "") for job in jobs]
+    kinds = [(job.kind, job.data.part if isinstance(job, ReduceMapsJob) else "") for job in jobs]
     passes = {job.outputs.data.part: place for place, job in enumerate(jobs) if isinstance(job, ExtractJob)}
-    learned = kinds.index(("look", "train"))
+    learned = kinds.index(("reduce", "train"))
     assert passes["train"] < learned < passes["validation"]
     assert learned < min(place for place, job in enumerate(jobs) if getattr(job, "stored", False))
     stored = {
-        job.outputs.data.set: job.stored for job in jobs if isinstance(job, ExtractJob) and not job.looks[0].learns
+        job.outputs.data.set: job.stored for job in jobs if isinstance(job, ExtractJob) and not job.reductions[0].learns
     }
     assert stored == {"planted": True, "planted-near": True, "planted-far": True}
 
@@ -254,7 +254,7 @@ def test_a_detector_that_fails_at_the_pass_fails_alone(world: World, register: R
     assert all("ValueError: no such map" in r.reason for r in run.records if r.status == "failed")
     assert world("broken", "msp", "gram").work.jobs == []
     assert all(
-        isinstance(job, ExtractJob | LookJob) or job.kind == "score"
+        isinstance(job, ExtractJob | ReduceMapsJob) or job.kind == "score"
         for job in world("broken", rerun="failed").work.jobs
     )
 
@@ -281,7 +281,7 @@ def test_an_interrupted_pass_leaves_nothing(world: World, register: Register) ->
     made = world("broken", "msp")
     with pytest.raises(KeyboardInterrupt):
         done(made)
-    left = [path.relative_to(made.bench.store.root).as_posix() for path in made.bench.store.root.rglob("*")]
+    left = [path.relative_to(made.context.store.root).as_posix() for path in made.context.store.root.rglob("*")]
     assert not [path for path in left if path.startswith(("maps", ".pass")) or ".tmp" in path]
     assert [path for path in left if path.startswith("observed/")]  # the training pass was whole
     finished = done(world("msp", "gram"))
@@ -292,28 +292,28 @@ def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces: dict[str, list[int]] = {}
-    original = Rows.add
+    original = GrowingArray.add
 
-    def add(self: Rows, rows: np.ndarray) -> None:
+    def add(self: GrowingArray, rows: np.ndarray) -> None:
         pieces.setdefault(self.path.name, []).append(len(rows))
         size = self.path.stat().st_size if self.path.exists() else 0
         original(self, rows)
         assert self.path.stat().st_size >= size + rows.nbytes
 
-    monkeypatch.setattr(Rows, "add", add)
+    monkeypatch.setattr(GrowingArray, "add", add)
     made = world("gram", "mahalanobis_ensemble", "msp")
     done(made)
     assert max(max(sizes) for sizes in pieces.values()) == 16
     assert len(pieces) == 2 + 4 + 5  # logits, features; gram of all but train; the ensemble of all
     for kind in ("logits", "features", "maps"):
-        for path in (made.bench.store.root / kind).glob("*.npy"):
+        for path in (made.context.store.root / kind).glob("*.npy"):
             np.save(tmp_path / "again.npy", np.load(path))
             assert path.read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
 def test_rows_that_are_not_all_written_are_not_kept(world: World, tmp_path: Path) -> None:
-    bench = world("msp").bench
-    rows, key = Rows(tmp_path / "rows.npy", 3), Key("maps", ".npy", "x", {"x": 1})
+    bench = world("msp").context
+    rows, key = GrowingArray(tmp_path / "rows.npy", 3), Key("maps", ".npy", "x", {"x": 1})
     rows.add(np.ones((2, 4)))
     with pytest.raises(AssertionError, match="2 of 3 rows"):
         rows.keep(bench, key, {})
@@ -342,7 +342,7 @@ def test_pruning_leaves_what_a_run_is_made_of(world: World, tmp_path: Path) -> N
     made = world("gram", "mahalanobis_ensemble")
     done(made)
     before = {kind: stored(made, kind) for kind in ("maps", "scores", "logits")}
-    observed = list((made.bench.store.root / "observed").iterdir())
+    observed = list((made.context.store.root / "observed").iterdir())
     prune(tmp_path / "results")
     assert {kind: stored(made, kind) for kind in before} == before
     assert all(path.exists() for path in observed)

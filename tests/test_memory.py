@@ -200,7 +200,7 @@ def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon:"))
 
-with memory.freed_is_kept() if sys.argv[1] == "kept" else nullcontext():
+with memory.keep_freed_memory() if sys.argv[1] == "kept" else nullcontext():
     for _ in range(40):  # it takes some until none lands beside another
         torch.ones(2**24)  # 64 MB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -240,21 +240,21 @@ def test_what_the_user_says_of_freed_memory_holds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory, "_of_libc", told)
     for name in memory.OF_THE_USER:
         monkeypatch.delenv(name, raising=False)
-    with memory.freed_is_kept():
+    with memory.keep_freed_memory():
         assert asked == [("mallopt", -3, 2**30), ("mallopt", -1, 2**30)]
     assert asked[2:] == [("mallopt", -3, 2**25), ("mallopt", -1, 2**26), ("malloc_trim", 0)]
     largest = 2**25  # a glibc before 2.35
     asked.clear()
-    with memory.freed_is_kept():
+    with memory.keep_freed_memory():
         assert asked == [("mallopt", -3, 2**30), ("mallopt", -3, 2**25), ("mallopt", -1, 2**30)]
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     asked.clear()
-    with memory.freed_is_kept():
+    with memory.keep_freed_memory():
         assert not asked
     assert asked == [("malloc_trim", 0)]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    with memory.freed_is_kept():
+    with memory.keep_freed_memory():
         pass

@@ -11,12 +11,16 @@ from scipy import stats
 
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.stats.bootstrap import METRICS, Ordered, Scores, _weights, resampled
-from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
-from oodbench.benchmark.stats.estimates import of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.estimates import (
+    estimate_from_influences,
+    estimate_from_placements,
+    estimate_from_resamples,
+)
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
-from oodbench.benchmark.stats.paired_tests import Joint, holm, maybe_best, upper_tail
-from oodbench.benchmark.stats.rank_tests import across, critical_difference, signed_rank_p
+from oodbench.benchmark.stats.paired_tests import JointEstimate, best_set, holm, upper_tail
+from oodbench.benchmark.stats.rank_tests import critical_difference, rank_tests, signed_rank_p
 
 Floats = NDArray[np.float64]
 
@@ -28,11 +32,11 @@ def scores_of(rng: np.random.Generator, shifts: list[float], n: int = 40, m: int
     return [((ind[0] + a).round(1), (ood[0] + b + shift).round(1)) for (a, b), shift in zip(own, shifts, strict=True)]
 
 
-def joint_of(scores: list[list[Scores]], apart: bool = False) -> Joint:
+def joint_of(scores: list[list[Scores]], different_networks: bool = False) -> JointEstimate:
     count = len(scores[0])
-    flags = apart & ~np.eye(count, dtype=bool)
+    flags = different_networks & ~np.eye(count, dtype=bool)
     placed = [[Placements.of(*pair) for pair in own] for own in scores]
-    return of_placements(placed, flags, np.random.default_rng(0))
+    return estimate_from_placements(placed, flags, np.random.default_rng(0))
 
 
 def wins_by_pairs(pair: Scores) -> Floats:
@@ -64,7 +68,7 @@ def test_p_on_one_set_of_checkpoints_is_delongs_by_all_pairs(seeds: int) -> None
 def test_p_between_recipes_counts_seeds_and_images(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     scores = [scores_of(rng, [0.5 + 0.3 * rng.normal(), 1.5 + 0.3 * rng.normal()]) for _ in range(seeds)]
-    joint = joint_of(scores, apart=True)
+    joint = joint_of(scores, different_networks=True)
     differences = [evaluate(*a)["auroc"] - evaluate(*b)["auroc"] for a, b in scores]
     mean, images = delong_by_pairs([a for a, _ in scores], [b for _, b in scores])
     by_seed = float(np.var(differences, ddof=1)) / seeds
@@ -94,22 +98,22 @@ def test_no_scatter_gives_p_one() -> None:
     rng = np.random.default_rng(0)
     (pair,) = scores_of(rng, [1.0])
     scores = [[pair, pair, (np.exp(pair[0]), np.exp(pair[1]))]] * 3
-    for apart in (False, True):
-        joint = joint_of(scores, apart)
+    for different_networks in (False, True):
+        joint = joint_of(scores, different_networks)
         assert (joint.p == 1).all()
         assert (joint.holm == 1).all()
-        assert joint.maybe_best.all()
+        assert joint.best_set.all()
     for metric, drawn in resampled(list(METRICS), scores, 100, rng).items():
         values = np.array([[evaluate(*pair)[metric] for pair in own] for own in scores])
-        assert (of_resamples(values, drawn, np.zeros((3, 3), dtype=bool)).p == 1).all(), metric
+        assert (estimate_from_resamples(values, drawn, np.zeros((3, 3), dtype=bool)).p == 1).all(), metric
 
 
 def test_a_lead_on_every_image_alike_has_p_one_and_yet_decides_the_best() -> None:
-    apart = (np.arange(20.0), np.arange(20.0) + 100)
-    joint = joint_of([[apart, (np.zeros(20), np.zeros(20))]])
+    different_networks = (np.arange(20.0), np.arange(20.0) + 100)
+    joint = joint_of([[different_networks, (np.zeros(20), np.zeros(20))]])
     assert joint.values.tolist() == [1.0, 0.5]
     assert joint.p[0, 1] == 1
-    assert joint.maybe_best.tolist() == [True, False]
+    assert joint.best_set.tolist() == [True, False]
 
 
 def test_holm_by_hand() -> None:
@@ -125,11 +129,11 @@ def test_holm_by_hand() -> None:
 # The set that may contain the best
 
 
-def of_normals(values: list[float], errors: list[float], draws: int = 20_000) -> Joint:
+def of_normals(values: list[float], errors: list[float], draws: int = 20_000) -> JointEstimate:
     """Independent detectors with known standard errors."""
     root = np.diag(np.asarray(errors))
     drawn = np.random.default_rng(0).normal(size=(draws, len(errors))) @ root
-    return Joint(np.array([values]), root, drawn, np.zeros((len(errors), len(errors)), dtype=bool))
+    return JointEstimate(np.array([values]), root, drawn, np.zeros((len(errors), len(errors)), dtype=bool))
 
 
 def test_critical_values_are_dunnetts() -> None:
@@ -137,36 +141,36 @@ def test_critical_values_are_dunnetts() -> None:
     for others, published in ((1, 1.64), (2, 1.92), (4, 2.16), (5, 2.23)):
         for gap, stays in ((published - 0.06, True), (published + 0.06, False)):
             joint = of_normals([0.0, gap * 2**0.5, *[-50.0] * (others - 1)], [1.0] * (others + 1), 100_000)
-            assert maybe_best(joint)[0] == stays, (others, gap)
+            assert best_set(joint)[0] == stays, (others, gap)
 
 
 def test_the_clear_winner_stands_alone_and_equals_stand_together() -> None:
-    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.01, 0.01]).maybe_best.tolist() == [True, False, False]
-    assert of_normals([0.9, 0.9, 0.4], [0.01, 0.01, 0.01]).maybe_best.tolist() == [True, True, False]
-    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.9, 0.01]).maybe_best.tolist() == [True, True, False]
+    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.01, 0.01]).best_set.tolist() == [True, False, False]
+    assert of_normals([0.9, 0.9, 0.4], [0.01, 0.01, 0.01]).best_set.tolist() == [True, True, False]
+    assert of_normals([0.9, 0.5, 0.4], [0.01, 0.9, 0.01]).best_set.tolist() == [True, True, False]
 
 
 def test_the_best_value_always_stays() -> None:
     for seed in range(8):
-        joint = joint_of([scores_of(np.random.default_rng(seed), [0.5] * 6)] * 2, apart=seed % 2 == 1)
-        assert joint.maybe_best[joint.values.argmax()]
+        joint = joint_of([scores_of(np.random.default_rng(seed), [0.5] * 6)] * 2, different_networks=seed % 2 == 1)
+        assert joint.best_set[joint.values.argmax()]
 
 
 def test_across_networks_each_comparison_gets_its_share_of_the_level() -> None:
     """With no scatter over images, a lead is judged by t with S - 1 at 5% / (D - 1), one-sided."""
-    apart = ~np.eye(3, dtype=bool)
+    different_networks = ~np.eye(3, dtype=bool)
     wobble = np.array([-1.0, 0.0, 1.0])
     critical = stats.t.isf(0.025, 2) * (np.var(wobble, ddof=1) / 3) ** 0.5
     for factor, stays in ((0.99, True), (1.01, False)):
         per_seed = np.stack([wobble, np.full(3, factor * critical), np.full(3, -90.0)], axis=1)
-        assert maybe_best(Joint(per_seed, np.zeros((4, 3)), np.zeros((9, 3)), apart))[0] == stays
+        assert best_set(JointEstimate(per_seed, np.zeros((4, 3)), np.zeros((9, 3)), different_networks))[0] == stays
 
 
 @pytest.mark.slow
 def test_the_set_holds_the_best_of_fifteen_equals() -> None:
     """1,000 tables: a level of 5% with its sampling error of 0.7%; perf/levels.py has more cases and draws."""
     rng = np.random.default_rng(0)
-    missed = sum(not joint_of([scores_of(rng, [1.0] * 15, 100, 100)]).maybe_best[0] for _ in range(1000))
+    missed = sum(not joint_of([scores_of(rng, [1.0] * 15, 100, 100)]).best_set[0] for _ in range(1000))
     assert missed <= 70
 
 
@@ -178,7 +182,7 @@ def test_metrics_of_weights_are_those_of_repeated_scores(metric: str) -> None:
     rng = np.random.default_rng(0)
     for n, m, decimals in ((1, 1, 1), (30, 20, 1), (25, 40, 9), (21, 20, 0)):
         ind, ood = rng.normal(size=n).round(decimals), rng.normal(0.8, 1, size=m).round(decimals)
-        weights = next(_weights((Units.of(n), Units.of(m)), 6, rng))
+        weights = next(_weights((ResamplingUnits.of(n), ResamplingUnits.of(m)), 6, rng))
         assert (weights[:, :n].sum(axis=1) == n).all()
         assert (weights[:, n:].sum(axis=1) == m).all()
         found = METRICS[metric](Ordered.of((ind, ood)).counts(weights))
@@ -193,7 +197,7 @@ def test_resamples_agree_with_delong_and_repeat() -> None:
         [Placements.of(*pair).variance ** 0.5 for pair in scores[0]], rel=0.05
     )
     values = np.array([[evaluate(*pair)["auroc"] for pair in scores[0]]])
-    bootstrap = of_resamples(values, drawn, np.zeros((2, 2), dtype=bool))
+    bootstrap = estimate_from_resamples(values, drawn, np.zeros((2, 2), dtype=bool))
     assert bootstrap.error[0, 1] == pytest.approx(joint_of(scores).error[0, 1], rel=0.05)
     again = resampled(["auroc"], scores, 4000, np.random.default_rng(0))["auroc"]
     np.testing.assert_array_equal(drawn, again)
@@ -224,11 +228,11 @@ def clustered(
     return [(ind.round(1), ood) for ind, ood in own]
 
 
-def in_groups(scores: list[Scores], groups: NDArray[np.int64] = GROUPS) -> Joint:
-    units = Units.of(len(scores[0][0]), groups), Units.of(len(scores[0][1]))
+def in_groups(scores: list[Scores], groups: NDArray[np.int64] = GROUPS) -> JointEstimate:
+    units = ResamplingUnits.of(len(scores[0][0]), groups), ResamplingUnits.of(len(scores[0][1]))
     placed = [[Placements.of(*pair) for pair in scores]]
-    apart = np.zeros((len(scores), len(scores)), dtype=bool)
-    return of_placements(placed, apart, np.random.default_rng(0), units=units)
+    different_networks = np.zeros((len(scores), len(scores)), dtype=bool)
+    return estimate_from_placements(placed, different_networks, np.random.default_rng(0), units=units)
 
 
 def obuchowski_by_pairs(first: Scores, second: Scores) -> tuple[float, float, float]:
@@ -258,8 +262,8 @@ def test_p_of_groups_is_obuchowskis_by_all_pairs() -> None:
 def test_seeds_are_combined_within_images_before_groups_are_summed() -> None:
     two = [clustered(seed, [0.5, 1.0]) for seed in (1, 2)]
     placed = [[Placements.of(*pair) for pair in own] for own in two]
-    units = Units.of(40, GROUPS), Units.of(30)
-    joint = of_placements(placed, np.zeros((2, 2), dtype=bool), np.random.default_rng(0), units=units)
+    units = ResamplingUnits.of(40, GROUPS), ResamplingUnits.of(30)
+    joint = estimate_from_placements(placed, np.zeros((2, 2), dtype=bool), np.random.default_rng(0), units=units)
     means = np.mean([[p.of_id for p in own] for own in placed], axis=0)
     ood = np.mean([[p.of_ood for p in own] for own in placed], axis=0)
     gap = means[0] - means[1] - (means[0] - means[1]).mean()
@@ -269,7 +273,7 @@ def test_seeds_are_combined_within_images_before_groups_are_summed() -> None:
 
 
 def test_whole_groups_are_resampled() -> None:
-    units = Units.of(40, GROUPS), Units.of(30)
+    units = ResamplingUnits.of(40, GROUPS), ResamplingUnits.of(30)
     weights = next(_weights(units, 50, np.random.default_rng(0)))
     first = [int(np.flatnonzero(mark == GROUPS)[0]) for mark in np.unique(GROUPS)]
     for row in weights:
@@ -286,11 +290,11 @@ def test_whole_groups_are_resampled() -> None:
 def test_resampled_groups_scatter_as_obuchowski_says() -> None:
     groups = np.arange(400) // 10 % 10 + 10 * (np.arange(400) // 100)  # forty groups of ten
     scores = clustered(4, [0.5, 1.0], 400, 200, np.arange(400) // 40)
-    units = Units.of(400, groups), Units.of(200)
+    units = ResamplingUnits.of(400, groups), ResamplingUnits.of(200)
     rng = np.random.default_rng(0)
     drawn = resampled(["auroc"], [scores], 4000, rng, units)["auroc"]
     values = np.array([[evaluate(*pair)["auroc"] for pair in scores]])
-    bootstrap = of_resamples(values, drawn, np.zeros((2, 2), dtype=bool), units, rng)
+    bootstrap = estimate_from_resamples(values, drawn, np.zeros((2, 2), dtype=bool), units, rng)
     exact = in_groups(scores, groups)
     assert bootstrap.error[0, 1] == pytest.approx(exact.error[0, 1], rel=0.05)
     studentised = abs(bootstrap.difference[0, 1]) / bootstrap.error[0, 1]
@@ -306,13 +310,15 @@ def told_apart(rng: np.random.Generator, told: bool, metric: str = "auroc", per_
     for _ in range(2):
         shared = rng.normal(size=10)[groups]
         scores.append((both[0] + shared + rng.normal(size=len(groups)), both[1] + rng.normal(size=200)))
-    units = (Units.of(len(groups), groups if told else None), Units.of(200))
-    apart = np.zeros((2, 2), dtype=bool)
+    units = (ResamplingUnits.of(len(groups), groups if told else None), ResamplingUnits.of(200))
+    different_networks = np.zeros((2, 2), dtype=bool)
     if metric == "auroc":
-        joint = of_placements([[Placements.of(*pair) for pair in scores]], apart, rng, 1, units)
+        joint = estimate_from_placements([[Placements.of(*pair) for pair in scores]], different_networks, rng, 1, units)
     else:
         values = np.array([[evaluate(*pair)[metric] for pair in scores]])
-        joint = of_resamples(values, resampled([metric], [scores], 200, rng, units)[metric], apart, units, rng)
+        joint = estimate_from_resamples(
+            values, resampled([metric], [scores], 200, rng, units)[metric], different_networks, units, rng
+        )
     return bool(joint.p[0, 1] < 0.05)
 
 
@@ -356,12 +362,12 @@ def test_what_an_image_adds_is_the_slope_along_its_weight(metric: str) -> None:
         np.testing.assert_allclose(own - own.mean(), expected, atol=1e-6)
 
 
-def of_added(metric: str, scores: list[Scores], groups: NDArray[np.int64] | None = None) -> Joint:
+def of_added(metric: str, scores: list[Scores], groups: NDArray[np.int64] | None = None) -> JointEstimate:
     values = np.array([[evaluate(*pair)[metric] for pair in scores]])
-    units = Units.of(len(scores[0][0]), groups), Units.of(len(scores[0][1]))
-    apart = np.zeros((len(scores), len(scores)), dtype=bool)
+    units = ResamplingUnits.of(len(scores[0][0]), groups), ResamplingUnits.of(len(scores[0][1]))
+    different_networks = np.zeros((len(scores), len(scores)), dtype=bool)
     influences = [[precision_influences(metric, *pair) for pair in scores]]
-    return of_influences(values, influences, apart, np.random.default_rng(0), units)
+    return estimate_from_influences(values, influences, different_networks, np.random.default_rng(0), units)
 
 
 def satterthwaite(parts: list[Floats]) -> tuple[float, float]:
@@ -406,10 +412,10 @@ def test_aupr_without_scatter_and_with_a_clear_winner(metric: str) -> None:
     assert joint.p[0, 1] == 1
     assert joint.error[0, 1] == 0
     assert joint.p[0, 2] < 0.001
-    assert joint.maybe_best.tolist() == [True, True, False]
+    assert joint.best_set.tolist() == [True, True, False]
     perfect = (np.arange(60.0), np.arange(60.0) + 100)
     joint = of_added(metric, [perfect, low, (np.zeros(60), np.zeros(60))])
-    assert joint.maybe_best.tolist() == [True, False, False]
+    assert joint.best_set.tolist() == [True, False, False]
     assert np.isfinite(joint.p).all()
 
 
@@ -417,7 +423,7 @@ def test_aupr_without_scatter_and_with_a_clear_winner(metric: str) -> None:
 def test_the_set_of_the_best_aupr_holds_the_best_of_eight_equals() -> None:
     """400 tables of 60 + 60 images: a level of 5% with its sampling error of 1.1%."""
     rng = np.random.default_rng(0)
-    missed = sum(not of_added("aupr_in", scores_of(rng, [1.0] * 8, 60, 60)).maybe_best[0] for _ in range(400))
+    missed = sum(not of_added("aupr_in", scores_of(rng, [1.0] * 8, 60, 60)).best_set[0] for _ in range(400))
     assert missed <= 32
 
 
@@ -460,7 +466,7 @@ def test_signed_rank_p_is_scipys_where_nothing_ties() -> None:
 
 def test_five_sets_are_too_few_and_six_are_enough() -> None:
     clear = np.arange(12.0).reshape(6, 2) * [1, -1]
-    five, six = across(clear[:5]), across(clear)
+    five, six = rank_tests(clear[:5]), rank_tests(clear)
     assert five.wilcoxon[0, 1] == five.smallest_p == 0.0625
     assert six.wilcoxon[0, 1] == six.smallest_p == 0.03125
     assert (five.enough, six.enough) == (False, True)
@@ -469,12 +475,12 @@ def test_five_sets_are_too_few_and_six_are_enough() -> None:
 def test_ranks_friedman_and_groups() -> None:
     """By hand: 1 is always first, 2 always second, 0 and 3 share the last two places."""
     values = np.array([[1, 9, 5, 2], [2, 9, 5, 1]] * 10, dtype=float)
-    found = across(values)
+    found = rank_tests(values)
     assert found.ranks.tolist() == [3.5, 1.0, 2.0, 3.5]
     # Friedman (1937): 12 N / (k (k + 1)) * sum (rank - (k + 1) / 2)^2, chi-squared with k - 1.
     statistic = 12 * 20 / 20 * sum((rank - 2.5) ** 2 for rank in found.ranks)
     assert found.friedman == pytest.approx(stats.chi2.sf(statistic, 3))
     assert found.critical_difference == pytest.approx(2.569 * (20 / 120) ** 0.5, rel=1e-3)
     assert found.groups == [(1, 2), (0, 3)]
-    assert across(np.ones((6, 3))).friedman == 1
-    assert across(np.ones((6, 3))).groups == [(0, 1, 2)]
+    assert rank_tests(np.ones((6, 3))).friedman == 1
+    assert rank_tests(np.ones((6, 3))).groups == [(0, 1, 2)]

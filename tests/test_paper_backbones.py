@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, DataError
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.backbones._convnet import ConvNet
+from oodbench.benchmark.backbones._lee2018_convnet import ConvNet
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.verify.plugin_checks import check_backbone

@@ -480,15 +480,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return Library(Path(REAL), tmp_path_factory.mktemp("cache"))
 
 
-def at_hand(library: Library, name: str, part: str) -> None:
-    if not CARDS[name].at_hand(part, library.data_dir):
+def available_files(library: Library, name: str, part: str) -> None:
+    if not CARDS[name].available_files(part, library.data_dir):
         pytest.skip(f"the {part} split of {name} is not in OODBENCH_TEST_DATA")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, part", EVERY_SPLIT, ids=lambda value: str(value))
 def test_real_files_hold_what_their_card_says(library: Library, name: str, part: str) -> None:
-    at_hand(library, name, part)
+    available_files(library, name, part)
     images = library.split(parse_set(name), part)
     card = CARDS[name]
     assert images.images.shape == (card.sizes[part], 3, 32, 32)
@@ -505,7 +505,7 @@ def test_real_files_hold_what_their_card_says(library: Library, name: str, part:
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn-small"])
 def test_real_train_and_test_share_no_image(library: Library, name: str) -> None:
     for part in ("train", "test"):
-        at_hand(library, name, part)
+        available_files(library, name, part)
     train, test = ({i.tobytes() for i in library.split(parse_set(name), part).images} for part in ("train", "test"))
     assert not train & test
 
@@ -519,5 +519,5 @@ CHECKS: dict[str, Callable[[np.ndarray], bool]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_real_pixels_are_as_bright_as_is_known(library: Library, name: str) -> None:
-    at_hand(library, name, "train")
+    available_files(library, name, "train")
     assert CHECKS[name](library.split(parse_set(name), "train").images.mean(axis=(1, 2, 3)))

@@ -18,8 +18,8 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import networks, snapshots, train
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.train_loop import Loop, Order
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.train_loop import ShuffledIndices, TrainLoop
 from oodbench.benchmark.store.store import Key
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
 
@@ -47,7 +47,7 @@ class Dropping(Backbone):
 
 
 @pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench], register: Register) -> Bench:
+def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], register: Register) -> JobContext:
     register("dropping", Dropping)
     random = np.random.RandomState(0)
     images = [random.randint(0, 256, (count, *SHAPE)).astype(np.uint8) for count in (IMAGES, OUTLIERS)]
@@ -70,7 +70,7 @@ def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -
     )
 
 
-def everything(bench: Bench, job: TrainJob) -> tuple[bytes, str]:
+def everything(bench: JobContext, job: TrainJob) -> tuple[bytes, str]:
     """The weights and the losses of a finished training."""
     weights = bench.store.require(job.checkpoint.key)
     return weights.read_bytes(), bench.store.extra(job.checkpoint.key, ".losses.csv").read_text()
@@ -114,7 +114,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_stopped_training_ends_in_the_same_bytes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, recipe: str, backbone: str, steps: int, precision: str
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, backbone: str, steps: int, precision: str
 ) -> None:
     whole = job(recipe, backbone, "whole", precision)
     train.train(bench, whole, lambda images: None)
@@ -132,7 +132,7 @@ def test_a_stopped_training_ends_in_the_same_bytes(
     assert not list((bench.store.root / "unfinished").iterdir())
 
 
-def snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
+def snapshot(bench: JobContext, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
     """The snapshot of a training stopped after four steps."""
     stop_after(monkeypatch, "cross_entropy", 4)
     with pytest.raises(StoppedError):
@@ -141,7 +141,7 @@ def snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
 
 
 def test_progress_is_the_share_of_steps_done_and_goes_on_after_a_stop(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "WITHIN_EPOCH", 0.0)
     plugin = registry.get("recipe", "standard")
@@ -168,7 +168,7 @@ def test_progress_is_the_share_of_steps_done_and_goes_on_after_a_stop(
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("damage", ["cut short", "a bit", "empty", "another training", "another torch"])
 def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, damage: str
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     said: list[str] = []
     bench.store.say = said.append
@@ -197,7 +197,9 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_snapshot_of_another_architecture_is_removed_and_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_of_another_architecture_is_removed_and_told(
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = snapshot(bench, monkeypatch, "cut")
     kept = from_file(path)
     del kept["state"]["networks"]["classifier"]["head.bias"]
@@ -209,7 +211,7 @@ def test_a_snapshot_of_another_architecture_is_removed_and_told(bench: Bench, mo
 
 
 @pytest.mark.usefixtures("eager")
-def test_seconds_before_a_stop_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_before_a_stop_count(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     path = snapshot(bench, monkeypatch, "cut")
     kept = from_file(path)
     path.write_bytes(to_bytes({**kept, "seconds": 1000.0, "stops": 4}))
@@ -220,7 +222,7 @@ def test_seconds_before_a_stop_count(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert about["seconds"] > 1000
 
 
-def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: Bench) -> None:
+def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: JobContext) -> None:
     start = train.start(bench, job("cross_entropy", NETWORKS[0]))
     now = [0.0]
     kept = snapshots.Snapshots(bench.store, start.job, start, clock=lambda: now[0])
@@ -233,32 +235,34 @@ def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: Be
         kept.drop()
 
 
-def test_an_unusual_state_is_told_once_and_the_training_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusual_state_is_told_once_and_the_training_goes_on(
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
     said: list[str] = []
     bench.store.say = said.append
-    monkeypatch.setattr(Loop, "state", lambda self: {"what": object()})
+    monkeypatch.setattr(TrainLoop, "state", lambda self: {"what": object()})
     train.train(bench, job("cross_entropy", NETWORKS[0]), lambda images: None)
     assert len(said) == 1
     assert "takes no snapshots" in said[0]
 
 
 def test_order_gives_every_index_before_any_again_and_resumes() -> None:
-    order = Order(7, 5)
+    order = ShuffledIndices(7, 5)
     taken = torch.cat([order.take(count) for count in (3, 6, 5)]).tolist()
     assert sorted(taken[:7]) == sorted(taken[7:]) == list(range(7))
     state = order.state()
     ahead = order.take(10)
-    again = Order(7, 6)
+    again = ShuffledIndices(7, 6)
     again.load_state(state)
     assert torch.equal(again.take(10), ahead)
 
 
 def test_more_than_one_round_can_be_taken_at_once() -> None:
-    assert sorted(Order(3, 0).take(9).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert sorted(ShuffledIndices(3, 0).take(9).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_bfloat16_trains_other_weights_that_stay_float32(bench: Bench) -> None:
+def test_bfloat16_trains_other_weights_that_stay_float32(bench: JobContext) -> None:
     weights = {}
     for precision in ("float32", "bfloat16"):
         asked = job("joint[width=4]", NETWORKS[0], precision, precision)
@@ -273,7 +277,7 @@ def test_bfloat16_trains_other_weights_that_stay_float32(bench: Bench) -> None:
             torch.testing.assert_close(other, weight, rtol=0, atol=0.05)
 
 
-def test_losses_and_evaluation_see_no_bfloat16(bench: Bench) -> None:
+def test_losses_and_evaluation_see_no_bfloat16(bench: JobContext) -> None:
     asked = job("joint[width=4]", NETWORKS[0], precision="bfloat16")
     begun = train.start(bench, asked)
     images = torch.rand(2, *SHAPE)
@@ -292,7 +296,7 @@ def test_losses_and_evaluation_see_no_bfloat16(bench: Bench) -> None:
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
-def test_a_job_that_fails_keeps_its_snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_keeps_its_snapshot(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
     path = snapshot(bench, monkeypatch, "cut")
     assert path.is_file()

@@ -311,12 +311,12 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path
 
 
 def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    from oodbench.benchmark.stages.train_loop import Loop
+    from oodbench.benchmark.stages.train_loop import TrainLoop
 
     def fail(*_: object) -> None:
         raise MemoryError("nothing left")
 
-    monkeypatch.setattr(Loop, "run", fail)
+    monkeypatch.setattr(TrainLoop, "run", fail)
     run = go("msp")
     assert {r.status for r in run.records} == {"failed"}
     assert "train cross_entropy on digits[0-3], seed 0: MemoryError: nothing left" in run.records[0].reason

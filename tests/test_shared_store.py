@@ -24,9 +24,9 @@ from oodbench.benchmark.plan.jobs import Checkpoint, Job, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import snapshots, train
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.open_worker import open_bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store import remote, shared
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.shared import SharedStore
@@ -382,7 +382,7 @@ def job(tag: str = "") -> TrainJob:
 
 
 @pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench], monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], monkeypatch: pytest.MonkeyPatch) -> JobContext:
     """A bench that takes a snapshot after every step, and uploads it."""
     for module, name in ((snapshots, "AFTER_EPOCH"), (snapshots, "WITHIN_EPOCH"), (shared, "SNAPSHOT_EVERY")):
         monkeypatch.setattr(module, name, 0.0)
@@ -391,7 +391,7 @@ def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench], monkeypatch: py
     return bench_with({"id": ImageSet(images, np.arange(20) % 4, tuple("abcd"))})
 
 
-def stopped_after(steps: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin the training and let the process die in the step after so many."""
     plugin, left = registry.get("recipe", "cross_entropy"), iter(range(steps))
     step = plugin.step
@@ -410,7 +410,7 @@ def stopped_after(steps: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_goes_on_on_another_machine(
-    bench: Bench, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.store = machine("one")
     stopped_after(4, bench, monkeypatch)
@@ -434,7 +434,7 @@ def test_a_training_goes_on_on_another_machine(
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("here", "there", "first"), [(2, 5, 36), (5, 2, 36), (3, 3, 20)])
 def test_the_snapshot_that_is_further_counts(
-    bench: Bench,
+    bench: JobContext,
     machine: Callable[[str], Machine],
     monkeypatch: pytest.MonkeyPatch,
     here: int,
@@ -457,7 +457,7 @@ def test_the_snapshot_that_is_further_counts(
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("why", ["another torch", "another device", "damaged", "no facts"])
 def test_a_snapshot_of_no_use_is_left_there(
-    bench: Bench, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
+    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     bench.store = one = machine("one")
     stopped_after(4, bench, monkeypatch)
@@ -580,7 +580,7 @@ def test_a_worker_does_jobs_that_another_machine_planned(
     planned: Callable[..., Prepared], store_url: str, tmp_path: Path
 ) -> None:
     prepared = planned("driver")
-    worker = open_bench(Setup(tmp_path / "worker", tmp_path / "no data", "cpu", 1, store=store_url), print)
+    worker = open_context(WorkerConfig(tmp_path / "worker", tmp_path / "no data", "cpu", 1, store=store_url), print)
     assert [outcome.reason for outcome in run_jobs(prepared.work.jobs, worker, Quiet())] == [""] * len(
         prepared.work.jobs
     )

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from oodbench.benchmark.data.files import File, FileDataset, Idx, ImageTree, Source, tree_file
-from oodbench.benchmark.data.files.staging import Staged
+from oodbench.benchmark.data.files.staging import StagedFiles
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store import remote as module
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.remote import Remote
@@ -55,9 +55,9 @@ class Machine:
         self.said: list[str] = []
         self.data, cache = root / "data", root / "cache"
         self.remote = Remote(url)
-        staged = Staged(self.remote, self.data, Locks(cache / "data"), self.said.append)
+        staged = StagedFiles(self.remote, self.data, Locks(cache / "data"), self.said.append)
         self.library = Library(self.data, cache / "data", staged=staged)
-        self.bench = Bench(Store(cache), self.library, torch.device("cpu"))
+        self.context = JobContext(Store(cache), self.library, torch.device("cpu"))
 
     @property
     def checksum(self) -> str:
@@ -128,9 +128,9 @@ def test_a_job_is_not_done_on_other_images_than_it_was_planned_for(
     two = machine("two")
     put_pets(two.data, seed=1)
     planned = SetRef("pets", "test", 6, checksum=one.checksum)
-    assert one.bench.images(planned).checksum == one.checksum
+    assert one.context.images(planned).checksum == one.checksum
     with pytest.raises(DataError) as caught:
-        two.bench.images(planned)
+        two.context.images(planned)
     assert str(caught.value) == (
         f"pets (test) is on this machine not what the run was planned with: SHA-256 {two.checksum[:12]} in place of "
         f"{one.checksum[:12]}. Give every machine the same files with --data-dir."

@@ -13,7 +13,7 @@ from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plan.resolve import refuse_overlap
 from oodbench.benchmark.plan.suite import IDEntry, Schedule, Suite, default_suite, read_suite
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.registry import Entry, registry
+from oodbench.benchmark.plugins.registry import PluginEntry, registry
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 
 SHIPPED = list(registry.entries("suite"))
@@ -117,7 +117,7 @@ def test_a_broken_suite_of_another_package_hides_no_default(monkeypatch: pytest.
         raise PluginError("It is broken.")
 
     expected = default_suite()
-    first = {"aa_broken": Entry("suite", "aa_broken", "", "a test", broken)}
+    first = {"aa_broken": PluginEntry("suite", "aa_broken", "", "a test", broken)}
     monkeypatch.setitem(registry._installed, "suite", {**first, **registry.entries("suite")})
     assert next(iter(registry.entries("suite"))) == "aa_broken"
     assert default_suite() == expected

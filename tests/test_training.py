@@ -24,7 +24,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages import train as train_module
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,7 +42,7 @@ def numbered(count: int, seed: int, labelled: bool = True, shape: tuple[int, int
 
 
 @pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> Bench:
+def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
     sets = {"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, labelled=False)}
     return bench_with(sets)
 
@@ -68,13 +68,13 @@ def gan_job() -> TrainJob:
     return job("gan[width=4]", epochs=1)
 
 
-def train(bench: Bench, job: TrainJob) -> dict[str, Tensor]:
+def train(bench: JobContext, job: TrainJob) -> dict[str, Tensor]:
     """Train, and return the stored weights."""
     train_module.train(bench, job, lambda images: None)
     return bench.store.load_tensors(job.checkpoint.key)
 
 
-def stored(bench: Bench, job: TrainJob) -> bytes:
+def stored(bench: JobContext, job: TrainJob) -> bytes:
     train(bench, job)
     return bench.store.require(job.checkpoint.key).read_bytes()
 
@@ -132,7 +132,7 @@ def epochs_of(steps: list[Step]) -> list[list[Step]]:
 # Order
 
 
-def test_every_image_comes_once_an_epoch_with_its_label(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_comes_once_an_epoch_with_its_label(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "cross_entropy")
     train(bench, job(epochs=3))
     orders = [[row for step in epoch for row in step.rows] for epoch in epochs_of(steps)]
@@ -142,14 +142,14 @@ def test_every_image_comes_once_an_epoch_with_its_label(bench: Bench, monkeypatc
     assert all(step.batch.labels.tolist() == [row % CLASSES for row in step.rows] for step in steps)
 
 
-def test_last_batch_holds_what_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_batch_holds_what_is_left(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
     train(bench, job("confidence", epochs=1))
     assert [len(step.rows) for step in steps] == [8, 8, 4]
     assert [len(step.outliers) for step in steps] == [8, 8, 4]
 
 
-def test_images_are_floats_from_zero_to_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_floats_from_zero_to_one(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
     train(bench, job("confidence", epochs=1))
     for step in steps:
@@ -162,7 +162,7 @@ def test_images_are_floats_from_zero_to_one(bench: Bench, monkeypatch: pytest.Mo
         assert step.batch.labels.dtype == torch.int64
 
 
-def test_outliers_all_come_before_any_comes_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outliers_all_come_before_any_comes_again(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
     train(bench, job("confidence", epochs=3))
     drawn = [row for step in steps for row in step.outliers]
@@ -173,13 +173,13 @@ def test_outliers_all_come_before_any_comes_again(bench: Bench, monkeypatch: pyt
     assert len(set(map(tuple, rounds))) == 5
 
 
-def test_recipes_that_declare_no_outliers_get_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_declare_no_outliers_get_none(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "cross_entropy")
     train(bench, job())
     assert all(step.batch.outliers is None for step in steps)
 
 
-def test_batches_come_in_the_same_order_for_every_recipe(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_come_in_the_same_order_for_every_recipe(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
     for recipe in ("cross_entropy", "confidence", "joint[width=4]"):
         steps = watch(monkeypatch, recipe.partition("[")[0])
@@ -188,7 +188,7 @@ def test_batches_come_in_the_same_order_for_every_recipe(bench: Bench, monkeypat
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_progress_hears_of_every_image(bench: Bench) -> None:
+def test_progress_hears_of_every_image(bench: JobContext) -> None:
     ticks: list[int] = []
     train_module.train(bench, job(epochs=2), ticks.append)
     assert ticks == [8, 8, 4, 8, 8, 4]
@@ -212,7 +212,7 @@ def test_progress_hears_of_every_image(bench: Bench) -> None:
     ],
 )
 def test_rates_fall_after_their_share_of_the_epochs(
-    bench: Bench,
+    bench: JobContext,
     monkeypatch: pytest.MonkeyPatch,
     epochs: int,
     milestones: tuple[float, ...],
@@ -225,7 +225,9 @@ def test_rates_fall_after_their_share_of_the_epochs(
     assert rates == pytest.approx([0.002 * factor for factor in expected for _ in range(3)], rel=1e-12)
 
 
-def test_milestones_are_exact_whatever_their_binary_fraction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_milestones_are_exact_whatever_their_binary_fraction(
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """0.28 of 25 epochs is 7, though 0.28 * 25 is a little more."""
     steps = watch(monkeypatch, "cross_entropy")
     train(bench, job(epochs=25, milestones=(0.28,), batch_size=IMAGES))
@@ -233,7 +235,9 @@ def test_milestones_are_exact_whatever_their_binary_fraction(bench: Bench, monke
     assert rates == pytest.approx([0.001] * 7 + [0.0001] * 18)
 
 
-def test_every_rate_of_every_optimiser_falls(bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register) -> None:
+def test_every_rate_of_every_optimiser_falls(
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
+) -> None:
     joint: type[Recipe] = registry.get("recipe", "joint")
 
     class TwoRates(joint):  # type: ignore[misc,valid-type]
@@ -258,7 +262,7 @@ def test_every_rate_of_every_optimiser_falls(bench: Bench, monkeypatch: pytest.M
 
 
 def test_networks_are_in_training_mode_every_epoch(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     base: type[Recipe] = registry.get("recipe", "cross_entropy")
     modes: list[bool] = []
@@ -280,7 +284,7 @@ def test_networks_are_in_training_mode_every_epoch(
 # Seeds
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(bench: Bench) -> None:
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(bench: JobContext) -> None:
     one, two = stored(bench, job("joint[width=4]")), stored(bench, job("joint[width=4]"))
     assert one == two
     other = train(bench, job("joint[width=4]", seed=1))
@@ -289,7 +293,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(bench: Bench) ->
     assert not any(torch.equal(other[name], weights[name]) for name in weights if weights[name].ndim > 1)
 
 
-def test_seed_moves_order_outliers_and_draws(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_moves_order_outliers_and_draws(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
     for seed in (0, 1):
         train(bench, job("confidence", seed=seed, epochs=1))
@@ -308,7 +312,7 @@ class Forgetful(Backbone):
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(int(np.prod(image_shape)), num_classes))
 
 
-def test_training_neither_reads_nor_moves_the_global_random_state(bench: Bench, register: Register) -> None:
+def test_training_neither_reads_nor_moves_the_global_random_state(bench: JobContext, register: Register) -> None:
     register("forgetful", Forgetful)
     asked = job("joint[width=4]")
     asked = replace(asked, checkpoint=replace(asked.checkpoint, backbone="forgetful"))
@@ -321,14 +325,14 @@ def test_training_neither_reads_nor_moves_the_global_random_state(bench: Bench, 
     assert results[0] == results[1]
 
 
-def test_loading_moves_no_random_state(bench: Bench) -> None:
+def test_loading_moves_no_random_state(bench: JobContext) -> None:
     train(bench, job())
     before = torch.get_rng_state()
     networks_module.load_networks(bench.store, bench.device, job().checkpoint)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_recipe_starts_from_the_same_classifier(bench: Bench) -> None:
+def test_every_recipe_starts_from_the_same_classifier(bench: JobContext) -> None:
     train_module.train(bench, gan_job(), lambda images: None)
     standing = "learning_rate=0.0"
     jobs = [
@@ -348,7 +352,7 @@ def test_every_recipe_starts_from_the_same_classifier(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["cross_entropy", "joint[width=4]"])
-def test_loaded_networks_are_the_trained_ones(bench: Bench, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+def test_loaded_networks_are_the_trained_ones(bench: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     steps = watch(monkeypatch, recipe.partition("[")[0])
     train(bench, job(recipe))
     trained = steps[-1].training.networks
@@ -361,7 +365,7 @@ def test_loaded_networks_are_the_trained_ones(bench: Bench, monkeypatch: pytest.
 
 
 def test_given_networks_arrive_trained_frozen_and_are_not_stored_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = watch(monkeypatch, "gan_confidence")
     gan = train(bench, gan_job())
@@ -395,12 +399,12 @@ class Meter(Recipe):
         return {"number": 255 * batch.images[:, 0, 0, 0].mean(), "rate": rate}
 
 
-def losses_of(bench: Bench, job: TrainJob) -> list[dict[str, str]]:
+def losses_of(bench: JobContext, job: TrainJob) -> list[dict[str, str]]:
     with bench.store.extra(job.checkpoint.key, ".losses.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: Bench, register: Register) -> None:
+def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: JobContext, register: Register) -> None:
     register("meter", Meter)
     asked = job("meter", milestones=(0.5,))
     about = train_module.train(bench, asked, lambda images: None)
@@ -419,7 +423,7 @@ def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: Bench
     assert side["parameters"] == {"classifier": sum(weight.numel() for weight in weights)}
 
 
-def test_samples_are_kept_as_a_picture(bench: Bench, register: Register) -> None:
+def test_samples_are_kept_as_a_picture(bench: JobContext, register: Register) -> None:
     shades = np.linspace(0, 255, 64).round()
 
     class Painter(Meter):
@@ -436,25 +440,25 @@ def test_samples_are_kept_as_a_picture(bench: Bench, register: Register) -> None
 
 
 @pytest.mark.parametrize("recipe", ["gan[width=4]", "joint[width=4]"])
-def test_recipes_with_a_generator_leave_a_picture(bench: Bench, recipe: str) -> None:
+def test_recipes_with_a_generator_leave_a_picture(bench: JobContext, recipe: str) -> None:
     train(bench, job(recipe))
     assert bench.store.extra(job(recipe).checkpoint.key, ".samples.png").is_file()
 
 
-def test_recipes_without_samples_leave_no_picture(bench: Bench) -> None:
+def test_recipes_without_samples_leave_no_picture(bench: JobContext) -> None:
     train(bench, job())
     kept = Counter(path.suffix for path in bench.store.require(job().checkpoint.key).parent.iterdir())
     assert kept.keys() - {".tensorboard"} == {".safetensors", ".json", ".csv"}
 
 
-def test_training_needs_no_tensorboard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_needs_no_tensorboard(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     train(bench, job())
     assert not bench.store.extra(job().checkpoint.key, ".tensorboard").exists()
 
 
 def test_losses_go_to_tensorboard_where_it_is_installed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, register: Register
+    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     written: list[tuple[str, str, float, int]] = []
 
@@ -486,7 +490,7 @@ def test_losses_go_to_tensorboard_where_it_is_installed(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_divergence_names_loss_recipe_and_epoch(bench: Bench, register: Register, value: str) -> None:
+def test_divergence_names_loss_recipe_and_epoch(bench: JobContext, register: Register, value: str) -> None:
     wobbles = iter([1.0, 1.0, 1.0, 1.0, float(value), 1.0])
 
     class Broken(Meter):
@@ -505,13 +509,13 @@ def test_divergence_names_loss_recipe_and_epoch(bench: Bench, register: Register
     assert bench.store.find(job("broken", epochs=3).checkpoint.key) is None
 
 
-def test_outliers_must_be_of_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> None:
+def test_outliers_must_be_of_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
     bench = bench_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
     with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 32\) images, 'id' \(3, 32, 32\); they"):
         train(bench, job("confidence"))
 
 
-def test_training_needs_labels(bench_with: Callable[[Mapping[str, ImageSet]], Bench]) -> None:
+def test_training_needs_labels(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
     bench = bench_with({"id": numbered(IMAGES, 0, labelled=False)})
     with pytest.raises(OodbenchError, match=r"id \(train\) has no labels"):
         train(bench, job())
@@ -535,7 +539,7 @@ def changed_set(change: str) -> ImageSet:
 
 @pytest.mark.parametrize("change", ["read-only", "mirrored", "channels last", "int32", "uint8", "uint16", ">i8"])
 def test_memory_layout_and_integer_type_do_not_matter(
-    bench_with: Callable[[Mapping[str, ImageSet]], Bench], change: str
+    bench_with: Callable[[Mapping[str, ImageSet]], JobContext], change: str
 ) -> None:
     outliers = numbered(OUTLIERS, 1, labelled=False)
     plain = stored(bench_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))

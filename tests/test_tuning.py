@@ -18,7 +18,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.stages.evaluate import finished
+from oodbench.benchmark.stages.evaluate import evaluate_cell
 from oodbench.benchmark.views import table_text
 
 MATRIX = """
@@ -80,7 +80,7 @@ def test_without_a_protocol_nothing_is_chosen(ready: Prepare) -> None:
 
 def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_nowhere(ready: Prepare) -> None:
     prepared = ready(protocol="leave_one_out")
-    plan, library = prepared.plan, prepared.bench.library
+    plan, library = prepared.plan, prepared.context.library
     jobs = plan.jobs
     scored = {cell.record.ood_set: cell for cell in plan.cells}
     assert set(scored) == {"greek", "uniform", "gaussian", "digits[4-9]"}
@@ -97,10 +97,10 @@ def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_n
         assert {outputs.data.part for outputs in tune.ood} == {"tuning"}
         assert score.outputs.data.part == "scored"
         assert {tune.train.data.part, tune.validation.data.part} == {"train", "validation"}
-        tuned_on = {image.tobytes() for o in tune.ood for image in prepared.bench.images(o.data).images}
+        tuned_on = {image.tobytes() for o in tune.ood for image in prepared.context.images(o.data).images}
         own = {image.tobytes() for image in library.part(parse_set(name), "test").images}
         assert not tuned_on & own
-        tested |= {image.tobytes() for image in prepared.bench.images(score.outputs.data).images}
+        tested |= {image.tobytes() for image in prepared.context.images(score.outputs.data).images}
     every = {image.tobytes() for name in scored for image in library.part(parse_set(name), "tuning").images}
     assert not every & tested
 
@@ -109,7 +109,7 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     prepared = ready(protocol="val_ood", ood_sets="greek")
     run: Run = prepared.start()
     (record,) = run.records
-    bench = prepared.bench
+    bench = prepared.context
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
     choice = bench.store.load_json(tune.makes[0])
     top = [bench.store.load_array(o.logits).astype(float).max(axis=1) for o in (tune.validation, *tune.ood)]
@@ -182,9 +182,9 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
     assert record.forward_images == images[chosen]
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
     for power in (1, 2):  # whichever was chosen above
-        choice = {**prepared.bench.store.load_json(tune.makes[0]), "detector": tune.candidates[power - 1]}
-        prepared.bench.store.save_json(tune.makes[0], choice, {})
-        assert finished(planned, {}, prepared.bench).forward_images == images[power]
+        choice = {**prepared.context.store.load_json(tune.makes[0]), "detector": tune.candidates[power - 1]}
+        prepared.context.store.save_json(tune.makes[0], choice, {})
+        assert evaluate_cell(planned, {}, prepared.context).forward_images == images[power]
 
 
 def test_a_detector_without_a_choice_is_scored_on_the_same_images(ready: Prepare) -> None:

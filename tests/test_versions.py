@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import linecache
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Detector, run
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.source_version import _source_files, source_version
+from oodbench.benchmark.plugins.source_version import _source_files, code_of, source_version
 
 DETECTOR = """
 from oodbench.benchmark import Detector, detector
@@ -82,8 +83,69 @@ def test_a_version_follows_the_source_and_not_its_place(package: Callable[..., s
     one = package(plugin=BODY)
     assert one.startswith("source:")
     assert package(plugin=BODY) == one
-    assert package(plugin=BODY + "# more\n") != one
+    assert package(plugin=BODY + "MORE = 1\n") != one
     assert package(plugin=BODY, unused="x = 1\n") == one
+
+
+CODE = """
+import math
+
+def area(r, factor=1):
+    return factor * math.pi * r**2
+
+class Disc:
+    radius: float = 1.0
+    names = ("disc", "round")
+"""
+PROSE = """
+'''A module about discs.'''
+import math  # for pi
+
+
+def area(r,
+         factor=1):
+    '''Of a disc.'''
+    return (factor * math.pi * r ** 2)  # pi r^2
+
+
+class Disc:
+    '''A disc.'''
+
+    radius: float = 1.0
+    '''In metres.'''
+    names = ('disc', "round",)
+"""
+
+
+def test_comments_docstrings_and_layout_do_not_change_a_version(package: Callable[..., str]) -> None:
+    assert code_of(CODE) == code_of(PROSE)
+    assert package(plugin=BODY, helper=CODE) == package(plugin=f"# prose\n{BODY}", helper=PROSE)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("r**2", "r**3"),
+        ("factor=1", "factor=2"),
+        ("1.0", "1"),
+        ("float", "int"),
+        ('"disc", "round"', '"disc" "round"'),
+        ("import math", "import math as maths"),
+        ("    radius: float = 1.0\n", ""),
+    ],
+)
+def test_code_changes_a_version(old: str, new: str) -> None:
+    assert old in CODE
+    assert code_of(CODE.replace(old, new)) != code_of(CODE)
+
+
+def test_the_version_of_code_is_the_same_in_every_python() -> None:
+    digest = hashlib.sha256(code_of("def f(x: int = 1, *rest, **more) -> str:\n    return f'{x!r:>4} {rest}' + u'a'\n"))
+    assert digest.hexdigest()[:16] == "c2210cbd7eebc09c"
+
+
+def test_a_cell_that_does_not_parse_is_taken_as_it_is() -> None:
+    assert code_of("%matplotlib inline\r\nx = 1") == b"%matplotlib inline\nx = 1"
 
 
 def test_line_endings_do_not_change_a_version(package: Callable[..., str]) -> None:
@@ -186,13 +248,14 @@ def test_a_typed_class_has_the_version_of_its_cells(notebook: Notebook) -> None:
         notebook.type(cell)
     one = source_version(notebook.type(TYPED))
     assert one.startswith("source:")
+    assert source_version(notebook.type(TYPED + "\n# and a word\n")) == one
     notebook.type("unrelated = 3\n")
     assert source_version(notebook.type(TYPED)) == one
     versions = {one}
     for cell in (
         TYPED.replace("1.0", "3.0"),
         TYPED.replace("* self", "/ self"),
-        TYPED + "\n# and a word\n",
+        TYPED + "\nmore = 1\n",
     ):
         versions.add(source_version(notebook.type(cell)))
     for cell in (HELPER.replace("2.0", "4.0"), DEEPER.replace("-x", "x")):

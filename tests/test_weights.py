@@ -168,7 +168,7 @@ def test_a_run_scores_with_the_given_weights_and_trains_nothing(tmp_path: Path, 
         assert record.recipe == "checkpoint"
         assert record.recipe_settings == {"file": "mine [1].pt", "sha256": sha256} == record.training
         assert record.label == f"{record.detector}@checkpoint[file=mine_1_.pt]"
-    bench = prepared.bench
+    bench = prepared.context
     (extract,) = (j for j in prepared.plan.jobs.values() if isinstance(j, ExtractJob) and j.outputs.data.set == "greek")
     images = torch.from_numpy(bench.images(extract.outputs.data).images).float() / 255
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from oodbench.benchmark import backbone
-from oodbench.benchmark.backbones._convnet import ConvNet, FixedSize
+from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize
 
 
 @backbone(

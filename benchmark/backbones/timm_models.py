@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, backbone
-from oodbench.benchmark.backbones._found import Found, FoundNetwork, blocks_of
 from oodbench.benchmark.backbones._normalise import Normalise
+from oodbench.benchmark.backbones._third_party import Found, FoundNetwork, blocks_of
 
 ABSENT = "backbone 'timm' needs the package timm, which is not installed: pip install 'oodbench[timm]'"
 

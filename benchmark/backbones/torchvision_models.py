@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from oodbench.benchmark import DataError, backbone
-from oodbench.benchmark.backbones._found import Found
+from oodbench.benchmark.backbones._third_party import Found
 
 REFUSED = {
     "googlenet": "returns several outputs while it trains, which no recipe takes",

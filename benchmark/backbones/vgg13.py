@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from oodbench.benchmark import backbone
-from oodbench.benchmark.backbones._convnet import ConvNet, FixedSize, initialise_as_released
+from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize, initialise_as_released
 
 WIDTHS = (64, 128, 256, 512, 512)
 """Two convolutions each, then a 2 x 2 pool: 32 x 32 pixels become 1 x 1."""

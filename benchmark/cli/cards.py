@@ -63,7 +63,7 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     if issubclass(plugin, Recipe):
         facts["builds on"] = plugin.builds_on
     if issubclass(plugin, Figures):
-        facts["figures"] = "; ".join(f"{plate}: {title}" for plate, title in plugin.plates.items())
+        facts["figures"] = "; ".join(f"{panel}: {title}" for panel, title in plugin.panels.items())
         facts["runs"] = (
             f"figures {', '.join(sorted(plugin.from_run))} need one, of {', '.join(plugin.suites)} by default"
         )
@@ -77,10 +77,10 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
 PAGE = """\
 # Detectors
 
-Generated from the classes in `detectors/` with `python -m oodbench.benchmark.cli.cards > docs/detectors.md`; a test keeps
-it in step. A score is higher for images that look more out-of-distribution, everywhere. *Passes* are network passes per
-image beyond the one that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how the classifier
-is trained, and a detector without one uses the suite's.
+Generated from the classes in `detectors/` with `python -m oodbench.benchmark.cli.cards > docs/detectors.md`; a test
+keeps it in step. A score is higher for images that look more out-of-distribution, everywhere. *Passes* are network
+passes per image beyond the one that all detectors share. Settings are written `NAME[setting=value]`; a recipe is how
+the classifier is trained, and a detector without one uses the suite's.
 """
 
 

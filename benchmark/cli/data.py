@@ -149,7 +149,7 @@ def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple
     wrong = 0
     for card in _cards(names, plugins):
         for split in card.splits:
-            for path in card.at_hand(split, data_dir):
+            for path in card.available_files(split, data_dir):
                 cache.forget(path)
         for found in findings(card, data_dir, cache):
             if found.path is not None or found.status == BROKEN:

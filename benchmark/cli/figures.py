@@ -19,7 +19,7 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option,
     """,
 )
 @click.argument("name")
-@click.option("--figures", "plates", default="", metavar="LIST", help="Numbers, such as 1,3.  [default: all]")
+@click.option("--figures", "panels", default="", metavar="LIST", help="Numbers, such as 1,3.  [default: all]")
 @click.option(
     "--from", "run_name", default="", metavar="RUN", help="A run.  [default: the first of the paper's suites]"
 )
@@ -28,21 +28,21 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option,
 @results_option
 @plugin_option
 def figures(
-    name: str, plates: str, run_name: str, seed: int, data_dir: Path, results: Path, plugins: tuple[Path, ...]
+    name: str, panels: str, run_name: str, seed: int, data_dir: Path, results: Path, plugins: tuple[Path, ...]
 ) -> None:
     """Draw a paper's figures as PNG and SVG, with a page of captions, into RESULTS/figures/NAME.
 
     A figure that cannot be drawn is skipped with the reason; exit code 2 if it was asked for.
     """
-    from oodbench.benchmark.papers.draw import order
+    from oodbench.benchmark.papers.draw import figure_request
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import split_list
 
     for file in plugins:
         registry.load_file(file)
-    asked = order(
+    asked = figure_request(
         name,
-        plates=split_list(plates),
+        panels=split_list(panels),
         run_name=run_name,
         seed=seed,
         data_dir=data_dir,
@@ -51,5 +51,5 @@ def figures(
     )
     for absence in asked.skipped:
         click.echo(f"skipped: {absence.what}: {absence.reason}", err=True)
-    for path in asked.fill():
+    for path in asked.draw():
         click.echo(str(path))

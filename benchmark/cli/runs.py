@@ -65,14 +65,14 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
     """`bench run --from`: do the run again from nothing, and say cell by cell whether it came out the same."""
     from oodbench.benchmark.cli.progress import watch
     from oodbench.benchmark.cli.text import dry_run_text
-    from oodbench.benchmark.verify.repeat import DIFFERENT, prepare_again
+    from oodbench.benchmark.verify.repeat import DIFFERENT, prepare_repetition
 
     given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     if other := sorted(str(flags[name]) for name in given - set(WHERE)):
         raise UserError(f"--from repeats a run with its own options, so leave out {' and '.join(other)}.")
     chosen = {name: options[name] for name in WHERE if name in given}
-    again = prepare_again(chosen.pop("from_run"), **chosen, say=lambda text: click.echo(text, err=True))
+    again = prepare_repetition(chosen.pop("from_run"), **chosen, say=lambda text: click.echo(text, err=True))
     for prepared in again.commands():
         if dry_run:
             click.echo(dry_run_text(prepared))

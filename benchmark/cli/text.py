@@ -25,7 +25,7 @@ def dry_run_text(prepared: Prepared) -> str:
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
         out += [f"  to do: and {len(titles) - EXAMPLES} more of the kind {kind}"] if len(titles) > EXAMPLES else []
     skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
-    out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.bench)]
+    out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.context)]
     out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
     out += [f"  skipped: {absence.what}: {absence.reason}" for absence in plan.skipped]
     out += [f"  unavailable: {absence.what}: {absence.reason}" for absence in plan.unavailable]
@@ -49,7 +49,7 @@ def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> st
     from oodbench.benchmark.metrics.names import EXTENDED
     from oodbench.benchmark.papers import against_published as published
     from oodbench.benchmark.papers.published import read_reference
-    from oodbench.benchmark.views import extended as beyond
+    from oodbench.benchmark.views import extended as extended_view
     from oodbench.benchmark.views import released_scripts
 
     if form == "tex":
@@ -61,8 +61,8 @@ def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> st
         return {"md": published.against_markdown, "csv": published.against_csv}[form](run, reference)
     if rules == EXTENDED:
         if form == "text":
-            return beyond.extended_text(run, width)
-        return {"md": beyond.extended_markdown, "csv": beyond.extended_csv}[form](run)
+            return extended_view.extended_text(run, width)
+        return {"md": extended_view.extended_markdown, "csv": extended_view.extended_csv}[form](run)
     if form == "text":
         return released_scripts.audit_text(run, rules, width)
     return {"md": released_scripts.audit_markdown, "csv": released_scripts.audit_csv}[form](run, rules)

@@ -14,7 +14,7 @@ from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.store.atomic import to_json, write_atomically
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.compare.column import Column
+    from oodbench.benchmark.compare.column import ColumnComparison
     from oodbench.benchmark.compare.scored_images import ScoredImages
 
 
@@ -23,27 +23,34 @@ def judge_best(records: Sequence[Record], cache: Path, images: ScoredImages) -> 
 
     A column with fewer than two detectors that compete is left out.
     """
-    from oodbench.benchmark.compare.column import Column, How, by_column, judged  # SciPy, for which views do not wait
+    from oodbench.benchmark.compare.column import (  # SciPy, for which views do not wait
+        ColumnComparison,
+        ComparisonConfig,
+        by_column,
+        compare_column,
+    )
 
     found, whole = [], True
     for own in by_column(records).values():
         try:
-            column = judged(own, list(dict.fromkeys(record.label for record in own)), How(cache, METRIC, images=images))
+            column = compare_column(
+                own, list(dict.fromkeys(record.label for record in own)), ComparisonConfig(cache, METRIC, images=images)
+            )
         except UserError:
             whole = False
             continue
-        if isinstance(column, Column):
-            found.append(_told(column))
+        if isinstance(column, ColumnComparison):
+            found.append(_judgement(column))
     return found, whole
 
 
-def _told(column: Column) -> Judged:
+def _judgement(column: ColumnComparison) -> Judged:
     return Judged(
         column.id_set,
         column.ood_set,
         list(column.seeds),
         list(column.labels),
-        [label for label in column.labels if label in column.maybe_best],
+        [label for label in column.labels if label in column.best_set],
         [side.count for side in column.units],
     )
 

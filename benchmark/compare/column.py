@@ -19,11 +19,16 @@ from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stats.bootstrap import Scores, resampled
-from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
-from oodbench.benchmark.stats.estimates import Sides, of_influences, of_placements, of_resamples
+from oodbench.benchmark.stats.estimates import (
+    SetUnits,
+    estimate_from_influences,
+    estimate_from_placements,
+    estimate_from_resamples,
+)
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
-from oodbench.benchmark.stats.paired_tests import LEVEL, Flags, Floats, Joint
+from oodbench.benchmark.stats.paired_tests import LEVEL, Flags, Floats, JointEstimate
 from oodbench.benchmark.store.npy import stored_scores
 
 AUROC = "auroc"
@@ -42,7 +47,7 @@ SEEN = "has seen outliers of this distribution"
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class ColumnComparison:
     """One ID set against one OOD set: who competes, and how it came out."""
 
     id_set: str
@@ -53,11 +58,11 @@ class Column:
     seeds: tuple[int, ...]
     n_id: int
     n_ood: int
-    joint: Joint
+    estimate: JointEstimate
     """In the order of `labels`; higher = better, so that a metric of errors has its sign changed."""
     left_out: Mapping[str, str]
     """Label -> why it does not compete here."""
-    units: Sides
+    units: SetUnits
     """What was drawn at random of the ID and of the OOD images."""
     seeds_left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Seed that some detector has and not all -> the detectors that have no result of it."""
@@ -67,23 +72,23 @@ class Column:
     @property
     def best(self) -> str:
         """The detector with the best value."""
-        return self.labels[int(self.joint.values.argmax())]
+        return self.labels[int(self.estimate.values.argmax())]
 
     @property
-    def maybe_best(self) -> frozenset[str]:
+    def best_set(self) -> frozenset[str]:
         """The detectors that may be the best: the set holds the truly best one with 95% confidence."""
-        return frozenset(label for label, stays in zip(self.labels, self.joint.maybe_best, strict=True) if stays)
+        return frozenset(label for label, stays in zip(self.labels, self.estimate.best_set, strict=True) if stays)
 
     def outcome(self, a: str, b: str) -> int | None:
         """1 where `a` is better than `b` at 5%, Holm-adjusted over the column; -1 worse, 0 neither, None not judged."""
         if a not in self.labels or b not in self.labels:
             return None
         i, j = self.labels.index(a), self.labels.index(b)
-        return int(np.sign(self.joint.difference[i, j])) if self.joint.holm[i, j] < 1 - LEVEL else 0
+        return int(np.sign(self.estimate.difference[i, j])) if self.estimate.holm[i, j] < 1 - LEVEL else 0
 
 
 @dataclass(frozen=True)
-class How:
+class ComparisonConfig:
     """How columns are judged."""
 
     cache: Path
@@ -101,45 +106,47 @@ def by_column(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     return columns
 
 
-def judged(records: Sequence[Record], labels: Sequence[str], how: How) -> Column | str:
+def compare_column(
+    records: Sequence[Record], labels: Sequence[str], config: ComparisonConfig
+) -> ColumnComparison | str:
     """One column of some records, or why it cannot be judged. Raises `UserError` where scores are not in the store."""
     competing = Competitors.of(records, labels)
     if len(competing.inside) < 2:
         return "; ".join(f"{label} {why}" for label, why in competing.left_out.items())
     used = [[competing.results[label][s] for label in competing.inside] for s in competing.seeds]
-    scores = [[_scores(record, how.cache) for record in own] for own in used]
+    scores = [[_scores(record, config.cache) for record in own] for own in used]
     first = used[0][0]
     sizes = {(len(id_), len(ood)) for own in scores for id_, ood in own}
     if len(sizes) > 1:
         return f"the detectors were not scored on the same images: {sorted(sizes)} ID and OOD images"
     n_id, n_ood = sizes.pop()
-    sides, unknown_of = _units(first, n_id, n_ood, how.images)
+    sides, unknown_of = _units(first, n_id, n_ood, config.images)
     if min(side.count for side in sides) < FEWEST:
         told = " and ".join(f"{side.count} {what}" for side, what in zip(sides, _named(sides), strict=True))
         return f"{told} are too few"
-    if how.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
+    if config.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
         return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which takes {FEWEST_OF_AUPR} of each"
-    rng = np.random.default_rng(derive(how.seed, "compare", how.metric, first.id_set, first.ood_set))
-    joint = _joint(how, scores, _apart(used), sides, rng)
-    return Column(
-        first.id_set, first.ood_set, first.outlier_source, competing.inside, competing.seeds, n_id, n_ood, joint,
+    rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
+    estimate = _estimate(config, scores, _different_networks(used), sides, rng)
+    return ColumnComparison(
+        first.id_set, first.ood_set, first.outlier_source, competing.inside, competing.seeds, n_id, n_ood, estimate,
         competing.left_out, sides, competing.seeds_left_out, unknown_of,
     )  # fmt: skip
 
 
-def _named(sides: Sides) -> list[str]:
+def _named(sides: SetUnits) -> list[str]:
     return [f"{name} {'images' if side.group is None else 'groups'}" for side, name in zip(sides, SETS, strict=True)]
 
 
-def _units(record: Record, n_id: int, n_ood: int, images: ScoredImages | None) -> tuple[Sides, tuple[str, ...]]:
+def _units(record: Record, n_id: int, n_ood: int, images: ScoredImages | None) -> tuple[SetUnits, tuple[str, ...]]:
     """What is drawn of either set, and the sets of which that is not known."""
     if images is None:
-        return (Units.of(n_id), Units.of(n_ood)), ()
+        return (ResamplingUnits.of(n_id), ResamplingUnits.of(n_ood)), ()
     names = record.id_set, record.ood_set
     found = [images.of(record, name, count) for name, count in zip(names, (n_id, n_ood), strict=True)]
     groups = [None if isinstance(one, str) else one.groups for one in found]
     unknown_of = tuple(name for name, one in zip(names, found, strict=True) if isinstance(one, str))
-    return (Units.of(n_id, groups[0]), Units.of(n_ood, groups[1])), unknown_of
+    return (ResamplingUnits.of(n_id, groups[0]), ResamplingUnits.of(n_ood, groups[1])), unknown_of
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ class Competitors:
         return cls(results, tuple(inside), seeds, left_out, unused)
 
 
-def _apart(used: Sequence[Sequence[Record]]) -> Flags:
+def _different_networks(used: Sequence[Sequence[Record]]) -> Flags:
     """Which detectors look at different networks, in any seed."""
     networks = [tuple(own[i].artifacts.get("checkpoint") for own in used) for i in range(len(used[0]))]
     return np.array([[a != b for b in networks] for a in networks])
@@ -196,13 +203,21 @@ def _array(record: Record, name: str, cache: Path) -> Floats:
     )
 
 
-def _joint(how: How, scores: Sequence[Sequence[Scores]], apart: Flags, sides: Sides, rng: np.random.Generator) -> Joint:
-    if how.metric == AUROC:
-        return of_placements([[Placements.of(*pair) for pair in own] for own in scores], apart, rng, units=sides)
-    sign = -1 if how.metric in LOWER_IS_BETTER else 1
-    values = np.array([[evaluate(*pair)[how.metric] for pair in own] for own in scores])
-    if how.metric in PRECISIONS:
-        added = [[precision_influences(how.metric, *pair) for pair in own] for own in scores]
-        return of_influences(values, added, apart, rng, sides)
-    drawn = resampled((how.metric,), scores, how.resamples, rng, sides)[how.metric]
-    return of_resamples(sign * values, sign * drawn, apart, sides, rng)
+def _estimate(
+    config: ComparisonConfig,
+    scores: Sequence[Sequence[Scores]],
+    different_networks: Flags,
+    sides: SetUnits,
+    rng: np.random.Generator,
+) -> JointEstimate:
+    if config.metric == AUROC:
+        return estimate_from_placements(
+            [[Placements.of(*pair) for pair in own] for own in scores], different_networks, rng, units=sides
+        )
+    sign = -1 if config.metric in LOWER_IS_BETTER else 1
+    values = np.array([[evaluate(*pair)[config.metric] for pair in own] for own in scores])
+    if config.metric in PRECISIONS:
+        added = [[precision_influences(config.metric, *pair) for pair in own] for own in scores]
+        return estimate_from_influences(values, added, different_networks, rng, sides)
+    drawn = resampled((config.metric,), scores, config.resamples, rng, sides)[config.metric]
+    return estimate_from_resamples(sign * values, sign * drawn, different_networks, sides, rng)

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench.benchmark.compare.column import AUROC, RESAMPLES, Column, How, by_column, judged
+from oodbench.benchmark.compare.column import (
+    AUROC,
+    RESAMPLES,
+    ColumnComparison,
+    ComparisonConfig,
+    by_column,
+    compare_column,
+)
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.stats.paired_tests import Floats
-from oodbench.benchmark.stats.rank_tests import Across, across
+from oodbench.benchmark.stats.rank_tests import RankTests, rank_tests
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +31,7 @@ class Matrix:
     labels: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     """(ID set, OOD set)."""
-    tests: Across
+    tests: RankTests
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +42,7 @@ class Comparison:
     metric: str
     labels: tuple[str, ...]
     resamples: int
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnComparison, ...]
     matrix: Matrix | None
     """None where fewer than two columns have all detectors."""
     not_judged: Mapping[tuple[str, str], str]
@@ -73,10 +80,10 @@ def compare(
     if resamples < 100:
         raise UserError(f"{resamples} resamples are too few to judge a difference; give 100 or more.")
     labels = _labels(run, name, detectors)
-    how = How(cache, metric, resamples, seed, images)
+    config = ComparisonConfig(cache, metric, resamples, seed, images)
     columns, not_judged = [], {}
     for key, records in by_column(run.records).items():
-        column = judged([record for record in records if record.label in labels], labels, how)
+        column = compare_column([record for record in records if record.label in labels], labels, config)
         if isinstance(column, str):
             not_judged[key] = column
         else:
@@ -99,9 +106,9 @@ def _labels(run: Run, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _matrix(columns: Sequence[Column], labels: Sequence[str]) -> Matrix | None:
+def _matrix(columns: Sequence[ColumnComparison], labels: Sequence[str]) -> Matrix | None:
     whole = [column for column in columns if len(column.labels) == len(labels) and not column.source]
     if len(whole) < 2:
         return None
-    values = np.array([column.joint.values for column in whole])
-    return Matrix(tuple(labels), tuple((c.id_set, c.ood_set) for c in whole), across(values))
+    values = np.array([column.estimate.values for column in whole])
+    return Matrix(tuple(labels), tuple((c.id_set, c.ood_set) for c in whole), rank_tests(values))

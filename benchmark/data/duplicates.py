@@ -148,7 +148,7 @@ def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     return (images[start : start + rows] for start in range(0, len(images), rows))
 
 
-class Remembered:
+class CachedDuplicates:
     """Near-duplicates of pairs by the sets' contents: counted once for all runs of a store, a set described once."""
 
     def __init__(self, cache: DataCache) -> None:

@@ -18,7 +18,7 @@ from oodbench.benchmark.plugins.source_version import source_version
 from oodbench.benchmark.plugins.specs import SetSpec
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.data.files.staging import Staged
+    from oodbench.benchmark.data.files.staging import StagedFiles
 
 
 SPLIT_VERSION = "1"
@@ -33,7 +33,7 @@ class Library:
     files that are in a shared store and not in `data_dir`."""
 
     def __init__(
-        self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False, staged: Staged | None = None
+        self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False, staged: StagedFiles | None = None
     ) -> None:
         self.data_dir = data_dir
         self.files = Access(data_dir, DataCache(cache), skip_bad, staged)

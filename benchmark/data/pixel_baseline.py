@@ -59,7 +59,7 @@ def statistics(images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[k] for part in parts]) for k, name in enumerate(STATISTICS)}
 
 
-def best_of(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def best_statistic_of(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The statistic and direction with the highest AUROC between two sets' `statistics`, ID first, with its metrics."""
     candidates = []
     for name in STATISTICS:
@@ -71,11 +71,11 @@ def best_of(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) ->
 
 
 def best_statistic(id_images: np.ndarray, ood_images: np.ndarray) -> dict[str, Any]:
-    """`best_of` two uint8 sets (N, C, H, W)."""
-    return best_of(statistics(id_images), statistics(ood_images))
+    """`best_statistic_of` two uint8 sets (N, C, H, W)."""
+    return best_statistic_of(statistics(id_images), statistics(ood_images))
 
 
-class Remembered:
+class CachedStatistics:
     """Results of pairs by the sets' contents: a set is measured once, and a pair once for all runs of a store."""
 
     def __init__(self, cache: DataCache) -> None:
@@ -85,7 +85,7 @@ class Remembered:
     def best(self, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
         """As `best_statistic`, bit by bit."""
         name = f"{id_set.checksum} {ood_set.checksum} statistics {STATISTICS_VERSION}, metrics {METRICS_VERSION}"
-        return self._cache.result(name, lambda: best_of(self._of(id_set), self._of(ood_set)))
+        return self._cache.result(name, lambda: best_statistic_of(self._of(id_set), self._of(ood_set)))
 
     def _of(self, images: ImageSet) -> dict[str, np.ndarray]:
         if images.checksum not in self._measured:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from oodbench.benchmark.plan.jobs import Job
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
 RETRIES = 3
@@ -69,7 +69,7 @@ class Progress(Protocol):
 class Engine(Protocol):
     """Where jobs are done."""
 
-    def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Do jobs, given in an order that their dependencies allow; every job's outcome, when it has ended.
 
         A job after a failed one fails too. `anew`: do jobs as well whose artifacts are in the store. Raises
@@ -82,7 +82,7 @@ class Engine(Protocol):
     def planning_device(self, asked: str) -> str:
         """The device that the planning process itself needs, of what the user asked for."""
 
-    def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
+    def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
         """Lines for a dry run: what runs where, with which resources."""
 
 

@@ -15,7 +15,7 @@ from oodbench.benchmark.engines.time_limit import TimeIsUp, time_limit
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
 from oodbench.benchmark.stages import memory
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.dispatch import run_job
 from oodbench.benchmark.store.locks import POLL, Lock
 
@@ -30,21 +30,25 @@ class Local:
         """All cores, at most `MOST_THREADS`."""
         return max(1, min(cores, MOST_THREADS))
 
-    def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Do jobs one after the other."""
-        return run_jobs(jobs, bench, progress, anew)
+        return run_jobs(jobs, context, progress, force)
 
     def planning_device(self, asked: str) -> str:
         """The one that jobs run on."""
         return asked
 
-    def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
+    def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
         """Nothing to add to the list of jobs."""
         return []
 
 
 def run_jobs(
-    jobs: Iterable[Job], bench: Bench, progress: Progress, anew: bool = False, failed: Mapping[str, str] | None = None
+    jobs: Iterable[Job],
+    context: JobContext,
+    progress: Progress,
+    force: bool = False,
+    failed: Mapping[str, str] | None = None,
 ) -> Iterator[Outcome]:
     """Do jobs in the given order, which is one that their dependencies allow; a job after a failed one fails too.
 
@@ -54,12 +58,12 @@ def run_jobs(
     failed = dict(failed or {})
     left = {job.id: job for job in jobs}
     while left:
-        job, lock = _claimed(left, bench)
+        job, lock = _claimed(left, context)
         del left[job.id]
         try:
             blocked = next((failed[other] for other in job.after if other in failed), "")
             progress.start(job)
-            outcome = Outcome(job, blocked) if blocked else _done(job, bench, progress, anew)
+            outcome = Outcome(job, blocked) if blocked else _done(job, context, progress, force)
         finally:
             lock.release()
         remember(failed, outcome)
@@ -67,49 +71,49 @@ def run_jobs(
         yield outcome
 
 
-def _claimed(left: Mapping[str, Job], bench: Bench) -> tuple[Job, Lock]:
+def _claimed(left: Mapping[str, Job], context: JobContext) -> tuple[Job, Lock]:
     """The first job that waits for none of those left and that no other process is doing, with its lock."""
     told = False
     while True:
         ready = (job for job in left.values() if not waits_for(job) & left.keys())
         for job in ready:
-            if (lock := bench.store.locks.attempt(f"job-{job.id[:16]}")) is not None:
+            if (lock := context.store.locks.attempt(f"job-{job.id[:16]}")) is not None:
                 return job, lock
         if not told:
             told = True
-            bench.store.say(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
+            context.store.say(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
         time.sleep(POLL)
 
 
-def _done(job: Job, bench: Bench, progress: Progress, anew: bool) -> Outcome:
+def _done(job: Job, context: JobContext, progress: Progress, force: bool) -> Outcome:
     """Do what is left of a job."""
-    rest = job if anew else _rest(job, bench)
+    rest = job if force else _rest(job, context)
     if rest is None:
-        bench.scored.discard(job.id)
+        context.scored.discard(job.id)
         return Outcome(job)
-    ran_out, outcome = _attempt(rest, bench, progress)
+    ran_out, outcome = _attempt(rest, context, progress)
     if ran_out:  # here, where the error and the tensors that its frames hold are gone
         memory.release()
     return outcome._replace(job=job)
 
 
-def _rest(job: Job, bench: Bench) -> Job | None:
+def _rest(job: Job, context: JobContext) -> Job | None:
     """What of a job is not in the store by now; another process may have done it since the plan was made."""
-    bench.store.share(job.makes)
-    there = all(bench.store.has(key, now=True) for key in job.makes)
+    context.store.share(job.makes)
+    there = all(context.store.has(key, now=True) for key in job.makes)
     if not isinstance(job, ExtractJob):
         return None if there else job
-    looks = tuple(look for look in job.looks if not bench.store.has(look.makes[0], now=True))
+    reductions = tuple(reduction for reduction in job.reductions if not context.store.has(reduction.makes[0], now=True))
     stored = there or (job.stored and job.rows is not None)  # a part of a pass for looks alone makes nothing else
-    return replace(job, looks=looks, stored=stored) if looks or not there else None
+    return replace(job, reductions=reductions, stored=stored) if reductions or not there else None
 
 
-def _attempt(job: Job, bench: Bench, progress: Progress) -> tuple[bool, Outcome]:
+def _attempt(job: Job, context: JobContext, progress: Progress) -> tuple[bool, Outcome]:
     """Do a job; whether memory ran out, and what became of it."""
-    limit = bench.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
+    limit = context.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
     try:
         with time_limit(limit):
-            run_job(bench, job, lambda images: progress.tick(job, images))
+            run_job(context, job, lambda images: progress.tick(job, images))
     except TimeIsUp:
         reason = f"it did not end within {limit:g} s (--cell-timeout)"
         return False, Outcome(job, reason, traceback.format_exc())

@@ -20,12 +20,12 @@ import torch
 
 from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.messages import Event
-from oodbench.benchmark.engines.relay import Relay, elsewhere, gone
-from oodbench.benchmark.engines.tasks import Task, packed
+from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
+from oodbench.benchmark.engines.tasks import WorkerTask, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.plan.jobs import Job
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 LOOK = 0.1
 """Seconds between two looks at what the workers have posted."""
@@ -50,22 +50,22 @@ class Processes:
         """The one that jobs run on."""
         return asked
 
-    def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
+    def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
         """How many tasks there are for the processes."""
-        tasks = packed(jobs)
+        tasks = pack_tasks(jobs)
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(task.kind for task in tasks).items())
         return [f"{self.count} processes for {len(tasks)} tasks ({kinds})"] if tasks else []
 
-    def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Do jobs in `count` processes; one that dies is replaced, and what it was doing begun again."""
-        tasks = packed(jobs)
-        relay, flight = Relay(progress, tasks, bench.store.say), _Flight(tasks)
-        setup, failed = elsewhere(bench), dict[str, str]()
+        tasks = pack_tasks(jobs)
+        relay, flight = Relay(progress, tasks, context.store.say), _Flight(tasks)
+        config, failed = portable_config(context), dict[str, str]()
         while flight.left:
-            with _Pool(min(self.count, len(flight.left)), setup) as pool:
-                for task, report in flight.reports(pool, failed, anew, relay):
+            with _Pool(min(self.count, len(flight.left)), config) as pool:
+                for task, report in flight.reports(pool, failed, force, relay):
                     if report is None:
-                        report = gone(task, bench, failed, DIED)
+                        report = lost_task_report(task, context, failed, DIED)
                     failed.update(report.failed)
                     yield from relay.outcomes(report)
 
@@ -73,18 +73,18 @@ class Processes:
 class _Flight:
     """Which tasks are left, and how often each has lost its worker."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[WorkerTask]) -> None:
         self.left = {task.id: task for task in tasks}
         self._lost: Counter[str] = Counter()
 
     def reports(
-        self, pool: _Pool, failed: Mapping[str, str], anew: bool, relay: Relay
-    ) -> Iterator[tuple[Task, Report | None]]:
+        self, pool: _Pool, failed: Mapping[str, str], force: bool, relay: Relay
+    ) -> Iterator[tuple[WorkerTask, Report | None]]:
         """Tasks with their reports, until all are done or a worker dies; None for one given up."""
-        flying: dict[Future[Report], Task] = {}
+        flying: dict[Future[Report], WorkerTask] = {}
         while self.left:
             for task in self._next(pool.size, list(flying.values())):
-                flying[pool.submit(task, failed, anew)] = task
+                flying[pool.submit(task, failed, force)] = task
             ended, _ = wait(flying, timeout=LOOK, return_when=FIRST_COMPLETED)
             for event in pool.events():
                 relay.hear(event)
@@ -96,7 +96,7 @@ class _Flight:
                 yield task, future.result()
                 del self.left[task.id]
 
-    def _next(self, size: int, flying: Sequence[Task]) -> list[Task]:
+    def _next(self, size: int, flying: Sequence[WorkerTask]) -> list[WorkerTask]:
         """What to begin now. A task that has lost a worker runs alone, so that no other is taken for the cause."""
         if any(self._lost[task.id] for task in flying):
             return []
@@ -106,7 +106,7 @@ class _Flight:
             return [] if flying else suspects[:1]
         return ready[: size - len(flying)]
 
-    def _given_up(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, None]]:
+    def _given_up(self, tasks: Sequence[WorkerTask]) -> Iterator[tuple[WorkerTask, None]]:
         self._lost.update(task.id for task in tasks)
         for task in tasks:
             if self._lost[task.id] > RETRIES:
@@ -117,17 +117,17 @@ class _Flight:
 class _Pool:
     """Processes, and what they post. A pool serves until one of its processes dies."""
 
-    def __init__(self, size: int, setup: Setup) -> None:
-        self.size, self._setup = size, setup
+    def __init__(self, size: int, config: WorkerConfig) -> None:
+        self.size, self._config = size, config
 
     def __enter__(self) -> _Pool:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
         self._posts: SimpleQueue[Event] = context.SimpleQueue()
-        setups: SimpleQueue[Setup] = context.SimpleQueue()
-        for setup in _setups(self._setup, self.size):
-            setups.put(setup)
+        configs: SimpleQueue[WorkerConfig] = context.SimpleQueue()
+        for config in _configs(self._config, self.size):
+            configs.put(config)
         self._pids: list[int] = []
-        self._executor = ProcessPoolExecutor(self.size, context, _begin, (setups, self._posts))
+        self._executor = ProcessPoolExecutor(self.size, context, _begin, (configs, self._posts))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -138,10 +138,10 @@ class _Pool:
                     os.kill(pid, signal.SIGTERM)
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, task: Task, failed: Mapping[str, str], anew: bool) -> Future[Report]:
+    def submit(self, task: WorkerTask, failed: Mapping[str, str], force: bool) -> Future[Report]:
         """Have a task done. What failed before is told as far as the task depends on it."""
         wanted = {id_ for job in task.jobs for id_ in job.after}
-        return self._executor.submit(_do, task, {id_: why for id_, why in failed.items() if id_ in wanted}, anew)
+        return self._executor.submit(_do, task, {id_: why for id_, why in failed.items() if id_ in wanted}, force)
 
     def events(self) -> Iterator[Event]:
         """What has been posted since the last call."""
@@ -153,19 +153,19 @@ class _Pool:
                 yield event
 
 
-def _setups(setup: Setup, count: int) -> list[Setup]:
+def _configs(config: WorkerConfig, count: int) -> list[WorkerConfig]:
     """A setup for each process: with several GPUs, they take turns."""
-    gpus = torch.cuda.device_count() if setup.device.startswith("cuda") else 0
-    return [replace(setup, device=f"cuda:{place % gpus}") if gpus > 1 else setup for place in range(count)]
+    gpus = torch.cuda.device_count() if config.device.startswith("cuda") else 0
+    return [replace(config, device=f"cuda:{place % gpus}") if gpus > 1 else config for place in range(count)]
 
 
-def _begin(setups: Any, posts: Any) -> None:
+def _begin(configs: Any, posts: Any) -> None:
     """Set up a process of the pool."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent sees to the end
     threading.Thread(target=_end_with_parent, daemon=True).start()
     posts.put(("pid", "", os.getpid()))
-    _worker = Worker(setups.get(), posts.put)
+    _worker = Worker(configs.get(), posts.put)
 
 
 def _end_with_parent() -> None:
@@ -176,7 +176,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _do(task: Task, failed: Mapping[str, str], anew: bool) -> Report:
+def _do(task: WorkerTask, failed: Mapping[str, str], force: bool) -> Report:
     if _worker is None:
         raise AssertionError("a process of the pool is set up before its first task")
-    return _worker.do(task, failed, anew)
+    return _worker.do(task, failed, force)

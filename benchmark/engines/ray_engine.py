@@ -17,15 +17,15 @@ from types import ModuleType
 from typing import Any
 
 from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
-from oodbench.benchmark.engines.ray_preflight import Greeting, greet, here, refuse
-from oodbench.benchmark.engines.ray_progress import ANSWER, opened, posted
-from oodbench.benchmark.engines.relay import Relay, elsewhere, gone
-from oodbench.benchmark.engines.tasks import Task, packed
+from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node, this_node
+from oodbench.benchmark.engines.ray_progress import ANSWER, open_board, poll
+from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
+from oodbench.benchmark.engines.tasks import WorkerTask, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.plan.jobs import Job
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 LOOK = 0.2
 """Seconds between two looks at what the workers have posted."""
@@ -35,7 +35,7 @@ NO_RAY = "--engine ray needs Ray: pip install 'oodbench[ray]'."
 Resources = Mapping[str, float]
 """What a node has, by name: CPU, GPU, ..."""
 
-_workers: dict[Setup, Worker] = {}
+_workers: dict[WorkerConfig, Worker] = {}
 """In a process of the cluster: the benches that it has opened."""
 
 
@@ -55,14 +55,14 @@ class Cluster:
         """Any: workers run the networks."""
         return "auto"
 
-    def layout(self, jobs: Sequence[Job], bench: Bench) -> list[str]:
+    def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
         """The graph of tasks, with resources, and whether the cluster has them; no cluster is started for it."""
-        setup, tasks = elsewhere(bench), packed(jobs)
-        with self._connected(bench, start=False) as ray:
+        config, tasks = portable_config(context), pack_tasks(jobs)
+        with self._connected(context, start=False) as ray:
             nodes = _nodes(ray) if ray.is_initialized() else [_this_machine()]
             running = "running" if ray.is_initialized() else "to be started here"
-        gpus = self._gpus_of(setup, nodes)
-        _refuse_impossible(setup, gpus, nodes)
+        gpus = self._gpus_of(config, nodes)
+        _refuse_impossible(config, gpus, nodes)
         have = "; ".join(
             f"{_so_many(node.get('CPU', 0), 'CPU')}, {_so_many(node.get('GPU', 0), 'GPU')}" for node in nodes
         )
@@ -71,47 +71,47 @@ class Cluster:
         for kind, count in Counter(task.kind for task in tasks).items():
             some = [task for task in tasks if task.kind == kind]
             on_gpu = sum(task.network for task in some) if gpus else 0
-            needs = _so_many(setup.threads, "CPU") + (f", {gpus:g} GPU for {on_gpu}" if on_gpu else "")
+            needs = _so_many(config.threads, "CPU") + (f", {gpus:g} GPU for {on_gpu}" if on_gpu else "")
             inside = _so_many(sum(len(task.jobs) for task in some), "job")
             out.append(f"  {kind:8} {_so_many(count, 'task'):>11} of {inside}; each {needs}")
         return out
 
-    def run(self, jobs: Sequence[Job], bench: Bench, progress: Progress, anew: bool) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Do jobs on the cluster."""
         if not jobs:
             return
-        setup, tasks = elsewhere(bench), packed(jobs)
-        with self._connected(bench) as ray:
-            gpus = self._gpus_of(setup, _nodes(ray))
-            _refuse_impossible(setup, gpus, _nodes(ray))
-            _refuse_unfit(ray, setup, bench)
-            relay, failed = Relay(progress, tasks, bench.store.say), dict[str, str]()
+        config, tasks = portable_config(context), pack_tasks(jobs)
+        with self._connected(context) as ray:
+            gpus = self._gpus_of(config, _nodes(ray))
+            _refuse_impossible(config, gpus, _nodes(ray))
+            _refuse_unfit(ray, config, context)
+            relay, failed = Relay(progress, tasks, context.store.say), dict[str, str]()
             perform = self.perform or do_task
-            with opened(ray) as board, _submitted(ray, perform, tasks, setup, gpus, board, anew) as flying:
+            with open_board(ray) as board, _submitted(ray, perform, tasks, config, gpus, board, force) as flying:
                 while flying:
                     done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=LOOK)
-                    for event in posted(ray, board):
+                    for event in poll(ray, board):
                         relay.hear(event)
                     for ref in done:
                         task = flying.pop(ref)
-                        report = _report(ray, ref) or gone(task, bench, failed, DIED)
+                        report = _report(ray, ref) or lost_task_report(task, context, failed, DIED)
                         failed.update(report.failed)
                         yield from relay.outcomes(report)
 
     @contextmanager
-    def _connected(self, bench: Bench, start: bool = True) -> Iterator[Any]:
+    def _connected(self, context: JobContext, start: bool = True) -> Iterator[Any]:
         """Ray, connected; a cluster that was started for it ends with it. Without `start`, none is."""
         ray = _ray()
         ours = not ray.is_initialized()
         if ours:
-            self._connect(ray, bench, start)
+            self._connect(ray, context, start)
         try:
             yield ray
         finally:
             if ours:
                 ray.shutdown()
 
-    def _connect(self, ray: Any, bench: Bench, start: bool) -> None:
+    def _connect(self, ray: Any, context: JobContext, start: bool) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
         options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         joining = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -127,7 +127,7 @@ class Cluster:
                     ray.init(address="auto", **joining)
                 except ConnectionError:
                     if start:
-                        bench.store.say("No Ray cluster runs here: one is started for this command, on this machine.")
+                        context.store.say("No Ray cluster runs here: one is started for this command, on this machine.")
                         ray.init(address="local", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
@@ -135,42 +135,42 @@ class Cluster:
                 "same versions of Python and Ray as here, and give HOST:PORT of its head node with --ray-address."
             ) from error
 
-    def _gpus_of(self, setup: Setup, nodes: Sequence[Resources]) -> float:
+    def _gpus_of(self, config: WorkerConfig, nodes: Sequence[Resources]) -> float:
         """GPUs that a task wants which runs a network: none where there are none, or the CPU was asked for."""
         there = any(node.get("GPU") for node in nodes)
-        return self.gpus if setup.device.startswith("cuda") or (setup.device == "auto" and there) else 0.0
+        return self.gpus if config.device.startswith("cuda") or (config.device == "auto" and there) else 0.0
 
 
 DIED = f"its worker died {RETRIES + 1} times before it was done; it was killed, ran out of memory, or lost its node"
 
 
-def do_task(setup: Setup, board: Any, anew: bool, task: Task, *before: Report) -> Report:
+def do_task(config: WorkerConfig, board: Any, force: bool, task: WorkerTask, *before: Report) -> Report:
     """Do a task, in a process of the cluster. `before`: the reports of the tasks that it waits for."""
-    worker = _workers.setdefault(setup, Worker(setup, lambda event: None))
+    worker = _workers.setdefault(config, Worker(config, lambda event: None))
     worker.post = board.post.remote
     failed = {id_: why for report in before for id_, why in report.failed.items()}
-    return worker.do(task, failed, anew)
+    return worker.do(task, failed, force)
 
 
 @contextmanager
 def _submitted(
     ray: Any,
     perform: Callable[..., Report],
-    tasks: Sequence[Task],
-    setup: Setup,
+    tasks: Sequence[WorkerTask],
+    config: WorkerConfig,
     gpus: float,
     board: Any,
-    anew: bool,
-) -> Iterator[dict[Any, Task]]:
+    force: bool,
+) -> Iterator[dict[Any, WorkerTask]]:
     """Hand all tasks to Ray; those that are still under way at the end are given up."""
     do = ray.remote(perform)
     refs: dict[str, Any] = {}
-    on_cpu, on_gpu = (ray.put(replace(setup, device=device)) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (ray.put(replace(config, device=device)) for device in ("cpu", "cuda"))
     for task in tasks:
         share = gpus if task.network else 0.0
-        options = {"num_cpus": setup.threads, "num_gpus": share, "max_retries": RETRIES, "name": task.title}
+        options = {"num_cpus": config.threads, "num_gpus": share, "max_retries": RETRIES, "name": task.title}
         before = [refs[id_] for id_ in task.after]
-        refs[task.id] = do.options(**options).remote(on_gpu if share else on_cpu, board, anew, task, *before)
+        refs[task.id] = do.options(**options).remote(on_gpu if share else on_cpu, board, force, task, *before)
     flying = {refs[task.id]: task for task in tasks}
     try:
         yield flying
@@ -193,37 +193,37 @@ def _report(ray: Any, ref: Any) -> Report | None:
     return report
 
 
-def _refuse_unfit(ray: Any, setup: Setup, bench: Bench) -> None:
+def _refuse_unfit(ray: Any, config: WorkerConfig, context: JobContext) -> None:
     """Ask every node who it is, and stop where one could not do the same work."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     token = secrets.token_hex(8)
-    mark = setup.cache / f".{token}"
+    mark = config.cache / f".{token}"
     try:
-        setup.cache.mkdir(parents=True, exist_ok=True)
+        config.cache.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError as error:
-        raise StoreError(f"Cannot write '{setup.cache}': {error.strerror}. Choose another --results.") from error
+        raise StoreError(f"Cannot write '{config.cache}': {error.strerror}. Choose another --results.") from error
     try:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        ask = ray.remote(greet)
+        ask = ray.remote(inspect_node)
         asked = {
             node["NodeManagerHostname"] + " " + node["NodeID"][:6]: ask.options(
                 num_cpus=0, scheduling_strategy=On(node["NodeID"], soft=False)
-            ).remote(setup, mark.name)
+            ).remote(config, mark.name)
             for node in nodes
         }
         for name, ref in asked.items():
             if (greeting := _greeting(ray, name, ref)) is not None:
-                refuse(name, here(), greeting, setup)
+                check_node(name, this_node(), greeting, config)
     finally:
         mark.unlink(missing_ok=True)
 
 
-def _greeting(ray: Any, name: str, ref: Any) -> Greeting | None:
+def _greeting(ray: Any, name: str, ref: Any) -> NodeInfo | None:
     """What a node says; None if it is gone by now."""
     try:
-        greeting: Greeting = ray.get(ref)
+        greeting: NodeInfo = ray.get(ref)
     except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
         return None
     except ray.exceptions.RayError as error:
@@ -248,9 +248,9 @@ def _this_machine() -> Resources:
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
-def _refuse_impossible(setup: Setup, gpus: float, nodes: Sequence[Resources]) -> None:
+def _refuse_impossible(config: WorkerConfig, gpus: float, nodes: Sequence[Resources]) -> None:
     """Stop where no node has what one task wants."""
-    for what, wanted, option in (("CPU", setup.threads, "--threads"), ("GPU", gpus, "--gpus or --device cpu")):
+    for what, wanted, option in (("CPU", config.threads, "--threads"), ("GPU", gpus, "--gpus or --device cpu")):
         most = max((node.get(what, 0) for node in nodes), default=0)
         if wanted > most:
             raise UserError(

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from oodbench.benchmark.data.files.user_folder import adopt_all
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 PACKAGES = ("benchmark", "detectors", "datasets")
 
 
-class Greeting(NamedTuple):
+class NodeInfo(NamedTuple):
     """Who a node is."""
 
     versions: dict[str, str]
@@ -29,7 +29,7 @@ class Greeting(NamedTuple):
     """Which plug-in, or folder of images, cannot be loaded there, and why; empty if all can."""
 
 
-def here() -> dict[str, str]:
+def this_node() -> dict[str, str]:
     """Versions in this process. Python's counts without its last number."""
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
@@ -51,42 +51,42 @@ def _source() -> str:
     return hasher.hexdigest()[:8]
 
 
-def greet(setup: Setup, mark: str) -> Greeting:
+def inspect_node(config: WorkerConfig, mark: str) -> NodeInfo:
     """On a node: look at software, plug-ins and the store, in which there is a file `mark`."""
-    return Greeting(here(), _store_trouble(setup, mark), _plugin_trouble(setup))
+    return NodeInfo(this_node(), _store_trouble(config, mark), _plugin_trouble(config))
 
 
-def _store_trouble(setup: Setup, mark: str) -> str:
-    if setup.store:
+def _store_trouble(config: WorkerConfig, mark: str) -> str:
+    if config.store:
         from oodbench.benchmark.store.remote import Remote
 
         try:
-            Remote(setup.store).refuse_unwritable()
+            Remote(config.store).refuse_unwritable()
         except OodbenchError as error:
             return f"cannot use the store: {error}"
         return ""
-    if not (setup.cache / mark).is_file():
-        return f"does not see the results folder '{setup.cache}'"
-    probe = setup.cache / f"{mark}-{platform.node()}"
+    if not (config.cache / mark).is_file():
+        return f"does not see the results folder '{config.cache}'"
+    probe = config.cache / f"{mark}-{platform.node()}"
     try:
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
-        return f"cannot write '{setup.cache}' ({error.strerror})"
+        return f"cannot write '{config.cache}' ({error.strerror})"
     return ""
 
 
-def _plugin_trouble(setup: Setup) -> str:
+def _plugin_trouble(config: WorkerConfig) -> str:
     try:
-        for file in setup.plugins:
+        for file in config.plugins:
             registry.load_file(file)
-        adopt_all(setup.folders)
+        adopt_all(config.folders)
     except OodbenchError as error:
         return str(error)
     return ""
 
 
-def refuse(node: str, ours: dict[str, str], theirs: Greeting, setup: Setup) -> None:
+def check_node(node: str, ours: dict[str, str], theirs: NodeInfo, config: WorkerConfig) -> None:
     """Raise where a node could not do the same work."""
     for what, version in ours.items():
         if theirs.versions.get(what) != version:

@@ -31,7 +31,7 @@ class Board:
 
 
 @contextmanager
-def opened(ray: Any) -> Iterator[Any]:
+def open_board(ray: Any) -> Iterator[Any]:
     """A board on this node; workers that stay warm keep hold of it, so that it is ended here."""
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
     try:
@@ -40,7 +40,7 @@ def opened(ray: Any) -> Iterator[Any]:
         ray.kill(board)
 
 
-def posted(ray: Any, board: Any) -> list[Event]:
+def poll(ray: Any, board: Any) -> list[Event]:
     """What was posted; nothing if the board is gone, which shows progress and does no work."""
     try:
         events: list[Event] = ray.get(board.taken.remote(), timeout=ANSWER)

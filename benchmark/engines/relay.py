@@ -9,27 +9,27 @@ from pathlib import Path
 from oodbench.benchmark.data.files.user_folder import adopted
 from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
 from oodbench.benchmark.engines.messages import Event
-from oodbench.benchmark.engines.tasks import Task
+from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 
-def elsewhere(bench: Bench) -> Setup:
+def portable_config(context: JobContext) -> WorkerConfig:
     """The bench's setup as it holds in a process that was started in another folder and has loaded nothing yet."""
-    setup = bench.setup
-    if setup is None:
+    config = context.config
+    if config is None:
         raise AssertionError("a bench that other processes are to open has a setup")
-    absolute = tuple(Path(file).absolute() for file in setup.plugins)
+    absolute = tuple(Path(file).absolute() for file in config.plugins)
     return replace(
-        setup, cache=setup.cache.absolute(), data_dir=setup.data_dir.absolute(), plugins=absolute, folders=adopted()
+        config, cache=config.cache.absolute(), data_dir=config.data_dir.absolute(), plugins=absolute, folders=adopted()
     )
 
 
 class Relay:
     """Makes one progress of what many workers post."""
 
-    def __init__(self, progress: Progress, tasks: list[Task], say: Callable[[str], None]) -> None:
+    def __init__(self, progress: Progress, tasks: list[WorkerTask], say: Callable[[str], None]) -> None:
         self._progress, self._say = progress, say
         self._jobs = {job.id: job for task in tasks for job in task.jobs}
         self._open: set[str] = set()
@@ -61,13 +61,13 @@ class Relay:
             self._progress.start(self._jobs[id_])
 
 
-def gone(task: Task, bench: Bench, failed: Mapping[str, str], reason: str) -> Report:
+def lost_task_report(task: WorkerTask, context: JobContext, failed: Mapping[str, str], reason: str) -> Report:
     """The report of a task whose workers have died: what it had not finished fails."""
     known = dict(failed)
     told: list[tuple[str, str, str]] = []
     for job in task.jobs:
         blocked = next((known[other] for other in job.after if other in known), "")
-        done = not blocked and all(bench.store.has(key, now=True) for key in job.makes)
+        done = not blocked and all(context.store.has(key, now=True) for key in job.makes)
         outcome = Outcome(job, "" if done else blocked or reason)
         remember(known, outcome)
         told.append((job.id, outcome.reason, ""))

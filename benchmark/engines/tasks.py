@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from oodbench.benchmark.plan.jobs import ExtractJob, Job, LookJob, ScoreJob, part_key, runs_network, waits_for
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, part_key, runs_network, waits_for
 
 PART = 10_240
 """Images of a part of a pass: few enough to keep many workers busy with a large set, enough to make loading a network
@@ -23,7 +23,7 @@ BATCH = 20_000
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """Jobs that one worker does one after the other, in this order."""
 
     jobs: tuple[Job, ...]
@@ -53,7 +53,7 @@ class Task:
         return any(map(runs_network, self.jobs))
 
 
-def packed(jobs: Sequence[Job], part: int = PART) -> list[Task]:
+def pack_tasks(jobs: Sequence[Job], part: int = PART) -> list[WorkerTask]:
     """The tasks of some jobs, in an order that their dependencies allow; `part`: images of a part of a pass."""
     whole = [divided(job, part) if isinstance(job, ExtractJob) else job for job in jobs]
     pieces = [piece for job in whole for piece in (*getattr(job, "parts", ()), job)]
@@ -62,7 +62,7 @@ def packed(jobs: Sequence[Job], part: int = PART) -> list[Task]:
     for job in pieces:
         members.setdefault(homes[job.id], []).append(job)
     after = {home: _after(home, inside, homes) for home, inside in members.items()}
-    return [Task(tuple(members[home]), tuple(after[home])) for home in TopologicalSorter(after).static_order()]
+    return [WorkerTask(tuple(members[home]), tuple(after[home])) for home in TopologicalSorter(after).static_order()]
 
 
 def _after(home: str, inside: Iterable[Job], homes: dict[str, str]) -> list[str]:
@@ -80,9 +80,9 @@ def _homes(jobs: Iterable[Job]) -> dict[str, str]:
             continue
         home = job.id
         if isinstance(job, ExtractJob):
-            homes.update((look.id, home) for look in job.looks)
-        elif isinstance(job, LookJob):
-            home = job.carrier
+            homes.update((reduction.id, home) for reduction in job.reductions)
+        elif isinstance(job, ReduceMapsJob):
+            home = job.pass_id
         elif isinstance(job, ScoreJob) and job.bank is not None:
             homes.update((other.id, home) for other in job.others)
         elif isinstance(job, ScoreJob) and not job.passes:
@@ -110,7 +110,7 @@ def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
     A pass in which a detector learns from maps, in the order of the images, stays whole, and so does a small one.
     """
     count = job.outputs.data.images
-    if count <= images or any(look.learns for look in job.looks):
+    if count <= images or any(reduction.learns for reduction in job.reductions):
         return job
     parts = tuple(_part(job, (start, min(start + images, count))) for start in range(0, count, images))
     return replace(job, parts=parts, after=(*job.after, *(part.id for part in parts)))
@@ -119,18 +119,18 @@ def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
 def _part(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
     data = replace(job.outputs.data, images=rows[1] - rows[0])
     logits, features = (part_key(key, rows) for key in (job.outputs.logits, job.outputs.features))
-    looks = tuple(_look(look, rows) for look in job.looks)
+    reductions = tuple(_part_of_reduction(reduction, rows) for reduction in job.reductions)
     return replace(
         job,
         title=f"{job.title}, images {rows[0]:,} to {rows[1] - 1:,}",
-        makes=tuple(look.makes[0] for look in looks) if job.stored else (logits, features),
+        makes=tuple(reduction.makes[0] for reduction in reductions) if job.stored else (logits, features),
         outputs=replace(job.outputs, data=data, logits=logits, features=features),
-        looks=looks,
+        reductions=reductions,
         rows=rows,
     )
 
 
-def _look(look: LookJob, rows: tuple[int, int]) -> LookJob:
-    data = replace(look.data, images=rows[1] - rows[0])
-    after = tuple(id_ for id_ in look.after if id_ != look.carrier)  # which is put together after its parts
-    return replace(look, makes=(part_key(look.makes[0], rows),), data=data, after=after)
+def _part_of_reduction(reduction: ReduceMapsJob, rows: tuple[int, int]) -> ReduceMapsJob:
+    data = replace(reduction.data, images=rows[1] - rows[0])
+    after = tuple(id_ for id_ in reduction.after if id_ != reduction.pass_id)  # which is put together after its parts
+    return replace(reduction, makes=(part_key(reduction.makes[0], rows),), data=data, after=after)

@@ -9,29 +9,29 @@ from contextlib import redirect_stderr, redirect_stdout
 from oodbench.benchmark.engines.engine import Report, remember
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.engines.messages import LONGEST, Post, Reporter
-from oodbench.benchmark.engines.tasks import Task
+from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.open_worker import open_bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 
 class Worker:
     """Opens the bench at its first task and keeps it, with the networks that it has loaded."""
 
-    def __init__(self, setup: Setup, post: Post) -> None:
-        self.setup, self.post = setup, post
-        self._bench: Bench | None = None
+    def __init__(self, config: WorkerConfig, post: Post) -> None:
+        self.config, self.post = config, post
+        self._context: JobContext | None = None
 
-    def do(self, task: Task, failed: Mapping[str, str], anew: bool) -> Report:
+    def do(self, task: WorkerTask, failed: Mapping[str, str], force: bool) -> Report:
         """Do a task's jobs; `failed`: jobs before it that failed, and why."""
         log, known = io.StringIO(), dict(failed)
         told: list[tuple[str, str, str]] = []
         with redirect_stdout(log), redirect_stderr(log):
             try:
-                if self._bench is None:
-                    self._bench = open_bench(self.setup, self._say)
-                for outcome in run_jobs(task.jobs, self._bench, Reporter(self.post), anew, failed):
+                if self._context is None:
+                    self._context = open_context(self.config, self._say)
+                for outcome in run_jobs(task.jobs, self._context, Reporter(self.post), force, failed):
                     remember(known, outcome)
                     told.append((outcome.job.id, outcome.reason, outcome.details + log.getvalue()))
                     log.seek(log.truncate(0))

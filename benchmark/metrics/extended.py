@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Classified:
+class ClassifiedImages:
     """Labelled images as a classifier sees them. What follows from that alone is computed once, for all detectors."""
 
     logits: NDArray[Any]
@@ -54,10 +54,10 @@ class Classified:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class ScoredClassification:
     """Labelled images as a classifier and a detector see them."""
 
-    images: Classified
+    images: ClassifiedImages
     scores: NDArray[Any]
     """(N,)."""
 
@@ -68,7 +68,10 @@ class Known:
 
 
 def extended(
-    test: Known, ood_scores: NDArray[Any], validation_scores: NDArray[Any], shifted: Sequence[Known] = ()
+    test: ScoredClassification,
+    ood_scores: NDArray[Any],
+    validation_scores: NDArray[Any],
+    shifted: Sequence[ScoredClassification] = (),
 ) -> dict[str, float]:
     """Every value that a cell has, by the names of `EXTENDED_METRICS`. Raises `MetricError` as `metrics` does.
 

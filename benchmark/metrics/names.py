@@ -24,12 +24,12 @@ METRICS_VERSION = "1"
 EXACT = "exact"
 """The metrics above; other metric rules (`audit.RULES`) are computed beside them where asked for."""
 
-_AUDITED = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
+_RULE_METRICS = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 
-AUDITED = (*_AUDITED, "top_bin_id", "top_bin_ood", *(f"float32_{name}" for name in _AUDITED))
+RULE_METRICS = (*_RULE_METRICS, "top_bin_id", "top_bin_ood", *(f"float32_{name}" for name in _RULE_METRICS))
 """What other metric rules give: their values, shares in the grid's last bin, and exact metrics of float32 values."""
 
-FULL_SPECTRUM = _AUDITED
+FULL_SPECTRUM = _RULE_METRICS
 
 EXTENDED_METRICS = (
     "ece",

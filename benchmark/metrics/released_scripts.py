@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from oodbench.benchmark.errors import MetricError
 from oodbench.benchmark.metrics.exact import evaluate
-from oodbench.benchmark.metrics.names import AUDITED
+from oodbench.benchmark.metrics.names import RULE_METRICS
 
-AUDIT_VERSION = "1"
+RULES_VERSION = "1"
 """Part of the key of every cell that is audited; raise it when a value changes."""
 
 BINS = 200_000
@@ -105,9 +105,9 @@ def _step_area(recall: Floats, false: Floats) -> float:
 def lee2018(id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BINS) -> dict[str, float]:
     """The rules of the script that Lee et al. (ICLR 2018) released (`src/calculate_log.py`), after ODIN's.
 
-    (N,) and (M,) confidences -> fractions by the names of `AUDITED`. `top_bin_*`: the shares that no threshold of the
-    grid divides any more, TPR and FPR at the last one. `float32_*`: the exact metrics of the same confidences, ties and
-    all. Raises `MetricError` for what is no confidence, or where all are equal.
+    (N,) and (M,) confidences -> fractions by the names of `RULE_METRICS`. `top_bin_*`: the shares that no threshold of
+    the grid divides any more, TPR and FPR at the last one. `float32_*`: the exact metrics of the same confidences, ties
+    and all. Raises `MetricError` for what is no confidence, or where all are equal.
     """
     exact = evaluate(-np.asarray(id_confidence), -np.asarray(ood_confidence))
     grid = Grid(id_confidence, ood_confidence, bins)
@@ -120,8 +120,8 @@ def lee2018(id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BIN
         "top_bin_id": float(at_least(grid.id, grid.rising[-1:])[0]),
         "top_bin_ood": float(at_least(grid.ood, grid.rising[-1:])[0]),
     }
-    values |= {name: exact[name.removeprefix("float32_")] for name in AUDITED if name.startswith("float32_")}
-    return {name: values[name] for name in AUDITED}
+    values |= {name: exact[name.removeprefix("float32_")] for name in RULE_METRICS if name.startswith("float32_")}
+    return {name: values[name] for name in RULE_METRICS}
 
 
 RULES: Mapping[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {"lee2018": lee2018}

@@ -1,4 +1,4 @@
-"""Draws the figures of a paper: which plates, from which run, into which files, with their captions in one page."""
+"""Draws the figures of a paper: which panels, from which run, into which files, with their captions in one page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import Run, read_run
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.views import plot_style as canvas
@@ -28,35 +28,35 @@ CAPTIONS = "captions.md"
 
 
 @dataclass(frozen=True)
-class Order:
+class FigureRequest:
     """Figures about to be drawn: what can be had and what cannot is known, nothing is done."""
 
     figures: Figures
-    studio: RunFigureInputs
-    plates: tuple[str, ...]
+    inputs: RunFigureInputs
+    panels: tuple[str, ...]
     skipped: tuple[Absence, ...]
     folder: Path
 
-    def fill(self) -> Iterator[Path]:
-        """Draw plate by plate and yield every file as soon as it is written; the page of captions comes last."""
+    def draw(self) -> Iterator[Path]:
+        """Draw panel by panel and yield every file as soon as it is written; the page of captions comes last."""
         captions = _read_captions(self.folder / CAPTIONS)
         with _one_thread(), canvas.styled():
-            for plate in self.plates:
+            for panel in self.panels:
                 drawn = {}
-                for picture in self.figures.draw(plate, self.studio):
+                for picture in self.figures.draw(panel, self.inputs):
                     drawn[picture.name] = picture.caption.strip()
                     yield from canvas.saved(picture.figure, self.folder, picture.name)
-                for name in [name for name in captions if _belongs(name, plate) and name not in drawn]:
+                for name in [name for name in captions if _belongs(name, panel) and name not in drawn]:
                     captions.pop(name)
                     _remove(self.folder, name)
                 captions.update(drawn)
                 write_atomically(self.folder / CAPTIONS, self._page(captions))
-        if self.plates:
+        if self.panels:
             yield self.folder / CAPTIONS
 
     def _page(self, captions: Mapping[str, str]) -> str:
         """All captions whose pictures are there, in the paper's order."""
-        place = {name: i for i, plate in enumerate(self.figures.plates) for name in captions if _belongs(name, plate)}
+        place = {name: i for i, panel in enumerate(self.figures.panels) for name in captions if _belongs(name, panel)}
         names = sorted(
             (n for n in captions if (self.folder / f"{n}.png").is_file()), key=lambda n: (place.get(n, 99), n)
         )
@@ -64,46 +64,48 @@ class Order:
         return title + "".join(f"\n## {name}\n\n![{name}]({name}.png)\n\n{captions[name]}\n" for name in names)
 
 
-def order(
+def figure_request(
     name: str,
     *,
-    plates: Sequence[str] = (),
+    panels: Sequence[str] = (),
     run_name: str = "",
     seed: int = 0,
     data_dir: Path = Path("data"),
     results: Path = Path("results"),
     say: Callable[[str], None] = print,
-) -> Order:
-    """Resolve what is asked for. `plates`: numbers of figures, with or without letters; all by default.
+) -> FigureRequest:
+    """Resolve what is asked for. `panels`: numbers of figures, with or without letters; all by default.
 
     Raises `OodbenchError` for what was named and cannot be had; what was not named and cannot be had is in `skipped`.
     """
     figures: Figures = registry.get("figure", name)()
-    chosen = _chosen(figures, plates)
+    chosen = _chosen(figures, panels)
     run = read_run(run_dir(results, run_name)) if run_name else _found(figures, results)
     cache = cache_of(run.path, results) if run else results / "cache"
-    bench = Bench(Store(cache, say), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
-    studio = RunFigureInputs(bench, seed, run)
+    context = JobContext(Store(cache, say), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
+    inputs = RunFigureInputs(context, seed, run)
     reasons = {
-        plate: _missing(figures, plate, studio) for plate in dict.fromkeys(p for ps in chosen.values() for p in ps)
+        panel: _missing(figures, panel, inputs) for panel in dict.fromkeys(p for ps in chosen.values() for p in ps)
     }
-    asked = [chosen[item] for item in plates] + ([_of_run(figures, reasons)] if run_name else [])
+    asked = [chosen[item] for item in panels] + ([_of_run(figures, reasons)] if run_name else [])
     for group in asked:
-        if group and all(reasons[plate] for plate in group):
+        if group and all(reasons[panel] for panel in group):
             raise UserError(f"Figure {group[0]} cannot be drawn: {reasons[group[0]]}")
-    skipped = tuple(Absence(f"figure {plate}", reason) for plate, reason in reasons.items() if reason)
-    return Order(figures, studio, tuple(p for p in reasons if not reasons[p]), skipped, results / "figures" / name)
+    skipped = tuple(Absence(f"figure {panel}", reason) for panel, reason in reasons.items() if reason)
+    return FigureRequest(
+        figures, inputs, tuple(p for p in reasons if not reasons[p]), skipped, results / "figures" / name
+    )
 
 
 def _chosen(figures: Figures, items: Sequence[str]) -> dict[str, list[str]]:
-    """What was asked for -> its plates: '3' stands for '3ab' and '3cd' alike."""
+    """What was asked for -> its panels: '3' stands for '3ab' and '3cd' alike."""
     found = {}
-    for item in items or figures.plates:
+    for item in items or figures.panels:
         found[item] = [
-            plate for plate in figures.plates if plate == item or re.fullmatch(f"{re.escape(item)}[a-z]+", plate)
+            panel for panel in figures.panels if panel == item or re.fullmatch(f"{re.escape(item)}[a-z]+", panel)
         ]
         if not found[item]:
-            raise UserError(f"There is no figure '{item}' of {figures.name}. It has {', '.join(figures.plates)}.")
+            raise UserError(f"There is no figure '{item}' of {figures.name}. It has {', '.join(figures.panels)}.")
     return found
 
 
@@ -118,22 +120,22 @@ def _found(figures: Figures, results: Path) -> Run | None:
     return None
 
 
-def _missing(figures: Figures, plate: str, studio: RunFigureInputs) -> str:
-    if plate in figures.from_run and studio.run_read is None:
+def _missing(figures: Figures, panel: str, inputs: RunFigureInputs) -> str:
+    if panel in figures.from_run and inputs.run_read is None:
         what = f"it needs a run, and there is none of suite {' or '.join(figures.suites)}"
         return f"{what}. Run 'bench run --suite NAME', or name one with --from."
     try:
-        return figures.missing(plate, studio) or ""
+        return figures.missing(panel, inputs) or ""
     except OodbenchError as error:
         return str(error)
 
 
 def _of_run(figures: Figures, reasons: Mapping[str, str]) -> list[str]:
-    return [plate for plate in reasons if plate in figures.from_run]
+    return [panel for panel in reasons if panel in figures.from_run]
 
 
-def _belongs(name: str, plate: str) -> bool:
-    return name == f"figure{plate}" or name.startswith(f"figure{plate}_")
+def _belongs(name: str, panel: str) -> bool:
+    return name == f"figure{panel}" or name.startswith(f"figure{panel}_")
 
 
 def _read_captions(page: Path) -> dict[str, str]:
@@ -146,7 +148,7 @@ def _read_captions(page: Path) -> dict[str, str]:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Take away a picture of a plate that is now drawn from something else."""
+    """Take away a picture of a panel that is now drawn from something else."""
     for kind in ("png", "svg"):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import Spec, parse_set
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.views.plots import ScoreReader
 from oodbench.benchmark.views.summary import Summary, summary_of
 
@@ -21,14 +21,14 @@ from oodbench.benchmark.views.summary import Summary, summary_of
 class RunFigureInputs:
     """Everything at hand for drawing. Networks run on one thread of the CPU, so that equal seeds give equal bytes."""
 
-    bench: Bench
+    context: JobContext
     seed: int
     run_read: Run | None = None
 
     @property
     def library(self) -> Library:
         """The data sets at hand."""
-        return self.bench.library
+        return self.context.library
 
     @property
     def run(self) -> Run:
@@ -44,7 +44,7 @@ class RunFigureInputs:
     def scores(self) -> ScoreReader:
         """The stored scores of the run's first seed."""
         first = min((record.seed for record in self.run.records), default=0)
-        return ScoreReader.of(self.run, self.bench.store.root, first)
+        return ScoreReader.of(self.run, self.context.store.root, first)
 
     def images(self, name: str, part: str = "test") -> ImageSet:
         """Images of a data set by name, such as 'digits[0-6]'."""
@@ -53,8 +53,8 @@ class RunFigureInputs:
     def checkpoint(self, record: Record) -> Checkpoint | str:
         """What a cell's classifier is rebuilt from, or why it cannot be."""
         path = record.artifacts.get("checkpoint", "")
-        key = self.bench.store.key_of(path) if path else None
-        if key is None or self.bench.store.find(key) is None:
+        key = self.context.store.key_of(path) if path else None
+        if key is None or self.context.store.find(key) is None:
             return f"the checkpoint of {record.label} on {record.id_set} is not in the cache"
         spec = parse_set(record.id_set)
         recipe = str(Spec(record.recipe, tuple(sorted(record.recipe_settings.items()))))
@@ -66,4 +66,4 @@ class RunFigureInputs:
         checkpoint = self.checkpoint(record)
         if isinstance(checkpoint, str):
             raise StoreError(f"{checkpoint[0].upper()}{checkpoint[1:]}. Run the same command again to make it anew.")
-        return self.bench.classifier(checkpoint)
+        return self.context.classifier(checkpoint)

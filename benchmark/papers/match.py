@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from oodbench.benchmark.papers.published import ID_ACCURACY, Published, Reference, alternatives
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.views.summary import ABSENT, Block, Row, Stat, Summary, audit_of, summary_of
+from oodbench.benchmark.views.summary import ABSENT, Block, Stat, Summary, TableRow, audit_of, summary_of
 
 OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench run --metrics {0} computes both"
 
@@ -80,7 +80,7 @@ class _Matcher:
                 if first.recipe in alternatives(published.recipe):
                     yield from self.row_lines(published, block, row)
 
-    def row_lines(self, published: Published, block: Block, row: Row) -> Iterator[Line]:
+    def row_lines(self, published: Published, block: Block, row: TableRow) -> Iterator[Line]:
         always = [*self.differences(published, block.id_set, row)]
         if published.metric == ID_ACCURACY:
             status = OK if row.id_accuracy else row.first.status
@@ -112,12 +112,12 @@ class _Matcher:
         found = list(there)
         return [n for n in found if n in names] or [n for n in found if self.families.get(n) in families]
 
-    def trained(self, id_set: str, row: Row) -> Record:
+    def trained(self, id_set: str, row: TableRow) -> Record:
         """A record of the row whose classifier was trained, for what it says of the training."""
         own = (r for (id_, label, _), r in self.records.items() if (id_, label) == (id_set, row.label))
         return next((record for record in own if record.status == OK), row.first)
 
-    def differences(self, published: Published, id_set: str, row: Row) -> Iterator[str]:
+    def differences(self, published: Published, id_set: str, row: TableRow) -> Iterator[str]:
         """What differs for the whole row: network, training, settings, ID set."""
         record = self.trained(id_set, row)
         if self.suite and published.suite and self.suite != published.suite:

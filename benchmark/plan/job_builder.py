@@ -14,8 +14,8 @@ from oodbench.benchmark.plan.jobs import (
     ExtractJob,
     FitJob,
     ImportJob,
-    LookJob,
     Outputs,
+    ReduceMapsJob,
     ScoreJob,
     SetRef,
     TrainJob,
@@ -42,7 +42,7 @@ from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.store.store import Key
 
 
-class Trained(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """A classifier: the job that makes it, for which ID set, and the seed of all that is random after it."""
 
     job: TrainJob | ImportJob
@@ -55,7 +55,7 @@ class Trained(NamedTuple):
         return self.job.checkpoint
 
 
-class Chain:
+class JobBuilder:
     """Makes the jobs of one plan."""
 
     def __init__(
@@ -81,10 +81,10 @@ class Chain:
         """The content of what a name stands for."""
         return self.library.part(parse_set(data.set), data.part, data.limit).checksum
 
-    def classifier(self, entry: IDEntry, recipe: Recipe, seed: int) -> Trained:
+    def classifier(self, entry: IDEntry, recipe: Recipe, seed: int) -> TrainedClassifier:
         """The classifier that a recipe trains, or that the user's file holds."""
         imported = self.weights is not None and isinstance(recipe, Imported)
-        return Trained(self.take(entry, recipe) if imported else self.train(entry, recipe, seed), entry, seed)
+        return TrainedClassifier(self.take(entry, recipe) if imported else self.train(entry, recipe, seed), entry, seed)
 
     def take(self, entry: IDEntry, recipe: Recipe) -> ImportJob:
         """The job that takes the weights from a user's file, whatever the seed."""
@@ -147,7 +147,7 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def extract(self, data: SetRef, trained: Trained) -> ExtractJob:
+    def extract(self, data: SetRef, trained: TrainedClassifier) -> ExtractJob:
         """The one forward pass of a set through a classifier."""
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
         content = {
@@ -167,13 +167,13 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def tune(self, row: Row, trained: Trained, sources: Sequence[SetRef]) -> TuneJob | None:
+    def tune(self, row: Row, trained: TrainedClassifier, sources: Sequence[SetRef]) -> TuneJob | None:
         """The job that chooses a detector's settings on OOD sources; none for one that leaves no choice."""
         choices = candidates(row.detector)
         if len(choices) == 1:
             return None
         made, entry = self._fitted_on(row, trained, choices), trained.entry
-        ood = [see(self, source, trained, choices) for source in sources]
+        ood = [reduce_maps(self, source, trained, choices) for source in sources]
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
             "candidates": [identity(choice) for choice in choices],
             "checkpoint": trained.checkpoint.key.digest,
@@ -197,7 +197,7 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def fit(self, row: Row, trained: Trained, tuned: TuneJob | None) -> FitJob | None:
+    def fit(self, row: Row, trained: TrainedClassifier, tuned: TuneJob | None) -> FitJob | None:
         """The job that fits a detector; none for one that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
@@ -225,10 +225,12 @@ class Chain:
         self.plan.jobs.setdefault(job.id, job)
         return job
 
-    def score(self, row: Row, data: SetRef, trained: Trained, fitted: FitJob | None, tuned: TuneJob | None) -> ScoreJob:
+    def score(
+        self, row: Row, data: SetRef, trained: TrainedClassifier, fitted: FitJob | None, tuned: TuneJob | None
+    ) -> ScoreJob:
         """The job that scores one set, ID or OOD, with one detector."""
         choices, entry = _choices(row, tuned), trained.entry
-        seen = see(self, data, trained, choices)
+        seen = reduce_maps(self, data, trained, choices)
         bank = self.extract(self.ref(trained.entry.set, "train"), trained) if compares(row.detector) else None
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": identity(row.detector),
@@ -279,18 +281,20 @@ class Chain:
         """Network passes an image of a detector's `score`."""
         return detector.passes_for(self.blocks(entry) if "maps" in detector.needs else 0)
 
-    def passes_in_fit(self, entry: IDEntry, detector: Detector, made: Mapping[str, Seen]) -> int:
+    def passes_in_fit(self, entry: IDEntry, detector: Detector, made: Mapping[str, ReducedOutputs]) -> int:
         """Images that a detector's `fit` pushes through the network."""
         images = [made[part].size if part in made else 0 for part in ("validation", "outliers")]
         return detector.passes_in_fit(self.blocks(entry) if "maps" in detector.needs else 0, *images)
 
-    def _fitted_on(self, row: Row, trained: Trained, choices: Sequence[Detector]) -> dict[str, Seen]:
+    def _fitted_on(
+        self, row: Row, trained: TrainedClassifier, choices: Sequence[Detector]
+    ) -> dict[str, ReducedOutputs]:
         """What a detector may learn from, by part."""
         entry = trained.entry
         parts = {"train": entry.set, "validation": entry.set}
         if "outliers" in row.detector.needs and entry.outliers:
             parts["outliers"] = entry.outliers
-        return {part: see(self, self.ref(spec, part), trained, choices) for part, spec in parts.items()}
+        return {part: reduce_maps(self, self.ref(spec, part), trained, choices) for part, spec in parts.items()}
 
 
 def _choices(row: Row, tuned: TuneJob | None) -> list[Detector]:
@@ -298,11 +302,11 @@ def _choices(row: Row, tuned: TuneJob | None) -> list[Detector]:
     return candidates(row.detector) if tuned else [row.detector]
 
 
-def _after(*seen: Seen) -> tuple[str, ...]:
+def _after(*seen: ReducedOutputs) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id_ for one in seen for id_ in one.after))
 
 
-def _parts(made: Mapping[str, Seen]) -> dict[str, Any]:
+def _parts(made: Mapping[str, ReducedOutputs]) -> dict[str, Any]:
     """The fields of a job that fits."""
     outliers = made["outliers"].outputs if "outliers" in made else None
     return {"train": made["train"].outputs, "validation": made["validation"].outputs, "outliers": outliers}
@@ -314,7 +318,7 @@ def _digests(outputs: Outputs) -> dict[str, Any]:
     return {"logits": outputs.logits.digest, "features": outputs.features.digest, **by_detector}
 
 
-class Seen(NamedTuple):
+class ReducedOutputs(NamedTuple):
     """A set under a checkpoint, as some detectors see it."""
 
     outputs: Outputs
@@ -327,46 +331,52 @@ class Seen(NamedTuple):
         return self.outputs.data.images
 
 
-def see(chain: Chain, data: SetRef, trained: Trained, detectors: Sequence[Detector]) -> Seen:
+def reduce_maps(
+    builder: JobBuilder, data: SetRef, trained: TrainedClassifier, detectors: Sequence[Detector]
+) -> ReducedOutputs:
     """Add to the plan the pass of a set, and what the detectors among these that look at maps keep of it."""
-    extract = chain.extract(data, trained)
+    extract = builder.extract(data, trained)
     after = [extract.id]
     maps: dict[str, Key] = {}
     observed: dict[str, Key] = {}
     for detector in detectors:
         spec, learned = str(canonical(detector)), None
         if observes(detector):
-            learned = _look(chain, detector, chain.extract(chain.ref(trained.entry.set, "train"), trained), True, None)
+            learned = _reduce_maps_job(
+                builder, detector, builder.extract(builder.ref(trained.entry.set, "train"), trained), True, None
+            )
             observed[spec] = learned.makes[0]
             after.append(learned.id)
-        if reduces(detector) and (learned is None or learned.carrier != extract.id):
-            kept = _look(chain, detector, extract, False, learned)
+        if reduces(detector) and (learned is None or learned.pass_id != extract.id):
+            kept = _reduce_maps_job(builder, detector, extract, False, learned)
             maps[spec] = kept.makes[0]
             after.append(kept.id)
     outputs = replace(extract.outputs, maps=maps, observed=observed)
-    return Seen(outputs, tuple(dict.fromkeys(after)))
+    return ReducedOutputs(outputs, tuple(dict.fromkeys(after)))
 
 
-def _look(chain: Chain, detector: Detector, extract: ExtractJob, learns: bool, learned: LookJob | None) -> LookJob:
+def _reduce_maps_job(
+    builder: JobBuilder, detector: Detector, extract: ExtractJob, learns: bool, learned: ReduceMapsJob | None
+) -> ReduceMapsJob:
     data, checkpoint = extract.outputs.data, extract.checkpoint
     kind, extension = ("observed", ".safetensors") if learns else ("maps", ".npy")
     key = Key(kind, extension, f"{detector.name}--{checkpoint.key.label}--{data.set}-{data.part}", {
         "detector": identity(detector, detector.map_settings),
         "checkpoint": checkpoint.key.digest,
-        "data": chain.checksum(data),
+        "data": builder.checksum(data),
         "observed": learned.id if learned else None,
         "extraction": EXTRACTION_VERSION,
     })  # fmt: skip
-    job = LookJob(
+    job = ReduceMapsJob(
         title=f"look at the maps of {data} for {canonical(detector)}",
         makes=(key,),
         after=(extract.id, *extract.after, *((learned.id,) if learned else ())),
         detector=str(canonical(detector)),
         checkpoint=checkpoint,
         data=data,
-        carrier=extract.id,
+        pass_id=extract.id,
         learns=learns,
         observed=learned.makes[0] if learned else None,
     )
-    made = chain.plan.jobs.setdefault(job.id, job)
-    return made if isinstance(made, LookJob) else job
+    made = builder.plan.jobs.setdefault(job.id, job)
+    return made if isinstance(made, ReduceMapsJob) else job

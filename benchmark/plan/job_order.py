@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oodbench.benchmark.plan.jobs import ExtractJob, Job, LookJob, ScoreJob
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob
 
 if TYPE_CHECKING:
     pass
 
 
-def sharing_products(jobs: Sequence[Job]) -> list[Job]:
+def share_products(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, those that compare one set with one bank next to each other where the last of them stood.
 
     Each is told of those after it, which it may do as well; one that cannot run leaves them to the next.
@@ -33,21 +33,21 @@ def sharing_products(jobs: Sequence[Job]) -> list[Job]:
     return ordered
 
 
-def in_passes(jobs: Iterable[Job], plan: Mapping[str, Job]) -> list[Job]:
+def share_passes(jobs: Iterable[Job], plan: Mapping[str, Job]) -> list[Job]:
     """The jobs in an order that allows one pass a set: each pass makes every look that is wanted of its set.
 
     A pass waits for what the looks need, such as what a detector learns from the training split's maps. Where only
     looks are wanted, the pass is run for them, and leaves logits and features alone.
     """
     left = {job.id: job for job in jobs}
-    looks: dict[str, list[LookJob]] = {}
+    reductions: dict[str, list[ReduceMapsJob]] = {}
     for job in left.values():
-        if isinstance(job, LookJob):
-            looks.setdefault(job.carrier, []).append(job)
-    for carrier, wanted in looks.items():
-        extract = plan[carrier]
+        if isinstance(job, ReduceMapsJob):
+            reductions.setdefault(job.pass_id, []).append(job)
+    for pass_id, wanted in reductions.items():
+        extract = plan[pass_id]
         assert isinstance(extract, ExtractJob)
-        left[carrier] = replace(extract, looks=tuple(wanted), stored=carrier not in left)
+        left[pass_id] = replace(extract, reductions=tuple(wanted), stored=pass_id not in left)
     ordered: dict[str, Job] = {}
     begun: set[str] = set()
 
@@ -56,7 +56,7 @@ def in_passes(jobs: Iterable[Job], plan: Mapping[str, Job]) -> list[Job]:
             return
         begun.add(id_)
         job = left[id_]
-        for other in (*job.after, *(id_ for look in getattr(job, "looks", ()) for id_ in look.after)):
+        for other in (*job.after, *(id_ for reduction in getattr(job, "reductions", ()) for id_ in reduction.after)):
             visit(other)
         ordered[id_] = job
 

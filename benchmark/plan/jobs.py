@@ -3,7 +3,7 @@
 train    a checkpoint: ID set x backbone x recipe x seed
 import   a checkpoint: a user's file of weights x backbone
 extract  logits and features of one set under one checkpoint: one forward pass for every detector
-look     what one detector keeps of a set's feature maps, or learns from those of the training split; made in that pass
+reduce   what one detector keeps of a set's feature maps, or learns from those of the training split; made in that pass
 tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
 score    one detector on one set
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -73,10 +74,8 @@ class Job:
         """The digest of the first key it makes."""
         return self.makes[0].digest
 
-    @property
-    def kind(self) -> str:
-        """train, import, extract, look, tune, fit or score."""
-        return type(self).__name__.removesuffix("Job").lower()
+    kind: ClassVar[str] = ""
+    """train, import, extract, reduce, tune, fit or score."""
 
     @property
     def size(self) -> int:
@@ -87,6 +86,8 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
     """Train one recipe's networks."""
+
+    kind = "train"
 
     checkpoint: Checkpoint
     train: SetRef
@@ -106,6 +107,8 @@ class TrainJob(Job):
 class ImportJob(Job):
     """Take a classifier's weights from a user's file."""
 
+    kind = "import"
+
     checkpoint: Checkpoint
     file: str
     sha256: str
@@ -117,13 +120,15 @@ class ImportJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookJob(Job):
+class ReduceMapsJob(Job):
     """Have what one detector keeps of a set's maps; the set's pass (`ExtractJob.looks`) makes it."""
+
+    kind = "reduce"
 
     detector: str
     checkpoint: Checkpoint
     data: SetRef
-    carrier: str
+    pass_id: str
     """The id of the job whose pass it is."""
     learns: bool
     """True for `observe`, False for `reduce`."""
@@ -139,9 +144,11 @@ class LookJob(Job):
 class ExtractJob(Job):
     """Push one set through one classifier, once."""
 
+    kind = "extract"
+
     checkpoint: Checkpoint
     outputs: Outputs
-    looks: tuple[LookJob, ...] = ()
+    reductions: tuple[ReduceMapsJob, ...] = ()
     """What else the pass is to make."""
     stored: bool = False
     """True where logits and features are in the store, and only `looks` are wanted."""
@@ -159,6 +166,8 @@ class ExtractJob(Job):
 @dataclass(frozen=True, kw_only=True)
 class TuneJob(Job):
     """Choose one detector's settings: those that best tell ID validation images from OOD images never scored."""
+
+    kind = "tune"
 
     candidates: tuple[str, ...]
     """Detectors with settings; the first is the one with the defaults."""
@@ -182,6 +191,8 @@ class TuneJob(Job):
 class FitJob(Job):
     """Fit one detector on one checkpoint's ID outputs."""
 
+    kind = "fit"
+
     detector: str
     checkpoint: Checkpoint
     train: Outputs
@@ -204,6 +215,8 @@ class FitJob(Job):
 @dataclass(frozen=True, kw_only=True)
 class ScoreJob(Job):
     """Score one set with one detector."""
+
+    kind = "score"
 
     detector: str
     checkpoint: Checkpoint
@@ -233,8 +246,8 @@ def part_key(key: Key, rows: tuple[int, int]) -> Key:
 
 def waits_for(job: Job) -> set[str]:
     """Ids of the jobs whose artifacts it reads; of a pass also those that its looks read."""
-    looks = job.looks if isinstance(job, ExtractJob) else ()
-    return {*job.after, *(id_ for look in looks for id_ in look.after)} - {job.id}
+    reductions = job.reductions if isinstance(job, ExtractJob) else ()
+    return {*job.after, *(id_ for reduction in reductions for id_ in reduction.after)} - {job.id}
 
 
 def runs_network(job: Job) -> bool:

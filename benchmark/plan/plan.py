@@ -75,7 +75,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Beyond:
+class ExtendedInputs:
     """What the extended metrics of a cell come from, beside its own scores."""
 
     validation: Key
@@ -101,26 +101,30 @@ class Cell:
     """`forward_images` by what may be chosen; empty where there is no choice."""
     rules: tuple[str, ...] = ()
     """Metric rules to compute beside the exact ones."""
-    beyond: Beyond | None = None
+    extended_inputs: ExtendedInputs | None = None
     """None where the extended metrics are not asked for."""
 
     @property
     def scores(self) -> tuple[Key, ...]:
         """All scores that the cell's numbers come from; none of a cell that is skipped."""
-        more = (self.beyond.validation, *(key for key, _ in self.beyond.shifted)) if self.beyond else ()
+        more = (
+            (self.extended_inputs.validation, *(key for key, _ in self.extended_inputs.shifted))
+            if self.extended_inputs
+            else ()
+        )
         return tuple(key for key in (self.id_scores, self.ood_scores, *more) if key is not None)
 
     @property
     def reads(self) -> tuple[Key, ...]:
         """All artifacts that its record is made of."""
         logits = (self.id_outputs.logits,) if self.id_outputs else ()
-        shifted = tuple(outputs.logits for _, outputs in self.beyond.shifted) if self.beyond else ()
+        shifted = tuple(outputs.logits for _, outputs in self.extended_inputs.shifted) if self.extended_inputs else ()
         return (*self.scores, *logits, *shifted, *((self.tuned,) if self.tuned else ()))
 
     @property
     def waits_for(self) -> tuple[str, ...]:
         """Ids of the jobs that make what its numbers come from."""
-        shifted = [outputs for _, outputs in self.beyond.shifted] if self.beyond else []
+        shifted = [outputs for _, outputs in self.extended_inputs.shifted] if self.extended_inputs else []
         outputs = [*([self.id_outputs] if self.id_outputs else []), *shifted]
         return (*(key.digest for key in self.scores), *(one.logits.digest for one in outputs))
 

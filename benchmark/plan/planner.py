@@ -15,9 +15,9 @@ import torch
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
-from oodbench.benchmark.plan.job_builder import Chain
+from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
-from oodbench.benchmark.plan.plan import ALL, Absence, Beyond, Cell, Pair, Plan, Request, Row
+from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import resolved
 from oodbench.benchmark.plan.resolve import Resolver, unlike
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
@@ -52,7 +52,7 @@ class _Planner:
         self.resolver = Resolver(request, library, plan, imported)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
-        self.chain = Chain(request, library, plan, self.resolver, self.backbone, self.weights)
+        self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
 
@@ -80,7 +80,7 @@ class _Planner:
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
         part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
-        return Pair(self.chain.ref(entry.set, "test"), self.chain.ref(ood.set, part), ood.group, source)
+        return Pair(self.builder.ref(entry.set, "test"), self.builder.ref(ood.set, part), ood.group, source)
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
         reason = self.refused(entry, row)
@@ -92,17 +92,19 @@ class _Planner:
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
-        chain, trained = self.chain, self.chain.classifier(entry, row.recipe, seed)
+        builder, trained = self.builder, self.builder.classifier(entry, row.recipe, seed)
         for pair in pairs:
             sources = [declared] if declared else self.others(pairs, pair)
             if reason := self.untunable(row, pair, sources):
                 self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
                 continue
-            tuned = chain.tune(row, trained, sources) if sources else None
-            learned = chain.fit(row, trained, tuned)
-            scored = [chain.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
-            beyond = [chain.score(row, data, trained, learned, tuned) for data in self.beyond(entry)]
-            charged = self.charge([*scored, *beyond])
+            tuned = builder.tune(row, trained, sources) if sources else None
+            learned = builder.fit(row, trained, tuned)
+            scored = [builder.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
+            extended_inputs = [
+                builder.score(row, data, trained, learned, tuned) for data in self.extended_inputs(entry)
+            ]
+            charged = self.charge([*scored, *extended_inputs])
             more = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
             choices = enumerate(tuned.candidates) if tuned else ()
             cell = replace(
@@ -113,15 +115,15 @@ class _Planner:
                 checkpoint=trained.checkpoint,
                 tuned=tuned.makes[0] if tuned else None,
                 forwarded_if={spec: sum(_forwarded(job, place) for job in charged) for place, spec in choices},
-                beyond=_beyond(beyond),
+                extended_inputs=_extended_inputs(extended_inputs),
             )
             self.plan.cells.append(cell)
 
-    def beyond(self, entry: IDEntry) -> list[SetRef]:
+    def extended_inputs(self, entry: IDEntry) -> list[SetRef]:
         """What the extended metrics need scored, if they are asked for: ID validation, then shifted ID sets."""
         if EXTENDED not in self.request.metrics:
             return []
-        return [self.chain.ref(entry.set, "validation"), *(self.chain.ref(spec, "test") for spec in entry.shifted)]
+        return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in entry.shifted)]
 
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
         """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can, or has nothing to."""
@@ -142,7 +144,7 @@ class _Planner:
             return []
         kin = self.library.kin(parse_set(pair.ood.set))
         others = [parse_set(other.ood.set) for other in pairs]
-        return [self.chain.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
+        return [self.builder.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
 
     def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetRef:
         """The OOD images that `val_ood` chooses all settings on; an error if there are none to use."""
@@ -169,18 +171,18 @@ class _Planner:
                 "in the set.",
                 shared,
             )
-        return self.chain.ref(entry.tuning, "outliers")
+        return self.builder.ref(entry.tuning, "outliers")
 
     def refused(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's networks; empty if it can."""
         shape = self.library.part(entry.set, "train").image_shape
         if self.backbone.refuses(shape):
             return ""
-        if "maps" in row.detector.needs and not self.chain.blocks(entry):
+        if "maps" in row.detector.needs and not self.builder.blocks(entry):
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
         if type(row.detector).refuses is Detector.refuses:
             return ""
-        reason = row.detector.refuses(self.chain.fresh_network(entry))
+        reason = row.detector.refuses(self.builder.fresh_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
 
     def unmet(self, entry: IDEntry, row: Row) -> str:
@@ -192,7 +194,7 @@ class _Planner:
             if not isinstance(row.recipe, Imported):
                 return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
             try:
-                fitted(self.weights, self.backbone, self.chain.fresh_network(entry))
+                fitted(self.weights, self.backbone, self.builder.fresh_network(entry))
             except UserError as error:
                 return f"with '{entry.set}': {error}"
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
@@ -222,7 +224,7 @@ class _Planner:
             other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
-            sanity=not row.detector.oriented,
+            sanity=row.detector.is_sanity_baseline,
             n_id=pair.id.images,
             n_ood=pair.ood.images,
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
@@ -253,11 +255,11 @@ def _forwarded(job: Job, choice: int | None = None) -> int:
     return job.size if isinstance(job, ExtractJob) else 0
 
 
-def _beyond(jobs: Sequence[ScoreJob]) -> Beyond | None:
+def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
     if not jobs:
         return None
     validation, *shifted = jobs
-    return Beyond(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
+    return ExtendedInputs(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
 
 
 def _training(job: TrainJob | ImportJob) -> dict[str, Any]:

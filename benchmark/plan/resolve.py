@@ -74,7 +74,7 @@ class Resolver:
         found = {}
         for name in self.request.id_sets:
             for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [adopt(parse_set(name))]:
-                if all(self.at_hand(spec, part, named=name != ALL) for part in ("train", "test")):
+                if all(self.is_available(spec, part, named=name != ALL) for part in ("train", "test")):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())
 
@@ -90,14 +90,16 @@ class Resolver:
             for spec in known if name == ALL else [adopt(parse_set(name))]:
                 refuse_overlap(entry.set, spec)
                 self.refuse_family(entry.set, spec)
-                if self.at_hand(spec, "test", named=name != ALL) and self.alike(entry.set, spec, named=name != ALL):
+                if self.is_available(spec, "test", named=name != ALL) and self.alike(
+                    entry.set, spec, named=name != ALL
+                ):
                     if self.trained_on(entry.set, spec, named=name != ALL):
                         continue
                     self.refuse_seen(entry, spec)
                     found[spec] = known.get(spec, OODEntry(spec))
         return list(found.values())
 
-    def at_hand(self, spec: SetSpec, part: str, named: bool) -> bool:
+    def is_available(self, spec: SetSpec, part: str, named: bool) -> bool:
         """Whether a set can be loaded; if not, an error for one that was named, a note for one met through 'all'."""
         for kind, name in [("dataset", spec.name), *(("form", form) for form in spec.forms)]:
             if name not in registry.entries(kind):

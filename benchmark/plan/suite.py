@@ -15,7 +15,7 @@ from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
-from oodbench.benchmark.store.safe_read import read_bounded, refuse_wild
+from oodbench.benchmark.store.safe_read import check_limits, read_bounded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -125,7 +125,7 @@ def read_suite(name: str) -> Suite:
     path = suite_path(name)
     try:
         data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8").replace("\r\n", "\n"))
-        refuse_wild(data)
+        check_limits(data)
     except OSError as error:
         raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import dataclass_transform
 
+from oodbench.benchmark.errors import PluginError
+
 if TYPE_CHECKING:
     pass
 
@@ -37,8 +39,13 @@ class Plugin:
     version: ClassVar[str | None] = None
     """Pin it when a change of the source moves no number; without a pin the hash of the source is the version."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Old name in a subclass's body -> the sentence that names the new one."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if old := next((name for name in cls.RENAMED if name in vars(cls)), None):
+            raise PluginError(f"{cls.__name__}.{old}: {cls.RENAMED[old]}")
         own = _annotations(cls)
         if any(name.endswith("_") for name in own):  # to dataclasses, a class variable is no field
             cls.__annotations__ = {name: ClassVar[Any] if name.endswith("_") else kind for name, kind in own.items()}

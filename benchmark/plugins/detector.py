@@ -40,8 +40,13 @@ class Detector(Plugin):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidates; all combinations
     are tried."""
-    oriented: ClassVar[bool] = True
-    """False for a sanity row, such as a random score, that is not expected to find anything."""
+    is_sanity_baseline: ClassVar[bool] = False
+    """True for a sanity baseline, such as a random score, that is not expected to detect anything."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "oriented": "this name was replaced; write `is_sanity_baseline = True` where it was `oriented = False`, and "
+        "leave it out elsewhere."
+    }
 
     def refuses(self, network: nn.Module) -> str | None:
         """Say why a network cannot be scored with, before any work; None, the default, if it can.

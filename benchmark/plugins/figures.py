@@ -17,7 +17,7 @@ class Picture(NamedTuple):
     """One drawn figure and the words under it."""
 
     name: str
-    """The files' name without extension: 'figure' and the plate, and what tells several of one plate apart."""
+    """The files' name without extension: 'figure' and the panel, and what tells several of one panel apart."""
     figure: Figure
     caption: str
     """Markdown: what is shown, on what data, with which settings, how it differs from the paper, what was measured."""
@@ -65,23 +65,24 @@ class FigureInputs(Protocol):
 class Figures(Plugin):
     """The figures of one paper, drawn anew from toys made on the spot and from a finished run.
 
-    A plate is what is drawn or left out as a whole: a figure, or some panels of it ('3ab').
+    A panel is drawn or skipped as a whole: a figure ('4'), or some panels of one ('3ab').
     """
 
-    plates: ClassVar[Mapping[str, str]] = {}
+    panels: ClassVar[Mapping[str, str]] = {}
     """Number, with letters where a figure is drawn in parts -> title, in the paper's order."""
+    RENAMED: ClassVar[Mapping[str, str]] = {"plates": "this name was replaced; write `panels`."}
     from_run: ClassVar[frozenset[str]] = frozenset()
-    """The plates that are drawn from a run."""
+    """The panels that are drawn from a run."""
     suites: ClassVar[tuple[str, ...]] = ()
     """The suites whose runs serve where none is named, the best first."""
 
-    def missing(self, plate: str, studio: FigureInputs) -> str | None:
-        """Say why a plate cannot be drawn, before any work; None, the default, if it can.
+    def missing(self, panel: str, inputs: FigureInputs) -> str | None:
+        """Say why a panel cannot be drawn, before any work; None, the default, if it can.
 
-        Plates of `from_run` are asked about only where there is a run.
+        Panels of `from_run` are asked about only where there is a run.
         """
         return None
 
-    def draw(self, plate: str, studio: FigureInputs) -> Iterator[Picture]:
-        """Draw one plate; the same seed and inputs give the same bytes."""
+    def draw(self, panel: str, inputs: FigureInputs) -> Iterator[Picture]:
+        """Draw one panel; the same seed and inputs give the same bytes."""
         raise NotImplementedError

@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
+from warnings import warn
 
 from oodbench.benchmark.errors import PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from oodbench.benchmark.plugins.training_bank import Bank
+    from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 
 NEEDS = {
@@ -26,7 +27,7 @@ NEEDS = {
 }
 
 
-class Looked(NamedTuple):
+class ForwardOutput(NamedTuple):
     """What one pass shows of N images."""
 
     maps: list[Tensor]
@@ -62,7 +63,7 @@ class Classifier:
             )
         return found
 
-    def look(self, images: Tensor) -> Looked:
+    def forward_with_maps(self, images: Tensor) -> ForwardOutput:
         """One pass with the maps of the blocks on the way."""
         maps: dict[int, Tensor] = {}
 
@@ -83,7 +84,12 @@ class Classifier:
         if strange:
             shape = tuple(maps[strange[0]].shape) if strange[0] in maps else "nothing"
             raise PluginError(f"Block {strange[0]} of the network gave {shape}; a block's map is (N, C, H, W).")
-        return Looked([maps[place].float() for place in range(len(blocks))], features, self.head(features))
+        return ForwardOutput([maps[place].float() for place in range(len(blocks))], features, self.head(features))
+
+    def look(self, images: Tensor) -> ForwardOutput:
+        """Deprecated name of `forward_with_maps`."""
+        warn("Classifier.look() is now Classifier.forward_with_maps()", DeprecationWarning, stacklevel=2)
+        return self.forward_with_maps(images)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
@@ -123,7 +129,7 @@ class Batch:
         owner: str,
         classifier: Classifier | None = None,
         rows: slice | None = None,
-        bank: Bank | None = None,
+        bank: TrainingBank | None = None,
     ) -> None:
         self._size = size
         self._parts = parts
@@ -169,7 +175,7 @@ class Batch:
         return self._part("similarities")
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> TrainingBank:
         """The training images behind `similarities`: their features, and cosines in float64; in `score` only."""
         if self._bank is None:
             raise PluginError(

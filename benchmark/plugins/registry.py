@@ -57,7 +57,7 @@ RESERVED = ("all",)
 
 
 @dataclass(frozen=True)
-class Entry:
+class PluginEntry:
     """A registered name, whether or not its module has been imported."""
 
     kind: str
@@ -80,8 +80,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], type[Plugin]] = {}
-        self._from_files: dict[tuple[str, str], Entry] = {}
-        self._installed: dict[str, dict[str, Entry]] = {}
+        self._from_files: dict[tuple[str, str], PluginEntry] = {}
+        self._installed: dict[str, dict[str, PluginEntry]] = {}
 
     def add(self, kind: str, name: str, plugin: type[Plugin]) -> None:
         """Register a class under a name; called by the decorators. A name taken by another class is an error."""
@@ -98,17 +98,17 @@ class Registry:
             return
         raise PluginError(f"The {kind} name '{name}' is taken by {owner}; choose another for {newcomer}.")
 
-    def entries(self, kind: str) -> dict[str, Entry]:
+    def entries(self, kind: str) -> dict[str, PluginEntry]:
         """Every name of a kind, built-ins first, whether usable or not."""
         installed = self._installed_entries(kind)
         here = {
-            name: Entry(kind, name, plugin.title, f"this process, {plugin.__module__}", partial(_same, plugin))
+            name: PluginEntry(kind, name, plugin.title, f"this process, {plugin.__module__}", partial(_same, plugin))
             for (k, name), plugin in self._objects.items()
             if k == kind and name not in installed and not plugin.__module__.startswith("oodbench.")
         }
         return {**installed, **here, **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
 
-    def _installed_entries(self, kind: str) -> dict[str, Entry]:
+    def _installed_entries(self, kind: str) -> dict[str, PluginEntry]:
         if kind not in self._installed:
             self._installed[kind] = self._find_installed(kind)
         return self._installed[kind]
@@ -117,7 +117,7 @@ class Registry:
         """Forget what was found installed, so that packages installed since are seen."""
         self._installed.clear()
 
-    def _find_installed(self, kind: str) -> dict[str, Entry]:
+    def _find_installed(self, kind: str) -> dict[str, PluginEntry]:
         found = dict(_builtins(kind))
         for point in sorted(metadata.entry_points(group=f"oodbench.{kind}s"), key=lambda p: (p.name, p.value)):
             first = found.get(point.name)
@@ -125,7 +125,7 @@ class Registry:
                 found[point.name] = self._third_party(kind, point)
             elif first.origin != _origin(point):
                 name = f"{point.name} ({_origin(point)})"
-                found[name] = Entry(kind, name, "", _origin(point), _refuse(kind, point.name, first.origin))
+                found[name] = PluginEntry(kind, name, "", _origin(point), _refuse(kind, point.name, first.origin))
         return found
 
     def get(self, kind: str, name: str) -> Any:
@@ -137,7 +137,7 @@ class Registry:
 
     def adopt(self, kind: str, name: str, plugin: type[Plugin], origin: str) -> None:
         """Register a class that was made for this process, under a name that no file or package can have."""
-        self._from_files[kind, name] = Entry(kind, name, plugin.title, origin, partial(_same, plugin))
+        self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, origin, partial(_same, plugin))
 
     def load_file(self, path: Path) -> list[tuple[str, str]]:
         """Import one Python file and return the (kind, name) pairs that it registered.
@@ -167,7 +167,7 @@ class Registry:
                 )
         for kind, name in names:
             plugin = self._objects[kind, name]
-            self._from_files[kind, name] = Entry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
+            self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
         return names
 
     def _drop(self, module_name: str) -> None:
@@ -175,22 +175,22 @@ class Registry:
         sys.modules.pop(module_name, None)
         self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
 
-    def _third_party(self, kind: str, point: metadata.EntryPoint) -> Entry:
+    def _third_party(self, kind: str, point: metadata.EntryPoint) -> PluginEntry:
         def load() -> Any:
             try:
                 plugin = point.load()
             except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-                raise PluginError(f"{_told(error)} (entry point {point.value})") from error
+                raise PluginError(f"{_first_line(error)} (entry point {point.value})") from error
             if self._objects.get((kind, point.name)) is not plugin:
                 raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; decorate it so.")
             return plugin
 
         if kind == "suite":
-            return Entry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
-        return Entry(kind, point.name, "", _origin(point), load)
+            return PluginEntry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
+        return PluginEntry(kind, point.name, "", _origin(point), load)
 
 
-def _told(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """An exception in one line."""
     first, _, _ = str(error).strip().partition("\n")
     return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
@@ -246,21 +246,21 @@ def _import_file(path: Path, module_name: str) -> None:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[module_name]
-        raise UserError(f"The plug-in file '{path}' does not import: {_told(error)}") from error
+        raise UserError(f"The plug-in file '{path}' does not import: {_first_line(error)}") from error
 
 
 @cache
-def _builtins(kind: str) -> dict[str, Entry]:
+def _builtins(kind: str) -> dict[str, PluginEntry]:
     if kind == "suite":
         files = sorted(SUITES.glob("*.toml"))
-        return {f.stem: Entry(kind, f.stem, _suite_title(f), "built-in", partial(_same, f)) for f in files}
+        return {f.stem: PluginEntry(kind, f.stem, _suite_title(f), "built-in", partial(_same, f)) for f in files}
     package = importlib.import_module(KINDS[kind].package)
     found = {}
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
         if not module.name.startswith("_"):
             for name, title in _declared(Path(module.module_finder.path) / f"{module.name}.py", kind):  # type: ignore[union-attr]
                 origin = f"{KINDS[kind].package}.{module.name}"
-                found[name] = Entry(kind, name, title, origin, _builtin_loader(kind, name, origin))
+                found[name] = PluginEntry(kind, name, title, origin, _builtin_loader(kind, name, origin))
     return found
 
 

@@ -1,7 +1,8 @@
-"""The version of a plug-in: what its author pinned, else a hash of the source that it is made of.
+"""The version of a plug-in: what its author pinned, else a hash of the source code that it consists of.
 
-The source is the plug-in's file and those of its own package that it imports; for a class that was typed into a
-notebook, the cells that hold it and what its methods use.
+The source is the plug-in's file and the modules of its own package that it imports; for a class defined in a notebook,
+the cells that define it and what its methods use. Only the syntax tree counts, without comments and docstrings: editing
+prose or reformatting recomputes nothing.
 """
 
 from __future__ import annotations
@@ -29,19 +30,49 @@ def identity(plugin: Plugin, settings: Iterable[str] | None = None) -> dict[str,
 
 
 def source_version(plugin: type[Plugin]) -> str:
-    """The version an author pinned, or else a hash of the plug-in's source and of its package's modules it imports.
+    """The version an author pinned, or else a hash of the plug-in's code and of the modules of its package it imports.
 
-    Raises `PluginError` if the source cannot be had.
+    Raises `PluginError` if the source is not available.
     """
     if plugin.version is not None:
         return plugin.version
     files = sorted(_source_files(plugin.__module__, _module_file(plugin.__module__)))
-    texts = [_normalised(file) for file in files] or _typed(plugin)
-    return "source:" + hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+    codes = [code_of(Path(file).read_bytes()) for file in files] or _typed(plugin)
+    return "source:" + hashlib.sha256(b"\0".join(codes)).hexdigest()[:16]
 
 
-def _normalised(file: str) -> bytes:
-    return Path(file).read_bytes().replace(b"\r\n", b"\n")
+IGNORED_FIELDS = ("kind", "type_comment", "type_ignores")
+"""Fields of syntax nodes that say how code is written and not what it does (`kind` is the u of u'text')."""
+
+
+def code_of(source: bytes | str) -> bytes:
+    """What Python source does, as canonical bytes: its syntax tree without comments, docstrings and positions.
+
+    A string that stands alone as a statement, such as the documentation of an attribute, counts as a docstring. Source
+    that does not parse, such as a notebook cell with magics, is returned as it is, with line endings normalised.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        text = source.encode() if isinstance(source, str) else source
+        return text.replace(b"\r\n", b"\n")
+    return _written(tree).encode()
+
+
+def _written(node: Any) -> str:
+    """A syntax node as text that is the same in every version of Python: names of types, fields that are not empty."""
+    if isinstance(node, list):
+        kept = [item for item in node if not _is_docstring(item)]
+        return f"[{','.join(map(_written, kept))}]"
+    if not isinstance(node, ast.AST):
+        return f"{type(node).__name__}:{node!r}"
+    fields = [(name, value) for name, value in ast.iter_fields(node) if name not in IGNORED_FIELDS]
+    kept_fields = [f"{name}={_written(value)}" for name, value in fields if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(kept_fields)})"
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @cache
@@ -116,7 +147,7 @@ def _typed(plugin: type[Plugin]) -> list[bytes]:
                 if isinstance(used, type | FunctionType) and used.__module__ == plugin.__module__:
                     todo.append(used)
                 texts.add(f"{name} = {_plain(used)}")
-    return [text.replace("\r\n", "\n").encode() for text in sorted(texts)]
+    return [code_of(text) for text in sorted(texts)]
 
 
 def _plain(value: object) -> str:

@@ -32,7 +32,7 @@ def unit(features: Tensor) -> Tensor:
     return features / torch.where(norms > 0, norms, torch.ones_like(norms))
 
 
-class Bank:
+class TrainingBank:
     """B training images, by their features: an array (M, D), in memory or mapped from a file, and rows of it."""
 
     def __init__(self, features: np.ndarray, rows: Tensor | None = None) -> None:
@@ -68,7 +68,7 @@ class Bank:
             yield columns, unit(self.features(torch.arange(columns.start, columns.stop))).to(dtype)
 
 
-class Shared:
+class SharedBlock:
     """A part of batches that is made once where several detectors ask for the same rows in turn.
 
     One that changes it in place spoils it for itself alone: it is then made again.

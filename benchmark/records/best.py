@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.store.atomic import to_json
-from oodbench.benchmark.store.safe_read import misfit, read_json
+from oodbench.benchmark.store.safe_read import read_json, type_error
 
 if TYPE_CHECKING:
     pass
@@ -70,7 +70,7 @@ def read_best(run: Run) -> Marks:
     return {(one.id_set, one.ood_set): one for one in stored.columns}
 
 
-def is_of_others(run: Run) -> bool:
+def is_outdated(run: Run) -> bool:
     """Whether there is a judgement, of other records than those that the run shows, or one that cannot be read."""
     stored = _stored(run.path)
     return (run.path / NAME).exists() and (stored is None or stored.inputs != inputs_of(run.records))
@@ -79,7 +79,7 @@ def is_of_others(run: Run) -> bool:
 def _stored(folder: Path) -> Stored | None:
     try:
         content = read_json(folder / NAME)
-        if misfit(content, Stored):
+        if type_error(content, Stored):
             return None
         return Stored(**{**content, "columns": [Judged(**column) for column in content["columns"]]})
     except (OSError, ValueError, TypeError):  # gone, no JSON, or with other names

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterable
 
-from oodbench.benchmark.metrics.names import AUDITED, EXTENDED_METRICS, METRICS
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_METRICS
 from oodbench.benchmark.records.record import Record
 
 ENDS = ("low", "high")
@@ -32,7 +32,7 @@ def records_csv(records: Iterable[Record]) -> str:
     more = EXTENDED_METRICS if any(record.extended for record in records) else ()
     columns = (
         *CSV_COLUMNS,
-        *(f"{name}_{metric}" for name in rules for metric in AUDITED),
+        *(f"{name}_{metric}" for name in rules for metric in RULE_METRICS),
         *(f"extended_{name}" for name in more),
     )
     out = io.StringIO()

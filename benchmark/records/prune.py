@@ -9,7 +9,7 @@ from pathlib import Path
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.record import read_record
-from oodbench.benchmark.store.lineage import made_from, side_files
+from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.locks import LOCKS, PASS, Locks
 from oodbench.benchmark.store.store import SWAP, UNFINISHED, read_side_file
 
@@ -46,7 +46,7 @@ def prune(results: Path, dry_run: bool = False, say: Callable[[str], None] = lam
 def _unused(results: Path, cache: Path, say: Callable[[str], None]) -> list[Path]:
     """The files that nothing keeps."""
     roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
-    used = made_from(cache, side_files(cache), roots)
+    used = upstream_artifacts(cache, side_files(cache), roots)
     stems = {str((cache / path).with_suffix("")) + "." for path in used}
     stems |= _decoded_stems(cache / "data")
     files = [p for p in cache.rglob("*") if p.is_file() and p.parent.name != LOCKS]

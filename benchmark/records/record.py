@@ -18,7 +18,7 @@ from typing import Any
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
-from oodbench.benchmark.store.safe_read import leads_out, misfit, read_json
+from oodbench.benchmark.store.safe_read import escapes_root, read_json, type_error
 
 SCHEMA = 1
 """Raised when a reader of older files would misread newer ones."""
@@ -62,7 +62,7 @@ class Record:
     ties: Mapping[str, int] = field(default_factory=dict)
     """The counts named in `TIES`; empty in records of older versions, which did not keep them."""
     sanity: bool = False
-    """Whether the detector is a sanity row, not expected to find anything (`Detector.oriented`)."""
+    """Whether the detector is a sanity row, not expected to find anything (`Detector.is_sanity_baseline`)."""
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Name of a metric -> its 95% confidence interval, [low, high], over draws of test images (`intervals`); empty in
     records of older versions."""
@@ -106,9 +106,9 @@ def read_record(path: Path) -> Record:
     """Read one cell's record; refuse what a newer oodbench wrote or what is no record."""
     data = _read_json(path)
     data.pop("schema")
-    if wrong := misfit(data, Record, "the record"):
+    if wrong := type_error(data, Record, "the record"):
         raise UserError(f"'{path}' is no cell record: {wrong}. Remove it and run again.")
-    if away := next(filter(leads_out, data.get("artifacts", {}).values()), None):
+    if away := next(filter(escapes_root, data.get("artifacts", {}).values()), None):
         raise UserError(f"'{path}' names '{away}', which lies outside the cache. Remove it and run again.")
     known = {f.name for f in dataclasses.fields(Record)}
     try:
@@ -122,7 +122,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read as JSON ({error}). Remove it and run again.") from error
-    if not isinstance(data, dict) or misfit(data.get("schema"), int):
+    if not isinstance(data, dict) or type_error(data.get("schema"), int):
         raise UserError(f"'{path}' has no schema number, so it was not written by oodbench. Remove it and run again.")
     if data["schema"] > SCHEMA:
         raise UserError(

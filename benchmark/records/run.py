@@ -11,7 +11,7 @@ from typing import Any
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.record import SCHEMA, Record, _read_json, read_record
 from oodbench.benchmark.store.atomic import to_json, write_atomically
-from oodbench.benchmark.store.safe_read import misfit
+from oodbench.benchmark.store.safe_read import type_error
 from oodbench.benchmark.store.schema import RunInfo
 
 
@@ -36,13 +36,13 @@ def read_run(run_dir: Path) -> Run:
     if not (run_dir / "run.json").is_file():
         raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
     info = _read_json(run_dir / "run.json")
-    if wrong := misfit(info, RunInfo, "the run"):
+    if wrong := type_error(info, RunInfo, "the run"):
         raise UserError(f"'{run_dir / 'run.json'}' does not describe a run: {wrong}. Remove it and run again.")
     paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
-    return Run(run_dir, info, _told_apart([read_record(path) for path in paths if path.is_file()]))
+    return Run(run_dir, info, _with_backbone_labels([read_record(path) for path in paths if path.is_file()]))
 
 
-def _told_apart(records: list[Record]) -> list[Record]:
+def _with_backbone_labels(records: list[Record]) -> list[Record]:
     """Views take equal labels for one row, which a detector on two backbones is not."""
     if len({record.backbone for record in records if record.backbone}) < 2:
         return records

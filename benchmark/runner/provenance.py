@@ -8,41 +8,41 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oodbench.benchmark.metrics.names import METRICS_VERSION
-from oodbench.benchmark.plan.jobs import FitJob, ImportJob, Job, LookJob, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, ImportJob, Job, ReduceMapsJob, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, _version, machine, made_now
 from oodbench.benchmark.records.record import OK, Record
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
 MADE = ("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit")
 """What a record repeats of an artifact's side file."""
 
 
-def collect(bench: Bench) -> dict[str, Any]:
+def collect(context: JobContext) -> dict[str, Any]:
     """Facts about software and machine, for `run.json`."""
     return {
         **made_now(),
-        **machine(bench.device),
+        **machine(context.device),
         "platform": platform.platform(),
-        "data": dict(sorted(bench.library.sources.items())),
+        "data": dict(sorted(context.library.sources.items())),
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
 
-def told(record: Record, cell: Cell, plan: Plan, bench: Bench, key: Mapping[str, Any]) -> Record:
+def with_provenance(record: Record, cell: Cell, plan: Plan, context: JobContext, key: Mapping[str, Any]) -> Record:
     """A cell's record with its provenance, `key` what its key is the digest of; one without numbers has none."""
     if record.status != OK:
         return record
-    found = {**of_cell(cell, plan, bench), "key": dict(key)}
+    found = {**of_cell(cell, plan, context), "key": dict(key)}
     peaks = [made["peak_memory"] for made in found["artifacts"] if "peak_memory" in made]
     return replace(record, provenance=found, peak_memory=max(peaks, default=None))
 
 
-def of_cell(cell: Cell, plan: Plan, bench: Bench) -> dict[str, Any]:
+def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
     """What a finished cell was made from, as plain data.
 
     made        version, commit, time, machine, of the numbers
@@ -56,11 +56,11 @@ def of_cell(cell: Cell, plan: Plan, bench: Bench) -> dict[str, Any]:
     detector = create("detector", parse_spec(scoring.detector))
     data = dict.fromkeys(used for job in jobs for used in _used(job))
     return {
-        "made": {**made_now(), **machine(bench.device)},
+        "made": {**made_now(), **machine(context.device)},
         "needs": sorted(detector.needs),
-        "data": [{"use": use, **_facts(ref, bench)} for use, ref in data],
+        "data": [{"use": use, **_facts(ref, context)} for use, ref in data],
         "resolved": _resolved(cell, jobs, scoring),
-        "artifacts": [made for job in jobs for made in _artifacts(job, bench)],
+        "artifacts": [made for job in jobs for made in _artifacts(job, context)],
     }
 
 
@@ -70,7 +70,7 @@ def _used(job: Job) -> Iterator[tuple[str, SetRef]]:
         yield "train", job.train
         if job.outliers:
             yield "train on outliers", job.outliers
-    elif isinstance(job, LookJob) and job.learns:
+    elif isinstance(job, ReduceMapsJob) and job.learns:
         yield "fit", job.data
     elif isinstance(job, FitJob | TuneJob):
         use = "fit" if isinstance(job, FitJob) else "tune"
@@ -81,8 +81,8 @@ def _used(job: Job) -> Iterator[tuple[str, SetRef]]:
         yield "score", job.outputs.data
 
 
-def _facts(ref: SetRef, bench: Bench) -> dict[str, Any]:
-    facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": bench.images(ref).checksum}
+def _facts(ref: SetRef, context: JobContext) -> dict[str, Any]:
+    facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": context.images(ref).checksum}
     return {**facts, "limit": ref.limit} if ref.limit else facts
 
 
@@ -96,8 +96,8 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     return {"detector": scores["detector"], **kept, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 
 
-def _artifacts(job: Job, bench: Bench) -> Iterator[dict[str, Any]]:
+def _artifacts(job: Job, context: JobContext) -> Iterator[dict[str, Any]]:
     for key in job.makes:
-        side = bench.store.side(key)
+        side = context.store.side(key)
         about = {name: value for name, value in side.get("about", {}).items() if name in MADE}
         yield {"kind": key.kind, "path": key.path, "key": key.digest, "sha256": side.get("sha256", ""), **about}

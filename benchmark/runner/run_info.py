@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data import pixel_baseline
-from oodbench.benchmark.data.duplicates import NEAR, Remembered
+from oodbench.benchmark.data.duplicates import NEAR, CachedDuplicates
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import read_record, write_record
 from oodbench.benchmark.records.run import read_run
 from oodbench.benchmark.runner import provenance
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 
 
-def near_notes(plan: Plan, bench: Bench) -> list[str]:
+def near_notes(plan: Plan, context: JobContext) -> list[str]:
     """What to say under the tables of tested OOD images that are near-duplicates of what a cell has seen."""
-    measured = Remembered(bench.library.files.cache)
+    measured = CachedDuplicates(context.library.files.cache)
     notes = []
     for pair in plan.pairs:
-        tested = bench.images(pair.ood)
+        tested = context.images(pair.ood)
         for seen, what in _seen(plan, pair).items():
-            if count := measured.near(bench.images(seen), tested):
+            if count := measured.near(context.images(seen), tested):
                 notes.append(
                     f"{count:,} of {len(tested):,} test images of '{pair.ood.set}' are near-duplicates of {what} "
                     f"(RMS difference at most {NEAR:g} of 255 grey levels); they are scored all the same."
@@ -51,38 +51,38 @@ def _seen(plan: Plan, pair: Pair) -> dict[SetRef, str]:
     return seen
 
 
-def facts_of(plan: Plan, bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+def facts_of(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict[str, Any]:
     """All of `run.json` but the cells."""
-    measured = pixel_baseline.Remembered(bench.library.files.cache)
+    measured = pixel_baseline.CachedStatistics(context.library.files.cache)
     return {
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
-        "pairs": [_pair_info(pair, bench, measured) for pair in plan.pairs],
-        "notes": [*plan.suite.notes, *bench.library.notes, *near_notes(plan, bench)],
+        "pairs": [_pair_info(pair, context, measured) for pair in plan.pairs],
+        "notes": [*plan.suite.notes, *context.library.notes, *near_notes(plan, context)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan),
-        **provenance.collect(bench),
+        **provenance.collect(context),
     }
 
 
-def _pair_info(pair: Pair, bench: Bench, measured: pixel_baseline.Remembered) -> dict[str, Any]:
+def _pair_info(pair: Pair, context: JobContext, measured: pixel_baseline.CachedStatistics) -> dict[str, Any]:
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,
         "group": pair.group,
         "outlier_source": pair.outlier_source,
-        "trivial": measured.best(bench.images(pair.id), bench.images(pair.ood)),
-        "id_family": _family(pair.id, bench),
-        "ood_family": _family(pair.ood, bench),
+        "trivial": measured.best(context.images(pair.id), context.images(pair.ood)),
+        "id_family": _family(pair.id, context),
+        "ood_family": _family(pair.ood, context),
     }
 
 
-def _family(data: SetRef, bench: Bench) -> str:
+def _family(data: SetRef, context: JobContext) -> str:
     """The set that this one samples, for comparisons with published numbers; empty for chosen classes and forms."""
     spec = parse_set(data.set)
     whole = spec.classes is None and not spec.forms
-    return (bench.library.card(spec).family or spec.name) if whole else ""
+    return (context.library.card(spec).family or spec.name) if whole else ""
 
 
 def _passes(plan: Plan) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from oodbench.benchmark.engines.engine import Engine, Outcome, Progress
 from oodbench.benchmark.engines.local import Local
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.plan.job_order import in_passes, sharing_products
+from oodbench.benchmark.plan.job_order import share_passes, share_products
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.records.best import read_best
@@ -22,8 +22,8 @@ from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_
 from oodbench.benchmark.records.run import Run, read_run, write_run_info
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.run_info import facts_of, merged, renamed
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.evaluate import cell_key, finished, key_content
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_content
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.safe_read import read_json
 from oodbench.benchmark.store.store import Store, digest
@@ -40,11 +40,11 @@ class Work(NamedTuple):
     jobs: list[Job]
     kept: dict[str, Record]
     """Records of earlier commands that still hold, by file name."""
-    anew: bool = False
+    force: bool = False
     """Whether jobs are to be done whose artifacts are in the store."""
 
 
-def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
+def work_left(plan: Plan, context: JobContext, run_dir: Path, rerun: str) -> Work:
     """Compare a plan with the run folder and the store. 'missing' leaves failures alone; 'failed' tries them anew."""
     kept: dict[str, Record] = {}
     todo = []
@@ -52,11 +52,11 @@ def work_left(plan: Plan, bench: Bench, run_dir: Path, rerun: str) -> Work:
         earlier = _earlier(run_dir, cell)
         if cell.record.status == SKIPPED:
             continue
-        if rerun != "all" and earlier is not None and _holds(earlier, cell, bench, rerun):
+        if rerun != "all" and earlier is not None and _holds(earlier, cell, context, rerun):
             kept[cell.record.file_name] = earlier
         else:
             todo.append(cell)
-    return Work(todo, _jobs_left(plan, todo, bench, rerun), kept, rerun == "all")
+    return Work(todo, _jobs_left(plan, todo, context, rerun), kept, rerun == "all")
 
 
 def _earlier(run_dir: Path, cell: Cell) -> Record | None:
@@ -64,32 +64,32 @@ def _earlier(run_dir: Path, cell: Cell) -> Record | None:
     return read_record(path) if path.is_file() else None
 
 
-def _holds(earlier: Record, cell: Cell, bench: Bench, rerun: str) -> bool:
+def _holds(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool:
     if earlier.key != cell_key(cell):
         return False
     if earlier.status == FAILED:
         return rerun == "missing"
-    return all(bench.store.has(key) for key in cell.scores)
+    return all(context.store.has(key) for key in cell.scores)
 
 
-def _jobs_left(plan: Plan, cells: Iterable[Cell], bench: Bench, rerun: str) -> list[Job]:
+def _jobs_left(plan: Plan, cells: Iterable[Cell], context: JobContext, rerun: str) -> list[Job]:
     """The jobs whose artifacts are wanted and not in the store; what only they need is wanted too."""
     if rerun == "all":
-        return sharing_products(in_passes(plan.jobs_for(cells), plan.jobs))
+        return share_products(share_passes(plan.jobs_for(cells), plan.jobs))
     wanted: set[str] = set()
     todo = [id_ for cell in cells for id_ in cell.waits_for]
     while todo:
         id_ = todo.pop()
-        if id_ not in wanted and not all(bench.store.has(key) for key in plan.jobs[id_].makes):
+        if id_ not in wanted and not all(context.store.has(key) for key in plan.jobs[id_].makes):
             wanted.add(id_)
             todo.extend(plan.jobs[id_].after)
-    return sharing_products(in_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
+    return share_products(share_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
 
 
 def run_plan(
     plan: Plan,
     work: Work,
-    bench: Bench,
+    context: JobContext,
     run_dir: Path,
     asked: dict[str, Any],
     progress: Progress,
@@ -98,8 +98,8 @@ def run_plan(
 ) -> Run:
     """Have an engine do the work, write a record a cell as soon as it is complete, and return the run."""
     names = [cell.record.file_name for cell in plan.cells]
-    info = {**facts_of(plan, bench, asked), "cells": names}
-    with run_lock(bench.store, run_dir):
+    info = {**facts_of(plan, context, asked), "cells": names}
+    with run_lock(context.store, run_dir):
         if add and (run_dir / "run.json").is_file():
             info = merged(renamed(run_dir, plan), info)
         _drop_stale(run_dir, work, info["cells"])
@@ -107,7 +107,7 @@ def run_plan(
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
-    _fill(plan, work, bench, engine, run_dir, progress)
+    _fill(plan, work, context, engine, run_dir, progress)
     if not (run_dir / "run.json").is_file():
         raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again: the cache is kept.")
     return read_run(run_dir)
@@ -118,7 +118,7 @@ def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
     return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
 
 
-def _fill(plan: Plan, work: Work, bench: Bench, engine: Engine, run_dir: Path, progress: Progress) -> None:
+def _fill(plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: Path, progress: Progress) -> None:
     """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
     todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
     waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
@@ -128,13 +128,13 @@ def _fill(plan: Plan, work: Work, bench: Bench, engine: Engine, run_dir: Path, p
             by_job.setdefault(id_, []).append((cell, pending))
 
     def record(cell: Cell) -> None:
-        made = finished(cell, reasons, bench)
-        write_record(run_dir, provenance.told(made, cell, plan, bench, key_content(cell)))
+        made = evaluate_cell(cell, reasons, context)
+        write_record(run_dir, provenance.with_provenance(made, cell, plan, context, key_content(cell)))
 
     for cell, pending in waiting:
         if not pending:
             record(cell)
-    for outcome in engine.run(work.jobs, bench, progress, work.anew):
+    for outcome in engine.run(work.jobs, context, progress, work.force):
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
         if outcome.details:

@@ -10,7 +10,7 @@ import torch
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
-from oodbench.benchmark.metrics.extended import Classified
+from oodbench.benchmark.metrics.extended import ClassifiedImages
 from oodbench.benchmark.plan.jobs import (
     Checkpoint,
     Job,
@@ -23,7 +23,7 @@ from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages.memory import Peak
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.store import Store
 
 Tick = Callable[[int], None]
@@ -36,7 +36,7 @@ CLASSIFIED_HELD = 8
 """Logits with their labels, likewise; the arrays are memory-mapped."""
 
 
-class Bench:
+class JobContext:
     """Does jobs, one at a time."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Bench:
         library: Library,
         device: torch.device,
         cell_timeout: float = 0.0,
-        setup: Setup | None = None,
+        config: WorkerConfig | None = None,
     ) -> None:
-        self.setup = setup
+        self.config = config
         self.store = store
         self.cell_timeout = cell_timeout
         """Seconds that a detector may take to tune, fit or score one set; 0 for as long as it likes."""
@@ -58,7 +58,7 @@ class Bench:
         self.scored: set[str] = set()
         """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
         self._classifiers: dict[str, Classifier] = {}
-        self._classified: dict[str, Classified] = {}
+        self._classified: dict[str, ClassifiedImages] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
 
     def begin(self) -> None:
@@ -82,14 +82,14 @@ class Bench:
             raise UserError(f"{data} has no labels, which training needs.")
         return labels
 
-    def classified(self, outputs: Outputs) -> Classified:
+    def classified(self, outputs: Outputs) -> ClassifiedImages:
         """Labelled images as a checkpoint's classifier sees them; the last few are held."""
         held = self._classified
         if outputs.logits.digest not in held:
             while len(held) >= CLASSIFIED_HELD:
                 held.pop(next(iter(held)))
             logits = self.store.load_array(outputs.logits)
-            held[outputs.logits.digest] = Classified(logits, self.labels(outputs.data))
+            held[outputs.logits.digest] = ClassifiedImages(logits, self.labels(outputs.data))
         return held[outputs.logits.digest]
 
     def classifier(self, checkpoint: Checkpoint) -> Classifier:

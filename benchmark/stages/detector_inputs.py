@@ -14,10 +14,10 @@ from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch, Classifier
 from oodbench.benchmark.plugins.specs import canonical
-from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
 BATCH, LOGITS = 1024, 2**17
@@ -28,7 +28,7 @@ PROBE, PROBE_TOLERANCE = 5, 1e-3
 """Images scored twice to see whether the batch matters, and how far scores may differ, relative to their spread."""
 
 
-def images_at_once(detector: Detector, classes: int) -> int:
+def images_per_call(detector: Detector, classes: int) -> int:
     """How many images a call of `score` is handed."""
     return max(BATCH, LOGITS // classes) if detector.needs == {"logits"} else BATCH
 
@@ -66,41 +66,41 @@ def refuse_batch_dependence(detector: Detector, batch: Batch, scores: np.ndarray
         )
 
 
-def whole(bench: Bench, job: FitJob | TuneJob, detector: Detector, outputs: Outputs) -> Batch:
+def fit_batch(context: JobContext, job: FitJob | TuneJob, detector: Detector, outputs: Outputs) -> Batch:
     """All images of a set that a detector may fit on, as one lazily read batch."""
-    return handed(bench, job, detector, outputs, labelled=bench.images(outputs.data).labels is not None)
+    return make_batch(context, job, detector, outputs, labelled=context.images(outputs.data).labels is not None)
 
 
-def handed(
-    bench: Bench,
+def make_batch(
+    context: JobContext,
     job: FitJob | ScoreJob | TuneJob,
     detector: Detector,
     outputs: Outputs,
     labelled: bool,
-    bank: Bank | None = None,
+    bank: TrainingBank | None = None,
     similarities: Callable[[slice], Tensor] | None = None,
 ) -> Batch:
     """A set as a detector sees it: what it declares in `needs`, and nothing else."""
     parts: dict[str, Callable[[slice], Tensor]] = {}
     if "logits" in detector.needs:
-        logits = bench.store.load_array(outputs.logits)
+        logits = context.store.load_array(outputs.logits)
         parts["logits"] = lambda rows: _tensor(logits[rows], np.float64)
     if "features" in detector.needs:
-        features = bench.store.load_array(outputs.features)
+        features = context.store.load_array(outputs.features)
         parts["features"] = lambda rows: _tensor(features[rows], np.float32)
     if kept := outputs.maps.get(str(canonical(detector))):
-        maps = bench.store.load_array(kept)
+        maps = context.store.load_array(kept)
         parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
     if "images" in detector.needs:
-        images = bench.images(outputs.data).images
-        device = bench.device  # not the bench itself: a detector could reach the test split through it
+        images = context.images(outputs.data).images
+        device = context.device  # not the bench itself: a detector could reach the test split through it
         parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(device).float().div_(255)
     if labelled:
-        labels = bench.labels(outputs.data)
+        labels = context.labels(outputs.data)
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
     if similarities is not None:
         parts["similarities"] = similarities
-    classifier = classifier_for(bench, job, detector) if "network" in detector.needs else None
+    classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank)
 
 
@@ -109,7 +109,7 @@ def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
     return torch.from_numpy(np.array(rows, dtype=dtype))
 
 
-def classifier_for(bench: Bench, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:
+def classifier_for(context: JobContext, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:
     """The network as a detector is handed it; its blocks are only for those that need maps."""
-    classifier = bench.classifier(job.checkpoint)
+    classifier = context.classifier(job.checkpoint)
     return classifier if "maps" in detector.needs else classifier.without_blocks()

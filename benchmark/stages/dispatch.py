@@ -12,47 +12,47 @@ from oodbench.benchmark.plan.jobs import (
     FitJob,
     ImportJob,
     Job,
-    LookJob,
+    ReduceMapsJob,
     ScoreJob,
     TrainJob,
     TuneJob,
     runs_network,
 )
 from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, train, tune
-from oodbench.benchmark.stages.context import Bench, Tick
-from oodbench.benchmark.stages.memory import freed_is_kept
+from oodbench.benchmark.stages.context import JobContext, Tick
+from oodbench.benchmark.stages.memory import keep_freed_memory
 
 MISFIT = "Error(s) in loading state_dict"
 """How torch begins when weights do not fit a network."""
 
 
-def run_job(bench: Bench, job: Job, tick: Tick) -> None:
+def run_job(context: JobContext, job: Job, tick: Tick) -> None:
     """Do one job; its artifacts are in the store afterwards."""
-    bench.begin()
+    context.begin()
     work: dict[type[Job], Callable[..., Any]] = {
         TrainJob: train.train,
         ImportJob: import_weights.import_weights,
         ExtractJob: extract_parts.extract,
-        LookJob: extract.look,
+        ReduceMapsJob: extract.check_reduction_made,
         TuneJob: tune.tune,
         FitJob: fit_score.fit,
         ScoreJob: fit_score.score,
     }
     try:
-        with freed_is_kept() if runs_network(job) else nullcontext():
-            work[type(job)](bench, job, tick)
+        with keep_freed_memory() if runs_network(job) else nullcontext():
+            work[type(job)](context, job, tick)
     except RuntimeError as error:
         if MISFIT not in str(error):
             raise
-        raise _misfit(bench, job) from error
+        raise _misfit(context, job) from error
 
 
-def _misfit(bench: Bench, job: Job) -> StoreError:
+def _misfit(context: JobContext, job: Job) -> StoreError:
     """Set aside the checkpoint that a job read and whose weights are not those of the network; say so."""
     read = job.given if isinstance(job, TrainJob) else getattr(job, "checkpoint", None)
     if read is None:
         return StoreError(f"Cannot {job.title}: weights do not fit their network.")
-    target = bench.store.set_aside(read.key)
+    target = context.store.set_aside(read.key)
     return StoreError(
         f"The weights in '{read.key.path}' do not fit the networks of recipe '{read.recipe}' with backbone "
         f"'{read.backbone}': moved to '{target}'. Run the same command again to train anew; if a plug-in's source "

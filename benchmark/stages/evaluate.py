@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
-from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, Known, extended
+from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ScoredClassification, extended
 from oodbench.benchmark.metrics.names import METRICS_VERSION
-from oodbench.benchmark.metrics.released_scripts import AUDIT_VERSION, RULES
+from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.record import FAILED, OK, Record
-from oodbench.benchmark.stages.context import Bench
+from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.store import Key, digest
 
 
-def audited(rules: str, detector: Detector, id_scores: NDArray[Any], ood_scores: NDArray[Any]) -> dict[str, float]:
+def evaluate_by_rules(
+    rules: str, detector: Detector, id_scores: NDArray[Any], ood_scores: NDArray[Any]
+) -> dict[str, float]:
     """A detector's scores by some rules; empty where its method has no scale of its own. Raises `OodbenchError`."""
     given = [_confidence(detector, scores) for scores in (id_scores, ood_scores)]
     known = [values for values in given if values is not None]
@@ -57,13 +59,13 @@ def key_content(cell: Cell) -> dict[str, Any]:
     content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION, "intervals": INTERVALS_VERSION}
     if cell.rules:
         rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
-        content["audit"] = [rules, AUDIT_VERSION]
-    if cell.beyond:
+        content["audit"] = [rules, RULES_VERSION]
+    if cell.extended_inputs:
         content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
     return content
 
 
-def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
+def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -> Record:
     """A cell's record when its jobs have ended; `reasons`: why jobs failed, by their ids."""
     key = cell_key(cell)
     reason = next((reasons[id_] for id_ in sorted(cell.waits_for) if id_ in reasons), "")
@@ -71,19 +73,19 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
     if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
         raise AssertionError("a cell without keys is skipped, never finished")
-    id_scores, ood_scores = bench.store.load_array(cell.id_scores), bench.store.load_array(cell.ood_scores)
+    id_scores, ood_scores = context.store.load_array(cell.id_scores), context.store.load_array(cell.ood_scores)
     try:
         counts = Counts.of(id_scores, ood_scores)
         values = evaluate_counts(counts)
-        between = intervals_around(values, id_scores, ood_scores, *_groups(cell, bench))
-        more = _extended(cell, bench)
+        between = intervals_around(values, id_scores, ood_scores, *_groups(cell, context))
+        more = _extended(cell, context)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
-    seconds = sum(bench.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
+    seconds = sum(context.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
     audit, notes = _audit(cell, id_scores, ood_scores)
-    tuned = _tuned(cell, bench)
+    tuned = _tuned(cell, context)
     if tuned:
-        notes = (*notes, _told_of(tuned))
+        notes = (*notes, _tuning_note(tuned))
     keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
     return replace(
         cell.record,
@@ -96,37 +98,37 @@ def finished(cell: Cell, reasons: Mapping[str, str], bench: Bench) -> Record:
         audit=audit,
         extended=more,
         tuned=tuned,
-        forward_images=_forwarded(cell, bench),
+        forward_images=_forwarded(cell, context),
         notes=(*cell.record.notes, *notes),
-        id_accuracy=bench.classified(cell.id_outputs).accuracy,
+        id_accuracy=context.classified(cell.id_outputs).accuracy,
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
 
 
-def _groups(cell: Cell, bench: Bench) -> list[np.ndarray | None]:
+def _groups(cell: Cell, context: JobContext) -> list[np.ndarray | None]:
     """Which images of either set depend on each other, where the data set tells."""
-    return [bench.images(data).groups for data in (cell.pair.id, cell.pair.ood)] if cell.pair else [None, None]
+    return [context.images(data).groups for data in (cell.pair.id, cell.pair.ood)] if cell.pair else [None, None]
 
 
-def _tuned(cell: Cell, bench: Bench) -> dict[str, Any]:
+def _tuned(cell: Cell, context: JobContext) -> dict[str, Any]:
     """What was chosen for a cell, and on what."""
     if cell.tuned is None:
         return {}
-    choice = bench.store.load_json(cell.tuned)
-    kin = bench.library.kin(parse_set(cell.record.ood_set))
-    own = any(bench.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
+    choice = context.store.load_json(cell.tuned)
+    kin = context.library.kin(parse_set(cell.record.ood_set))
+    own = any(context.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
     return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
 
 
-def _forwarded(cell: Cell, bench: Bench) -> int:
+def _forwarded(cell: Cell, context: JobContext) -> int:
     """What the cell is charged with the settings that were chosen for it."""
     if cell.tuned is None:
         return cell.record.forward_images
-    return cell.forwarded_if.get(bench.store.load_json(cell.tuned)["detector"], cell.record.forward_images)
+    return cell.forwarded_if.get(context.store.load_json(cell.tuned)["detector"], cell.record.forward_images)
 
 
-def _told_of(tuned: dict[str, Any]) -> str:
+def _tuning_note(tuned: dict[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in tuned["settings"].items()) or "its defaults"
     own = ", among them images of the OOD set's own source" if tuned["own_source"] else ""
     return f"{settings} chosen on {', '.join(tuned['on'])}{own}"
@@ -141,22 +143,22 @@ def _audit(
     for rules in cell.rules:
         detector = create("detector", parse_detector(cell.record.label).detector)
         try:
-            if values := audited(rules, detector, id_scores, ood_scores):
+            if values := evaluate_by_rules(rules, detector, id_scores, ood_scores):
                 found[rules] = values
         except OodbenchError as error:
             notes.append(f"no metrics by the rules '{rules}': {error}")
     return found, tuple(notes)
 
 
-def _extended(cell: Cell, bench: Bench) -> dict[str, float]:
+def _extended(cell: Cell, context: JobContext) -> dict[str, float]:
     """A cell's extended metrics, if they are asked for."""
-    if cell.beyond is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
+    if cell.extended_inputs is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
         return {}
-    load = bench.store.load_array
-    test = _known(cell.id_scores, cell.id_outputs, bench)
-    shifted = [_known(scores, outputs, bench) for scores, outputs in cell.beyond.shifted]
-    return extended(test, load(cell.ood_scores), load(cell.beyond.validation), shifted)
+    load = context.store.load_array
+    test = _known(cell.id_scores, cell.id_outputs, context)
+    shifted = [_known(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
+    return extended(test, load(cell.ood_scores), load(cell.extended_inputs.validation), shifted)
 
 
-def _known(scores: Key, outputs: Outputs, bench: Bench) -> Known:
-    return Known(bench.classified(outputs), bench.store.load_array(scores))
+def _known(scores: Key, outputs: Outputs, context: JobContext) -> ScoredClassification:
+    return ScoredClassification(context.classified(outputs), context.store.load_array(scores))

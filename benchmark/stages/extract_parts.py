@@ -18,42 +18,42 @@ from oodbench.benchmark.store.locks import PASS
 from oodbench.benchmark.store.store import Key
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
-def extract(bench: Bench, job: ExtractJob, tick: Tick) -> None:
+def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     """Do a pass, or put it together from its parts; what a part failed to make, by a pass over the whole set."""
     if not job.parts:
-        whole.extract(bench, job, tick)
+        whole.extract(context, job, tick)
         return
-    about = _about(bench, job)
+    about = _about(context, job)
     arrays = [] if job.stored else [job.outputs.features, job.outputs.logits]
-    looks = [look.makes[0] for look in job.looks]
-    missing = {key for key in (*arrays, *looks) if not _join(bench, job, key, about)}
+    reductions = [reduction.makes[0] for reduction in job.reductions]
+    missing = {key for key in (*arrays, *reductions) if not _join(context, job, key, about)}
     if missing:
-        left = tuple(look for look in job.looks if look.makes[0] in missing)
-        whole.extract(bench, replace(job, looks=left, stored=missing.isdisjoint(arrays)), tick)
+        left = tuple(reduction for reduction in job.reductions if reduction.makes[0] in missing)
+        whole.extract(context, replace(job, reductions=left, stored=missing.isdisjoint(arrays)), tick)
     for part in job.parts:
-        for key in (part.outputs.features, part.outputs.logits, *(look.makes[0] for look in part.looks)):
-            bench.store.remove(key)
+        for key in (part.outputs.features, part.outputs.logits, *(reduction.makes[0] for reduction in part.reductions)):
+            context.store.remove(key)
 
 
-def _about(bench: Bench, job: ExtractJob) -> dict[str, object]:
-    told = [bench.store.about(part.makes[0]) for part in job.parts]
+def _about(context: JobContext, job: ExtractJob) -> dict[str, object]:
+    told = [context.store.about(part.makes[0]) for part in job.parts]
     blocks = [one["block"] for one in told if "block" in one]
     seconds = sum(one.get("seconds", 0.0) for one in told)
-    return bench.about(job, earlier=seconds, parts=len(job.parts), **({"block": min(blocks)} if blocks else {}))
+    return context.about(job, earlier=seconds, parts=len(job.parts), **({"block": min(blocks)} if blocks else {}))
 
 
-def _join(bench: Bench, job: ExtractJob, key: Key, about: dict[str, object]) -> bool:
+def _join(context: JobContext, job: ExtractJob, key: Key, about: dict[str, object]) -> bool:
     """Put an array together, if all of its parts are there."""
     keys = [part_key(key, part.rows) for part in job.parts if part.rows is not None]
-    bench.store.bring(keys)
-    if any(bench.store.find(one) is None for one in keys):
+    context.store.bring(keys)
+    if any(context.store.find(one) is None for one in keys):
         return False
-    with tempfile.TemporaryDirectory(dir=bench.store.root, prefix=PASS) as folder:
-        rows = whole.Rows(Path(folder) / f"{key.kind}.npy", job.outputs.data.images)
+    with tempfile.TemporaryDirectory(dir=context.store.root, prefix=PASS) as folder:
+        rows = whole.GrowingArray(Path(folder) / f"{key.kind}.npy", job.outputs.data.images)
         for one in keys:
-            rows.add(bench.store.load_array(one))
-        rows.keep(bench, key, about)
+            rows.add(context.store.load_array(one))
+        rows.keep(context, key, about)
     return True

@@ -13,10 +13,10 @@ from oodbench.benchmark.plugins.backbone import Backbone
 
 if TYPE_CHECKING:
     from oodbench.benchmark.plan.jobs import ImportJob
-    from oodbench.benchmark.stages.context import Bench, Tick
+    from oodbench.benchmark.stages.context import JobContext, Tick
 
 
-def import_weights(bench: Bench, job: ImportJob, tick: Tick) -> None:
+def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     """Store a user's weights as the checkpoint of a run."""
     from oodbench.benchmark.plugins.specs import create, parse_spec
 
@@ -27,6 +27,6 @@ def import_weights(bench: Bench, job: ImportJob, tick: Tick) -> None:
     with torch.random.fork_rng(devices=[]):
         network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
     state = fitted(weights, backbone, network)
-    about = bench.about(job, file=weights.path.name, sha256=weights.sha256)
-    bench.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
+    about = context.about(job, file=weights.path.name, sha256=weights.sha256)
+    context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
     tick(job.size)

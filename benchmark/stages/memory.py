@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-TOLD = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 """How torch says so on a GPU, on Windows and on Linux."""
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -31,7 +31,7 @@ OF_THE_USER = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
 
 
 @contextmanager
-def freed_is_kept() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Have glibc keep what is freed for the next block of images, unless the user has set that; then hand it back.
 
     Each layer of a network takes and frees as much as the one before. Handed back to the system in between, all of it
@@ -45,7 +45,7 @@ def freed_is_kept() -> Iterator[None]:
     finally:
         if ours:
             _keep(*USUAL)
-        hand_back()
+        return_freed_memory()
 
 
 def _keep(piece: int, kept: int) -> None:
@@ -54,7 +54,7 @@ def _keep(piece: int, kept: int) -> None:
     _of_libc("mallopt", TRIM_THRESHOLD, kept)
 
 
-def hand_back() -> None:
+def return_freed_memory() -> None:
     """Hand freed memory back to the system."""
     _of_libc("malloc_trim", 0)
 
@@ -104,13 +104,13 @@ def _resident_peak() -> int:
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory, on the CPU or on a GPU."""
     if isinstance(error, RuntimeError | OSError):
-        return any(words in str(error).lower() for words in TOLD)
+        return any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)
     return isinstance(error, MemoryError)
 
 
 def release() -> None:
     """Give back what nothing refers to any more, and what is kept for later use, of a GPU's memory too."""
     gc.collect()
-    hand_back()
+    return_freed_memory()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -10,35 +10,35 @@ from oodbench.benchmark.data.files.user_folder import adopt_all
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages.context import Bench
-from oodbench.benchmark.stages.worker_config import Setup
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.store import Store
 
 
-def open_bench(setup: Setup, say: Callable[[str], None], device: str = "") -> Bench:
+def open_context(config: WorkerConfig, say: Callable[[str], None], device: str = "") -> JobContext:
     """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
-    for file in setup.plugins:
+    for file in config.plugins:
         registry.load_file(file)
-    adopt_all(setup.folders)
-    torch.set_num_threads(setup.threads)
-    store, library = _store(setup, say)
-    return Bench(store, library, choose_device(device or setup.device), setup.cell_timeout, setup)
+    adopt_all(config.folders)
+    torch.set_num_threads(config.threads)
+    store, library = _store(config, say)
+    return JobContext(store, library, choose_device(device or config.device), config.cell_timeout, config)
 
 
-def _store(setup: Setup, say: Callable[[str], None]) -> tuple[Store, Library]:
+def _store(config: WorkerConfig, say: Callable[[str], None]) -> tuple[Store, Library]:
     """The store and the data, which may come from a store that machines share."""
-    cache, data_dir, decoded, skip = setup.cache, setup.data_dir, setup.cache / "data", setup.skip_bad_images
-    if not setup.store:
+    cache, data_dir, decoded, skip = config.cache, config.data_dir, config.cache / "data", config.skip_bad_images
+    if not config.store:
         return Store(cache, say), Library(data_dir, decoded, skip)
-    from oodbench.benchmark.data.files.staging import Staged
+    from oodbench.benchmark.data.files.staging import StagedFiles
     from oodbench.benchmark.store.remote import Remote
     from oodbench.benchmark.store.shared import SharedStore
 
-    remote = Remote(setup.store)
+    remote = Remote(config.store)
     remote.refuse_folder(cache)
     remote.refuse_unwritable()
-    staged = Staged(remote, data_dir, Locks(decoded, say), say)
+    staged = StagedFiles(remote, data_dir, Locks(decoded, say), say)
     return SharedStore(cache, remote, say), Library(data_dir, decoded, skip, staged)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import TrainJob
-from oodbench.benchmark.stages.train_loop import Loop
+from oodbench.benchmark.stages.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import slug, write_atomically
 from oodbench.benchmark.store.store import UNFINISHED, Store
 from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
@@ -28,7 +28,9 @@ WITHIN_EPOCH = 600.0
 class Snapshots:
     """The snapshots of one job. `seconds` have been spent on it by processes that were stopped, `stops` of them."""
 
-    def __init__(self, store: Store, job: TrainJob, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, job: TrainJob, loop: TrainLoop, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         key = job.checkpoint.key
         self._path = store.root / UNFINISHED / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
         self._store, self._digest, self._say, self._loop, self._clock = store, key.digest, store.say, loop, clock

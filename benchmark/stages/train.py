@@ -20,18 +20,18 @@ from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks
 from oodbench.benchmark.stages.snapshots import Snapshots
-from oodbench.benchmark.stages.train_loop import Loop
+from oodbench.benchmark.stages.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
-def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
+def train(context: JobContext, job: TrainJob, tick: Tick) -> dict[str, object]:
     """Train the networks of one job and store them; returns what the side file is to say."""
-    with torch.random.fork_rng(devices=[bench.device] if bench.device.type == "cuda" else []):
-        loop = start(bench, job)
-        snapshots = Snapshots(bench.store, job, loop)
+    with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
+        loop = start(context, job)
+        snapshots = Snapshots(context.store, job, loop)
         snapshots.resume()
         if loop.images:
             tick(loop.images)
@@ -45,17 +45,17 @@ def train(bench: Bench, job: TrainJob, tick: Tick) -> dict[str, object]:
         "precision": job.precision,
         "stops": snapshots.stops,
     }
-    _leave_by_products(bench, job, loop.losses, samples)
-    bench.store.save_tensors(job.checkpoint.key, weights, bench.about(job, earlier=snapshots.seconds, **about))
+    _leave_by_products(context, job, loop.losses, samples)
+    context.store.save_tensors(job.checkpoint.key, weights, context.about(job, earlier=snapshots.seconds, **about))
     snapshots.drop()
     return about
 
 
-def start(bench: Bench, job: TrainJob) -> Loop:
+def start(context: JobContext, job: TrainJob) -> TrainLoop:
     """The training of a job, at its beginning: data on the device, networks initialised, random streams seeded."""
-    data = _on_device(bench.images(job.train), bench.device)
-    labels = torch.from_numpy(bench.labels(job.train).astype(np.int64)).to(bench.device)
-    outliers = _on_device(bench.images(job.outliers), bench.device) if job.outliers else None
+    data = _on_device(context.images(job.train), context.device)
+    labels = torch.from_numpy(context.labels(job.train).astype(np.int64)).to(context.device)
+    outliers = _on_device(context.images(job.outliers), context.device) if job.outliers else None
     if outliers is not None and outliers.shape[1:] != data.shape[1:]:
         raise DataError(
             f"The outliers {job.outliers} are {tuple(outliers.shape[1:])} images, "
@@ -63,15 +63,15 @@ def start(bench: Bench, job: TrainJob) -> Loop:
         )
     # One stream a component: initial weights are the same for every recipe, and so is the order of the batches.
     torch.manual_seed(derive(job.seed, "initial weights"))
-    recipe, networks = build_networks(job.checkpoint, bench.device)
+    recipe, networks = build_networks(job.checkpoint, context.device)
     torch.manual_seed(derive(job.seed, "training", "layers"))
     # With the recipe's name, so that one that builds on another does not draw what that one has drawn.
     steps = derive(job.seed, "training", "steps", recipe.name)
-    generator = torch.Generator(bench.device).manual_seed(steps)
-    given = load_networks(bench.store, bench.device, job.given) if job.given else {}
+    generator = torch.Generator(context.device).manual_seed(steps)
+    given = load_networks(context.store, context.device, job.given) if job.given else {}
     optimizers = recipe.optimizers(networks)
-    train_in(job.precision, [*networks.values(), *given.values()], bench.device)
-    return Loop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
+    train_in(job.precision, [*networks.values(), *given.values()], context.device)
+    return TrainLoop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
 
 
 def _on_device(images: ImageSet, device: torch.device) -> Tensor:
@@ -83,16 +83,18 @@ def _count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _leave_by_products(bench: Bench, job: TrainJob, losses: list[dict[str, float]], samples: Tensor | None) -> None:
+def _leave_by_products(
+    context: JobContext, job: TrainJob, losses: list[dict[str, float]], samples: Tensor | None
+) -> None:
     """Losses an epoch as CSV (and for TensorBoard, if it is installed), and a grid of samples as PNG."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["epoch", *losses[0]])
     writer.writerows([epoch + 1, *row.values()] for epoch, row in enumerate(losses))
-    write_atomically(bench.store.extra(job.checkpoint.key, ".losses.csv"), out.getvalue())
-    _tensorboard(bench.store.extra(job.checkpoint.key, ".tensorboard"), losses)
+    write_atomically(context.store.extra(job.checkpoint.key, ".losses.csv"), out.getvalue())
+    _tensorboard(context.store.extra(job.checkpoint.key, ".tensorboard"), losses)
     if samples is not None:
-        _save_grid(bench.store.extra(job.checkpoint.key, ".samples.png"), samples)
+        _save_grid(context.store.extra(job.checkpoint.key, ".samples.png"), samples)
 
 
 def _save_grid(path: Path, samples: Tensor) -> None:

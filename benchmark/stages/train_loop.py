@@ -15,7 +15,7 @@ from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stages.context import Tick
 
 
-class Order:
+class ShuffledIndices:
     """Indices of `count` images, shuffled anew each time all have been used."""
 
     def __init__(self, count: int, seed: int) -> None:
@@ -51,7 +51,7 @@ class Order:
         self._used = state["used"]
 
 
-class Loop:
+class TrainLoop:
     """Trains one job's networks: `data` (N, C, H, W) uint8 with `labels` (N,), and outliers where the recipe has some,
     all on the training device."""
 
@@ -60,9 +60,9 @@ class Loop:
     ) -> None:
         self.job, self.recipe, self.training = job, recipe, training
         self.data, self.labels, self.outliers = data, labels, outliers
-        self._order = Order(len(data), derive(job.seed, "training", "order"))
+        self._order = ShuffledIndices(len(data), derive(job.seed, "training", "order"))
         seed = derive(job.seed, "training", "outlier order")
-        self._draws = None if outliers is None else Order(len(outliers), seed)
+        self._draws = None if outliers is None else ShuffledIndices(len(outliers), seed)
         self._rates = {n: [group["lr"] for group in o.param_groups] for n, o in training.optimizers.items()}
         self._sums: dict[str, Tensor] = {}
         self.epoch = 0

@@ -23,12 +23,12 @@ from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.stages.context import Bench
+    from oodbench.benchmark.stages.context import JobContext
 
 
-def tune(bench: Bench, job: TuneJob, tick: Tick) -> None:
+def tune(context: JobContext, job: TuneJob, tick: Tick) -> None:
     """Try every candidate and store the choice, with what all of them reached."""
-    tried = list(_tried(bench, job, tick))
+    tried = list(_tried(context, job, tick))
     reached = [value if value is not None else -1.0 for _, value, _ in tried]
     best = int(np.argmax(reached))
     if reached[best] < 0:
@@ -41,16 +41,16 @@ def tune(bench: Bench, job: TuneJob, tick: Tick) -> None:
         "on": [str(outputs.data) for outputs in job.ood],
         "tried": [{"detector": spec, "auroc": value, "reason": reason} for spec, value, reason in tried],
     }
-    bench.store.save_json(job.makes[0], told, bench.about(job))
+    context.store.save_json(job.makes[0], told, context.about(job))
 
 
-def _tried(bench: Bench, job: TuneJob, tick: Tick) -> Iterator[tuple[str, float | None, str]]:
+def _tried(context: JobContext, job: TuneJob, tick: Tick) -> Iterator[tuple[str, float | None, str]]:
     """Each candidate with the mean AUROC that it reaches, or why it has none."""
     for spec in job.candidates:
         try:
-            detector = fitted_detector(bench, job, spec)
-            known = scores_of(bench, job, detector, job.validation, tick)
-            reached = [auroc(known, scores_of(bench, job, detector, outputs, tick)) for outputs in job.ood]
+            detector = fitted_detector(context, job, spec)
+            known = scores_of(context, job, detector, job.validation, tick)
+            reached = [auroc(known, scores_of(context, job, detector, outputs, tick)) for outputs in job.ood]
             yield spec, float(np.mean(reached)), ""
         except OodbenchError as error:  # a setting that does not fit this network is no choice
             yield spec, None, str(error)

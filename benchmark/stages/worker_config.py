@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerConfig:
     """What it takes to open the same bench in another process: plain data."""
 
     cache: Path

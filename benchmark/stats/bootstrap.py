@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.stats.clustered import Units
+from oodbench.benchmark.stats.clustered import ResamplingUnits
 
 Floats = NDArray[np.float64]
 
@@ -135,14 +135,14 @@ def resampled(
     scores: Sequence[Sequence[Scores]],
     count: int,
     rng: np.random.Generator,
-    units: tuple[Units, Units] | None = None,
+    units: tuple[ResamplingUnits, ResamplingUnits] | None = None,
 ) -> dict[str, Floats]:
     """Metric -> (count, D): its mean over S seeds for D detectors, on `count` resamples of the images; `scores[s][d]`.
 
     ID and OOD images are each drawn with replacement, as many as there are; with `units` of the ID and the OOD set,
     whole groups. All detectors, seeds and metrics get the same draws.
     """
-    sides = units or tuple(Units.of(len(array)) for array in scores[0][0])
+    sides = units or tuple(ResamplingUnits.of(len(array)) for array in scores[0][0])
     ordered = [[Ordered.of(pair) for pair in own] for own in scores]
     blocks = [
         np.mean([[_values(metrics, one.counts(weights)) for one in own] for own in ordered], axis=0)
@@ -157,9 +157,9 @@ def _values(metrics: Sequence[str], counts: Weighted) -> Floats:
     return np.array([METRICS[metric](counts) for metric in metrics])
 
 
-def _weights(units: Sequence[Units], count: int, rng: np.random.Generator) -> Iterator[Ints]:
+def _weights(units: Sequence[ResamplingUnits], count: int, rng: np.random.Generator) -> Iterator[Ints]:
     """Weights (R, N + M) of `count` resamples in blocks; where images are the units they sum to N and M."""
     rows = max(1, BLOCK // sum(side.images for side in units))
     for start in range(0, count, rows):
         size = min(rows, count - start)
-        yield np.hstack([side.drawn(size, rng) for side in units])
+        yield np.hstack([side.resample_counts(size, rng) for side in units])

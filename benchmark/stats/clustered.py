@@ -17,14 +17,14 @@ TAIL = (1 - LEVEL) / 2
 Floats = NDArray[np.float64]
 
 
-def student(freedom: float) -> float:
+def student_quantile(freedom: float) -> float:
     """Student's t quantile of a two-sided interval; the normal's for infinite degrees of freedom."""
     from scipy.special import ndtri, stdtrit
 
     return float(ndtri(1 - TAIL) if np.isinf(freedom) else stdtrit(freedom, 1 - TAIL))
 
 
-def none_of(size: float) -> float:
+def zero_event_bound(size: float) -> float:
     """The largest share of a source that `size` independent images may all have missed ("rule of three": 3.7 / size).
 
     The upper Clopper-Pearson limit (Biometrika 26 (1934), 404) of zero of `size`.
@@ -33,14 +33,14 @@ def none_of(size: float) -> float:
 
 
 @dataclass(frozen=True)
-class Scatter:
+class VarianceEstimate:
     """Variance of an estimate, and the variance of that variance."""
 
     variance: float
     uncertainty: float
 
     @classmethod
-    def of(cls, values: NDArray[np.floating[Any]]) -> Scatter:
+    def of(cls, values: NDArray[np.floating[Any]]) -> VarianceEstimate:
         """Of the mean of G >= 2 independent values, from their second and fourth moments."""
         size = len(values)
         squares = (values - values.mean()) ** 2
@@ -50,8 +50,8 @@ class Scatter:
         uncertainty = max(from_moments, 2 * variance**2 / (size - 1))
         return cls(variance / size, uncertainty / size**2)
 
-    def __add__(self, other: Scatter) -> Scatter:
-        return Scatter(self.variance + other.variance, self.uncertainty + other.uncertainty)
+    def __add__(self, other: VarianceEstimate) -> VarianceEstimate:
+        return VarianceEstimate(self.variance + other.variance, self.uncertainty + other.uncertainty)
 
     @property
     def freedom(self) -> float:
@@ -60,7 +60,7 @@ class Scatter:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ScorePlaces:
     """One set's images: where each lies among the distinct scores, and which of them depend on each other."""
 
     entry: NDArray[np.intp]
@@ -69,7 +69,9 @@ class Side:
     """(N,) the image's group, 0 to G - 1; every image its own where the set has no groups."""
 
     @classmethod
-    def of(cls, scores: NDArray[np.generic], distinct: NDArray[np.generic], groups: NDArray[np.generic] | None) -> Side:
+    def of(
+        cls, scores: NDArray[np.generic], distinct: NDArray[np.generic], groups: NDArray[np.generic] | None
+    ) -> ScorePlaces:
         """From (N,) scores, all distinct scores of both sets in order, and (N,) groups or None."""
         entry = np.searchsorted(distinct, scores) + 1
         if groups is None:
@@ -84,12 +86,12 @@ class Side:
         """How many groups, or images where there are no groups."""
         return int(self.group.max()) + 1
 
-    def scatter(self, values: Floats) -> Scatter:
+    def variance_of_mean(self, values: Floats) -> VarianceEstimate:
         """Of the mean of (N,) values, in the order of `entry`; groups are wholes (Obuchowski, Biometrics 53 (1997))."""
         if self.independent == len(self):
-            return Scatter.of(values)
+            return VarianceEstimate.of(values)
         sums = np.bincount(self.group, values - values.mean(), self.independent).astype(np.float64)
-        return Scatter.of(sums * (self.independent / len(self)))
+        return VarianceEstimate.of(sums * (self.independent / len(self)))
 
     def effective(self, entry: int) -> float:
         """How many independent images scatter as the share accepted at an entry does: 1 to as many as there are.
@@ -100,9 +102,9 @@ class Side:
         if self.independent == len(self):
             return float(len(self))
         accepted = (self.entry <= entry).astype(np.float64)
-        share, variance = float(accepted.mean()), self.scatter(accepted).variance
+        share, variance = float(accepted.mean()), self.variance_of_mean(accepted).variance
         size = share * (1 - share) / variance if variance > 0 else float(self.independent)
-        size *= (student(np.inf) / student(self.independent - 1)) ** 2
+        size *= (student_quantile(np.inf) / student_quantile(self.independent - 1)) ** 2
         return float(np.clip(size, 1, len(self)))
 
 
@@ -110,7 +112,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class ResamplingUnits:
     """The independent units of one set's N images."""
 
     images: int
@@ -118,7 +120,7 @@ class Units:
     """(N,): each image's group, 0 to G - 1; None where every image is a unit of its own."""
 
     @classmethod
-    def of(cls, images: int, groups: ArrayLike | None = None) -> Units:
+    def of(cls, images: int, groups: ArrayLike | None = None) -> ResamplingUnits:
         """From the number of images, and (N,) integers that mark those that belong together, if they are known."""
         if groups is None:
             return cls(images)
@@ -146,17 +148,17 @@ class Units:
         summed: Floats = sums * (np.sqrt(self.count / (self.count - 1)) / self.images)
         return summed
 
-    def drawn(self, size: int, rng: np.random.Generator) -> Ints:
+    def resample_counts(self, size: int, rng: np.random.Generator) -> Ints:
         """(size, N): how often each image is in each of `size` resamples.
 
         Of G groups, G - 1 are drawn, with replacement: as many as there are would scatter too little by G - 1 of G,
         which matters where they are few (Rao & Wu, JASA 83 (1988), 231-241).
         """
         if self.group is None:
-            return _counted(self.images, self.images, size, rng)
-        return _counted(self.count, self.count - 1, size, rng)[:, self.group]
+            return _draw_counts(self.images, self.images, size, rng)
+        return _draw_counts(self.count, self.count - 1, size, rng)[:, self.group]
 
 
-def _counted(units: int, draws: int, size: int, rng: np.random.Generator) -> Ints:
+def _draw_counts(units: int, draws: int, size: int, rng: np.random.Generator) -> Ints:
     picked = rng.integers(0, units, (size, draws)) + units * np.arange(size)[:, None]
     return np.bincount(picked.ravel(), minlength=size * units).reshape(size, units)

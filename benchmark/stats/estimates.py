@@ -1,6 +1,7 @@
-"""What is known of one metric of D detectors on the same images, as a `Joint`: by DeLong's covariance, by what each
-image adds to the metric, or by resamples. `bench compare` takes the first for AUROC, the second for AUPR, the third for
-what hangs on a threshold.
+"""Joint estimates (values, covariance, error draws) of one metric for D detectors on the same images.
+
+By DeLong's covariance, by the influence of each image on the metric, or by resampling. `bench compare` uses the first
+for AUROC, the second for AUPR, the third for metrics at a threshold.
 """
 
 from __future__ import annotations
@@ -10,24 +11,24 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from oodbench.benchmark.stats.clustered import Scatter, Units
+from oodbench.benchmark.stats.clustered import ResamplingUnits, VarianceEstimate
 from oodbench.benchmark.stats.delong import Placements
-from oodbench.benchmark.stats.paired_tests import NO_SCATTER, Flags, Floats, Joint, of_differences
+from oodbench.benchmark.stats.paired_tests import NO_VARIANCE, Flags, Floats, JointEstimate, variance_of_differences
 
-Sides = tuple[Units, Units]
+SetUnits = tuple[ResamplingUnits, ResamplingUnits]
 """What is drawn of the ID and of the OOD images."""
 
 NORMAL_DRAWS = 10_000
 """Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
 
 
-def of_placements(
+def estimate_from_placements(
     placed: Sequence[Sequence[Placements]],
-    apart: Flags,
+    different_networks: Flags,
     rng: np.random.Generator,
     draws: int = NORMAL_DRAWS,
-    units: Sides | None = None,
-) -> Joint:
+    units: SetUnits | None = None,
+) -> JointEstimate:
     """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
 
     The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
@@ -38,12 +39,12 @@ def of_placements(
         np.mean(sets, axis=0).T
         for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed])
     ]
-    sides = units or (Units.of(len(means[0])), Units.of(len(means[1])))
+    sides = units or (ResamplingUnits.of(len(means[0])), ResamplingUnits.of(len(means[1])))
     roots = [side.root(values) for side, values in zip(sides, means, strict=True)]
     # As both covariances are estimated, their draws are multivariate t.
     errors = sum(_drawn_t(root, side.count - 1, draws, rng) for root, side in zip(roots, sides, strict=True))
     per_seed = np.array([[p.auroc for p in own] for own in placed])
-    return Joint(per_seed, np.concatenate(roots), np.asarray(errors), apart, _welch(roots, sides))
+    return JointEstimate(per_seed, np.concatenate(roots), np.asarray(errors), different_networks, _welch(roots, sides))
 
 
 def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
@@ -54,24 +55,24 @@ def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -
     return errors * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
 
 
-def _welch(roots: Sequence[Floats], sides: Sides) -> Floats | None:
+def _welch(roots: Sequence[Floats], sides: SetUnits) -> Floats | None:
     """(D, D): degrees of freedom of each difference's variance, a sum of two (Welch, Biometrika 34 (1947), 28-35)."""
     if all(side.group is None for side in sides):
         return None
-    parts = [of_differences(root) for root in roots]
+    parts = [variance_of_differences(root) for root in roots]
     below = sum(part**2 / (side.count - 1) for part, side in zip(parts, sides, strict=True))
     fewest = float(min(side.count for side in sides) - 1)
     return np.divide(sum(parts) ** 2, below, out=np.full_like(parts[0], fewest), where=np.asarray(below) > 0)
 
 
-def of_influences(
+def estimate_from_influences(
     per_seed: Floats,
     influences: Sequence[Sequence[tuple[Floats, Floats]]],
-    apart: Flags,
+    different_networks: Flags,
     rng: np.random.Generator,
-    units: Sides,
+    units: SetUnits,
     draws: int = NORMAL_DRAWS,
-) -> Joint:
+) -> JointEstimate:
     """A smooth metric of D detectors and S seeds: (S, D) values, and what each image adds, `influences[s][d]`.
 
     Differences are judged on the scale of log(v / (1 - v)), as in `intervals`: there they are less skewed. Where a
@@ -87,8 +88,14 @@ def of_influences(
     ]
     triangles = [np.linalg.qr(root, mode="r") for root in roots]
     errors = sum(rng.standard_normal((draws, len(triangle))) @ triangle for triangle in triangles)
-    return Joint(
-        per_seed, np.concatenate(roots), np.asarray(errors), apart, _satterthwaite(roots), _chords(values, centre), True
+    return JointEstimate(
+        per_seed,
+        np.concatenate(roots),
+        np.asarray(errors),
+        different_networks,
+        _satterthwaite(roots),
+        _chords(values, centre),
+        True,
     )
 
 
@@ -115,18 +122,18 @@ def _satterthwaite(roots: Sequence[Floats]) -> Floats:
 
 def _freedom(parts: Sequence[Floats]) -> float:
     """Of a sum of variances, from rows of roots: a root is scaled so that its squares sum to the mean's variance."""
-    found = [Scatter.of(part * np.sqrt(len(part) * (len(part) - 1))) for part in parts]
+    found = [VarianceEstimate.of(part * np.sqrt(len(part) * (len(part) - 1))) for part in parts]
     total = found[0] + found[1]
-    return total.freedom if total.variance > NO_SCATTER else float(min(map(len, parts)) - 1)
+    return total.freedom if total.variance > NO_VARIANCE else float(min(map(len, parts)) - 1)
 
 
-def of_resamples(
+def estimate_from_resamples(
     per_seed: Floats,
     resampled: Floats,
-    apart: Flags,
-    units: Sides | None = None,
+    different_networks: Flags,
+    units: SetUnits | None = None,
     rng: np.random.Generator | None = None,
-) -> Joint:
+) -> JointEstimate:
     """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
 
     Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
@@ -136,7 +143,7 @@ def of_resamples(
     errors = resampled - per_seed.mean(axis=0)
     root = errors / np.sqrt(len(errors))
     if units is None or rng is None or all(side.group is None for side in units):
-        return Joint(per_seed, root, errors, apart)
+        return JointEstimate(per_seed, root, errors, different_networks)
     degrees = min(side.count for side in units) - 1
     drawn = errors * np.sqrt(degrees / rng.chisquare(degrees, (len(errors), 1)))
-    return Joint(per_seed, root, drawn, apart, np.full(apart.shape, float(degrees)))
+    return JointEstimate(per_seed, root, drawn, different_networks, np.full(different_networks.shape, float(degrees)))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from oodbench.benchmark.errors import MetricError
 from oodbench.benchmark.metrics.exact import Counts, evaluate
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.stats.clustered import TAIL, Floats, Side, none_of, student
+from oodbench.benchmark.stats.clustered import TAIL, Floats, ScorePlaces, student_quantile, zero_event_bound
 from oodbench.benchmark.stats.delong import Placements
 
 INTERVALS_VERSION = "1"
@@ -42,15 +42,15 @@ class Sample:
     """A cell's scores, sorted once."""
 
     counts: Counts
-    id: Side
-    ood: Side
+    id: ScorePlaces
+    ood: ScorePlaces
 
     @property
     def mirrored(self) -> Sample:
         """Every score negated and the sets exchanged: what is said of ID becomes said of OOD."""
         c, entries = self.counts, len(self.counts.id_at_most)
         counts = Counts(c.n_ood - c.ood_at_most[::-1], c.n_id - c.id_at_most[::-1])
-        return Sample(counts, *(Side(entries - side.entry, side.group) for side in (self.ood, self.id)))
+        return Sample(counts, *(ScorePlaces(entries - side.entry, side.group) for side in (self.ood, self.id)))
 
 
 def confidence_intervals(
@@ -78,8 +78,8 @@ def intervals_around(
     """The same where the metrics of the scores, `values`, are known already. Raises `MetricError` for groups."""
     id_array, ood_array = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate((id_array, ood_array)))
-    id_side = Side.of(id_array, distinct, _checked(id_groups, len(id_array), "id_groups"))
-    ood_side = Side.of(ood_array, distinct, _checked(ood_groups, len(ood_array), "ood_groups"))
+    id_side = ScorePlaces.of(id_array, distinct, _checked(id_groups, len(id_array), "id_groups"))
+    ood_side = ScorePlaces.of(ood_array, distinct, _checked(ood_groups, len(ood_array), "ood_groups"))
     if min(id_side.independent, ood_side.independent) < 2:
         return dict.fromkeys(METRICS, (0.0, 1.0))
     found = _each(Sample(_counts(id_side, ood_side, len(distinct)), id_side, ood_side), values)
@@ -95,7 +95,7 @@ def _checked(groups: ArrayLike | None, size: int, name: str) -> NDArray[np.integ
     return array
 
 
-def _counts(id_side: Side, ood_side: Side, distinct: int) -> Counts:
+def _counts(id_side: ScorePlaces, ood_side: ScorePlaces, distinct: int) -> Counts:
     at_most = [np.bincount(side.entry, minlength=distinct + 1).cumsum() for side in (id_side, ood_side)]
     return Counts(*at_most)
 
@@ -128,12 +128,12 @@ def _on_logits(sample: Sample, value: float, id_values: Floats, ood_values: Floa
     scatter itself shows widens what rests on a few images. Where no image differs from another, the interval reaches as
     far as sources may lie from this sample: `miss`.
     """
-    scatter = sample.id.scatter(id_values) + sample.ood.scatter(ood_values)
+    scatter = sample.id.variance_of_mean(id_values) + sample.ood.variance_of_mean(ood_values)
     if scatter.variance < 1e-30:  # rounding; one pair of ten million times ten million images makes 1e-28
         return max(value - miss, 0.0), min(value + miss, 1.0)
     pairs = sample.id.independent * sample.ood.independent
     centre = (value * pairs + 0.5) / (pairs + 1)
-    reach = student(scatter.freedom) * np.sqrt(scatter.variance) / (centre * (1 - centre))
+    reach = student_quantile(scatter.freedom) * np.sqrt(scatter.variance) / (centre * (1 - centre))
     odds = centre / (1 - centre) * np.exp(np.clip([-reach, reach], -700, 700))
     low, high = odds / (1 + odds)
     return float(low), float(high)
@@ -174,7 +174,7 @@ def precision_influences(metric: str, id_scores: ArrayLike, ood_scores: ArrayLik
     """
     arrays = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate(arrays))
-    of_id, of_ood = (Side(np.searchsorted(distinct, array) + 1, np.arange(len(array))) for array in arrays)
+    of_id, of_ood = (ScorePlaces(np.searchsorted(distinct, array) + 1, np.arange(len(array))) for array in arrays)
     sample, ratio = Sample(_counts(of_id, of_ood, len(distinct)), of_id, of_ood), len(of_ood) / len(of_id)
     if metric in ("aupr_in", "aupr_in_counts"):
         return _precision_parts(sample, 1.0 if metric == "aupr_in" else ratio)
@@ -183,7 +183,7 @@ def precision_influences(metric: str, id_scores: ArrayLike, ood_scores: ArrayLik
 
 
 def _miss(sample: Sample) -> float:
-    return none_of(min(sample.id.independent, sample.ood.independent))
+    return zero_event_bound(min(sample.id.independent, sample.ood.independent))
 
 
 def _tnr(sample: Sample) -> Interval:
@@ -269,7 +269,7 @@ def _cross_fitted(sample: Sample) -> float:
     return float(np.mean(gaps) + 1) / 2
 
 
-def _halves(side: Side, entries: int, random: np.random.Generator) -> Floats:
+def _halves(side: ScorePlaces, entries: int, random: np.random.Generator) -> Floats:
     """(2, entries) shares of either random half accepted at each entry; groups stay whole."""
     half = random.permutation(side.independent)[side.group] % 2
     counts = np.bincount(side.entry + entries * half, minlength=2 * entries).reshape(2, entries).cumsum(axis=1)

@@ -1,7 +1,7 @@
 """Is one detector better than another on the same images? Tests of one column: an ID set against an OOD set.
 
-A `Joint` is one metric of D detectors, higher = better, with what is needed to judge differences: how the values move
-together when other images are drawn, and how they moved from seed to seed. Two kinds of pairs are told apart:
+A `JointEstimate` holds one metric of D detectors, higher = better, with what is needed to judge differences: how the
+values vary together over draws of images, and how they varied from seed to seed. Two kinds of pairs are distinguished:
 
 - on the same checkpoints: images are the unit, or groups of images where a data set tells which belong together.
   Values are means over seeds, and so is what each image contributes, so that seeds, which share their images, are never
@@ -32,12 +32,12 @@ Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
 
-NO_SCATTER = 1e-30
+NO_VARIANCE = 1e-30
 """Variances below this are rounding: of a million images one tie more or less still gives 1e-25."""
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class JointEstimate:
     """One metric of D detectors on the same images, from S seeds each; higher = better."""
 
     per_seed: Floats
@@ -46,7 +46,7 @@ class Joint:
     """(K, D): root.T @ root is the covariance, over images, of the means over seeds; a row an image or a resample."""
     draws: Floats
     """(B, D): errors of the means over seeds, as other images would give them."""
-    apart: Flags
+    different_networks: Flags
     """(D, D): whether two detectors look at differently trained networks, and seeds are a unit beside images."""
     freedom: Floats | None = None
     """(D, D): degrees of freedom of each `image_variance`; None where it is as good as known."""
@@ -69,7 +69,7 @@ class Joint:
     @cached_property
     def image_variance(self) -> Floats:
         """(D, D): variance of each difference over images."""
-        return of_differences(self.root) * self.slope**2
+        return variance_of_differences(self.root) * self.slope**2
 
     @cached_property
     def slope(self) -> Floats:
@@ -89,12 +89,12 @@ class Joint:
     def error(self) -> Floats:
         """(D, D): standard error of each difference; exactly 0 where nothing scatters."""
         variance = self.image_variance + self.seed_variance
-        return np.sqrt(np.where(variance > NO_SCATTER, variance, 0.0))
+        return np.sqrt(np.where(variance > NO_VARIANCE, variance, 0.0))
 
     @cached_property
     def by_seeds(self) -> Flags:
         """(D, D): whether seeds are a unit in this comparison: networks trained apart, from two seeds or more."""
-        return self.apart & (len(self.per_seed) > 1)
+        return self.different_networks & (len(self.per_seed) > 1)
 
     @cached_property
     def reference(self) -> Floats:
@@ -140,12 +140,12 @@ class Joint:
         return both
 
     @cached_property
-    def maybe_best(self) -> Flags:
-        """(D,): the set that contains the best detector with 95% confidence; see `maybe_best`."""
-        return maybe_best(self)
+    def best_set(self) -> Flags:
+        """(D,): the set that contains the best detector with 95% confidence; see `best_set`."""
+        return best_set(self)
 
 
-def of_differences(root: Floats) -> Floats:
+def variance_of_differences(root: Floats) -> Floats:
     """(D, D): variance of each difference, by columns' differences, so that equal detectors give 0."""
     return np.stack([((root - root[:, [i]]) ** 2).sum(axis=0) for i in range(root.shape[1])])
 
@@ -187,7 +187,7 @@ def _critical(image_share: Floats, tail: Floats | float, degrees: int, reference
     return critical
 
 
-def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:
+def best_set(estimate: JointEstimate, level: float = LEVEL) -> Flags:
     """(D,): detectors that may be the best; this set contains the truly best one with probability `level`.
 
     Multiple comparisons with the best (Hsu, Annals of Statistics 9 (1981), 1026-1034; with unequal variances and
@@ -197,28 +197,30 @@ def maybe_best(joint: Joint, level: float = LEVEL) -> Flags:
     networks have critical values of their own and take their part of the level by Bonferroni's inequality.
     A lead that is the same on every image, so that nothing scatters, counts as it stands.
     """
-    return np.array([_stays(joint, i, 1 - level) for i in range(len(joint.values))])
+    return np.array([_may_be_best(estimate, i, 1 - level) for i in range(len(estimate.values))])
 
 
-def _stays(joint: Joint, i: int, alpha: float) -> bool:
-    lead, error = -joint.difference[i], joint.error[i]
+def _may_be_best(estimate: JointEstimate, i: int, alpha: float) -> bool:
+    lead, error = -estimate.difference[i], estimate.error[i]
     told = error > 0
     if np.any(lead[~told] > 0):
         return False
     if not told.any():
         return True
-    by_seeds, by_images = told & joint.by_seeds[i], told & ~joint.by_seeds[i]
-    each, degrees = alpha / told.sum(), len(joint.per_seed) - 1
+    by_seeds, by_images = told & estimate.by_seeds[i], told & ~estimate.by_seeds[i]
+    each, degrees = alpha / told.sum(), len(estimate.per_seed) - 1
     studentised = lead[by_seeds] / error[by_seeds]
-    if np.any(upper_tail(studentised, joint.image_share[i][by_seeds], degrees, joint.reference[i][by_seeds]) < each):
+    if np.any(
+        upper_tail(studentised, estimate.image_share[i][by_seeds], degrees, estimate.reference[i][by_seeds]) < each
+    ):
         return False
     if not by_images.any():
         return True
-    largest = np.full(len(joint.draws), -np.inf)
+    largest = np.full(len(estimate.draws), -np.inf)
     for j in np.flatnonzero(by_images):  # one by one: all at once would not stay in the processor's cache
-        own = joint.slope[i, j] / error[j]
-        np.maximum(largest, (joint.errors_of[j] - joint.errors_of[i]) * own, out=largest)
+        own = estimate.slope[i, j] / error[j]
+        np.maximum(largest, (estimate.errors_of[j] - estimate.errors_of[i]) * own, out=largest)
     critical = np.quantile(largest, 1 - each * by_images.sum()) * np.ones(by_images.sum())
-    if joint.normal_draws:
-        critical *= special.stdtrit(joint.reference[i][by_images], each) / special.ndtri(each)
+    if estimate.normal_draws:
+        critical *= special.stdtrit(estimate.reference[i][by_images], each) / special.ndtri(each)
     return bool(np.all(lead[by_images] / error[by_images] <= critical))

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Across:
+class RankTests:
     """K detectors on N sets."""
 
     ranks: Floats
@@ -56,7 +56,7 @@ class Across:
         return found
 
 
-def across(values: Floats) -> Across:
+def rank_tests(values: Floats) -> RankTests:
     """All tests of (N, K) values, higher = better, of N sets and K detectors, both at least 2."""
     sets, count = values.shape
     ranks = stats.rankdata(-values, axis=1)
@@ -66,7 +66,7 @@ def across(values: Floats) -> Across:
     upper = np.triu_indices(count, 1)
     wilcoxon[upper] = [signed_rank_p(values[:, i] - values[:, j]) for i, j in zip(*upper, strict=True)]
     adjusted[upper] = holm(wilcoxon[upper])
-    return Across(
+    return RankTests(
         ranks.mean(axis=0),
         sets,
         friedman,

@@ -14,7 +14,7 @@ def side_files(cache: Path) -> dict[Path, dict[str, Any]]:
     return {path: read_side_file(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
 
 
-def made_from(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roots: Iterable[str]) -> set[str]:
+def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roots: Iterable[str]) -> set[str]:
     """The artifacts at some paths relative to a store, and whatever is named in the keys of those, as such paths."""
     paths = {artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
     by_digest = {side["digest"]: path for path, side in paths.items() if "digest" in side}

@@ -81,7 +81,7 @@ def parse_json(content: bytes | str) -> Any:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
-    refuse_wild(value)
+    check_limits(value)
     return value
 
 
@@ -91,7 +91,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def refuse_wild(value: Any) -> None:
+def check_limits(value: Any) -> None:
     """ValueError for nesting beyond `MAX_DEPTH`, at which recursive code would fail, and for endless whole numbers."""
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -110,13 +110,13 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from value
 
 
-def leads_out(name: str) -> bool:
+def escapes_root(name: str) -> bool:
     """Whether a path written with '/' would leave the folder that it is joined to, on any system."""
     away = ".." in PurePosixPath(name).parts or name.startswith("/") or bool(PureWindowsPath(name).drive)
     return away or "\\" in name or "\0" in name
 
 
-def misfit(value: Any, expected: Any, where: str = "it") -> str:
+def type_error(value: Any, expected: Any, where: str = "it") -> str:
     """What of a parsed JSON value is not as a type says, in words; empty if all is.
 
     Types: str, int, float, bool, None, Any, unions, `list[X]`, `tuple[X, ...]`, `Sequence[X]`, `Mapping[str, X]`,
@@ -127,28 +127,30 @@ def misfit(value: Any, expected: Any, where: str = "it") -> str:
         return ""
     kind, inner = get_origin(expected), get_args(expected)
     if kind in (Union, UnionType):
-        return "" if any(not misfit(value, one) for one in inner) else _wrong(value, where, map(_told, inner))
+        return "" if any(not type_error(value, one) for one in inner) else _wrong(value, where, map(_describe, inner))
     if is_typeddict(expected) or dataclasses.is_dataclass(expected):
-        return _fields_misfit(value, expected, where)
+        return _fields_error(value, expected, where)
     if kind in LISTS:
         if not isinstance(value, list):
             return _wrong(value, where, ["a list"])
-        return next(filter(None, (misfit(item, inner[0], f"an item of {where}") for item in value)), "")
+        return next(filter(None, (type_error(item, inner[0], f"an item of {where}") for item in value)), "")
     if kind is not None:
         if not isinstance(value, dict):
             return _wrong(value, where, ["an object"])
-        return next(filter(None, (misfit(item, inner[1], f"'{key}' of {where}") for key, item in value.items())), "")
-    return "" if _is_plain(value, expected) else _wrong(value, where, [_told(expected)])
+        return next(
+            filter(None, (type_error(item, inner[1], f"'{key}' of {where}") for key, item in value.items())), ""
+        )
+    return "" if _is_plain(value, expected) else _wrong(value, where, [_describe(expected)])
 
 
-def _fields_misfit(value: Any, expected: Any, where: str) -> str:
+def _fields_error(value: Any, expected: Any, where: str) -> str:
     if not isinstance(value, dict):
         return _wrong(value, where, ["an object"])
     for name in sorted(getattr(expected, "__required_keys__", frozenset())):
         if name not in value:
             return f"{where} lacks '{name}'"
     hints = _hints(expected)
-    told = (misfit(value[name], hint, f"'{name}'") for name, hint in hints.items() if name in value)
+    told = (type_error(value[name], hint, f"'{name}'") for name, hint in hints.items() if name in value)
     return next(filter(None, told), "")
 
 
@@ -164,7 +166,7 @@ def _is_plain(value: Any, expected: type) -> bool:
     return isinstance(value, expected)
 
 
-def _told(expected: Any) -> str:
+def _describe(expected: Any) -> str:
     return WORDS.get(expected, "a list" if get_origin(expected) in LISTS else "an object")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 
-class Suite(TypedDict, total=False):
+class SuiteInfo(TypedDict, total=False):
     """Of which suite a run is."""
 
     name: str
@@ -20,7 +20,7 @@ class PairNames(TypedDict):
     ood_set: str
 
 
-class Pair(PairNames, total=False):
+class PairInfo(PairNames, total=False):
     """An ID set with an OOD set."""
 
     group: str
@@ -46,9 +46,9 @@ class RunInfo(TypedDict, total=False):
     """`run.json`."""
 
     name: str
-    suite: Suite | None
+    suite: SuiteInfo | None
     cells: list[str]
-    pairs: list[Pair]
+    pairs: list[PairInfo]
     seeds: list[int]
     detectors: list[str]
     notes: list[str]
@@ -70,7 +70,7 @@ class DecodedFrom(TypedDict):
     names: list[str]
 
 
-class Side(TypedDict, total=False):
+class SideFile(TypedDict, total=False):
     """A side file of the store, or of a decoded split."""
 
     key: Mapping[str, Any] | str

@@ -25,8 +25,8 @@ from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.npy import load_array
-from oodbench.benchmark.store.safe_read import MAX_JSON, leads_out, misfit, parse_json, read_bounded, read_json
-from oodbench.benchmark.store.schema import Side
+from oodbench.benchmark.store.safe_read import MAX_JSON, escapes_root, parse_json, read_bounded, read_json, type_error
+from oodbench.benchmark.store.schema import SideFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,7 @@ class Store:
 
     def key_of(self, path: str) -> Key | None:
         """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
-        if leads_out(path):
+        if escapes_root(path):
             return None
         known = (self._side(self.root / path) or {}).get("key")
         content = dict(known) if isinstance(known, dict) else {}
@@ -320,7 +320,7 @@ def parse_side(content: bytes) -> dict[str, Any]:
         side = parse_json(content)
     except ValueError:
         return {}
-    return side if isinstance(side, dict) and not misfit(side, Side) else {}
+    return side if isinstance(side, dict) and not type_error(side, SideFile) else {}
 
 
 def file_sha256(path: Path) -> str:

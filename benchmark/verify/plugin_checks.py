@@ -172,7 +172,7 @@ def check_only_declared(name: str) -> None:
     """It works with what it declares (anything else raises on access), and each thing it declares is of use."""
     detector = fitted(name)
     _scores(detector, toy_world().test)
-    for need in sorted(detector.needs) if detector.oriented else ():
+    for need in sorted(detector.needs) if not detector.is_sanity_baseline else ():
         supplied = set(NEEDS) - {need}
         try:
             fitted(name, supplied).score(toy_batch(detector, toy_world().test, supplied=supplied))
@@ -184,7 +184,7 @@ def check_only_declared(name: str) -> None:
 def check_oriented(name: str) -> None:
     """Planted OOD images score higher than ID images: AUROC above 0.8."""
     detector, world = fitted(name), toy_world()
-    if not detector.oriented:
+    if detector.is_sanity_baseline:
         return
     value = auroc(_scores(detector, world.test), _scores(detector, world.ood))
     if value <= 0.8:
@@ -319,11 +319,11 @@ def check_form(name: str) -> None:
 def check_figure(name: str) -> None:
     """Plates are numbered, each with a title, and those that need a run are among them."""
     figures: type[Figures] = registry.get("figure", name)
-    odd = [plate for plate, title in figures.plates.items() if not re.fullmatch(r"[A-Z]?\d+[a-z]*", plate) or not title]
-    if not figures.plates or odd:
-        raise CheckError(f"plates must be figures' numbers, such as '3' or '3ab', with titles; got {odd or 'none'}")
-    if strange := figures.from_run - set(figures.plates):
-        raise CheckError(f"from_run names {sorted(strange)}, which are not among the plates {list(figures.plates)}")
+    odd = [panel for panel, title in figures.panels.items() if not re.fullmatch(r"[A-Z]?\d+[a-z]*", panel) or not title]
+    if not figures.panels or odd:
+        raise CheckError(f"panels must be figures' numbers, such as '3' or '3ab', with titles; got {odd or 'none'}")
+    if strange := figures.from_run - set(figures.panels):
+        raise CheckError(f"from_run names {sorted(strange)}, which are not among the panels {list(figures.panels)}")
 
 
 def check_suite(name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.compare.scored_images import OTHERS, ScoredImages
-from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, Classified, Known, extended
+from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ClassifiedImages, ScoredClassification, extended
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 
@@ -26,7 +26,7 @@ class Recompute:
 
     def __init__(self, images: ScoredImages, artifact: Callable[[str], Artifact | None]) -> None:
         self.images, self.artifact = images, artifact
-        self._classified: dict[str, Classified | str] = {}
+        self._classified: dict[str, ClassifiedImages | str] = {}
 
     def accuracy(self, record: Record, logits: str, count: int) -> float | str:
         """ID accuracy from logits and labels."""
@@ -64,10 +64,10 @@ class Recompute:
             images = self._shifted(record, key)
             if isinstance(images, str):
                 return images
-            shifted.append(Known(images, own))
-        return extended(Known(test, scores[0]), scores[1], more[0][0], shifted)
+            shifted.append(ScoredClassification(images, own))
+        return extended(ScoredClassification(test, scores[0]), scores[1], more[0][0], shifted)
 
-    def _shifted(self, record: Record, key: Mapping[str, Any]) -> Classified | str:
+    def _shifted(self, record: Record, key: Mapping[str, Any]) -> ClassifiedImages | str:
         """A shifted form of the ID set, found by the key of its scores."""
         logits = key.get("outputs", {}).get("logits", "")
         found = self.artifact(logits)
@@ -75,13 +75,13 @@ class Recompute:
         used = [one for one in data if found and one.get("sha256") == found[1].get("data")]
         return self.classified(logits, used[0] if used else {})
 
-    def classified(self, logits: str, used: Mapping[str, Any]) -> Classified | str:
+    def classified(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
         """Images as a classifier saw them, by the digest of its logits; once for all detectors."""
         if logits not in self._classified:
             self._classified[logits] = self._classify(logits, used)
         return self._classified[logits]
 
-    def _classify(self, logits: str, used: Mapping[str, Any]) -> Classified | str:
+    def _classify(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
         found, images = self.artifact(logits), self.images.known(used)
         if found is None:
             return "whose logits are not there"
@@ -89,7 +89,7 @@ class Recompute:
             return images
         if images.labels is None or images.checksum != found[1].get("data"):
             return OTHERS
-        return Classified(np.load(found[0], mmap_mode="r", allow_pickle=False), images.labels)
+        return ClassifiedImages(np.load(found[0], mmap_mode="r", allow_pickle=False), images.labels)
 
 
 def _key(record: Record) -> Mapping[str, Any]:

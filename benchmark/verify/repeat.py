@@ -52,7 +52,7 @@ class CellOutcome:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RepetitionOutcome:
     """Whether a run came out again, cell by cell."""
 
     original: Path
@@ -84,7 +84,7 @@ VERDICTS = (EXACT, WITHIN, DIFFERENT, NOTHING)
 
 
 @dataclass(frozen=True)
-class Again:
+class Repetition:
     """A repetition about to start."""
 
     original: Run
@@ -116,7 +116,7 @@ class Again:
         self.say(f"The suite '{name}' is not what it was: the run's own text is used, '{path}'.")
         return str(path)
 
-    def compare(self) -> Outcome:
+    def compare(self) -> RepetitionOutcome:
         """Hold the repetition against the run; the outcome is also written to its folder, `again.json`."""
         repeated = read_run(self.run_dir)
         by_name = {cell_name(record): record for record in repeated.records}
@@ -125,20 +125,20 @@ class Again:
             told for ours, theirs in pairs if theirs for told in _elsewhere(ours, theirs, self.original, repeated)
         }
         cells = tuple(_outcome(ours, theirs, self.original, repeated) for ours, theirs in pairs)
-        outcome = Outcome(self.original.path, self.run_dir, tuple(sorted(elsewhere)), cells)
+        outcome = RepetitionOutcome(self.original.path, self.run_dir, tuple(sorted(elsewhere)), cells)
         content = {**asdict(outcome), "original": str(outcome.original), "repeated": str(outcome.repeated)}
         write_atomically(self.run_dir / "again.json", to_json(content))
         return outcome
 
 
-def prepare_again(
+def prepare_repetition(
     source: str | Path,
     *,
     results: str | Path = "",
     name: str = "",
     say: Callable[[str], None] = print,
     **where: Any,
-) -> Again:
+) -> Repetition:
     """Get ready to repeat a run, given by its `run.json`, its folder or its name.
 
     The repetition lies in `results` (the run's own results folder by default) under `name` (NAME-again by default); one
@@ -156,7 +156,7 @@ def prepare_again(
         raise UserError(f"'{target}' is the run itself. Choose another --name for its repetition.")
     if (target / "run.json").is_file() and read_run(target).info.get("again", {}).get("of") != str(folder.resolve()):
         raise UserError(f"'{target}' is there already and does not repeat '{folder}'. Choose another --name.")
-    return Again(original, target, where, say)
+    return Repetition(original, target, where, say)
 
 
 def _commands(run: Run) -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ def _outcome(ours: Record, theirs: Record | None, original: Run, repeated: Run) 
     off = {metric: found[metric] - value for metric, value in values.items() if found[metric] != value}
     if not off and _same_scores(ours, theirs):
         return CellOutcome(name, EXACT, told.strip(" ()"))
-    if _elsewhere(ours, theirs, original, repeated) and not _beyond(ours, theirs, off):
+    if _elsewhere(ours, theirs, original, repeated) and not _outside_tolerance(ours, theirs, off):
         return CellOutcome(name, WITHIN, _largest(values, off) + told, off)
     return CellOutcome(name, DIFFERENT, _largest(values, off) + told, off)
 
@@ -198,7 +198,7 @@ def _values(record: Record) -> dict[str, float]:
     return {"id_accuracy": record.id_accuracy or 0.0, "tpr": record.tpr or 0.0, **record.metrics}
 
 
-def _beyond(ours: Record, theirs: Record, off: Mapping[str, float]) -> bool:
+def _outside_tolerance(ours: Record, theirs: Record, off: Mapping[str, float]) -> bool:
     """Whether some difference is more than other rounding explains."""
     smaller = min(n for n in (ours.n_id, ours.n_ood) if n) if ours.n_id and ours.n_ood else 1
     if (ours.n_id, ours.n_ood) != (theirs.n_id, theirs.n_ood):

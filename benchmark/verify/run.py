@@ -24,13 +24,13 @@ from oodbench.benchmark.errors import OodbenchError, first_line
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.plugins.specs import Spec, create
 from oodbench.benchmark.records.best import NAME as BEST
-from oodbench.benchmark.records.best import is_of_others, read_best
+from oodbench.benchmark.records.best import is_outdated, read_best
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.csv_file import ENDS
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import Run, read_run
-from oodbench.benchmark.store.lineage import made_from, side_files
+from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.store import digest, file_sha256, read_side
 from oodbench.benchmark.verify.recompute import Recompute
 from oodbench.benchmark.views.tables import table_files
@@ -89,7 +89,7 @@ class _Verifier:
     def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
         self.run_dir, self.cache = run_dir, cache
         self.images = ScoredImages(Library(data_dir, cache / "data"))
-        self.anew = Recompute(self.images, self.whole_artifact)
+        self.recompute = Recompute(self.images, self.whole_artifact)
         self.found = Verdict()
         self.artifacts: dict[str, Artifact] = {}
         self.paths: dict[str, str] = {}
@@ -149,7 +149,7 @@ class _Verifier:
         known = {made["path"]: made["sha256"] for made in record.provenance.get("artifacts", ())}
         own = list(record.artifacts.values())
         return {path: known.get(path, "") for path in own} | (
-            known or dict.fromkeys(sorted(made_from(self.cache, self.sides, own)), "")
+            known or dict.fromkeys(sorted(upstream_artifacts(self.cache, self.sides, own)), "")
         )
 
     @cached_property
@@ -173,12 +173,12 @@ class _Verifier:
         logits = self.artifacts[paths[0]].key.get("outputs", {}).get("logits", "")
         try:
             values = evaluate(id_scores, ood_scores)
-            intervals = self.anew.intervals(record, values, scores) if record.intervals else {}
-            extended = self.anew.extended(record, logits, scores) if record.extended else {}
+            intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
+            extended = self.recompute.extended(record, logits, scores) if record.extended else {}
         except OodbenchError as error:
             self.found.problems.append(f"{cell_name(record)}: {error}")
             return record
-        accuracy = self.anew.accuracy(record, logits, len(id_scores))
+        accuracy = self.recompute.accuracy(record, logits, len(id_scores))
         return replace(
             record,
             tpr=values.pop("tpr"),
@@ -211,11 +211,11 @@ class _Verifier:
         """The values by other metric rules that the record has, computed anew."""
         if not record.audit:
             return record.audit
-        from oodbench.benchmark.stages.evaluate import audited
+        from oodbench.benchmark.stages.evaluate import evaluate_by_rules
 
         try:
             detector = create("detector", Spec(record.detector, tuple(sorted(record.settings.items()))))
-            return {rules: audited(rules, detector, id_scores, ood_scores) for rules in record.audit}
+            return {rules: evaluate_by_rules(rules, detector, id_scores, ood_scores) for rules in record.audit}
         except OodbenchError as error:
             self.unchecked(f"values by other metric rules ({first_line(error)})")
             return record.audit
@@ -231,7 +231,7 @@ class _Verifier:
 
     def best(self, run: Run) -> None:
         """Judge anew who may be the best of each column, where the run tells it."""
-        if is_of_others(run):
+        if is_outdated(run):
             told = "it cannot be read, or judges other records; the command that made the run, once more, judges anew"
             self.found.problems.append(f"{BEST}: {told}")
         kept = read_best(run)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, Looked
-from oodbench.benchmark.plugins.training_bank import Bank
+from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, ForwardOutput
+from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.extract import checked_reduction
 
 CLASSES, SIDE, IMAGES = 4, 32, 160
@@ -141,21 +141,21 @@ def toy_batch(
     classifier = toy_world().classifier
     pixels = torch.from_numpy(images.images).float() / 255
     with torch.no_grad():
-        looked = classifier.look(pixels)
+        output = classifier.forward_with_maps(pixels)
         if rows is not None:
             images, pixels = images.take(rows), pixels[rows]
-            looked = Looked([maps[rows] for maps in looked.maps], looked.features[rows], looked.logits[rows])
-        whole = {"images": pixels, "features": looked.features, "logits": looked.logits.double()}
+            output = ForwardOutput([maps[rows] for maps in output.maps], output.features[rows], output.logits[rows])
+        whole = {"images": pixels, "features": output.features, "logits": output.logits.double()}
         if "maps" in names and reduces(detector):
-            whole["maps"] = checked_reduction(detector, looked)
+            whole["maps"] = checked_reduction(detector, output)
     parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
     bank = None
     if "similarities" in names and not labelled:
         known = toy_bank_batch(detector)
-        bank = Bank(known.features.numpy(), detector.bank_rows(known))
-        similarities = bank.similarities(looked.features)
+        bank = TrainingBank(known.features.numpy(), detector.bank_rows(known))
+        similarities = bank.similarities(output.features)
         parts["similarities"] = similarities.__getitem__
     shown = classifier if "maps" in names else classifier.without_blocks()
     return Batch(len(images), parts, detector.name, shown if "network" in names else None, bank=bank)
@@ -176,8 +176,8 @@ def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
     with torch.no_grad():
         for rows in torch.arange(len(images)).split(piece):
             pixels = torch.from_numpy(images.images[rows.numpy()]).float() / 255
-            looked = toy_world().classifier.look(pixels)
-            detector.observe(looked.maps, looked.features, looked.logits, labels[rows])
+            output = toy_world().classifier.forward_with_maps(pixels)
+            detector.observe(output.maps, output.features, output.logits, labels[rows])
 
 
 class Trainee(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.record import Record
-from oodbench.benchmark.store.lineage import made_from, side_files
+from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.store import read_side
 
 UNKNOWN = "not recorded by the version that made it"
@@ -89,7 +89,7 @@ def _artifacts(record: Record, cache: Path) -> Iterator[str]:
 
 def _from_side_files(record: Record, cache: Path) -> Iterable[Mapping[str, Any]]:
     """What the store knows of the files behind a record of an older version."""
-    paths = made_from(cache, side_files(cache), record.artifacts.values())
+    paths = upstream_artifacts(cache, side_files(cache), record.artifacts.values())
     sides = {path: read_side(cache / path) for path in paths}
     order = sorted(sides, key=lambda path: (cache / path).stat().st_mtime if (cache / path).is_file() else 0.0)
     for path in order:

@@ -7,14 +7,14 @@ from itertools import combinations
 
 import numpy as np
 
-from oodbench.benchmark.compare.column import AUROC, Column
+from oodbench.benchmark.compare.column import AUROC, ColumnComparison
 from oodbench.benchmark.compare.compare import Comparison
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
 from oodbench.benchmark.views.stacked_table import Item, Stack
 from oodbench.benchmark.views.summary import Block, Stat
-from oodbench.benchmark.views.table_layout import COLUMNS, DASH, MAYBE, Entry, Group, Sheet, best_rows, percent
-from oodbench.benchmark.views.table_layout import Column as TableColumn
+from oodbench.benchmark.views.table_layout import COLUMNS, DASH, MAYBE, Group, Sheet, TableEntry, best_rows, percent
+from oodbench.benchmark.views.table_layout import TableColumn as TableColumn
 
 ALPHA = 1 - LEVEL
 
@@ -44,12 +44,12 @@ def marked_sheets(found: Comparison) -> list[Sheet]:
     return sheets
 
 
-def _marked(found: Comparison, column: Column) -> Group:
-    values = dict(zip(column.labels, found.shown(column.joint.values), strict=True))
+def _marked(found: Comparison, column: ColumnComparison) -> Group:
+    values = dict(zip(column.labels, found.shown(column.estimate.values), strict=True))
     stats = [Stat(values[label], None, 1) if label in values else None for label in found.labels]
-    best, maybe = best_rows(stats, found.metric), column.maybe_best
+    best, maybe = best_rows(stats, found.metric), column.best_set
     entries = tuple(
-        Entry(percent(stat.mean), "", i in best, MAYBE if label in maybe else "") if stat else Entry(DASH)
+        TableEntry(percent(stat.mean), "", i in best, MAYBE if label in maybe else "") if stat else TableEntry(DASH)
         for i, (label, stat) in enumerate(zip(found.labels, stats, strict=True))
     )
     return Group(column.ood_set, (TableColumn(metric_title(found.metric), entries),), ("",) * len(entries))
@@ -67,11 +67,11 @@ def pair_stacks(found: Comparison) -> list[Stack]:
     return [Stack(id_set, heads, tuple(own)) for id_set, own in items.items()]
 
 
-def _item(found: Comparison, column: Column, i: int, j: int) -> Item:
-    joint = column.joint
-    difference, half = found.shown(joint.difference)[i, j], joint.half_width[i, j]
+def _item(found: Comparison, column: ColumnComparison, i: int, j: int) -> Item:
+    estimate = column.estimate
+    difference, half = found.shown(estimate.difference)[i, j], estimate.half_width[i, j]
     interval = f"[{100 * (difference - half):+.1f}, {100 * (difference + half):+.1f}]"
-    numbers = (f"{100 * difference:+.1f}", interval, p_text(joint.p[i, j]), p_text(joint.holm[i, j]))
+    numbers = (f"{100 * difference:+.1f}", interval, p_text(estimate.p[i, j]), p_text(estimate.holm[i, j]))
     return Item(column.ood_set, "", f"{column.labels[i]} - {column.labels[j]}", numbers)
 
 
@@ -177,7 +177,7 @@ def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
         f"Detectors on the same checkpoints: images are drawn at random ({how} of the means over {len(seeds)} seeds); "
         "what is said holds for these checkpoints."
     )
-    if any(column.joint.by_seeds.any() for column in found.columns):
+    if any(column.estimate.by_seeds.any() for column in found.columns):
         yield (
             "Detectors on differently trained networks: seeds and images are both drawn at random; the variance is "
             "that of the per-seed paired differences over the number of seeds, plus that over images."

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from oodbench.benchmark.compare.column import Column
+from oodbench.benchmark.compare.column import ColumnComparison
 from oodbench.benchmark.compare.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views import compare_layout as compared
@@ -85,14 +85,15 @@ def compare_csv(found: Comparison) -> str:
     return _csv(PAIR_COLUMNS, [*rows, *_matrix_rows(found)])
 
 
-def _column_rows(found: Comparison, column: Column) -> Iterator[Sequence[object]]:
-    joint, values = column.joint, found.shown(column.joint.values)
+def _column_rows(found: Comparison, column: ColumnComparison) -> Iterator[Sequence[object]]:
+    estimate, values = column.estimate, found.shown(column.estimate.values)
     for i, j in combinations(range(len(column.labels)), 2):
         a, b = column.labels[i], column.labels[j]
         yield (
             "column", column.id_set, column.ood_set, found.metric, a, b, _six(values[i]), _six(values[j]),
-            _six(values[i] - values[j]), _six(joint.error[i, j]), f"{joint.p[i, j]:.6g}", f"{joint.holm[i, j]:.6g}",
-            _outcome(column.outcome(a, b)), "seeds and images" if joint.by_seeds[i, j] else "images",
+            _six(values[i] - values[j]), _six(estimate.error[i, j]),
+            f"{estimate.p[i, j]:.6g}", f"{estimate.holm[i, j]:.6g}",
+            _outcome(column.outcome(a, b)), "seeds and images" if estimate.by_seeds[i, j] else "images",
             column.n_id, column.n_ood, " ".join(map(str, column.seeds)),
         )  # fmt: skip
 
@@ -121,8 +122,8 @@ def best_csv(found: Comparison) -> str:
     """One row a detector and column: its value, whether it is the best there, and whether it may be."""
     rows = []
     for column in found.columns:
-        for label, value in zip(column.labels, found.shown(column.joint.values), strict=True):
-            told = (str(flag).lower() for flag in (label == column.best, label in column.maybe_best))
+        for label, value in zip(column.labels, found.shown(column.estimate.values), strict=True):
+            told = (str(flag).lower() for flag in (label == column.best, label in column.best_set))
             rows.append((column.id_set, column.ood_set, found.metric, label, _six(value), *told))
     return _csv(("id_set", "ood_set", "metric", "detector", "value", "best", "may_be_best"), rows)
 

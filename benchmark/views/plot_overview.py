@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Look, Margins
-from oodbench.benchmark.views.summary import Block, Cell, Row, Summary
+from oodbench.benchmark.views.summary import Block, Summary, TableCell, TableRow
 from oodbench.benchmark.views.table_layout import FEWER, SEEN, percent, wrapped_label
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection accuracy"}
@@ -49,18 +49,18 @@ def bars(block: Block, styles: Mapping[str, Look], seeds: int) -> Figure:
     return figure
 
 
-def _marks(cell: Cell, metric: str, seeds: int) -> str:
+def _marks(cell: TableCell, metric: str, seeds: int) -> str:
     """The marks of a cell with a number, as in the tables."""
     return SEEN * cell.seen + FEWER * (cell.stats[metric].n < seeds)
 
 
-def _explained(cells: Sequence[Cell], seeds: int) -> list[str]:
+def _explained(cells: Sequence[TableCell], seeds: int) -> list[str]:
     fewer = any(stat.n < seeds for cell in cells for stat in cell.stats.values())
     told = [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
     return told + [f"{FEWER} over fewer of the {seeds} seeds"] * fewer
 
 
-def _bar_series(panel: Axes, block: Block, row: Row, metric: str, offset: float, style: Look, seeds: int) -> None:
+def _bar_series(panel: Axes, block: Block, row: TableRow, metric: str, offset: float, style: Look, seeds: int) -> None:
     """One detector's bars; a cross on the axis where there is no number."""
     cells = [(i + offset, row.cells[ood.name]) for i, ood in enumerate(block.sets)]
     drawn = [(x, 100 * cell.stats[metric].mean, cell) for x, cell in cells if metric in cell.stats]
@@ -120,13 +120,13 @@ def _heat_panel(summary: Summary, sets: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, panel
 
 
-def _heat_row(panel: Axes, row: Row, sets: Sequence[str], y: int, lowest: float, seeds: int) -> None:
+def _heat_row(panel: Axes, row: TableRow, sets: Sequence[str], y: int, lowest: float, seeds: int) -> None:
     for x, name in enumerate(sets):
         if name in row.cells:
             _heat_cell(panel, row.cells[name], x, y, lowest, seeds)
 
 
-def _heat_cell(panel: Axes, cell: Cell, x: int, y: int, lowest: float, seeds: int) -> None:
+def _heat_cell(panel: Axes, cell: TableCell, x: int, y: int, lowest: float, seeds: int) -> None:
     stat = cell.stats.get("auroc")
     if stat is None:
         panel.add_patch(Rectangle((x, y), 1, 1, facecolor="white", edgecolor="#999999", hatch="////", linewidth=0.5))

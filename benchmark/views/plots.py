@@ -27,7 +27,7 @@ from oodbench.benchmark.store.npy import stored_scores
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_overview import bars, heatmap
 from oodbench.benchmark.views.plot_style import Look, Margins
-from oodbench.benchmark.views.summary import Block, OodSet, Row, Summary, summary_of
+from oodbench.benchmark.views.summary import Block, OodSet, Summary, TableRow, summary_of
 from oodbench.benchmark.views.table_layout import wrapped_label
 
 Scores = NDArray[np.float64]
@@ -144,7 +144,7 @@ def _roc_axes(panel: Axes, bottom: bool, left: bool) -> None:
 # Histograms
 
 
-def _histograms(block: Block, rows: Sequence[Row], store: ScoreReader, seed: str) -> Figure:
+def _histograms(block: Block, rows: Sequence[TableRow], store: ScoreReader, seed: str) -> Figure:
     """All panels in one axes, a unit square each: axes of their own would take most of the time of all plots."""
     names = [line for row in rows for line in wrapped_label(row.label, 22)]
     margins = Margins(canvas.text_inches(names) + 0.2, 0.15, 0.78, 0.3)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.metrics.names import AUDITED
+from oodbench.benchmark.metrics.names import RULE_METRICS
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
@@ -29,7 +29,7 @@ def audit_markdown(run: Run, rules: str) -> str:
 
 def audit_csv(run: Run, rules: str) -> str:
     """The comparison as CSV: one row a cell, over seeds, fractions with six decimals."""
-    names = [*COLUMNS, *(f"{rules}_{name}" for name in AUDITED)]
+    names = [*COLUMNS, *(f"{rules}_{name}" for name in RULE_METRICS)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.metrics.names import AUDITED, LOWER_IS_BETTER, METRICS
+from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS, RULE_METRICS
 from oodbench.benchmark.records.best import METRIC, Judged, Marks, read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record
 from oodbench.benchmark.records.run import Run
@@ -45,7 +45,7 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One row's outcome on one OOD set."""
 
     status: str
@@ -75,14 +75,14 @@ class OodSet:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One detector with its settings and recipe, on one ID set."""
 
     label: str
     first: Record
     """Any of the row's records: name, settings, recipe and backbone are the same in all."""
     id_accuracy: Stat | None
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, TableCell]
     means: Mapping[tuple[str, str], Stat]
     """(group, metric) -> the mean over the group's OOD sets."""
     worst: Mapping[str, tuple[str, Stat]]
@@ -96,7 +96,7 @@ class Block:
     id_set: str
     backbones: tuple[str, ...]
     sets: tuple[OodSet, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     averaged: tuple[OodSet, ...]
     """The OOD sets behind means and worst, the same for every row."""
 
@@ -139,7 +139,7 @@ def stat_of(values: Sequence[float]) -> Stat | None:
 
 def has_rules(record: Record, rules: str) -> bool:
     """Whether a record holds every value by other metric rules, and the exact ones to hold beside them."""
-    return record.audit.get(rules, {}).keys() >= {*AUDITED} and record.metrics.keys() >= {*METRICS}
+    return record.audit.get(rules, {}).keys() >= {*RULE_METRICS} and record.metrics.keys() >= {*METRICS}
 
 
 def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
@@ -149,7 +149,7 @@ def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]
         if has_rules(record, rules):
             cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
     return {
-        key: {name: stat for name in AUDITED if (stat := stat_of([values[name] for values in own]))}
+        key: {name: stat for name in RULE_METRICS if (stat := stat_of([values[name] for values in own]))}
         for key, own in cells.items()
     }
 
@@ -185,7 +185,7 @@ def _row(
     averaged: Sequence[OodSet],
     seeds: Sequence[int],
     known: Mapping[str, Judged],
-) -> Row:
+) -> TableRow:
     accuracy = {r.seed: r.id_accuracy for r in records if r.id_accuracy is not None}
     by_set = {s.name: {r.seed: r for r in records if r.ood_set == s.name} for s in sets}
     cells = {name: _cell(by_seed, seeds) for name, by_seed in by_set.items()}
@@ -197,19 +197,19 @@ def _row(
     }
     worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
     marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}
-    return Row(label, records[0], stat_of(list(accuracy.values())), marked, means, worst)
+    return TableRow(label, records[0], stat_of(list(accuracy.values())), marked, means, worst)
 
 
-def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> Cell:
+def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> TableCell:
     done = [record for record in by_seed.values() if record.status == OK]
     stats = {
         metric: stat for metric in METRICS if (stat := _stat_of_cell([r for r in done if metric in r.metrics], metric))
     }
     status, seen = _status(by_seed, len(done), seeds), any(r.seen for r in by_seed.values())
-    return Cell(status, _reason(by_seed), seen, stats, warnings_of(done))
+    return TableCell(status, _reason(by_seed), seen, stats, warnings_of(done))
 
 
-def _marked(cell: Cell, label: str, judged: Judged | None) -> Cell:
+def _marked(cell: TableCell, label: str, judged: Judged | None) -> TableCell:
     if judged is None or label not in judged.compete or METRIC not in cell.stats:
         return cell
     stat = replace(cell.stats[METRIC], may_be_best=label in judged.may_be_best)
@@ -249,7 +249,7 @@ def _mean_over(members: Sequence[Mapping[int, Record]], metric: str, seeds: Iter
     return stat_of([math.fsum(v) / len(v) for v in values if v and len(v) == len(members)])
 
 
-def _worst(averaged: Iterable[OodSet], cells: Mapping[str, Cell], metric: str) -> tuple[str, Stat] | None:
+def _worst(averaged: Iterable[OodSet], cells: Mapping[str, TableCell], metric: str) -> tuple[str, Stat] | None:
     """The worst of all the sets; unknown where one of them is missing, as it might be the worst."""
     found = [(s.name, cells[s.name].stats.get(metric)) for s in averaged]
     known = [(name, stat) for name, stat in found if stat]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import INTERVAL, Entry, Group, Sheet, legend, pair_titles, sheets
+from oodbench.benchmark.views.table_layout import INTERVAL, Group, Sheet, TableEntry, legend, pair_titles, sheets
 
 PREAMBLE = r"""\documentclass[a4paper]{article}
 \usepackage[T1]{fontenc}
@@ -102,7 +102,7 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: TableEntry) -> str:
     """A number; marks take no width, so that digits stay under one another."""
     number = rf"{escaped(entry.mean)} $\pm$ {entry.std}" if entry.std else escaped(entry.mean)
     bold = rf"\textbf{{{number}}}" if entry.best else number

@@ -15,8 +15,8 @@ from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
 from oodbench.benchmark.records.record import FAILED, SKIPPED
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.interval_notes import SEEDS, image_lines, seeds_scatter_more
-from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, Cell, OodSet, Stat, Summary
-from oodbench.benchmark.views.warnings import SHOWN, TOLD, WARNED, doubtful
+from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
+from oodbench.benchmark.views.warnings import SENTENCES, SHOWN, WARNED, doubtful
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",
@@ -35,7 +35,7 @@ TRIVIAL = "pixel statistic"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One number of a table, in percent; `mean` is empty where there is nothing to say."""
 
     mean: str = ""
@@ -47,11 +47,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column's title and one entry a row."""
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Group:
     """Columns under one heading. A row with a `span` shows that text in place of its numbers."""
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     spans: tuple[str, ...]
-    more: tuple[Column, ...] = ()
+    more: tuple[TableColumn, ...] = ()
     """Columns for formats that stack groups and have the room."""
     below: str = ""
     """Said under the last row: which statistic the trivial detector used."""
@@ -83,7 +83,7 @@ class Sheet:
         """The ID set, and the backbone where records tell it."""
         return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
 
-    def lines(self, group: Group) -> Iterator[tuple[int, list[Entry], str]]:
+    def lines(self, group: Group) -> Iterator[tuple[int, list[TableEntry], str]]:
         """The group's rows for formats that stack groups: place, entries, span; the trivial one where measured."""
         for i, span in enumerate(group.spans):
             entries = [column.entries[i] for column in (*group.columns, *group.more)]
@@ -120,9 +120,9 @@ def pair_titles(sheet: Sheet) -> list[str]:
 
 def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
     trivial = any(s.trivial for s in block.sets)
-    blank = (Entry(),) if trivial else ()
+    blank = (TableEntry(),) if trivial else ()
     spans = ("",) * (len(block.rows) + trivial)
-    accuracy = Column("ID acc", _entries([row.id_accuracy for row in block.rows], "id_accuracy", seeds) + blank)
+    accuracy = TableColumn("ID acc", _entries([row.id_accuracy for row in block.rows], "id_accuracy", seeds) + blank)
     columns = tuple(replace(column, entries=column.entries + blank) for column in _overall(block, seeds))
     return Sheet(
         block,
@@ -138,7 +138,7 @@ def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) 
     cells = [row.cells[ood.name] for row in block.rows]
     last = any(s.trivial for s in block.sets)
     columns = tuple(
-        Column(title, _set_entries(cells, metric, seeds) + _trivial(ood, metric) * last)
+        TableColumn(title, _set_entries(cells, metric, seeds) + _trivial(ood, metric) * last)
         for metric, title in COLUMNS.items()
     )
     numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
@@ -147,42 +147,42 @@ def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) 
     return Group(ood.heading, columns, spans + ("",) * last, _interval(block, cells, last), below)
 
 
-def _interval(block: Block, cells: Sequence[Cell], trivial: bool) -> tuple[Column, ...]:
+def _interval(block: Block, cells: Sequence[TableCell], trivial: bool) -> tuple[TableColumn, ...]:
     """The interval of AUROC over draws of test images; no column where no record of the ID set has one."""
     stats = [cell.stats.get("auroc") for row in block.rows for cell in row.cells.values()]
     if not any(stat and stat.interval for stat in stats):
         return ()
     entries = tuple(_ends(cell.stats.get("auroc")) for cell in cells)
-    return (Column(INTERVAL, entries + (Entry(),) * trivial),)
+    return (TableColumn(INTERVAL, entries + (TableEntry(),) * trivial),)
 
 
-def _ends(stat: Stat | None) -> Entry:
+def _ends(stat: Stat | None) -> TableEntry:
     if stat is None or stat.interval is None:
-        return Entry(DASH)
-    return Entry(DASH.join(map(percent, stat.interval)), marks=SEEDS if seeds_scatter_more(stat) else "")
+        return TableEntry(DASH)
+    return TableEntry(DASH.join(map(percent, stat.interval)), marks=SEEDS if seeds_scatter_more(stat) else "")
 
 
-def _set_entries(cells: Sequence[Cell], metric: str, seeds: int) -> tuple[Entry, ...]:
+def _set_entries(cells: Sequence[TableCell], metric: str, seeds: int) -> tuple[TableEntry, ...]:
     warned = [doubtful(cell.warnings, metric) for cell in cells]
     return _entries([cell.stats.get(metric) for cell in cells], metric, seeds, [cell.seen for cell in cells], warned)
 
 
-def _overall(block: Block, seeds: int) -> Iterator[Column]:
+def _overall(block: Block, seeds: int) -> Iterator[TableColumn]:
     """Means and worst, as AUROC, over the sets that every row shares."""
     metric = "auroc"
     for group in block.groups:
         stats = [row.means.get((group, metric)) for row in block.rows]
-        yield Column(f"{group} mean", _entries(stats, metric, seeds))
+        yield TableColumn(f"{group} mean", _entries(stats, metric, seeds))
     if block.averaged:
         worst = [row.worst.get(metric) for row in block.rows]
         entries = _entries([found and found[1] for found in worst], metric, seeds)
         named = (replace(e, note=visible(found[0]) if found else "") for e, found in zip(entries, worst, strict=True))
-        yield Column("worst", tuple(named))
+        yield TableColumn("worst", tuple(named))
 
 
-def _trivial(ood: OodSet, metric: str) -> tuple[Entry, ...]:
+def _trivial(ood: OodSet, metric: str) -> tuple[TableEntry, ...]:
     value = ood.trivial.get(metric)
-    return (Entry(percent(value)) if isinstance(value, int | float) else Entry(),)
+    return (TableEntry(percent(value)) if isinstance(value, int | float) else TableEntry(),)
 
 
 def _entries(
@@ -191,18 +191,18 @@ def _entries(
     seeds: int,
     seen: Sequence[bool] | None = None,
     warned: Sequence[bool] | None = None,
-) -> tuple[Entry, ...]:
+) -> tuple[TableEntry, ...]:
     marked, doubted = (list(given or [False] * len(stats)) for given in (seen, warned))
     best = best_rows([None if hide else stat for stat, hide in zip(stats, marked, strict=True)], metric)
     return tuple(_entry(stat, i in best, marked[i], doubted[i], seeds) for i, stat in enumerate(stats))
 
 
-def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> Entry:
+def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> TableEntry:
     if stat is None:
-        return Entry(DASH)
+        return TableEntry(DASH)
     marks = (MAYBE if stat.may_be_best else "") + (SEEN if seen else "")
     marks += (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
-    return Entry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
+    return TableEntry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
 
 
 def best_rows(stats: Sequence[Stat | None], metric: str) -> frozenset[int]:
@@ -324,7 +324,7 @@ def _chunks(text: str, width: int) -> list[str]:
 
 def warning_lines(summary: Summary) -> Iterator[str]:
     """A line a kind of warning, with the cells that it is true of."""
-    for kind, told in TOLD.items():
+    for kind, told in SENTENCES.items():
         places = [
             f"{block.id_set}, {row.label}, {name}: {cell.warnings[kind]}"
             for block in summary.blocks

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import INTERVAL, Entry, Sheet, legend, pair_titles, sheets
+from oodbench.benchmark.views.table_layout import INTERVAL, Sheet, TableEntry, legend, pair_titles, sheets
 
 
 def table_markdown(run: Run) -> str:
@@ -52,7 +52,7 @@ def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]])
         yield f"| {' | '.join(cells)} |"
 
 
-def entry_text(entry: Entry) -> str:
+def entry_text(entry: TableEntry) -> str:
     """A number with its marks."""
     number = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
     bold = f"**{number}**" if entry.best else number

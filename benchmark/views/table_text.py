@@ -12,7 +12,7 @@ from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import Column, Entry, Group, Sheet, legend, sheets, wrapped_label
+from oodbench.benchmark.views.table_layout import Group, Sheet, TableColumn, TableEntry, legend, sheets, wrapped_label
 
 GAP = 3
 """Spaces between groups of columns, after the one that every column keeps for a mark."""
@@ -24,11 +24,11 @@ class Ink:
 
     colour: bool
 
-    def number(self, text: str, entry: Entry) -> str:
+    def number(self, text: str, entry: TableEntry) -> str:
         """A number, bold where it is the best."""
         return click.style(text, bold=True) if self.colour and entry.best else text
 
-    def marks(self, entry: Entry) -> str:
+    def marks(self, entry: TableEntry) -> str:
         """The characters after a number."""
         return entry.marks + (" " if self.colour else "*") * entry.best
 
@@ -142,7 +142,7 @@ def _printed(group: Group, ink: Ink, plus_minus: str) -> Printed:
     return Printed(width, head, tuple(texts), group.below.center(width))
 
 
-def _column(column: Column, ink: Ink, plus_minus: str) -> list[str]:
+def _column(column: TableColumn, ink: Ink, plus_minus: str) -> list[str]:
     """Title and entries, padded to one width: means, deviations and marks each stand under one another."""
     marks = [ink.marks(entry) for entry in column.entries]
     mean, std, mark, note = (

@@ -15,7 +15,7 @@ from oodbench.benchmark.records.csv_file import ENDS, records_csv
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.store.atomic import write_atomically
-from oodbench.benchmark.views.summary import GROUPS, Block, Cell, Row, Stat, summary_of
+from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableCell, TableRow, summary_of
 from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
@@ -86,7 +86,7 @@ def summarise(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*first, *rest]).astype(dict.fromkeys(("mean", "std", *ENDS), float))
 
 
-def _identity(row: Row) -> dict[str, str]:
+def _identity(row: TableRow) -> dict[str, str]:
     return {
         "detector": row.first.detector,
         "settings": json.dumps(dict(row.first.settings), sort_keys=True),
@@ -107,12 +107,12 @@ def _numbers(scope: str, metric: str, stat: Stat | None, **more: Any) -> dict[st
     return {**told, **ends, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
 
 
-def _id_numbers(row: Row) -> Iterator[dict[str, Any]]:
+def _id_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
     if row.id_accuracy:
         yield _numbers("id", "id_accuracy", row.id_accuracy)
 
 
-def _set_numbers(block: Block, row: Row) -> Iterator[dict[str, Any]]:
+def _set_numbers(block: Block, row: TableRow) -> Iterator[dict[str, Any]]:
     for ood in block.sets:
         cell = row.cells[ood.name]
         told = {"ood_set": ood.name, "group": ood.group, "outlier_source": ood.source, "seen": cell.seen}
@@ -120,7 +120,7 @@ def _set_numbers(block: Block, row: Row) -> Iterator[dict[str, Any]]:
             yield _numbers("set", metric, cell.stats.get(metric), status=cell.status, reason=cell.reason, **told)
 
 
-def _overall_numbers(row: Row) -> Iterator[dict[str, Any]]:
+def _overall_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
     for (group, metric), stat in row.means.items():
         yield _numbers(group, metric, stat, group=group)
     for metric, (name, stat) in row.worst.items():
@@ -154,7 +154,7 @@ def _csv_columns(sets: Iterable[str]) -> Iterator[str]:
     yield from (f"{name}/{METRIC}/may_be_best" for name in sets)
 
 
-def _csv_row(block: Block, row: Row) -> Iterator[tuple[str, str]]:
+def _csv_row(block: Block, row: TableRow) -> Iterator[tuple[str, str]]:
     yield "id_set", block.id_set
     yield from _identity(row).items()
     yield from _csv_stat("id_accuracy", row.id_accuracy)
@@ -167,7 +167,7 @@ def _csv_row(block: Block, row: Row) -> Iterator[tuple[str, str]]:
         yield from _csv_stat(f"worst/{metric}", stat)
 
 
-def _csv_cell(name: str, cell: Cell) -> Iterator[tuple[str, str]]:
+def _csv_cell(name: str, cell: TableCell) -> Iterator[tuple[str, str]]:
     yield f"{name}/status", cell.status
     yield f"{name}/seen", str(cell.seen).lower()
     yield f"{name}/seeds", str(max((stat.n for stat in cell.stats.values()), default=0))

@@ -19,7 +19,7 @@ CONSTANT, EXPECTED, TIED, REVERSED = "one score", "one score, as expected", "tie
 TIED_SHARE = 0.01
 """Of a set's scores: more of them at the threshold are worth a warning."""
 
-TOLD = {
+SENTENCES = {
     CONSTANT: "Warning: all images of a set have the same score, so that nothing is told apart within it",
     EXPECTED: "A sanity row gives all images the same score, as it is meant to: these are the numbers of a detector "
     "that knows nothing",

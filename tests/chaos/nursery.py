@@ -69,7 +69,7 @@ def instrument(events: Events) -> None:
     sys.addaudithook(events.audit)
     _tell(events, os, "fsync", "fsync")
     _tell(events, planner._Planner, "cell", "a cell of the plan")
-    _tell(events, train_loop.Loop, "_step", "a training step")
+    _tell(events, train_loop.TrainLoop, "_step", "a training step")
     _tell(events, extract, "_forward", "a block")
     for module in (fit_score, similarity_scoring):
         _tell(events, module, "checked_scores", "scores of a batch")

@@ -70,8 +70,8 @@ def test_a_cluster_makes_the_same_table(world: World, of_one: Tables, nodes: Nod
 def test_large_sets_are_passed_in_parts_by_several_workers(
     world: World, of_one: Tables, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "packed", lambda jobs: packed(jobs, 256))
-    from oodbench.benchmark.engines.tasks import packed
+    monkeypatch.setattr(engine, "pack_tasks", lambda jobs: pack_tasks(jobs, 256))
+    from oodbench.benchmark.engines.tasks import pack_tasks
 
     world.run("parts", engine="ray")
     assert world.tables("parts") == of_one

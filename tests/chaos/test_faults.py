@@ -25,7 +25,7 @@ from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob
-from oodbench.benchmark.plugins.inputs import Classifier, Looked
+from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
 from oodbench.benchmark.records.run import read_run
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
@@ -339,7 +339,9 @@ def test_memory_runs_out_in_extraction(
 ) -> None:
     original, sizes = extract._forward, []
 
-    def forward(classifier: Classifier, block: np.ndarray, device: torch.device, maps: bool, size: int) -> Looked:
+    def forward(
+        classifier: Classifier, block: np.ndarray, device: torch.device, maps: bool, size: int
+    ) -> ForwardOutput:
         sizes.append(size)
         if size > 64:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")

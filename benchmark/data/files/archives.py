@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
-from oodbench.benchmark.store.safe_read import leads_out
+from oodbench.benchmark.store.safe_read import escapes_root
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +75,7 @@ def _checked(path: Path, members: list[Member]) -> list[Member]:
     """Refuse members that no honest archive of images has."""
     seen: set[str] = set()
     for name, size in members:
-        if not PurePosixPath(name).parts or leads_out(name):
+        if not PurePosixPath(name).parts or escapes_root(name):
             raise DataError(f"'{path}' holds '{name}', a path that leads out of it. Do not use this archive.")
         if name in seen:
             raise DataError(f"'{path}' holds '{name}' twice. Pack it again, each file once.")

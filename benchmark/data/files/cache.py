@@ -31,7 +31,7 @@ from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.npy import load_array
-from oodbench.benchmark.store.safe_read import misfit, read_json
+from oodbench.benchmark.store.safe_read import read_json, type_error
 from oodbench.benchmark.store.schema import DecodedSide
 
 MEMORIES = ("hashes.json", "checksums.json", "statistics.json")
@@ -44,7 +44,7 @@ RACY = 2.0
 """Seconds: a file younger than that may change again within one tick of its clock, so its hash is not kept."""
 
 
-class Entry(NamedTuple):
+class DecodedSplit(NamedTuple):
     """A decoded split: its images without the bad ones, and what is known of them."""
 
     images: ImageSet
@@ -97,12 +97,12 @@ class DataCache:
         reader: Reader,
         classes: tuple[str, ...],
         read: Callable[[], Decoded],
-    ) -> Entry:
+    ) -> DecodedSplit:
         """The split that `reader` makes of files with these SHA-256 (by name), decoded now if it is not there."""
         identity = {"files": list(sources.values()), "reader": repr(reader), "decoder": DECODER_VERSION}
         key = hashlib.sha256(json.dumps({**identity, "classes": classes}, sort_keys=True).encode()).hexdigest()
         if self.root is None:
-            return _entry(read(), classes)
+            return _decoded_split(read(), classes)
         stem = self.root / f"{slug(label)}-{key[:12]}"
         entry = self._load(stem, key, classes)
         if entry is None:
@@ -111,12 +111,12 @@ class DataCache:
                 if entry is None:
                     if _side(stem).is_file():
                         self.say(f"'{stem}' is not what was written: its source is decoded again.")
-                    entry = _entry(read(), classes)
+                    entry = _decoded_split(read(), classes)
                     self._save(stem, key, {**identity, "names": list(sources)}, entry)
                     entry = _load(stem, key, classes) or entry
         return entry
 
-    def _load(self, stem: Path, key: str, classes: tuple[str, ...]) -> Entry | None:
+    def _load(self, stem: Path, key: str, classes: tuple[str, ...]) -> DecodedSplit | None:
         """A decoded split whose files are what was written; they are read only where they have changed since."""
         entry = _load(stem, key, classes)
         if entry is None:
@@ -125,7 +125,7 @@ class DataCache:
         whole = all(part in PARTS and self.hash(_part(stem, part)) == sha for part, sha in written.items())
         return entry if whole else None
 
-    def _save(self, stem: Path, key: str, identity: Mapping[str, Any], entry: Entry) -> None:
+    def _save(self, stem: Path, key: str, identity: Mapping[str, Any], entry: DecodedSplit) -> None:
         side: dict[str, Any] = {"key": key, "made_from": identity, "bad": entry.bad, "modes": dict(entry.modes)}
         side.update({"images": len(entry.images), "checksum": entry.images.checksum, "sha256": {}})
         try:
@@ -147,7 +147,7 @@ class DataCache:
         """Every decoded split in the folder: its files' common beginning and its side file."""
         sides = sorted(self.root.glob("*-*.json")) if self.root is not None and self.root.is_dir() else []
         found = ((side, _json(side)) for side in sides)
-        return [(side.with_suffix(""), content) for side, content in found if not misfit(content, DecodedSide)]
+        return [(side.with_suffix(""), content) for side, content in found if not type_error(content, DecodedSide)]
 
     def damaged(self, stem: Path, side: Mapping[str, Any]) -> list[Path]:
         """The arrays of a decoded split that are not what was written."""
@@ -202,20 +202,20 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def _entry(decoded: Decoded, classes: tuple[str, ...]) -> Entry:
+def _decoded_split(decoded: Decoded, classes: tuple[str, ...]) -> DecodedSplit:
     """Leave the bad images out."""
     bad = tuple(decoded.bad[row] for row in sorted(decoded.bad))
     if len(bad) == len(decoded.images):
         raise DataError(f"not one of {len(bad):,} images can be used; the first: {bad[0] if bad else 'there is none'}.")
     keep = np.delete(np.arange(len(decoded.images)), sorted(decoded.bad)) if bad else slice(None)
     labels, groups = (None if a is None else a[keep] for a in (decoded.labels, decoded.groups))
-    return Entry(ImageSet(decoded.images[keep], labels, classes, groups), bad, decoded.modes)
+    return DecodedSplit(ImageSet(decoded.images[keep], labels, classes, groups), bad, decoded.modes)
 
 
-def _load(stem: Path, key: str, classes: tuple[str, ...]) -> Entry | None:
+def _load(stem: Path, key: str, classes: tuple[str, ...]) -> DecodedSplit | None:
     """A decoded split that is there and whole by its sizes; memory-mapped, so that only what is used is read."""
     side = _json(_side(stem))
-    if side.get("key") != key or misfit(side, DecodedSide):
+    if side.get("key") != key or type_error(side, DecodedSide):
         return None
     try:
         # Copy-on-write: torch takes no read-only array, and what is written never reaches the file.
@@ -228,7 +228,7 @@ def _load(stem: Path, key: str, classes: tuple[str, ...]) -> Entry | None:
         return None
     if len(found) != side["images"]:
         return None
-    return Entry(found.with_checksum(side["checksum"]), tuple(side["bad"]), side["modes"])
+    return DecodedSplit(found.with_checksum(side["checksum"]), tuple(side["bad"]), side["modes"])
 
 
 def _stamp(path: Path) -> tuple[str, float]:

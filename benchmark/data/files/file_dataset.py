@@ -13,7 +13,7 @@ from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.data.files.staging import Staged
+    from oodbench.benchmark.data.files.staging import StagedFiles
 
 
 class Access(NamedTuple):
@@ -23,7 +23,7 @@ class Access(NamedTuple):
     cache: DataCache
     skip_bad: bool = False
     """Whether images that cannot be used are left out, and counted, instead of the set being refused."""
-    staged: Staged | None = None
+    staged: StagedFiles | None = None
     """Where files come from that are not in the data folder, if a store is shared."""
 
 
@@ -60,14 +60,14 @@ class FileDataset(Dataset):
                 return source, paths
         return None
 
-    def at_hand(self, split: str, data_dir: Path) -> tuple[Path, ...]:
+    def available_files(self, split: str, data_dir: Path) -> tuple[Path, ...]:
         """The files that a split would be read from; none where it is absent."""
         found = self.source(split, data_dir)
         return found[1] if found else ()
 
     def absent(self, split: str, data_dir: Path) -> str:
         """Say what is missing and how to get it."""
-        accepted = [" with ".join(_told(file) for file in source.files) for source in self.sources[split]]
+        accepted = [" with ".join(_describe(file) for file in source.files) for source in self.sources[split]]
         fetch = any(all(file.urls for file in source.files) for source in self.sources[split])
         how = (
             f"'bench data fetch {self.name}' downloads it" if fetch else f"'bench show {self.name}' says how to get it"
@@ -139,5 +139,5 @@ class FileDataset(Dataset):
         return ""
 
 
-def _told(file: File) -> str:
+def _describe(file: File) -> str:
     return file.names[0] + (f" (or {', '.join(n or 'its folder' for n in file.names[1:])})" if file.names[1:] else "")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FOLDER = "files"
 
 
-class Staged:
+class StagedFiles:
     """The files of data sets in a store, and the data folder that they are fetched into."""
 
     def __init__(self, remote: Remote, data_dir: Path, locks: Locks, say: Callable[[str], None] = print) -> None:

@@ -1,0 +1,132 @@
+"""Old names of modules and of the public API: code written for an older version is told the new name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE = "oodbench.benchmark"
+
+NAMES = {"Studio": "FigureInputs"}
+"""Public name of an older version -> its name now."""
+
+MODULES = {
+    "across": "stats.rank_tests",
+    "again": "verify.repeat",
+    "arrays": "store.npy",
+    "audit": "metrics.released_scripts",
+    "backbones._convnet": "backbones._lee2018_convnet",
+    "backbones._found": "backbones._third_party",
+    "bank": "plugins.training_bank",
+    "best": "records.best",
+    "cards": "cli.cards",
+    "cells": "records.cell_names",
+    "chain": "plan.job_builder",
+    "checks": "verify.plugin_checks",
+    "cli_compare": "cli.compare",
+    "cli_data": "cli.data",
+    "cli_figures": "cli.figures",
+    "cli_runs": "cli.runs",
+    "columns": "compare.column",
+    "command": "cli.base",
+    "comparing": "stages.similarity_scoring",
+    "contract": "plugins",
+    "conventions": "metrics.conventions",
+    "delong": "stats.delong",
+    "disk": "store.atomic",
+    "display": "cli.progress",
+    "engines.board": "engines.ray_progress",
+    "engines.cluster": "engines.ray_engine",
+    "engines.greeting": "engines.ray_preflight",
+    "extended": "metrics.extended",
+    "extract": "stages.extract",
+    "files": "data.files",
+    "gallery": "papers.draw",
+    "handed": "stages.detector_inputs",
+    "intervals": "stats.intervals",
+    "jobs": "plan.jobs",
+    "joints": "stats.estimates",
+    "leakage": "data.duplicates",
+    "lineage": "store.lineage",
+    "locks": "store.locks",
+    "looks": "plan.job_builder",
+    "loop": "stages.train_loop",
+    "memory": "stages.memory",
+    "outcomes": "stages.evaluate",
+    "paired": "stats.paired_tests",
+    "parts": "stages.extract_parts",
+    "planner": "plan.planner",
+    "precision": "plan.precision",
+    "provenance": "runner.provenance",
+    "pruning": "records.prune",
+    "recompute": "verify.recompute",
+    "reference": "papers.published",
+    "registry": "plugins.registry",
+    "remote": "store.remote",
+    "resample": "stats.bootstrap",
+    "resolve": "plan.resolve",
+    "runinfo": "runner.run_info",
+    "scatter": "stats.clustered",
+    "scored": "compare.scored_images",
+    "scoring": "stages.fit_score",
+    "setups": "stages.worker_config",
+    "shapes": "store.schema",
+    "shared_store": "store.shared",
+    "snapshots": "stages.snapshots",
+    "specs": "plugins.specs",
+    "state": "store.tensor_file",
+    "studio": "papers.figure_inputs",
+    "suite": "plan.suite",
+    "timeouts": "engines.time_limit",
+    "toy": "verify.toy_world",
+    "training": "stages.train",
+    "trivial": "data.pixel_baseline",
+    "tuning": "stages.tune",
+    "units": "stats.clustered",
+    "untrusted": "store.safe_read",
+    "versions": "plugins.source_version",
+    "views._canvas": "views.plot_style",
+    "views._compare_plots": "views.compare_plots",
+    "views._compared": "views.compare_layout",
+    "views._counterparts": "papers.match",
+    "views._images": "views.interval_notes",
+    "views._latex": "views.table_latex",
+    "views._layout": "views.table_layout",
+    "views._markdown": "views.table_markdown",
+    "views._overview": "views.plot_overview",
+    "views._stacked": "views.stacked_table",
+    "views._summary": "views.summary",
+    "views._text": "views.table_text",
+    "views._warnings": "views.warnings",
+    "views.against": "papers.against_published",
+    "views.audit": "views.released_scripts",
+    "views.compare": "views.compare_page",
+    "weights": "plan.weights_file",
+    "work": "stages.context",
+}
+"""Module of an older version -> where its content is now, both inside `oodbench.benchmark`."""
+
+
+class RenamedModules(MetaPathFinder):
+    """Asked last, for modules that nothing else has found: refuses an old name with the new one."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Raise `ModuleNotFoundError` for a module of `MODULES`; None for every other."""
+        package, _, name = fullname.partition(f"{PACKAGE}.")
+        if package or name not in MODULES:
+            return None
+        raise ModuleNotFoundError(
+            f"'{fullname}' is now '{PACKAGE}.{MODULES[name]}'. Plug-ins import what they need from '{PACKAGE}' itself.",
+            name=fullname,
+        )
+
+
+def install() -> None:
+    """Have imports of old names refused with the new ones."""
+    if not any(isinstance(finder, RenamedModules) for finder in sys.meta_path):
+        sys.meta_path.append(RenamedModules())
