@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,6 @@ def prepare(
     jobs: int = 1,
     ray_address: str = "",
     gpus: float | None = None,
-    say: Callable[[str], None] = print,
 ) -> Prepared:
     """Resolve and check what `run` is asked for; see there."""
     if rerun not in RERUN:
@@ -126,7 +125,7 @@ def prepare(
     cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
     refuse_impossible(cell_timeout)
     config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
-    context = open_context(config, say, where_to.planning_device(device))
+    context = open_context(config, where_to.planning_device(device))
     plan = make_plan(request, context.library, context.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
     _refuse_unwritable(Path(results))

@@ -79,7 +79,7 @@ class Machine:
 
 
 def seconds_of(engine: Any, jobs: Sequence[Job], folder: Path) -> float:
-    bench = open_context(WorkerConfig(folder / "cache", folder, "cpu", 1), print)
+    bench = open_context(WorkerConfig(folder / "cache", folder, "cpu", 1))
     start = time.perf_counter()
     outcomes = list(engine.run(jobs, bench, Quiet(), False))
     assert len(outcomes) == len(jobs)

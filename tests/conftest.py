@@ -7,6 +7,7 @@ import os
 # Before torch and numpy are imported: test processes share the cores (pytest -n), and so do processes that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,29 @@ def unchanged_registry() -> Iterator[None]:
         kept.update(lasting)  # type: ignore[arg-type]
     for name in [name for name in sys.modules if name.startswith("oodbench_plugin_")]:
         del sys.modules[name]
+
+
+class Collected(logging.Handler):
+    """Keeps the messages of the package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the package logs while the test runs, as it comes."""
+    logger, handler = logging.getLogger("oodbench"), Collected()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler.messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,7 +185,7 @@ def test_a_worker_does_what_the_plan_says_and_tells(tmp_path: Path) -> None:
     posted: list[Event] = []
     worker, heard = Worker(portable_config(there.context), posted.append), Heard()
     tasks = pack_tasks(there.work.jobs)
-    relay = Relay(heard, tasks, heard.said.append)
+    relay = Relay(heard, tasks)
     told = [outcome for task in tasks for outcome in relay.outcomes(worker.do(task, {}, False))]
     assert {o.job.id: o.reason for o in told} == {o.job.id: o.reason for o in outcomes}
     for job in here_.work.jobs:
@@ -200,7 +201,6 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, object]] = []
-        self.said: list[str] = []
 
     def start(self, job: Job) -> None:
         self.told.append(("start", job.id, ""))
@@ -212,21 +212,21 @@ class Heard:
         self.told.append(("finish", job.id, reason))
 
 
-def test_events_of_workers_become_one_progress(jobs: list[Job]) -> None:
+def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str]) -> None:
     heard, tasks = Heard(), pack_tasks(jobs)
     first, second = tasks[0].jobs[0], tasks[1].jobs[0]
-    relay = Relay(heard, tasks, heard.said.append)
+    relay = Relay(heard, tasks)
     for event in (
         ("start", first.id, 0),
         ("tick", first.id, 3),
         ("start", first.id, 0),  # its worker died, and another began anew
         ("tick", second.id, 9),  # of a worker whose beginning was lost
-        ("say", "It is late.", 0),
+        ("log", "It is late.", logging.WARNING),
     ):
         relay.hear(event)
     ended = relay.outcomes(Report(((first.id, "", ""), (second.id, "torn", "trace"))))
     assert ended == [Outcome(first), Outcome(second, "torn", "trace")]
-    assert heard.said == ["It is late."]
+    assert logged == ["It is late."]
     assert heard.told == [
         ("start", first.id, ""),
         ("tick", first.id, 3),

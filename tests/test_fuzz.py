@@ -293,14 +293,14 @@ KEY = Key("scores", ".npy", "a", {"made of": 1})
 
 def reads_side(inside: Path) -> Read:
     """Found or made again; pruning looks at all of them."""
-    store = Store(inside / "cache", lambda text: None)
+    store = Store(inside / "cache")
 
     def read(content: bytes) -> None:
         path = store.save_array(KEY, np.zeros(3), {})
         side = path.with_name(path.name + ".json")
         sha256 = json.loads(side.read_text())["sha256"]
         side.write_bytes(content.replace(b"DIGEST", KEY.digest.encode()).replace(b"SHA256", sha256.encode()))
-        again = Store(inside / "cache", lambda text: None)
+        again = Store(inside / "cache")
         float(again.about(KEY).get("seconds", 0.0))
         again.key_of(KEY.path)
         prune(inside, dry_run=True)
@@ -349,7 +349,7 @@ def reads_decoded(inside: Path) -> Read:
 
 def reads_array(inside: Path) -> Read:
     def read(content: bytes) -> None:
-        store = Store(inside / "cache", lambda text: None)
+        store = Store(inside / "cache")
 
         def write(path: Path) -> None:
             path.write_bytes(content)

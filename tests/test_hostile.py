@@ -269,13 +269,13 @@ KEY = Key("scores", ".npy", "an array", {"made of": 1})
 
 
 def stored(folder: Path, content: bytes) -> Store:
-    store = Store(folder, lambda text: None)
+    store = Store(folder)
 
     def write(path: Path) -> None:
         path.write_bytes(content)
 
     store.save(KEY, write, {})
-    return Store(folder, lambda text: None)
+    return Store(folder)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_no_artifact_outside_the_store_is_touched(tmp_path: Path) -> None:
     """A side file that vouches for a file outside, under a key that leads there."""
     victim = tmp_path / "victim-0123456789ab.npy"
     victim.write_bytes(b"mine")
-    store = Store(tmp_path / "cache", lambda text: None)
+    store = Store(tmp_path / "cache")
     content = {"kind": "..", "schema": 1}
     name = Key("..", ".npy", "victim", {}).path.removeprefix("../")
     victim = victim.rename(tmp_path / name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +61,48 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert not path.exists(), "the mark of the dead is removed"
 
 
-def test_waiting_is_said_in_one_line(tmp_path: Path) -> None:
+class OnMessage(logging.Handler):
+    """Calls a function at the first message of the package, and keeps all of them."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__()
+        self.call, self.messages = call, list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.call()
+
+
+@pytest.fixture
+def on_message() -> Iterator[Callable[[Callable[[], None]], list[str]]]:
+    """Have a function called whenever the package logs something; returns the messages."""
+    logger, handlers = logging.getLogger("oodbench"), list[OnMessage]()
+    logger.setLevel(logging.INFO)
+
+    def listen(call: Callable[[], None]) -> list[str]:
+        handlers.append(OnMessage(call))
+        logger.addHandler(handlers[-1])
+        return handlers[-1].messages
+
+    yield listen
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+Listen = Callable[[Callable[[], None]], list[str]]
+
+
+def test_waiting_is_said_in_one_line(tmp_path: Path, on_message: Listen) -> None:
     first = Locks(tmp_path).attempt("tables")
     assert first is not None
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        first.release()
-
-    with Locks(tmp_path, say).hold("tables", "is writing the tables"):
+    said = on_message(first.release)
+    with Locks(tmp_path).hold("tables", "is writing the tables"):
         pass
     assert said == ["Waiting for another process, which is writing the tables."]
 
 
 def test_a_job_of_another_process_is_put_off_and_not_done_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_message: Listen
 ) -> None:
     options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
     other = "msp@cross_entropy[learning_rate=0.01]"
@@ -83,13 +111,7 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     train = next(job for job in jobs if isinstance(job, TrainJob))
     held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
     assert held is not None
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        held.release()
-
-    bench.store.say = say
+    said = on_message(held.release)
     outcomes = list(run_jobs(jobs, bench, Quiet()))
     assert [outcome.reason for outcome in outcomes] == [""] * len(jobs)
     assert said == [f"Waiting for another process, which is at work on: {train.title}."]
@@ -107,17 +129,18 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     assert "done again" in again[0].reason
 
 
-def test_a_file_system_without_locks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     def without(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(FileLock, "acquire", without)
-    said: list[str] = []
-    locks = Locks(tmp_path, said.append)
+    locks = Locks(tmp_path)
     for name in ("one", "two"):
         with locks.hold(name):
             pass
-    assert said == [f"'{locks.root}' is on a file system without locks: let one process at a time use the folder."]
+    assert logged == [f"'{locks.root}' is on a file system without locks: let one process at a time use the folder."]
 
 
 def test_a_folder_that_takes_no_lock_is_told(tmp_path: Path) -> None:
@@ -170,14 +193,13 @@ def test_nothing_is_pruned_while_a_process_is_at_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("days, kept", [(-400, True), (KEPT_DAYS - 1, True), (KEPT_DAYS + 1, False)])
-def test_stopped_trainings_are_kept_for_a_while(tmp_path: Path, days: int, kept: bool) -> None:
+def test_stopped_trainings_are_kept_for_a_while(tmp_path: Path, days: int, kept: bool, logged: list[str]) -> None:
     path = tmp_path / "cache/unfinished/joint-0123456789ab.safetensors"
     path.parent.mkdir(parents=True)
     path.write_text("12345")
     then = time.time() - days * 86400
     os.utime(path, (then, then))
-    said: list[str] = []
-    assert prune(tmp_path, say=said.append) == ((0, 0) if kept else (5, 1))
+    assert prune(tmp_path) == ((0, 0) if kept else (5, 1))
     assert path.exists() is kept
     told = f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot."
-    assert said == ([told] if kept else [])
+    assert logged == ([told] if kept else [])

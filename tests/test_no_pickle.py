@@ -108,7 +108,7 @@ def npy(bomb: Bomb) -> bytes:
 
 def in_store(folder: Path, content: bytes, extension: str) -> tuple[Store, Key]:
     """An artifact whose checksum is right."""
-    store, key = Store(folder / "cache", lambda text: None), Key("scores", extension, "planted", {})
+    store, key = Store(folder / "cache"), Key("scores", extension, "planted", {})
 
     def write(path: Path) -> None:
         path.write_bytes(content)

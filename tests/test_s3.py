@@ -72,13 +72,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server", "one_thread")
-def test_a_run_is_continued_on_another_machine(tmp_path: Path, tiny_suite: Callable[[str], str]) -> None:
+def test_a_run_is_continued_on_another_machine(
+    tmp_path: Path, tiny_suite: Callable[[str], str], logged: list[str]
+) -> None:
     (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
-    said: list[str] = []
 
     def planned(results: str) -> api.Prepared:
         given: dict[str, Any] = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1}
-        return api.prepare("msp,vim", store="s3://bench/runs", say=said.append, **given)
+        return api.prepare("msp,vim", store="s3://bench/runs", **given)
 
     one = planned("one").start()
     prepared = planned("two")
@@ -93,7 +94,7 @@ def test_a_run_is_continued_on_another_machine(tmp_path: Path, tiny_suite: Calla
         "safetensors.json",
         "losses.csv",
     }
-    assert said == []
+    assert logged == []
     for path in (tmp_path / "two").rglob("*"):
         assert not path.is_file() or b"s3cr3t" not in path.read_bytes()
 

@@ -73,11 +73,11 @@ class Watched(Remote):
 
 
 class Machine(SharedStore):
-    """The store as a machine with a folder of its own sees it; what it asks of the URL and says is kept."""
+    """The store as a machine with a folder of its own sees it; what it asks of the URL is kept."""
 
     def __init__(self, root: Path, url: str) -> None:
-        self.watched, self.said = Watched(url), list[str]()
-        super().__init__(root, self.watched, self.said.append)
+        self.watched = Watched(url)
+        super().__init__(root, self.watched)
 
     def asked(self, what: str) -> list[str]:
         return [path for request, path in self.watched.asked if request == what]
@@ -94,7 +94,7 @@ def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
     return lambda name: Machine(tmp_path / name, store_url)
 
 
-def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine]) -> None:
+def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine], logged: list[str]) -> None:
     one, other, key = machine("one"), machine("other"), key_of()
     made = one.save_array(key, ARRAY, {"seconds": 1.5})
     assert other.has(key)
@@ -106,7 +106,7 @@ def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine])
     assert other.about(key) == {"seconds": 1.5}
     assert other.asked("get") == [key.path], "fetched once"
     assert Store(other.root).find(key) == found, "it needs no URL any more"
-    assert one.said == other.said == []
+    assert logged == []
 
 
 def test_what_nobody_has_made_is_not_there(machine: Callable[[str], Machine]) -> None:
@@ -196,7 +196,9 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_told_and_counts_as_absent(machine: Callable[[str], Machine], store_url: str, damage: str) -> None:
+def test_damage_is_told_and_counts_as_absent(
+    machine: Callable[[str], Machine], store_url: str, damage: str, logged: list[str]
+) -> None:
     one, key = machine("one"), key_of()
     one.save_array(key, ARRAY, {})
     suffix, change = DAMAGE[damage]
@@ -205,7 +207,7 @@ def test_damage_is_told_and_counts_as_absent(machine: Callable[[str], Machine], 
     assert other.has(key), "only fetching shows it"
     with pytest.raises(StoreError, match="is gone from the store"):
         other.load_array(key)
-    assert other.said == [
+    assert logged == [
         f"'{key.path}' in the store '{store_url}' does not match its checksum: it counts as absent, and is made again "
         "by the next command that needs it."
     ]
@@ -218,7 +220,7 @@ def test_damage_is_told_and_counts_as_absent(machine: Callable[[str], Machine], 
 
 
 def test_an_artifact_without_side_file_is_not_there(
-    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """The process is killed between the two uploads."""
     one, key = machine("one"), key_of()
@@ -236,7 +238,7 @@ def test_an_artifact_without_side_file_is_not_there(
     other = machine("other")
     assert not other.has(key)
     assert other.find(key) is None
-    assert other.said == []
+    assert logged == []
     again = machine("one")
     assert again.has(key)
     again.share([key])
@@ -245,7 +247,7 @@ def test_an_artifact_without_side_file_is_not_there(
 
 
 def test_an_old_side_file_never_vouches_for_a_new_artifact(
-    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     machine("one").save_array(key_of(), ARRAY, {})
     put = Remote.put
@@ -261,11 +263,11 @@ def test_an_old_side_file_never_vouches_for_a_new_artifact(
     other = machine("other")
     assert not other.has(key_of())
     assert other.find(key_of()) is None
-    assert other.said == []
+    assert logged == []
 
 
 def test_one_that_is_being_replaced_is_fetched_the_second_time(
-    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     machine("one").save_array(key_of(), ARRAY, {})
     other, get = machine("other"), Watched.get
@@ -277,15 +279,15 @@ def test_one_that_is_being_replaced_is_fetched_the_second_time(
 
     monkeypatch.setattr(Watched, "get", late)
     assert np.array_equal(other.load_array(key_of()), ARRAY + 1)
-    assert other.said == []
+    assert logged == []
 
 
-def test_damage_here_is_mended_from_there(machine: Callable[[str], Machine]) -> None:
+def test_damage_here_is_mended_from_there(machine: Callable[[str], Machine], logged: list[str]) -> None:
     path = machine("one").save_array(key_of(), ARRAY, {})
     path.write_bytes(b"x")
     again = machine("one")
     assert np.array_equal(again.load_array(key_of()), ARRAY)
-    assert len(again.said) == 1
+    assert len(logged) == 1
 
 
 def test_what_is_of_no_use_is_not_fetched_again(machine: Callable[[str], Machine]) -> None:
@@ -345,7 +347,7 @@ def test_by_products_go_along(machine: Callable[[str], Machine]) -> None:
 
 
 def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
-    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     one, put = machine("one"), Remote.put
 
@@ -362,7 +364,7 @@ def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
         curve.write_text("epoch,loss\n")
         one.save_array(key, ARRAY, {})
         assert machine("other").has(key)
-    assert one.said == ["The run goes on without by-products in the store: No."]
+    assert logged == ["The run goes on without by-products in the store: No."]
 
 
 def job(tag: str = "") -> TrainJob:
@@ -410,7 +412,7 @@ def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_goes_on_on_another_machine(
-    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     bench.store = machine("one")
     stopped_after(4, bench, monkeypatch)
@@ -421,7 +423,7 @@ def test_a_training_goes_on_on_another_machine(
     heard: list[int] = []
     about = train.train(bench, job(), heard.append)
     assert (about["stops"], heard[0], sum(heard)) == (1, 28, 60)
-    assert other.said == [
+    assert logged == [
         f"Going on from a snapshot of '{Path(job().makes[0].path).stem}' that another machine has put into the store."
     ]
     assert other.watched.names("unfinished") == set()
@@ -580,7 +582,7 @@ def test_a_worker_does_jobs_that_another_machine_planned(
     planned: Callable[..., Prepared], store_url: str, tmp_path: Path
 ) -> None:
     prepared = planned("driver")
-    worker = open_context(WorkerConfig(tmp_path / "worker", tmp_path / "no data", "cpu", 1, store=store_url), print)
+    worker = open_context(WorkerConfig(tmp_path / "worker", tmp_path / "no data", "cpu", 1, store=store_url))
     assert [outcome.reason for outcome in run_jobs(prepared.work.jobs, worker, Quiet())] == [""] * len(
         prepared.work.jobs
     )

@@ -37,27 +37,14 @@ def key_of(content: Any = 1, label: str = "an array", kind: str = "scores", exte
     return Key(kind, extension, label, {"made of": content})
 
 
-class Said(list[str]):
-    """Sentences a store says; each must be one line."""
-
-    def __call__(self, text: str) -> None:
-        assert "\n" not in text
-        self.append(text)
-
-
 @pytest.fixture
-def said() -> Said:
-    return Said()
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
 
 
-@pytest.fixture
-def store(tmp_path: Path, said: Said) -> Store:
-    return Store(tmp_path / "cache", said)
-
-
-def again(store: Store, say: Callable[[str], None]) -> Store:
+def again(store: Store) -> Store:
     """The same store as another process sees it."""
-    return Store(store.root, say)
+    return Store(store.root)
 
 
 def files(folder: Path) -> list[str]:
@@ -114,18 +101,18 @@ def test_a_path_stays_in_its_folder(label: str, tmp_path: Path) -> None:
 # keeping
 
 
-def test_an_array_is_kept(store: Store, said: Said) -> None:
+def test_an_array_is_kept(store: Store, logged: list[str]) -> None:
     key = key_of()
     assert store.find(key) is None
     path = store.save_array(key, ARRAY, {"seconds": 1.5})
-    for one in (store, again(store, said)):
+    for one in (store, again(store)):
         assert one.find(key) == path == store.root / key.path
         loaded = one.load_array(key)
         assert np.array_equal(loaded, ARRAY)
         assert loaded.dtype == ARRAY.dtype
         assert not loaded.flags.writeable
         assert one.about(key) == {"seconds": 1.5}
-    assert said == []
+    assert logged == []
     assert files(store.root) == [key.path, f"{key.path}.json"]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -138,13 +125,13 @@ def test_arrays_of_any_shape_are_kept(store: Store, array: np.ndarray) -> None:
     assert np.array_equal(loaded, array)
 
 
-def test_weights_are_kept(store: Store, said: Said) -> None:
+def test_weights_are_kept(store: Store, logged: list[str]) -> None:
     key = key_of(kind="checkpoint", extension=".safetensors")
     shared = torch.arange(6.0).reshape(2, 3)
     tensors = {"a": shared, "tied": shared, "view": shared[:, 1], "turned": shared.T, "whole": torch.arange(3),
                "parameter": torch.nn.Parameter(torch.ones(2)), "scalar": torch.tensor(2.0)}  # fmt: skip
     store.save_tensors(key, tensors, {})
-    loaded = again(store, said).load_tensors(key)
+    loaded = again(store).load_tensors(key)
     assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
         assert torch.equal(loaded[name], tensor.detach())
@@ -161,11 +148,11 @@ def test_the_side_file_says_how_it_was_made(store: Store) -> None:
     assert len(side["sha256"]) == 64
 
 
-def test_saving_again_replaces(store: Store, said: Said) -> None:
+def test_saving_again_replaces(store: Store, logged: list[str]) -> None:
     for value in (1, 2):
         store.save_array(key_of(), np.full(3, value), {"value": value})
-    assert again(store, said).load_array(key_of()).tolist() == [2, 2, 2]
-    assert again(store, said).about(key_of()) == {"value": 2}
+    assert again(store).load_array(key_of()).tolist() == [2, 2, 2]
+    assert again(store).about(key_of()) == {"value": 2}
     assert len(files(store.root)) == 2
 
 
@@ -215,7 +202,7 @@ def test_a_writer_that_dies_leaves_nothing(store: Store, error: BaseException) -
     assert store.find(key_of()) is None
 
 
-def test_a_writer_that_dies_leaves_the_old_artifact(store: Store, said: Said) -> None:
+def test_a_writer_that_dies_leaves_the_old_artifact(store: Store, logged: list[str]) -> None:
     store.save_array(key_of(), ARRAY, {})
     before = {file: (store.root / file).read_bytes() for file in files(store.root)}
 
@@ -226,7 +213,7 @@ def test_a_writer_that_dies_leaves_the_old_artifact(store: Store, said: Said) ->
     with pytest.raises(ValueError, match=r"^$"):
         store.save(key_of(), write, {})
     assert {file: (store.root / file).read_bytes() for file in files(store.root)} == before
-    assert np.array_equal(again(store, said).load_array(key_of()), ARRAY)
+    assert np.array_equal(again(store).load_array(key_of()), ARRAY)
 
 
 def test_a_full_disk_is_told(store: Store) -> None:
@@ -240,7 +227,7 @@ def test_a_full_disk_is_told(store: Store) -> None:
 
 @pytest.mark.parametrize("dies", [1, 2])
 def test_power_that_goes_while_files_are_put_in_place(
-    store: Store, said: Said, monkeypatch: pytest.MonkeyPatch, dies: int
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch, dies: int
 ) -> None:
     """Between the artifact and its side file there is a moment; what is found then is made again."""
     real, calls = Path.replace, iter(range(1, 100))
@@ -254,16 +241,16 @@ def test_power_that_goes_while_files_are_put_in_place(
         patch.setattr(Path, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
             store.save_array(key_of(), ARRAY, {})
-    other = again(store, said)
+    other = again(store)
     assert other.find(key_of()) is None
     assert files(store.root) == ([] if dies == 1 else [key_of().path])
     other.save_array(key_of(), ARRAY, {})
-    assert np.array_equal(again(store, said).load_array(key_of()), ARRAY)
-    assert said == []
+    assert np.array_equal(again(store).load_array(key_of()), ARRAY)
+    assert logged == []
 
 
 def test_an_old_side_file_never_vouches_for_a_new_artifact(
-    store: Store, said: Said, monkeypatch: pytest.MonkeyPatch
+    store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save_array(key_of(), ARRAY, {})
     real = Path.replace
@@ -277,8 +264,8 @@ def test_an_old_side_file_never_vouches_for_a_new_artifact(
         patch.setattr(Path, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
             store.save_array(key_of(), ARRAY + 1, {})
-    assert again(store, said).find(key_of()) is None
-    assert said == []
+    assert again(store).find(key_of()) is None
+    assert logged == []
 
 
 # damage
@@ -320,48 +307,48 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_set_aside_told_and_made_again(store: Store, said: Said, damage: str) -> None:
+def test_damage_is_set_aside_told_and_made_again(store: Store, logged: list[str], damage: str) -> None:
     key = key_of()
     path = store.save_array(key, ARRAY, {})
     DAMAGE[damage](path)
     damaged = path.read_bytes()
-    other = again(store, said)
+    other = again(store)
     assert other.find(key) is None
     aside = store.root / "damaged" / f"{path.name}.0"
-    assert said == [f"'{path}' does not match its checksum: moved to '{aside}', to be made again."]
+    assert logged == [f"'{path}' does not match its checksum: moved to '{aside}', to be made again."]
     assert files(store.root) == [f"damaged/{path.name}.0"]
     assert aside.read_bytes() == damaged
     assert other.find(key) is None
-    assert len(said) == 1, "told once"
+    assert len(logged) == 1, "told once"
     with pytest.raises(StoreError, match="is gone from the store"):
         other.require(key)
     other.save_array(key, ARRAY, {})
-    assert np.array_equal(again(store, said).load_array(key), ARRAY)
+    assert np.array_equal(again(store).load_array(key), ARRAY)
 
 
-def test_damaged_files_do_not_replace_each_other(store: Store, said: Said) -> None:
+def test_damaged_files_do_not_replace_each_other(store: Store, logged: list[str]) -> None:
     for n in range(3):
         path = store.save_array(key_of(), np.full(3, n), {})
         flipped(path)
-        assert again(store, said).find(key_of()) is None
+        assert again(store).find(key_of()) is None
     assert files(store.root) == [f"damaged/{path.name}.{n}" for n in range(3)]
-    assert len(said) == 3
+    assert len(logged) == 3
 
 
-def test_a_side_file_alone_is_nothing(store: Store, said: Said) -> None:
+def test_a_side_file_alone_is_nothing(store: Store, logged: list[str]) -> None:
     path = store.save_array(key_of(), ARRAY, {})
     path.unlink()
     assert store.find(key_of()) is None
-    assert again(store, said).find(key_of()) is None
-    assert said == []
+    assert again(store).find(key_of()) is None
+    assert logged == []
 
 
-def test_damage_that_cannot_be_moved_away_is_told(store: Store, said: Said) -> None:
+def test_damage_that_cannot_be_moved_away_is_told(store: Store, logged: list[str]) -> None:
     path = store.save_array(key_of(), ARRAY, {})
     flipped(path)
     (store.root / "damaged").write_text("a file where the folder is to be")
     with pytest.raises(StoreError, match=r"' is damaged and cannot be moved away: .*\. Remove it\.$"):
-        again(store, said).find(key_of())
+        again(store).find(key_of())
 
 
 def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_files_that_are_no_checkpoints_are_one_sentence(tmp_path: Path) -> None:
 
 def asked(tmp_path: Path, checkpoint: Path, **options: Any) -> dict[str, Any]:
     where = {"results": tmp_path / "results", "data_dir": tmp_path, "threads": 1, "device": "cpu"}
-    sets = {"id_sets": "digits", "ood_sets": "greek", "backbone": TINY, "say": lambda text: None}
+    sets = {"id_sets": "digits", "ood_sets": "greek", "backbone": TINY}
     return {"checkpoint": checkpoint, **where, **sets, **options}
 
 

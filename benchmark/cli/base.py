@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,19 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.errors import OodbenchError, visible
 
 CONTEXT = {"auto_envvar_prefix": "OODBENCH", "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Echo(logging.Handler):
+    """Writes every message of the package as a line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        click.echo(visible(record.getMessage()), err=True)
 
 
 class Command(click.Command):
@@ -32,7 +41,11 @@ class Command(click.Command):
                     formatter.write(f"  {line.strip()}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn an error that is meant for the user into one sentence."""
+        """Show what is logged on standard error, and turn an error that is meant for the user into one sentence."""
+        logger, handler = logging.getLogger("oodbench"), Echo()
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        ctx.call_on_close(lambda: logger.removeHandler(handler))
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
                 stream.reconfigure(errors="backslashreplace")

@@ -24,5 +24,5 @@ def prune(dry_run: bool, results: Path) -> None:
     """
     from oodbench.benchmark.records.prune import prune as prune_store
 
-    freed, count = prune_store(results, dry_run, click.echo)
+    freed, count = prune_store(results, dry_run)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {count} files, {freed / 1e6:.1f} MB.")

@@ -47,7 +47,6 @@ def figures(
         seed=seed,
         data_dir=data_dir,
         results=results,
-        say=lambda text: click.echo(text, err=True),
     )
     for absence in asked.skipped:
         click.echo(f"skipped: {absence.what}: {absence.reason}", err=True)

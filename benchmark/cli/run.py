@@ -12,7 +12,6 @@ import click
 
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.cli.runs import repeat
-from oodbench.benchmark.errors import visible
 
 
 def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
@@ -111,7 +110,7 @@ def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path
     from oodbench.benchmark.cli.progress import watch
     from oodbench.benchmark.cli.text import dry_run_text, run_footer
 
-    prepared = prepare(**options, plugins=plugins, say=lambda text: click.echo(visible(text), err=True))
+    prepared = prepare(**options, plugins=plugins)
     if dry_run:
         click.echo(dry_run_text(prepared))
         return

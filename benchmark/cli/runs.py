@@ -72,7 +72,7 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
     if other := sorted(str(flags[name]) for name in given - set(WHERE)):
         raise UserError(f"--from repeats a run with its own options, so leave out {' and '.join(other)}.")
     chosen = {name: options[name] for name in WHERE if name in given}
-    again = prepare_repetition(chosen.pop("from_run"), **chosen, say=lambda text: click.echo(text, err=True))
+    again = prepare_repetition(chosen.pop("from_run"), **chosen)
     for prepared in again.commands():
         if dry_run:
             click.echo(dry_run_text(prepared))

@@ -5,6 +5,7 @@ Workers of the other engines do their tasks with this, too.
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from oodbench.benchmark.stages import memory
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.dispatch import run_job
 from oodbench.benchmark.store.locks import POLL, Lock
+
+logger = logging.getLogger(__name__)
 
 DETECTORS_OWN = (TuneJob, FitJob, ScoreJob)
 """Jobs that run a detector's code and nothing else that takes long: those that --cell-timeout limits."""
@@ -81,7 +84,7 @@ def _claimed(left: Mapping[str, Job], context: JobContext) -> tuple[Job, Lock]:
                 return job, lock
         if not told:
             told = True
-            context.store.say(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
+            logger.info(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
         time.sleep(POLL)
 
 

@@ -59,7 +59,7 @@ class Processes:
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Do jobs in `count` processes; one that dies is replaced, and what it was doing begun again."""
         tasks = pack_tasks(jobs)
-        relay, flight = Relay(progress, tasks, context.store.say), _Flight(tasks)
+        relay, flight = Relay(progress, tasks), _Flight(tasks)
         config, failed = portable_config(context), dict[str, str]()
         while flight.left:
             with _Pool(min(self.count, len(flight.left)), config) as pool:

@@ -6,6 +6,7 @@ arguments, and what a job makes goes to the store from where it is made. This pr
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -26,6 +27,8 @@ from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
+
+logger = logging.getLogger(__name__)
 
 LOOK = 0.2
 """Seconds between two looks at what the workers have posted."""
@@ -85,7 +88,7 @@ class Cluster:
             gpus = self._gpus_of(config, _nodes(ray))
             _refuse_impossible(config, gpus, _nodes(ray))
             _refuse_unfit(ray, config, context)
-            relay, failed = Relay(progress, tasks, context.store.say), dict[str, str]()
+            relay, failed = Relay(progress, tasks), dict[str, str]()
             perform = self.perform or do_task
             with open_board(ray) as board, _submitted(ray, perform, tasks, config, gpus, board, force) as flying:
                 while flying:
@@ -127,7 +130,7 @@ class Cluster:
                     ray.init(address="auto", **joining)
                 except ConnectionError:
                     if start:
-                        context.store.say("No Ray cluster runs here: one is started for this command, on this machine.")
+                        logger.info("No Ray cluster runs here: one is started for this command, on this machine.")
                         ray.init(address="local", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from oodbench.benchmark.data.files.user_folder import adopted
 from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
-from oodbench.benchmark.engines.messages import Event
+from oodbench.benchmark.engines.messages import RELAYED, Event
 from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
+
+logger = logging.getLogger(RELAYED)
 
 
 def portable_config(context: JobContext) -> WorkerConfig:
@@ -29,20 +32,20 @@ def portable_config(context: JobContext) -> WorkerConfig:
 class Relay:
     """Makes one progress of what many workers post."""
 
-    def __init__(self, progress: Progress, tasks: list[WorkerTask], say: Callable[[str], None]) -> None:
-        self._progress, self._say = progress, say
+    def __init__(self, progress: Progress, tasks: list[WorkerTask]) -> None:
+        self._progress = progress
         self._jobs = {job.id: job for task in tasks for job in task.jobs}
         self._open: set[str] = set()
 
     def hear(self, event: Event) -> None:
         """Pass an event on."""
-        what, text, images = event
-        if what == "say":
-            self._say(text)
+        what, text, number = event
+        if what == "log":
+            logger.log(number, text)
         elif what == "start":
             self._begin(text)
         elif text in self._open:
-            self._progress.tick(self._jobs[text], images)
+            self._progress.tick(self._jobs[text], number)
 
     def outcomes(self, report: Report) -> list[Outcome]:
         """The outcomes of a task that has ended, as told to the progress."""

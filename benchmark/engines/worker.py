@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from oodbench.benchmark.engines.engine import Report, remember
 from oodbench.benchmark.engines.local import run_jobs
-from oodbench.benchmark.engines.messages import LONGEST, Post, Reporter
+from oodbench.benchmark.engines.messages import Post, Reporter, forwarded
 from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.stages.context import JobContext
@@ -27,10 +27,10 @@ class Worker:
         """Do a task's jobs; `failed`: jobs before it that failed, and why."""
         log, known = io.StringIO(), dict(failed)
         told: list[tuple[str, str, str]] = []
-        with redirect_stdout(log), redirect_stderr(log):
+        with redirect_stdout(log), redirect_stderr(log), forwarded(self.post):
             try:
                 if self._context is None:
-                    self._context = open_context(self.config, self._say)
+                    self._context = open_context(self.config)
                 for outcome in run_jobs(task.jobs, self._context, Reporter(self.post), force, failed):
                     remember(known, outcome)
                     told.append((outcome.job.id, outcome.reason, outcome.details + log.getvalue()))
@@ -38,6 +38,3 @@ class Worker:
             except StoreError as error:
                 return Report(tuple(told), known, str(error))
         return Report(tuple(told), known)
-
-    def _say(self, text: str) -> None:
-        self.post(("say", text[:LONGEST], 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,6 @@ def figure_request(
     seed: int = 0,
     data_dir: Path = Path("data"),
     results: Path = Path("results"),
-    say: Callable[[str], None] = print,
 ) -> FigureRequest:
     """Resolve what is asked for. `panels`: numbers of figures, with or without letters; all by default.
 
@@ -82,7 +81,7 @@ def figure_request(
     chosen = _chosen(figures, panels)
     run = read_run(run_dir(results, run_name)) if run_name else _found(figures, results)
     cache = cache_of(run.path, results) if run else results / "cache"
-    context = JobContext(Store(cache, say), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
+    context = JobContext(Store(cache), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
     inputs = RunFigureInputs(context, seed, run)
     reasons = {
         panel: _missing(figures, panel, inputs) for panel in dict.fromkeys(p for ps in chosen.values() for p in ps)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,14 +13,16 @@ from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.locks import LOCKS, PASS, Locks
 from oodbench.benchmark.store.store import SWAP, UNFINISHED, read_side_file
 
+logger = logging.getLogger(__name__)
+
 KEPT_DAYS = 14
 """For so long after its last snapshot a training that was stopped can go on."""
 
 
-def prune(results: Path, dry_run: bool = False, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
+def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     """Delete every file of a results folder's cache that no run's cells were made from; return bytes and files.
 
-    Decoded images stay as long as the files that they came from are where they were, and so do, which `say` is told,
+    Decoded images stay as long as the files that they came from are where they were, and so do, which is logged,
     stopped trainings whose last snapshot is at most `KEPT_DAYS` old.
 
     What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
@@ -36,30 +38,32 @@ def prune(results: Path, dry_run: bool = False, say: Callable[[str], None] = lam
     with nullcontext() if dry_run else locks.hold(SWAP):  # nobody begins to work meanwhile
         if others := locks.others():
             raise UserError(f"Nothing was deleted, because {', '.join(others)} is at work in '{cache}'. Wait for it.")
-        gone = _unused(results, cache, say)
+        gone = _unused(results, cache)
         freed = sum(path.stat().st_size for path in gone)
         if not dry_run:
             _delete(gone, cache)
     return freed, len(gone)
 
 
-def _unused(results: Path, cache: Path, say: Callable[[str], None]) -> list[Path]:
+def _unused(results: Path, cache: Path) -> list[Path]:
     """The files that nothing keeps."""
     roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
     used = upstream_artifacts(cache, side_files(cache), roots)
     stems = {str((cache / path).with_suffix("")) + "." for path in used}
     stems |= _decoded_stems(cache / "data")
     files = [p for p in cache.rglob("*") if p.is_file() and p.parent.name != LOCKS]
-    resumable = _resumable(cache / UNFINISHED, say)
+    resumable = _resumable(cache / UNFINISHED)
     return [p for p in files if p not in resumable and not any(str(p).startswith(stem) for stem in stems)]
 
 
-def _resumable(folder: Path, say: Callable[[str], None]) -> set[Path]:
+def _resumable(folder: Path) -> set[Path]:
     """Snapshots of trainings that may still be taken up."""
     # A clock that was set back makes a snapshot seem to be of the future, which is no reason to delete it.
     kept = {p for p in folder.glob("*.safetensors") if time.time() - p.stat().st_mtime <= KEPT_DAYS * 86400}
     for path in sorted(kept):
-        say(f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot.")
+        logger.info(
+            f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot."
+        )
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from oodbench.benchmark.store.store import Key
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
+
+logger = logging.getLogger(__name__)
 
 
 BLOCK = 256
@@ -172,7 +175,7 @@ class _Blocks:
                 raise
         self.size = max(1, self.size // 2)
         memory.release()
-        self._context.store.say(
+        logger.warning(
             f"Memory does not hold {2 * self.size} images of {self._job.outputs.data}: blocks of {self.size} from here "
             "on. The last bits of its logits and features may differ from those of blocks of "
             f"{BLOCK}; delete them to have them made anew with more memory."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from oodbench.benchmark.data.files.user_folder import adopt_all
@@ -16,21 +14,21 @@ from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.store import Store
 
 
-def open_context(config: WorkerConfig, say: Callable[[str], None], device: str = "") -> JobContext:
+def open_context(config: WorkerConfig, device: str = "") -> JobContext:
     """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
     for file in config.plugins:
         registry.load_file(file)
     adopt_all(config.folders)
     torch.set_num_threads(config.threads)
-    store, library = _store(config, say)
+    store, library = _store(config)
     return JobContext(store, library, choose_device(device or config.device), config.cell_timeout, config)
 
 
-def _store(config: WorkerConfig, say: Callable[[str], None]) -> tuple[Store, Library]:
+def _store(config: WorkerConfig) -> tuple[Store, Library]:
     """The store and the data, which may come from a store that machines share."""
     cache, data_dir, decoded, skip = config.cache, config.data_dir, config.cache / "data", config.skip_bad_images
     if not config.store:
-        return Store(cache, say), Library(data_dir, decoded, skip)
+        return Store(cache), Library(data_dir, decoded, skip)
     from oodbench.benchmark.data.files.staging import StagedFiles
     from oodbench.benchmark.store.remote import Remote
     from oodbench.benchmark.store.shared import SharedStore
@@ -38,8 +36,8 @@ def _store(config: WorkerConfig, say: Callable[[str], None]) -> tuple[Store, Lib
     remote = Remote(config.store)
     remote.refuse_folder(cache)
     remote.refuse_unwritable()
-    staged = StagedFiles(remote, data_dir, Locks(decoded, say), say)
-    return SharedStore(cache, remote, say), Library(data_dir, decoded, skip, staged)
+    staged = StagedFiles(remote, data_dir, Locks(decoded))
+    return SharedStore(cache, remote), Library(data_dir, decoded, skip, staged)
 
 
 def choose_device(name: str) -> torch.device:

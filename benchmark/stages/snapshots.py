@@ -5,6 +5,7 @@ cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from oodbench.benchmark.stages.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import slug, write_atomically
 from oodbench.benchmark.store.store import UNFINISHED, Store
 from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
+
+logger = logging.getLogger(__name__)
 
 AFTER_EPOCH = 20.0
 """Seconds since the last one after which the end of an epoch takes a snapshot: a short epoch is cheap to repeat."""
@@ -33,7 +36,7 @@ class Snapshots:
     ) -> None:
         key = job.checkpoint.key
         self._path = store.root / UNFINISHED / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
-        self._store, self._digest, self._say, self._loop, self._clock = store, key.digest, store.say, loop, clock
+        self._store, self._digest, self._loop, self._clock = store, key.digest, loop, clock
         self._started = self._last = clock()
         self.seconds, self.stops = 0.0, 0
 
@@ -48,7 +51,7 @@ class Snapshots:
                 raise ValueError(f"it was made for another training or by torch {kept['torch']}")
             seconds, stops = float(kept["seconds"]), int(kept["stops"])
         except (OSError, *NOT_PLAIN) as error:
-            self._say(f"'{self._path}' cannot be resumed from ({error}): training starts anew.")
+            logger.warning(f"'{self._path}' cannot be resumed from ({error}): training starts from the beginning.")
             self.drop()
             return
         try:
@@ -81,7 +84,7 @@ class Snapshots:
             write_atomically(self._path, to_bytes(content))
             self._last = now
         except NOT_PLAIN as error:
-            self._say(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
+            logger.warning(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
             self._last = float("inf")
         else:
             self._store.share_unfinished(self._path, self._facts())

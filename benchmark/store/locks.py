@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import platform
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from filelock import FileLock, Timeout
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import SUFFIX
+
+logger = logging.getLogger(__name__)
 
 POLL = 0.1
 """Seconds between two looks at a lock that another process holds."""
@@ -44,10 +46,6 @@ DATA = "data"
 _numbers = itertools.count()
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 class Lock:
     """A lock that is held; without a file where the file system has none."""
 
@@ -61,11 +59,10 @@ class Lock:
 
 
 class Locks:
-    """The locks below one folder. `say` is told, in a sentence, when there is something to wait for."""
+    """The locks below one folder."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = _tell) -> None:
+    def __init__(self, folder: Path) -> None:
         self.root = folder / LOCKS
-        self.say = say
         self._warned = False
 
     def attempt(self, name: str) -> Lock | None:
@@ -89,7 +86,7 @@ class Locks:
         """Hold the lock of that name; `waits_for` says in the line about waiting what another process is doing."""
         lock = self.attempt(name)
         if lock is None and waits_for:
-            self.say(f"Waiting for another process, which {waits_for}.")
+            logger.info(f"Waiting for another process, which {waits_for}.")
         while lock is None:
             time.sleep(POLL if waits_for else POLL / 10)
             lock = self.attempt(name)
@@ -131,7 +128,9 @@ class Locks:
     def _without(self) -> Lock:
         if not self._warned:
             self._warned = True
-            self.say(f"'{self.root}' is on a file system without locks: let one process at a time use the folder.")
+            logger.warning(
+                f"'{self.root}' is on a file system without locks: let one process at a time use the folder."
+            )
         return Lock(None)
 
     def _sweep(self, folders: tuple[Path, ...]) -> None:

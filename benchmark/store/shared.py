@@ -11,6 +11,7 @@ artifact, which does no harm, because its key is what it was made from, and a re
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.store.remote import Listings, Remote
 from oodbench.benchmark.store.store import Key, Store, file_sha256, parse_side, side_path
 
+logger = logging.getLogger(__name__)
+
 SNAPSHOT_EVERY = 120.0
 """Seconds between two uploads of a training's snapshots."""
 
@@ -35,8 +38,8 @@ SNAPSHOT_SHARE = 20
 class SharedStore(Store):
     """A local folder of artifacts in front of a remote one. `StoreError` where the remote one cannot be reached."""
 
-    def __init__(self, root: Path, remote: Remote, say: Callable[[str], None] = print) -> None:
-        super().__init__(root, say)
+    def __init__(self, root: Path, remote: Remote) -> None:
+        super().__init__(root)
         self.remote = remote
         self._listings = Listings(remote)
         self._sides: dict[str, dict[str, Any]] = {}
@@ -139,7 +142,7 @@ class SharedStore(Store):
         except StoreError as error:
             if what not in self._failed:
                 self._failed.add(what)
-                self.say(f"The run goes on without {what} in the store: {error}")
+                logger.warning(f"The run goes on without {what} in the store: {error}")
 
     # down
 
@@ -182,7 +185,7 @@ class SharedStore(Store):
 
     def _refuse(self, key: Key) -> None:
         self._disown(key)
-        self.say(
+        logger.warning(
             f"'{key.path}' in the store '{self.remote.shown}' does not match its checksum: it counts as absent, and is "
             "made again by the next command that needs it."
         )
@@ -205,7 +208,7 @@ class SharedStore(Store):
             and is_wanted(facts)
             and self._get(path, str(side.get("sha256")), lambda file: atomic.rename(file, path))
         ):
-            self.say(f"Going on from a snapshot of '{path.stem}' that another machine has put into the store.")
+            logger.info(f"Going on from a snapshot of '{path.stem}' that another machine has put into the store.")
 
     def share_unfinished(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Upload a snapshot if it is time for one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from oodbench.benchmark.store.schema import SideFile
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 KEY_SCHEMA = 1
@@ -78,12 +81,11 @@ class Key:
 
 
 class Store:
-    """A folder of artifacts. `say` is told, in a sentence, about every damaged file."""
+    """A folder of artifacts. Damaged files are set aside and logged."""
 
-    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.say = say
-        self.locks = Locks(root, lambda text: self.say(text))
+        self.locks = Locks(root)
         self._verified: dict[Path, Stamp] = {}
 
     def find(self, key: Key) -> Path | None:
@@ -272,7 +274,7 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         target = self._move_away(path)
-        self.say(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+        logger.warning(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
 
     def _move_away(self, path: Path) -> Path:
         self._verified.pop(path, None)

@@ -14,7 +14,8 @@ metrics are the same bytes. Elsewhere, arithmetic rounds otherwise, and what fol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+
+logger = logging.getLogger(__name__)
 
 SWAPPED, LAST_BITS, RETRAINED = 2, 0.001, 0.1
 
@@ -91,7 +94,6 @@ class Repetition:
     run_dir: Path
     where: Mapping[str, Any]
     """Options that replace the run's: on which device, with how many threads, where data lie."""
-    say: Callable[[str], None]
 
     def commands(self) -> Iterator[Prepared]:
         """The run's commands, one after the other; each is planned when the one before it is done."""
@@ -100,7 +102,7 @@ class Repetition:
             suite = self._suite(options.pop("suite"), options.pop("suite_toml", None))
             given = {**options, "suite": suite, **self.where, "add": place > 0}
             results, name = self.run_dir.parent.parent, self.run_dir.name
-            prepared = prepare(**given, results=results, name=name, own_cache=True, say=self.say)
+            prepared = prepare(**given, results=results, name=name, own_cache=True)
             yield replace(prepared, asked={**prepared.asked, "again": about})
 
     def _suite(self, name: str, text: str | None) -> str:
@@ -113,7 +115,7 @@ class Repetition:
             return name
         path = self.run_dir / "suite" / f"{Path(name).stem}.toml"
         write_atomically(path, text)
-        self.say(f"The suite '{name}' is not what it was: the run's own text is used, '{path}'.")
+        logger.warning(f"The suite '{name}' is not what it was: the run's own text is used, '{path}'.")
         return str(path)
 
     def compare(self) -> RepetitionOutcome:
@@ -136,7 +138,6 @@ def prepare_repetition(
     *,
     results: str | Path = "",
     name: str = "",
-    say: Callable[[str], None] = print,
     **where: Any,
 ) -> Repetition:
     """Get ready to repeat a run, given by its `run.json`, its folder or its name.
@@ -156,7 +157,7 @@ def prepare_repetition(
         raise UserError(f"'{target}' is the run itself. Choose another --name for its repetition.")
     if (target / "run.json").is_file() and read_run(target).info.get("again", {}).get("of") != str(folder.resolve()):
         raise UserError(f"'{target}' is there already and does not repeat '{folder}'. Choose another --name.")
-    return Repetition(original, target, where, say)
+    return Repetition(original, target, where)
 
 
 def _commands(run: Run) -> list[dict[str, Any]]:

@@ -264,23 +264,22 @@ def truncated(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flipped, pytest.param(truncated, marks=pytest.mark.slow)])
 def test_an_artifact_is_damaged_after_it_was_verified(
-    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, damage: Callable[[Path], None]
+    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, damage: Callable[[Path], None], logged: list[str]
 ) -> None:
-    said: list[str] = []
 
     def strike() -> None:
         for path in (tmp_path / "results/cache/logits").glob("*.npy"):
             damage(path)
 
     with pytest.raises(StoreError, match="is gone from the store"):
-        go(progress=At(ScoreJob, strike), say=said.append)
-    assert len(said) == 1
-    assert "does not match its checksum: moved to" in said[0]
-    assert tables(go(say=said.append)) == undisturbed
+        go(progress=At(ScoreJob, strike))
+    assert len(logged) == 1
+    assert "does not match its checksum: moved to" in logged[0]
+    assert tables(go()) == undisturbed
 
 
 @pytest.mark.parametrize("damage", [flipped, truncated])
-def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], None], logged: list[str]) -> None:
     pixels = np.arange(5 * 3 * 32 * 32, dtype=np.uint32).astype(np.uint8).reshape(5, 3, 32, 32)
     reads: list[None] = []
 
@@ -290,20 +289,18 @@ def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], Non
 
     def found() -> np.ndarray:
         cache = DataCache(tmp_path)  # as another process sees it
-        cache.say = said.append
         entry = cache.find("pets", {"pets.zip": "0" * 64}, cast("Reader", "a reader"), (), read)
         return np.array(entry.images.images)
 
-    said: list[str] = []
     assert np.array_equal(found(), pixels)
     assert np.array_equal(found(), pixels)
-    assert (len(reads), said) == (1, [])
+    assert (len(reads), logged) == (1, [])
     path = next(tmp_path.glob("*.images.npy"))
     damage(path)
     assert np.array_equal(found(), pixels)
     assert len(reads) == 2
-    assert len(said) == 1
-    assert said[0].endswith("is not what was written: its source is decoded again.")
+    assert len(logged) == 1
+    assert logged[0].endswith("is not what was written: its source is decoded again.")
     assert np.array_equal(found(), pixels)
     assert len(reads) == 2
 
@@ -335,7 +332,7 @@ def test_memory_runs_out_in_a_detector(
 
 
 def test_memory_runs_out_in_extraction(
-    go: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch
+    go: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     original, sizes = extract._forward, []
 
@@ -348,11 +345,10 @@ def test_memory_runs_out_in_extraction(
         return original(classifier, block, device, maps, size)
 
     monkeypatch.setattr(extract, "_forward", forward)
-    said: list[str] = []
-    small = go(say=said.append)
+    small = go()
     assert sizes[:4] == [256, 128, 64, 64]
-    assert len(said) == 4, "twice for each of two sets"
-    assert "blocks of 64 from here on. The last bits of its logits and features may differ" in said[1]
+    assert len(logged) == 4, "twice for each of two sets"
+    assert "blocks of 64 from here on. The last bits of its logits and features may differ" in logged[1]
     for path in sorted((undisturbed_cache / "logits").glob("*.npy")):
         ours = small.path.parents[1] / "cache/logits" / path.name
         assert np.load(ours) == pytest.approx(np.load(path), abs=1e-5)
@@ -362,7 +358,7 @@ def test_memory_runs_out_in_extraction(
 def test_no_block_is_small_enough(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: None)
     monkeypatch.setattr(extract, "_forward", failing(lambda: None, 1, cast("OSError", MemoryError("nothing left"))))
-    records = go("msp", say=lambda text: None).records
+    records = go("msp").records
     assert [record.status for record in records] == ["failed"]
     assert "MemoryError: nothing left" in records[0].reason
 

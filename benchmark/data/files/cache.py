@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +33,8 @@ from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.safe_read import read_json, type_error
 from oodbench.benchmark.store.schema import DecodedSide
+
+logger = logging.getLogger(__name__)
 
 MEMORIES = ("hashes.json", "checksums.json", "statistics.json")
 """What is remembered of files and contents."""
@@ -58,7 +60,6 @@ class DataCache:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
-        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         self._memo: dict[str, dict[str, Any]] = {}
 
     def hash(self, path: Path, algorithm: str = "sha256") -> str:
@@ -106,11 +107,11 @@ class DataCache:
         stem = self.root / f"{slug(label)}-{key[:12]}"
         entry = self._load(stem, key, classes)
         if entry is None:
-            with Locks(self.root, self.say).hold(stem.name, f"is decoding '{label}'"):
+            with Locks(self.root).hold(stem.name, f"is decoding '{label}'"):
                 entry = self._load(stem, key, classes)
                 if entry is None:
                     if _side(stem).is_file():
-                        self.say(f"'{stem}' is not what was written: its source is decoded again.")
+                        logger.warning(f"'{stem}' is not what was written: its source is decoded again.")
                     entry = _decoded_split(read(), classes)
                     self._save(stem, key, {**identity, "names": list(sources)}, entry)
                     entry = _load(stem, key, classes) or entry
@@ -170,7 +171,7 @@ class DataCache:
             return
         for name in MEMORIES:
             if left := list(self.root.glob(f".{name}.*{atomic.SUFFIX}")):
-                with suppress(OSError, StoreError), Locks(self.root, self.say).hold(name):  # nobody is writing one now
+                with suppress(OSError, StoreError), Locks(self.root).hold(name):  # nobody is writing one now
                     for path in left:
                         path.unlink(missing_ok=True)
 
@@ -183,7 +184,7 @@ class DataCache:
         self._memo[name] = {**self._read(name), key: value}
         if self.root is not None:
             # A memory that cannot be kept costs time, nothing else.
-            with suppress(OSError, StoreError), Locks(self.root, self.say).hold(name):
+            with suppress(OSError, StoreError), Locks(self.root).hold(name):
                 self._memo[name] = {**_json(self.root / name), key: value}  # what another process added since
                 write_atomically(self.root / name, json.dumps(self._memo[name], indent=1, sort_keys=True) + "\n")
 

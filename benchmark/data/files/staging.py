@@ -8,7 +8,8 @@ The command that plans a run puts them there. A file is fetched into the data fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from oodbench.benchmark.store.store import file_sha256, parse_side
 if TYPE_CHECKING:
     from oodbench.benchmark.data.files.file_source import File, Source
 
+logger = logging.getLogger(__name__)
+
 
 FOLDER = "files"
 
@@ -29,22 +32,22 @@ FOLDER = "files"
 class StagedFiles:
     """The files of data sets in a store, and the data folder that they are fetched into."""
 
-    def __init__(self, remote: Remote, data_dir: Path, locks: Locks, say: Callable[[str], None] = print) -> None:
-        self._remote, self._data_dir, self._locks, self._say = remote, data_dir, locks, say
+    def __init__(self, remote: Remote, data_dir: Path, locks: Locks) -> None:
+        self._remote, self._data_dir, self._locks = remote, data_dir, locks
         self._listings = Listings(remote)
 
     def stage(self, files: Mapping[Path, str]) -> None:
         """Upload files of the data folder, given with their SHA-256, unless they are there."""
         for path, sha256 in files.items():
             if not path.is_relative_to(self._data_dir) or path.is_dir():
-                self._say(
+                logger.warning(
                     f"'{path}' is not put into the store, which takes single files of the data folder: pack a folder "
                     "as zip, or give every machine a copy."
                 )
                 continue
             name = path.relative_to(self._data_dir).as_posix()
             if self._sha256(name) != sha256:
-                self._say(f"Uploading '{path}' ({path.stat().st_size / 1e6:,.1f} MB) to the store.")
+                logger.info(f"Uploading '{path}' ({path.stat().st_size / 1e6:,.1f} MB) to the store.")
                 self._upload(path, name, sha256)
 
     def fetch(self, sources: Sequence[Source]) -> bool:
@@ -79,7 +82,7 @@ class StagedFiles:
         with self._locks.hold(f"fetch-{slug(name)}", f"is fetching '{target}'"):
             if target.exists():
                 return
-            self._say(f"Fetching '{target}' from the store.")
+            logger.info(f"Fetching '{target}' from the store.")
             try:
                 with atomic.temporary_beside(target) as temporary:
                     self._download(name, temporary)

@@ -1,0 +1,165 @@
+"""The code in the documentation runs: plug-ins keep the contract and serve in a run, scripts run, suites are read."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.plan.suite import read_suite
+from tests.docs.pages import PAGES, Block, blocks, shell_commands
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PLUGINS = {
+    "guides/add_a_detector.md": {"my_detector.py": "margin", "class_means.py": "class_means", "shift.py": "shift"},
+    "guides/add_a_recipe.md": {"label_smoothing.py": "label_smoothing", "outlier_exposure.py": "outlier_exposure oe"},
+    "guides/add_a_dataset.md": {"squares.py": "squares", "pets.py": "pets", "noisy.py": "noisy"},
+    "guides/add_a_backbone.md": {"tiny_net.py": "tiny_net"},
+    "guides/figures.md": {"my_figures.py": "mine"},
+}
+"""Page -> file of a block -> the names that it registers."""
+
+SCRIPTS = {"quickstart.md": 2, "guides/add_a_detector.md": 1, "guides/your_own_network.md": 1, "reference/api.md": 1}
+"""Page -> number of blocks of Python that are no plug-ins."""
+
+SUITES = {"reference/suite_file.md": 1}
+"""Page -> number of suite files."""
+
+LANGUAGES = {"", "bash", "bibtex", "dockerfile", "python", "text", "toml"}
+
+FILES = [(page, file) for page, files in PLUGINS.items() for file in files]
+
+
+def code(page: str, language: str = "python") -> list[Block]:
+    return [block for block in blocks(page) if block.language == language]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_tested(page: str) -> None:
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+    files = [block.file for block in code(page) if block.file in PLUGINS.get(page, {})]
+    assert sorted(files) == sorted(PLUGINS.get(page, {}))
+    assert len(code(page)) == len(files) + SCRIPTS.get(page, 0)
+    assert sum(block.file != "" for block in code(page, "toml")) == SUITES.get(page, 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which a reader would write the files; `DIR` holds the data that they need."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DIR").mkdir()
+    random = np.random.RandomState(0)
+    with zipfile.ZipFile(tmp_path / "DIR" / "pets.zip", "w") as archive:
+        for k in range(24):
+            image = BytesIO()
+            Image.fromarray(random.randint(0, 256, (40, 48, 3)).astype(np.uint8)).save(image, "PNG")
+            place = f"{('train', 'test')[k % 2]}/{('cat', 'dog')[k // 2 % 2]}/{k}.png"
+            archive.writestr(place, image.getvalue())
+    return tmp_path
+
+
+def write(page: str, file: str, folder: Path) -> Path:
+    text = next(block.text for block in blocks(page) if block.file == file)
+    (folder / file).write_text(text, encoding="utf-8")
+    return folder / file
+
+
+def bench(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("page, file", FILES)
+def test_plug_ins_keep_the_contract(page: str, file: str, folder: Path) -> None:
+    write(page, file, folder)
+    for name in PLUGINS[page][file].split():
+        lines = bench("check", name, "--plugin", file, "--data-dir", "DIR").splitlines()
+        assert lines
+        assert [line for line in lines if not line.startswith("ok ")] == []
+
+
+def shortened(words: list[str]) -> list[str]:
+    """A command of the documentation, on few images and for one epoch."""
+    if words[0] != "run":
+        return words
+    sets = {"--id": "digits[0-2]", "--ood": "greek"}
+    missing = [word for option, value in sets.items() if option not in words for word in (option, value)]
+    quick = ["--epochs", "1", "--limit-train", "120", "--threads", "1", "--quiet"]
+    return [*words, *missing, *quick]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn", "one_thread")
+@pytest.mark.parametrize("page, file", FILES)
+def test_commands_with_a_plug_in_run(page: str, file: str, folder: Path) -> None:
+    write(page, file, folder)
+    lines = [words for words in shell_commands(page) if file in words]
+    assert lines
+    for words in lines:
+        assert "failed" not in bench(*shortened(words))
+
+
+@pytest.fixture
+def imported() -> Iterator[list[str]]:
+    """The names of modules to forget after the test."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def run_script(name: str, text: str, folder: Path, imported: list[str]) -> None:
+    """Run a script as a module of its own, whose source can be found."""
+    path = folder / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    imported.append(name)
+    spec.loader.exec_module(sys.modules[name])
+
+
+@pytest.mark.usefixtures("undrawn", "one_thread")
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_scripts_run(page: str, folder: Path, imported: list[str]) -> None:
+    for k, block in enumerate(block for block in code(page) if block.file not in PLUGINS.get(page, {})):
+        run_script(f"docs_script_{k}", block.text, folder, imported)
+
+
+@pytest.mark.usefixtures("undrawn", "one_thread")
+def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -> None:
+    page = "guides/your_own_network.md"
+    run_script("save_weights", code(page)[0].text, folder, imported)
+    (words,) = [words for words in shell_commands(page) if "mine.pt" in words and "digits" in words]
+    assert "checkpoint[file=mine.pt]" in bench(*words, "--threads", "1", "--quiet")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_toml_is_read(page: str, folder: Path) -> None:
+    for block in code(page, "toml"):
+        assert tomllib.loads(block.text)
+        if block.file:
+            assert read_suite(str(write(page, block.file, folder))).entries
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_suite_of_the_reference_can_be_planned(folder: Path) -> None:
+    page = "reference/suite_file.md"
+    write(page, "my_suite.toml", folder)
+    (words,) = [words for words in shell_commands(page) if "--dry-run" in words]
+    assert "Suite my_suite: " in bench(*words)
