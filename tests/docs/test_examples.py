@@ -102,7 +102,6 @@ def shortened(words: list[str]) -> list[str]:
     return [*words, *missing, *quick]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "one_thread")
 @pytest.mark.parametrize("page, file", FILES)
 def test_commands_with_a_plug_in_run(page: str, file: str, folder: Path) -> None:
