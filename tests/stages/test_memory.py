@@ -166,7 +166,7 @@ def test_the_tails_of_openmax_are_those_of_the_whole_array(world: World) -> None
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="anonymous memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     """200,000 more images of 256 features are 205 MB in float32 and 410 MB in float64, whoever holds them."""
-    script = Path(__file__).parent.parent / "perf" / "memory.py"
+    script = Path(__file__).parents[2] / "perf" / "memory.py"
     options = [
         "--images",
         "100000,300000",

@@ -17,7 +17,7 @@ from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.store import remote as module
 from oodbench.benchmark.store.remote import ATTEMPTS, Listings, Remote, without_secrets
 
-BENCHMARK = Path(__file__).resolve().parent.parent / "benchmark"
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ World = Any
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    """Features to score in float64, in which every formula is exact; tests/test_precision.py has those in float32."""
+    """Features to score in float64, where every formula is exact; tests/plan/test_precision.py has float32."""
     made = feature_world()
     made.test = made.test.astype(np.float64)
     return made

@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PACKAGE = Path(__file__).parent / "plugin_package"
+PACKAGE = Path(__file__).parents[1] / "plugin_package"
 PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
 ORIGIN = f"package {PROJECT['name']} {PROJECT['version']}"
 BROKEN = "ImportError: this example is broken on purpose (entry point oodbench_example.broken:Broken)"

@@ -1,6 +1,6 @@
 """The tables of a made-up run against values worked out by hand and against golden files.
 
-After a wanted change of format: `UPDATE_GOLDEN=1 pytest tests/test_tables.py`, then read the diff.
+After a wanted change of format: `UPDATE_GOLDEN=1 pytest tests/views/test_tables.py`, then read the diff.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import summarise, table_csv, write_tables
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 DASH = "\N{EN DASH}"
 
 PAIRS = {

@@ -47,7 +47,7 @@ def test_detection_accuracies_by_loops() -> None:
 
 
 def test_every_convention_has_a_name_in_the_docs_and_refuses_nan() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name, convention in CONVENTIONS.items():
         assert f"`{name}`" in page
         assert 0 <= convention([0.0, 1.0], [0.5, 2.0]) <= 1

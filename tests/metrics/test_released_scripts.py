@@ -336,7 +336,7 @@ def test_published_numbers_are_held_beside_values_by_their_rules(
     go: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "mine.csv"
-    columns_ = (Path(__file__).parent.parent / "results/reference/lee2018.csv").read_text().splitlines()[0]
+    columns_ = (Path(__file__).parents[2] / "results/reference/lee2018.csv").read_text().splitlines()[0]
     values = {
         "paper": "P", "id_set": "digits[0-2]", "ood_set": "greek", "detector": "msp", "recipe": "cross_entropy",
         "rules": "lee2018", "metric": "auroc", "value": "50.0", "source": "S", "mark": "verified",

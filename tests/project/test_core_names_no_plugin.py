@@ -10,7 +10,7 @@ import pytest
 
 from oodbench.benchmark.plugins.registry import KINDS, registry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLUGIN_FOLDERS = ("backbones", "suites")
 CORE = sorted(
     path

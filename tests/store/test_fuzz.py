@@ -50,7 +50,7 @@ from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import table_csv
 
-SEEDS = Path(__file__).parent / "fuzz"
+SEEDS = Path(__file__).parents[1] / "fuzz"
 FEW, MANY = 20, 720
 HANGS = 60
 """Seconds after which an input counts as one that never ends."""
