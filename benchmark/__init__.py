@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.registry import recipe as recipe
     from oodbench.benchmark.plugins.training_bank import unit as unit
     from oodbench.benchmark.records.record import Record as Record
-    from oodbench.benchmark.records.run import Run as Run
-    from oodbench.benchmark.records.run import read_run as read_run
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
+    from oodbench.benchmark.views.run import Run as Run
+    from oodbench.benchmark.views.run import read_run as read_run
 
 _MODULES = {
     "api": ("run",),
@@ -62,8 +62,8 @@ _MODULES = {
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
     "plugins.training_bank": ("unit",),
     "records.record": ("Record",),
-    "records.run": ("Run", "read_run"),
     "stats.intervals": ("confidence_intervals",),
+    "views.run": ("Run", "read_run"),
     "verify.plugin_checks": ("check_detector",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

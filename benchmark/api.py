@@ -1,4 +1,4 @@
-"""`run`: what `bench run` does, as a function."""
+"""`run` and `prepare`: the whole flow of `bench run`, as functions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights_file import IMPORTED
+from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import Run as StoredRun
+from oodbench.benchmark.records.run import read_run
 from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.views.run import Run, public
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Prepared:
     asked: dict[str, Any]
     add: bool
 
-    def start(self, progress: Progress | None = None) -> Run:
+    def start(self, progress: Progress | None = None) -> StoredRun:
         """Do the work and write records, tables and plots."""
         store = self.context.store
         with store.in_use(self.run_dir):
@@ -97,63 +100,117 @@ def prepare(
     ray_address: str = "",
     gpus: float | None = None,
 ) -> Prepared:
-    """Resolve and check what `run` is asked for; see there."""
-    if rerun not in RERUN:
-        raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
-    beside = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
-    for rules in beside:
-        if rules not in (*RULES, EXTENDED):
-            raise unknown("metric rules", rules, (EXACT, *RULES, EXTENDED), "bench run --help")
-    if protocol not in ("", *PROTOCOLS):
-        raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
-    files = tuple(Path(file) for file in plugins)
+    """Resolve and check what `run` is asked for, before any work; the parameters are those of `run`.
+
+    `own_cache` keeps the artifacts in the run's own folder, as repetitions of a run do.
+    """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen or min(chosen) < 0:
-        raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(chosen)}.")
-    if not 0 <= cell_timeout < float("inf"):
-        raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {cell_timeout}.")
-    for what, count in (("limit_train", limit_train), ("epochs", epochs)):
-        if count < 0:
-            raise UserError(f"{what} must be a whole number from 1, or 0 for the suite's own; got {count}.")
-    asked_sets = (_list(detectors), _list(id_sets), _list(ood_sets))
-    _refuse_training_options(checkpoint, chosen, limit_train, epochs)
-    request = Request(
-        suite, *asked_sets, backbone, chosen, beside, protocol, precision, limit_train, epochs, str(checkpoint)
-    )
+    _check_choices(rerun, protocol, chosen)
+    _check_numbers(cell_timeout, limit_train=limit_train, epochs=epochs)
+    _check_checkpoint(checkpoint, chosen, limit_train, epochs)
+    sets = (_list(detectors), _list(id_sets), _list(ood_sets))
+    extra = _extra_metrics(metrics)
+    request = Request(suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, str(checkpoint))
     share = read_suite(suite or default_suite()).gpus if gpus is None else gpus
-    where_to = choose_engine(engine, jobs, ray_address, share)
-    cache, count = _cache(Path(results), name, own_cache), threads or where_to.threads(usable_cores())
+    chosen_engine = choose_engine(engine, jobs, ray_address, share)
+    cache, count = _cache(Path(results), name, own_cache), threads or chosen_engine.threads(usable_cores())
     refuse_impossible(cell_timeout)
+    files = tuple(Path(file) for file in plugins)
     config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
-    context = open_context(config, where_to.planning_device(device))
+    context = open_context(config, chosen_engine.planning_device(device))
     plan = make_plan(request, context.library, context.device)
     run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
-    _refuse_unwritable(Path(results))
-    if (run_dir / "run.json").is_file():
-        read_run(run_dir)  # a run of a newer oodbench is refused before any work
+    _check_folders(Path(results), run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
-    _refuse_shared_cache(run_dir, cache)
     asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
     asked["commands"] = [_options(request, plan, context, count, **where)]
-    return Prepared(plan, work_left(plan, context, run_dir, rerun), context, where_to, run_dir, asked, add)
+    return Prepared(plan, work_left(plan, context, run_dir, rerun), context, chosen_engine, run_dir, asked, add)
 
 
-def run(detectors: str | Iterable[str] = "all", *, progress: Progress | None = None, **options: Any) -> Run:
-    """Compare detectors on a suite's ID x OOD matrix and return the run with its records.
+@refuse_old_parameters
+def run(
+    detectors: str | Iterable[str] = "all",
+    *,
+    suite: str = "",
+    id_sets: str | Iterable[str] = "all",
+    ood_sets: str | Iterable[str] = "all",
+    backbone: str = "",
+    seeds: int | Iterable[int] = 1,
+    metrics: str | Iterable[str] = EXACT,
+    protocol: str = "",
+    precision: str = "",
+    limit_train: int = 0,
+    epochs: int = 0,
+    checkpoint: str | Path = "",
+    device: str = "auto",
+    threads: int = 0,
+    data_dir: str | Path = "data",
+    results: str | Path = "results",
+    name: str = "",
+    plugins: Iterable[str | Path] = (),
+    rerun: str = "missing",
+    add: bool = False,
+    skip_bad_images: bool = False,
+    cell_timeout: float = 0.0,
+    store: str = "",
+    engine: str = "local",
+    jobs: int = 1,
+    ray_address: str = "",
+    gpus: float | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Compare detectors on a suite's ID x OOD matrix, as `bench run` does, and return the run.
 
-    `detectors`: names, or one string with commas; "all" for every registered one. Options, as on the command line:
-    `suite`, `id_sets`, `ood_sets`, `backbone`, `seeds` (a count or a list), `metrics` ("exact", or what to compute
-    beside: "extended", "lee2018"), `protocol`, `precision`, `limit_train` and `epochs` (0: the suite's), `checkpoint`
-    (a file of weights to evaluate instead of training), `device`, `threads`, `data_dir`, `results`, `name`, `plugins`
-    (files), `rerun` ("missing", "failed" or "all"), `add`, `skip_bad_images`, `cell_timeout` (seconds that a detector
-    may take to tune, fit or score one set; 0 for no limit), `engine` ("local", with `jobs` processes, or "ray", with
-    `ray_address` and `gpus` a job), `store` (the URL of one that machines share), `say`. Raises `OodbenchError` with
-    one sentence for a wrong name, setting or file; a detector that fails, fails its own cells only (`record.status`).
+    What an earlier call has finished is not computed again. Records, tables and plots are written to
+    `RESULTS/runs/NAME`, artifacts to `RESULTS/cache`. Messages go to the logger `oodbench`.
 
-    With `jobs` above 1 a script must call this under `if __name__ == "__main__":`, because each process imports it.
+    Args:
+        detectors: Names, a list or one string with commas: `"msp,energy[temperature=10]@joint"`, which is a detector,
+            its settings and the recipe of its classifier; "all" for every registered detector.
+        suite: Name of a suite, or path of a suite file: the ID x OOD matrix and its protocol; the default one if empty.
+        id_sets: ID sets, such as `"digits[0-6]"`; "all" for those of the suite.
+        ood_sets: OOD sets, such as `"digits[7-9],greek"`; "all" for those of the suite.
+        backbone: The network, such as "resnet18"; the suite's if empty.
+        seeds: A number of seeds (3 means 0, 1, 2), or the seeds themselves.
+        metrics: "exact", and what else to compute: "extended", "lee2018".
+        protocol: How settings are chosen: "defaults", "val_ood" or "leave_one_out"; the suite's if empty.
+        precision: Of training: "auto", "float32" or "bfloat16"; the suite's if empty.
+        limit_train: Train on at most so many images of each ID set; 0 for all.
+        epochs: Train for so many epochs; 0 for the suite's number.
+        checkpoint: A file with trained weights of the backbone, evaluated instead of training.
+        device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
+        threads: CPU threads; 0 for all cores, at most 8.
+        data_dir: Folder with the files of data sets.
+        results: Folder for runs and artifacts.
+        name: Name of the run; the suite's if empty.
+        plugins: Python files with plug-ins, loaded before names are resolved.
+        rerun: Which cells to compute: "missing", "failed" (those too) or "all".
+        add: Keep the cells of earlier calls in the run's tables.
+        skip_bad_images: Leave out, and count, images that cannot be read, instead of refusing their set.
+        cell_timeout: Seconds that a detector may take to tune, fit or score one set; 0 for no limit.
+        store: URL of a store that several machines share, such as `"s3://bucket/folder"`.
+        engine: "local", or "ray" for a Ray cluster.
+        jobs: Processes on this machine, with the local engine. Above 1, a script must call `run` under
+            `if __name__ == "__main__":`, because every process imports it.
+        ray_address: HOST:PORT of a Ray cluster; one that runs on this machine if empty.
+        gpus: GPUs per job on the cluster, or a fraction of one; the suite's number if None.
+        progress: An object whose `start`, `tick` and `finish` are called as jobs proceed.
+
+    Returns:
+        The run with one `Record` per cell. A detector that fails makes its own cells fail (`record.status`,
+        `record.reason`) and stops nothing else.
+
+    Raises:
+        OodbenchError: With one sentence, for a wrong name, setting or file, or a folder that cannot be written.
+
+    Example:
+        >>> from oodbench.benchmark import run
+        >>> result = run("msp,energy", id_sets="digits", seeds=3)  # doctest: +SKIP
+        >>> result.table().round(1)  # doctest: +SKIP
     """
-    return prepare(detectors, **options).start(progress)
+    options = {name: value for name, value in locals().items() if name != "progress"}
+    return public(prepare(**options).start(progress))
 
 
 def usable_cores() -> int:
@@ -161,12 +218,38 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _refuse_training_options(checkpoint: str | Path, seeds: tuple[int, ...], limit_train: int, epochs: int) -> None:
-    given = [f"--{what}" for what, value in (("limit-train", limit_train), ("epochs", epochs)) if value]
-    if checkpoint and given:
-        raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(given)}.")
+def _check_choices(rerun: str, protocol: str, seeds: tuple[int, ...]) -> None:
+    if rerun not in RERUN:
+        raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
+    if protocol not in ("", *PROTOCOLS):
+        raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(seeds)}.")
+
+
+def _check_numbers(cell_timeout: float, **counts: int) -> None:
+    if not 0 <= cell_timeout < float("inf"):
+        raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {cell_timeout}.")
+    for name, count in counts.items():
+        if count < 0:
+            raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
+
+
+def _check_checkpoint(checkpoint: str | Path, seeds: tuple[int, ...], limit_train: int, epochs: int) -> None:
+    options = [f"--{name}" for name, value in (("limit-train", limit_train), ("epochs", epochs)) if value]
+    if checkpoint and options:
+        raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(options)}.")
     if checkpoint and len(seeds) > 1:
         raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
+
+
+def _extra_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
+    """What is computed in addition to the exact metrics."""
+    names = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
+    for name in names:
+        if name not in (*RULES, EXTENDED):
+            raise unknown("metric rules", name, (EXACT, *RULES, EXTENDED), "bench run --help")
+    return names
 
 
 def _options(request: Request, plan: Plan, context: JobContext, threads: int, **where: Any) -> dict[str, Any]:
@@ -195,22 +278,22 @@ def _cache(results: Path, name: str, own: bool) -> Path:
     return results / "runs" / slug(name) / "cache" if own else results / "cache"
 
 
-def _refuse_shared_cache(run_dir: Path, cache: Path) -> None:
+def _check_folders(results: Path, run_dir: Path, cache: Path) -> None:
+    """Refuse folders that the run cannot use, before any work."""
+    nearest = next(path for path in (results, *results.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "is not a folder" if not nearest.is_dir() else "is not writable"
+        raise StoreError(
+            f"The results folder '{results}' cannot be used: '{nearest}' {reason}. Choose another --results."
+        )
+    if (run_dir / "run.json").is_file():
+        read_run(run_dir)  # a run of a newer oodbench is refused
     if (run_dir / "cache").is_dir() and run_dir not in cache.parents:
         raise UserError(
-            f"The run '{run_dir.name}' repeats another with a store of its own, so nothing else can be run under its "
-            "name. Choose another --name."
+            f"The run '{run_dir.name}' repeats another run and has a store of its own, so nothing else can run under "
+            "its name. Choose another --name."
         )
 
 
 def _list(names: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(split_list(names)) if isinstance(names, str) else tuple(names)
-
-
-def _refuse_unwritable(results: Path) -> None:
-    nearest = next(p for p in (results, *results.absolute().parents) if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        what = "is no folder" if not nearest.is_dir() else "is not writable"
-        raise StoreError(
-            f"The results folder '{results}' cannot be used: '{nearest}' {what}. Choose another --results."
-        )

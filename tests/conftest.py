@@ -18,12 +18,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet, Run, api
+from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet, api
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
 from oodbench.benchmark.plugins.training_bank import TrainingBank
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.views import plots

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TypeVar
+
+from typing_extensions import ParamSpec
 
 PACKAGE = "oodbench.benchmark"
 
 NAMES = {"Studio": "FigureInputs"}
 """Public name of an older version -> its name now."""
+
+PARAMETERS = {
+    "say": "messages go to the logger 'oodbench' now; configure it with the logging module of Python",
+}
+"""Parameter of a public function in an older version -> what replaces it."""
 
 MODULES = {
     "across": "stats.rank_tests",
@@ -108,6 +117,23 @@ MODULES = {
     "work": "stages.context",
 }
 """Module of an older version -> where its content is now, both inside `oodbench.benchmark`."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def refuse_old_parameters(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a public function refuse parameters of older versions with the sentence that says what replaces them."""
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, sentence in PARAMETERS.items():
+            if name in kwargs:
+                raise TypeError(f"{function.__name__}() has no parameter '{name}': {sentence}.")
+        return function(*args, **kwargs)
+
+    return checked
 
 
 class RenamedModules(MetaPathFinder):

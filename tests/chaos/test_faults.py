@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import Run, api
+from oodbench.benchmark import api
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.engines.engine import Quiet
@@ -26,7 +26,7 @@ from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.views import plots

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark import Run
 from oodbench.benchmark.compare import best_set
 from oodbench.benchmark.compare.compare import compare
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.best import read_best
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.views.table_text import text_table
 
 MATRIX = """

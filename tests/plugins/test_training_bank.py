@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector, FitData, Run
+from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE

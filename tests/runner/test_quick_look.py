@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import Run
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan import precision
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.views import table_latex, table_markdown, table_text
 
 SUITE = """

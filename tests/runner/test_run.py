@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Dataset, ImageSet, Run, api
+from oodbench.benchmark import Dataset, ImageSet, api
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.engines.engine import Quiet
@@ -23,7 +23,7 @@ from oodbench.benchmark.metrics.names import TIES
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.runner import run_info
 from oodbench.benchmark.stages import evaluate
 from oodbench.benchmark.stats.intervals import confidence_intervals

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Batch, Detector, ImageSet, Run, auroc
+from oodbench.benchmark import Batch, Detector, ImageSet, auroc
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.splits import first_half
@@ -18,6 +18,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.stages.evaluate import evaluate_cell
 from oodbench.benchmark.views import table_text
 

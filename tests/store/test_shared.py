@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import ImageSet, Run
+from oodbench.benchmark import ImageSet
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
@@ -23,6 +23,7 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.stages import snapshots, train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context

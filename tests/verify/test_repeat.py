@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from oodbench.benchmark import Record, Run
+from oodbench.benchmark import Record
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.records.record import FAILED
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import Run, read_run
 from oodbench.benchmark.verify.repeat import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
 
 MATRIX = """

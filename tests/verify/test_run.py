@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from oodbench.benchmark import Run
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.cell_names import cell_name, find_cell
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import Run, read_run
 
 MATRIX = """
 [[id]]

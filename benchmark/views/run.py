@@ -1,0 +1,152 @@
+"""A run as Python users and notebooks see it: data frames, tables in every format, HTML."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records import run as stored
+from oodbench.benchmark.records.csv_file import records_csv
+from oodbench.benchmark.records.paths import run_dir
+from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
+from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableRow, summary_of
+from oodbench.benchmark.views.table_html import table_html
+from oodbench.benchmark.views.table_latex import table_latex
+from oodbench.benchmark.views.table_layout import COLUMNS
+from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables import table_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Format = Literal["text", "md", "csv", "tex", "html"]
+
+FORMATS: Mapping[str, Callable[[stored.Run], str]] = {
+    "text": text_table,
+    "md": table_markdown,
+    "csv": table_csv,
+    "tex": table_latex,
+    "html": table_html,
+}
+"""Name of a format -> what renders a run's tables in it."""
+
+MEAN = "{} mean"
+MEANS = tuple(MEAN.format(group) for group in GROUPS)
+"""How columns of the data frame name a mean over the sets of a group."""
+
+TEXT_COLUMNS = ("id_set", "ood_set", "group", "detector", "recipe", "backbone", "status", "reason", "key", "notes")
+"""Columns of `records.csv` in which an empty field is an empty string, not a missing value."""
+
+
+class Run(stored.Run):
+    """A finished or interrupted run, read from its folder.
+
+    Attributes:
+        path: The run's folder, with `records.csv`, the tables and `plots/`.
+        info: The content of `run.json`: options as given and as resolved, software, machine, pairs of sets, notes.
+        records: One `Record` per cell (ID set, OOD set, detector with settings and recipe, seed), in plan order.
+
+    Example:
+        >>> from oodbench.benchmark import read_run
+        >>> run = read_run("digits")  # doctest: +SKIP
+        >>> run.to_frame().groupby("detector")["auroc"].mean()  # doctest: +SKIP
+        >>> print(run.table(format="md"))  # doctest: +SKIP
+    """
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the records as a pandas data frame, one row per cell: the columns of `records.csv`.
+
+        Metrics and interval ends are fractions in [0, 1], missing where not available. `settings` holds dictionaries
+        with the settings that differ from the detector's defaults; `seen` is boolean; `seconds` is rounded to 1 ms.
+        """
+        import pandas as pd  # half a second that the command line need not wait for
+
+        table = records_csv(self.records)
+        numbers = [
+            name for name in table.partition("\n")[0].split(",") if name not in (*TEXT_COLUMNS, "settings", "seen")
+        ]
+        frame = pd.read_csv(
+            io.StringIO(table),
+            dtype={**dict.fromkeys(TEXT_COLUMNS, str), "settings": str},
+            keep_default_na=False,
+            na_values=dict.fromkeys(numbers, ""),
+            float_precision="round_trip",
+        )
+        return frame.assign(settings=frame["settings"].map(json.loads), seen=frame["seen"].astype(bool))
+
+    @overload
+    def table(self, format: None = None) -> pd.DataFrame: ...
+
+    @overload
+    def table(self, format: Format) -> str: ...
+
+    def table(self, format: Format | None = None) -> pd.DataFrame | str:
+        """Return the table of a paper: one row per ID set and detector, means over seeds.
+
+        Args:
+            format: None for a data frame, or a format for text with standard deviations, marks and notes: "text" (for
+                the terminal), "md", "csv", "tex" or "html".
+
+        Returns:
+            A data frame in percent, indexed by (`id_set`, `detector`), whose columns are pairs (OOD set, metric) with
+            `tnr_at_tpr95`, `auroc`, `detection_accuracy`, `aupr_in` and `aupr_out` of every OOD set, then the means
+            over `near` and `far` sets; the first column is ("", "id_accuracy"). Missing where not available. Or the
+            text.
+
+        Raises:
+            UserError: For a format that does not exist.
+        """
+        if format is not None:
+            if format not in FORMATS:
+                raise UserError(f"Unknown format '{format}'. Choose {', '.join(FORMATS)}, or None for a data frame.")
+            return FORMATS[format](self)
+        import pandas as pd
+
+        rows = {(b.id_set, row.label): _numbers(b, row) for b in summary_of(self).blocks for row in b.rows}
+        index = pd.MultiIndex.from_tuples(list(rows), names=["id_set", "detector"])
+        found = dict.fromkeys(column for row in rows.values() for column in row)
+        columns = sorted(found, key=lambda column: column[0] in MEANS)  # stable: sets in order, then the means
+        values = [[row.get(column, float("nan")) for column in columns] for row in rows.values()]
+        return pd.DataFrame(values, index, pd.MultiIndex.from_tuples(columns, names=["ood_set", "metric"]), dtype=float)
+
+    def __repr__(self) -> str:
+        counts = {status: sum(record.status == status for record in self.records) for status in (OK, FAILED, SKIPPED)}
+        found = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no cells"
+        return f"<Run '{self.info.get('name') or self.path.name}': {found}; {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
+
+
+def _numbers(block: Block, row: TableRow) -> dict[tuple[str, str], float]:
+    """A row's means in percent, by (OOD set or group, metric)."""
+    found: dict[tuple[str, str], Stat | None] = {("", "id_accuracy"): row.id_accuracy}
+    found |= {(s.name, metric): row.cells[s.name].stats.get(metric) for s in block.sets for metric in COLUMNS}
+    found |= {(MEAN.format(group), m): row.means.get((group, m)) for group in block.groups for m in COLUMNS}
+    return {column: 100 * stat.mean if stat else float("nan") for column, stat in found.items()}
+
+
+def read_run(run: str | Path, results: str | Path = "results") -> Run:
+    """Read a run from its folder. Needs neither torch nor the images.
+
+    Args:
+        run: The name of a run in the results folder, or the run's own folder.
+        results: The results folder.
+
+    Raises:
+        UserError: If there is no such run, or its files cannot be read.
+
+    Example:
+        >>> read_run("digits").table().round(1)  # doctest: +SKIP
+    """
+    return public(stored.read_run(run_dir(Path(results), str(run))))
+
+
+def public(run: stored.Run) -> Run:
+    """A run as read from disk, with the methods of `Run`."""
+    return Run(run.path, run.info, run.records)
