@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import Run
 from oodbench.benchmark.store.atomic import to_json
-from oodbench.benchmark.store.safe_read import read_json, type_error
+from oodbench.benchmark.store.safe_read import read_json
+from oodbench.benchmark.store.schema import Count, convert
 
 if TYPE_CHECKING:
     pass
@@ -44,7 +45,7 @@ class Judged:
     """Labels, as tables show them."""
     may_be_best: Sequence[str]
     """Those of them in the set."""
-    units: Sequence[int]
+    units: Sequence[Count]
     """How many ID and OOD images, or groups of images that belong together, were drawn at random."""
 
 
@@ -78,11 +79,8 @@ def is_outdated(run: Run) -> bool:
 
 def _stored(folder: Path) -> Stored | None:
     try:
-        content = read_json(folder / NAME)
-        if type_error(content, Stored):
-            return None
-        return Stored(**{**content, "columns": [Judged(**column) for column in content["columns"]]})
-    except (OSError, ValueError, TypeError):  # gone, no JSON, or with other names
+        return convert(read_json(folder / NAME), Stored)
+    except (OSError, ValueError):  # absent, not JSON, or of another version
         return None
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
-from oodbench.benchmark.store.safe_read import escapes_root, read_json, type_error
+from oodbench.benchmark.store.safe_read import escapes_root, read_json
+from oodbench.benchmark.store.schema import Count, Number, convert
 
 SCHEMA = 1
 """Raised when a reader of older files would misread newer ones."""
@@ -53,25 +54,25 @@ class Record:
     """How its classifier was trained: `images`, `epochs`, `batch_size`, `precision`; what older versions knew of it."""
     status: str = OK
     reason: str = ""
-    n_id: int | None = None
-    n_ood: int | None = None
-    id_accuracy: float | None = None
-    tpr: float | None = None
+    n_id: Count | None = None
+    n_ood: Count | None = None
+    id_accuracy: Number | None = None
+    tpr: Number | None = None
     """The share of ID images actually accepted at the threshold for 95%."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    ties: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
+    ties: Mapping[str, Count] = field(default_factory=dict)
     """The counts named in `TIES`; empty in records of older versions, which did not keep them."""
     sanity: bool = False
     """Whether the detector is a sanity row, not expected to find anything (`Detector.is_sanity_baseline`)."""
-    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[Number]] = field(default_factory=dict)
     """Name of a metric -> its 95% confidence interval, [low, high], over draws of test images (`intervals`); empty in
     records of older versions."""
-    audit: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    audit: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
     """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
-    extended: Mapping[str, float] = field(default_factory=dict)
+    extended: Mapping[str, Number] = field(default_factory=dict)
     """Values of `EXTENDED_METRICS`, as far as the cell has them; empty where not asked for."""
-    forward_images: int = 0
-    seconds: float = 0.0
+    forward_images: Count = 0
+    seconds: Number = 0.0
     key: str = ""
     tuned: Mapping[str, Any] = field(default_factory=dict)
     """The settings that were chosen (`settings`), on which images (`on`), with what mean AUROC there (`auroc`), and
@@ -80,7 +81,7 @@ class Record:
     """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """From what the cell was made, as `provenance.of_cell` says; older versions do not tell."""
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
     """The most memory that a job behind it took, in bytes; None where it was not measured."""
     notes: tuple[str, ...] = ()
     other_backbone: bool = False
@@ -104,25 +105,22 @@ def write_record(run_dir: Path, record: Record) -> Path:
 
 def read_record(path: Path) -> Record:
     """Read one cell's record; refuse what a newer oodbench wrote or what is no record."""
-    data = _read_json(path)
-    data.pop("schema")
-    if wrong := type_error(data, Record, "the record"):
-        raise UserError(f"'{path}' is no cell record: {wrong}. Remove it and run again.")
-    if away := next(filter(escapes_root, data.get("artifacts", {}).values()), None):
-        raise UserError(f"'{path}' names '{away}', which lies outside the cache. Remove it and run again.")
-    known = {f.name for f in dataclasses.fields(Record)}
     try:
-        return Record(**{**{k: v for k, v in data.items() if k in known}, "notes": tuple(data.get("notes", ()))})
-    except TypeError as error:
-        raise UserError(f"'{path}' is no cell record: {error}. Remove it and run again.") from error
+        record = convert(read_versioned(path), Record)
+    except ValueError as error:
+        raise UserError(f"'{path}' is not a cell record: {error}. Remove it and run again.") from error
+    if outside := next(filter(escapes_root, record.artifacts.values()), None):
+        raise UserError(f"'{path}' names '{outside}', which is outside the cache. Remove it and run again.")
+    return record
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_versioned(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run. Raises `UserError` if it is unreadable or of a newer schema."""
     try:
         data = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read as JSON ({error}). Remove it and run again.") from error
-    if not isinstance(data, dict) or type_error(data.get("schema"), int):
+    if not isinstance(data, dict) or type(data.get("schema")) is not int:
         raise UserError(f"'{path}' has no schema number, so it was not written by oodbench. Remove it and run again.")
     if data["schema"] > SCHEMA:
         raise UserError(

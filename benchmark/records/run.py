@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records.record import SCHEMA, Record, _read_json, read_record
+from oodbench.benchmark.records.record import SCHEMA, Record, read_record, read_versioned
 from oodbench.benchmark.store.atomic import to_json, write_atomically
-from oodbench.benchmark.store.safe_read import type_error
-from oodbench.benchmark.store.schema import RunInfo
+from oodbench.benchmark.store.schema import RunInfo, convert
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,13 @@ def read_run(run_dir: Path) -> Run:
     """Read a run folder: its `run.json` and the records that it lists and that exist by now."""
     if not (run_dir / "run.json").is_file():
         raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
-    info = _read_json(run_dir / "run.json")
-    if wrong := type_error(info, RunInfo, "the run"):
-        raise UserError(f"'{run_dir / 'run.json'}' does not describe a run: {wrong}. Remove it and run again.")
+    info = read_versioned(run_dir / "run.json")
+    try:
+        convert(info, RunInfo)
+    except ValueError as error:
+        raise UserError(
+            f"'{run_dir / 'run.json'}' does not describe a run: {error}. Remove it and run again."
+        ) from error
     paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
     return Run(run_dir, info, _with_backbone_labels([read_record(path) for path in paths if path.is_file()]))
 

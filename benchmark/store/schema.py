@@ -1,20 +1,35 @@
-"""What the JSON files that the harness reads back must look like, as far as it looks into them."""
+"""Declares the JSON files that are read back, and validates parsed JSON against such declarations.
+
+Only the fields that are used are declared; files may have others.
+"""
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeVar
+
+import msgspec
+
+Number = Annotated[float, msgspec.Meta(gt=-1e100, lt=1e100)]
+"""A float whose square is finite, and so are sums of such squares."""
+
+Count = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+"""An integer that fits into 64 bits."""
+
+T = TypeVar("T")
 
 
 class SuiteInfo(TypedDict, total=False):
-    """Of which suite a run is."""
+    """The suite of a run."""
 
     name: str
     title: str
 
 
 class PairNames(TypedDict):
-    """What every pair has."""
+    """Fields that every pair has."""
 
     id_set: str
     ood_set: str
@@ -31,13 +46,13 @@ class PairInfo(PairNames, total=False):
 
 
 class Skipped(TypedDict):
-    """What a plan left out."""
+    """Something that the plan left out."""
 
     what: str
 
 
 class Unavailable(TypedDict):
-    """What could not be loaded."""
+    """A plug-in that could not be loaded."""
 
     name: str
 
@@ -59,19 +74,19 @@ class RunInfo(TypedDict, total=False):
 
 
 class About(TypedDict, total=False):
-    """How an artifact was made, as far as it is read again."""
+    """How an artifact was made."""
 
-    seconds: float
+    seconds: Number
 
 
 class DecodedFrom(TypedDict):
-    """Which files a decoded split was made of."""
+    """The files that a decoded split was made from."""
 
     names: list[str]
 
 
 class SideFile(TypedDict, total=False):
-    """A side file of the store, or of a decoded split."""
+    """The side file of an artifact, or of a decoded split."""
 
     key: Mapping[str, Any] | str
     digest: str
@@ -84,8 +99,29 @@ class DecodedSide(TypedDict):
     """The side file of a decoded split."""
 
     key: str
-    images: int
+    images: Count
     checksum: str
     sha256: Mapping[str, str]
     bad: list[str]
-    modes: Mapping[str, int]
+    modes: Mapping[str, Count]
+
+
+def convert(value: Any, expected: type[T]) -> T:
+    """Parsed JSON as a dataclass or TypedDict, without undeclared fields.
+
+    Raises `ValueError` that says which field does not fit, its value and the expected type.
+    """
+    try:
+        return msgspec.convert(value, expected, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(_describe(value, str(error))) from None
+
+
+def _describe(value: Any, message: str) -> str:
+    """Rephrase msgspec's message, such as "Expected `int`, got `str` - at `$.pairs[0].seed`", and add the value."""
+    problem, _, path = message.partition(" - at ")
+    problem = problem[0].lower() + problem[1:]
+    field = path.strip("`").removeprefix("$").partition("[...]")[0]  # msgspec does not name keys of mappings
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", field):
+        value = value[name] if name else value[int(index)]
+    return f"'{field.lstrip('.')}' is {reprlib.repr(value)}: {problem}" if field else problem

@@ -26,8 +26,8 @@ from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.npy import load_array
-from oodbench.benchmark.store.safe_read import MAX_JSON, escapes_root, parse_json, read_bounded, read_json, type_error
-from oodbench.benchmark.store.schema import SideFile
+from oodbench.benchmark.store.safe_read import MAX_JSON, escapes_root, parse_json, read_bounded, read_json
+from oodbench.benchmark.store.schema import SideFile, convert
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -319,10 +319,11 @@ def read_side_file(path: Path) -> dict[str, Any]:
 def parse_side(content: bytes) -> dict[str, Any]:
     """The object that a side file holds; empty if it holds none."""
     try:
-        side = parse_json(content)
+        side: dict[str, Any] = parse_json(content)
+        convert(side, SideFile)
     except ValueError:
         return {}
-    return side if isinstance(side, dict) and not type_error(side, SideFile) else {}
+    return side
 
 
 def file_sha256(path: Path) -> str:

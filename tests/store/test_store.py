@@ -612,8 +612,8 @@ def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
         (b"[]", "has no schema number, so it was not written by oodbench. Remove it and run again."),
         (b"{}", "has no schema number, so it was not written by oodbench. Remove it and run again."),
         (b'{"schema": "1"}', "has no schema number, so it was not written by oodbench. Remove it and run again."),
-        (b'{"schema": 1}', "is no cell record: "),
-        (b'{"schema": 1, "id_set": "digits"}', "is no cell record: "),
+        (b'{"schema": 1}', "is not a cell record: "),
+        (b'{"schema": 1, "id_set": "digits"}', "is not a cell record: "),
     ],
 )
 def test_what_is_no_record_is_told(tmp_path: Path, content: bytes, told: str) -> None:
