@@ -1,7 +1,7 @@
-"""What can go wrong, as sentences to the user.
+"""Exceptions that are shown to the user, and helpers that phrase them.
 
-Every error raised on purpose is an `OodbenchError` whose text says what is wrong, which value, what was expected
-and what to do. The command line prints that one sentence, without a traceback, and exits with code 2.
+Every error raised on purpose is an `OodbenchError`. Its text says what is wrong, which value, what was expected and
+what to do. The command line prints this text without a traceback and exits with code 2.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_SENTENCE = 2000
-"""Characters of an error; of a longer one, which quotes a name without end, the middle is left out."""
+"""Characters of an error message; the middle of a longer one, which quotes an endless name, is left out."""
 
 
 def visible(text: str) -> str:
-    """Text on one line that no terminal obeys: what does not print is written as its escape, such as \\x1b.
+    """Escape everything that is not printable, so that the text is one line and cannot control a terminal.
 
-    That is control characters, line ends, marks that turn the direction of writing, and halves of surrogate pairs.
+    This covers control characters, line ends, marks that change the writing direction, and lone surrogates.
     """
     if text.isprintable():
         return text
@@ -25,13 +25,13 @@ def visible(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    if unicodedata.category(character) == "Zs":  # other spaces
+    if unicodedata.category(character) == "Zs":  # such as a no-break space
         return " "
     return character.encode("unicode_escape").decode("ascii")
 
 
 class OodbenchError(Exception):
-    """Base of every error that is told to the user as one sentence, printable whatever names it quotes."""
+    """Base class of all errors shown to the user; its text is printable, whatever names it quotes."""
 
     def __str__(self) -> str:
         text = visible(super().__str__())
@@ -40,33 +40,38 @@ class OodbenchError(Exception):
 
 
 class UserError(OodbenchError):
-    """A wrong option, name, setting or file."""
+    """An option, name, setting or file given by the user is wrong."""
 
 
 class PluginError(OodbenchError):
-    """A plug-in that does not keep the contract or cannot be loaded."""
+    """A plug-in violates the contract or cannot be loaded."""
 
 
 class DataError(OodbenchError):
-    """A data set that is absent, damaged or unfit for what was asked."""
+    """A data set is missing, damaged or unsuitable."""
 
 
 class StoreError(OodbenchError):
-    """An artifact that cannot be written or read."""
+    """An artifact cannot be written or read."""
 
 
 class MetricError(OodbenchError, ValueError):
-    """Scores from which no metric can be computed."""
+    """No metric can be computed from the given scores."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """The first line of an exception's message, or its class name if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """Suggest the known name nearest to `name`; `otherwise` if none has a similarity of at least `cutoff` (0 to 1)."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"Did you mean '{nearest[0]}'?" if nearest else otherwise
+
+
 def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UserError:
-    """Say that `name` is no `what`, offer the nearest of `known`, and name the command that lists them all."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"Unknown {what} '{name}'.{hint} '{listing}' shows all {len(known)}.")
+    """An error about an unknown name, with the nearest known one; `listing` is the command that lists all of them."""
+    known = list(known)
+    sentences = (f"Unknown {what} '{name}'.", did_you_mean(name, known), f"'{listing}' shows all {len(known)}.")
+    return UserError(" ".join(filter(None, sentences)))

@@ -1,8 +1,7 @@
-"""Suites: an ID x OOD matrix and its protocol, as data. A suite is one TOML file; every key in it is checked."""
+"""Reads suites: an ID x OOD matrix and its protocol in one TOML file, whose every key is checked."""
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.registry import registry
@@ -23,28 +22,28 @@ else:
     import tomli as tomllib
 
 MAX_SUITE = 1 << 16
-"""Bytes of a suite file; the parser's time can grow with their square."""
+"""Largest suite file, in bytes; the parser's time can grow with the square of its size."""
 
 SHARES = "a share of one GPU, such as 0.25, or a whole number of them"
 
 
 def is_share(gpus: float) -> bool:
-    """Whether so many GPUs can be handed to a job: none, a part of one, or whole ones."""
+    """Whether a job can get this many GPUs: none, a fraction of one, or a whole number."""
     return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
 
 
 class Schedule(NamedTuple):
-    """How long a recipe trains, and on what rate; the loop is the harness's."""
+    """How long a recipe trains, and how its learning rates decay."""
 
     epochs: int = 10
     batch_size: int = 64
     milestones: tuple[float, ...] = ()
-    """Shares of the epochs after which every learning rate is multiplied by `decay`."""
+    """Fractions of the epochs after which every learning rate is multiplied by `decay`."""
     decay: float = 0.1
 
 
 class OODEntry(NamedTuple):
-    """One OOD set of an ID set, and whether the pair is near or far ('' where the suite does not say)."""
+    """One OOD set of an ID set; `group` is 'near', 'far', or '' if the suite does not say."""
 
     set: SetSpec
     group: str = ""
@@ -58,13 +57,13 @@ class IDEntry:
     ood: tuple[OODEntry, ...]
     outliers: SetSpec | None = None
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Recipe settings of this ID set, over the suite's."""
+    """Recipe settings for this ID set, which override the suite's."""
     tuning: SetSpec | None = None
     """The OOD set on whose training split settings are chosen under the protocol `val_ood`."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """The schedule of every recipe on this ID set, over the suite's."""
+    """Schedule of every recipe on this ID set, which overrides the suite's."""
     shifted: tuple[SetSpec, ...] = ()
-    """Forms of the ID set that are ID still, for the full-spectrum metrics."""
+    """Forms of the ID set that still count as ID, for the full-spectrum metrics."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +74,21 @@ class Suite:
     title: str
     backbone: str
     recipe: str
-    """The base recipe, for detectors that name none."""
+    """The recipe of detectors that name none."""
     entries: tuple[IDEntry, ...]
     training: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     default: bool = False
     protocol: str = "defaults"
-    """How settings are chosen, of `PROTOCOLS`."""
+    """How settings are chosen, one of `PROTOCOLS`."""
     precision: str = AUTO
-    """In which networks train, of `precision.PRECISIONS`."""
+    """Precision of training, one of `precision.PRECISIONS`."""
     gpus: float = 1.0
-    """Share of a GPU, or number of them, of a job that runs a network, where an engine hands them out."""
+    """GPUs of a job that runs a network, on engines that assign them: a fraction of one, or a number of them."""
 
     def entry(self, id_set: SetSpec) -> IDEntry:
-        """The matrix row of an ID set; a bare one, without OOD sets or outliers, if the suite does not know it."""
+        """The matrix row of an ID set; one without OOD sets and outliers if the suite does not list the set."""
         return next((entry for entry in self.entries if entry.set == id_set), IDEntry(id_set, ()))
 
     def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class Suite:
         return merged
 
     def schedule(self, recipe: str, id_set: SetSpec) -> Schedule:
-        """How long a recipe trains on an ID set."""
+        """The schedule of a recipe on an ID set."""
         entry = self.entry(id_set)
         values = {**self.training, **self.recipes.get(recipe, {}).get("training", {})}
         values.update({**entry.training, **entry.recipes.get(recipe, {}).get("training", {})})
@@ -107,12 +106,12 @@ class Suite:
 
 
 def default_suite() -> str:
-    """The suite that marks itself the default."""
+    """The suite that marks itself as the default."""
     for name in registry.entries("suite"):
-        with suppress(OodbenchError):  # a broken suite of another package is told where it is asked for
+        with suppress(OodbenchError):  # a broken suite of another package is reported when it is requested
             if read_suite(name).default:
                 return name
-    raise UserError("No suite marks itself 'default = true'; name one with --suite.")
+    raise UserError("No suite is marked 'default = true'. Name one with --suite.")
 
 
 def suite_path(name: str) -> Path:
@@ -134,7 +133,7 @@ def read_suite(name: str) -> Suite:
 
 
 class _Reader:
-    """Turns a suite file's tables into a `Suite`; errors say which file and which key."""
+    """Turns a suite file's tables into a `Suite`; errors name the file and the key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -162,7 +161,7 @@ class _Reader:
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
         sets = [entry.set for entry in entries]
         for twice in (spec for k, spec in enumerate(sets) if spec in sets[:k]):
-            raise self.error(f"the ID set '{twice}' is there twice; write one [[id]] for it")
+            raise self.error(f"the ID set '{twice}' is listed twice; write one [[id]] for it")
         notes = self.typed(data, "notes", list, "notes")
         if not all(isinstance(note, str) for note in notes):
             raise self.error(f"notes must be a list of sentences in quotes, got {notes!r}")
@@ -189,7 +188,7 @@ class _Reader:
         for item in self.typed(entry, "ood", list, "ood"):
             self.check(item, "ood", {"set", "group"}, required={"set"})
             if item.get("group", "") not in ("near", "far", ""):
-                raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or left out")
+                raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or omitted")
             ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
         outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
@@ -198,13 +197,13 @@ class _Reader:
         set_ = self.set_spec(entry["set"])
         shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
         for both in (spec for spec in shifted if spec in [item.set for item in ood]):
-            raise self.error(f"'{both}' is both in shifted and in ood of '{set_}'; an image is ID or OOD")
+            raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
         return IDEntry(set_, tuple(ood), outliers, recipes, tuning, training, shifted)
 
     def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
         spec = self.set_spec(text)
         if (spec.name, spec.classes) != (id_set.name, id_set.classes) or spec.forms == id_set.forms:
-            raise self.error(f"'{spec}' in shifted is no form of '{id_set}'; write it as '{id_set}+FORM'")
+            raise self.error(f"'{spec}' in shifted is not a form of '{id_set}'; write it as '{id_set}+FORM'")
         return spec
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -249,7 +248,7 @@ class _Reader:
             raise self.error(str(problem).rstrip("."))
 
     def typed(self, table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-        """What a table has under a key, empty or false where it has nothing."""
+        """The value of a key, checked to be of a type; that type's empty value if the key is absent."""
         value = table.get(key, kind())
         if not isinstance(value, kind):
             raise self.error(f"{where} must be {KINDS[kind]}, got {value!r}")
@@ -260,8 +259,7 @@ class _Reader:
             raise self.error(f"{where} must be a table, got {table!r}")
         for key in table:
             if key not in allowed:
-                near = difflib.get_close_matches(key, allowed, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(sorted(allowed))}."
+                hint = did_you_mean(key, allowed, otherwise=f"Known are {', '.join(sorted(allowed))}.")
                 raise self.error(f"unknown key '{key}' in {where}. {hint}")
         for key in sorted(set(required) - set(table)):
             raise self.error(f"{where} lacks the key '{key}'")
@@ -270,12 +268,12 @@ class _Reader:
         return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
 
 
-KINDS = {list: "a list", dict: "a table", str: "a text in quotes", bool: "true or false"}
+KINDS = {list: "a list", dict: "a table", str: "a string in quotes", bool: "true or false"}
 
 SCHEDULE = {
     "epochs": "a whole number from 1",
     "batch_size": "a whole number from 1",
-    "milestones": "a list of shares of the epochs, each from 0 to 1",
+    "milestones": "a list of fractions of the epochs, each from 0 to 1",
     "decay": "a number above 0",
 }
 

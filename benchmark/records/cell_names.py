@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, did_you_mean
 from oodbench.benchmark.records.record import Record
 
 SHOWN = 12
@@ -31,8 +30,8 @@ def find_cell(records: Sequence[Record], text: str) -> Record:
     if found:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise UserError(f"'{text}' names {len(names)} cells: {', '.join(names[:SHOWN])}{more}. Name one of them.")
-    near = difflib.get_close_matches(text, [*names, *map(_pair_and_label, records)], n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else "Write ID_SET/OOD_SET/DETECTOR, or '*' for any of them."
+    usage = "Write ID_SET/OOD_SET/DETECTOR, with '*' for any of them."
+    hint = did_you_mean(text, [*names, *map(_pair_and_label, records)], otherwise=usage, cutoff=0.5)
     raise UserError(f"The run has no cell '{text}'. {hint}")
 
 
