@@ -1,4 +1,4 @@
-"""Where jobs are done: one process's store, data, device and loaded networks."""
+"""The job context: the store, data, device and loaded networks that the jobs of one process share."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.store import Store
 
 Tick = Callable[[int], None]
-"""Told how many images have passed since the last call."""
+"""Progress callback: called with the number of images processed since the last call."""
 
 CHECKPOINTS_HELD = 2
-"""Networks kept in memory; jobs come sorted by checkpoint."""
+"""Checkpoints whose networks stay in memory. Jobs are sorted by checkpoint, so that few suffice."""
 
 CLASSIFIED_HELD = 8
-"""Logits with their labels, likewise; the arrays are memory-mapped."""
+"""Sets whose logits and labels stay loaded; the arrays are memory-mapped."""
 
 
 class JobContext:
-    """Does jobs, one at a time."""
+    """What the jobs of one process work with; jobs use it one at a time."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class JobContext:
         self.config = config
         self.store = store
         self.cell_timeout = cell_timeout
-        """Seconds that a detector may take to tune, fit or score one set; 0 for as long as it likes."""
+        """Seconds that a detector may take to tune, fit or score one set; 0 for no limit."""
         self.library = library
         self.device = device
-        self.missed: dict[str, Exception] = {}
-        """Why a set's pass did not make what a detector was to keep of its maps, by job."""
+        self.failed_reductions: dict[str, Exception] = {}
+        """Errors that detectors raised while a pass reduced the maps, by id of the `ReduceMapsJob`."""
         self.scored: set[str] = set()
-        """Score jobs that another has done with its own (`ScoreJob.others`) and whose turn is still to come."""
+        """Ids of score jobs that were done ahead of their turn, together with another one (`ScoreJob.others`)."""
         self._classifiers: dict[str, Classifier] = {}
         self._classified: dict[str, ClassifiedImages] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
@@ -66,24 +66,25 @@ class JobContext:
         self._started, self._peak = time.perf_counter(), Peak(self.device)
 
     def images(self, data: SetRef) -> ImageSet:
-        """The images that a job names. Raises `DataError` where they are not those that it was planned for."""
+        """The images that a job refers to. Raises `DataError` if they are not those that the run was planned with."""
         images = self.library.part(parse_set(data.set), data.part, data.limit)
         if data.checksum and images.checksum != data.checksum:
             raise DataError(
-                f"{data} is on this machine not what the run was planned with: SHA-256 {images.checksum[:12]} in place "
-                f"of {data.checksum[:12]}. Give every machine the same files with --data-dir."
+                f"{data} differs on this machine from what the run was planned with: its SHA-256 is "
+                f"{images.checksum[:12]}, expected {data.checksum[:12]}. Give every machine the same files with "
+                "--data-dir."
             )
         return images
 
     def labels(self, data: SetRef) -> np.ndarray:
-        """Their labels."""
+        """The labels of the images that a job refers to. Raises `UserError` if there are none."""
         labels = self.images(data).labels
         if labels is None:
             raise UserError(f"{data} has no labels, which training needs.")
         return labels
 
     def classified(self, outputs: Outputs) -> ClassifiedImages:
-        """Labelled images as a checkpoint's classifier sees them; the last few are held."""
+        """The logits and labels of a set under a checkpoint; the most recent ones stay loaded."""
         held = self._classified
         if outputs.logits.digest not in held:
             while len(held) >= CLASSIFIED_HELD:
@@ -93,7 +94,7 @@ class JobContext:
         return held[outputs.logits.digest]
 
     def classifier(self, checkpoint: Checkpoint) -> Classifier:
-        """The trained classifier of a checkpoint."""
+        """The trained classifier of a checkpoint; the most recent ones stay in memory."""
         held = self._classifiers
         if checkpoint.key.digest not in held:
             while len(held) >= CHECKPOINTS_HELD:
@@ -104,7 +105,7 @@ class JobContext:
         return held[checkpoint.key.digest]
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
-        """What the side file of a job's artifacts says besides their key; `earlier` seconds went by before a stop."""
+        """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart."""
         return {
             "title": job.title,
             "seconds": round(earlier + time.perf_counter() - self._started, 3),

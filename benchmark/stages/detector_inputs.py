@@ -1,4 +1,4 @@
-"""What a detector is handed, and what it must return. What it does not declare, it is not handed."""
+"""Builds the `Batch` given to a detector from the inputs it declares in `needs`, and validates the returned scores."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ if TYPE_CHECKING:
 
 
 BATCH, LOGITS = 1024, 2**17
-"""Images a call of `score`, or logits, 1 MB of them, where a detector reads nothing else and that is more images. A
-score depends on its own image alone, so that this is a matter of memory and speed only."""
+"""Images per call of `score`; a detector that reads only logits gets as many images as have `LOGITS` logits (1 MB), if
+that is more. A score depends on its own image alone, so that the batch size affects only memory and speed."""
 
 PROBE, PROBE_TOLERANCE = 5, 1e-3
-"""Images scored twice to see whether the batch matters, and how far scores may differ, relative to their spread."""
+"""Images scored twice to detect dependence on the batch, and how far scores may differ, relative to their spread."""
 
 
 def images_per_call(detector: Detector, classes: int) -> int:
-    """How many images a call of `score` is handed."""
+    """How many images are passed to one call of `score`."""
     return max(BATCH, LOGITS // classes) if detector.needs == {"logits"} else BATCH
 
 
 def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
-    """The detector's scores of a batch as float64 (N,); anything else it returns is an error that says what."""
+    """The detector's scores of a batch, float64 (N,); higher = more OOD.
+
+    Raises `PluginError` if the detector returns anything but one finite real number per image.
+    """
     result: Any = detector.score(batch)
     scores = np.asarray(result.detach().cpu() if isinstance(result, Tensor) else result)
     if scores.shape != (len(batch),) or scores.dtype.kind not in "iuf":
         raise PluginError(
             f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for {len(batch)} images; "
-            f"score() must return one float an image, shape ({len(batch)},)."
+            f"score() must return one float per image, shape ({len(batch)},)."
         )
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -52,17 +55,18 @@ def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
 
 
 def refuse_batch_dependence(detector: Detector, batch: Batch, scores: np.ndarray) -> None:
-    """Score the first images once more, in a batch of their own: a score that uses the batch's statistics differs.
+    """Raise `PluginError` if the first images get other scores in a smaller batch, as with batch statistics.
 
-    Only for scores that cost no network pass; `bench check` looks closer, at every detector.
+    Only for scores that need no network pass; `bench check` tests every detector more thoroughly.
     """
     alone = checked_scores(detector, next(batch.batches(PROBE)))
     together, spread = scores[: len(alone)], float(np.ptp(scores))
     worst = int(np.abs(alone - together).argmax())
     if abs(alone[worst] - together[worst]) > PROBE_TOLERANCE * max(spread, abs(float(together[worst]))):
         raise PluginError(
-            f"The score of detector '{detector.name}' depends on the batch: image {worst} has {together[worst]:.6g} "
-            f"among {len(scores)} and {alone[worst]:.6g} among {len(alone)}; it must depend on the image alone."
+            f"The score of detector '{detector.name}' depends on the batch: image {worst} gets {together[worst]:.6g} "
+            f"in a batch of {len(scores)} and {alone[worst]:.6g} in a batch of {len(alone)}; it must depend on the "
+            "image alone."
         )
 
 
@@ -80,7 +84,7 @@ def make_batch(
     bank: TrainingBank | None = None,
     similarities: Callable[[slice], Tensor] | None = None,
 ) -> Batch:
-    """A set as a detector sees it: what it declares in `needs`, and nothing else."""
+    """A set as a detector sees it: only the inputs that it declares in `needs`, read lazily."""
     parts: dict[str, Callable[[slice], Tensor]] = {}
     if "logits" in detector.needs:
         logits = context.store.load_array(outputs.logits)
@@ -88,12 +92,12 @@ def make_batch(
     if "features" in detector.needs:
         features = context.store.load_array(outputs.features)
         parts["features"] = lambda rows: _tensor(features[rows], np.float32)
-    if kept := outputs.maps.get(str(canonical(detector))):
-        maps = context.store.load_array(kept)
+    if reduced := outputs.maps.get(str(canonical(detector))):
+        maps = context.store.load_array(reduced)
         parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
     if "images" in detector.needs:
         images = context.images(outputs.data).images
-        device = context.device  # not the bench itself: a detector could reach the test split through it
+        device = context.device  # not the context itself: through it, a detector could reach the test split
         parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(device).float().div_(255)
     if labelled:
         labels = context.labels(outputs.data)
@@ -105,11 +109,11 @@ def make_batch(
 
 
 def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
-    """Rows of a memory-mapped array, which may be float16 on disk, in one copy: only these are read."""
+    """Rows of a memory-mapped array, which may be float16 on disk, read and converted in one copy."""
     return torch.from_numpy(np.array(rows, dtype=dtype))
 
 
 def classifier_for(context: JobContext, job: FitJob | ScoreJob | TuneJob, detector: Detector) -> Classifier:
-    """The network as a detector is handed it; its blocks are only for those that need maps."""
+    """The network as passed to a detector; only detectors that declare 'maps' can access its blocks."""
     classifier = context.classifier(job.checkpoint)
     return classifier if "maps" in detector.needs else classifier.without_blocks()

@@ -1,4 +1,4 @@
-"""Saves and restores what a detector learned in `fit`."""
+"""Saves and restores a detector's state: what it learned in `fit` or `observe`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
 
 
 def save_state(detector: Detector, path: Path) -> None:
-    """Write what `fit` learned; an error that names the detector if it is no plain data."""
+    """Write a detector's state to a file; `PluginError` if it holds anything but plain data, arrays and tensors."""
     try:
         content = to_bytes(detector.state())
     except NOT_PLAIN as error:
         raise PluginError(
             f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
-            "finite numbers, words, lists, dicts, arrays or tensors."
+            "finite numbers, strings, lists, dicts, arrays or tensors."
         ) from error
     path.write_bytes(content)
 
 
 def load_state(detector: Detector, path: Path) -> None:
-    """Give a detector back what `save_state` wrote."""
+    """Restore the state that `save_state` wrote."""
     detector.load_state(from_file(path))

@@ -1,4 +1,4 @@
-"""Runs one job of any kind, and explains weights that do not fit their network."""
+"""Runs one job of any kind: picks the stage, and explains weights that do not fit their network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
 
 MISFIT = "Error(s) in loading state_dict"
-"""How torch begins when weights do not fit a network."""
+"""How torch's message begins when weights do not fit a network."""
 
 
 def run_job(context: JobContext, job: Job, tick: Tick) -> None:
-    """Do one job; its artifacts are in the store afterwards."""
+    """Run one job; afterwards its artifacts are in the store."""
     context.begin()
-    work: dict[type[Job], Callable[..., Any]] = {
+    stages: dict[type[Job], Callable[..., Any]] = {
         TrainJob: train.train,
         ImportJob: import_weights.import_weights,
         ExtractJob: extract_parts.extract,
@@ -40,21 +40,21 @@ def run_job(context: JobContext, job: Job, tick: Tick) -> None:
     }
     try:
         with keep_freed_memory() if runs_network(job) else nullcontext():
-            work[type(job)](context, job, tick)
+            stages[type(job)](context, job, tick)
     except RuntimeError as error:
         if MISFIT not in str(error):
             raise
-        raise _misfit(context, job) from error
+        raise _weights_error(context, job) from error
 
 
-def _misfit(context: JobContext, job: Job) -> StoreError:
-    """Set aside the checkpoint that a job read and whose weights are not those of the network; say so."""
-    read = job.given if isinstance(job, TrainJob) else getattr(job, "checkpoint", None)
-    if read is None:
+def _weights_error(context: JobContext, job: Job) -> StoreError:
+    """Set aside the checkpoint whose weights do not fit the network; returns the error that says so."""
+    checkpoint = job.given if isinstance(job, TrainJob) else getattr(job, "checkpoint", None)
+    if checkpoint is None:
         return StoreError(f"Cannot {job.title}: weights do not fit their network.")
-    target = context.store.set_aside(read.key)
+    target = context.store.set_aside(checkpoint.key)
     return StoreError(
-        f"The weights in '{read.key.path}' do not fit the networks of recipe '{read.recipe}' with backbone "
-        f"'{read.backbone}': moved to '{target}'. Run the same command again to train anew; if a plug-in's source "
-        "has changed, raise its pinned `version`."
+        f"The weights in '{checkpoint.key.path}' do not fit the networks of recipe '{checkpoint.recipe}' with backbone "
+        f"'{checkpoint.backbone}': moved to '{target}'. Run the same command again to train the network again; if a "
+        "plug-in's source has changed, raise its pinned `version`."
     )

@@ -1,4 +1,4 @@
-"""What came out of a cell: its record, from stored scores, and the key that says what the numbers depend on."""
+"""Turns a cell's stored scores into its record, with a key that identifies everything the numbers depend on."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ from oodbench.benchmark.store.store import Key, digest
 def evaluate_by_rules(
     rules: str, detector: Detector, id_scores: NDArray[Any], ood_scores: NDArray[Any]
 ) -> dict[str, float]:
-    """A detector's scores by some rules; empty where its method has no scale of its own. Raises `OodbenchError`."""
-    given = [_confidence(detector, scores) for scores in (id_scores, ood_scores)]
-    known = [values for values in given if values is not None]
-    return RULES[rules](*known) if len(known) == len(given) else {}
+    """A detector's metrics by the rules of a released script, by name; in [0, 1].
+
+    Empty if the method defines no confidence (`confidence_of` returns None). Raises `OodbenchError`.
+    """
+    confidences = [_confidence(detector, scores) for scores in (id_scores, ood_scores)]
+    defined = [values for values in confidences if values is not None]
+    return RULES[rules](*defined) if len(defined) == len(confidences) else {}
 
 
 def _confidence(detector: Detector, scores: NDArray[Any]) -> NDArray[Any] | None:
@@ -48,12 +51,12 @@ def _confidence(detector: Detector, scores: NDArray[Any]) -> NDArray[Any] | None
 
 
 def cell_key(cell: Cell) -> str:
-    """What a cell's numbers depend on, as one text."""
+    """A hash of everything that a cell's numbers depend on."""
     return digest(key_content(cell))
 
 
 def key_content(cell: Cell) -> dict[str, Any]:
-    """What a cell's numbers depend on."""
+    """Everything that a cell's numbers depend on: artifact keys and the versions of the metrics."""
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
     content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION, "intervals": INTERVALS_VERSION}
@@ -66,19 +69,19 @@ def key_content(cell: Cell) -> dict[str, Any]:
 
 
 def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -> Record:
-    """A cell's record when its jobs have ended; `reasons`: why jobs failed, by their ids."""
+    """A cell's record once its jobs have ended; `reasons`: why jobs failed, by job id."""
     key = cell_key(cell)
     reason = next((reasons[id_] for id_ in sorted(cell.waits_for) if id_ in reasons), "")
     if reason:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
     if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
-        raise AssertionError("a cell without keys is skipped, never finished")
+        raise AssertionError("a cell without keys is skipped and never evaluated")
     id_scores, ood_scores = context.store.load_array(cell.id_scores), context.store.load_array(cell.ood_scores)
     try:
         counts = Counts.of(id_scores, ood_scores)
         values = evaluate_counts(counts)
-        between = intervals_around(values, id_scores, ood_scores, *_groups(cell, context))
-        more = _extended(cell, context)
+        intervals = intervals_around(values, id_scores, ood_scores, *_groups(cell, context))
+        extended_metrics = _extended(cell, context)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(context.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
@@ -94,9 +97,9 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         tpr=values.pop("tpr"),
         metrics=values,
         ties=ties_of(counts),
-        intervals={name: list(ends) for name, ends in between.items()},
+        intervals={name: list(ends) for name, ends in intervals.items()},
         audit=audit,
-        extended=more,
+        extended=extended_metrics,
         tuned=tuned,
         forward_images=_forwarded(cell, context),
         notes=(*cell.record.notes, *notes),
@@ -107,12 +110,12 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
 
 
 def _groups(cell: Cell, context: JobContext) -> list[np.ndarray | None]:
-    """Which images of either set depend on each other, where the data set tells."""
+    """The groups of dependent images in the ID and OOD sets; None where a data set defines none."""
     return [context.images(data).groups for data in (cell.pair.id, cell.pair.ood)] if cell.pair else [None, None]
 
 
 def _tuned(cell: Cell, context: JobContext) -> dict[str, Any]:
-    """What was chosen for a cell, and on what."""
+    """The settings chosen for a cell, and the images they were chosen on."""
     if cell.tuned is None:
         return {}
     choice = context.store.load_json(cell.tuned)
@@ -122,7 +125,7 @@ def _tuned(cell: Cell, context: JobContext) -> dict[str, Any]:
 
 
 def _forwarded(cell: Cell, context: JobContext) -> int:
-    """What the cell is charged with the settings that were chosen for it."""
+    """Images that the cell is charged for, given the settings that were chosen for it."""
     if cell.tuned is None:
         return cell.record.forward_images
     return cell.forwarded_if.get(context.store.load_json(cell.tuned)["detector"], cell.record.forward_images)
@@ -137,28 +140,28 @@ def _tuning_note(tuned: dict[str, Any]) -> str:
 def _audit(
     cell: Cell, id_scores: np.ndarray, ood_scores: np.ndarray
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
-    """A cell's values by other metric rules, or a note on why they cannot be had."""
-    found: dict[str, dict[str, float]] = {}
+    """A cell's values by other metric rules, and notes on those that cannot be computed."""
+    values_by_rules: dict[str, dict[str, float]] = {}
     notes: list[str] = []
     for rules in cell.rules:
         detector = create("detector", parse_detector(cell.record.label).detector)
         try:
             if values := evaluate_by_rules(rules, detector, id_scores, ood_scores):
-                found[rules] = values
+                values_by_rules[rules] = values
         except OodbenchError as error:
             notes.append(f"no metrics by the rules '{rules}': {error}")
-    return found, tuple(notes)
+    return values_by_rules, tuple(notes)
 
 
 def _extended(cell: Cell, context: JobContext) -> dict[str, float]:
-    """A cell's extended metrics, if they are asked for."""
+    """A cell's extended metrics, if they were requested."""
     if cell.extended_inputs is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
         return {}
     load = context.store.load_array
-    test = _known(cell.id_scores, cell.id_outputs, context)
-    shifted = [_known(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
+    test = _classification(cell.id_scores, cell.id_outputs, context)
+    shifted = [_classification(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
     return extended(test, load(cell.ood_scores), load(cell.extended_inputs.validation), shifted)
 
 
-def _known(scores: Key, outputs: Outputs, context: JobContext) -> ScoredClassification:
+def _classification(scores: Key, outputs: Outputs, context: JobContext) -> ScoredClassification:
     return ScoredClassification(context.classified(outputs), context.store.load_array(scores))

@@ -1,4 +1,4 @@
-"""One forward pass a checkpoint and split, for all detectors: logits, features, and what is kept of blocks' maps."""
+"""One forward pass per checkpoint and set, for all detectors: logits, features and reductions of feature maps."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ logger = logging.getLogger(__name__)
 
 
 BLOCK = 256
-"""Images a pass. The last block is padded to it: logits move in the last bits with the number of images in a batch, so
-that the block size is a constant and not a matter of sharding. Where memory does not hold a block, the pass goes on in
-smaller ones and says so."""
+"""Images per forward call. The last block is padded to this size: the last bits of logits depend on the number of
+images in a batch, so that a fixed size is part of what makes results reproducible, and is not an option. If memory does
+not hold a block, the pass continues with smaller ones and logs a warning."""
 
 
 class GrowingArray:
-    """A float32 array of known length in a temporary .npy file, written from the front, piece by piece."""
+    """A float32 array of known length in a temporary .npy file, written in pieces from the first row on."""
 
     def __init__(self, path: Path, length: int) -> None:
         self.path, self.length, self.written = path, length, 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Append rows; the first piece says how wide they are. No memory map: a full disk would kill the process."""
+        """Append rows, whose width the first call sets. Raises `StoreError` if they cannot be written.
+
+        Not memory-mapped: with a memory map, a full disk would kill the process.
+        """
         try:
             with self.path.open("ab") as file:
                 if not self.written:
@@ -57,30 +60,32 @@ class GrowingArray:
             ) from error
         self.written += len(rows)
 
-    def keep(self, context: JobContext, key: Key, about: dict[str, object]) -> None:
-        """Make the file the key's artifact."""
+    def save(self, context: JobContext, key: Key, about: dict[str, object]) -> None:
+        """Move the complete file into the store, as the artifact of `key`."""
         if self.written != self.length:
-            raise AssertionError(f"{self.written} of {self.length} rows are written")
+            raise AssertionError(f"only {self.written} of {self.length} rows were written")
         context.store.save(key, lambda path: _replace(self.path, path), about)
 
 
 class _MapReducer:
-    """One detector at the pass. What it raises is its own: the pass goes on for the others."""
+    """Collects one detector's reductions during the shared forward pass; if it raises, only this detector fails."""
 
     def __init__(self, context: JobContext, job: ReduceMapsJob, folder: Path) -> None:
         self.context, self.job = context, job
         self.rows = GrowingArray(folder / f"{job.id}.npy", job.data.images)
-        self.failed: Exception | None = None
+        self.error: Exception | None = None
         self.detector: Detector = create("detector", parse_spec(job.detector))
         if job.observed is not None:
             if (path := context.store.find(job.observed)) is None:
-                self.failed = PluginError(f"What '{job.detector}' learns from the training split's maps is not there.")
+                self.error = PluginError(
+                    f"What '{job.detector}' learns from the training split's maps is not in the store."
+                )
             else:
                 load_state(self.detector, path)
 
-    def see(self, output: ForwardOutput, labels: Tensor | None) -> None:
-        """Show it a piece."""
-        if self.failed is not None:
+    def update(self, output: ForwardOutput, labels: Tensor | None) -> None:
+        """Pass the detector one block; `labels` (N,) are needed by detectors that learn from maps."""
+        if self.error is not None:
             return
         try:
             if not self.job.learns:
@@ -89,37 +94,37 @@ class _MapReducer:
                 self.detector.observe(output.maps, output.features, output.logits, labels)
         except StoreError:
             raise
-        except Exception as error:  # a stranger's detector may raise anything
-            self.failed = error
+        except Exception as error:  # a plug-in may raise anything
+            self.error = error
 
-    def keep(self, about: dict[str, object]) -> None:
-        """Store what it kept or learned, or remember why there is nothing."""
-        if self.failed is None and not self.job.learns:
-            self.rows.keep(self.context, self.job.makes[0], about)
-        elif self.failed is None:
+    def save(self, about: dict[str, object]) -> None:
+        """Store what the detector kept or learned, or note in the context why there is nothing."""
+        if self.error is None and not self.job.learns:
+            self.rows.save(self.context, self.job.makes[0], about)
+        elif self.error is None:
             try:
                 self.context.store.save(self.job.makes[0], lambda path: save_state(self.detector, path), about)
-            except PluginError as error:  # it learned what cannot be stored
-                self.failed = error
-        if self.failed is not None:
-            self.context.missed[self.job.id] = self.failed
+            except PluginError as error:  # its state cannot be stored
+                self.error = error
+        if self.error is not None:
+            self.context.failed_reductions[self.job.id] = self.error
 
 
 def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
-    """Store the logits and features, float32, of one set under one classifier, and make its looks; all in one pass."""
+    """Store one set's logits (N, K), features (N, D) and map reductions (N, M), all float32, from a single pass."""
     images = context.images(job.outputs.data).images[slice(*job.rows or (None,))]
     classifier = context.classifier(job.checkpoint)
     if images.shape[1:] != job.checkpoint.image_shape:
         raise DataError(
             f"{job.outputs.data} holds {images.shape[1:]} images, but the classifier was trained on "
-            f"{job.checkpoint.image_shape}; they must be alike in channels and size."
+            f"{job.checkpoint.image_shape}; they must have the same channels and size."
         )
     learning = any(reduction.learns for reduction in job.reductions)
     labels = torch.from_numpy(context.labels(job.outputs.data).astype(np.int64)) if learning else None
     with tempfile.TemporaryDirectory(dir=_root(context), prefix=PASS) as name:
         folder = Path(name)
         logits, features = (GrowingArray(folder / f"{what}.npy", len(images)) for what in ("logits", "features"))
-        watches = [_MapReducer(context, reduction, folder) for reduction in job.reductions]
+        reducers = [_MapReducer(context, reduction, folder) for reduction in job.reductions]
         bad = 0
         blocks = _Blocks(context, job, classifier)
         for rows, output in blocks.of(images):
@@ -128,36 +133,36 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
                 bad += int(np.size(z) - np.isfinite(z).sum())
                 logits.add(z)
                 features.add(output.features.float().cpu().numpy())
-            known = None if labels is None else labels[rows].to(context.device)
+            block_labels = None if labels is None else labels[rows].to(context.device)
             with torch.inference_mode():
-                for watch in watches:
-                    watch.see(output, known)
+                for reducer in reducers:
+                    reducer.update(output, block_labels)
             tick(len(output.logits))
         about = context.about(job, **({"block": blocks.size} if blocks.size < BLOCK else {}))
         if not job.stored:
-            _refuse_bad(job, output.logits.shape[1], len(images), bad)
-            features.keep(context, job.outputs.features, about)
-            logits.keep(context, job.outputs.logits, about)
-        for watch in watches:
-            watch.keep(about)
+            _refuse_bad_logits(job, output.logits.shape[1], len(images), bad)
+            features.save(context, job.outputs.features, about)
+            logits.save(context, job.outputs.logits, about)
+        for reducer in reducers:
+            reducer.save(about)
 
 
 def check_reduction_made(context: JobContext, job: ReduceMapsJob, tick: Tick) -> None:
-    """Nothing is left to do: the set's pass has made it, or has said why not."""
-    if (error := context.missed.pop(job.id, None)) is not None:
+    """Raise the error with which a detector failed in the set's pass; if there is none, its reductions are stored."""
+    if (error := context.failed_reductions.pop(job.id, None)) is not None:
         raise error
     context.store.require(job.makes[0])
 
 
 class _Blocks:
-    """Pushes images through a classifier, `size` of them at a time: `BLOCK`, or less once memory has run out."""
+    """Forwards images through a classifier in blocks of `size`: `BLOCK`, or fewer once memory has run out."""
 
     def __init__(self, context: JobContext, job: ExtractJob, classifier: Classifier) -> None:
         self._context, self._job, self._classifier = context, job, classifier
         self.size = BLOCK
 
     def of(self, images: np.ndarray) -> Iterator[tuple[slice, ForwardOutput]]:
-        """Every block of uint8 images (N, C, H, W): its rows, and what the classifier says of them."""
+        """Forward uint8 images (N, C, H, W): the rows of each block, with its output."""
         start = 0
         while start < len(images):
             rows = slice(start, min(start + self.size, len(images)))
@@ -167,7 +172,7 @@ class _Blocks:
                 yield rows, output
 
     def _output(self, block: np.ndarray) -> ForwardOutput | None:
-        """None if memory ran out, and a smaller block is to be tried."""
+        """The output of a block; None, after halving the block size, if memory ran out."""
         try:
             return _forward(self._classifier, block, self._context.device, bool(self._job.reductions), self.size)
         except (MemoryError, RuntimeError) as error:
@@ -176,9 +181,9 @@ class _Blocks:
         self.size = max(1, self.size // 2)
         memory.release()
         logger.warning(
-            f"Memory does not hold {2 * self.size} images of {self._job.outputs.data}: blocks of {self.size} from here "
-            "on. The last bits of its logits and features may differ from those of blocks of "
-            f"{BLOCK}; delete them to have them made anew with more memory."
+            f"Not enough memory for {2 * self.size} images of {self._job.outputs.data}: continuing in blocks of "
+            f"{self.size}. The last bits of its logits and features may differ from those of blocks of {BLOCK}; to "
+            "compute them again with more memory, delete them."
         )
         return None
 
@@ -195,26 +200,30 @@ def _forward(
     else:
         features = classifier.features(images)
         output = ForwardOutput([], features, classifier.head(features))
-    kept = slice(0, len(block))
-    return ForwardOutput([one[kept] for one in output.maps], output.features[kept], output.logits[kept])
+    rows = slice(0, len(block))  # without the padding
+    return ForwardOutput([part[rows] for part in output.maps], output.features[rows], output.logits[rows])
 
 
 def checked_reduction(detector: Detector, output: ForwardOutput) -> Tensor:
-    """What a detector keeps of some images, float32 (N, M); anything else it returns is an error that says what."""
-    kept = detector.reduce(output.maps, output.features, output.logits)
-    if not isinstance(kept, Tensor) or kept.ndim != 2 or len(kept) != len(output.logits):
-        shape = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__
+    """A detector's reduction of the maps of N images, float32 (N, M).
+
+    Raises `PluginError` if `reduce` returns anything but N rows of finite numbers.
+    """
+    reduced = detector.reduce(output.maps, output.features, output.logits)
+    if not isinstance(reduced, Tensor) or reduced.ndim != 2 or len(reduced) != len(output.logits):
+        shape = tuple(reduced.shape) if isinstance(reduced, Tensor) else type(reduced).__name__
         raise PluginError(
             f"Detector '{detector.name}' reduces the maps of {len(output.logits)} images to {shape}; reduce() must "
             f"return ({len(output.logits)}, M)."
         )
-    kept = kept.float()
-    if not torch.isfinite(kept).all():
+    reduced = reduced.float()
+    if not torch.isfinite(reduced).all():
         raise PluginError(f"Detector '{detector.name}' reduces maps to NaN or infinite values; all must be finite.")
-    return kept
+    return reduced
 
 
 def _root(context: JobContext) -> Path:
+    """The store's folder, created if needed; temporary files of a pass go there, to be renamed into place."""
     try:
         context.store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -226,7 +235,7 @@ def _replace(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _refuse_bad(job: ExtractJob, columns: int, images: int, bad: int) -> None:
+def _refuse_bad_logits(job: ExtractJob, columns: int, images: int, bad: int) -> None:
     if bad or columns != job.checkpoint.num_classes:
         raise PluginError(
             f"The classifier's logits on {job.outputs.data} have shape {(images, columns)} with {bad} non-finite "

@@ -1,4 +1,4 @@
-"""Fitting a detector on ID outputs, and scoring sets with it."""
+"""Fits a detector on ID outputs, and scores sets with it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fit(context: JobContext, job: FitJob, tick: Tick) -> None:
 
 
 def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> Detector:
-    """A detector with settings, fitted on what the job names."""
+    """A detector with settings, fitted on the outputs that the job names."""
     detector: Detector = create("detector", parse_spec(spec))
     if spec in job.train.observed:
         load_state(detector, context.store.require(job.train.observed[spec]))
@@ -54,15 +54,15 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
 
 
 def chosen(context: JobContext, job: FitJob | ScoreJob) -> str:
-    """The detector of a job, with the settings chosen for it if there was a choice."""
+    """The spec of a job's detector; with the chosen settings if it was tuned."""
     return job.detector if job.tuned is None else str(context.store.load_json(job.tuned)["detector"])
 
 
 def score(context: JobContext, job: ScoreJob, tick: Tick) -> None:
-    """Score every image of one set and store the scores, float64.
+    """Score every image of one set and store the scores, float64 (N,); higher = more OOD.
 
-    A detector that compares images with the training split takes along the other jobs that can share its product. One
-    that is not ready yet, or fails, is left to its own turn.
+    For a detector that compares images with the training split, the other jobs that can share its similarities are done
+    along with it. Those that are not ready yet, or fail, are left to their own turn.
     """
     if job.id in context.scored:
         context.scored.remove(job.id)
@@ -74,42 +74,42 @@ def score(context: JobContext, job: ScoreJob, tick: Tick) -> None:
         return
     ready = [
         (job, detector),
-        *((one, made) for one in job.others if (made := _ready_or_none(context, one)) is not None),
+        *((other, fitted) for other in job.others if (fitted := _ready_or_none(context, other)) is not None),
     ]
     outcomes = score_together(context, job, [detector for _, detector in ready], job.outputs, tick)
-    for (one, _), outcome in zip(ready, outcomes, strict=True):
+    for (ready_job, _), outcome in zip(ready, outcomes, strict=True):
         if isinstance(outcome, DetectorScores):
-            context.store.save_array(
-                one.makes[0], outcome.scores, context.about(one, seconds=round(outcome.seconds, 3))
-            )
-            if one is not job:
-                context.scored.add(one.id)
-        elif one is job:
+            about = context.about(ready_job, seconds=round(outcome.seconds, 3))
+            context.store.save_array(ready_job.makes[0], outcome.scores, about)
+            if ready_job is not job:
+                context.scored.add(ready_job.id)
+        elif ready_job is job:
             raise outcome
 
 
 def _ready(context: JobContext, job: ScoreJob) -> Detector:
-    """The detector of a job with its settings and what it has learned."""
+    """The detector of a job with its settings and its fitted state."""
     spec = chosen(context, job)
     detector: Detector = create("detector", parse_spec(spec))
-    if learned := job.fitted or job.outputs.observed.get(spec):
-        load_state(detector, context.store.require(learned))
+    if state := job.fitted or job.outputs.observed.get(spec):
+        load_state(detector, context.store.require(state))
     return detector
 
 
 def _ready_or_none(context: JobContext, job: ScoreJob) -> Detector | None:
+    """The same; None if the job is done, waits for another one, or its detector cannot be restored."""
     if job.id in context.scored or not all(context.store.has(key) for key in (job.fitted, job.tuned) if key):
         return None
     try:
         return _ready(context, job)
-    except Exception:  # told when it is its own turn
+    except Exception:  # raised and reported in its own turn
         return None
 
 
 def scores_of(
     context: JobContext, job: ScoreJob | TuneJob, detector: Detector, outputs: Outputs, tick: Tick
 ) -> np.ndarray:
-    """A fitted detector's scores of a set, float64 (N,)."""
+    """A fitted detector's scores of a set, float64 (N,); higher = more OOD."""
     if compares(detector):
         (outcome,) = score_together(context, job, [detector], outputs, tick)
         if isinstance(outcome, Exception):

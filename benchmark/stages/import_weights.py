@@ -1,4 +1,4 @@
-"""Stores a user's weights as the checkpoint of a run."""
+"""Stores the weights of a user's file as the checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights_file import fitted, read_weights
+from oodbench.benchmark.plan.weights_file import match_weights, read_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
-    """Store a user's weights as the checkpoint of a run."""
+    """Store the weights of a user's file. Raises `UserError` if the file has changed or does not fit the backbone."""
     from oodbench.benchmark.plugins.specs import create, parse_spec
 
     weights = read_weights(Path(job.file))
@@ -26,7 +26,7 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
     with torch.random.fork_rng(devices=[]):
         network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
-    state = fitted(weights, backbone, network)
+    state = match_weights(weights, backbone, network)
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)
     context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
     tick(job.size)

@@ -1,4 +1,4 @@
-"""How much memory a job takes at most, what is kept of it between blocks, and what to do when it runs out."""
+"""Measures a job's peak memory, keeps freed memory for the next block, and releases it when memory runs out."""
 
 from __future__ import annotations
 
@@ -12,80 +12,83 @@ from pathlib import Path
 import torch
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-"""How torch says so on a GPU, on Windows and on Linux."""
+"""Parts of torch's messages for it on a GPU, on Windows and on Linux, in lower case."""
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 HIGH_WATER = "5"
-"""What Linux takes to forget the largest resident set so far."""
+"""Written to `RESET`, it makes Linux reset the peak resident set size."""
 
-KEPT, USUAL = (2**30, 2**30), (2**25, 2**26)
-"""The largest piece that is taken from freed memory, and how much of that is kept: while a network runs, and as glibc
-itself sets them once a program has freed large pieces. Before 2.35 it takes no larger piece than the usual one."""
+KEEPING, DEFAULT = (2**30, 2**30), (2**25, 2**26)
+"""glibc's mmap and trim thresholds in bytes (the largest allocation served from freed memory, and how much freed memory
+is kept): while a network runs, and as glibc itself sets them once a program has freed large blocks. glibc before 2.35
+accepts no larger mmap threshold than the default."""
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-"""Those options of glibc's mallopt, by the numbers of its malloc.h."""
+"""The numbers of these options of mallopt in glibc's malloc.h."""
 
-OF_THE_USER = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
-"""The same in the environment."""
+USER_SETTINGS = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
+"""Environment variables by which users set the same thresholds."""
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Have glibc keep what is freed for the next block of images, unless the user has set that; then hand it back.
+    """Make glibc keep freed memory for the next block of images; afterwards, return it to the system.
 
-    Each layer of a network takes and frees as much as the one before. Handed back to the system in between, all of it
-    comes in anew as page faults, page by page: up to half of a pass. Where there is no glibc nothing happens.
+    Each layer of a network allocates and frees about as much as the one before. If the memory went back to the system
+    in between, every page would fault in again, which takes up to half of a pass. Thresholds set by the user are left
+    alone; without glibc nothing happens.
     """
-    ours = not OF_THE_USER & os.environ.keys()
-    if ours:
-        _keep(*KEPT)
+    adjust = not USER_SETTINGS & os.environ.keys()
+    if adjust:
+        _set_thresholds(*KEEPING)
     try:
         yield
     finally:
-        if ours:
-            _keep(*USUAL)
+        if adjust:
+            _set_thresholds(*DEFAULT)
         return_freed_memory()
 
 
-def _keep(piece: int, kept: int) -> None:
-    if not _of_libc("mallopt", MMAP_THRESHOLD, piece):
-        _of_libc("mallopt", MMAP_THRESHOLD, USUAL[0])
-    _of_libc("mallopt", TRIM_THRESHOLD, kept)
+def _set_thresholds(mmap: int, trim: int) -> None:
+    if not _call_libc("mallopt", MMAP_THRESHOLD, mmap):
+        _call_libc("mallopt", MMAP_THRESHOLD, DEFAULT[0])
+    _call_libc("mallopt", TRIM_THRESHOLD, trim)
 
 
 def return_freed_memory() -> None:
-    """Hand freed memory back to the system."""
-    _of_libc("malloc_trim", 0)
+    """Return freed memory to the system."""
+    _call_libc("malloc_trim", 0)
 
 
-def _of_libc(function: str, *arguments: int) -> int:
+def _call_libc(function: str, *arguments: int) -> int:
+    """Call a function of glibc; returns 0, as on failure, if the C library has no such function."""
     try:
-        done: int = getattr(ctypes.CDLL(None), function)(*arguments)
-    except (OSError, TypeError, AttributeError):  # another C library has no such function
+        status: int = getattr(ctypes.CDLL(None), function)(*arguments)
+    except (OSError, TypeError, AttributeError):
         return 0
-    return done
+    return status
 
 
 class Peak:
-    """The largest memory in use since it was made; what cannot be measured from then on is left out."""
+    """Peak memory since this object was created; what the system cannot measure from then on is left out."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._resident = _forgotten()
+        self._resident = _reset_resident_peak()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def bytes(self) -> dict[str, int]:
-        """`peak_memory`: resident, mapped files included; `peak_device_memory`: what torch allocated on the GPU."""
-        found = {"peak_memory": _resident_peak()} if self._resident else {}
+        """`peak_memory`: resident, including mapped files; `peak_device_memory`: allocated by torch on the GPU."""
+        peaks = {"peak_memory": _resident_peak()} if self._resident else {}
         if self._device.type == "cuda":
-            found["peak_device_memory"] = int(torch.cuda.max_memory_allocated(self._device))
-        return found
+            peaks["peak_device_memory"] = int(torch.cuda.max_memory_allocated(self._device))
+        return peaks
 
 
-def _forgotten() -> bool:
-    """Begin a new high-water mark; False where the system has none that can be begun anew."""
+def _reset_resident_peak() -> bool:
+    """Reset the peak resident set size; False if the system cannot do this."""
     try:
         RESET.write_text(HIGH_WATER, encoding="ascii")
     except OSError:
@@ -94,6 +97,7 @@ def _forgotten() -> bool:
 
 
 def _resident_peak() -> int:
+    """The peak resident set size in bytes; 0 if the system does not report one."""
     try:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -102,14 +106,14 @@ def _resident_peak() -> int:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory, on the CPU or on a GPU."""
+    """Whether an error means that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, RuntimeError | OSError):
-        return any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)
+        return any(message in str(error).lower() for message in OUT_OF_MEMORY_MESSAGES)
     return isinstance(error, MemoryError)
 
 
 def release() -> None:
-    """Give back what nothing refers to any more, and what is kept for later use, of a GPU's memory too."""
+    """Free unreferenced objects and return cached memory to the system and to the GPU."""
     gc.collect()
     return_freed_memory()
     if torch.cuda.is_available() and torch.cuda.is_initialized():

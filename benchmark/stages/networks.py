@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
@@ -13,19 +11,16 @@ from oodbench.benchmark.plugins.recipe import Recipe, Task
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.store.store import Store
 
-if TYPE_CHECKING:
-    pass
-
 
 def task_of(checkpoint: Checkpoint) -> Task:
-    """What the recipe of a checkpoint builds its networks for."""
+    """What a checkpoint's recipe builds networks for: number of classes, image shape and backbone."""
     backbone = create("backbone", parse_spec(checkpoint.backbone))
     build = lambda: backbone.build(checkpoint.num_classes, checkpoint.image_shape)  # noqa: E731
     return Task(checkpoint.num_classes, checkpoint.image_shape, build)
 
 
 def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe, dict[str, nn.Module]]:
-    """The recipe of a checkpoint and its networks, freshly initialised, on the device."""
+    """A checkpoint's recipe and its networks by name, freshly initialised, on the device."""
     imported = checkpoint.recipe == IMPORTED
     recipe: Recipe = Imported() if imported else create("recipe", parse_spec(checkpoint.recipe))
     networks = recipe.networks(task_of(checkpoint))
@@ -36,7 +31,7 @@ def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe
 
 
 def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """The trained networks of a checkpoint, in evaluation mode, frozen."""
+    """A checkpoint's trained networks by name, frozen and in evaluation mode."""
     weights = store.load_tensors(checkpoint.key)
     with torch.random.fork_rng():
         _, networks = build_networks(checkpoint, device)

@@ -1,4 +1,4 @@
-"""Opens a job context in this process: plug-ins, threads, device, store and data."""
+"""Opens a job context in this process: loads plug-ins, sets threads and device, opens store and data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oodbench.benchmark.store.store import Store
 
 
 def open_context(config: WorkerConfig, device: str = "") -> JobContext:
-    """Set up this process for work: plug-ins, threads, device (the setup's, unless one is named), store and data."""
+    """Set up this process for a run and return its job context; `device` overrides that of the configuration."""
     for file in config.plugins:
         registry.load_file(file)
     adopt_all(config.folders)
@@ -25,7 +25,7 @@ def open_context(config: WorkerConfig, device: str = "") -> JobContext:
 
 
 def _store(config: WorkerConfig) -> tuple[Store, Library]:
-    """The store and the data, which may come from a store that machines share."""
+    """The store and the data library, which may both use a store that machines share."""
     cache, data_dir, decoded, skip = config.cache, config.data_dir, config.cache / "data", config.skip_bad_images
     if not config.store:
         return Store(cache), Library(data_dir, decoded, skip)
@@ -41,19 +41,19 @@ def _store(config: WorkerConfig) -> tuple[Store, Library]:
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' is CUDA or MPS where there is one, else the CPU; a device that is not there is an error."""
+    """The torch device of a name; 'auto' is CUDA or MPS if available, else the CPU. `UserError` if unavailable."""
     available: dict[str, bool] = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device(next(kind for kind, usable in available.items() if usable))
     kind = name.partition(":")[0]
     if kind not in available:
         raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or mps.")
     if not available[kind]:
         raise UserError(
-            f"Device '{name}' is not available: this torch sees no {kind.upper()} device. Use --device cpu."
+            f"Device '{name}' is not available: torch finds no {kind.upper()} device here. Use --device cpu."
         )
     return torch.device(name)

@@ -1,4 +1,8 @@
-"""Detectors that compare images with the same training images, scored together, block by block (bank.py)."""
+"""Scores detectors that compare images with the same training images together, so that similarities are computed once.
+
+A set goes through all of them block by block; every detector reads a block's similarities before the next one is
+computed (plugins/training_bank.py).
+"""
 
 from __future__ import annotations
 
@@ -24,38 +28,41 @@ if TYPE_CHECKING:
 
 
 class DetectorScores(NamedTuple):
-    """A detector's scores of a set, (N,), and the seconds of making them alone: the product's and its own."""
+    """A detector's scores of a set, float64 (N,), and the seconds it would take alone: similarities plus scoring."""
 
     scores: np.ndarray
     seconds: float
 
 
 class DetectorPass:
-    """One detector among those that go through a set together. What it raises is its own: the others go on.
+    """One of the detectors that score a set together; if it raises, only this detector fails.
 
-    Random numbers are seeded anew in each block, so that a detector draws the same alone and among others.
+    Random numbers are seeded in every block, so that a detector draws the same numbers alone and among others.
     """
 
     def __init__(self, detector: Detector, seed: int, product: SharedBlock) -> None:
         self.detector, self.seed, self.product = detector, seed, product
         self.scores: list[np.ndarray] = []
-        self.failed: Exception | None = None
+        self.error: Exception | None = None
         self.seconds = 0.0
 
-    def take(self, block: Batch) -> None:
-        """Score a block."""
+    def score(self, block: Batch) -> None:
+        """Score one block, unless the detector has failed before."""
         self._guard(lambda: self.scores.append(checked_scores(self.detector, block)))
 
-    def look_again(self, block: Batch) -> None:
-        """Refuse scores that depend on the batch; after all have scored the block, whose product is then let go."""
+    def check_batch_dependence(self, block: Batch) -> None:
+        """Fail if the scores of the first block depend on the batch.
+
+        Call it once all detectors have scored the block: it replaces the shared similarities by those of fewer rows.
+        """
         self._guard(lambda: refuse_batch_dependence(self.detector, block, self.scores[0]))
 
     def outcome(self) -> DetectorScores | Exception:
-        """What became of it."""
-        return self.failed or DetectorScores(np.concatenate(self.scores), self.seconds + self.product.seconds)
+        """The scores, or the error that the detector raised."""
+        return self.error or DetectorScores(np.concatenate(self.scores), self.seconds + self.product.seconds)
 
     def _guard(self, call: Callable[[], object]) -> None:
-        if self.failed is not None:
+        if self.error is not None:
             return
         start, shared = time.perf_counter(), self.product.seconds
         try:
@@ -63,41 +70,43 @@ class DetectorPass:
                 torch.manual_seed(derive(self.seed, "score", str(canonical(self.detector)), len(self.scores)))
                 call()
         except Exception as error:  # a plug-in may raise anything
-            self.failed = error
+            self.error = error
         self.seconds += time.perf_counter() - start - (self.product.seconds - shared)
 
 
 def score_together(
     context: JobContext, job: ScoreJob | TuneJob, detectors: Sequence[Detector], outputs: Outputs, tick: Tick
 ) -> list[DetectorScores | Exception]:
-    """What each detector gives on a set, or what it raised; the first bank's detectors first, told of progress."""
+    """Each detector's scores of a set, or the error that it raised, in the order of `detectors`.
+
+    Detectors with the same bank of training images share its similarities. Progress counts the first bank only.
+    """
     source = job.train if isinstance(job, TuneJob) else job.bank
     if source is None:
         raise AssertionError(f"'{job.title}' names no training split to compare with")
     outcomes: list[DetectorScores | Exception | None] = [None] * len(detectors)
     groups: list[tuple[Tensor, list[int]]] = []
-    for place, detector in enumerate(detectors):
+    for index, detector in enumerate(detectors):
         try:
             rows = bank_rows(context, detector, source)
         except Exception as error:  # a plug-in may raise anything
-            outcomes[place] = error
+            outcomes[index] = error
             continue
-        same = [places for other, places in groups if torch.equal(rows, other)]
+        same = [members for other, members in groups if torch.equal(rows, other)]
         if same:
-            same[0].append(place)
+            same[0].append(index)
         else:
-            groups.append((rows, [place]))
-    for number, (rows, places) in enumerate(groups):
+            groups.append((rows, [index]))
+    for number, (rows, members) in enumerate(groups):
         bank = TrainingBank(context.store.load_array(source.features), rows)
-        turns = _score_in_turns(
-            context, job, [detectors[place] for place in places], outputs, bank, tick if not number else None
-        )
-        for place, turn in zip(places, turns, strict=True):
-            outcomes[place] = turn.outcome()
+        group = [detectors[index] for index in members]
+        passes = _score_group(context, job, group, outputs, bank, tick if number == 0 else None)
+        for index, one_pass in zip(members, passes, strict=True):
+            outcomes[index] = one_pass.outcome()
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _score_in_turns(
+def _score_group(
     context: JobContext,
     job: ScoreJob | TuneJob,
     detectors: Sequence[Detector],
@@ -105,29 +114,29 @@ def _score_in_turns(
     bank: TrainingBank,
     tick: Tick | None,
 ) -> list[DetectorPass]:
-    """Show a set to detectors of one bank: block after block, each detector in turn."""
+    """Score a set with detectors that share a bank: block by block, each detector in turn."""
     features = context.store.load_array(outputs.features)
     product = SharedBlock(lambda rows: bank.similarities(torch.from_numpy(np.array(features[rows]))))
-    turns = [DetectorPass(detector, job.seed, product) for detector in detectors]
+    passes = [DetectorPass(detector, job.seed, product) for detector in detectors]
     batches = [make_batch(context, job, one, outputs, False, bank, product).batches(bank.block) for one in detectors]
     for number, blocks in enumerate(zip(*batches, strict=True)):
-        for turn, block in zip(turns, blocks, strict=True):
-            turn.take(block)
-        for turn, block in zip(turns, blocks, strict=True) if number == 0 else ():
-            turn.look_again(block)
+        for one_pass, block in zip(passes, blocks, strict=True):
+            one_pass.score(block)
+        for one_pass, block in zip(passes, blocks, strict=True) if number == 0 else ():
+            one_pass.check_batch_dependence(block)
         if tick is not None:
             tick(len(blocks[0]))
-    return turns
+    return passes
 
 
 def bank_rows(context: JobContext, detector: Detector, source: Outputs) -> Tensor:
-    """Which training images a detector compares with, (B,)."""
+    """Indices of the training images that a detector compares with, int64 (B,); all images by default."""
     rows = detector.bank_rows(_bank_batch(context, detector, source))
     return torch.arange(source.data.images) if rows is None else rows
 
 
 def _bank_batch(context: JobContext, detector: Detector, source: Outputs) -> Batch:
-    """The training split as `bank_rows` sees it: labels and features, whatever else the detector declares."""
+    """The training split as passed to `Detector.bank_rows`: labels and features, whatever the detector declares."""
     features, labels = context.store.load_array(source.features), context.labels(source.data)
     parts: dict[str, Callable[[slice], Tensor]] = {
         "features": lambda rows: torch.from_numpy(np.array(features[rows])),

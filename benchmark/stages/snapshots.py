@@ -1,6 +1,6 @@
-"""Snapshots of a training under way: a run that is stopped goes on from the last one, bit for bit on the same machine.
+"""Snapshots of a running training: a stopped one resumes from the last snapshot, bit for bit on the same machine.
 
-cache/unfinished/READABLE-NAME-0123456789ab.safetensors     one file, replaced whole, gone when the training ends
+cache/unfinished/READABLE-NAME-0123456789ab.safetensors    one file, replaced atomically, deleted when training ends
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,18 +22,37 @@ from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
 logger = logging.getLogger(__name__)
 
 AFTER_EPOCH = 20.0
-"""Seconds since the last one after which the end of an epoch takes a snapshot: a short epoch is cheap to repeat."""
+"""Default of `SnapshotIntervals.after_epoch`: an epoch shorter than this is cheap to repeat."""
 
 WITHIN_EPOCH = 600.0
-"""Seconds after which one is taken in the middle of an epoch."""
+"""Default of `SnapshotIntervals.within_epoch`."""
+
+
+class SnapshotIntervals(NamedTuple):
+    """How many seconds after the previous snapshot the next one is taken."""
+
+    after_epoch: float
+    """At the end of an epoch."""
+    within_epoch: float
+    """Between two steps of an epoch."""
 
 
 class Snapshots:
-    """The snapshots of one job. `seconds` have been spent on it by processes that were stopped, `stops` of them."""
+    """Takes and resumes the snapshots of one training job.
+
+    `seconds` is the time that earlier processes spent on the job before they were stopped, `stops` how many of them
+    there were. `every`: the intervals; by default `AFTER_EPOCH` and `WITHIN_EPOCH`.
+    """
 
     def __init__(
-        self, store: Store, job: TrainJob, loop: TrainLoop, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        job: TrainJob,
+        loop: TrainLoop,
+        every: SnapshotIntervals | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._every = every or SnapshotIntervals(AFTER_EPOCH, WITHIN_EPOCH)
         key = job.checkpoint.key
         self._path = store.root / UNFINISHED / f"{slug(key.label)}-{key.digest[:12]}.safetensors"
         self._store, self._digest, self._loop, self._clock = store, key.digest, loop, clock
@@ -41,38 +60,40 @@ class Snapshots:
         self.seconds, self.stops = 0.0, 0
 
     def resume(self) -> None:
-        """Put the loop where the last snapshot was taken, if there is one and it is whole."""
+        """Restore the loop from the last snapshot, if there is an intact one; otherwise log why training starts over.
+
+        Raises `OodbenchError` if the snapshot does not fit the networks, after removing it.
+        """
         self._store.bring_unfinished(self._path, self._is_further)
         if not self._path.is_file():
             return
         try:
-            kept = from_file(self._path)
-            if (kept["key"], kept["torch"]) != (self._digest, torch.__version__):
-                raise ValueError(f"it was made for another training or by torch {kept['torch']}")
-            seconds, stops = float(kept["seconds"]), int(kept["stops"])
+            content = from_file(self._path)
+            if (content["key"], content["torch"]) != (self._digest, torch.__version__):
+                raise ValueError(f"it belongs to another training or was written by torch {content['torch']}")
+            seconds, stops = float(content["seconds"]), int(content["stops"])
         except (OSError, *NOT_PLAIN) as error:
-            logger.warning(f"'{self._path}' cannot be resumed from ({error}): training starts from the beginning.")
+            logger.warning(f"Cannot resume from '{self._path}' ({error}): training starts from the beginning.")
             self.drop()
             return
         try:
-            self._loop.load_state(kept["state"])
-        except NOT_PLAIN as error:  # a pinned version with other code: the loop is half changed by now
+            self._loop.load_state(content["state"])
+        except NOT_PLAIN as error:  # other code under the same pinned version; the loop is now only partly restored
             self.drop()
             raise OodbenchError(
                 f"'{self._path}' does not fit the networks of '{self._loop.job.checkpoint.recipe}' ({_line(error)}) "
-                "and was removed. Run the same command again to train anew."
+                "and was removed. Run the same command again to train from the beginning."
             ) from error
         self.seconds, self.stops = seconds, stops + 1
 
     def pause(self, epoch_ended: bool) -> None:
-        """Take a snapshot if it is time for one."""
+        """Take a snapshot if one is due; call it between steps."""
         now = self._clock()
-        if now - self._last < (AFTER_EPOCH if epoch_ended else WITHIN_EPOCH):
-            return
-        self.take(now)
+        if now - self._last >= (self._every.after_epoch if epoch_ended else self._every.within_epoch):
+            self.take(now)
 
     def take(self, now: float) -> None:
-        """Write the loop's state; a recipe whose state is no plain data cannot be resumed, which is said once."""
+        """Write the loop's state. If the recipe's state cannot be stored, log this once and take no more snapshots."""
         content: dict[str, Any] = {
             "key": self._digest,
             "torch": torch.__version__,
@@ -84,17 +105,17 @@ class Snapshots:
             write_atomically(self._path, to_bytes(content))
             self._last = now
         except NOT_PLAIN as error:
-            logger.warning(f"The training of '{self._loop.job.checkpoint.recipe}' takes no snapshots: {error}.")
+            logger.warning(f"Cannot take snapshots of the training of '{self._loop.job.checkpoint.recipe}': {error}.")
             self._last = float("inf")
         else:
             self._store.share_unfinished(self._path, self._facts())
 
     def drop(self) -> None:
-        """Remove the snapshot: the training has ended."""
+        """Delete the snapshot, at the end of the training."""
         self._store.drop_unfinished(self._path)
 
     def _facts(self) -> dict[str, Any]:
-        """What another machine must know of a snapshot to want it."""
+        """What another machine needs to know to decide whether it can use a snapshot."""
         return {
             "done": [self._loop.epoch, self._loop.passed],
             "torch": torch.__version__,
@@ -102,9 +123,9 @@ class Snapshots:
         }
 
     def _is_further(self, facts: Mapping[str, Any]) -> bool:
-        """Whether another machine's snapshot fits this one and goes beyond the one that is here."""
-        ours = self._facts()
-        if any(facts.get(name) != ours[name] for name in ("torch", "device")):
+        """Whether another machine's snapshot can be resumed here and is ahead of the local one."""
+        local = self._facts()
+        if any(facts.get(name) != local[name] for name in ("torch", "device")):
             return False
         try:
             state = from_file(self._path)["state"]

@@ -1,4 +1,4 @@
-"""One training, from a job to a checkpoint: data and networks on the device, seeds, by-products (epochs: loop.py)."""
+"""Trains the networks of one job: sets up data, networks and seeds, and stores checkpoint, losses and samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.recipe import Training
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks
-from oodbench.benchmark.stages.snapshots import Snapshots
+from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import write_atomically
 
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
 
 
-def train(context: JobContext, job: TrainJob, tick: Tick) -> dict[str, object]:
-    """Train the networks of one job and store them; returns what the side file is to say."""
+def train(context: JobContext, job: TrainJob, tick: Tick, every: SnapshotIntervals | None = None) -> dict[str, object]:
+    """Train the networks of one job and store them; returns the training's entries of the side file.
+
+    `every`: how often to take snapshots, by default as `snapshots.py` says. Raises `OodbenchError` if training
+    diverges.
+    """
     with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
         loop = start(context, job)
-        snapshots = Snapshots(context.store, job, loop)
+        snapshots = Snapshots(context.store, job, loop, every)
         snapshots.resume()
         if loop.images:
             tick(loop.images)
@@ -45,27 +49,27 @@ def train(context: JobContext, job: TrainJob, tick: Tick) -> dict[str, object]:
         "precision": job.precision,
         "stops": snapshots.stops,
     }
-    _leave_by_products(context, job, loop.losses, samples)
+    _write_by_products(context, job, loop.losses, samples)
     context.store.save_tensors(job.checkpoint.key, weights, context.about(job, earlier=snapshots.seconds, **about))
     snapshots.drop()
     return about
 
 
 def start(context: JobContext, job: TrainJob) -> TrainLoop:
-    """The training of a job, at its beginning: data on the device, networks initialised, random streams seeded."""
+    """The training loop of a job before its first step: data on the device, networks initialised, generators seeded."""
     data = _on_device(context.images(job.train), context.device)
     labels = torch.from_numpy(context.labels(job.train).astype(np.int64)).to(context.device)
     outliers = _on_device(context.images(job.outliers), context.device) if job.outliers else None
     if outliers is not None and outliers.shape[1:] != data.shape[1:]:
         raise DataError(
             f"The outliers {job.outliers} are {tuple(outliers.shape[1:])} images, "
-            f"'{job.train.set}' {tuple(data.shape[1:])}; they must be alike in channels and size."
+            f"'{job.train.set}' {tuple(data.shape[1:])}; they must have the same channels and size."
         )
-    # One stream a component: initial weights are the same for every recipe, and so is the order of the batches.
+    # One seed per component, so that every recipe starts from the same weights and sees batches in the same order.
     torch.manual_seed(derive(job.seed, "initial weights"))
     recipe, networks = build_networks(job.checkpoint, context.device)
     torch.manual_seed(derive(job.seed, "training", "layers"))
-    # With the recipe's name, so that one that builds on another does not draw what that one has drawn.
+    # With the recipe's name, so that a recipe that builds on another one draws other random numbers.
     steps = derive(job.seed, "training", "steps", recipe.name)
     generator = torch.Generator(context.device).manual_seed(steps)
     given = load_networks(context.store, context.device, job.given) if job.given else {}
@@ -75,7 +79,7 @@ def start(context: JobContext, job: TrainJob) -> TrainLoop:
 
 
 def _on_device(images: ImageSet, device: torch.device) -> Tensor:
-    # A data set may hand over a read-only or mirrored array; torch takes neither.
+    # torch accepts neither read-only arrays nor negative strides, and a data set may return both.
     return torch.from_numpy(np.require(images.images, requirements=["C", "W"])).to(device)
 
 
@@ -83,10 +87,10 @@ def _count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _leave_by_products(
+def _write_by_products(
     context: JobContext, job: TrainJob, losses: list[dict[str, float]], samples: Tensor | None
 ) -> None:
-    """Losses an epoch as CSV (and for TensorBoard, if it is installed), and a grid of samples as PNG."""
+    """Write the losses per epoch as CSV (and for TensorBoard, if installed) and a grid of samples as PNG."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["epoch", *losses[0]])

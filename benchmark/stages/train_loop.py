@@ -1,4 +1,4 @@
-"""The epochs of one training, and its state: what a stopped training needs to go on, bit for bit."""
+"""The training loop that serves every recipe, and its state, from which a stopped training resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oodbench.benchmark.stages.context import Tick
 
 
 class ShuffledIndices:
-    """Indices of `count` images, shuffled anew each time all have been used."""
+    """An endless sequence of the indices of `count` images, shuffled again each time all have been used."""
 
     def __init__(self, count: int, seed: int) -> None:
         self._count = count
@@ -25,15 +25,15 @@ class ShuffledIndices:
 
     def take(self, count: int) -> Tensor:
         """The next indices, int64 (count,)."""
-        taken = []
+        pieces = []
         while count:
             piece = self._indices[self._used : self._used + count]
             self._used += len(piece)
             count -= len(piece)
-            taken.append(piece)
+            pieces.append(piece)
             if self._used == self._count:
                 self._shuffle()
-        return torch.cat(taken)
+        return torch.cat(pieces)
 
     def _shuffle(self) -> None:
         self._before = self._random.get_state()
@@ -41,19 +41,22 @@ class ShuffledIndices:
         self._used = 0
 
     def state(self) -> dict[str, Any]:
-        """Where it stands."""
+        """The position in the sequence, to be restored with `load_state`."""
         return {"before": self._before, "used": self._used}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Stand there again."""
+        """Return to a position."""
         self._random.set_state(state["before"])
         self._shuffle()
         self._used = state["used"]
 
 
 class TrainLoop:
-    """Trains one job's networks: `data` (N, C, H, W) uint8 with `labels` (N,), and outliers where the recipe has some,
-    all on the training device."""
+    """Trains one job's networks.
+
+    `data`, uint8 (N, C, H, W), `labels`, int64 (N,), and `outliers`, uint8 (M, C, H, W), if the recipe declares them,
+    are on the training device.
+    """
 
     def __init__(
         self, job: TrainJob, recipe: Recipe, training: Training, data: Tensor, labels: Tensor, outliers: Tensor | None
@@ -68,12 +71,12 @@ class TrainLoop:
         self.epoch = 0
         """Epochs completed."""
         self.passed = 0
-        """Images of the current epoch that have passed."""
+        """Images of the current epoch that have been processed."""
         self.losses: list[dict[str, float]] = []
-        """The means over the images of each completed epoch."""
+        """For each completed epoch, the mean of every loss over its images."""
 
     def run(self, tick: Tick, pause: Callable[[bool], None]) -> None:
-        """Train until the schedule ends; `pause` is called between steps, and told whether an epoch has just ended."""
+        """Train until the schedule ends; `pause` is called between steps, with whether an epoch has just ended."""
         while self.epoch < self.job.schedule.epochs:
             self._begin()
             while self.passed < len(self.data):
@@ -99,7 +102,7 @@ class TrainLoop:
             drawn = floats(_rows(self.outliers, self._draws.take(len(rows))))
         batch = TrainBatch(floats(_rows(self.data, rows)), _rows(self.labels, rows), drawn)
         for name, loss in self.recipe.step(self.training._replace(progress=self.progress), batch).items():
-            # Summed on the device: reading a loss would make a GPU wait for every step.
+            # Summed on the device: reading a loss would wait for the GPU in every step.
             self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
         self.passed += len(rows)
         tick(len(rows))
@@ -112,18 +115,18 @@ class TrainLoop:
 
     @property
     def progress(self) -> float:
-        """Share of all steps that are done; it follows from what a snapshot holds."""
+        """Fraction of all steps that are done; a function of what a snapshot contains."""
         size = self.job.schedule.batch_size
-        an_epoch = -(-len(self.data) // size)
-        return (self.epoch * an_epoch + self.passed // size) / (self.job.schedule.epochs * an_epoch)
+        steps = -(-len(self.data) // size)
+        return (self.epoch * steps + self.passed // size) / (self.job.schedule.epochs * steps)
 
     @property
     def images(self) -> int:
-        """Images that have passed in all epochs."""
+        """Images processed so far, in all epochs."""
         return self.epoch * len(self.data) + self.passed
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, as tensors and plain data."""
+        """Everything that the next step depends on, as tensors and plain data."""
         training = self.training
         return {
             "epoch": self.epoch,
@@ -141,14 +144,14 @@ class TrainLoop:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Restore what `state` returned."""
         training = self.training
         for name, weights in state["networks"].items():
             training.networks[name].load_state_dict(weights)
         for name, optimizer in training.optimizers.items():
-            groups = optimizer.state_dict()["param_groups"]  # rates come from the schedule, the rest from the recipe
+            groups = optimizer.state_dict()["param_groups"]  # rates follow from the schedule, the rest from the recipe
             optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
-            _lay_out_as_weights(optimizer)
+            _match_strides_of_weights(optimizer)
         self.recipe.load_state(state["recipe"])
         self._order.load_state(state["order"])
         if self._draws is not None:
@@ -161,8 +164,8 @@ class TrainLoop:
         self._sums = {name: total.to(self.data.device) for name, total in state["sums"].items()}
 
 
-def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the strides of their weights again: files know none, and fused optimisers go by memory."""
+def _match_strides_of_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights: files do not store strides, and fused optimizers rely on them."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
@@ -170,17 +173,17 @@ def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _factor(job: TrainJob, epoch: int) -> float:
-    # Rounded, because 0.28 * 25 is a little more than 7.
+    # Rounded, because 0.28 * 25 is slightly more than 7 in floating point.
     passed = sum(epoch >= round(milestone * job.schedule.epochs, 6) for milestone in job.schedule.milestones)
     return float(job.schedule.decay**passed)
 
 
-def _rows(of: Tensor, rows: Tensor) -> Tensor:
-    return of[rows.to(of.device)]
+def _rows(data: Tensor, rows: Tensor) -> Tensor:
+    return data[rows.to(data.device)]
 
 
 def floats(images: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) -> float32 in [0, 1], channels last in memory: as networks train and are evaluated."""
+    """uint8 (N, C, H, W) -> float32 in [0, 1] with channels-last strides, as networks train and are evaluated."""
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 

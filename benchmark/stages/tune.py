@@ -1,11 +1,12 @@
-"""Settings chosen on held-out images: ID validation against OOD images that are not scored.
+"""Chooses a detector's settings on held-out images: ID validation against OOD images that are not scored.
 
     defaults        every detector's defaults: the papers' values
-    val_ood         one choice a detector, on the training split of the OOD set that the suite declares (`tuning`)
-    leave_one_out   one choice a detector and OOD set, on the tuning halves of the other OOD sets, its kin left out;
-                    the other halves of all of them are scored
+    val_ood         one choice per detector, on the training split of the OOD set that the suite declares (`tuning`)
+    leave_one_out   one choice per detector and OOD set, on the tuning halves of the other OOD sets, except related
+                    ones (`Dataset.kin`); the other halves of all of them are scored
 
-A choice maximises AUROC, averaged over the OOD sets it is made on; of equals the first wins, the defaults before all.
+The choice maximises AUROC, averaged over the OOD sets it is made on. Ties go to the first candidate; the defaults come
+first.
 """
 
 from __future__ import annotations
@@ -27,30 +28,33 @@ if TYPE_CHECKING:
 
 
 def tune(context: JobContext, job: TuneJob, tick: Tick) -> None:
-    """Try every candidate and store the choice, with what all of them reached."""
+    """Try every candidate and store the choice, with the AUROC of each.
+
+    Raises `PluginError` if no candidate can be evaluated.
+    """
     tried = list(_tried(context, job, tick))
-    reached = [value if value is not None else -1.0 for _, value, _ in tried]
-    best = int(np.argmax(reached))
-    if reached[best] < 0:
-        raise PluginError(f"None of {len(tried)} settings of '{job.candidates[0]}' could be tried: {tried[0][2]}")
+    aurocs = [value if value is not None else -1.0 for _, value, _ in tried]
+    best = int(np.argmax(aurocs))
+    if aurocs[best] < 0:
+        raise PluginError(f"None of the {len(tried)} settings of '{job.candidates[0]}' could be tried: {tried[0][2]}")
     chosen = parse_spec(tried[best][0])
-    told = {
+    choice = {
         "detector": str(chosen),
         "settings": dict(chosen.settings),
-        "auroc": reached[best],
+        "auroc": aurocs[best],
         "on": [str(outputs.data) for outputs in job.ood],
         "tried": [{"detector": spec, "auroc": value, "reason": reason} for spec, value, reason in tried],
     }
-    context.store.save_json(job.makes[0], told, context.about(job))
+    context.store.save_json(job.makes[0], choice, context.about(job))
 
 
 def _tried(context: JobContext, job: TuneJob, tick: Tick) -> Iterator[tuple[str, float | None, str]]:
-    """Each candidate with the mean AUROC that it reaches, or why it has none."""
+    """Each candidate with its mean AUROC, or None and the reason why it has none."""
     for spec in job.candidates:
         try:
             detector = fitted_detector(context, job, spec)
-            known = scores_of(context, job, detector, job.validation, tick)
-            reached = [auroc(known, scores_of(context, job, detector, outputs, tick)) for outputs in job.ood]
-            yield spec, float(np.mean(reached)), ""
-        except OodbenchError as error:  # a setting that does not fit this network is no choice
+            id_scores = scores_of(context, job, detector, job.validation, tick)
+            aurocs = [auroc(id_scores, scores_of(context, job, detector, outputs, tick)) for outputs in job.ood]
+            yield spec, float(np.mean(aurocs)), ""
+        except OodbenchError as error:  # some settings do not fit every network
             yield spec, None, str(error)

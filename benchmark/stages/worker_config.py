@@ -1,4 +1,4 @@
-"""What other processes are told of a run: plain data, read without torch."""
+"""The configuration that opens the same job context in every process; can be imported without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What it takes to open the same bench in another process: plain data."""
+    """Everything that is needed to open the same job context in another process, as plain data."""
 
     cache: Path
     data_dir: Path
@@ -17,8 +17,8 @@ class WorkerConfig:
     skip_bad_images: bool = False
     cell_timeout: float = 0.0
     plugins: tuple[Path, ...] = ()
-    """Files of plug-ins that are loaded."""
+    """Plug-in files to load."""
     folders: tuple[Path, ...] = ()
-    """Users' own images that are data sets (`folder:PATH`)."""
+    """Users' image folders that serve as data sets (`folder:PATH`)."""
     store: str = ""
-    """The URL of a store that machines share; none if empty."""
+    """The URL of a store that machines share; empty if there is none."""

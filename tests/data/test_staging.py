@@ -134,8 +134,8 @@ def test_a_job_is_not_done_on_other_images_than_it_was_planned_for(
     with pytest.raises(DataError) as caught:
         two.context.images(planned)
     assert str(caught.value) == (
-        f"pets (test) is on this machine not what the run was planned with: SHA-256 {two.checksum[:12]} in place of "
-        f"{one.checksum[:12]}. Give every machine the same files with --data-dir."
+        "pets (test) differs on this machine from what the run was planned with: its SHA-256 is "
+        f"{two.checksum[:12]}, expected {one.checksum[:12]}. Give every machine the same files with --data-dir."
     )
 
 

@@ -1,4 +1,4 @@
-"""Feature maps in the one pass of a set: how often images pass, what is stored, what is left to do, and who fails."""
+"""Reductions of feature maps in the shared pass: forward counts, stored arrays, remaining work, and failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from oodbench.benchmark.store.store import Key
 pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
 
 Register = Callable[[str, type[Plugin]], None]
-TEST, TRAIN, VALIDATION = 24, 36, 4  # of 40 training images, a tenth validates
+TEST, TRAIN, VALIDATION = 24, 36, 4  # a tenth of 40 training images is for validation
 OUTLIERS = 40
 
 SUITE = """
@@ -50,7 +50,7 @@ ood = [{ set = "planted-near", group = "near" }, { set = "planted-far" }]
 
 
 class Planted(Dataset):
-    """A few images of their own for each name."""
+    """A few images, different for each seed."""
 
     version = "1"
     splits = ("train", "test")
@@ -66,7 +66,7 @@ class Planted(Dataset):
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets of more than one block, from few images."""
+    """Make sets of few images span more than one block."""
     monkeypatch.setattr(extraction, "BLOCK", 16)
 
 
@@ -130,7 +130,7 @@ def test_all_detectors_share_one_pass(world: World, passed: list[bytes]) -> None
 
 
 @pytest.mark.parametrize("name", ["mahalanobis_ensemble", "mahalanobis_ensemble[epsilon=0.01]", "rankfeat", "gram"])
-def test_forward_images_are_those_that_pass(world: World, passed: list[bytes], name: str) -> None:
+def test_forward_images_are_those_that_are_forwarded(world: World, passed: list[bytes], name: str) -> None:
     made = world("msp", name)
     run = done(made)
     assert {record.status for record in run.records} == {"ok"}
@@ -147,7 +147,7 @@ def stamps(made: Prepared) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for kind in ("logits", "features") for p in (root / kind).glob("*.npy")}
 
 
-def test_a_map_detector_that_comes_later_costs_one_pass_and_rewrites_nothing(world: World, passed: list[bytes]) -> None:
+def test_a_map_detector_added_later_costs_one_pass_and_rewrites_nothing(world: World, passed: list[bytes]) -> None:
     first = world("msp", "knn[k=5]")
     done(first)
     before = stamps(first)
@@ -162,7 +162,7 @@ def test_a_map_detector_that_comes_later_costs_one_pass_and_rewrites_nothing(wor
     assert not passed
 
 
-def test_scores_do_not_depend_on_who_else_runs_or_when(world: World, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_which_other_detectors_run_or_when(world: World, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     done(world("msp", "mahalanobis", results=one))
     late = world("gram", "mahalanobis_ensemble", results=one)
@@ -173,7 +173,7 @@ def test_scores_do_not_depend_on_who_else_runs_or_when(world: World, tmp_path: P
         assert stored(late, kind) == stored(together, kind)
 
 
-def test_only_what_is_wanted_is_left_to_do(world: World) -> None:
+def test_only_what_cells_need_remains_to_be_done(world: World) -> None:
     made = world("msp", "gram")
     done(made)
     reductions = [job for job in made.plan.jobs.values() if isinstance(job, ReduceMapsJob)]
@@ -193,7 +193,7 @@ def test_only_what_is_wanted_is_left_to_do(world: World) -> None:
     assert len(done(world("msp", "gram")).records) == 4
 
 
-def test_a_pass_only_for_looks_waits_for_what_they_need(world: World) -> None:
+def test_a_pass_only_for_reductions_waits_for_what_they_need(world: World) -> None:
     done(world("msp"))
     jobs = world("msp", "gram").work.jobs
     kinds = [(job.kind, job.data.part if isinstance(job, ReduceMapsJob) else "") for job in jobs]
@@ -236,17 +236,17 @@ def test_what_is_observed_reaches_reduce_and_a_score_without_fit(world: World, r
 def broken(register: Register, where: str, raised: BaseException, after: int = 0) -> None:
     calls = []
 
-    def fail(self: Detector, *given: Any) -> Tensor:
+    def fail(self: Detector, *inputs: Any) -> Tensor:
         calls.append(1)
         if len(calls) > after:
             raise raised
-        return torch.zeros(len(given[1]), 2)
+        return torch.zeros(len(inputs[1]), 2)
 
     register("broken", type("Broken", (Means,), {where: fail, "__module__": __name__, "version": "1"}))
 
 
 @pytest.mark.parametrize("where", ["observe", "reduce"])
-def test_a_detector_that_fails_at_the_pass_fails_alone(world: World, register: Register, where: str) -> None:
+def test_a_detector_that_fails_in_the_pass_fails_alone(world: World, register: Register, where: str) -> None:
     broken(register, where, ValueError("no such map"))
     run = done(world("broken", "msp", "gram"))
     status = {(record.label, record.status) for record in run.records}
@@ -260,20 +260,20 @@ def test_a_detector_that_fails_at_the_pass_fails_alone(world: World, register: R
 
 
 @pytest.mark.parametrize(
-    ("kept", "told"),
+    ("reduced", "message"),
     [
         (torch.zeros(3), r"reduces the maps of 16 images to \(3,\); reduce\(\) must return \(16, M\)"),
         (None, r"reduces the maps of 16 images to NoneType"),
         (torch.full((16, 1), torch.nan), "reduces maps to NaN or infinite values"),
     ],
 )
-def test_reductions_that_are_none_are_told(world: World, register: Register, kept: Any, told: str) -> None:
-    body = {"reduce": lambda self, *given: kept, "__module__": __name__, "version": "1"}
+def test_invalid_reductions_are_refused(world: World, register: Register, reduced: Any, message: str) -> None:
+    body = {"reduce": lambda self, *inputs: reduced, "__module__": __name__, "version": "1"}
     register("strange", type("Strange", (Means,), body))
     records = done(world("strange", "msp")).records
     failed = [record.reason for record in records if record.status == "failed"]
     assert len(failed) == 2
-    assert all(re.search(told, reason) for reason in failed)
+    assert all(re.search(message, reason) for reason in failed)
 
 
 def test_an_interrupted_pass_leaves_nothing(world: World, register: Register) -> None:
@@ -283,7 +283,7 @@ def test_an_interrupted_pass_leaves_nothing(world: World, register: Register) ->
         done(made)
     left = [path.relative_to(made.context.store.root).as_posix() for path in made.context.store.root.rglob("*")]
     assert not [path for path in left if path.startswith(("maps", ".pass")) or ".tmp" in path]
-    assert [path for path in left if path.startswith("observed/")]  # the training pass was whole
+    assert [path for path in left if path.startswith("observed/")]  # the training pass was complete
     finished = done(world("msp", "gram"))
     assert {record.status for record in finished.records} == {"ok"}
 
@@ -311,16 +311,16 @@ def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
             assert path.read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
-def test_rows_that_are_not_all_written_are_not_kept(world: World, tmp_path: Path) -> None:
-    bench = world("msp").context
+def test_incomplete_rows_are_not_stored(world: World, tmp_path: Path) -> None:
+    context = world("msp").context
     rows, key = GrowingArray(tmp_path / "rows.npy", 3), Key("maps", ".npy", "x", {"x": 1})
     rows.add(np.ones((2, 4)))
     with pytest.raises(AssertionError, match="2 of 3 rows"):
-        rows.keep(bench, key, {})
-    assert bench.store.find(key) is None
+        rows.save(context, key, {})
+    assert context.store.find(key) is None
 
 
-def test_settings_that_reduce_does_not_look_at_share_what_is_kept(world: World, passed: list[bytes]) -> None:
+def test_settings_that_do_not_affect_reduce_share_its_result(world: World, passed: list[bytes]) -> None:
     made = world("mahalanobis_ensemble", "mahalanobis_ensemble[cutoff=0.01]", "mahalanobis_ensemble[epsilon=0.01]")
     assert {record.status for record in done(made).records} == {"ok"}
     assert len(stored(made, "maps")) == 5
@@ -329,7 +329,7 @@ def test_settings_that_reduce_does_not_look_at_share_what_is_kept(world: World, 
     assert len(stored(two, "maps")) == 5 + 2 * 4
 
 
-def test_settings_chosen_on_held_out_data_find_what_is_kept(world: World, passed: list[bytes]) -> None:
+def test_settings_chosen_on_held_out_data_share_reductions(world: World, passed: list[bytes]) -> None:
     made = world("mahalanobis_ensemble", protocol="val_ood")
     run = done(made)
     assert {record.status for record in run.records} == {"ok"}
@@ -338,7 +338,7 @@ def test_settings_chosen_on_held_out_data_find_what_is_kept(world: World, passed
     assert len(passed) == sum(record.forward_images for record in run.records)
 
 
-def test_pruning_leaves_what_a_run_is_made_of(world: World, tmp_path: Path) -> None:
+def test_pruning_keeps_what_a_run_is_made_from(world: World, tmp_path: Path) -> None:
     made = world("gram", "mahalanobis_ensemble")
     done(made)
     before = {kind: stored(made, kind) for kind in ("maps", "scores", "logits")}
@@ -349,7 +349,7 @@ def test_pruning_leaves_what_a_run_is_made_of(world: World, tmp_path: Path) -> N
 
 
 class Blockless(Backbone):
-    """Does not say what its blocks are."""
+    """Does not declare its blocks."""
 
     version = "1"
 
@@ -360,14 +360,14 @@ class Blockless(Backbone):
 def test_a_backbone_without_blocks_is_skipped_with_the_reason(world: World, register: Register) -> None:
     register("blockless", Blockless)
     plan = world("all", "msp", backbone="blockless").plan
-    told = "it looks at the maps of blocks, and backbone 'blockless' names none"
+    reason = "it looks at the maps of blocks, and backbone 'blockless' names none"
     for name in ("gram", "rankfeat", "mahalanobis_ensemble"):
-        assert (name, told) in plan.skipped
+        assert (name, reason) in plan.skipped
     with pytest.raises(UserError, match=r"Detector 'gram' cannot run: .* names none"):
         world("gram", "msp", backbone="blockless")
 
 
-def test_who_fits_on_outliers_is_marked_on_their_distribution(world: World, tmp_path: Path) -> None:
+def test_detectors_fitted_on_outliers_are_marked_as_seen_on_their_distribution(world: World, tmp_path: Path) -> None:
     file = tmp_path / "seen.toml"
     near, same = '{ set = "planted-near", group = "near" }', '{ set = "planted-outliers" }'
     file.write_text(SUITE.replace(near, same), encoding="utf-8")

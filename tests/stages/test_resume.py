@@ -1,4 +1,4 @@
-"""A training that is stopped anywhere goes on to the very bytes it would have reached; what a snapshot may not do."""
+"""A training that is stopped anywhere resumes to the same bytes; snapshots that cannot be used are refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages import networks, snapshots, train
+from oodbench.benchmark.stages import networks, train
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.train_loop import ShuffledIndices, TrainLoop
 from oodbench.benchmark.store.store import Key
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
@@ -33,7 +34,7 @@ Register = Callable[[str, type[Plugin]], None]
 
 
 class StoppedError(Exception):
-    """The process is gone."""
+    """Stands for the end of the process."""
 
 
 class Dropping(Backbone):
@@ -47,7 +48,7 @@ class Dropping(Backbone):
 
 
 @pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], register: Register) -> JobContext:
+def context(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], register: Register) -> JobContext:
     register("dropping", Dropping)
     random = np.random.RandomState(0)
     images = [random.randint(0, 256, (count, *SHAPE)).astype(np.uint8) for count in (IMAGES, OUTLIERS)]
@@ -55,7 +56,7 @@ def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], register: 
 
 
 def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -> TrainJob:
-    """Equal jobs under different tags are kept apart in the store."""
+    """A training job; equal jobs with different tags have different keys."""
     key = Key("checkpoint", ".safetensors", recipe, {"recipe": recipe, "backbone": backbone, "tag": tag})
     return TrainJob(
         title=f"train {recipe}",
@@ -70,14 +71,14 @@ def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -
     )
 
 
-def everything(bench: JobContext, job: TrainJob) -> tuple[bytes, str]:
+def everything(context: JobContext, job: TrainJob) -> tuple[bytes, str]:
     """The weights and the losses of a finished training."""
-    weights = bench.store.require(job.checkpoint.key)
-    return weights.read_bytes(), bench.store.extra(job.checkpoint.key, ".losses.csv").read_text()
+    weights = context.store.require(job.checkpoint.key)
+    return weights.read_bytes(), context.store.extra(job.checkpoint.key, ".losses.csv").read_text()
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None:
-    """Let the process die in the step after so many; a later training is not disturbed."""
+    """Make the first training stop after `steps` steps; later trainings run normally."""
     plugin = registry.get("recipe", recipe.partition("[")[0])
     original = plugin.step
     done: list[None] = []
@@ -93,14 +94,20 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None
     monkeypatch.setattr(plugin, "step", step)
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot after every step."""
-    monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
-    monkeypatch.setattr(snapshots, "WITHIN_EPOCH", 0.0)
+EVERY_STEP = SnapshotIntervals(after_epoch=0.0, within_epoch=0.0)
+EVERY_EPOCH = SnapshotIntervals(after_epoch=0.0, within_epoch=600.0)
 
 
-@pytest.mark.usefixtures("eager")
+def run(
+    context: JobContext,
+    job: TrainJob,
+    tick: Callable[[int], object] = lambda images: None,
+    every: SnapshotIntervals = EVERY_STEP,
+) -> dict[str, object]:
+    """Train with frequent snapshots."""
+    return train.train(context, job, tick, every)
+
+
 @pytest.mark.parametrize("steps", [1, A_EPOCH, A_EPOCH + 1, STEPS - 1])
 @pytest.mark.parametrize(
     ("recipe", "backbone", "precision"),
@@ -114,64 +121,67 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_stopped_training_ends_in_the_same_bytes(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, backbone: str, steps: int, precision: str
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, backbone: str, steps: int, precision: str
 ) -> None:
     whole = job(recipe, backbone, "whole", precision)
-    train.train(bench, whole, lambda images: None)
+    run(context, whole)
     cut = job(recipe, backbone, "cut", precision)
     stop_after(monkeypatch, recipe, steps)
     with pytest.raises(StoppedError):
-        train.train(bench, cut, lambda images: None)
-    torch.manual_seed(99)  # another process begins with another state
-    heard: list[int] = []
-    about = train.train(bench, cut, heard.append)
-    assert everything(bench, cut) == everything(bench, whole)
-    assert sum(heard) == EPOCHS * IMAGES
-    assert len(heard) == 1 + STEPS - steps, "what was done is told at once, and not done again"
+        run(context, cut)
+    torch.manual_seed(99)  # another process starts with another state
+    ticks: list[int] = []
+    about = run(context, cut, ticks.append)
+    assert everything(context, cut) == everything(context, whole)
+    assert sum(ticks) == EPOCHS * IMAGES
+    assert len(ticks) == 1 + STEPS - steps, "finished steps are reported at once and not repeated"
     assert about["stops"] == 1
-    assert not list((bench.store.root / "unfinished").iterdir())
+    assert not list((context.store.root / "unfinished").iterdir())
 
 
-def snapshot(bench: JobContext, monkeypatch: pytest.MonkeyPatch, tag: str) -> Path:
+def snapshot(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, tag: str, every: SnapshotIntervals = EVERY_STEP
+) -> Path:
     """The snapshot of a training stopped after four steps."""
     stop_after(monkeypatch, "cross_entropy", 4)
     with pytest.raises(StoppedError):
-        train.train(bench, job("cross_entropy", NETWORKS[0], tag), lambda images: None)
-    return next((bench.store.root / "unfinished").iterdir())
+        run(context, job("cross_entropy", NETWORKS[0], tag), every=every)
+    return next((context.store.root / "unfinished").iterdir())
 
 
-def test_progress_is_the_share_of_steps_done_and_goes_on_after_a_stop(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+def test_progress_is_the_fraction_of_steps_done_and_continues_after_a_stop(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "WITHIN_EPOCH", 0.0)
     plugin = registry.get("recipe", "standard")
-    original, seen = plugin.step, []
+    original = plugin.step
+    progress: list[float] = []
+    rates: list[float] = []
 
     def step(self: Plugin, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
-        seen.append(training.progress)
+        progress.append(training.progress)
         losses: dict[str, Tensor] = original(self, training, batch)
-        seen.append(training.optimizers["classifier"].param_groups[0]["lr"])
+        rates.append(training.optimizers["classifier"].param_groups[0]["lr"])
         return losses
 
     monkeypatch.setattr(plugin, "step", step)
     stop_after(monkeypatch, "standard", 5)
+    within = SnapshotIntervals(after_epoch=20.0, within_epoch=0.0)
     with pytest.raises(StoppedError):
-        train.train(bench, job("standard", "dropping"), lambda images: None)
-    train.train(bench, job("standard", "dropping"), lambda images: None)
-    assert seen[::2] == [step / STEPS for step in range(STEPS)]
-    # The suite's milestone, at half of the epochs, lowers the cosine from the second whole epoch after it.
+        run(context, job("standard", "dropping"), every=within)
+    run(context, job("standard", "dropping"), every=within)
+    assert progress == [step / STEPS for step in range(STEPS)]
+    # The suite's milestone, at half of the epochs, takes effect with the first full epoch after it.
     factors = [0.1 if step >= 2 * A_EPOCH else 1.0 for step in range(STEPS)]
     cosine = [1e-6 + (0.1 - 1e-6) * (1 + np.cos(np.pi * step / STEPS)) / 2 for step in range(STEPS)]
-    assert seen[1::2] == pytest.approx([f * rate for f, rate in zip(factors, cosine, strict=True)])
+    assert rates == pytest.approx([f * rate for f, rate in zip(factors, cosine, strict=True)])
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("damage", ["cut short", "a bit", "empty", "another training", "another torch"])
-def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, damage: str, logged: list[str]
+def test_a_snapshot_that_cannot_be_used_is_reported_and_dropped(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, damage: str, logged: list[str]
 ) -> None:
-    train.train(bench, job("cross_entropy", NETWORKS[0], "whole"), lambda images: None)
-    path = snapshot(bench, monkeypatch, "cut")
+    run(context, job("cross_entropy", NETWORKS[0], "whole"))
+    path = snapshot(context, monkeypatch, "cut")
     content = bytearray(path.read_bytes())
     if damage == "cut short":
         path.write_bytes(content[:-9])
@@ -186,85 +196,82 @@ def test_a_snapshot_that_cannot_be_trusted_is_told_and_left(
         path.write_bytes(
             content.replace(job("cross_entropy", NETWORKS[0], "cut").checkpoint.key.digest.encode(), b"0" * 64)
         )
-    train.train(bench, job("cross_entropy", NETWORKS[0], "cut"), lambda images: None)
+    run(context, job("cross_entropy", NETWORKS[0], "cut"))
     assert len(logged) == 1
-    assert "cannot be resumed from" in logged[0]
+    assert logged[0].startswith(f"Cannot resume from '{path}' (")
     assert "training starts from the beginning" in logged[0]
-    whole, cut = (everything(bench, job("cross_entropy", NETWORKS[0], tag)) for tag in ("whole", "cut"))
+    whole, cut = (everything(context, job("cross_entropy", NETWORKS[0], tag)) for tag in ("whole", "cut"))
     assert cut == whole
 
 
-@pytest.mark.usefixtures("eager")
-def test_a_snapshot_of_another_architecture_is_removed_and_told(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+def test_a_snapshot_of_another_architecture_is_removed_with_an_error(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = snapshot(bench, monkeypatch, "cut")
-    kept = from_file(path)
-    del kept["state"]["networks"]["classifier"]["head.bias"]
-    path.write_bytes(to_bytes(kept))
+    path = snapshot(context, monkeypatch, "cut")
+    content = from_file(path)
+    del content["state"]["networks"]["classifier"]["head.bias"]
+    path.write_bytes(to_bytes(content))
     cut = job("cross_entropy", NETWORKS[0], "cut")
     with pytest.raises(OodbenchError, match=r"does not fit the networks of .*head\.bias.*and was removed"):
-        train.train(bench, cut, lambda images: None)
-    assert train.train(bench, cut, lambda images: None)["stops"] == 0
+        run(context, cut)
+    assert run(context, cut)["stops"] == 0
 
 
-@pytest.mark.usefixtures("eager")
-def test_seconds_before_a_stop_count(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = snapshot(bench, monkeypatch, "cut")
-    kept = from_file(path)
-    path.write_bytes(to_bytes({**kept, "seconds": 1000.0, "stops": 4}))
+def test_seconds_before_a_stop_count(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = snapshot(context, monkeypatch, "cut")
+    content = from_file(path)
+    path.write_bytes(to_bytes({**content, "seconds": 1000.0, "stops": 4}))
     cut = job("cross_entropy", NETWORKS[0], "cut")
-    train.train(bench, cut, lambda images: None)
-    about = bench.store.about(cut.checkpoint.key)
+    run(context, cut)
+    about = context.store.about(cut.checkpoint.key)
     assert about["stops"] == 5
     assert about["seconds"] > 1000
 
 
-def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(bench: JobContext) -> None:
-    start = train.start(bench, job("cross_entropy", NETWORKS[0]))
+def test_snapshots_are_taken_at_the_end_of_epochs_and_within_long_ones(context: JobContext) -> None:
+    loop = train.start(context, job("cross_entropy", NETWORKS[0]))
     now = [0.0]
-    kept = snapshots.Snapshots(bench.store, start.job, start, clock=lambda: now[0])
-    path = bench.store.root / "unfinished"
+    snapshots = Snapshots(context.store, loop.job, loop, clock=lambda: now[0])
+    path = context.store.root / "unfinished"
     for seconds, ended, taken in ((19, True, False), (599, False, False), (20, True, True), (600, False, True)):
         now[0] += seconds
-        kept._last = now[0] - seconds
-        kept.pause(ended)
+        snapshots._last = now[0] - seconds
+        snapshots.pause(ended)
         assert bool(path.is_dir() and list(path.iterdir())) is taken, (seconds, ended)
-        kept.drop()
+        snapshots.drop()
 
 
-def test_an_unusual_state_is_told_once_and_the_training_goes_on(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+def test_a_state_that_cannot_be_stored_is_reported_once_and_training_continues(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
     monkeypatch.setattr(TrainLoop, "state", lambda self: {"what": object()})
-    train.train(bench, job("cross_entropy", NETWORKS[0]), lambda images: None)
+    run(context, job("cross_entropy", NETWORKS[0]), every=EVERY_EPOCH)
     assert len(logged) == 1
-    assert "takes no snapshots" in logged[0]
+    assert logged[0].startswith("Cannot take snapshots of the training of 'cross_entropy': ")
 
 
-def test_order_gives_every_index_before_any_again_and_resumes() -> None:
+def test_every_index_comes_once_before_any_repeats_and_the_order_resumes() -> None:
     order = ShuffledIndices(7, 5)
-    taken = torch.cat([order.take(count) for count in (3, 6, 5)]).tolist()
-    assert sorted(taken[:7]) == sorted(taken[7:]) == list(range(7))
+    indices = torch.cat([order.take(count) for count in (3, 6, 5)]).tolist()
+    assert sorted(indices[:7]) == sorted(indices[7:]) == list(range(7))
     state = order.state()
     ahead = order.take(10)
-    again = ShuffledIndices(7, 6)
-    again.load_state(state)
-    assert torch.equal(again.take(10), ahead)
+    restored = ShuffledIndices(7, 6)
+    restored.load_state(state)
+    assert torch.equal(restored.take(10), ahead)
 
 
 def test_more_than_one_round_can_be_taken_at_once() -> None:
     assert sorted(ShuffledIndices(3, 0).take(9).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_bfloat16_trains_other_weights_that_stay_float32(bench: JobContext) -> None:
+def test_bfloat16_gives_other_weights_but_stores_them_as_float32(context: JobContext) -> None:
     weights = {}
     for precision in ("float32", "bfloat16"):
-        asked = job("joint[width=4]", NETWORKS[0], precision, precision)
-        about = train.train(bench, asked, lambda images: None)
+        joint = job("joint[width=4]", NETWORKS[0], precision, precision)
+        about = train.train(context, joint, lambda images: None)
         assert about["precision"] == precision
-        weights[precision] = bench.store.load_tensors(asked.checkpoint.key)
+        weights[precision] = context.store.load_tensors(joint.checkpoint.key)
     for name, weight in weights["float32"].items():
         other = weights["bfloat16"][name]
         assert other.dtype == weight.dtype
@@ -273,27 +280,26 @@ def test_bfloat16_trains_other_weights_that_stay_float32(bench: JobContext) -> N
             torch.testing.assert_close(other, weight, rtol=0, atol=0.05)
 
 
-def test_losses_and_evaluation_see_no_bfloat16(bench: JobContext) -> None:
-    asked = job("joint[width=4]", NETWORKS[0], precision="bfloat16")
-    begun = train.start(bench, asked)
+def test_losses_and_evaluation_are_in_float32(context: JobContext) -> None:
+    joint = job("joint[width=4]", NETWORKS[0], precision="bfloat16")
+    loop = train.start(context, joint)
     images = torch.rand(2, *SHAPE)
-    for network, given in (("classifier", images), ("discriminator", images), ("generator", torch.rand(2, 100, 1, 1))):
-        net = begun.training.networks[network]
-        out = net(given)
-        assert out.dtype == torch.float32, network
+    noise = torch.rand(2, 100, 1, 1)
+    for network, inputs in (("classifier", images), ("discriminator", images), ("generator", noise)):
+        outputs = loop.training.networks[network](inputs)
+        assert outputs.dtype == torch.float32, network
         assert not torch.is_autocast_enabled("cpu")
-    classifier = begun.training.networks["classifier"]
+    classifier = loop.training.networks["classifier"]
     features = classifier.features(images)  # type: ignore[operator]
     assert features.dtype == torch.float32
     rounded = classifier.head(features)  # type: ignore[operator]
     assert torch.equal(rounded, rounded.bfloat16().float()), "the head computes in bfloat16 too"
-    train.train(bench, asked, lambda images: None)
-    logits = networks.load_networks(bench.store, bench.device, asked.checkpoint)["classifier"](images)
+    train.train(context, joint, lambda images: None)
+    logits = networks.load_networks(context.store, context.device, joint.checkpoint)["classifier"](images)
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
-def test_a_job_that_fails_keeps_its_snapshot(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "AFTER_EPOCH", 0.0)
-    path = snapshot(bench, monkeypatch, "cut")
+def test_a_job_that_fails_keeps_its_snapshot(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = snapshot(context, monkeypatch, "cut", EVERY_EPOCH)
     assert path.is_file()
     assert replace(job("cross_entropy", NETWORKS[0], "cut")).checkpoint.key.digest[:12] in path.name

@@ -1,4 +1,4 @@
-"""The training loop: order, schedule, seeds, what is stored, and what stops it."""
+"""Training: order of batches, schedule, seeds, stored artifacts, errors, and memory layouts of data sets."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def numbered(count: int, seed: int, labelled: bool = True, shape: tuple[int, int
 
 
 @pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
+def context(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
     sets = {"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, labelled=False)}
     return bench_with(sets)
 
 
 def job(recipe: str = "cross_entropy", seed: int = 0, given: TrainJob | None = None, **schedule: Any) -> TrainJob:
-    """A job on the sets of `bench`, of two epochs unless said."""
+    """A job on the sets of `context`; two epochs by default."""
     plan = Schedule(**{"epochs": 2, "batch_size": BATCH, **schedule})
     needs = registry.get("recipe", recipe.partition("[")[0]).needs
     key = Key("checkpoint", ".safetensors", f"{recipe}-s{seed}", {"recipe": recipe, "seed": seed, "schedule": plan})
@@ -68,15 +68,15 @@ def gan_job() -> TrainJob:
     return job("gan[width=4]", epochs=1)
 
 
-def train(bench: JobContext, job: TrainJob) -> dict[str, Tensor]:
+def train(context: JobContext, job: TrainJob) -> dict[str, Tensor]:
     """Train, and return the stored weights."""
-    train_module.train(bench, job, lambda images: None)
-    return bench.store.load_tensors(job.checkpoint.key)
+    train_module.train(context, job, lambda images: None)
+    return context.store.load_tensors(job.checkpoint.key)
 
 
-def stored(bench: JobContext, job: TrainJob) -> bytes:
-    train(bench, job)
-    return bench.store.require(job.checkpoint.key).read_bytes()
+def stored(context: JobContext, job: TrainJob) -> bytes:
+    train(context, job)
+    return context.store.require(job.checkpoint.key).read_bytes()
 
 
 def classifier_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def equal(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
 
 
 class Step(NamedTuple):
-    """What a recipe was handed in one step."""
+    """The arguments of one call of a recipe's `step`."""
 
     training: Training
     rates: dict[str, list[float]]
@@ -109,7 +109,7 @@ def numbers(images: Tensor) -> list[int]:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Step]:
-    """Filled with the steps of a recipe as it trains."""
+    """A list to which every step of a recipe is appended as it trains."""
     steps: list[Step] = []
     recipe = registry.get("recipe", name)
     original = recipe.step
@@ -125,16 +125,16 @@ def watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Step]:
 
 
 def epochs_of(steps: list[Step]) -> list[list[Step]]:
-    a_epoch = -(-IMAGES // BATCH)
-    return [steps[k : k + a_epoch] for k in range(0, len(steps), a_epoch)]
+    count = -(-IMAGES // BATCH)
+    return [steps[k : k + count] for k in range(0, len(steps), count)]
 
 
 # Order
 
 
-def test_every_image_comes_once_an_epoch_with_its_label(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_comes_once_per_epoch_with_its_label(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "cross_entropy")
-    train(bench, job(epochs=3))
+    train(context, job(epochs=3))
     orders = [[row for step in epoch for row in step.rows] for epoch in epochs_of(steps)]
     assert len(orders) == 3
     assert all(sorted(order) == list(range(IMAGES)) for order in orders)
@@ -142,29 +142,29 @@ def test_every_image_comes_once_an_epoch_with_its_label(bench: JobContext, monke
     assert all(step.batch.labels.tolist() == [row % CLASSES for row in step.rows] for step in steps)
 
 
-def test_last_batch_holds_what_is_left(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_batch_holds_the_remaining_images(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
-    train(bench, job("confidence", epochs=1))
+    train(context, job("confidence", epochs=1))
     assert [len(step.rows) for step in steps] == [8, 8, 4]
     assert [len(step.outliers) for step in steps] == [8, 8, 4]
 
 
-def test_images_are_floats_from_zero_to_one(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_floats_from_zero_to_one(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
-    train(bench, job("confidence", epochs=1))
+    train(context, job("confidence", epochs=1))
     for step in steps:
         for drawn, name in ((step.batch.images, "id"), (step.batch.outliers, "outliers")):
             assert drawn is not None
             assert drawn.dtype == torch.float32
             rows = numbers(drawn)
-            expected = bench.images(SetRef(name, "train", 0)).images[rows].astype(np.float32) / np.float32(255)
+            expected = context.images(SetRef(name, "train", 0)).images[rows].astype(np.float32) / np.float32(255)
             assert np.array_equal(drawn.numpy(), expected)
         assert step.batch.labels.dtype == torch.int64
 
 
-def test_outliers_all_come_before_any_comes_again(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outliers_all_come_once_before_any_repeats(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
-    train(bench, job("confidence", epochs=3))
+    train(context, job("confidence", epochs=3))
     drawn = [row for step in steps for row in step.outliers]
     assert len(drawn) == 3 * IMAGES
     rounds = [drawn[k : k + OUTLIERS] for k in range(0, len(drawn) - OUTLIERS + 1, OUTLIERS)]
@@ -173,24 +173,24 @@ def test_outliers_all_come_before_any_comes_again(bench: JobContext, monkeypatch
     assert len(set(map(tuple, rounds))) == 5
 
 
-def test_recipes_that_declare_no_outliers_get_none(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_declare_no_outliers_get_none(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "cross_entropy")
-    train(bench, job())
+    train(context, job())
     assert all(step.batch.outliers is None for step in steps)
 
 
-def test_batches_come_in_the_same_order_for_every_recipe(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_come_in_the_same_order_for_every_recipe(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
     for recipe in ("cross_entropy", "confidence", "joint[width=4]"):
         steps = watch(monkeypatch, recipe.partition("[")[0])
-        train(bench, job(recipe))
+        train(context, job(recipe))
         orders.append([step.rows for step in steps])
     assert orders[0] == orders[1] == orders[2]
 
 
-def test_progress_hears_of_every_image(bench: JobContext) -> None:
+def test_progress_counts_every_image(context: JobContext) -> None:
     ticks: list[int] = []
-    train_module.train(bench, job(epochs=2), ticks.append)
+    train_module.train(context, job(epochs=2), ticks.append)
     assert ticks == [8, 8, 4, 8, 8, 4]
     assert sum(ticks) == job(epochs=2).size
 
@@ -211,8 +211,8 @@ def test_progress_hears_of_every_image(bench: JobContext) -> None:
         (5, (0.6,), 10.0, [1, 1, 1, 10, 10]),
     ],
 )
-def test_rates_fall_after_their_share_of_the_epochs(
-    bench: JobContext,
+def test_rates_fall_after_their_fraction_of_the_epochs(
+    context: JobContext,
     monkeypatch: pytest.MonkeyPatch,
     epochs: int,
     milestones: tuple[float, ...],
@@ -220,28 +220,28 @@ def test_rates_fall_after_their_share_of_the_epochs(
     expected: list[float],
 ) -> None:
     steps = watch(monkeypatch, "cross_entropy")
-    train(bench, job("cross_entropy[learning_rate=0.002]", epochs=epochs, milestones=milestones, decay=decay))
+    train(context, job("cross_entropy[learning_rate=0.002]", epochs=epochs, milestones=milestones, decay=decay))
     rates = [step.rates["classifier"][0] for step in steps]
     assert rates == pytest.approx([0.002 * factor for factor in expected for _ in range(3)], rel=1e-12)
 
 
 def test_milestones_are_exact_whatever_their_binary_fraction(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+    context: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0.28 of 25 epochs is 7, though 0.28 * 25 is a little more."""
+    """0.28 of 25 epochs is 7, although 0.28 * 25 is slightly more in floating point."""
     steps = watch(monkeypatch, "cross_entropy")
-    train(bench, job(epochs=25, milestones=(0.28,), batch_size=IMAGES))
+    train(context, job(epochs=25, milestones=(0.28,), batch_size=IMAGES))
     rates = [step.rates["classifier"][0] for step in steps]
     assert rates == pytest.approx([0.001] * 7 + [0.0001] * 18)
 
 
-def test_every_rate_of_every_optimiser_falls(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
+def test_every_rate_of_every_optimizer_falls(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     joint: type[Recipe] = registry.get("recipe", "joint")
 
     class TwoRates(joint):  # type: ignore[misc,valid-type]
-        """The classifier's head learns on a rate of its own."""
+        """The classifier's head has its own learning rate."""
 
         def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
             made: dict[str, torch.optim.Optimizer] = super().optimizers(networks)
@@ -253,7 +253,7 @@ def test_every_rate_of_every_optimiser_falls(
     register("two_rates", TwoRates)
     steps = watch(monkeypatch, "two_rates")
     settings = "discriminator_learning_rate=0.03,generator_learning_rate=0.02,width=4"
-    train(bench, job(f"two_rates[{settings}]", milestones=(0.5,), decay=0.1))
+    train(context, job(f"two_rates[{settings}]", milestones=(0.5,), decay=0.1))
     for epoch, factor in zip(epochs_of(steps), (1, 0.1), strict=True):
         for step in epoch:
             assert step.rates["classifier"] == pytest.approx([0.5 * factor, 0.25 * factor])
@@ -262,7 +262,7 @@ def test_every_rate_of_every_optimiser_falls(
 
 
 def test_networks_are_in_training_mode_every_epoch(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     base: type[Recipe] = registry.get("recipe", "cross_entropy")
     modes: list[bool] = []
@@ -277,26 +277,26 @@ def test_networks_are_in_training_mode_every_epoch(
             return losses
 
     register("sleepy", Sleepy)
-    train(bench, job("sleepy", epochs=2))
+    train(context, job("sleepy", epochs=2))
     assert modes == [True] * 6
 
 
 # Seeds
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(bench: JobContext) -> None:
-    one, two = stored(bench, job("joint[width=4]")), stored(bench, job("joint[width=4]"))
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(context: JobContext) -> None:
+    one, two = stored(context, job("joint[width=4]")), stored(context, job("joint[width=4]"))
     assert one == two
-    other = train(bench, job("joint[width=4]", seed=1))
-    weights = train(bench, job("joint[width=4]"))
+    other = train(context, job("joint[width=4]", seed=1))
+    weights = train(context, job("joint[width=4]"))
     assert other.keys() == weights.keys()
     assert not any(torch.equal(other[name], weights[name]) for name in weights if weights[name].ndim > 1)
 
 
-def test_seed_moves_order_outliers_and_draws(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_changes_order_outliers_and_random_numbers(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = watch(monkeypatch, "confidence")
     for seed in (0, 1):
-        train(bench, job("confidence", seed=seed, epochs=1))
+        train(context, job("confidence", seed=seed, epochs=1))
     one, two = epochs_of(steps)
     assert one[0].training.generator.initial_seed() != two[0].training.generator.initial_seed()
     assert [step.rows for step in one] != [step.rows for step in two]
@@ -312,51 +312,53 @@ class Forgetful(Backbone):
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(int(np.prod(image_shape)), num_classes))
 
 
-def test_training_neither_reads_nor_moves_the_global_random_state(bench: JobContext, register: Register) -> None:
+def test_training_neither_reads_nor_changes_the_global_random_state(context: JobContext, register: Register) -> None:
     register("forgetful", Forgetful)
-    asked = job("joint[width=4]")
-    asked = replace(asked, checkpoint=replace(asked.checkpoint, backbone="forgetful"))
+    joint = job("joint[width=4]")
+    joint = replace(joint, checkpoint=replace(joint.checkpoint, backbone="forgetful"))
     results = []
     for seed in (7, 8):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        results.append(stored(bench, asked))
+        results.append(stored(context, joint))
         assert torch.equal(torch.get_rng_state(), before)
     assert results[0] == results[1]
 
 
-def test_loading_moves_no_random_state(bench: JobContext) -> None:
-    train(bench, job())
+def test_loading_does_not_change_the_random_state(context: JobContext) -> None:
+    train(context, job())
     before = torch.get_rng_state()
-    networks_module.load_networks(bench.store, bench.device, job().checkpoint)
+    networks_module.load_networks(context.store, context.device, job().checkpoint)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_recipe_starts_from_the_same_classifier(bench: JobContext) -> None:
-    train_module.train(bench, gan_job(), lambda images: None)
-    standing = "learning_rate=0.0"
+def test_every_recipe_starts_from_the_same_classifier(context: JobContext) -> None:
+    train_module.train(context, gan_job(), lambda images: None)
+    frozen = "learning_rate=0.0"
     jobs = [
-        job(f"cross_entropy[{standing}]"),
-        job(f"confidence[{standing}]"),
-        job(f"gan_confidence[{standing}]", given=gan_job()),
-        job(f"joint[{standing},width=4]"),
+        job(f"cross_entropy[{frozen}]"),
+        job(f"confidence[{frozen}]"),
+        job(f"gan_confidence[{frozen}]", given=gan_job()),
+        job(f"joint[{frozen},width=4]"),
     ]
-    weights = [classifier_of(train(bench, one)) for one in jobs]
+    weights = [classifier_of(train(context, one)) for one in jobs]
     assert weights[0]
     assert all(equal(other, weights[0]) for other in weights[1:])
-    learned = classifier_of(train(bench, job("cross_entropy")))
+    learned = classifier_of(train(context, job("cross_entropy")))
     assert not any(torch.equal(learned[name], weights[0][name]) for name in learned if name.endswith("weight"))
 
 
-# What is stored
+# Stored artifacts
 
 
 @pytest.mark.parametrize("recipe", ["cross_entropy", "joint[width=4]"])
-def test_loaded_networks_are_the_trained_ones(bench: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+def test_loaded_networks_are_the_trained_ones(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
     steps = watch(monkeypatch, recipe.partition("[")[0])
-    train(bench, job(recipe))
+    train(context, job(recipe))
     trained = steps[-1].training.networks
-    loaded = networks_module.load_networks(bench.store, bench.device, job(recipe).checkpoint)
+    loaded = networks_module.load_networks(context.store, context.device, job(recipe).checkpoint)
     assert loaded.keys() == trained.keys()
     for name, network in loaded.items():
         assert equal(network.state_dict(), trained[name].state_dict())
@@ -365,11 +367,11 @@ def test_loaded_networks_are_the_trained_ones(bench: JobContext, monkeypatch: py
 
 
 def test_given_networks_arrive_trained_frozen_and_are_not_stored_again(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch
+    context: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = watch(monkeypatch, "gan_confidence")
-    gan = train(bench, gan_job())
-    weights = train(bench, job("gan_confidence", given=gan_job()))
+    gan = train(context, gan_job())
+    weights = train(context, job("gan_confidence", given=gan_job()))
     given = steps[-1].training.given
     assert given.keys() == {"generator", "discriminator"}
     for name, network in given.items():
@@ -384,7 +386,7 @@ def only(weights: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
 
 
 class Meter(Recipe):
-    """Losses that are known: the mean number of the images, and the epoch's place in the schedule."""
+    """Reports known losses: the mean number of the images, and the learning rate."""
 
     version = "1"
 
@@ -399,66 +401,66 @@ class Meter(Recipe):
         return {"number": 255 * batch.images[:, 0, 0, 0].mean(), "rate": rate}
 
 
-def losses_of(bench: JobContext, job: TrainJob) -> list[dict[str, str]]:
-    with bench.store.extra(job.checkpoint.key, ".losses.csv").open(encoding="utf-8", newline="") as file:
+def losses_of(context: JobContext, job: TrainJob) -> list[dict[str, str]]:
+    with context.store.extra(job.checkpoint.key, ".losses.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_losses_are_means_over_images_and_lie_beside_the_checkpoint(bench: JobContext, register: Register) -> None:
+def test_losses_are_means_over_images_stored_beside_the_checkpoint(context: JobContext, register: Register) -> None:
     register("meter", Meter)
     asked = job("meter", milestones=(0.5,))
-    about = train_module.train(bench, asked, lambda images: None)
-    rows = losses_of(bench, asked)
+    about = train_module.train(context, asked, lambda images: None)
+    rows = losses_of(context, asked)
     assert [list(row) for row in rows] == [["epoch", "number", "rate"]] * 2
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [float(row["number"]) for row in rows] == pytest.approx([(IMAGES - 1) / 2] * 2, rel=1e-5)
     assert [float(row["rate"]) for row in rows] == pytest.approx([1.0, 0.1])
-    checkpoint = bench.store.require(asked.checkpoint.key)
-    assert bench.store.extra(asked.checkpoint.key, ".losses.csv").parent == checkpoint.parent
+    checkpoint = context.store.require(asked.checkpoint.key)
+    assert context.store.extra(asked.checkpoint.key, ".losses.csv").parent == checkpoint.parent
     side = json.loads(checkpoint.with_name(checkpoint.name + ".json").read_text())["about"]
     assert side["last_losses"] == about["last_losses"]
     assert side["last_losses"]["rate"] == pytest.approx(0.1)
     assert side["parameters"] == about["parameters"]
-    weights = bench.store.load_tensors(asked.checkpoint.key).values()
+    weights = context.store.load_tensors(asked.checkpoint.key).values()
     assert side["parameters"] == {"classifier": sum(weight.numel() for weight in weights)}
 
 
-def test_samples_are_kept_as_a_picture(bench: JobContext, register: Register) -> None:
+def test_samples_are_stored_as_an_image(context: JobContext, register: Register) -> None:
     shades = np.linspace(0, 255, 64).round()
 
     class Painter(Meter):
-        """Draws squares of known shades."""
+        """Draws squares of known gray values."""
 
         def samples(self, training: Training) -> Tensor:
             return torch.from_numpy(shades / 255).float().reshape(64, 1, 1, 1).expand(64, *SHAPE)
 
     register("painter", Painter)
-    train(bench, job("painter"))
-    with Image.open(bench.store.extra(job("painter").checkpoint.key, ".samples.png")) as picture:
+    train(context, job("painter"))
+    with Image.open(context.store.extra(job("painter").checkpoint.key, ".samples.png")) as picture:
         assert picture.size == (8 * 34 + 2, 8 * 34 + 2)
         assert np.array_equal(np.asarray(picture)[17::34, 17::34, 1], shades.reshape(8, 8))
 
 
 @pytest.mark.parametrize("recipe", ["gan[width=4]", "joint[width=4]"])
-def test_recipes_with_a_generator_leave_a_picture(bench: JobContext, recipe: str) -> None:
-    train(bench, job(recipe))
-    assert bench.store.extra(job(recipe).checkpoint.key, ".samples.png").is_file()
+def test_recipes_with_a_generator_store_samples(context: JobContext, recipe: str) -> None:
+    train(context, job(recipe))
+    assert context.store.extra(job(recipe).checkpoint.key, ".samples.png").is_file()
 
 
-def test_recipes_without_samples_leave_no_picture(bench: JobContext) -> None:
-    train(bench, job())
-    kept = Counter(path.suffix for path in bench.store.require(job().checkpoint.key).parent.iterdir())
-    assert kept.keys() - {".tensorboard"} == {".safetensors", ".json", ".csv"}
+def test_recipes_without_samples_store_none(context: JobContext) -> None:
+    train(context, job())
+    suffixes = Counter(path.suffix for path in context.store.require(job().checkpoint.key).parent.iterdir())
+    assert suffixes.keys() - {".tensorboard"} == {".safetensors", ".json", ".csv"}
 
 
-def test_training_needs_no_tensorboard(bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_works_without_tensorboard(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    train(bench, job())
-    assert not bench.store.extra(job().checkpoint.key, ".tensorboard").exists()
+    train(context, job())
+    assert not context.store.extra(job().checkpoint.key, ".tensorboard").exists()
 
 
 def test_losses_go_to_tensorboard_where_it_is_installed(
-    bench: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     written: list[tuple[str, str, float, int]] = []
 
@@ -479,49 +481,49 @@ def test_losses_go_to_tensorboard_where_it_is_installed(
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     register("meter", Meter)
-    train(bench, job("meter"))
-    folder = str(bench.store.extra(job("meter").checkpoint.key, ".tensorboard"))
+    train(context, job("meter"))
+    folder = str(context.store.extra(job("meter").checkpoint.key, ".tensorboard"))
     assert [(where, name, epoch) for where, name, _, epoch in written] == [
         (folder, name, epoch) for epoch in (1, 2) for name in ("number", "rate")
     ]
 
 
-# What stops it
+# Errors
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_divergence_names_loss_recipe_and_epoch(bench: JobContext, register: Register, value: str) -> None:
+def test_divergence_names_loss_recipe_and_epoch(context: JobContext, register: Register, value: str) -> None:
     wobbles = iter([1.0, 1.0, 1.0, 1.0, float(value), 1.0])
 
     class Broken(Meter):
-        """Its second loss is no number in the second epoch."""
+        """Its second loss is not finite in the second epoch."""
 
         def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
             return {"fine": torch.tensor(1.0), "wobble": torch.tensor(next(wobbles))}
 
     register("broken", Broken)
     with pytest.raises(OodbenchError) as caught:
-        train(bench, job("broken", epochs=3))
+        train(context, job("broken", epochs=3))
     assert str(caught.value) == (
         f"Training diverged: the loss 'wobble' of recipe 'broken' is {value} in epoch 2. "
         "Lower its learning rate or its beta."
     )
-    assert bench.store.find(job("broken", epochs=3).checkpoint.key) is None
+    assert context.store.find(job("broken", epochs=3).checkpoint.key) is None
 
 
-def test_outliers_must_be_of_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
-    bench = bench_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
+def test_outliers_must_have_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
+    context = bench_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
     with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 32\) images, 'id' \(3, 32, 32\); they"):
-        train(bench, job("confidence"))
+        train(context, job("confidence"))
 
 
 def test_training_needs_labels(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
-    bench = bench_with({"id": numbered(IMAGES, 0, labelled=False)})
+    context = bench_with({"id": numbered(IMAGES, 0, labelled=False)})
     with pytest.raises(OodbenchError, match=r"id \(train\) has no labels"):
-        train(bench, job())
+        train(context, job())
 
 
-# What data sets may hand over
+# Memory layouts and types that data sets may return
 
 
 def changed_set(change: str) -> ImageSet:

@@ -1,4 +1,4 @@
-"""Settings chosen on held-out data: on what, which, and that no test image tunes its own cell."""
+"""Settings chosen on held-out data: on which images, which settings, and never on a test image of the same cell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Prepare = Callable[..., Prepared]
 
 
 class Chooser(Detector):
-    """A score that a setting turns round, and one that raises."""
+    """A detector with a setting that inverts its score, and one that makes it fail."""
 
     version = "1"
     grid = {"sign": (-1.0, 1.0, 0.0), "power": (1, 2)}
@@ -40,7 +40,7 @@ class Chooser(Detector):
     power: int = 1
 
     def fit(self, classifier: Any, data: Any) -> None:
-        """Remember that it happened under these settings."""
+        """Record the setting it was fitted with."""
         self.sign_ = self.sign
 
     def score(self, batch: Batch) -> Any:
@@ -63,11 +63,11 @@ def ready(
     return make
 
 
-def test_defaults_come_first_and_what_the_user_has_set_stays() -> None:
+def test_defaults_come_first_and_settings_of_the_user_are_fixed() -> None:
     first, *others = candidates(Chooser())
     assert first.changed_settings() == {}
     assert len(others) == 5
-    assert [one.settings for one in candidates(Chooser(sign=-1.0))] == [
+    assert [candidate.settings for candidate in candidates(Chooser(sign=-1.0))] == [
         {"sign": -1.0, "power": 1},
         {"sign": -1.0, "power": 2},
     ]
@@ -99,8 +99,8 @@ def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_n
         assert score.outputs.data.part == "scored"
         assert {tune.train.data.part, tune.validation.data.part} == {"train", "validation"}
         tuned_on = {image.tobytes() for o in tune.ood for image in prepared.context.images(o.data).images}
-        own = {image.tobytes() for image in library.part(parse_set(name), "test").images}
-        assert not tuned_on & own
+        test = {image.tobytes() for image in library.part(parse_set(name), "test").images}
+        assert not tuned_on & test
         tested |= {image.tobytes() for image in prepared.context.images(score.outputs.data).images}
     every = {image.tobytes() for name in scored for image in library.part(parse_set(name), "tuning").images}
     assert not every & tested
@@ -110,10 +110,10 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     prepared = ready(protocol="val_ood", ood_sets="greek")
     run: Run = prepared.start()
     (record,) = run.records
-    bench = prepared.context
+    context = prepared.context
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
-    choice = bench.store.load_json(tune.makes[0])
-    top = [bench.store.load_array(o.logits).astype(float).max(axis=1) for o in (tune.validation, *tune.ood)]
+    choice = context.store.load_json(tune.makes[0])
+    top = [context.store.load_array(o.logits).astype(float).max(axis=1) for o in (tune.validation, *tune.ood)]
     by_hand = {}
     for sign in (1.0, -1.0):
         for power in (1, 2):
@@ -126,16 +126,16 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     assert by_hand[settings["sign"], settings["power"]] == pytest.approx(best, abs=1e-12)
     assert record.tuned["on"] == ["glyphs (outliers)"]
     assert record.tuned["own_source"] is False
-    failed = [one for one in choice["tried"] if one["auroc"] is None]
+    failed = [trial for trial in choice["tried"] if trial["auroc"] is None]
     assert len(failed) == 2
-    assert all("every score must be finite" in one["reason"] for one in failed)
+    assert all("every score must be finite" in trial["reason"] for trial in failed)
     fit = next(job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
     assert fit.tuned == tune.makes[0]
-    told = "chosen on glyphs (outliers) (digits[0-3], chooser, greek)"
-    assert told in " ".join(table_text.text_table(run).split())
+    note = "chosen on glyphs (outliers) (digits[0-3], chooser, greek)"
+    assert note in " ".join(table_text.text_table(run).split())
 
 
-def test_an_own_source_is_told(ready: Prepare, tmp_path: Path) -> None:
+def test_settings_chosen_on_the_ood_sets_own_source_are_noted(ready: Prepare, tmp_path: Path) -> None:
     (record,) = ready(protocol="val_ood", ood_sets="glyphs").start().records
     assert record.tuned["own_source"] is True
     assert any("among them images of the OOD set's own source" in note for note in record.notes)
@@ -161,7 +161,7 @@ class Stepping(Chooser):
         return self.power
 
     def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
-        """One a validation image for the power 2."""
+        """One per validation image for the power 2."""
         return validation * (self.power - 1)
 
 
@@ -177,8 +177,8 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
     images[2] = images[1] + (planned.record.n_id or 0) + (planned.record.n_ood or 0) + validation
     assert list(planned.forwarded_if.values()) == [images[1], images[2]]
     passed = sum(job.size for job in prepared.plan.jobs.values() if isinstance(job, ExtractJob))
-    own = f"{images[1] - passed:,} to {images[2] - passed:,}, by the settings chosen"
-    assert str(prepared.start().info["passes"]).endswith(f"; stepping[sign=-1.0] +{own}.")
+    added = f"{images[1] - passed:,} to {images[2] - passed:,}, by the settings chosen"
+    assert str(prepared.start().info["passes"]).endswith(f"; stepping[sign=-1.0] +{added}.")
     chosen = {"power": 1, **record.tuned["settings"]}["power"]
     assert record.forward_images == images[chosen]
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
@@ -202,7 +202,7 @@ def changed(suite: Path, old: str, new: str) -> None:
     suite.write_text(text.replace(old, new))
 
 
-def test_nothing_to_tune_on_is_told(ready: Prepare, tmp_path: Path) -> None:
+def test_having_nothing_to_tune_on_is_an_error(ready: Prepare, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no other OOD set to tune on than 'uniform' and its kin"):
         ready(protocol="leave_one_out", ood_sets="uniform,gaussian")
     changed(tmp_path / "tiny.toml", 'tuning = "glyphs"\n', "")
@@ -212,7 +212,7 @@ def test_nothing_to_tune_on_is_told(ready: Prepare, tmp_path: Path) -> None:
         ready(protocol="best")
 
 
-def test_a_suite_may_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None:
+def test_a_suite_can_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None:
     changed(tmp_path / "tiny.toml", "[protocol]", '[protocol]\ntuning = "leave_one_out"')
     assert all(cell.tuned for cell in ready().plan.cells)
     assert not any(cell.tuned for cell in ready(protocol="defaults").plan.cells)
@@ -221,7 +221,7 @@ def test_a_suite_may_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None
         ready()
 
 
-def test_halves_keep_groups_whole_and_every_class_in_both(tmp_path: Path) -> None:
+def test_halves_split_no_group_and_contain_every_class(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(3), [4, 6, 2])
     images = np.zeros((12, 1, 2, 2), dtype=np.uint8)
     half = first_half(ImageSet(images, labels, tuple("abc")))

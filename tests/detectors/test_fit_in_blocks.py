@@ -1,0 +1,187 @@
+"""Fits read training features and logits in blocks, with the same result as from the whole array."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Batch, Detector, FitData
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.detectors import _gaussian, vra
+from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
+from oodbench.detectors.openmax import weibull_of
+from oodbench.detectors.vim import mean_largest_logit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+World = Any
+"""tests/conftest.py: FeatureWorld."""
+
+IMAGES = 2 * BLOCK + 1234
+STREAMED = (
+    *("mahalanobis", "relative_mahalanobis", "residual[dim=2]", "vim[dim=2]", "she", "fdbd", "nci"),
+    *("react", "vra", "vra[pooled=true]", "ssd", "ssd[clusters=classes]", "gmm", "openmax"),
+)
+"""Detectors whose fit never holds a whole split in memory, with settings for the small world of these tests."""
+
+
+class RecordedReads:
+    """A part of a batch that records the largest number of rows requested at once."""
+
+    def __init__(self, whole: np.ndarray) -> None:
+        self.whole, self.most, self.rows = torch.from_numpy(whole), 0, 0
+
+    def __call__(self, rows: slice) -> Tensor:
+        piece = self.whole[rows]
+        self.most, self.rows = max(self.most, len(piece)), self.rows + len(piece)
+        return piece
+
+
+@pytest.fixture
+def world(feature_world: Callable[..., World]) -> World:
+    return feature_world(images=IMAGES)
+
+
+def watched(world: World, detector: Detector) -> dict[str, RecordedReads]:
+    whole = {"features": world.features, "logits": world.logits(world.features)}
+    return {name: RecordedReads(whole[name]) for name in whole if name in detector.needs}
+
+
+def fitted(world: World, spec: str, parts: dict[str, RecordedReads] | None = None) -> Any:
+    detector: Detector = create("detector", parse_spec(spec))
+    asked = watched(world, detector) if parts is None else parts
+    train = Batch(IMAGES, {**asked, "labels": torch.from_numpy(world.labels).__getitem__}, spec)
+    detector.fit(world.classifier(), FitData(train, world.batch(detector, world.validation, world.validation_labels)))
+    return detector
+
+
+@pytest.mark.parametrize("spec", STREAMED)
+def test_fits_never_read_more_than_a_block_at_once(world: World, spec: str) -> None:
+    parts = watched(world, create("detector", parse_spec(spec)))
+    fitted(world, spec, parts)
+    for what, asked in parts.items():
+        assert asked.most <= BLOCK, f"{asked.most} rows of {what} at once"
+    read = max(asked.rows for asked in parts.values())
+    assert read >= IMAGES, "every image is read"
+
+
+def features(world: World) -> Batch:
+    parts = {"features": torch.from_numpy(world.features), "labels": torch.from_numpy(world.labels)}
+    parts["logits"] = torch.from_numpy(world.logits(world.features))
+    return Batch(IMAGES, {name: part.__getitem__ for name, part in parts.items()}, "a test")
+
+
+def test_moments_are_those_of_the_whole_array(world: World) -> None:
+    whole = world.features.astype(np.float64)
+    means, counts = class_means(features(world), 3)
+    by_class = np.stack([whole[world.labels == label].mean(axis=0) for label in range(3)])
+    assert counts.tolist() == np.bincount(world.labels).tolist()
+    assert means.numpy() == pytest.approx(by_class, rel=1e-12)
+    assert mean_of(features(world)).numpy() == pytest.approx(whole.mean(axis=0), rel=1e-12)
+    centred = whole - by_class[world.labels]
+    spread = centred.T @ centred / IMAGES
+    assert covariance(features(world), means).numpy() == pytest.approx(spread, rel=1e-12, abs=1e-12 * spread.max())
+
+
+def test_a_covariance_of_many_units_is_symmetric_and_complete() -> None:
+    vectors = torch.from_numpy(np.random.RandomState(0).randn(300, 2 * SLAB + 17) + 3)
+    centre = vectors.mean(dim=0)
+    found = covariance(Batch(300, {"features": vectors.__getitem__}, "a test"), centre)
+    assert torch.equal(found, found.T)
+    assert found.numpy() == pytest.approx(np.cov(vectors.numpy().T, bias=True), rel=1e-11, abs=1e-13)
+
+
+def test_patterns_of_she_are_those_of_the_whole_array(world: World) -> None:
+    right = world.logits(world.features).argmax(axis=1) == world.labels
+    assert 0.5 < right.mean() < 1
+    whole = world.features.astype(np.float64)
+    patterns = [whole[right & (world.labels == label)].mean(axis=0) for label in range(3)]
+    assert fitted(world, "she").patterns_.numpy() == pytest.approx(np.stack(patterns), rel=1e-12)
+
+
+def test_the_scale_of_vim_is_that_of_the_whole_array(world: World) -> None:
+    largest = world.logits(world.features).max(axis=1).mean()
+    assert mean_largest_logit(features(world)) == pytest.approx(largest, rel=1e-12)
+    vim = fitted(world, "vim[dim=2]")
+    residuals = np.linalg.norm((world.features - vim.origin_.numpy()) @ vim.residual_.numpy(), axis=1)
+    assert vim.alpha_ == pytest.approx(largest / residuals.mean(), rel=1e-12)
+
+
+def test_the_percentile_of_react_is_that_of_the_whole_array(world: World) -> None:
+    assert fitted(world, "react").clip_ == pytest.approx(
+        np.percentile(world.features.astype(np.float64), 90.0), rel=1e-12
+    )
+
+
+def test_percentiles_of_units_are_those_of_the_whole_array(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vra, "HELD", 2 * IMAGES)  # two of the five units in a pass
+    monkeypatch.setattr(vra, "SORTED", IMAGES)
+    low, high = np.percentile(world.features.astype(np.float64), (60.0, 90.0), axis=0)
+    found = fitted(world, "vra")
+    assert found.low_.numpy() == pytest.approx(low, rel=1e-12)
+    assert found.high_.numpy() == pytest.approx(high, rel=1e-12)
+
+
+def test_covariances_of_classes_are_those_of_the_whole_array(world: World) -> None:
+    means, counts = class_means(features(world), 3)
+    found = class_covariances(features(world), means, counts, lambda part: part.features.double())
+    for label in range(3):
+        whole = np.cov(world.features[world.labels == label].astype(np.float64).T, bias=True)
+        assert found[label].numpy() == pytest.approx(whole, rel=1e-12, abs=1e-12 * whole.max())
+
+
+@pytest.mark.parametrize("spec", ["ssd", "ssd[clusters=classes]", "gmm"])
+def test_scores_are_those_of_a_fit_on_one_block(world: World, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = torch.from_numpy(world.test)
+    batch = Batch(len(test), {"features": test.__getitem__}, spec)
+    in_blocks = fitted(world, spec).score(batch)
+    monkeypatch.setattr(_gaussian, "BLOCK", IMAGES)
+    monkeypatch.setattr(_gaussian, "SUMMED", IMAGES)
+    assert in_blocks.numpy() == pytest.approx(fitted(world, spec).score(batch).numpy(), rel=1e-12)
+
+
+def test_the_tails_of_openmax_are_those_of_the_whole_array(world: World) -> None:
+    logits = world.logits(world.features)
+    right = logits.argmax(axis=1) == world.labels
+    found = fitted(world, "openmax")
+    for label in range(3):
+        correct = logits[right & (world.labels == label)]
+        assert found.means_[label].numpy() == pytest.approx(correct.mean(axis=0), rel=1e-12)
+        tail = np.sort(np.linalg.norm(correct - correct.mean(axis=0), axis=1))[-20:]
+        shape, scale = weibull_of(tail - tail[0] + 1)
+        assert found.weibulls_[:, label].tolist() == pytest.approx([tail[0] - 1, shape, scale], rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="anonymous memory is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """200,000 more images of 256 features are 205 MB in float32 and 410 MB in float64, if a detector holds them all."""
+    script = Path(__file__).parents[2] / "perf" / "memory.py"
+    options = [
+        "--images",
+        "100000,300000",
+        "--dims",
+        "256",
+        "--classes",
+        "50",
+        "--detectors",
+        "mahalanobis,vim,she,ssd,openmax",
+        "--scored",
+        "5000",
+    ]
+    done = subprocess.run([sys.executable, script, *options], check=True, capture_output=True, text=True)
+    peaks: dict[str, list[float]] = {}
+    for line in done.stdout.splitlines()[2:]:
+        name, *_, in_fit, in_score = (cell.strip() for cell in line.strip("|").split("|"))
+        peaks.setdefault(name, []).append(max(float(in_fit), float(in_score)))
+    assert len(peaks) == 5
+    for name, (few, many) in peaks.items():
+        assert many - few < 100, f"{name}: {few} MB and {many} MB"
