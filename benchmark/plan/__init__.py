@@ -1,1 +1,1 @@
-"""From what is asked to a plan: suites, jobs, keys and their order. Nothing is executed here."""
+"""Turns a request and a suite into a plan: jobs, their keys and their order. Nothing is executed."""

@@ -1,21 +1,17 @@
-"""Orders jobs so that passes and similarity products are shared."""
+"""Orders jobs so that forward passes and similarity products are shared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob
 
-if TYPE_CHECKING:
-    pass
-
 
 def share_products(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, those that compare one set with one bank next to each other where the last of them stood.
+    """The jobs, with those that compare the same set with the same bank moved next to the last of them.
 
-    Each is told of those after it, which it may do as well; one that cannot run leaves them to the next.
+    Each lists those after it in `others`, which it may compute as well. If it cannot run, the next one computes them.
     """
     groups: dict[tuple[str, str], list[ScoreJob]] = {}
     for job in jobs:
@@ -27,34 +23,38 @@ def share_products(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         if job.id in last:
             group = last[job.id]
-            ordered += [replace(one, others=tuple(group[place + 1 :])) for place, one in enumerate(group)]
+            ordered += [replace(one, others=tuple(group[i + 1 :])) for i, one in enumerate(group)]
         elif job.id not in moved:
             ordered.append(job)
     return ordered
 
 
 def share_passes(jobs: Iterable[Job], plan: Mapping[str, Job]) -> list[Job]:
-    """The jobs in an order that allows one pass a set: each pass makes every look that is wanted of its set.
+    """The jobs in an order that allows one pass per set: each pass computes all map reductions that its set needs.
 
-    A pass waits for what the looks need, such as what a detector learns from the training split's maps. Where only
-    looks are wanted, the pass is run for them, and leaves logits and features alone.
+    A pass waits for what the reductions need, such as a detector's statistics of the training split's maps. If only
+    reductions are missing, the pass computes them and leaves logits and features as they are.
     """
     left = {job.id: job for job in jobs}
     reductions: dict[str, list[ReduceMapsJob]] = {}
     for job in left.values():
         if isinstance(job, ReduceMapsJob):
             reductions.setdefault(job.pass_id, []).append(job)
-    for pass_id, wanted in reductions.items():
+    for pass_id, needed in reductions.items():
         extract = plan[pass_id]
         assert isinstance(extract, ExtractJob)
-        left[pass_id] = replace(extract, reductions=tuple(wanted), stored=pass_id not in left)
+        left[pass_id] = replace(extract, reductions=tuple(needed), stored=pass_id not in left)
+    return _in_dependency_order(left)
+
+
+def _in_dependency_order(left: Mapping[str, Job]) -> list[Job]:
     ordered: dict[str, Job] = {}
-    begun: set[str] = set()
+    visited: set[str] = set()
 
     def visit(id_: str) -> None:
-        if id_ in begun or id_ not in left:
+        if id_ in visited or id_ not in left:
             return
-        begun.add(id_)
+        visited.add(id_)
         job = left[id_]
         for other in (*job.after, *(id_ for reduction in getattr(job, "reductions", ()) for id_ in reduction.after)):
             visit(other)

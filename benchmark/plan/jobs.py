@@ -1,12 +1,12 @@
-"""The units of work, as plain data: names, settings and keys. Where they run is the engine's business.
+"""The jobs of a plan as plain data: names, settings and keys. Engines decide where they run.
 
 train    a checkpoint: ID set x backbone x recipe x seed
 import   a checkpoint: a user's file of weights x backbone
-extract  logits and features of one set under one checkpoint: one forward pass for every detector
-reduce   what one detector keeps of a set's feature maps, or learns from those of the training split; made in that pass
+extract  logits and features of one set under one checkpoint, in one forward pass for all detectors
+reduce   one detector's reductions of a set's feature maps, or its statistics of the training split's; in that pass
 tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
-score    one detector on one set
+score    one detector's scores of one set
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from oodbench.benchmark.store.store import Key
 
 @dataclass(frozen=True)
 class SetRef:
-    """Images by name: a set, the part of it that serves, and how many images that is."""
+    """A reference to images: a set's name, a part of it, and the number of images in that part."""
 
     set: str
     part: str
     images: int
     limit: int = 0
-    """Training images it was cut down to with --limit-train; 0 for all."""
+    """Number of training images given with --limit-train; 0 for all."""
     checksum: str = ""
-    """Of its content, where keys were made from it; a machine that has other images under the name does no job."""
+    """Checksum of the images that keys were computed from; a worker with other images under the name fails."""
 
     def __str__(self) -> str:
         return f"{self.set} ({self.part})"
@@ -38,7 +38,7 @@ class SetRef:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Trained networks: what is needed to build them and to find their weights."""
+    """Trained networks: all that is needed to build them and to find their weights."""
 
     key: Key
     recipe: str
@@ -55,23 +55,23 @@ class Outputs:
     logits: Key
     features: Key
     maps: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
-    """What is kept of its feature maps, by detector with settings."""
+    """Reductions of its feature maps, by detector with settings."""
     observed: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
-    """What detectors learned from the training split's maps, likewise."""
+    """Statistics of the training split's feature maps, by detector with settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every job has: the keys that it makes, and the jobs whose artifacts it reads."""
+    """The fields of every job: the keys of its artifacts, and the jobs whose artifacts it reads."""
 
     title: str
     makes: tuple[Key, ...]
     after: tuple[str, ...] = ()
-    """Digests of the first key of each job it waits for."""
+    """Ids of the jobs it waits for."""
 
     @property
     def id(self) -> str:
-        """The digest of the first key it makes."""
+        """The digest of its first artifact's key."""
         return self.makes[0].digest
 
     kind: ClassVar[str] = ""
@@ -79,7 +79,7 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Images pushed through its loop, for progress."""
+        """Number of images it processes, for progress."""
         raise NotImplementedError
 
 
@@ -93,19 +93,20 @@ class TrainJob(Job):
     train: SetRef
     outliers: SetRef | None
     given: Checkpoint | None
+    """The checkpoint of the recipe that this one builds on."""
     schedule: Schedule
     seed: int
     precision: str = "float32"
 
     @property
     def size(self) -> int:
-        """Images seen in all epochs."""
+        """Training images times epochs."""
         return self.schedule.epochs * self.train.images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportJob(Job):
-    """Take a classifier's weights from a user's file."""
+    """Import a classifier's weights from a user's file."""
 
     kind = "import"
 
@@ -121,7 +122,7 @@ class ImportJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceMapsJob(Job):
-    """Have what one detector keeps of a set's maps; the set's pass (`ExtractJob.looks`) makes it."""
+    """Reduce a set's feature maps for one detector; computed in the set's pass (`ExtractJob.reductions`)."""
 
     kind = "reduce"
 
@@ -129,33 +130,33 @@ class ReduceMapsJob(Job):
     checkpoint: Checkpoint
     data: SetRef
     pass_id: str
-    """The id of the job whose pass it is."""
+    """Id of the `ExtractJob` whose pass computes it."""
     learns: bool
-    """True for `observe`, False for `reduce`."""
+    """True for `Detector.observe`, False for `Detector.reduce`."""
     observed: Key | None = None
 
     @property
     def size(self) -> int:
-        """None of its own."""
+        """0, because the images are counted by the pass."""
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractJob(Job):
-    """Push one set through one classifier, once."""
+    """Push one set through one classifier."""
 
     kind = "extract"
 
     checkpoint: Checkpoint
     outputs: Outputs
     reductions: tuple[ReduceMapsJob, ...] = ()
-    """What else the pass is to make."""
+    """Map reductions to compute in the same pass."""
     stored: bool = False
-    """True where logits and features are in the store, and only `looks` are wanted."""
+    """True if logits and features are in the store and only `reductions` are missing."""
     rows: tuple[int, int] | None = None
-    """First image and the one after the last, where it is a part of a larger pass; None for all."""
+    """Start and end (exclusive) of the images, if this is a part of a divided pass; None for all images."""
     parts: tuple[ExtractJob, ...] = ()
-    """What its arrays are put together from, where its pass is divided among workers (engines/tasks.py)."""
+    """The parts to concatenate, if the pass is divided among workers (engines/tasks.py)."""
 
     @property
     def size(self) -> int:
@@ -165,12 +166,12 @@ class ExtractJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneJob(Job):
-    """Choose one detector's settings: those that best tell ID validation images from OOD images never scored."""
+    """Choose one detector's settings: those that best separate ID validation images from held-out OOD images."""
 
     kind = "tune"
 
     candidates: tuple[str, ...]
-    """Detectors with settings; the first is the one with the defaults."""
+    """Detectors with settings; the first has the defaults."""
     checkpoint: Checkpoint
     train: Outputs
     validation: Outputs
@@ -200,11 +201,11 @@ class FitJob(Job):
     outliers: Outputs | None
     seed: int
     tuned: Key | None = None
-    """Where the choice of settings is stored that replaces `detector`'s."""
+    """Key of the chosen settings, which replace those of `detector`."""
     passes: int = 0
     """Images pushed through the network by `fit` itself."""
     passes_if: tuple[int, ...] = ()
-    """The same for every candidate, in the order of the `TuneJob`; empty where there is no choice."""
+    """`passes` of every candidate, in the order of the `TuneJob`; empty without tuning."""
 
     @property
     def size(self) -> int:
@@ -227,11 +228,11 @@ class ScoreJob(Job):
     passes: int = 0
     """Images pushed through the network by `score` itself."""
     passes_if: tuple[int, ...] = ()
-    """The same for every candidate, in the order of the `TuneJob`; empty where there is no choice."""
+    """`passes` of every candidate, in the order of the `TuneJob`; empty without tuning."""
     bank: Outputs | None = None
-    """The training split, for a detector that compares images with it."""
+    """Outputs of the training split, for a detector that compares images with it."""
     others: tuple[ScoreJob, ...] = ()
-    """Jobs of other detectors on the same set that it can do with the same product."""
+    """Jobs of other detectors on the same set that can share its similarity products."""
 
     @property
     def size(self) -> int:
@@ -240,18 +241,18 @@ class ScoreJob(Job):
 
 
 def part_key(key: Key, rows: tuple[int, int]) -> Key:
-    """The key of some rows of an array."""
+    """The key of a range of rows of an array."""
     return Key("parts", key.extension, f"{key.label}-{key.kind}-{rows[0]}", {"of": key.digest, "rows": list(rows)})
 
 
 def waits_for(job: Job) -> set[str]:
-    """Ids of the jobs whose artifacts it reads; of a pass also those that its looks read."""
+    """Ids of the jobs whose artifacts a job reads, including those that a pass needs for its map reductions."""
     reductions = job.reductions if isinstance(job, ExtractJob) else ()
     return {*job.after, *(id_ for reduction in reductions for id_ in reduction.after)} - {job.id}
 
 
 def runs_network(job: Job) -> bool:
-    """Whether a job trains a network, or pushes images through one, or hands one to a detector."""
+    """Whether a job trains a network, pushes images through one, or passes one to a detector."""
     if isinstance(job, TuneJob | FitJob | ScoreJob):
         specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
         return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)

@@ -1,10 +1,10 @@
-"""A plan, as data: what was asked, the jobs in an order that their dependencies allow, and the cells that they fill."""
+"""A plan as data: the request, the jobs in dependency order, and the cells whose numbers come from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plan.precision import FLOAT32
@@ -17,10 +17,12 @@ from oodbench.benchmark.store.store import Key
 
 ALL = "all"
 
+J = TypeVar("J", bound=Job)
+
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for, names not yet resolved."""
+    """What the user asks for, before names are resolved."""
 
     suite: str = ""
     detectors: tuple[str, ...] = (ALL,)
@@ -29,28 +31,28 @@ class Request:
     backbone: str = ""
     seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = ()
-    """What to compute beside the exact metrics: names of `audit.RULES`, and `extended.EXTENDED`."""
+    """What to compute besides the exact metrics: names of `released_scripts.RULES`, and `names.EXTENDED`."""
     protocol: str = ""
-    """How settings are chosen, of `tuning.PROTOCOLS`; the suite's if empty."""
+    """How settings are chosen, one of `tuning_protocols.PROTOCOLS`; the suite's if empty."""
     precision: str = ""
-    """Of `precision.PRECISIONS`; the suite's if empty."""
+    """Precision of training, one of `precision.PRECISIONS`; the suite's if empty."""
     limit_train: int = 0
-    """Train on at most so many images of each ID set; 0 for all."""
+    """Train on at most this many images of each ID set; 0 for all."""
     epochs: int = 0
-    """Train so many epochs instead of the suite's; 0 for those."""
+    """Train for this many epochs; 0 for the suite's number."""
     checkpoint: str = ""
-    """A user's file of weights to evaluate instead of training; none if empty."""
+    """A user's file of weights to evaluate instead of training; empty for none."""
 
     @property
     def shortened(self) -> str:
-        """What makes the run a quick look rather than the suite's protocol, in words; empty if nothing does."""
+        """How training is cut short of the suite's protocol, for a note in the tables; empty if it is not."""
         images = f"at most {self.limit_train:,} images of each ID set" if self.limit_train else "all images"
         epochs = f", {self.epochs} epoch{'s' * (self.epochs != 1)}" if self.epochs else ""
         return f"{images}{epochs}" if self.limit_train or self.epochs else ""
 
 
 class Absence(NamedTuple):
-    """Something that was met through 'all' and cannot be had."""
+    """Something that 'all' includes and that is unavailable, with the reason."""
 
     what: str
     reason: str
@@ -76,17 +78,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ExtendedInputs:
-    """What the extended metrics of a cell come from, beside its own scores."""
+    """Inputs of a cell's extended metrics, besides its scores."""
 
     validation: Key
     """Scores of the ID validation images."""
     shifted: tuple[tuple[Key, Outputs], ...] = ()
-    """Scores and outputs of forms of the ID test set that are ID still."""
+    """Scores and outputs of shifted forms of the ID test set, which count as ID."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number-to-be of the table: a record without results, and the keys that the results come from."""
+    """A cell of the table to compute: a record without results, and the keys of the artifacts that give them."""
 
     record: Record
     pair: Pair | None = None
@@ -96,57 +98,61 @@ class Cell:
     id_outputs: Outputs | None = None
     checkpoint: Checkpoint | None = None
     tuned: Key | None = None
-    """Where the choice of its detector's settings is, if there was one."""
+    """The key of the settings chosen for its detector, if any were."""
     forwarded_if: Mapping[str, int] = field(default_factory=dict)
-    """`forward_images` by what may be chosen; empty where there is no choice."""
+    """`forward_images` per candidate of tuning; empty without tuning."""
     rules: tuple[str, ...] = ()
-    """Metric rules to compute beside the exact ones."""
+    """Metric rules to compute besides the exact ones."""
     extended_inputs: ExtendedInputs | None = None
-    """None where the extended metrics are not asked for."""
+    """None if the extended metrics are not requested."""
 
     @property
     def scores(self) -> tuple[Key, ...]:
-        """All scores that the cell's numbers come from; none of a cell that is skipped."""
-        more = (
-            (self.extended_inputs.validation, *(key for key, _ in self.extended_inputs.shifted))
-            if self.extended_inputs
-            else ()
-        )
-        return tuple(key for key in (self.id_scores, self.ood_scores, *more) if key is not None)
+        """Keys of all scores that the cell's numbers come from; empty for a skipped cell."""
+        extended: tuple[Key, ...] = ()
+        if self.extended_inputs:
+            extended = (self.extended_inputs.validation, *(key for key, _ in self.extended_inputs.shifted))
+        return tuple(key for key in (self.id_scores, self.ood_scores, *extended) if key is not None)
 
     @property
     def reads(self) -> tuple[Key, ...]:
-        """All artifacts that its record is made of."""
+        """Keys of all artifacts that its record is computed from."""
         logits = (self.id_outputs.logits,) if self.id_outputs else ()
         shifted = tuple(outputs.logits for _, outputs in self.extended_inputs.shifted) if self.extended_inputs else ()
         return (*self.scores, *logits, *shifted, *((self.tuned,) if self.tuned else ()))
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Ids of the jobs that make what its numbers come from."""
+        """Ids of the jobs that compute its scores and logits."""
         shifted = [outputs for _, outputs in self.extended_inputs.shifted] if self.extended_inputs else []
         outputs = [*([self.id_outputs] if self.id_outputs else []), *shifted]
-        return (*(key.digest for key in self.scores), *(one.logits.digest for one in outputs))
+        return (*(key.digest for key in self.scores), *(output.logits.digest for output in outputs))
 
 
 @dataclass
 class Plan:
-    """Jobs in an order that their dependencies allow, and the cells that they fill."""
+    """Jobs in dependency order, and the cells whose numbers come from them."""
 
     suite: Suite
     precision: str = FLOAT32
-    """In which networks train."""
+    """Precision that networks train in."""
     backbone: Spec | None = None
-    """The suite's, which not every cell has."""
+    """The suite's backbone; cells may have another one."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     skipped: list[Absence] = field(default_factory=list)
     unavailable: list[Absence] = field(default_factory=list)
-    _place: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _position: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def add(self, job: J) -> J:
+        """Add a job, unless one with its key is in the plan already; returns the one in the plan."""
+        planned = self.jobs.setdefault(job.id, job)
+        assert isinstance(planned, type(job))
+        return planned
 
     def jobs_for(self, cells: Iterable[Cell]) -> list[Job]:
-        """The jobs that some cells need, directly or not, in plan order."""
+        """The jobs that these cells need, directly or indirectly, in plan order."""
         wanted: set[str] = set()
         todo = [id_ for cell in cells for id_ in cell.waits_for]
         while todo:
@@ -154,10 +160,10 @@ class Plan:
             if job not in wanted:
                 wanted.add(job)
                 todo.extend(self.jobs[job].after)
-        return [self.jobs[id_] for id_ in sorted(wanted, key=self._places().__getitem__)]
+        return [self.jobs[id_] for id_ in sorted(wanted, key=self._positions().__getitem__)]
 
-    def _places(self) -> dict[str, int]:
-        """Where each job stands; kept, since every cell asks for its own few jobs among all."""
-        if len(self._place) < len(self.jobs):
-            self._place = {id_: place for place, id_ in enumerate(self.jobs)}
-        return self._place
+    def _positions(self) -> dict[str, int]:
+        """Position of each job by id; cached, since every cell looks up its few jobs among all."""
+        if len(self._position) < len(self.jobs):
+            self._position = {id_: position for position, id_ in enumerate(self.jobs)}
+        return self._position

@@ -1,4 +1,4 @@
-"""What is asked -> a plan. Pure: it reads data, whose checksums are in the keys, and changes nothing.
+"""Turns a request into a plan. It reads data, whose checksums are part of the keys, and writes nothing.
 
 Equal recipes share one checkpoint; a checkpoint and a set share one forward pass, whatever the detectors.
 """
@@ -15,14 +15,15 @@ import torch
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
-from oodbench.benchmark.plan.job_builder import JobBuilder
+from oodbench.benchmark.plan.detector_jobs import DetectorJobs
+from oodbench.benchmark.plan.job_builder import JobBuilder, TrainedClassifier
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
-from oodbench.benchmark.plan.precision import resolved
-from oodbench.benchmark.plan.resolve import Resolver, unlike
+from oodbench.benchmark.plan.precision import resolve_precision
+from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
-from oodbench.benchmark.plan.weights_file import Imported, fitted, read_weights
+from oodbench.benchmark.plan.weights_file import Imported, match_weights, read_weights
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import canonical, create, parse_set, parse_spec
 from oodbench.benchmark.records.record import QUICK_LOOK, SKIPPED, Record
@@ -31,14 +32,14 @@ CPU = torch.device("cpu")
 
 
 def make_plan(request: Request, library: Library, device: torch.device = CPU) -> Plan:
-    """Resolve every name, check what is needed and at hand, and lay out the work for a kind of device."""
+    """Resolve every name, check that everything needed is available, and lay out the work for a type of device."""
     suite = read_suite(request.suite or default_suite())
-    plan = Plan(suite, resolved(request.precision or suite.precision, device))
+    plan = Plan(suite, resolve_precision(request.precision or suite.precision, device))
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
-        why = next(filter(None, reasons), "no detector and no pair of sets was asked for.")
-        raise UserError(f"Nothing to run: {why.rstrip('.')}.")
+        reason = next(filter(None, reasons), "no detector and no pair of sets was requested.")
+        raise UserError(f"Nothing to run: {reason.rstrip('.')}.")
     return plan
 
 
@@ -53,6 +54,7 @@ class _Planner:
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
+        self.jobs = DetectorJobs(self.builder)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
 
@@ -66,10 +68,10 @@ class _Planner:
             for seed in self.request.seeds:
                 for row in rows:
                     self.add_cells(entry, pairs, row, seed, declared)
-        self.refuse_hopeless()
+        self.require_runnable()
 
-    def refuse_hopeless(self) -> None:
-        """A detector that was asked for by name and can run nowhere is an error, not a row of dashes."""
+    def require_runnable(self) -> None:
+        """Raise `UserError` if a detector that was requested by name cannot run on any pair."""
         if ALL in self.request.detectors:
             return
         for label in {cell.record.label for cell in self.plan.cells}:
@@ -83,50 +85,53 @@ class _Planner:
         return Pair(self.builder.ref(entry.set, "test"), self.builder.ref(ood.set, part), ood.group, source)
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
-        reason = self.refused(entry, row)
+        reason = self.backbone_mismatch(entry, row)
         if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
             absence = Absence(row.label, reason)
             self.plan.skipped += [absence] if absence not in self.plan.skipped else []
             return
-        reason = reason or self.unmet(entry, row)
+        reason = reason or self.unmet_need(entry, row)
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
-        builder, trained = self.builder, self.builder.classifier(entry, row.recipe, seed)
+        trained = self.builder.classifier(entry, row.recipe, seed)
         for pair in pairs:
-            sources = [declared] if declared else self.others(pairs, pair)
+            sources = [declared] if declared else self.other_ood_sets(pairs, pair)
             if reason := self.untunable(row, pair, sources):
-                self.plan.cells.append(self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
-                continue
-            tuned = builder.tune(row, trained, sources) if sources else None
-            learned = builder.fit(row, trained, tuned)
-            scored = [builder.score(row, data, trained, learned, tuned) for data in (pair.id, pair.ood)]
-            extended_inputs = [
-                builder.score(row, data, trained, learned, tuned) for data in self.extended_inputs(entry)
-            ]
-            charged = self.charge([*scored, *extended_inputs])
-            more = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
-            choices = enumerate(tuned.candidates) if tuned else ()
-            cell = replace(
-                self.cell(entry, pair, row, seed, **more),
-                id_scores=scored[0].makes[0],
-                ood_scores=scored[1].makes[0],
-                id_outputs=scored[0].outputs,
-                checkpoint=trained.checkpoint,
-                tuned=tuned.makes[0] if tuned else None,
-                forwarded_if={spec: sum(_forwarded(job, place) for job in charged) for place, spec in choices},
-                extended_inputs=_extended_inputs(extended_inputs),
-            )
+                cell = self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason)
+            else:
+                cell = self.planned_cell(pair, row, trained, sources)
             self.plan.cells.append(cell)
 
-    def extended_inputs(self, entry: IDEntry) -> list[SetRef]:
-        """What the extended metrics need scored, if they are asked for: ID validation, then shifted ID sets."""
+    def planned_cell(self, pair: Pair, row: Row, trained: TrainedClassifier, sources: list[SetRef]) -> Cell:
+        """A cell that can run, its jobs added to the plan; `sources` are the OOD images to tune on."""
+        entry, jobs = trained.entry, self.jobs
+        tuned = jobs.tune_job(row, trained, sources) if sources else None
+        fit = jobs.fit_job(row, trained, tuned)
+        id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
+        extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry)]
+        charged = self.charge([id_job, ood_job, *extended])
+        facts = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
+        choices = enumerate(tuned.candidates) if tuned else ()
+        return replace(
+            self.cell(entry, pair, row, trained.seed, **facts),
+            id_scores=id_job.makes[0],
+            ood_scores=ood_job.makes[0],
+            id_outputs=id_job.outputs,
+            checkpoint=trained.checkpoint,
+            tuned=tuned.makes[0] if tuned else None,
+            forwarded_if={spec: sum(_forwarded(job, choice) for job in charged) for choice, spec in choices},
+            extended_inputs=_extended_inputs(extended),
+        )
+
+    def extended_sets(self, entry: IDEntry) -> list[SetRef]:
+        """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets."""
         if EXTENDED not in self.request.metrics:
             return []
         return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in entry.shifted)]
 
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
-        """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can, or has nothing to."""
+        """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can or need not."""
         if self.protocol != LEAVE_ONE_OUT or len(candidates(row.detector)) == 1:
             return ""
         if not sources:
@@ -138,8 +143,8 @@ class _Planner:
                 return f"{shared:,} of its scored images are among those of '{source.set}' that settings are chosen on"
         return ""
 
-    def others(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
-        """The OOD images that `leave_one_out` chooses a cell's settings on; none of them is scored in the run."""
+    def other_ood_sets(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
+        """The OOD images on which `leave_one_out` chooses a cell's settings; the run scores none of them."""
         if self.protocol != LEAVE_ONE_OUT:
             return []
         kin = self.library.kin(parse_set(pair.ood.set))
@@ -147,17 +152,17 @@ class _Planner:
         return [self.builder.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
 
     def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetRef:
-        """The OOD images that `val_ood` chooses all settings on; an error if there are none to use."""
+        """The OOD images on which `val_ood` chooses all settings. Raises `UserError` if there are none to use."""
         if entry.tuning is None:
             raise UserError(
                 f"Protocol '{VAL_OOD}' needs an OOD set to tune on, and suite '{self.plan.suite.name}' names none for "
-                f"'{entry.set}'. Give its [[id]] a line such as tuning = \"SET\", or choose another --protocol."
+                f"'{entry.set}'. Add a line such as tuning = \"SET\" to its [[id]] table, or choose another --protocol."
             )
         try:
             shape = self.library.part(entry.tuning, "outliers").image_shape
         except OodbenchError as error:
-            raise UserError(f"Protocol '{VAL_OOD}' tunes on '{entry.tuning}' for '{entry.set}': {error}") from error
-        if reason := unlike(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
+            raise UserError(f"Protocol '{VAL_OOD}' cannot tune '{entry.set}' on '{entry.tuning}': {error}") from error
+        if reason := shape_mismatch(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
             raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
         for ood in pairs:
             shared = self.library.shared_images(entry.tuning, parse_set(ood.ood.set))
@@ -173,8 +178,8 @@ class _Planner:
             )
         return self.builder.ref(entry.tuning, "outliers")
 
-    def refused(self, entry: IDEntry, row: Row) -> str:
-        """Why a detector cannot score with the run's networks; empty if it can."""
+    def backbone_mismatch(self, entry: IDEntry, row: Row) -> str:
+        """Why a detector cannot score with the run's backbone; empty if it can."""
         shape = self.library.part(entry.set, "train").image_shape
         if self.backbone.refuses(shape):
             return ""
@@ -182,34 +187,47 @@ class _Planner:
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
         if type(row.detector).refuses is Detector.refuses:
             return ""
-        reason = row.detector.refuses(self.builder.fresh_network(entry))
+        reason = row.detector.refuses(self.builder.untrained_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
 
-    def unmet(self, entry: IDEntry, row: Row) -> str:
-        """Why a detector cannot run on an ID set; empty if it can."""
+    def unmet_need(self, entry: IDEntry, row: Row) -> str:
+        """Why a detector cannot run on an ID set: backbone, weights or outliers do not fit; empty if it can."""
         shape = self.library.part(entry.set, "train").image_shape
         if reason := self.backbone.refuses(shape):
             return f"'{entry.set}' does not fit: {reason}"
-        if self.weights is not None:
-            if not isinstance(row.recipe, Imported):
-                return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
-            try:
-                fitted(self.weights, self.backbone, self.builder.fresh_network(entry))
-            except UserError as error:
-                return f"with '{entry.set}': {error}"
+        if reason := self.weights_mismatch(entry, row):
+            return reason
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
-            if "outliers" in plugin.needs:
-                if entry.outliers is None:
-                    return f"{what} '{plugin.name}' needs outliers, and the suite names none for '{entry.set}'"
-                try:
-                    outliers = self.library.part(entry.outliers, "outliers").image_shape
-                except OodbenchError as error:
-                    return f"{what} '{plugin.name}' needs the outliers '{entry.outliers}': {error}"
-                if reason := unlike(entry.set, shape, entry.outliers, outliers):
-                    return f"{what} '{plugin.name}' needs outliers: {reason}"
+            if "outliers" in plugin.needs and (reason := self.unmet_outliers(entry)):
+                return f"{what} '{plugin.name}' needs {reason}"
         return ""
 
-    def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **more: Any) -> Cell:
+    def weights_mismatch(self, entry: IDEntry, row: Row) -> str:
+        """Why the user's file of weights cannot serve a detector on an ID set; empty if it can or there is none."""
+        if self.weights is None:
+            return ""
+        if not isinstance(row.recipe, Imported):
+            return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
+        try:
+            match_weights(self.weights, self.backbone, self.builder.untrained_network(entry))
+        except UserError as error:
+            return f"with '{entry.set}': {error}"
+        return ""
+
+    def unmet_outliers(self, entry: IDEntry) -> str:
+        """Which outliers of an ID set are missing, and why; empty if they can be used."""
+        if entry.outliers is None:
+            return f"outliers, and the suite names none for '{entry.set}'"
+        try:
+            shape = self.library.part(entry.outliers, "outliers").image_shape
+        except OodbenchError as error:
+            return f"the outliers '{entry.outliers}': {error}"
+        id_shape = self.library.part(entry.set, "train").image_shape
+        reason = shape_mismatch(entry.set, id_shape, entry.outliers, shape)
+        return f"outliers: {reason}" if reason else ""
+
+    def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **facts: Any) -> Cell:
+        """A cell without artifacts; `facts` are further fields of its record."""
         record = Record(
             id_set=pair.id.set,
             ood_set=pair.ood.set,
@@ -228,12 +246,12 @@ class _Planner:
             n_id=pair.id.images,
             n_ood=pair.ood.images,
             notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
-            **more,
+            **facts,
         )
         return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
 
     def charge(self, jobs: Sequence[Job]) -> list[Job]:
-        """What a cell needs as if the store were empty, down to its networks; what is shared is charged once."""
+        """The jobs that a cell adds to those already charged, as if the store were empty; training is not charged."""
         charged: list[Job] = []
         todo: list[Job] = list(jobs)
         while todo:
@@ -247,7 +265,7 @@ class _Planner:
 
 
 def _forwarded(job: Job, choice: int | None = None) -> int:
-    """Images that a job pushes through a network, with the settings of one candidate where one is named."""
+    """Images that a job pushes through a network; after tuning, with the settings of candidate number `choice`."""
     if isinstance(job, FitJob | ScoreJob) and choice is not None and job.passes_if:
         return job.passes_if[choice]
     if isinstance(job, TuneJob | FitJob | ScoreJob):
@@ -263,7 +281,7 @@ def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
 
 
 def _training(job: TrainJob | ImportJob) -> dict[str, Any]:
-    """What a record says of the training behind it."""
+    """How the classifier was trained, for its records."""
     if isinstance(job, ImportJob):
         return {"file": Path(job.file).name, "sha256": job.sha256}
     schedule = job.schedule

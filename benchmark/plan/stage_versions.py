@@ -1,22 +1,21 @@
-"""The version of each stage: part of the keys of everything that the stage makes."""
+"""The version of each stage, part of the keys of everything that the stage computes.
+
+Raise one when a change of the stage changes its results.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
 EXTRACTION_VERSION = "1"
-"""Part of every output's key; raise it when a change of this file changes logits."""
+"""Part of the keys of logits, features and map reductions."""
 
 SCORING_VERSION = "1"
+"""Part of the keys of tuned settings, fitted detectors and scores."""
 
 TRAINING_VERSION = "2"
-"""Part of every checkpoint's key; raise it when a change of this loop changes weights."""
+"""Part of the key of every trained checkpoint."""
 
 TUNING_VERSION = "1"
+"""Part of the key of tuned settings."""
 
 IMPORT_VERSION = "1"
-"""Part of an imported checkpoint's key; raise it when a change of this file changes what is read."""
+"""Part of the key of every imported checkpoint."""

@@ -143,20 +143,7 @@ class _Reader:
         self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
-        protocol = data["protocol"]
-        keys = {"backbone", "recipe", "precision", "tuning", "gpus"}
-        self.check(protocol, "[protocol]", keys, required={"backbone", "recipe"})
-        self.backbone(protocol["backbone"])
-        self.known("recipe", protocol["recipe"])
-        precision = protocol.get("precision", AUTO)
-        if precision not in PRECISIONS:
-            raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
-        tuning = protocol.get("tuning", PROTOCOLS[0])
-        if tuning not in PROTOCOLS:
-            raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
-        gpus = protocol.get("gpus", 1)
-        if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
-            raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
+        protocol = self.protocol(data["protocol"])
         self.schedule(data.get("training", {}), "[training]")
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
         sets = [entry.set for entry in entries]
@@ -168,28 +155,37 @@ class _Reader:
         return Suite(
             name=self.path.stem,
             title=self.typed(data, "title", str, "title"),
-            backbone=protocol["backbone"],
-            recipe=protocol["recipe"],
             entries=entries,
             training=_tuples(data.get("training", {})),
             recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
             notes=tuple(notes),
             default=self.typed(data, "default", bool, "default"),
-            protocol=tuning,
-            precision=precision,
-            gpus=float(gpus),
+            **protocol,
         )
+
+    def protocol(self, table: Any) -> dict[str, Any]:
+        """The fields of a `Suite` that [protocol] gives."""
+        keys = {"backbone", "recipe", "precision", "tuning", "gpus"}
+        self.check(table, "[protocol]", keys, required={"backbone", "recipe"})
+        self.backbone(table["backbone"])
+        self.known("recipe", table["recipe"])
+        precision = table.get("precision", AUTO)
+        if precision not in PRECISIONS:
+            raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        tuning = table.get("tuning", PROTOCOLS[0])
+        if tuning not in PROTOCOLS:
+            raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
+        gpus = table.get("gpus", 1)
+        if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
+            raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
+        names = {"backbone": table["backbone"], "recipe": table["recipe"]}
+        return {**names, "precision": precision, "protocol": tuning, "gpus": float(gpus)}
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
         keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}
         self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
-        ood = []
-        for item in self.typed(entry, "ood", list, "ood"):
-            self.check(item, "ood", {"set", "group"}, required={"set"})
-            if item.get("group", "") not in ("near", "far", ""):
-                raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or omitted")
-            ood.append(OODEntry(self.set_spec(item["set"]), item.get("group", "")))
+        ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
         outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
         training = _tuples(entry.get("training", {}))
@@ -198,7 +194,13 @@ class _Reader:
         shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
         for both in (spec for spec in shifted if spec in [item.set for item in ood]):
             raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
-        return IDEntry(set_, tuple(ood), outliers, recipes, tuning, training, shifted)
+        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted)
+
+    def ood_entry(self, item: Any) -> OODEntry:
+        self.check(item, "ood", {"set", "group"}, required={"set"})
+        if item.get("group", "") not in ("near", "far", ""):
+            raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or omitted")
+        return OODEntry(self.set_spec(item["set"]), item.get("group", ""))
 
     def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
         spec = self.set_spec(text)

@@ -182,7 +182,7 @@ def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "shifted, told",
     [
-        ('["greek+faded"]', r"'greek\+faded' in shifted is no form of 'digits\[0-2\]'"),
+        ('["greek+faded"]', r"'greek\+faded' in shifted is not a form of 'digits\[0-2\]'"),
         ('["digits[0-2]"]', r"'digits\[0-2\]' in shifted is no form"),
         ('["digits[0-2]+fadd"]', "Unknown form 'fadd'. Did you mean 'faded'"),
         ('"digits[0-2]+faded"', "shifted must be a list"),

@@ -125,7 +125,7 @@ def test_a_broken_suite_of_another_package_hides_no_default(monkeypatch: pytest.
 
 def test_without_a_default_one_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entries", lambda kind: {})
-    with pytest.raises(UserError, match=r"^No suite marks itself 'default = true'; name one with --suite\.$"):
+    with pytest.raises(UserError, match=r"^No suite is marked 'default = true'\. Name one with --suite\.$"):
         default_suite()
 
 
@@ -181,7 +181,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("schema = 1", "schema = 2", "schema is 2; this oodbench reads schema 1"),
         ("schema = 1", 'schema = "1"', "schema is '1'; this oodbench reads schema 1"),
         # wrong types
-        ('title = "A suite"', "title = 5", "title must be a text in quotes, got 5"),
+        ('title = "A suite"', "title = 5", "title must be a string in quotes, got 5"),
         ("default = false", 'default = "no"', "default must be true or false, got 'no'"),
         ('["One.", "Two."]', '"One."', "notes must be a list, got 'One.'"),
         ('["One.", "Two."]', "[1]", "notes must be a list of sentences in quotes, got [1]"),
@@ -195,9 +195,9 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("epochs = 10", "epochs = 1.5", "epochs in [training] is 1.5; it must be a whole number from 1"),
         ("epochs = 10", "epochs = true", "epochs in [training] is True; it must be a whole number from 1"),
         ("batch_size = 32", 'batch_size = "32"', "batch_size in [training] is '32'; it must be a whole number from 1"),
-        ("[0.5, 0.75]", "0.5", "milestones in [training] is 0.5; it must be a list of shares of the epochs"),
-        ("[0.5, 0.75]", "[5]", "milestones in [training] is [5]; it must be a list of shares of the epochs"),
-        ("[0.5, 0.75]", "[nan]", "milestones in [training] is [nan]; it must be a list of shares of the epochs"),
+        ("[0.5, 0.75]", "0.5", "milestones in [training] is 0.5; it must be a list of fractions of the epochs"),
+        ("[0.5, 0.75]", "[5]", "milestones in [training] is [5]; it must be a list of fractions of the epochs"),
+        ("[0.5, 0.75]", "[nan]", "milestones in [training] is [nan]; it must be a list of fractions of the epochs"),
         ("decay = 0.5", "decay = 0", "decay in [training] is 0; it must be a number above 0"),
         ("decay = 0.5", "decay = inf", "decay in [training] is inf; it must be a number above 0"),
         ("{ epochs = 20 }", "20", "[recipes].confidence.training must be a table, got 20"),
@@ -205,7 +205,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ('outliers = "glyphs"', 'outliers = ["glyphs"]', "a set must be a name in quotes, got ['glyphs']"),
         ('ood = [{ set = "greek", group = "far" }]', 'ood = "greek"', "ood must be a list, got 'greek'"),
         ('ood = [{ set = "greek", group = "far" }]', 'ood = ["greek"]', "ood must be a table, got 'greek'"),
-        ('group = "near"', 'group = "nearby"', "group of 'digits[7-9]' is 'nearby'; it must be 'near', 'far' or left"),
+        ('group = "near"', 'group = "nearby"', "group of 'digits[7-9]' is 'nearby'; it must be 'near', 'far' or omit"),
         # names that nobody has
         ('"small_cnn"', '"smal_cnn"', "Unknown backbone 'smal_cnn'. Did you mean 'small_cnn'? 'bench list backbones'"),
         ('"cross_entropy"', '"crossentropy"', "Unknown recipe 'crossentropy'. Did you mean 'cross_entropy'? 'bench"),
@@ -215,10 +215,10 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ('"glyphs"', '"glyph"', "Unknown data set 'glyph'. Did you mean 'glyphs'?"),
         ('"digits[7-9]"', '"digitz[7-9]"', "Unknown data set 'digitz'. Did you mean 'digits'?"),
         ("+inverted", "+invert", "Unknown form 'invert'. Did you mean 'inverted'?"),
-        ('"digits[7-9]"', '"digits[9-7]"', "'9-7' in 'digits[9-7]' is no class or range of classes"),
+        ('"digits[7-9]"', '"digits[9-7]"', "'9-7' in 'digits[9-7]' is not a class or range of classes"),
         ('"digits[7-9]"', '"digits["', "'digits[' is not of the form NAME"),
         # twice
-        ('set = "glyphs"', 'set = "digits[0-6]"', "the ID set 'digits[0-6]' is there twice; write one [[id]] for it"),
+        ('set = "glyphs"', 'set = "digits[0-6]"', "the ID set 'digits[0-6]' is listed twice; write one [[id]] for it"),
     ],
 )
 def test_a_mistake_is_told_with_file_and_place(read: Read, tmp_path: Path, old: str, new: str, told: str) -> None:

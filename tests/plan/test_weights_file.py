@@ -19,7 +19,7 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
-from oodbench.benchmark.plan.weights_file import fitted, read_weights
+from oodbench.benchmark.plan.weights_file import match_weights, read_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,7 +64,7 @@ def test_weights_are_found_however_they_are_wrapped(how: str, tmp_path: Path) ->
     path = saved(tmp_path / "w.pt", WRAPPED[how](weights))
     read = read_weights(path)
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    found = fitted(read, backbone, net)
+    found = match_weights(read, backbone, net)
     assert list(found) == list(weights)
     assert all(torch.allclose(found[name], weights[name], rtol=0.01) for name in weights)
 
@@ -74,13 +74,14 @@ def test_other_names_of_the_head_and_missing_counters_fit(tmp_path: Path) -> Non
     backbone, net = network("resnet18[width=2]")
     kept = {n.replace("head.", "fc."): v.double() for n, v in net.state_dict().items() if "num_batches" not in n}
     save_file(kept, tmp_path / "w.safetensors")
-    found = fitted(read_weights(tmp_path / "w.safetensors"), backbone, net)
+    found = match_weights(read_weights(tmp_path / "w.safetensors"), backbone, net)
     assert found["head.weight"].dtype == torch.float32
     net.load_state_dict(found)
     other, wrapper = network("torchvision:shufflenet_v2_x0_5")
     names = {"fc" + n[4:] if n.startswith("head.") else n.removeprefix("network."): n for n in wrapper.state_dict()}
     given = {name: wrapper.state_dict()[own] for name, own in names.items()}
-    assert fitted(read_weights(saved(tmp_path / "t.pt", given)), other, wrapper).keys() == wrapper.state_dict().keys()
+    matched = match_weights(read_weights(saved(tmp_path / "t.pt", given)), other, wrapper)
+    assert matched.keys() == wrapper.state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_weights_of_another_architecture_are_told(change: dict[str, Tensor | Non
     backbone, net = network()
     weights = {n: v for n, v in {**net.state_dict(), **change}.items() if v is not None}
     with pytest.raises(UserError, match=told):
-        fitted(read_weights(saved(tmp_path / "w.pt", weights)), backbone, net)
+        match_weights(read_weights(saved(tmp_path / "w.pt", weights)), backbone, net)
 
 
 class Anything:
@@ -117,10 +118,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return {
         "absent": (folder / "absent.pt", "cannot be read: No such file"),
         "folder": (folder, "cannot be read: Is a directory"),
-        "text": (folder / "text.pt", "is no checkpoint: neither safetensors nor a file that torch.save wrote"),
-        "empty": (folder / "empty.pt", "is no checkpoint"),
-        "cut": (folder / "cut.pt", "cannot be read safely: it is damaged, or no torch file"),
-        "cut safetensors": (folder / "cut.safetensors", "is damaged or no safetensors file"),
+        "text": (folder / "text.pt", "is not a checkpoint: expected a safetensors file or one written by torch.save"),
+        "empty": (folder / "empty.pt", "is not a checkpoint"),
+        "cut": (folder / "cut.pt", "cannot be read safely: it is damaged or not a torch file"),
+        "cut safetensors": (folder / "cut.safetensors", "is damaged or not a safetensors file"),
         "whole network": (saved(folder / "net.pt", network()[1]), "cannot be read safely: it holds more than tensors"),
         "object": (saved(folder / "any.pt", {"a": Anything()}), "cannot be read safely: it holds more than tensors"),
         "no tensors": (saved(folder / "none.pt", {"state_dict": {"a": 1}}), "holds no weights"),

@@ -67,7 +67,7 @@ def test_what_changes_nothing_is_in_no_key(ready: Prepare) -> None:
     plain = training(ready())
     assert training(ready(epochs=2)).id == plain.id
     assert training(ready(limit_train=10**6)).id == plain.id
-    assert training(ready(precision=precision.resolved("auto", torch.device("cpu")))).id == plain.id
+    assert training(ready(precision=precision.resolve_precision("auto", torch.device("cpu")))).id == plain.id
 
 
 def test_every_view_says_so(ready: Prepare) -> None:
@@ -107,7 +107,7 @@ def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
         ({"limit_train": 2}, "2 training images leave 3 of the 4 classes of 'digits[0-3]' without any."),
         ({"limit_train": -1}, "limit_train must be a whole number from 1, or 0 for the suite's own; got -1."),
         ({"epochs": -2}, "epochs must be a whole number from 1, or 0 for the suite's own; got -2."),
-        ({"precision": "half"}, "Unknown precision 'half'. Choose auto, float32, bfloat16."),
+        ({"precision": "half"}, "Unknown precision 'half'. Choose one of auto, float32, bfloat16."),
     ],
 )
 def test_wrong_values_are_told(ready: Prepare, options: dict[str, Any], told: str) -> None:
@@ -128,11 +128,11 @@ def test_wrong_values_are_told(ready: Prepare, options: dict[str, Any], told: st
 def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert precision.resolved("auto", torch.device("cpu")) == expected
-    assert precision.resolved("float32", torch.device("cpu")) == "float32"
-    assert precision.resolved("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert precision.resolve_precision("auto", torch.device("cpu")) == expected
+    assert precision.resolve_precision("float32", torch.device("cpu")) == "float32"
+    assert precision.resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
 def test_a_torch_that_cannot_tell_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert precision.resolved("auto", torch.device("cpu")) == "float32"
+    assert precision.resolve_precision("auto", torch.device("cpu")) == "float32"

@@ -529,6 +529,6 @@ def test_each_cell_looks_at_its_own_jobs_only(plan: Callable[..., Prepared]) -> 
     made = plan("msp,energy,knn[k=3]").plan
     expected = [[job for job in made.jobs.values() if job in made.jobs_for([cell])] for cell in made.cells]
     made.jobs = Walked(made.jobs)
-    made._place = {}
+    made._position = {}
     assert [made.jobs_for([cell]) for cell in made.cells] == expected
     assert Walked.walks == 1

@@ -1,0 +1,157 @@
+"""Builds a detector's jobs, with their keys: tune, fit, score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs, TrainedClassifier
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.plan.plan import Row
+from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSION
+from oodbench.benchmark.plan.suite import IDEntry
+from oodbench.benchmark.plan.tuning_protocols import candidates
+from oodbench.benchmark.plugins.detector import Detector, compares
+from oodbench.benchmark.plugins.source_version import identity
+from oodbench.benchmark.plugins.specs import canonical
+from oodbench.benchmark.store.store import Key
+
+
+class DetectorJobs:
+    """Builds the jobs of detectors, for one plan. Each method adds its job to the plan and returns it."""
+
+    def __init__(self, builder: JobBuilder) -> None:
+        self.builder, self.plan = builder, builder.plan
+
+    def tune_job(self, row: Row, trained: TrainedClassifier, sources: Sequence[SetRef]) -> TuneJob | None:
+        """The job that chooses a detector's settings on OOD sources; None for a detector without candidates."""
+        choices = candidates(row.detector)
+        if len(choices) == 1:
+            return None
+        inputs, entry = self._fit_inputs(row, trained, choices), trained.entry
+        ood = [self.builder.outputs(source, trained, choices) for source in sources]
+        key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
+            "candidates": [identity(choice) for choice in choices],
+            "checkpoint": trained.checkpoint.key.digest,
+            "outputs": {part: _digests(reduced.outputs) for part, reduced in inputs.items()},
+            "ood": [_digests(reduced.outputs) for reduced in ood],
+            "scoring": SCORING_VERSION,
+            "tuning": TUNING_VERSION,
+        })  # fmt: skip
+        images = inputs["validation"].size + sum(reduced.size for reduced in ood)
+        job = TuneJob(
+            title=f"tune {row.label} on {entry.set}, seed {trained.seed}",
+            makes=(key,),
+            after=_after(*inputs.values(), *ood),
+            candidates=tuple(str(canonical(choice)) for choice in choices),
+            checkpoint=trained.checkpoint,
+            **_fields(inputs),
+            ood=tuple(reduced.outputs for reduced in ood),
+            passes=sum(images * self._passes(entry, c) + self._passes_in_fit(entry, c, inputs) for c in choices),
+            seed=trained.seed,
+        )
+        return self.plan.add(job)
+
+    def fit_job(self, row: Row, trained: TrainedClassifier, tuned: TuneJob | None) -> FitJob | None:
+        """The job that fits a detector; None for a detector that has nothing to learn."""
+        if type(row.detector).fit is Detector.fit:
+            return None
+        choices, entry = _choices(row, tuned), trained.entry
+        inputs = self._fit_inputs(row, trained, choices)
+        key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
+            "detector": identity(row.detector),
+            "checkpoint": trained.checkpoint.key.digest,
+            "outputs": {part: _digests(reduced.outputs) for part, reduced in inputs.items()},
+            "scoring": SCORING_VERSION,
+            **({"tuned": tuned.id} if tuned else {}),
+        })  # fmt: skip
+        job = FitJob(
+            title=f"fit {row.label} on {entry.set}, seed {trained.seed}",
+            makes=(key,),
+            after=(*_after(*inputs.values()), *((tuned.id,) if tuned else ())),
+            detector=str(canonical(row.detector)),
+            checkpoint=trained.checkpoint,
+            **_fields(inputs),
+            seed=trained.seed,
+            tuned=tuned.makes[0] if tuned else None,
+            passes=self._passes_in_fit(entry, row.detector, inputs),
+            passes_if=tuple(self._passes_in_fit(entry, choice, inputs) for choice in choices) if tuned else (),
+        )
+        return self.plan.add(job)
+
+    def score_job(
+        self, row: Row, data: SetRef, trained: TrainedClassifier, fitted: FitJob | None, tuned: TuneJob | None
+    ) -> ScoreJob:
+        """The job that scores one set, ID or OOD, with one detector."""
+        choices, entry = _choices(row, tuned), trained.entry
+        reduced = self.builder.outputs(data, trained, choices)
+        bank = None
+        if compares(row.detector):
+            bank = self.builder.extract_job(self.builder.ref(entry.set, "train"), trained)
+        key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
+            "detector": identity(row.detector),
+            "outputs": _digests(reduced.outputs),
+            "fitted": fitted.id if fitted else None,
+            "scoring": SCORING_VERSION,
+            **({"tuned": tuned.id} if tuned else {}),
+            **({"bank": bank.id} if bank else {}),
+        })  # fmt: skip
+        job = ScoreJob(
+            title=f"score {data} with {row.label} (ID {entry.set}, seed {trained.seed})",
+            makes=(key,),
+            after=(*reduced.after, *(job.id for job in (bank, fitted, tuned) if job)),
+            detector=str(canonical(row.detector)),
+            checkpoint=trained.checkpoint,
+            outputs=reduced.outputs,
+            fitted=fitted.makes[0] if fitted else None,
+            tuned=tuned.makes[0] if tuned else None,
+            seed=trained.seed,
+            passes=data.images * self._passes(entry, row.detector),
+            passes_if=tuple(data.images * self._passes(entry, choice) for choice in choices) if tuned else (),
+            bank=bank.outputs if bank else None,
+        )
+        return self.plan.add(job)
+
+    def _fit_inputs(
+        self, row: Row, trained: TrainedClassifier, choices: Sequence[Detector]
+    ) -> dict[str, ReducedOutputs]:
+        """The outputs that a detector may learn from, by part."""
+        entry = trained.entry
+        parts = {"train": entry.set, "validation": entry.set}
+        if "outliers" in row.detector.needs and entry.outliers:
+            parts["outliers"] = entry.outliers
+        builder = self.builder
+        return {part: builder.outputs(builder.ref(spec, part), trained, choices) for part, spec in parts.items()}
+
+    def _passes(self, entry: IDEntry, detector: Detector) -> int:
+        """Network passes per image of a detector's `score`."""
+        return detector.passes_for(self._blocks(entry, detector))
+
+    def _passes_in_fit(self, entry: IDEntry, detector: Detector, inputs: Mapping[str, ReducedOutputs]) -> int:
+        """Images that a detector's `fit` pushes through the network."""
+        images = [inputs[part].size if part in inputs else 0 for part in ("validation", "outliers")]
+        return detector.passes_in_fit(self._blocks(entry, detector), *images)
+
+    def _blocks(self, entry: IDEntry, detector: Detector) -> int:
+        return self.builder.blocks(entry) if "maps" in detector.needs else 0
+
+
+def _choices(row: Row, tuned: TuneJob | None) -> list[Detector]:
+    """The detectors that tuning may choose from for a row; the row's own detector if it is not tuned."""
+    return candidates(row.detector) if tuned else [row.detector]
+
+
+def _after(*inputs: ReducedOutputs) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id_ for reduced in inputs for id_ in reduced.after))
+
+
+def _fields(inputs: Mapping[str, ReducedOutputs]) -> dict[str, Any]:
+    """The fields that `FitJob` and `TuneJob` have in common."""
+    outliers = inputs["outliers"].outputs if "outliers" in inputs else None
+    return {"train": inputs["train"].outputs, "validation": inputs["validation"].outputs, "outliers": outliers}
+
+
+def _digests(outputs: Outputs) -> dict[str, Any]:
+    by_kind = {"maps": outputs.maps, "observed": outputs.observed}
+    by_detector = {kind: {spec: key.digest for spec, key in keys.items()} for kind, keys in by_kind.items() if keys}
+    return {"logits": outputs.logits.digest, "features": outputs.features.digest, **by_detector}
