@@ -1,6 +1,6 @@
-"""The CIFAR binary archives: records of label bytes and 3,072 bytes of pixels, in files inside a tar.gz.
+"""Reads the CIFAR binary archives: records of label bytes and 3,072 bytes of pixels, in files inside a tar.gz.
 
-The binary archive, and not the one that torchvision loads: that holds pickles, and unpickling runs code.
+torchvision loads the Python version instead, which contains pickles, and unpickling can run arbitrary code.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class CifarBinary:
-    """Some members of the archive, one after the other. The last label byte of a record is the class."""
+    """Some members of the archive, concatenated. The last label byte of a record is the class."""
 
     members: tuple[str, ...]
     label_bytes: int
     classes: int
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read the archive's records in stored order: uint8 (N, 3, 32, 32), planes red, green, blue."""
+        """Read the records in stored order: images uint8 (N, 3, 32, 32), as red, green and blue planes."""
         tree = open_tree(paths[0])
         index = {member.name: k for k, member in enumerate(tree.members)}
         for name in self.members:

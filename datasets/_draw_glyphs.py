@@ -1,13 +1,13 @@
-"""Draw the letters of `glyphs` and `greek`: python -m oodbench.datasets._draw_glyphs OUT.npz
+"""Draws the letters of `glyphs` and `greek`: python -m oodbench.datasets._draw_glyphs OUT.npz
 
-The pictures are made the way the handwritten digits of `digits` were made, so that the two differ in what is drawn and
-not in how. Those digits went through NIST's form reader (NISTIR 5469): a digit's box is scaled to 20 x 32 pixels in the
-middle of a 32 x 32 bitmap, strokes are thickened or thinned towards a usual amount of ink, the digit is set upright,
-and the ink is counted in blocks of 4 x 4. Here the ink comes from the text fonts that matplotlib ships, turned and
-slanted a little, because not every hand comes out upright.
+The letters are processed like the handwritten digits of `digits`, so that the sets differ in content, not in
+processing. NIST's form reader (NISTIR 5469) scaled each digit's bounding box to 20 x 32 pixels in the middle of a
+32 x 32 bitmap, thickened or thinned the strokes towards a typical amount of ink, straightened the digit, and counted
+the ink in blocks of 4 x 4. Here the ink comes from text fonts shipped with matplotlib, slightly rotated and slanted,
+because handwriting is not perfectly straight even after that processing.
 
-The same file comes out again with the same versions of matplotlib's fonts, FreeType, Pillow and SciPy. The shipped file
-is what counts: `glyphs.py` holds its SHA-256, which this prints.
+The output is reproducible with the same versions of matplotlib's fonts, FreeType, Pillow and SciPy. The shipped file is
+authoritative: `glyphs.py` contains its SHA-256, which this script prints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scipy import ndimage
 LATIN = "ABCDEFGHIJ"
 GREEK = "ΨΩλμξπχνγζ"
 GREEK_IN_CMMI = "\xaa\xad\xb8\xb9\xbb\xbc\xc2\xba\xb0\xb3"
-"""Where cmmi10 keeps the letters of GREEK; its code points are its own."""
+"""Code points of the letters of GREEK in cmmi10, which uses its own encoding."""
 
 TRAIN_FONTS = (
     *("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSans-BoldOblique"),
@@ -39,14 +39,14 @@ SPLITS = {
     "test": ((*STIX, "cmss10", "cmtt10"), LATIN, 10),
     "greek": ((*STIX, "cmmi10"), GREEK, 12),
 }
-"""Font files, letters, and pictures of each letter in each font. No family of `train` is used elsewhere."""
+"""Font files, letters, and images per letter and font. The font families of `train` are used in no other split."""
 
 SIZE = 160
-"""Font size in pixels: several times the bitmap's 32, so that edges are placed finely."""
+"""Font size in pixels, several times the bitmap's 32, so that edges are placed with subpixel accuracy."""
 
 
 def draw(font: ImageFont.FreeTypeFont, letter: str, rng: np.random.RandomState) -> np.ndarray:
-    """Return the 8 x 8 counts of one letter, slightly turned, slanted, and as heavy as a digit may be."""
+    """Return the 8 x 8 ink counts of one letter, slightly rotated and slanted, with about as much ink as a digit."""
     page = Image.new("L", (3 * SIZE, 3 * SIZE))
     ImageDraw.Draw(page).text((1.5 * SIZE, 1.5 * SIZE), letter, fill=255, font=font, anchor="mm")
     turn, slant = np.deg2rad(rng.uniform(-12, 12)), rng.uniform(-0.25, 0.25)
@@ -58,11 +58,11 @@ def draw(font: ImageFont.FreeTypeFont, letter: str, rng: np.random.RandomState) 
     x0, y0, x1, y1 = page.getbbox() or (0, 0, *page.size)
     ink = np.asarray(page)[y0 - margin : y1 + margin, x0 - margin : x1 + margin] > 127
 
-    # The wanted amount of ink is drawn as the digits have it: mean and deviation of their 1,797 sums.
+    # The target amount of ink is sampled with the mean and standard deviation of the 1,797 digits.
     wanted = np.clip(rng.normal(313, 36), 240, 400)
     width, left = rng.uniform(18, 22), rng.uniform(-1.5, 1.5)
     distance = ndimage.distance_transform_edt(~ink) - ndimage.distance_transform_edt(ink)
-    thin, thick = -0.02 * SIZE, 0.12 * SIZE  # change of half a stroke; thinner, hairlines would break
+    thin, thick = -0.02 * SIZE, 0.12 * SIZE  # change of half the stroke width; thinner hairlines would break
     for _ in range(8):
         stroke = (thin + thick) / 2
         bitmap = frame(distance < stroke, width, left)
@@ -72,10 +72,10 @@ def draw(font: ImageFont.FreeTypeFont, letter: str, rng: np.random.RandomState) 
 
 
 def frame(ink: np.ndarray, width: float, left: float) -> np.ndarray:
-    """Return the 32 x 32 bitmap whose middle `width` columns the ink's box fills; a narrow letter stays narrower."""
+    """Return a 32 x 32 bitmap in which the ink's bounding box fills the middle `width` columns, or fewer if narrow."""
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # A bar such as a sans-serif I is widened to twice its proportions at most, or it would be all ink.
+    # A bar such as a sans-serif I is widened to at most twice its proportions; otherwise it would be all ink.
     wide = round(min(width, 2 * 32 * box.shape[1] / box.shape[0]))
     scaled = Image.fromarray(box.astype(np.uint8) * 255).resize((wide, 32), Image.Resampling.BOX)
     bitmap = np.zeros((32, 32), bool)
@@ -85,7 +85,7 @@ def frame(ink: np.ndarray, width: float, left: float) -> np.ndarray:
 
 
 def main(out: Path) -> None:
-    """Draw every split and write counts, labels and font numbers."""
+    """Draw all splits and write counts, labels and font indices."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     rng = np.random.RandomState(0)
     seen: set[bytes] = set()
@@ -94,7 +94,7 @@ def main(out: Path) -> None:
     for split, (fonts, letters, repeats) in SPLITS.items():
         counts, labels, numbers = [], [], []
         for name in fonts:
-            # The other layout engine drops cmmi10's Omega: its code point is elsewhere that of the soft hyphen.
+            # The default layout engine drops cmmi10's Omega, whose code point is the soft hyphen in other encodings.
             font = ImageFont.truetype(str(folder / f"{name}.ttf"), SIZE, layout_engine=ImageFont.Layout.BASIC)
             for label in list(range(len(letters))) * repeats:
                 letter = (GREEK_IN_CMMI if name == "cmmi10" else letters)[label]
@@ -108,7 +108,7 @@ def main(out: Path) -> None:
         arrays[f"{split}_labels"] = np.array(labels, np.uint8)
         arrays[f"{split}_fonts"] = np.array(numbers, np.uint8)
     with out.open("wb") as file:
-        np.savez(file, **arrays)  # not compressed: the bytes would depend on zlib
+        np.savez(file, **arrays)  # uncompressed, because compressed bytes depend on the zlib version
     print(hashlib.sha256(out.read_bytes()).hexdigest())
 
 

@@ -1,4 +1,4 @@
-"""What the embedded sets share: where scikit-learn keeps its data, and how 8 x 8 ink counts become 32 x 32 images."""
+"""Helpers of the embedded sets: finds scikit-learn's data files and enlarges 8 x 8 ink counts to 32 x 32 images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oodbench.benchmark import DataError
 
 
 def sklearn_file(name: str) -> Path:
-    """A data file of scikit-learn's, found without importing it: that takes a second and a half and serves nothing."""
+    """The path of one of scikit-learn's data files, found without the import, which takes about 1.5 seconds."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or []:
         if (path := Path(folder) / "datasets" / name).is_file():
@@ -20,12 +20,12 @@ def sklearn_file(name: str) -> Path:
 
 
 def upsample_counts(counts: np.ndarray) -> np.ndarray:
-    """Enlarge ink counts, uint8 (N, 8, 8) in 0..16, to images, uint8 (N, 3, 32, 32), smoothly.
+    """Enlarge ink counts, uint8 (N, 8, 8) in 0..16, to images, uint8 (N, 3, 32, 32).
 
-    Bilinear with half-pixel centres and clamped edges, 16 becoming 255. Sums of whole numbers, rounded once at the end:
-    the bytes are the same on every machine.
+    Bilinear with half-pixel centres and clamped edges; 16 becomes 255. The arithmetic uses integers with one final
+    rounding, so the result is identical on every machine.
     """
-    # Row 4k + r of the image lies (2r - 3) / 8 of a block below the middle of block k, so the weights are eighths.
+    # Row 4k + r of the image is (2r - 3) / 8 of a block below the centre of block k, so the weights are eighths.
     weights = np.zeros((32, 8), np.int64)
     for row in range(32):
         above, eighths = divmod(2 * row - 3, 8)

@@ -1,4 +1,4 @@
-"""SVHN: what the whole set and its parts share."""
+"""Labels, card texts and readers shared by SVHN and its subsets."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ CLASSES = tuple("0123456789")
 PAPER = "Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011"
 LICENCE = "Non-commercial research use only"
 NEIGHBOURS = 50
-"""Digits a group. Digits of one photograph follow each other; the format does not say where a photograph ends, so a
-group may begin inside one. The larger the groups, the fewer photographs are cut."""
+"""Digits per group. Digits from the same photograph are adjacent, but the format does not mark where a photograph ends,
+so a group may begin inside one. Larger groups split fewer photographs."""
 CAVEATS = (
-    "Crops show parts of the neighbouring digits. Digits of one photograph follow each other and are not marked, so "
-    f"groups are runs of {NEIGHBOURS} neighbours: at most one photograph is cut at each group's end. Classes are "
-    "uneven, 1 being about three times as frequent as 9."
+    "Crops show parts of the neighbouring digits. Digits from the same photograph are adjacent and not marked, so "
+    f"groups are runs of {NEIGHBOURS} consecutive digits: at most one photograph is split at the end of each group. "
+    "Classes are imbalanced: 1 is about three times as frequent as 9."
 )
 MAX_FILE = 1 << 32
 
 
 def numbered_tree() -> ImageTree:
-    """DIGIT/INDEX.png, the index being the position in the published split."""
+    """DIGIT/INDEX.png, where INDEX is the position in the published split."""
     return ImageTree(CLASSES, AS_STORED, numbered=True, group=NEIGHBOURS)
 
 
 @dataclass(frozen=True)
 class SvhnMat:
-    """The published MATLAB files: X, uint8 (32, 32, 3, N), and y, 1 to 10, where 10 is the digit 0."""
+    """The published MATLAB files with X, uint8 (32, 32, 3, N), and y, 1 to 10, where 10 is the digit 0."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read one split in stored order, digit 0 as label 0 (as torchvision has it)."""
+        """Read one split in stored order. Digit 0 gets label 0, as in torchvision."""
         from scipy.io import loadmat
 
         path = paths[0]
@@ -44,7 +44,7 @@ class SvhnMat:
             raise DataError(f"'{path}' has more than {MAX_FILE:,} bytes: it is not an SVHN file.")
         try:
             stored = loadmat(path, variable_names=("X", "y"))
-        except Exception as error:  # a damaged file makes the reader raise anything
+        except Exception as error:  # SciPy may raise anything for a damaged file
             raise DataError(f"'{path}' cannot be read as a MATLAB file ({first_line(error)}). Get it again.") from error
         pixels, labels = stored.get("X"), stored.get("y")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3):

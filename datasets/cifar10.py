@@ -1,4 +1,4 @@
-"""CIFAR-10."""
+"""CIFAR-10: 32 x 32 colour photographs of 10 classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TREES = {
     "train": "9ff9269d2c9b5d84dbbfafa1e9e0f6a36d730ef5b3e35bb928c18ef7e9050dcc",
     "test": "34fdde2f30c5a0dc96edfe07c1515581e572fa6f648923cd7a39b41c53aaafcc",
 }
-"""Content of the sorted trees, measured from one whose pixels were compared with the published batches in samples."""
+"""Checksums of the sorted trees, measured on a copy that was compared with samples of the published batches."""
 
 
 @dataset(
@@ -31,7 +31,7 @@ TREES = {
     paper="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
 )
 class Cifar10(FileDataset):
-    """50,000 + 10,000 colour photographs, 32 x 32, as many of each class."""
+    """50,000 + 10,000 colour photographs, 32 x 32, with balanced classes."""
 
     classes = CLASSES
     sizes = {"train": 50_000, "test": 10_000}
@@ -44,12 +44,12 @@ class Cifar10(FileDataset):
     }
     licence = "No explicit licence; free for research with citation of the report"
     origin = (
-        "https://www.cs.toronto.edu/~kriz/cifar.html, binary version (torchvision loads the other one, which is "
-        "pickled). Pixels as published. In the archive the order is the published one; a tree of images is read sorted "
-        "by class and file name, so the same images trained on in another order give another network."
+        "https://www.cs.toronto.edu/~kriz/cifar.html, binary version (torchvision loads the pickled Python version). "
+        "Pixels as published. The archive has the published order; a tree of images is read sorted by class and file "
+        "name. Training on the same images in another order gives a different network."
     )
     caveats = (
         "Near duplicates occur between train and test: about 3.3% of the test images (Barz and Denzler, Do We Train on "
-        "Test Data?, 2020). The labels are those of the 2009 release, with its known errors. The "
-        "reader of the binary archive was tried on files made in its format; folders of images on the real ones."
+        "Test Data?, 2020). The labels are those of the 2009 release, with its known errors. The reader of the binary "
+        "archive was tested on synthetic files in its format, that of image folders on the real images."
     )

@@ -1,4 +1,4 @@
-"""CIFAR-100, with its fine labels."""
+"""CIFAR-100 with its 100 fine labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARCHIVE = File(
     md5="03b5dce01913d631647c71ecec9e9cb8",
 )
 TREES = {"train": "", "test": "3ed828b797cee53bad35d19c9ad275db6a470b5c7ed53297e23de6b3a25a674b"}
-"""Content of the sorted trees, as measured; it was not compared with the published archive."""
+"""Checksums of the sorted trees, measured on a copy that was not compared with the published archive."""
 
 
 @dataset(
@@ -34,7 +34,7 @@ TREES = {"train": "", "test": "3ed828b797cee53bad35d19c9ad275db6a470b5c7ed53297e
     paper="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
 )
 class Cifar100(FileDataset):
-    """50,000 + 10,000 colour photographs, 32 x 32, as many of each of the 100 fine classes."""
+    """50,000 + 10,000 colour photographs, 32 x 32, balanced over the 100 fine classes."""
 
     classes = CLASSES
     sizes = {"train": 50_000, "test": 10_000}
@@ -47,13 +47,14 @@ class Cifar100(FileDataset):
     }
     licence = "No explicit licence; free for research with citation of the report"
     origin = (
-        "https://www.cs.toronto.edu/~kriz/cifar.html, binary version (torchvision loads the other one, which is "
-        "pickled). Pixels as published, fine labels; the coarse ones are not read. A tree of images is read sorted by "
+        "https://www.cs.toronto.edu/~kriz/cifar.html, binary version (torchvision loads the pickled Python version). "
+        "Pixels as published, with fine labels; the coarse labels are not read. A tree of images is read sorted by "
         "class and file name."
     )
     caveats = (
-        "Two pairs of test images are equal in every pixel. Near CIFAR-10 by construction: the same photographs' "
-        "source and disjoint but related classes (pickup_truck and truck, for one). Near duplicates occur between "
-        "train and test: about 10% of the test images (Barz and Denzler, Do We Train on Test Data?, 2020). The "
-        "reader of the binary archive was tried on files made in its format; folders of images on the real test part."
+        "Two pairs of test images are equal in every pixel. Near CIFAR-10 by construction: photographs from the same "
+        "source, and disjoint but related classes (such as pickup_truck and truck). Near duplicates occur between "
+        "train and test: about 10% of the test images (Barz and Denzler, Do We Train on Test Data?, 2020). The reader "
+        "of the binary archive was tested on synthetic files in its format, that of image folders on the real test "
+        "images."
     )

@@ -1,4 +1,4 @@
-"""Handwritten digits, from scikit-learn."""
+"""Handwritten digits of UCI's optical recognition data set, from scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from oodbench.benchmark import Dataset, ImageSet, dataset
 from oodbench.datasets._pixels import sklearn_file, upsample_counts
 
 FORMS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)
-"""Where each filled-in form begins: the labels repeat one list of 130 digits, from which a few are missing at times."""
+"""Index of the first image of each filled-in form. Every form has the same list of 130 digits, with a few missing."""
 TRAIN = FORMS[10]
-"""The first ten forms train, the last four test: no form is cut."""
+"""Number of training images: the first ten forms. The last four are test, so no form is split."""
 
 
 @dataset(
@@ -27,15 +27,15 @@ class Digits(Dataset):
     licence = "CC BY 4.0 (UCI Machine Learning Repository); the copy used is part of scikit-learn"
     origin = (
         "sklearn.datasets.load_digits: the test part of the UCI set Optical Recognition of Handwritten Digits, by 13 "
-        "writers. Each 8 x 8 count (0..16 ink pixels in a block of 4 x 4 of a 32 x 32 bitmap) is upsampled bilinearly "
-        "to 32 x 32 and repeated in three channels. In stored order, which is form by form, the first 1,287 images "
-        "(ten forms) are train and the last 510 (four forms) are test."
+        "writers. Each 8 x 8 image of ink counts (0..16 ink pixels per 4 x 4 block of a 32 x 32 bitmap) is upsampled "
+        "bilinearly to 32 x 32 and repeated in three channels. In stored order, which is form by form, the first 1,287 "
+        "images (ten forms) are train and the last 510 (four forms) are test."
     )
     caveats = (
         "Small and blurred: there is no detail finer than 8 x 8. The UCI training part, by 30 other writers, is not in "
-        "scikit-learn, so this is not UCI's own split. Groups are filled-in forms, told apart by their repeating "
-        "labels; 14 forms by 13 writers, so two are by one hand, and which two is not known: train and test may "
-        "share it."
+        "scikit-learn, so this is not UCI's own split. Groups are filled-in forms, identified by their repeating "
+        "labels. There are 14 forms by 13 writers, so one writer filled in two, and it is not known which two: train "
+        "and test may share that writer."
     )
     checksums = {
         "train": "3012ec93ed751d6a05423c1507db644bd8c5def6275486329b5de77a6f4e0c0c",
@@ -43,7 +43,7 @@ class Digits(Dataset):
     }
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        """Return one split; scikit-learn holds the data, so `data_dir` is not read."""
+        """Return one split. The data is part of scikit-learn, so `data_dir` is not read."""
         stored = np.loadtxt(sklearn_file("data/digits.csv.gz"), delimiter=",", dtype=np.int64)
         counts, labels = stored[:, :-1].reshape(-1, 8, 8).astype(np.uint8), stored[:, -1]
         groups = np.searchsorted(FORMS, np.arange(len(labels)), side="right") - 1

@@ -1,4 +1,4 @@
-"""EMNIST letters."""
+"""EMNIST letters: handwritten a to z."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ARCHIVE = File(
 
 @dataclass(frozen=True)
 class EmnistZip:
-    """Two gzipped idx files inside the one zip that holds all of EMNIST."""
+    """Two gzipped IDX files inside the zip that contains all of EMNIST."""
 
     part: str
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read the images and labels of one part, 'letters-train' say."""
+        """Read the images and labels of one part, such as 'letters-train'."""
         names = [f"gzip/emnist-{self.part}-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1")]
         tree = open_tree(paths[0])
         index = {member.name: k for k, member in enumerate(tree.members)}
@@ -43,7 +43,7 @@ class EmnistZip:
 
 
 def pair(split: str) -> Source:
-    """The two files on their own, gzipped or not, or in torchvision's folder."""
+    """The two files by themselves, gzipped or not, or in torchvision's folder."""
     files = []
     for what in ("images-idx3", "labels-idx1"):
         name = f"emnist-letters-{split}-{what}-ubyte"
@@ -65,10 +65,10 @@ class EmnistLetters(FileDataset):
     licence = "No explicit licence found; made by NIST from its Special Database 19"
     origin = (
         "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip, the archive that torchvision downloads, named "
-        "emnist-gzip.zip. Rows and columns are exchanged in the files and put right here. Grey, 28 x 28; resized to 32 "
-        "x 32 (bilinear) and repeated in three channels, as `mnist`."
+        "emnist-gzip.zip. Rows and columns are swapped in the files, which is undone here. Greyscale, 28 x 28; resized "
+        "to 32 x 32 (bilinear) and repeated in three channels, like `mnist`."
     )
     caveats = (
-        "Drawn from the same NIST forms as MNIST: beside it, o and 0, i, l and 1, s and 5, z and 2 are often the same "
-        "shape. No file of it was at hand when this was written; the reader was tried on files made in its format."
+        "From the same NIST forms as MNIST: o and 0, i, l and 1, s and 5, z and 2 often have the same shape. No "
+        "original file was available when this was written; the reader was tested on synthetic files in its format."
     )

@@ -1,4 +1,4 @@
-"""Forms: fixed changes of every image, which make an OOD set of any set, or a shifted ID set of an ID set."""
+"""Forms: fixed transforms of every image, which turn any set into an OOD set, or an ID set into a shifted one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from oodbench.benchmark import Form, form
 
 @form("permuted", title="Pixel positions shuffled, the same way in every image")
 class Permuted(Form):
-    """One fixed permutation of the positions; a pixel's channels stay together."""
+    """One fixed permutation of the pixel positions; the channels of a pixel stay together."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
-        """Shuffle positions: each image keeps its values and loses its shapes."""
+        """Permute positions: each image keeps its pixel values and loses its shapes."""
         count, channels, height, width = images.shape
-        # RandomState and not default_rng: NumPy promises that its streams never change.
+        # RandomState, not default_rng, because NumPy guarantees that its streams never change.
         order = np.random.RandomState(0).permutation(height * width)
         return images.reshape(count, channels, -1)[:, :, order].reshape(images.shape)
 
 
 @form("blurred", title="Mean of each pixel and its eight neighbours")
 class Blurred(Form):
-    """A box blur of 3 x 3, borders repeated: mild enough that people still name the class."""
+    """A 3 x 3 box blur with repeated borders, mild enough that people still recognise the class."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
-        """Average in integers, rounded half up."""
+        """Average in integer arithmetic, rounding half up."""
         height, width = images.shape[2:]
         padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge").astype(np.uint16)
         total = np.zeros(images.shape, np.uint16)
@@ -38,7 +38,7 @@ class Faded(Form):
     """Every value v becomes 64 + v / 2."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
-        """Halve: order and shapes stay."""
+        """Halve the contrast; the order of values and the shapes remain."""
         return images // 2 + 64
 
 
@@ -47,5 +47,5 @@ class Inverted(Form):
     """Black becomes white: every value v becomes 255 - v."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
-        """Invert: the shapes stay."""
+        """Invert the values; the shapes remain."""
         return 255 - images

@@ -1,4 +1,4 @@
-"""Printed letters in the digits' format: `glyphs`, A to J, and `greek`, letters that are none of these."""
+"""Printed letters in the format of `digits`: `glyphs` with A to J, and `greek` with ten Greek letters."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from oodbench.datasets._pixels import upsample_counts
 
 FILE = Path(__file__).with_name("glyphs.npz")
 SHA256 = "2ab33e4de04af37bb43dcda11cd978915657197de9db524e041f1d29cafd293d"
-"""Of the shipped file, as _draw_glyphs.py printed it."""
+"""Checksum of the shipped file, as printed by _draw_glyphs.py."""
 
 LICENCE = (
-    "Drawn for oodbench, under its licence (MIT), from fonts that matplotlib ships: DejaVu (Bitstream Vera licence, "
+    "Drawn for oodbench, under its licence (MIT), from fonts shipped with matplotlib: DejaVu (Bitstream Vera licence, "
     "changes in the public domain), STIX (SIL Open Font License), Computer Modern as BaKoMa TrueType (BaKoMa licence). "
     "The fonts themselves are not included"
 )
 PIPELINE = (
-    "Drawn by oodbench.datasets._draw_glyphs as NIST's form reader prepared the digits of `digits`: letters turned by "
-    "up to 12 degrees and slanted, stroke widths set so that the amount of ink varies as it does in the digits, the "
-    "ink's box scaled to about 20 x 32 in a 32 x 32 bitmap, ink counted in blocks of 4 x 4, and the 8 x 8 counts "
-    "upsampled by the same function. "
+    "Drawn by oodbench.datasets._draw_glyphs the way NIST's form reader prepared the digits of `digits`: letters are "
+    "rotated by up to 12 degrees and slanted, stroke widths are chosen so that the amount of ink varies as in the "
+    "digits, the bounding box of the ink is scaled to about 20 x 32 in a 32 x 32 bitmap, ink is counted in blocks of "
+    "4 x 4, and the 8 x 8 counts are upsampled by the same function. "
 )
 
 
 @dataset("glyphs", title="Printed letters A to J, in the digits' format")
 class Glyphs(Dataset):
-    """Letters A to J; train and test are drawn from different font families."""
+    """Letters A to J. Train and test use different font families."""
 
     classes = tuple("ABCDEFGHIJ")
     licence = LICENCE
     origin = PIPELINE + (
-        "Train: 1,500 letters from 15 fonts of DejaVu Sans, Sans Mono and Serif and Computer Modern Roman. Test: 600 "
-        "from 6 fonts of STIX, Computer Modern Sans and Computer Modern Typewriter. Groups are fonts."
+        "Train: 1,500 letters from 15 fonts of DejaVu Sans, Sans Mono, Serif and Computer Modern Roman. Test: 600 "
+        "letters from 6 fonts of STIX, Computer Modern Sans and Computer Modern Typewriter. Groups are fonts."
     )
     caveats = (
-        "Made for oodbench in the manner of notMNIST, and much smaller and cleaner: no number on it compares with a "
-        "published one. Print is more regular than handwriting. As OOD of `digits` it cannot be told apart wholly: at "
-        "this resolution many an I is as near to a 1, and a G to a 6, as digits are to each other."
+        "Made for oodbench in the style of notMNIST, but much smaller and cleaner: numbers on it are not comparable to "
+        "published ones. Print is more regular than handwriting. As an OOD set for `digits` it is not fully separable: "
+        "at this resolution many an I is as close to a 1, and a G to a 6, as digits are to each other."
     )
     checksums = {
         "train": "316903f3970cce13a1d10a2ce0576ba7543ecf204d9253ec4763e30221d923ec",
@@ -50,13 +50,13 @@ class Glyphs(Dataset):
     }
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        """Return one split; the file is part of the package, so `data_dir` is not read."""
+        """Return one split. The file is part of the package, so `data_dir` is not read."""
         return read(split, self.classes)
 
 
 @dataset("greek", title="Printed Greek letters, in the digits' format")
 class Greek(Dataset):
-    """Ten Greek letters of shapes that A to J do not have."""
+    """Ten Greek letters whose shapes do not occur in A to J."""
 
     splits = ("test",)
     classes = ("Psi", "Omega", "lambda", "mu", "xi", "pi", "chi", "nu", "gamma", "zeta")
@@ -66,18 +66,18 @@ class Greek(Dataset):
         "does not use. Groups are fonts."
     )
     caveats = (
-        "Made for oodbench: no number on it compares with a published one. At 8 x 8 some letters close up: a heavy "
-        "lambda comes near an A, a slanted gamma near a 7. Three of the five fonts are italic."
+        "Made for oodbench: numbers on it are not comparable to published ones. At 8 x 8 some letters fill in: a heavy "
+        "lambda resembles an A, a slanted gamma a 7. Three of the five fonts are italic."
     )
     checksums = {"test": "a03a538175c098522404c9b1d37c34994c538d2621c67e1a79256f9c166e887c"}
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        """Return the test split; the file is part of the package, so `data_dir` is not read."""
+        """Return the test split. The file is part of the package, so `data_dir` is not read."""
         return read("greek", self.classes)
 
 
 def read(part: str, classes: tuple[str, ...], file: Path = FILE) -> ImageSet:
-    """Return the letters stored under `part` ('train', 'test' or 'greek'), upsampled."""
+    """Return the letters of a part ('train', 'test' or 'greek'), upsampled. Raises `DataError` for a damaged file."""
     try:
         content = file.read_bytes()
     except OSError as error:

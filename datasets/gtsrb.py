@@ -1,4 +1,4 @@
-"""German traffic signs (GTSRB)."""
+"""GTSRB: German traffic signs."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ FRAME = re.compile(r"GTSRB/Training/(\d{5})/(\d{5})_(\d{5})\.ppm")
 
 
 def archive(name: str, md5: str) -> File:
-    """One of the published zips, under its own name or where torchvision puts it."""
+    """One of the published zips, under its own name or where torchvision stores it."""
     return File((name, f"gtsrb/{name}"), (URL + name,), md5=md5)
 
 
 @dataclass(frozen=True)
 class GtsrbTraining:
-    """GTSRB/Training/CLASS/TRACK_FRAME.ppm: 30 frames of one sign are a track."""
+    """GTSRB/Training/CLASS/TRACK_FRAME.ppm. A track is 30 frames of the same sign."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read sorted by path; the groups are tracks."""
+        """Read the images sorted by path, with tracks as groups."""
         tree = open_tree(paths[0])
         found = {index: match for index, m in enumerate(tree.members) if (match := FRAME.fullmatch(m.name))}
         if not found:
@@ -59,7 +59,7 @@ class GtsrbTest:
     """GTSRB/Final_Test/Images/NUMBER.ppm, and GT-final_test.csv in another zip, with columns Filename and ClassId."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read in the order of the list."""
+        """Read the images in the order of the list."""
         tree, listing = open_tree(paths[0]), open_tree(paths[1])
         tables = [k for k, member in enumerate(listing.members) if member.name.endswith("GT-final_test.csv")]
         if len(tables) != 1:
@@ -83,7 +83,7 @@ class GtsrbTest:
     paper="Stallkamp et al., Man vs. computer, Neural Networks 32, 2012",
 )
 class Gtsrb(FileDataset):
-    """26,640 + 12,630 photographs of 43 kinds of traffic sign."""
+    """26,640 + 12,630 photographs of 43 kinds of traffic signs."""
 
     classes = CLASSES
     sizes = {"train": 26_640, "test": 12_630}
@@ -106,10 +106,10 @@ class Gtsrb(FileDataset):
     licence = "No explicit licence found; research use with citation"
     origin = (
         "https://benchmark.ini.rub.de/, the three zips that torchvision downloads. Photographs of 15 to 250 pixels, "
-        "nearly square; the whole image, with its margin, is resized to 32 x 32 (bilinear with antialiasing)."
+        "nearly square; the whole image, including its margin, is resized to 32 x 32 (bilinear with antialiasing)."
     )
     caveats = (
-        "Classes are uneven (up to 10 to 1). Groups are tracks, 30 frames of one sign. The archive for the training of "
-        "the online competition (26,640), not the later one (39,209). No file of it was at hand when this was written; "
-        "the reader was tried on files made in its format."
+        "Classes are imbalanced (up to 10 to 1). Groups are tracks of 30 frames of the same sign. The training archive "
+        "is that of the online competition (26,640 images), not the later one (39,209). No original file was available "
+        "when this was written; the reader was tested on synthetic files in its format."
     )

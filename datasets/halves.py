@@ -1,4 +1,4 @@
-"""Test splits cut in two, for where no training split is at hand: one half may be trained on, the other is tested."""
+"""Test splits divided into train and test halves, for when the training split is not available."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HALF = 5000
 
 
 def halves(card: type[FileDataset], name: str, checksums: tuple[str, str]) -> dict[str, tuple[Source, ...]]:
-    """The sources of a test split, images 0 to 4,999 as train and the rest as test."""
+    """Sources that use images 0 to 4,999 of a card's test split as train and the others as test."""
     note = (
         f"{name} is the published test split of {card.name} in two: 5,000 images to train on, the other 5,000 to test."
     )
@@ -24,7 +24,7 @@ def halves(card: type[FileDataset], name: str, checksums: tuple[str, str]) -> di
 
 @dataset("fashion-mnist-halves", title="Fashion-MNIST's test split in two halves", paper=FashionMnist.paper)
 class FashionMnistHalves(FileDataset):
-    """5,000 + 5,000 pictures of articles of clothing, all from the published test split."""
+    """5,000 + 5,000 images of clothing, all from the published test split."""
 
     family = FashionMnist.name
     classes = FashionMnist.classes
@@ -38,8 +38,8 @@ class FashionMnistHalves(FileDataset):
         ),
     )
     licence = FashionMnist.licence
-    origin = f"Test images 0 to 4,999 train, 5,000 to 9,999 test; the published order is mixed. {FashionMnist.origin}"
-    caveats = f"Not the published split: for outliers where only the test file is at hand. {FashionMnist.caveats}"
+    origin = f"Images 0 to 4,999 are train, 5,000 to 9,999 test; the published order is shuffled. {FashionMnist.origin}"
+    caveats = f"Not the published split; meant for outliers if only the test file is available. {FashionMnist.caveats}"
 
 
 @dataset("kmnist-halves", title="Kuzushiji-MNIST's test split in two halves", paper=Kmnist.paper)
@@ -58,5 +58,5 @@ class KmnistHalves(FileDataset):
         ),
     )
     licence = Kmnist.licence
-    origin = f"Test images 0 to 4,999 train, 5,000 to 9,999 test; the published order is mixed. {Kmnist.origin}"
-    caveats = f"Not the published split: for outliers where only the test file is at hand. {Kmnist.caveats}"
+    origin = f"Images 0 to 4,999 are train, 5,000 to 9,999 test; the published order is shuffled. {Kmnist.origin}"
+    caveats = f"Not the published split; meant for outliers if only the test file is available. {Kmnist.caveats}"

@@ -1,4 +1,4 @@
-"""The idx family: MNIST and the sets made in its format (Fashion-MNIST, KMNIST, notMNIST)."""
+"""MNIST and data sets in its format: Fashion-MNIST, KMNIST and notMNIST."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from oodbench.benchmark.data.files import FileDataset, Idx, Source, idx_pair, ow
 from oodbench.benchmark.data.files.pixels import Fit
 
 RESIZED = (
-    "Grey, 28 x 28; resized to 32 x 32 (bilinear, Pillow) and repeated in three channels, as the script behind Lee et "
-    "al. (ICLR 2018) does. Padding with zeros instead would keep the stroke width and give other numbers."
+    "Greyscale, 28 x 28; resized to 32 x 32 (bilinear, Pillow) and repeated in three channels, as in the script of Lee "
+    "et al. (ICLR 2018). Zero padding would keep the stroke width and give different numbers."
 )
 DIGITS = tuple("0123456789")
 SIZES = {"train": 60_000, "test": 10_000}
@@ -26,7 +26,7 @@ MD5 = {
         "test": ("5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134"),
     },
 }
-"""Of the gzipped images and labels, as torchvision lists them."""
+"""MD5 of the gzipped images and labels, as listed by torchvision."""
 
 
 def sources(
@@ -36,7 +36,7 @@ def sources(
     mirrors: tuple[str, ...] = (),
     checksums: tuple[str, str] = ("", ""),
 ) -> dict[str, tuple[Source, ...]]:
-    """The idx pair, then trees and parquet files, of both splits; `checksums` are of the pairs' content."""
+    """Sources of both splits: the IDX pair, a tree, or a Parquet file. `checksums` are of the IDX pairs' content."""
     return {
         split: (
             idx_pair(name, split, Idx(len(classes)), folder, mirrors, MD5.get(name, {}).get(split, ("", "")), checksum),
@@ -67,9 +67,10 @@ class Mnist(FileDataset):
         ),
     )
     licence = "Commonly given as CC BY-SA 3.0"
-    origin = f"The four idx files that torchvision downloads, with 'mnist-' before their names. {RESIZED}"
+    origin = f"The four IDX files that torchvision downloads, with 'mnist-' before their names. {RESIZED}"
     caveats = (
-        "Writers are not marked, so groups are not known; train and test have different writers. Easy: 99% and more."
+        "Writers are not marked, so there are no groups; train and test have different writers. Easy: classifiers "
+        "reach 99% accuracy and more."
     )
 
 
@@ -79,7 +80,7 @@ class Mnist(FileDataset):
     paper="Xiao et al., Fashion-MNIST: a Novel Image Dataset for Benchmarking, arXiv:1708.07747, 2017",
 )
 class FashionMnist(FileDataset):
-    """60,000 + 10,000 pictures of articles of clothing, as many of each class."""
+    """60,000 + 10,000 images of clothing, with balanced classes."""
 
     classes = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
     sizes = SIZES
@@ -92,7 +93,7 @@ class FashionMnist(FileDataset):
     )
     licence = "MIT"
     origin = (
-        "https://github.com/zalandoresearch/fashion-mnist, idx files with 'fashion-mnist-' before their names. "
+        "https://github.com/zalandoresearch/fashion-mnist, IDX files with 'fashion-mnist-' before their names. "
         f"{RESIZED}"
     )
     caveats = "Shop photographs, centred and inverted (bright on black); shirt, coat and pullover overlap."
@@ -104,7 +105,7 @@ class FashionMnist(FileDataset):
     paper="Clanuwat et al., Deep Learning for Classical Japanese Literature, arXiv:1812.01718, 2018",
 )
 class Kmnist(FileDataset):
-    """60,000 + 10,000 handwritten hiragana of 10 kinds, as many of each class."""
+    """60,000 + 10,000 handwritten hiragana characters, balanced over 10 classes."""
 
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     sizes = SIZES
@@ -116,13 +117,13 @@ class Kmnist(FileDataset):
         ("", "08dcbe2190ef7c5bd0ab9fb8b5b25fdbacd2ac492da360276e96dc5507e2759b"),
     )
     licence = "CC BY-SA 4.0"
-    origin = f"https://github.com/rois-codh/kmnist, idx files with 'kmnist-' before their names. {RESIZED}"
+    origin = f"https://github.com/rois-codh/kmnist, IDX files with 'kmnist-' before their names. {RESIZED}"
     caveats = "A class holds several historical forms of its character."
 
 
 @dataset("notmnist", title="notMNIST: letters A to J from fonts, in MNIST's format", paper="Bulatov, notMNIST, 2011")
 class NotMnist(FileDataset):
-    """Letters A to J in found fonts: 10,000 test images of a conversion to MNIST's format."""
+    """Letters A to J in publicly available fonts: 10,000 test images, converted to MNIST's format."""
 
     classes = tuple("ABCDEFGHIJ")
     sizes = SIZES
@@ -131,12 +132,12 @@ class NotMnist(FileDataset):
     )
     licence = "No explicit licence on the images; the conversion's code is MIT"
     origin = (
-        "https://github.com/davidflanagan/notMNIST-to-MNIST: its four idx files, with 'notmnist-' before their names. "
-        f"No checksum is published, so they are fetched by hand. {RESIZED}"
+        "https://github.com/davidflanagan/notMNIST-to-MNIST: its four IDX files, with 'notmnist-' before their names. "
+        f"No checksum is published, so they must be downloaded by hand. {RESIZED}"
     )
     caveats = (
-        "The split is that conversion's own: a selection of the original archives, not their 18,724 hand-cleaned "
-        "images (`notmnist-small`). Labels are noisy, and some images show no letter: only 9,804 of the 10,000 are "
-        "distinct, many an I being a plain white square. The number of training images is from memory, not from the "
-        "file."
+        "The split was defined by that conversion: a selection from the original archives, not their 18,724 "
+        "hand-cleaned images (`notmnist-small`). Labels are noisy, and some images show no letter: only 9,804 of the "
+        "10,000 are distinct, because many images of I are plain white squares. The number of training images was not "
+        "checked against the file."
     )

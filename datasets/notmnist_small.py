@@ -1,4 +1,4 @@
-"""notMNIST's hand-cleaned part, as its author published it."""
+"""The hand-cleaned part of notMNIST, as published by its author."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNREADABLE = (
     "A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png",
     "F/Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png",
 )
-"""Two files of the published archive that no decoder reads."""
+"""Two files of the published archive that cannot be decoded."""
 
 
 @dataset(
@@ -20,7 +20,7 @@ UNREADABLE = (
     paper="Bulatov, notMNIST, 2011",
 )
 class NotMnistSmall(FileDataset):
-    """18,724 letters A to J in found fonts."""
+    """18,724 letters A to J in publicly available fonts."""
 
     splits = ("test",)
     family = "notmnist"
@@ -41,10 +41,11 @@ class NotMnistSmall(FileDataset):
     }
     licence = "No explicit licence"
     origin = (
-        "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz, by hand: no checksum is published. Grey, 28 x "
-        "28; resized to 32 x 32 (bilinear) and repeated in three channels, as `notmnist`."
+        "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz, downloaded by hand because no checksum is "
+        "published. Greyscale, 28 x 28; resized to 32 x 32 (bilinear) and repeated in three channels, like `notmnist`."
     )
     caveats = (
-        "Of 18,726 files, two are empty and left out by name. The folder inside the archive and the count are from "
-        "descriptions of it, not from the file itself. Some 0.5% of the labels are said to be wrong."
+        "Of 18,726 files, two are empty and left out by name. The folder inside the archive and the number of files "
+        "were taken from descriptions of the archive, not from the file itself. About 0.5% of the labels are reported "
+        "to be wrong."
     )

@@ -1,4 +1,4 @@
-"""The five archives of OOD images that ODIN published: crops and resizings of LSUN, iSUN and Tiny ImageNet."""
+"""The five archives of OOD images published with ODIN: cropped and resized LSUN, iSUN and Tiny ImageNet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from oodbench.benchmark.data.files import File, FileDataset, Fit, ImageTree, Sou
 
 PAPER = "Liang et al., Enhancing The Reliability of Out-of-distribution Image Detection (ODIN), ICLR 2018"
 CENTRE = Fit(how="cut")
-UNSEEN = "No file of it was at hand when this was written; the reader was tried on files made in its format."
+UNSEEN = "No original file was available when this was written; the reader was tested on synthetic files in its format."
 ARTEFACTS = (
     "Resized without antialiasing: the artefacts alone are easy to detect (Tack et al., CSI, NeurIPS 2020), so high "
-    "scores here say less than they seem to."
+    "numbers on this set mean less than they seem to."
 )
 LSUN_LICENCE = "No explicit licence; research use with citation (Yu et al., LSUN, arXiv:1506.03365)"
 SUN_LICENCE = "No explicit licence; research use with citation (Xu et al., iSUN, arXiv:1504.06755)"
@@ -18,23 +18,23 @@ IMAGENET_LICENCE = "ImageNet's terms: non-commercial research"
 
 
 def archive(stem: str, code: str, md5: str) -> tuple[Source, ...]:
-    """A tar.gz of images, whatever folders they are in; the URL is that of ODIN's README."""
+    """A tar.gz of images in any folders, at the URL from ODIN's README."""
     file = File((f"{stem}.tar.gz",), (f"https://www.dropbox.com/s/{code}/{stem}.tar.gz?dl=1",), md5=md5)
     return (Source((file,), ImageTree(fit=CENTRE)),)
 
 
 def origin(stem: str, images: str) -> str:
-    """How the images came about."""
+    """The card's text on where the images come from."""
     return (
         f"{stem}.tar.gz, linked from https://github.com/facebookresearch/odin: {images}. The checksum is the one that "
-        "pytorch-ood lists. Read sorted by path, without labels; of an image larger than 32 x 32 the "
-        "centre 32 x 32 pixels are taken."
+        "pytorch-ood lists. Read sorted by path, without labels; images larger than 32 x 32 are cropped to their "
+        "centre 32 x 32 pixels."
     )
 
 
 @dataset("lsun-resize", title="LSUN, resized (ODIN's archive)", paper=PAPER)
 class LsunResize(FileDataset):
-    """The 10,000 test photographs of scenes of LSUN, resized to 32 x 32."""
+    """The 10,000 test photographs of LSUN, resized to 32 x 32."""
 
     splits = ("test",)
     family = "lsun"
@@ -47,7 +47,7 @@ class LsunResize(FileDataset):
 
 @dataset("lsun-crop", title="LSUN, cropped (ODIN's archive)", paper=PAPER)
 class LsunCrop(FileDataset):
-    """Random crops from the 10,000 test photographs of scenes of LSUN."""
+    """Random crops from the 10,000 test photographs of LSUN."""
 
     splits = ("test",)
     family = "lsun"
@@ -55,7 +55,7 @@ class LsunCrop(FileDataset):
     sources = {"test": archive("LSUN", "fhtsw1m3qxlwj6h", "458a0a0ab8e5f1cb4516d7400568e460")}
     licence = LSUN_LICENCE
     origin = origin("LSUN", "random crops of LSUN's test images of 10 scenes")
-    caveats = f"Crops of large photographs: surfaces rather than scenes. {UNSEEN}"
+    caveats = f"Crops of large photographs, which show surfaces rather than scenes. {UNSEEN}"
 
 
 @dataset("tinyimagenet-resize", title="Tiny ImageNet, resized (ODIN's archive)", paper=PAPER)
@@ -86,7 +86,7 @@ class TinyImageNetCrop(FileDataset):
 
 @dataset("isun", title="iSUN, resized (ODIN's archive)", paper=PAPER)
 class ISun(FileDataset):
-    """8,925 photographs of scenes of iSUN, resized to 32 x 32."""
+    """8,925 photographs of scenes from iSUN, resized to 32 x 32."""
 
     splits = ("test",)
     sizes = {"test": 8925}

@@ -1,4 +1,4 @@
-"""Omniglot."""
+"""Omniglot: handwritten characters of 50 alphabets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCHVISION = "omniglot-py"
 
 
 def source(stem: str, md5: str) -> Source:
-    """One zip, under its own name or where torchvision puts it."""
+    """One of the published zips, under its own name or where torchvision stores it."""
     archive = File((f"{stem}.zip", f"{TORCHVISION}/{stem}.zip"), (f"{URL}/{stem}.zip",), md5=md5)
     return Source((archive,), ImageTree(fit=Fit(stored=(105, 105)), under=stem))
 
@@ -26,7 +26,7 @@ def source(stem: str, md5: str) -> Source:
     paper="Lake et al., Human-level concept learning through probabilistic program induction, Science 350, 2015",
 )
 class Omniglot(FileDataset):
-    """19,280 + 13,180 characters, 20 drawings of each; train and test have different alphabets."""
+    """19,280 + 13,180 drawings of characters, 20 per character. Train and test have different alphabets."""
 
     sizes = {"train": 19_280, "test": 13_180}
     sources = {split: (source(stem, md5),) for split, (stem, md5) in PARTS.items()}
@@ -38,7 +38,7 @@ class Omniglot(FileDataset):
         "labels, because no character is in both splits."
     )
     caveats = (
-        "Dark strokes on white, where MNIST and its kin are bright on black: the pixel mean alone tells them apart. "
-        "`omniglot+inverted` is the other way round. No file of it was at hand when this was written; the reader was "
-        "tried on files made in its format."
+        "Dark strokes on white, where MNIST and similar sets are bright on black: the pixel mean alone separates them. "
+        "`omniglot+inverted` is bright on black. No original file was available when this was written; the reader was "
+        "tested on synthetic files in its format."
     )

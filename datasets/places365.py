@@ -1,4 +1,4 @@
-"""Places365, the validation images."""
+"""The validation images of Places365: photographs of scenes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARCHIVE = File(
     paper="Zhou et al., Places: A 10 Million Image Database for Scene Recognition, TPAMI 40(6), 2018",
 )
 class Places365(FileDataset):
-    """36,500 photographs of 365 kinds of scene."""
+    """36,500 photographs of 365 kinds of scenes."""
 
     splits = ("test",)
     sizes = {"test": 36_500}
@@ -32,12 +32,12 @@ class Places365(FileDataset):
     licence = "Research and education only; the images' copyright stays with their owners"
     origin = (
         "http://places2.csail.mit.edu/, the validation images at 256 x 256 (val_256.tar), as torchvision downloads "
-        "them. The centre square, here all of the image, is resized to 32 x 32 (bilinear with antialiasing). Without "
-        "labels: they are in another file, and no OOD set needs them."
+        "them. The centre square, here the whole image, is resized to 32 x 32 (bilinear with antialiasing). Without "
+        "labels, which are in another file and not needed for an OOD set."
     )
     caveats = (
-        "The 256 x 256 version was made without keeping the aspect. Many scenes show things that are classes of "
-        "CIFAR-10 or CIFAR-100; OpenOOD uses a filtered list of 35,195 (CIFAR-10) or 33,773 (CIFAR-100) images, other "
-        "papers a random 10,000: numbers on all 36,500 compare with neither. No file of it was at hand when this was "
+        "The 256 x 256 version does not keep the aspect ratio. Many scenes show objects of CIFAR-10 or CIFAR-100 "
+        "classes. OpenOOD uses a filtered list of 35,195 (CIFAR-10) or 33,773 (CIFAR-100) images, other papers a "
+        "random 10,000: numbers on all 36,500 are comparable to neither. No original file was available when this was "
         "written."
     )

@@ -1,4 +1,4 @@
-"""STL-10."""
+"""STL-10: photographs of 10 classes, selected from ImageNet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARCHIVE = File(
 
 @dataclass(frozen=True)
 class StlBinary:
-    """The published binary files: planes of 96 x 96 with columns first, and labels 1 to 10."""
+    """The published binary files: 96 x 96 planes in column-major order, and labels 1 to 10."""
 
     split: str
 
@@ -60,7 +60,7 @@ class StlBinary:
     paper="Coates et al., An Analysis of Single-Layer Networks in Unsupervised Feature Learning, AISTATS 2011",
 )
 class Stl10(FileDataset):
-    """5,000 + 8,000 labelled photographs from ImageNet, as many of each class; the unlabelled 100,000 are not used."""
+    """5,000 + 8,000 labelled photographs, with balanced classes; the 100,000 unlabelled images are not used."""
 
     classes = CLASSES
     sizes = {"train": 5000, "test": 8000}
@@ -77,7 +77,7 @@ class Stl10(FileDataset):
         "96 x 96; resized to 32 x 32 (bilinear with antialiasing)."
     )
     caveats = (
-        "Nine of the ten classes are CIFAR-10's (monkey in place of frog): no OOD set for it unless by class, "
-        "stl10[7]. Reading runs through the whole 2.6 GB once. No file of it was at hand when this was written; the "
-        "reader was tried on files made in its format."
+        "Nine of the ten classes are CIFAR-10's (monkey instead of frog), so it is not an OOD set for CIFAR-10 except "
+        "for that class, stl10[7]. Reading decompresses all 2.6 GB once. No original file was available when this was "
+        "written; the reader was tested on synthetic files in its format."
     )

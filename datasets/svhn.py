@@ -1,4 +1,4 @@
-"""SVHN, cropped digits (format 2), and the parts of it that circulate on their own."""
+"""SVHN, cropped digits (format 2), and subsets of it that are distributed separately."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ TRAIN_PART = tree_file(
 )
 TEST_PART = tree_file("svhn-test-first10000", sha256="ae50549a8329e73f3d9b24a721f349a1f4ee99ee9967f88fd20a4261db00f75a")
 RECROPPED = (
-    "the training digits were cropped anew from the first 2,000 full-number training photographs (square of side "
-    "max(w, h) centred on the box, resized to 32x32, bicubic): the same procedure on 1,952 test digits came within a "
-    "mean squared error of 0.2 of the published crops on the scale 0 to 255, so near but not bit-identical"
+    "the training digits were cropped again from the first 2,000 full-number training photographs (square of side "
+    "max(w, h) centred on the box, resized to 32x32, bicubic): on 1,952 test digits, the same procedure reproduced the "
+    "published crops with a mean squared error below 0.2 on the scale 0 to 255, so they are close but not bit-identical"
 )
 RECOVERED = (
     "the test digits were recovered from 360x360 renderings (pilot7747/toloka-image-classification) by reading one "
-    "pixel of each cell; rendering them again gives those back exactly"
+    "pixel of each cell; rendering them again reproduces those images exactly"
 )
 PART = "This is a part of SVHN under its own name: its numbers are not those of the standard split."
 CUT = 8000
-"""`svhn-small`: test digits below train, the rest test."""
+"""In `svhn-small`, test digits below this index belong to train, the others to test."""
 
 
 @dataset("svhn", title="SVHN: house numbers from street photographs, cropped digits", paper=PAPER)
 class Svhn(FileDataset):
-    """73,257 + 26,032 digits in colour, 32 x 32; the 531,131 easier 'extra' ones are not used."""
+    """73,257 + 26,032 colour images of digits, 32 x 32; the 531,131 easier 'extra' images are not used."""
 
     classes = CLASSES
     sizes = {"train": 73_257, "test": 26_032}
@@ -59,7 +59,7 @@ class Svhn(FileDataset):
         "http://ufldl.stanford.edu/housenumbers/, format 2, the files that torchvision downloads. Pixels as published, "
         "in stored order; the published label 10 is the digit 0. A tree of images must be DIGIT/INDEX.png."
     )
-    caveats = f"{CAVEATS} The reader of the .mat files was tried on files made in their format."
+    caveats = f"{CAVEATS} The reader of the .mat files was tested on synthetic files in their format."
 
 
 @dataset("svhn-test-first10000", title="SVHN, the first 10,000 digits of the test split", paper=PAPER)
@@ -89,7 +89,7 @@ class SvhnTestPart(FileDataset):
 
 @dataset("svhn-train-first4434", title="SVHN, the first 4,434 digits of the training split", paper=PAPER)
 class SvhnTrainPart(FileDataset):
-    """The first 4,434 of the 73,257 training digits, cropped anew, in their published order."""
+    """The first 4,434 of the 73,257 training digits, cropped again, in their published order."""
 
     splits = ("train",)
     family = "svhn"
@@ -112,7 +112,7 @@ class SvhnTrainPart(FileDataset):
 
 @dataset("svhn-small", title="SVHN in small: 12,434 digits to train on, 2,000 to test", paper=PAPER)
 class SvhnSmall(FileDataset):
-    """The two parts as one ID set. Train: the 4,434 training digits, then test digits 0 to 7,999. Test: the rest."""
+    """Both subsets as one ID set. Train: the 4,434 training digits and test digits 0 to 7,999. Test: the others."""
 
     family = "svhn"
     classes = CLASSES
@@ -136,8 +136,8 @@ class SvhnSmall(FileDataset):
         ),
     }
     licence = LICENCE
-    origin = f"Made of svhn-train-first4434 and svhn-test-first10000, which see: {RECROPPED}; {RECOVERED}."
+    origin = f"Combines svhn-train-first4434 and svhn-test-first10000: {RECROPPED}; {RECOVERED}."
     caveats = (
-        "A small ID set of digits for trials, cut by index because neighbouring digits share a photograph; not a "
-        f"standard split. The photograph at the cut may show on both sides. {CAVEATS}"
+        "A small ID set of digits for experiments, split by index because neighbouring digits share a photograph; not "
+        f"a standard split. The photograph at the boundary may occur on both sides. {CAVEATS}"
     )

@@ -1,4 +1,4 @@
-"""Describable Textures (DTD), and a part of it that circulates at 32 x 32."""
+"""Describable Textures (DTD), and a subset of it that is distributed at 32 x 32."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CENTRE = Fit(how="crop")
 
 @dataset("textures", title="Describable Textures (DTD)", paper=PAPER)
 class Textures(FileDataset):
-    """5,640 photographs of textures, 120 of each of 47 kinds, all three published splits together."""
+    """5,640 photographs of textures, 120 for each of 47 classes, from all three published splits."""
 
     splits = ("test",)
     classes = CLASSES
@@ -40,17 +40,17 @@ class Textures(FileDataset):
     origin = (
         "https://www.robots.ox.ac.uk/~vgg/data/dtd/, release 1.0.1, the archive that torchvision downloads. "
         "Photographs of 300 to 640 pixels; the centre square is resized to 32 x 32 (bilinear with antialiasing), which "
-        "keeps the aspect. OOD papers use all of it as one test set."
+        "keeps the aspect ratio. OOD papers use all images as one test set."
     )
     caveats = (
-        "At 32 x 32 most of a texture's detail is gone. JPEG at the larger size. The whole archive was not at hand "
-        "when this was written; the reader was tried on files made in its format."
+        "At 32 x 32 most of a texture's detail is lost. Stored as JPEG at the original size. The complete archive was "
+        "not available when this was written; the reader was tested on synthetic files in its format."
     )
 
 
 @dataset("textures-10of47", title="Describable Textures, the first 10 of 47 kinds, at 32 x 32", paper=PAPER)
 class TexturesPart(FileDataset):
-    """1,200 textures: banded to crystalline."""
+    """1,200 textures of 10 classes, from banded to crystalline."""
 
     splits = ("test",)
     family = "textures"
@@ -73,9 +73,10 @@ class TexturesPart(FileDataset):
     }
     licence = LICENCE
     origin = (
-        "JPEG files from pan8915/DeepTexture, all three DTD splits together; the whole image squeezed to 32 x 32 "
-        "(aspect not kept), bilinear with antialiasing, stored without loss as CLASS/IMAGE.webp."
+        "JPEG files from pan8915/DeepTexture, all three DTD splits together; the whole image resized to 32 x 32 "
+        "(aspect ratio not kept), bilinear with antialiasing, stored losslessly as CLASS/IMAGE.webp."
     )
     caveats = (
-        "Only the first 10 kinds in the alphabet; another resizing than that of `textures`. JPEG at the larger size."
+        "Only the first 10 classes in alphabetical order, resized differently from `textures`. Stored as JPEG at the "
+        "original size."
     )

@@ -1,4 +1,4 @@
-"""Tiny ImageNet: 200 classes at 64 x 64, reduced to 32 x 32; and a copy of its test images that circulates."""
+"""Tiny ImageNet, 200 classes at 64 x 64 resized to 32 x 32, and a separately distributed copy of its test images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TinyImageNetZip:
     split: str
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read one split sorted by path."""
+        """Read one split, sorted by path."""
         tree = open_tree(paths[0])
         found = {k: m.name for k, m in enumerate(tree.members) if m.name.startswith(f"{ROOT}/{self.split}/")}
         images = {k: name for k, name in found.items() if "/images/" in name}
@@ -68,7 +68,7 @@ class TinyImageNetZip:
 
 @dataset("tinyimagenet", title="Tiny ImageNet, reduced to 32 x 32", paper=PAPER)
 class TinyImageNet(FileDataset):
-    """100,000 + 10,000 photographs of 200 kinds; the published validation images serve as test."""
+    """100,000 + 10,000 photographs of 200 classes. The published validation images are the test split."""
 
     classes = tuple(f"class {k:03d}" for k in range(200))
     sizes = {"train": 100_000, "test": 10_000}
@@ -83,9 +83,9 @@ class TinyImageNet(FileDataset):
         "Class k is the k-th WordNet id in alphabetical order."
     )
     caveats = (
-        "Several classes are those of CIFAR-10 and CIFAR-100. Not the ODIN archives, which were made of the test "
-        "images: those are `tinyimagenet-resize` and `tinyimagenet-crop`. Some images are grey. The archive was not at "
-        "hand when this was written; the reader was tried on files made in its format."
+        "Several classes also occur in CIFAR-10 and CIFAR-100. Not the ODIN archives, which were made from the test "
+        "images: those are `tinyimagenet-resize` and `tinyimagenet-crop`. Some images are greyscale. The archive was "
+        "not available when this was written; the reader was tested on synthetic files in its format."
     )
 
 
@@ -115,10 +115,10 @@ class TinyImageNetPillow(FileDataset):
     licence = LICENCE
     origin = (
         "The 64 x 64 JPEG files of the test split (from seshuad/IMagenet) resized to 32 x 32, bilinear with "
-        "antialiasing (Pillow), stored without loss. A tree of images, read sorted by path; folders mean nothing."
+        "antialiasing (Pillow), stored losslessly. A tree of images, read sorted by path; folders have no meaning."
     )
     caveats = (
         "NOT the pixels of ODIN's Imagenet_resize archive, whose resizing left artefacts that make it easier (Tack et "
-        "al., CSI, NeurIPS 2020): expect lower detection scores than published ones. No labels. 9,998 of the 10,000 "
-        "images are distinct."
+        "al., CSI, NeurIPS 2020): expect lower AUROC than published. No labels. 9,998 of the 10,000 images are "
+        "distinct."
     )

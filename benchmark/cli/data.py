@@ -51,11 +51,11 @@ def _cache(results: Path) -> DataCache:
 
 
 def _line(found: Finding) -> str:
-    from oodbench.benchmark.data.files.inventory import TOLD
+    from oodbench.benchmark.data.files.inventory import DESCRIPTIONS
 
     if found.path is None:
         return f"{found.set:26} {found.split:5}  {found.status:9}  {found.reason}"
-    told = f"{found.path}, {found.size:,} bytes, SHA-256 {found.sha256} ({TOLD[found.status]})"
+    told = f"{found.path}, {found.size:,} bytes, SHA-256 {found.sha256} ({DESCRIPTIONS[found.status]})"
     return f"{found.set:26} {found.split:5}  {'there':9}  {told}"
 
 

@@ -1,1 +1,1 @@
-"""Image sets by name: which images they are, how they are split, and which of them two sets share."""
+"""Loads image sets by name, splits them, and finds images that two sets share."""

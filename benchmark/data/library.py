@@ -1,4 +1,4 @@
-"""Image sets by name: loading, class subsets, forms, and the validation part carved out of training."""
+"""Loads image sets by name, with class subsets, forms, and the parts that training, tuning and scoring use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oodbench.benchmark.data.duplicates import shared
+from oodbench.benchmark.data.duplicates import exact_duplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
-from oodbench.benchmark.data.splits import carve_validation, first_half, on_its_own, only_classes
+from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
 from oodbench.benchmark.plugins.registry import registry
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 
 SPLIT_VERSION = "1"
+"""Part of the cache key of a part's checksum. Raise it when the rules for splitting change."""
 
 PARTS = ("train", "validation", "test", "outliers", "tuning", "scored")
-"""What a set is used as. 'train' and 'validation' are the two pieces of the training split, 'outliers' is all of it;
-'tuning' and 'scored' are two halves of the test split."""
+"""Roles of a set's images. 'train' and 'validation' partition the training split, and 'outliers' is all of it; 'tuning'
+and 'scored' are the two halves of the test split."""
 
 
 class Library:
-    """The data sets at hand, each split loaded once. `cache` is the folder that remembers decoded files; `staged` has
-    files that are in a shared store and not in `data_dir`."""
+    """Loads image sets, each split once.
+
+    `cache` is the folder for decoded images and checksums. `staged` fetches files that are in a shared store and not in
+    `data_dir`. With `skip_bad`, images that cannot be decoded are left out and counted in `notes`.
+    """
 
     def __init__(
         self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False, staged: StagedFiles | None = None
@@ -38,27 +42,27 @@ class Library:
         self.data_dir = data_dir
         self.files = Access(data_dir, DataCache(cache), skip_bad, staged)
         self.notes: list[str] = []
-        """What a reader of the numbers should know of the data that was loaded."""
+        """Remarks on the loaded data, printed under the tables."""
         self.sources: dict[str, dict[str, str]] = {}
-        """What each split was read from: file -> SHA-256."""
+        """The files of each split that was loaded: path -> SHA-256."""
         self._loaded: dict[tuple[str, str], ImageSet] = {}
         self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
         self._parts: dict[tuple[SetSpec, str], ImageSet] = {}
 
     def card(self, spec: SetSpec) -> Dataset:
-        """The data set itself, with its card."""
+        """The data set's plug-in, which is also its card."""
         card: Dataset = registry.get("dataset", spec.name)()
         return card
 
     def missing(self, spec: SetSpec) -> str | None:
-        """Why the set cannot be loaded; None if it can."""
+        """Why the set cannot be loaded; None if it can be."""
         return self.card(spec).missing(self.data_dir)
 
     def part(self, spec: SetSpec, part: str, limit: int = 0) -> ImageSet:
-        """The images of a set that serve as one of `PARTS`, cut down to `limit` of them unless that is 0."""
+        """The images that serve as one of `PARTS`, subsampled to `limit` images (0: no limit)."""
         if limit:
-            whole = self.part(spec, part)
-            return whole if limit >= len(whole) else self._limited(spec, whole, limit)
+            images = self.part(spec, part)
+            return images if limit >= len(images) else self._subsample(spec, images, limit)
         if part == "test":
             return self.split(spec, "test")
         if part == "outliers":
@@ -68,7 +72,8 @@ class Library:
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
-                self._parts[spec, name] = self._remembered(spec, images, train, f"{name} of {SPLIT_VERSION}")
+                how = f"{name} of {SPLIT_VERSION}"
+                self._parts[spec, name] = self._with_cached_checksum(spec, images, train, how)
         return self._parts[spec, part]
 
     def _half(self, spec: SetSpec, part: str) -> ImageSet:
@@ -77,20 +82,21 @@ class Library:
             first = first_half(test)
             for name, rows in (("tuning", first), ("scored", ~first)):
                 how = f"{name} of {SPLIT_VERSION}"
-                self._parts[spec, name] = self._remembered(spec, test.take(np.flatnonzero(rows)), test, how)
+                half = test.take(np.flatnonzero(rows))
+                self._parts[spec, name] = self._with_cached_checksum(spec, half, test, how)
         return self._parts[spec, part]
 
     def kin(self, spec: SetSpec) -> str:
-        """The wider family of a set: its settings are never tuned on a set of the same."""
+        """The wider family of a set. A cell's settings are never tuned on sets of the OOD set's own kin."""
         card = self.card(spec)
         return card.kin or card.family or spec.name
 
-    def _limited(self, spec: SetSpec, whole: ImageSet, limit: int) -> ImageSet:
-        """So many images, spread evenly over the stored order: sorted by class or not, every class keeps its share."""
+    def _subsample(self, spec: SetSpec, whole: ImageSet, limit: int) -> ImageSet:
+        """Take `limit` images evenly spaced in stored order, so that a set sorted by class keeps its class balance."""
         name = f"{limit} of"
         if (spec, name) not in self._parts:
             rows = np.arange(limit) * len(whole) // limit
-            images = self._remembered(spec, whole.take(rows), whole, f"{name} {SPLIT_VERSION}")
+            images = self._with_cached_checksum(spec, whole.take(rows), whole, f"{name} {SPLIT_VERSION}")
             missing = len(whole.classes) - len(np.unique(images.labels)) if images.labels is not None else 0
             if missing:
                 raise UserError(
@@ -101,12 +107,12 @@ class Library:
         return self._parts[spec, name]
 
     def share(self) -> None:
-        """Let other machines have the files that were read, where a store is shared."""
+        """Upload the files that were read to the shared store, if there is one, for other machines."""
         if self.files.staged is not None:
             self.files.staged.stage({Path(path): sha for read in self.sources.values() for path, sha in read.items()})
 
     def num_classes(self, spec: SetSpec) -> int:
-        """Number of classes, two or more, of a set that is to be classified. Raises `UserError` for fewer."""
+        """Number of classes of an ID set. Raises `UserError` for fewer than two."""
         classes = self.card(spec).classes
         if not classes:
             raise UserError(f"'{spec}' has no classes, so it cannot be an ID set. Choose a labelled set for --id.")
@@ -116,25 +122,28 @@ class Library:
         return count
 
     def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
-        """Whether two sets sample one distribution: same family and forms, and classes in common."""
+        """Whether two sets sample the same distribution: same family, same forms, and at least one common class."""
         families = {self.card(spec).family or spec.name for spec in (one, other)}
         if len(families) > 1 or one.forms != other.forms:
             return False
         return one.classes is None or other.classes is None or bool(set(one.classes) & set(other.classes))
 
     def shared_images(self, seen: SetSpec, ood: SetSpec, seen_as: str = "outliers", scored_as: str = "test") -> int:
-        """How many images of an OOD set's part are, pixel by pixel, in a part of another set; all its training split
-        by default."""
-        known, tested = self.part(seen, seen_as), self.part(ood, scored_as)
+        """Count the images of a part of an OOD set that also occur in a part of another set, equal in every pixel.
+
+        By default, test images of the OOD set that are in the other set's training split.
+        """
+        seen_images, tested = self.part(seen, seen_as), self.part(ood, scored_as)
         if not all(isinstance(self.card(spec), FileDataset) for spec in (seen, ood)):
-            return shared(known.images, tested.images)
-        name = f"{tested.checksum} within {known.checksum}"
-        return int(self.files.cache.checksum(name, lambda: str(shared(known.images, tested.images))))
+            return exact_duplicates(seen_images.images, tested.images)
+        name = f"{tested.checksum} within {seen_images.checksum}"
+        count = self.files.cache.checksum(name, lambda: str(exact_duplicates(seen_images.images, tested.images)))
+        return int(count)
 
     def split(self, spec: SetSpec, split: str) -> ImageSet:
-        """One stored split of a set, its classes chosen and its forms applied."""
+        """A stored split of a set, restricted to the spec's classes and with its forms applied."""
         if (spec, split) not in self._splits:
-            self._splits[spec, split] = self._cut(spec, split)
+            self._splits[spec, split] = self._select(spec, split)
         return self._splits[spec, split]
 
     def _load(self, name: str, split: str) -> ImageSet:
@@ -143,11 +152,11 @@ class Library:
             if split not in card.splits:
                 raise DataError(f"Data set '{name}' has no {split} split, only {', '.join(card.splits)}.")
             if isinstance(card, FileDataset):
-                return self._loaded.setdefault((name, split), self._opened(card, split))
+                return self._loaded.setdefault((name, split), self._open_files(card, split))
             reason = card.missing(self.data_dir)
             if reason:
                 raise DataError(reason)
-            images = on_its_own(_loaded(card, split, self.data_dir))
+            images = copy_views(_load_split(card, split, self.data_dir))
             if card.checksums.get(split, images.checksum) != images.checksum:
                 self.notes.append(
                     f"{name} ({split}) is not what its card describes: SHA-256 {images.checksum[:12]} in place of "
@@ -156,14 +165,14 @@ class Library:
             self._loaded[name, split] = images
         return self._loaded[name, split]
 
-    def _opened(self, card: FileDataset, split: str) -> ImageSet:
-        """A split that is files: its pixels memory-mapped, its notes and sources kept."""
+    def _open_files(self, card: FileDataset, split: str) -> ImageSet:
+        """Open a split that consists of files, and record its notes and sources."""
         opened = card.open(split, self.files)
         self.notes += [note for note in opened.notes if note not in self.notes]
         self.sources[f"{card.name} ({split})"] = dict(opened.files)
         return opened.images
 
-    def _cut(self, spec: SetSpec, split: str) -> ImageSet:
+    def _select(self, spec: SetSpec, split: str) -> ImageSet:
         whole = images = self._load(spec.name, split)
         how = ""
         if spec.classes is not None:
@@ -172,28 +181,29 @@ class Library:
         for name in spec.forms:
             form = registry.get("form", name)
             changed = form().apply(images.images)
-            # A mirrored view has negative strides, which torch does not take.
+            # A form may return a flipped view with negative strides, which torch does not accept.
             images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
             how += f" {name} {source_version(form)}"
-        return self._remembered(spec, images, whole, how) if how else images
+        return self._with_cached_checksum(spec, images, whole, how) if how else images
 
-    def _remembered(self, spec: SetSpec, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
-        """Images cut from a set of files, which may be large: their checksum is computed once, then remembered."""
+    def _with_cached_checksum(self, spec: SetSpec, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
+        """Take the checksum of a file data set's subset from the cache: such sets may be large and slow to hash."""
         if not isinstance(self.card(spec), FileDataset):
             return images
         name = f"{whole.checksum} {how.strip()}"
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
 
 
-def _loaded(card: Dataset, split: str, data_dir: Path) -> ImageSet:
+def _load_split(card: Dataset, split: str, data_dir: Path) -> ImageSet:
+    """Call a plug-in's `load`; whatever it raises or returns becomes an image set or a `DataError` that names it."""
     try:
         images: object = card.load(split, data_dir)
     except OodbenchError as error:
         if card.name in str(error):
             raise
-        told = str(error).rstrip(".")
-        raise DataError(f"Data set '{card.name}' has no usable {split} split: {told}.") from error
-    except Exception as error:  # a stranger's loader, or a damaged file, may raise anything
+        reason = str(error).rstrip(".")
+        raise DataError(f"Data set '{card.name}' has no usable {split} split: {reason}.") from error
+    except Exception as error:  # third-party loaders and damaged files may raise anything
         raise DataError(
             f"Data set '{card.name}' has no readable {split} split: {type(error).__name__}: {error}"
         ) from error

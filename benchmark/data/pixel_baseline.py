@@ -1,6 +1,7 @@
-"""What no network is needed for: how well a single pixel statistic separates two sets.
+"""Baseline without a network: how well a single pixel statistic separates an OOD set from an ID set.
 
-A set that the mean, the spread or the sharpest edge of the pixels tells apart says little about a detector.
+Where the mean, the standard deviation or the sharpest edge of the pixels separates two sets, a high detector score on
+that pair says little about the detector.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def standard_deviation(images: np.ndarray) -> np.ndarray:
 def largest_gradient(images: np.ndarray) -> np.ndarray:
     """Largest absolute difference between neighbouring pixels of each image, (N,)."""
     signed = images.astype(np.int16)
-    # An image one pixel wide or high has no neighbours that way.
+    # `initial=0` covers images that are one pixel wide or high and have no neighbours in that direction.
     across = np.abs(np.diff(signed, axis=3)).max(axis=(1, 2, 3), initial=0)
     down = np.abs(np.diff(signed, axis=2)).max(axis=(1, 2, 3), initial=0)
     steepest: np.ndarray = np.maximum(across, down).astype(np.float64)
@@ -45,49 +46,54 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 STATISTICS_VERSION = "1"
-"""Part of what a pair's result is remembered under; raise it when a statistic or the choice among them changes."""
+"""Part of the cache key of a pair's result. Raise it when a statistic or the choice among them changes."""
 
 BLOCK = 1 << 20
-"""Bytes of pixels at a time: temporaries take eight times as much, however many images there are."""
+"""Bytes of pixels processed at a time. Temporaries take eight times as much, whatever the number of images."""
 
 
-def statistics(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every statistic of uint8 images (N, C, H, W), float64 (N,) each; an image's values depend on it alone."""
-    rows = max(1, BLOCK // max(1, images[0].nbytes))
+def statistics(images: np.ndarray, block_bytes: int = BLOCK) -> dict[str, np.ndarray]:
+    """Each of `STATISTICS` of uint8 images (N, C, H, W), float64 (N,), the same in blocks of any size."""
+    rows = max(1, block_bytes // max(1, images[0].nbytes))
     blocks = [images[start : start + rows] for start in range(0, len(images), rows)]
     parts = [[statistic(block) for statistic in STATISTICS.values()] for block in blocks]
     return {name: np.concatenate([part[k] for part in parts]) for k, name in enumerate(STATISTICS)}
 
 
-def best_statistic_of(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The statistic and direction with the highest AUROC between two sets' `statistics`, ID first, with its metrics."""
+def best_statistic_of(
+    id_statistics: Mapping[str, np.ndarray], ood_statistics: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The statistic and direction with the highest AUROC, and its metrics, given the `statistics` of both sets."""
     candidates = []
     for name in STATISTICS:
         for direction, sign in (("higher is OOD", 1), ("lower is OOD", -1)):
-            one, other = sign * ours[name], sign * theirs[name]
-            candidates.append((auroc(one, other), name, direction, one, other))
-    _, name, direction, one, other = max(candidates, key=lambda c: c[0])
-    return {"statistic": name, "direction": direction, **evaluate(one, other)}
+            id_scores, ood_scores = sign * id_statistics[name], sign * ood_statistics[name]
+            candidates.append((auroc(id_scores, ood_scores), name, direction, id_scores, ood_scores))
+    _, name, direction, id_scores, ood_scores = max(candidates, key=lambda c: c[0])
+    return {"statistic": name, "direction": direction, **evaluate(id_scores, ood_scores)}
 
 
 def best_statistic(id_images: np.ndarray, ood_images: np.ndarray) -> dict[str, Any]:
-    """`best_statistic_of` two uint8 sets (N, C, H, W)."""
+    """As `best_statistic_of`, given the images of both sets, uint8 (N, C, H, W)."""
     return best_statistic_of(statistics(id_images), statistics(ood_images))
 
 
 class CachedStatistics:
-    """Results of pairs by the sets' contents: a set is measured once, and a pair once for all runs of a store."""
+    """Best statistics of pairs by the contents of the two sets.
+
+    A pair is evaluated once for all runs that share a store, and a set's statistics are computed once per object.
+    """
 
     def __init__(self, cache: DataCache) -> None:
         self._cache = cache
-        self._measured: dict[str, dict[str, np.ndarray]] = {}
+        self._statistics: dict[str, dict[str, np.ndarray]] = {}
 
     def best(self, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
-        """As `best_statistic`, bit by bit."""
+        """As `best_statistic`, bit for bit."""
         name = f"{id_set.checksum} {ood_set.checksum} statistics {STATISTICS_VERSION}, metrics {METRICS_VERSION}"
-        return self._cache.result(name, lambda: best_statistic_of(self._of(id_set), self._of(ood_set)))
+        return self._cache.result(name, lambda: best_statistic_of(self._measure(id_set), self._measure(ood_set)))
 
-    def _of(self, images: ImageSet) -> dict[str, np.ndarray]:
-        if images.checksum not in self._measured:
-            self._measured[images.checksum] = statistics(images.images)
-        return self._measured[images.checksum]
+    def _measure(self, images: ImageSet) -> dict[str, np.ndarray]:
+        if images.checksum not in self._statistics:
+            self._statistics[images.checksum] = statistics(images.images)
+        return self._statistics[images.checksum]

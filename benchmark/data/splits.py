@@ -1,9 +1,8 @@
-"""How a set is split: chosen classes, ID validation, and halves for tuning."""
+"""Splits image sets: class subsets, ID validation, and the halves of test splits that settings are tuned on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,42 +10,40 @@ from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.specs import SetSpec
 
-if TYPE_CHECKING:
-    pass
-
-
 VALIDATION_SHARE = 0.1
+"""Fraction of the training images that becomes ID validation."""
 
 
-def on_its_own(images: ImageSet) -> ImageSet:
-    """The same images, copied where they are a view of a larger array, from which the other splits could be reached."""
+def copy_views(images: ImageSet) -> ImageSet:
+    """Copy arrays that are views of a larger one, through whose `base` a detector could reach the other splits."""
     arrays = {name: getattr(images, name) for name in ("images", "labels", "groups")}
-    return replace(images, **{name: array.copy() for name, array in arrays.items() if _is_part(array)})
+    return replace(images, **{name: array.copy() for name, array in arrays.items() if _is_view_of_larger(array)})
 
 
-def _is_part(array: np.ndarray | None) -> bool:
+def _is_view_of_larger(array: np.ndarray | None) -> bool:
     return array is not None and isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes
 
 
 def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:
-    """Keep the classes that `spec` names, relabelled 0, 1, ... in that order."""
-    kept = spec.classes or ()
-    if images.labels is None or max(kept) >= len(images.classes):
+    """Select the classes that `spec` names and relabel them 0, 1, ... in that order. Raises `UserError` for others."""
+    chosen = spec.classes or ()
+    if images.labels is None or max(chosen) >= len(images.classes):
         raise UserError(
-            f"'{spec}' asks for class {max(kept)}, but '{spec.name}' has "
+            f"'{spec}' asks for class {max(chosen)}, but '{spec.name}' has "
             + (f"classes 0 to {len(images.classes) - 1}." if images.labels is not None else "no classes.")
         )
-    rows = np.flatnonzero(np.isin(images.labels, kept))
-    chosen = images.take(rows)
-    labels = np.searchsorted(np.array(kept), images.labels[rows])
-    return ImageSet(chosen.images, labels, tuple(images.classes[k] for k in kept), chosen.groups)
+    rows = np.flatnonzero(np.isin(images.labels, chosen))
+    subset = images.take(rows)
+    labels = np.searchsorted(np.array(chosen), images.labels[rows])
+    return ImageSet(subset.images, labels, tuple(images.classes[k] for k in chosen), subset.groups)
 
 
 def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
-    """Cut the end of a training split off as ID validation, dependent images together.
+    """Split a training set into training and ID validation images, without separating images that depend on each other.
 
-    With groups, whole groups from the end until a tenth of the images is reached; without, the last tenth of each
-    class in stored order, because stored neighbours are likelier to be alike than images far apart.
+    With groups, whole groups are taken from the end until a tenth of the images is reached. Without groups, the last
+    tenth of each class in stored order is taken, because images stored next to each other are more likely to be alike.
+    Raises `UserError` for a set without labels, `DataError` if a class would be left without training images.
     """
     if train.labels is None:
         raise UserError(f"'{name}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
@@ -57,20 +54,21 @@ def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
 
 
 def first_half(test: ImageSet) -> np.ndarray:
-    """Which images of a test split are for tuning, bool (N,): the first half of the groups, or of each class.
+    """Mask of the test images that settings are tuned on, bool (N,): the first half of the groups, or of each class.
 
-    Contiguous, because stored neighbours are likelier to be alike; by class, so that no half lacks one.
+    Halves are contiguous because images stored next to each other are more likely to be alike, and taken per class so
+    that both contain every class.
     """
     if test.groups is not None:
         order, first = np.unique(test.groups, return_index=True)
         groups = order[np.argsort(first)]
         return np.isin(test.groups, groups[: len(groups) // 2])
     labels = np.zeros(len(test), dtype=int) if test.labels is None else test.labels
-    chosen = np.zeros(len(test), dtype=bool)
+    first = np.zeros(len(test), dtype=bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        chosen[rows[: len(rows) // 2]] = True
-    return chosen
+        first[rows[: len(rows) // 2]] = True
+    return first
 
 
 def _last_groups(groups: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine that cuts connections, sends wrong bytes, ignores Range, and fails."""
+"""Downloads from a local server that cuts connections, sends wrong bytes, ignores Range, and fails."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.files import File, download
+from oodbench.benchmark.data.files.download import Progress
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
 
@@ -23,19 +24,19 @@ WRONG = bytes(len(CONTENT))
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at every path; `faults` are used up one a request, path by path."""
+    """Serves CONTENT at every path. Each request to a path consumes one of its `faults`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults: dict[str, list[Any]] = {}
-        self.seen: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         """(path, Range header) of every request."""
 
     def url(self, path: str = "/file") -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
 
     def ranges(self) -> list[str]:
-        return [asked for _, asked in self.seen]
+        return [header for _, header in self.requests]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,14 +46,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range", "")
-        self.server.seen.append((self.path, asked))
+        header = self.headers.get("Range", "")
+        self.server.requests.append((self.path, header))
         faults = self.server.faults.get(self.path, [])
         fault = faults.pop(0) if faults else None
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no range" else 0
+        start = int(header.removeprefix("bytes=").removesuffix("-")) if header and fault != "no range" else 0
         content = WRONG if fault == "wrong" else CONTENT[:-7] if fault == "short" else CONTENT
         if start >= len(content):
             self.send_error(416)
@@ -70,186 +71,186 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    served = Server()
-    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    local = Server()
+    thread = threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    yield served
-    served.shutdown()
-    served.server_close()
+    yield local
+    local.shutdown()
+    local.server_close()
     thread.join()
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+def fetch(file: File, folder: Path, progress: Progress = lambda done, total: None) -> Path:
+    """Download without pauses between attempts."""
+    return download.fetch(file, folder, progress, download.Limits(pause=0.0))
 
 
-def wanted(*urls: str, size: int = len(CONTENT), sha256: str = SHA256) -> File:
+def archive(*urls: str, size: int = len(CONTENT), sha256: str = SHA256) -> File:
     return File(("set/archive.zip",), urls, size=size, sha256=sha256)
 
 
-def left(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def fetched(file: File, folder: Path) -> None:
-    path = download.fetch(file, folder)
+def fetch_and_check(file: File, folder: Path) -> None:
+    path = fetch(file, folder)
     assert path == folder / "set" / "archive.zip"
     assert path.read_bytes() == CONTENT
-    assert left(folder) == ["archive.zip"]
+    assert files_in(folder) == ["archive.zip"]
 
 
-def test_file_arrives_whole(server: Server, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    download.fetch(wanted(server.url()), tmp_path, lambda done, total: told.append((done, total)))
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert left(tmp_path) == ["archive.zip"]
-    fetched(wanted(server.url()), tmp_path)
-    assert len(server.seen) == 1, "what is there and right is not fetched again"
+def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    fetch(archive(server.url()), tmp_path, lambda done, total: progress.append((done, total)))
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
+    assert files_in(tmp_path) == ["archive.zip"]
+    fetch_and_check(archive(server.url()), tmp_path)
+    assert len(server.requests) == 1, "a correct file is not downloaded again"
 
 
-def test_cut_connections_are_taken_up_where_they_broke(server: Server, tmp_path: Path) -> None:
+def test_a_cut_connection_is_resumed(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [("cut", 300_000), ("cut", 100_000)]
-    fetched(wanted(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
     assert server.ranges() == ["", "bytes=300000-", "bytes=400000-"]
 
 
-def test_many_cuts_are_no_failure_as_long_as_something_arrives(server: Server, tmp_path: Path) -> None:
+def test_many_cuts_are_tolerated_as_long_as_data_arrives(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [("cut", 50_000)] * 12
-    fetched(wanted(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
 
 
 def test_connection_cut_before_any_byte(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [("cut", 0)] * 3
-    fetched(wanted(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
 
 
 def test_server_that_ignores_range(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [("cut", 300_000), "no range"]
-    fetched(wanted(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
 
 
 def test_server_that_answers_with_another_range(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [("cut", 300_000), "lying range", "lying range"]
     with pytest.raises(DataError, match="340,000 bytes, expected 640,000"):
-        download.fetch(wanted(server.url()), tmp_path)
-    assert "archive.zip" not in left(tmp_path)
+        fetch(archive(server.url()), tmp_path)
+    assert "archive.zip" not in files_in(tmp_path)
 
 
 def test_wrong_bytes_are_never_accepted(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = ["wrong"]
     with pytest.raises(DataError, match=r"its SHA256 is .*, expected .*put it at '.*archive\.zip'\.$"):
-        download.fetch(wanted(server.url()), tmp_path)
-    assert left(tmp_path) == []
-    fetched(wanted(server.url()), tmp_path)
+        fetch(archive(server.url()), tmp_path)
+    assert files_in(tmp_path) == []
+    fetch_and_check(archive(server.url()), tmp_path)
 
 
-def test_wrong_bytes_send_on_to_the_next_mirror(server: Server, tmp_path: Path) -> None:
+def test_after_wrong_bytes_the_next_mirror_is_tried(server: Server, tmp_path: Path) -> None:
     server.faults["/first"] = ["wrong"]
-    fetched(wanted(server.url("/first"), server.url("/second")), tmp_path)
-    assert server.seen == [("/first", ""), ("/second", "")]
+    fetch_and_check(archive(server.url("/first"), server.url("/second")), tmp_path)
+    assert server.requests == [("/first", ""), ("/second", "")]
 
 
-def test_what_one_mirror_began_another_ends(server: Server, tmp_path: Path) -> None:
+def test_another_mirror_completes_a_partial_file(server: Server, tmp_path: Path) -> None:
     server.faults["/first"] = [("cut", 300_000), *[("cut", 0)] * download.ATTEMPTS]
-    fetched(wanted(server.url("/first"), server.url("/second")), tmp_path)
-    assert server.seen[-1] == ("/second", "bytes=300000-")
+    fetch_and_check(archive(server.url("/first"), server.url("/second")), tmp_path)
+    assert server.requests[-1] == ("/second", "bytes=300000-")
 
 
-def test_wrong_beginning_of_an_earlier_attempt_is_thrown_away(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_partial_file_is_discarded(server: Server, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "archive.zip.part").write_bytes(WRONG[:1000])
-    fetched(wanted(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
     assert server.ranges() == ["bytes=1000-", ""]
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), 0], ids=["size known", "size unknown"])
-def test_beginning_that_is_too_long(server: Server, tmp_path: Path, size: int) -> None:
+def test_a_partial_file_that_is_too_long(server: Server, tmp_path: Path, size: int) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "archive.zip.part").write_bytes(CONTENT + b"more")
-    fetched(wanted(server.url(), size=size), tmp_path)
+    fetch_and_check(archive(server.url(), size=size), tmp_path)
 
 
 def test_not_found_is_final_and_server_errors_are_not(server: Server, tmp_path: Path) -> None:
     server.faults["/gone"] = [404]
     server.faults["/busy"] = [500, 503, 502]
-    fetched(wanted(server.url("/gone"), server.url("/busy")), tmp_path)
-    assert [path for path, _ in server.seen] == ["/gone", *["/busy"] * 4]
+    fetch_and_check(archive(server.url("/gone"), server.url("/busy")), tmp_path)
+    assert [path for path, _ in server.requests] == ["/gone", *["/busy"] * 4]
 
 
-def test_server_that_stays_broken_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_failing_server_is_given_up(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = [500] * 100
     with pytest.raises(
         DataError, match=r"^'archive\.zip' could not be downloaded \(http.*answers 500 .*\)\. Run the same"
     ):
-        download.fetch(wanted(server.url()), tmp_path)
-    assert len(server.seen) == download.ATTEMPTS
-    assert left(tmp_path) == []
+        fetch(archive(server.url()), tmp_path)
+    assert len(server.requests) == download.ATTEMPTS
+    assert files_in(tmp_path) == []
 
 
-def test_another_size_is_refused_before_it_is_downloaded(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_size_is_refused_before_the_download(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = ["short"]
     with pytest.raises(DataError, match="offers 639,993 bytes, expected 640,000"):
-        download.fetch(wanted(server.url()), tmp_path)
+        fetch(archive(server.url()), tmp_path)
 
 
 def test_reply_without_length(server: Server, tmp_path: Path) -> None:
     server.faults["/file"] = ["no length"]
-    fetched(wanted(server.url(), size=0), tmp_path)
+    fetch_and_check(archive(server.url(), size=0), tmp_path)
 
 
 def test_interrupted_download_does_not_look_complete(server: Server, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    file = wanted(server.url())
+    file = archive(server.url())
     with pytest.raises(KeyboardInterrupt):
-        download.fetch(file, tmp_path, stop)
-    assert left(tmp_path) == ["archive.zip.part"]
+        fetch(file, tmp_path, stop)
+    assert files_in(tmp_path) == ["archive.zip.part"]
     assert file.find(tmp_path) is None
-    fetched(file, tmp_path)
+    fetch_and_check(file, tmp_path)
     assert server.ranges()[1].startswith("bytes=")
 
 
-def test_offline_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+def test_without_a_connection_the_message_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^'archive\.zip' could not be downloaded \(.*refused.*\).*put it at '.*'\.$"
     ) as caught:
-        download.fetch(wanted("http://127.0.0.1:9/file"), tmp_path)
+        fetch(archive("http://127.0.0.1:9/file"), tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_without_an_address(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no address"):
-        download.fetch(wanted(), tmp_path)
+def test_a_file_without_url(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it has no URL"):
+        fetch(archive(), tmp_path)
 
 
-def test_address_without_checksum_is_refused() -> None:
+def test_a_url_without_checksum_is_refused() -> None:
     with pytest.raises(ValueError, match="no checksum"):
-        wanted("http://127.0.0.1:9/file", sha256="")
+        archive("http://127.0.0.1:9/file", sha256="")
 
 
-def test_two_downloads_of_one_file_do_not_meet(server: Server, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="no such locks on Windows")
+def test_a_file_is_not_downloaded_by_two_processes(server: Server, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
     (tmp_path / "set").mkdir()
-    with (tmp_path / "set" / "archive.zip.part").open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with (tmp_path / "set" / "archive.zip.part").open("wb") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="Another process is downloading"):
-            download.fetch(wanted(server.url()), tmp_path)
-    fetched(wanted(server.url()), tmp_path)
+            fetch(archive(server.url()), tmp_path)
+    fetch_and_check(archive(server.url()), tmp_path)
 
 
-def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "set").write_text("a file")
     with pytest.raises(DataError, match="cannot be written"):
-        download.fetch(wanted(server.url()), tmp_path)
+        fetch(archive(server.url()), tmp_path)
 
 
 PLUGIN = """
 from oodbench.benchmark import dataset
 from oodbench.benchmark.data.files import File, FileDataset, ImageTree, Source
 
-@dataset("remote", title="A set of a test")
+@dataset("remote", title="A test's data set")
 class Remote(FileDataset):
     splits = ("test",)
     sources = {{"test": (Source((File(("remote.zip",), ("{url}",), sha256="{sha256}"),), ImageTree()),)}}
@@ -293,7 +294,7 @@ def test_commands_fetch_list_and_verify(server: Server, tmp_path: Path, monkeypa
     assert "not the file that the card describes" in changed.output
 
 
-def test_set_without_files_has_nothing_to_look_after() -> None:
+def test_a_set_without_files_is_refused() -> None:
     done = bench("data", "list", "digits")
     assert done.exit_code == 2
     assert (

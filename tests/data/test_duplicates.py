@@ -1,4 +1,4 @@
-"""What a cell is scored on, nothing of it may have seen: exact copies, near-duplicates, and what fit can reach."""
+"""Leakage: exact and near-duplicates between training and test images, and what a detector can reach in fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data import duplicates
-from oodbench.benchmark.data.duplicates import CachedDuplicates, descriptions, near_duplicates, shared
+from oodbench.benchmark.data.duplicates import CachedDuplicates, descriptors, exact_duplicates, near_duplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
@@ -29,7 +29,7 @@ Register = Callable[[str, type[Plugin]], None]
 
 
 def smooth(count: int, seed: int, shape: tuple[int, int, int] = (3, 16, 20)) -> np.ndarray:
-    """Images of large patches, uint8 (N, C, H, W): alike in no pixel, some alike in the mean."""
+    """Images of large uniform patches, uint8 (N, C, H, W): different in every pixel, some similar in the mean."""
     random = np.random.RandomState(seed)
     channels, height, width = shape
     coarse = random.randint(0, 256, (count, channels, -(-height // 4), -(-width // 4)))
@@ -43,41 +43,41 @@ def noisy(images: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
 
 
 def rms(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of every pair, float64 (N, M), the slow way."""
+    """RMS difference of every pair, float64 (N, M), computed naively."""
     differences = one[:, None].astype(np.float64) - other[None]
     result: np.ndarray = np.sqrt((differences**2).mean(axis=(2, 3, 4)))
     return result
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 20), (1, 5, 7), (3, 1, 1)])
-def test_exact_copies_are_all_found_and_nothing_else(shape: tuple[int, int, int]) -> None:
+def test_all_exact_copies_are_found_and_nothing_else(shape: tuple[int, int, int]) -> None:
     random = np.random.RandomState(3)
     seen = random.randint(0, 256, (50, *shape)).astype(np.uint8)
     tested = np.concatenate([seen[[4, 4, 49]], random.randint(0, 256, (20, *shape)).astype(np.uint8), seen[:2] ^ 1])
     known = {image.tobytes() for image in seen}
-    assert shared(seen, tested) == sum(image.tobytes() in known for image in tested) >= 3
-    assert shared(seen, tested[:, :, :, :0].repeat(2, axis=3)) == 0  # of another shape
+    assert exact_duplicates(seen, tested) == sum(image.tobytes() in known for image in tested) >= 3
+    assert exact_duplicates(seen, tested[:, :, :, :0].repeat(2, axis=3)) == 0  # of another shape
 
 
-def test_equal_hashes_of_unequal_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_hashes", lambda images: np.zeros(len(images), dtype=np.uint64))
+def test_pixels_are_compared_when_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_hashes", lambda images, _: np.zeros(len(images), dtype=np.uint64))
     seen = smooth(9, seed=0)
-    assert shared(seen, np.concatenate([smooth(7, seed=1), seen[5:6]])) == 1
+    assert exact_duplicates(seen, np.concatenate([smooth(7, seed=1), seen[5:6]])) == 1
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 20), (1, 9, 5), (2, 8, 8)])
-def test_descriptions_are_never_farther_apart_than_the_images(shape: tuple[int, int, int]) -> None:
+def test_the_distance_of_descriptors_is_a_lower_bound(shape: tuple[int, int, int]) -> None:
     random = np.random.RandomState(0)
     images = np.concatenate([smooth(20, 0, shape), random.randint(0, 256, (20, *shape)).astype(np.uint8)])
-    described = descriptions(images).astype(np.float64)
-    apart = np.sqrt(((described[:, None] - described[None]) ** 2).sum(axis=2))
-    assert (apart <= rms(images, images) + 1e-3).all()
+    described = descriptors(images).astype(np.float64)
+    distances = np.sqrt(((described[:, None] - described[None]) ** 2).sum(axis=2))
+    assert (distances <= rms(images, images) + 1e-3).all()
     flat = np.full((1, *shape), 10, np.uint8), np.full((1, *shape), 60, np.uint8)
-    assert np.linalg.norm(descriptions(flat[0]) - descriptions(flat[1])) == pytest.approx(50, abs=1e-3)
+    assert np.linalg.norm(descriptors(flat[0]) - descriptors(flat[1])) == pytest.approx(50, abs=1e-3)
 
 
 @pytest.mark.parametrize("near", [3.0, 12.0, 30.0])
-def test_near_duplicates_are_those_of_a_loop_over_all_pairs(near: float) -> None:
+def test_near_duplicates_match_a_loop_over_all_pairs(near: float) -> None:
     seen = smooth(120, seed=0)
     tested = np.concatenate([noisy(seen[:30], sigma, k) for k, sigma in enumerate((1, 4, 11, 14))] + [smooth(40, 1)])
     expected = int((rms(seen, tested).min(axis=0) <= near).sum())
@@ -85,15 +85,15 @@ def test_near_duplicates_are_those_of_a_loop_over_all_pairs(near: float) -> None
     assert 0 < expected < len(tested)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_change_the_result() -> None:
     seen, tested = smooth(60, seed=0), noisy(smooth(60, seed=0), 9)
-    whole = shared(seen, seen[:7]), near_duplicates(seen, tested), descriptions(seen)
-    monkeypatch.setattr(duplicates, "BLOCK", 3 * seen[0].nbytes)
-    assert (shared(seen, seen[:7]), near_duplicates(seen, tested)) == whole[:2] == (7, 60)
-    np.testing.assert_allclose(descriptions(seen), whole[2], rtol=1e-5)
+    size = 3 * seen[0].nbytes
+    assert exact_duplicates(seen, seen[:7]) == exact_duplicates(seen, seen[:7], block_bytes=size) == 7
+    assert near_duplicates(seen, tested) == near_duplicates(seen, tested, block_bytes=size) == 60
+    np.testing.assert_allclose(descriptors(seen, block_bytes=size), descriptors(seen), rtol=1e-5)
 
 
-def test_one_image_or_many_like_it_can_be_searched() -> None:
+def test_identical_images_can_be_searched() -> None:
     blank = np.zeros((100, 3, 8, 8), np.uint8)
     assert near_duplicates(blank[:1], blank) == near_duplicates(blank, blank) == 100
     assert near_duplicates(blank, blank[:1] + 200) == 0
@@ -102,11 +102,11 @@ def test_one_image_or_many_like_it_can_be_searched() -> None:
 def test_a_pair_is_compared_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = ImageSet(smooth(30, 0)), ImageSet(noisy(smooth(30, 0), 5))
     assert CachedDuplicates(DataCache(tmp_path)).near(one, other) == 30
-    monkeypatch.setattr(duplicates, "_near", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr(duplicates, "_count_near", lambda *_: pytest.fail("compared again"))
     assert CachedDuplicates(DataCache(tmp_path)).near(one, other) == 30
 
 
-# What a plan refuses, skips and tells
+# What a plan refuses, skips and reports
 
 MATRIX = """
 [[id]]
@@ -119,9 +119,9 @@ SHAPE = (3, 32, 32)
 
 
 def image_set(train: np.ndarray, test: np.ndarray) -> type[Dataset]:
-    """A labelled data set of given images, both splits views of one array, as a careless author would load them."""
+    """A labelled data set of the given images. Its splits are views of one array, as a careless author writes it."""
 
-    class Given(Dataset):
+    class Images(Dataset):
         classes = ("a", "b")
         whole: ClassVar[np.ndarray] = np.concatenate([train, test])
 
@@ -129,7 +129,7 @@ def image_set(train: np.ndarray, test: np.ndarray) -> type[Dataset]:
             images = self.whole[: len(train)] if split == "train" else self.whole[len(train) :]
             return ImageSet(images, np.arange(len(images)) % 2, self.classes)
 
-    return Given
+    return Images
 
 
 @pytest.fixture
@@ -159,33 +159,33 @@ SETS = (
 )  # fmt: skip
 
 
-def test_training_images_are_no_test_images(ready: Callable[..., Prepared]) -> None:
+def test_an_ood_set_with_training_images_is_refused_or_skipped(ready: Callable[..., Prepared]) -> None:
     with pytest.raises(UserError, match=r"10 of 70 test images of 'leak_copied' are training images of 'leak_known'\."):
         ready(ood_sets="leak_copied")
-    plan = ready().plan  # met through 'all'
+    plan = ready().plan  # requested through 'all'
     assert {cell.record.ood_set for cell in plan.cells} == {"leak_clean"}
     assert [absence.what for absence in plan.skipped] == ["leak_copied"]
 
 
-def test_a_single_image_shared_by_accident_is_told(ready: Callable[..., Prepared]) -> None:
+def test_a_single_accidentally_shared_image_is_noted(ready: Callable[..., Prepared]) -> None:
     prepared = ready(ood_sets="leak_by_accident")
-    told = "1 of 201 test images of 'leak_by_accident' are training images of 'leak_known', by accident"
-    assert any(told in note for note in prepared.context.library.notes)
+    expected = "1 of 201 test images of 'leak_by_accident' are training images of 'leak_known', by accident"
+    assert any(expected in note for note in prepared.context.library.notes)
 
 
-def test_outliers_are_no_test_images_whatever_the_family(
+def test_an_ood_set_with_outliers_is_refused_whatever_its_family(
     ready: Callable[..., Prepared], register: Register, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"1 test images of 'leak_of_outliers' are among the outliers 'leak_outliers'"):
         ready(ood_sets="leak_of_outliers")
-    # A seen cell, of the outliers' own distribution: fresh images are scored, one that training saw is refused.
-    fresh, both = smooth(60, 50, SHAPE), Library(tmp_path)
-    kin = image_set(smooth(9, 51, SHAPE), fresh)
+    # In a seen cell, which has the distribution of the outliers, new images are scored; a training image is refused.
+    library = Library(tmp_path)
+    kin = image_set(smooth(9, 51, SHAPE), smooth(60, 50, SHAPE))
     kin.family = "leak_outliers"
     register("leak_kin", kin)
     cells = ready("msp@confidence", ood_sets="leak_kin").plan.cells
     assert [cell.record.seen for cell in cells] == [True]
-    seen = both.split(ready().plan.suite.entries[0].outliers, "train").images  # type: ignore[arg-type]
+    seen = library.split(ready().plan.suite.entries[0].outliers, "train").images  # type: ignore[arg-type]
     spoilt = image_set(smooth(9, 51, SHAPE), np.concatenate([smooth(2000, 52, SHAPE), seen[:1]]))
     spoilt.family = "leak_outliers"
     register("leak_spoilt", spoilt)
@@ -193,10 +193,12 @@ def test_outliers_are_no_test_images_whatever_the_family(
         ready("msp@confidence", ood_sets="leak_spoilt")
 
 
-def test_tuning_images_are_no_test_images(ready: Callable[..., Prepared], tmp_path: Path, register: Register) -> None:
+def test_an_ood_set_with_tuning_images_is_refused(
+    ready: Callable[..., Prepared], tmp_path: Path, register: Register
+) -> None:
     with pytest.raises(UserError, match="1 test images of 'leak_of_tuning' are in 'leak_tuning', which protocol"):
         ready("odin", protocol="val_ood", ood_sets="leak_of_tuning")
-    # leave_one_out: what one set tunes with is scored in another
+    # leave_one_out: images that one set is tuned on are scored in another
     one = smooth(40, 60, SHAPE)
     register("leak_one", image_set(smooth(9, 61, SHAPE), one))
     register("leak_two", image_set(smooth(9, 62, SHAPE), np.concatenate([smooth(40, 63, SHAPE), one[:4]])))
@@ -208,35 +210,35 @@ def test_tuning_images_are_no_test_images(ready: Callable[..., Prepared], tmp_pa
 
 def test_near_duplicates_are_counted_in_the_notes(ready: Callable[..., Prepared]) -> None:
     run = ready(ood_sets="leak_near,leak_clean").start()
-    (told,) = (note for note in run.info["notes"] if "near-duplicates" in note)
-    assert told.startswith("10 of 70 test images of 'leak_near' are near-duplicates of training images of 'leak_known'")
+    (note,) = (note for note in run.info["notes"] if "near-duplicates" in note)
+    assert note.startswith("10 of 70 test images of 'leak_near' are near-duplicates of training images of 'leak_known'")
     assert [record.status for record in run.records] == ["ok", "ok"]
 
 
-# What fit can reach
+# What a detector can reach in fit
 
 
 class Burglar(Detector):
-    """Keeps all that it is handed."""
+    """Keeps everything that it is given."""
 
     needs = frozenset(NEEDS)
     passes = 1
     version = "1"
-    handed: ClassVar[list[object]] = []
+    received: ClassVar[list[object]] = []
 
     def reduce(self, maps: Any, features: Tensor, logits: Tensor) -> Tensor:
         """The means of the last maps."""
-        kept: Tensor = maps[-1].mean(dim=(2, 3))
-        return kept
+        means: Tensor = maps[-1].mean(dim=(2, 3))
+        return means
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Look at everything, as far as it is shown."""
+        """Access everything that the data offers."""
         for batch in data:
             if isinstance(batch, Batch):
                 for need in ("logits", "features", "images", "maps", "labels"):
                     assert len(getattr(batch, need)) == len(batch)
                 next(batch.batches(7))
-        self.handed.extend([self, classifier, data])
+        self.received.extend([self, classifier, data])
         self.seen_ = True
 
     def score(self, batch: Batch) -> Tensor:
@@ -244,9 +246,9 @@ class Burglar(Detector):
 
 
 def reachable(roots: list[object]) -> Iterator[object]:
-    """Every object that holding `roots` gives, by whatever attribute, item, closure or slot; modules left out.
+    """Every object reachable from `roots` through attributes, items, closures or slots, except through modules.
 
-    A module's globals reach all that was ever imported, whatever a harness hands over.
+    A module's globals reach everything that was ever imported, whatever the harness passes to a detector.
     """
     seen: dict[int, object] = {}
     todo = list(roots)
@@ -262,19 +264,19 @@ def reachable(roots: list[object]) -> Iterator[object]:
         if isinstance(one, np.ndarray):
             todo.append(one.base)
         elif not isinstance(one, Tensor | nn.Module) and type(one).__module__.startswith("oodbench"):
-            shown = [name for name in dir(one) if not name.startswith("__")]
-            todo += [value for name in shown if (value := getattr_or_none(one, name)) is not None]
+            public = [name for name in dir(one) if not name.startswith("__")]
+            todo += [value for name in public if (value := getattr_or_none(one, name)) is not None]
 
 
 def getattr_or_none(one: object, name: str) -> object:
     try:
         value: object = getattr(one, name)
-    except Exception:  # properties may refuse
+    except Exception:  # properties may raise
         return None
     return value
 
 
-def test_the_search_finds_what_is_hidden() -> None:
+def test_the_search_finds_hidden_arrays() -> None:
     target = np.arange(7)
 
     class Slotted:
@@ -293,14 +295,16 @@ def test_the_search_finds_what_is_hidden() -> None:
         assert any(one is target for one in reachable([hidden])), hidden
 
 
-def test_no_test_split_is_reachable_from_what_fit_is_handed(ready: Callable[..., Prepared], register: Register) -> None:
+def test_no_test_split_is_reachable_from_the_arguments_of_fit(
+    ready: Callable[..., Prepared], register: Register
+) -> None:
     register("leak_burglar", Burglar)
-    Burglar.handed.clear()
+    Burglar.received.clear()
     prepared = ready("leak_burglar", ood_sets="leak_clean")
     run = prepared.start()
     assert [record.status for record in run.records] == ["ok"], run.records[0].reason
     library, store = prepared.context.library, prepared.context.store
-    found = list(reachable(Burglar.handed))
+    found = list(reachable(Burglar.received))
     assert not [one for one in found if isinstance(one, Library | JobContext | Store | ImageSet | Dataset)]
     tests = [library.split(spec, "test").images for spec, split in library._splits if split == "test"]
     cells = prepared.plan.cells
@@ -317,7 +321,7 @@ def test_no_test_split_is_reachable_from_what_fit_is_handed(ready: Callable[...,
         assert not any(np.shares_memory(array, test) for test in tests)
         assert array.ndim == 0 or not any(row.tobytes() in rows for row in array)
         assert not any(image_of(array, test) for test in tests[:2])
-    Burglar.handed.clear()
+    Burglar.received.clear()
 
 
 def image_of(array: np.ndarray, test: np.ndarray) -> bool:
@@ -329,7 +333,7 @@ def image_of(array: np.ndarray, test: np.ndarray) -> bool:
 
 
 def test_a_split_that_is_a_view_is_copied(ready: Callable[..., Prepared]) -> None:
-    """The careless author's array holds the test split as well, one `.base` away."""
+    """The `.base` of the careless author's array contains the test split as well."""
     library = ready(ood_sets="leak_clean").context.library
     (known,) = (
         images for spec, images in library._splits.items() if spec[1] == "train" and spec[0].name == "leak_known"

@@ -1,4 +1,4 @@
-"""Image sets, class subsets, forms, the validation part, and what a detector gets to see of them."""
+"""Image sets, class subsets, forms, ID validation, and which of them a detector can access."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ NAMES = tuple("abcde")
 
 
 def pixels(count: int, seed: int = 0, side: int = 4) -> np.ndarray:
-    drawn: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, 3, side, side)).astype(np.uint8)
-    return drawn
+    images: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, 3, side, side)).astype(np.uint8)
+    return images
 
 
 def labelled(labels: list[int] | np.ndarray, groups: list[int] | np.ndarray | None = None) -> ImageSet:
-    """Images whose first pixel is their place, so that they can be told apart."""
+    """Images whose first two values encode their position, so that they can be identified."""
     images = pixels(len(labels))
     images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
     return ImageSet(images, np.asarray(labels), NAMES, None if groups is None else np.asarray(groups))
 
 
-def places(images: ImageSet) -> list[int]:
+def positions(images: ImageSet) -> list[int]:
     return [int(low) + 256 * int(high) for low, high in images.images[:, 0, 0, :2]]
 
 
@@ -58,7 +58,7 @@ def test_an_image_set_knows_its_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, expected",
     [
         ({"images": pixels(3).astype(np.float32)}, "images must be uint8 (N, C, H, W), got float32 (3, 3, 4, 4)"),
         ({"images": pixels(3).astype(np.int64)}, "images must be uint8 (N, C, H, W), got int64 (3, 3, 4, 4)"),
@@ -74,16 +74,16 @@ def test_an_image_set_knows_its_size() -> None:
         ({"groups": np.zeros(4, int)}, "groups must be 3 integers, got int64 (4,)"),
     ],
 )
-def test_what_no_network_could_use_is_refused(fields: dict[str, Any], told: str) -> None:
+def test_unusable_arrays_are_refused(fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError) as error:
         ImageSet(**{"images": pixels(3), "classes": NAMES, **fields})
-    assert str(error.value) == told
+    assert str(error.value) == expected
 
 
 def test_take_keeps_labels_and_groups_together() -> None:
     images = labelled([0, 1, 2, 3, 4], [9, 9, 8, 8, 7]).take(np.array([3, 0]))
     assert images.labels is not None
-    assert places(images) == list(images.labels) == [3, 0]
+    assert positions(images) == list(images.labels) == [3, 0]
     assert images.groups is not None
     assert list(images.groups) == [8, 9]
     assert images.classes == NAMES
@@ -107,7 +107,7 @@ def test_checksum_depends_on_pixels_labels_and_classes() -> None:
     assert len({images.checksum for images in variants}) == len(variants)
 
 
-def test_checksum_does_not_depend_on_how_arrays_lie_in_memory() -> None:
+def test_checksum_does_not_depend_on_the_memory_layout() -> None:
     images, labels = pixels(6), np.arange(6) % 5
     one = ImageSet(images, labels, NAMES).checksum
     assert ImageSet(np.asfortranarray(images), labels.astype(np.int32), NAMES).checksum == one
@@ -119,7 +119,7 @@ def test_checksum_does_not_depend_on_how_arrays_lie_in_memory() -> None:
 
 
 class Colours(Dataset):
-    """Twenty labelled images to train, ten to test."""
+    """Twenty labelled training images and ten test images."""
 
     splits = ("train", "test")
     classes = NAMES
@@ -149,7 +149,7 @@ class Brighter(Form):
 
 
 class Flipped(Form):
-    """A view with negative strides, as a careless author writes it."""
+    """Returns a view with negative strides, as a careless author might."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         flipped: np.ndarray = images[:, :, :, ::-1]
@@ -179,7 +179,7 @@ def test_classes_are_kept_and_renumbered(library: Library) -> None:
     assert library.num_classes(parse_set("data_colours")) == 5
 
 
-def test_class_parts_make_up_the_whole(library: Library) -> None:
+def test_the_classes_partition_a_split(library: Library) -> None:
     parts = [library.split(parse_set(f"data_colours[{k}]"), "train") for k in range(5)]
     assert sum(map(len, parts)) == 20
     assert len({image.tobytes() for part in parts for image in part.images}) == 20
@@ -196,7 +196,7 @@ def test_forms_apply_in_the_order_written(library: Library) -> None:
     assert formed.checksum != other.checksum
 
 
-def test_a_form_that_returns_a_view_serves_all_the_same(library: Library) -> None:
+def test_a_form_may_return_a_view(library: Library) -> None:
     images = library.split(parse_set("data_colours+data_flipped"), "test").images
     assert torch.from_numpy(images).shape == (10, 3, 4, 4)
     assert np.array_equal(images[..., ::-1], library.split(parse_set("data_colours"), "test").images)
@@ -221,15 +221,15 @@ def test_parts_of_a_set(library: Library) -> None:
     assert rows[0] | rows[1] == {image.tobytes() for image in outliers.images}
 
 
-def test_parts_are_cut_and_hashed_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan asks for them, and for their checksums, for every detector and seed."""
+def test_parts_are_computed_and_hashed_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan requests them, and their checksums, for every detector and seed."""
     first = {part: library.part(parse_set("data_colours"), part) for part in PARTS}
     monkeypatch.setattr(library_module, "carve_validation", None)
     assert all(library.part(parse_set("data_colours"), part) is first[part] for part in PARTS)
 
 
 @pytest.mark.parametrize(
-    "text, part, error, told",
+    "text, part, error, expected",
     [
         ("data_plain", "train", DataError, "Data set 'data_plain' has no train split, only test."),
         ("data_plain", "outliers", DataError, "Data set 'data_plain' has no train split, only test."),
@@ -240,23 +240,23 @@ def test_parts_are_cut_and_hashed_once(library: Library, monkeypatch: pytest.Mon
         ("data_colours+invrted", "test", UserError, "Unknown form 'invrted'. Did you mean 'inverted'?"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_told(
-    library: Library, text: str, part: str, error: type[OodbenchError], told: str
+def test_a_part_that_does_not_exist_is_an_error(
+    library: Library, text: str, part: str, error: type[OodbenchError], expected: str
 ) -> None:
     with pytest.raises(error) as caught:
         library.part(parse_set(text), part)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(expected)
 
 
-def test_a_set_without_classes_is_no_id_set(library: Library) -> None:
-    sentence = r"^'data_plain' has no (classes|labels), so it cannot be an ID set\. Choose a labelled set for --id\.$"
-    with pytest.raises(UserError, match=sentence):
+def test_a_set_without_classes_is_refused_as_id_set(library: Library) -> None:
+    message = r"^'data_plain' has no (classes|labels), so it cannot be an ID set\. Choose a labelled set for --id\.$"
+    with pytest.raises(UserError, match=message):
         library.num_classes(parse_set("data_plain"))
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         carve_validation(ImageSet(pixels(5)), "data_plain")
 
 
-def test_absent_files_are_told_in_the_cards_words(library: Library, register: Register) -> None:
+def test_the_card_says_which_files_are_absent(library: Library, register: Register) -> None:
     class Absent(Colours):
         def missing(self, data_dir: Path) -> str | None:
             return f"Put x.npy into {data_dir}."
@@ -270,7 +270,7 @@ def test_absent_files_are_told_in_the_cards_words(library: Library, register: Re
 
 
 @pytest.mark.parametrize(
-    "result, told",
+    "result, expected",
     [
         (OSError("truncated"), "Data set 'data_broken' has no readable test split: OSError: truncated"),
         (DataError("Fetch it again."), "Data set 'data_broken' has no usable test split: Fetch it again."),
@@ -279,7 +279,7 @@ def test_absent_files_are_told_in_the_cards_words(library: Library, register: Re
         (pixels(3), "Data set 'data_broken': load() must return an ImageSet, got ndarray."),
     ],
 )
-def test_a_loader_that_fails_is_told(library: Library, register: Register, result: Any, told: str) -> None:
+def test_a_failing_loader_is_reported(library: Library, register: Register, result: Any, expected: str) -> None:
     class Broken(Dataset):
         def load(self, split: str, data_dir: Path) -> ImageSet:
             if isinstance(result, Exception):
@@ -290,7 +290,7 @@ def test_a_loader_that_fails_is_told(library: Library, register: Register, resul
     register("data_broken", Broken)
     with pytest.raises(DataError) as caught:
         library.split(parse_set("data_broken"), "test")
-    assert str(caught.value) == told
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_same_distribution(library: Library, one: str, other: str, same: bool) -
         ("digits", "glyphs", False),
     ],
 )
-def test_an_id_set_is_not_its_own_ood_set(id_set: str, ood: str, refused: bool) -> None:
+def test_an_id_set_is_refused_as_its_own_ood_set(id_set: str, ood: str, refused: bool) -> None:
     if not refused:
         refuse_overlap(parse_set(id_set), parse_set(ood))
         return
@@ -333,7 +333,7 @@ def test_an_id_set_is_not_its_own_ood_set(id_set: str, ood: str, refused: bool) 
         refuse_overlap(parse_set(id_set), parse_set(ood))
 
 
-# the validation part
+# ID validation
 
 label_lists = st.lists(st.integers(0, 4), min_size=10, max_size=120).filter(
     lambda labels: min(np.bincount(labels, minlength=5)) >= 2
@@ -342,18 +342,18 @@ label_lists = st.lists(st.integers(0, 4), min_size=10, max_size=120).filter(
 
 @given(label_lists)
 @settings(deadline=None)
-def test_without_groups_the_tail_of_each_class_is_held_out(labels: list[int]) -> None:
+def test_without_groups_the_last_images_of_each_class_are_held_out(labels: list[int]) -> None:
     keep, held_out = carve_validation(labelled(labels), "x")
-    assert sorted(places(keep) + places(held_out)) == list(range(len(labels)))
-    assert places(keep) == sorted(places(keep))
+    assert sorted(positions(keep) + positions(held_out)) == list(range(len(labels)))
+    assert positions(keep) == sorted(positions(keep))
     for k in range(5):
         rows = [row for row, label in enumerate(labels) if label == k]
-        ours, theirs = (sorted(set(places(part)) & set(rows)) for part in (keep, held_out))
-        assert len(theirs) == max(1, round(VALIDATION_SHARE * len(rows)))
-        assert ours + theirs == rows, "the last ones, in stored order"
+        train, validation = (sorted(set(positions(part)) & set(rows)) for part in (keep, held_out))
+        assert len(validation) == max(1, round(VALIDATION_SHARE * len(rows)))
+        assert train + validation == rows, "the last ones, in stored order"
     for part in (keep, held_out):
         assert part.labels is not None
-        assert [labels[place] for place in places(part)] == list(part.labels)
+        assert [labels[position] for position in positions(part)] == list(part.labels)
 
 
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=30), st.integers(0, 1000))
@@ -369,10 +369,10 @@ def test_with_groups_whole_groups_are_held_out(sizes: list[int], seed: int) -> N
     assert keep.groups is not None
     assert held_out.groups is not None
     assert not set(keep.groups) & set(held_out.groups)
-    assert sorted(places(keep) + places(held_out)) == list(range(len(groups)))
-    assert min(places(held_out)) > max(places(keep)), "groups from the end"
+    assert sorted(positions(keep) + positions(held_out)) == list(range(len(groups)))
+    assert min(positions(held_out)) > max(positions(keep)), "groups are taken from the end"
     assert len(held_out) >= VALIDATION_SHARE * len(groups)
-    last = held_out.groups == groups[min(places(held_out))]
+    last = held_out.groups == groups[min(positions(held_out))]
     assert len(held_out) - last.sum() < VALIDATION_SHARE * len(groups), "no more groups than needed"
     assert keep.labels is not None
     assert set(keep.labels) == set(range(5))
@@ -388,19 +388,19 @@ def test_with_groups_whole_groups_are_held_out(sizes: list[int], seed: int) -> N
     ],
     ids=["one image of a class", "a class without images", "one group", "a class in one group"],
 )
-def test_too_small_a_set_is_refused(labels: list[int], groups: list[int] | None) -> None:
+def test_a_set_that_is_too_small_is_refused(labels: list[int], groups: list[int] | None) -> None:
     with pytest.raises(DataError) as error:
         carve_validation(labelled(labels, groups), "tiny")
     assert str(error.value) == "'tiny' is too small: with a tenth held out, some class has no training image left."
 
 
-def test_only_classes_of_nothing_left_is_refused() -> None:
+def test_a_class_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="at least one image"):
         only_classes(labelled([0, 1, 2, 3]), SetSpec("x", (4,)))
 
 
 @pytest.mark.parametrize("name", ["digits", "glyphs", "digits[0-3]"])
-def test_embedded_sets_are_cut_between_groups(name: str, tmp_path: Path) -> None:
+def test_embedded_sets_are_split_between_groups(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path)
     parts = [library.part(parse_set(name), part) for part in ("train", "validation", "test")]
     groups = [set(part.groups) if part.groups is not None else set() for part in parts]
@@ -427,7 +427,7 @@ def batch_of(needs: set[str], count: int = 10, reads: list[slice] | None = None)
 
 
 @pytest.mark.parametrize("need", ["logits", "features", "images"])
-def test_what_is_not_declared_is_not_handed_over(need: str) -> None:
+def test_an_undeclared_need_is_refused(need: str) -> None:
     with pytest.raises(PluginError) as error:
         getattr(batch_of(set(NEEDS) - {need}), need)
     assert str(error.value) == (
@@ -436,18 +436,18 @@ def test_what_is_not_declared_is_not_handed_over(need: str) -> None:
     assert getattr(batch_of({need}), need).shape == (10, 3)
 
 
-def test_the_network_is_not_handed_over_either() -> None:
+def test_an_undeclared_network_is_refused() -> None:
     with pytest.raises(PluginError, match=r"^Detector 'nosy' asked for the classifier in score\(\); declare needs = "):
         _ = batch_of({"logits"}).classifier
     assert batch_of({"network"}).classifier.num_classes == 3
 
 
-def test_labels_are_there_in_fit_only() -> None:
+def test_labels_are_available_in_fit_only() -> None:
     with pytest.raises(PluginError, match=r"asked for 'labels', which it does not declare; labels are supplied in fit"):
         _ = batch_of(set(NEEDS)).labels
 
 
-def test_pieces_raise_as_the_whole_does() -> None:
+def test_pieces_refuse_undeclared_needs() -> None:
     for piece in batch_of({"logits"}).batches(4):
         with pytest.raises(PluginError, match="Detector 'nosy' asked for 'features'"):
             _ = piece.features
@@ -455,7 +455,7 @@ def test_pieces_raise_as_the_whole_does() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 7))
 @settings(deadline=None)
-def test_pieces_make_up_the_whole(count: int, size: int, inner: int) -> None:
+def test_pieces_concatenate_to_the_batch(count: int, size: int, inner: int) -> None:
     batch = batch_of({"logits", "labels"}, count)
     pieces = list(batch.batches(size))
     assert [len(piece) for piece in pieces] == [len(piece.logits) for piece in pieces]
@@ -464,7 +464,7 @@ def test_pieces_make_up_the_whole(count: int, size: int, inner: int) -> None:
     assert torch.equal(torch.cat([small.labels for piece in pieces for small in piece.batches(inner)]), batch.labels)
 
 
-def test_a_part_is_read_once_and_only_when_asked_for() -> None:
+def test_data_is_read_once_and_only_when_accessed() -> None:
     reads: list[slice] = []
     batch = batch_of({"logits"}, reads=reads)
     assert len(batch) == 10
@@ -476,18 +476,18 @@ def test_a_part_is_read_once_and_only_when_asked_for() -> None:
     assert reads == []
 
 
-# no test split is reachable from what fit is handed
+# no test split is reachable from the arguments of fit
 
 
 class Explorer(Detector):
-    """Keeps what it is handed, to be looked through."""
+    """Keeps the data that it is given, to be searched."""
 
     needs = frozenset(NEEDS)
     passes = 1
-    handed: ClassVar[list[FitData]] = []
+    received: ClassVar[list[FitData]] = []
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        self.handed.append(data)
+        self.received.append(data)
         batches = [batch for batch in data if batch is not None]
         for batch in batches:
             for need in self.needs & {"logits", "features", "images"}:
@@ -499,7 +499,7 @@ class Explorer(Detector):
 
 
 def reachable(root: object) -> Iterator[object]:
-    """Every object that code holding `root` can get at by attributes, items, closures and bound methods."""
+    """Every object reachable from `root` through attributes, items, closures and bound methods."""
     seen: dict[int, object] = {}
     todo = [root]
     while todo:
@@ -527,22 +527,22 @@ def reachable(root: object) -> Iterator[object]:
 def fit_data(
     register: Register, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[frozenset[str]], tuple[FitData, list[np.ndarray]]]:
-    """What a detector with some needs is handed, and the test arrays that this bench holds."""
+    """The data given to a detector with some needs, and the test arrays that this process holds."""
     register("data_explorer", Explorer)
     spec = parse_set("data_colours")
 
-    def hand_over(needs: frozenset[str]) -> tuple[FitData, list[np.ndarray]]:
-        bench = JobContext(Store(tmp_path / "cache"), library, torch.device("cpu"))
+    def fit_with(needs: frozenset[str]) -> tuple[FitData, list[np.ndarray]]:
+        context = JobContext(Store(tmp_path / "cache"), library, torch.device("cpu"))
         checkpoint = Checkpoint(Key("checkpoint", ".safetensors", "c", {}), "r", "b", 5, (3, 4, 4))
-        bench._classifiers[checkpoint.key.digest] = Classifier(torch.nn.Linear(2, 2), 5)
+        context._classifiers[checkpoint.key.digest] = Classifier(torch.nn.Linear(2, 2), 5)
         outputs, tests = {}, [library.split(spec, "test").images]
         for part in ("train", "validation", "test", "outliers"):
             count = len(library.part(spec, part))
             keys = [Key(what, ".npy", part, {"part": part}) for what in ("logits", "features")]
             for seed, key in enumerate(keys):
                 array = np.random.RandomState(seed + count).rand(count, 5).astype(np.float32)
-                bench.store.save_array(key, array, {})
-                tests += [bench.store.load_array(key)] if part == "test" else []
+                context.store.save_array(key, array, {})
+                tests += [context.store.load_array(key)] if part == "test" else []
             outputs[part] = Outputs(SetRef(str(spec), part, count), *keys)
         job = FitJob(
             title="",
@@ -554,12 +554,12 @@ def fit_data(
             outliers=outputs["outliers"],
             seed=0,
         )
-        Explorer.handed.clear()
+        Explorer.received.clear()
         monkeypatch.setattr(Explorer, "needs", needs)
-        fit(bench, job, lambda images: None)
-        return Explorer.handed.pop(), tests
+        fit(context, job, lambda images: None)
+        return Explorer.received.pop(), tests
 
-    return hand_over
+    return fit_with
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_no_test_split_is_reachable_from_fit(
         assert not any(array.shape == test.shape and np.array_equal(array, test) for test in tests)
 
 
-def test_fit_is_handed_what_it_declares(
+def test_fit_is_given_what_the_detector_declares(
     fit_data: Callable[[frozenset[str]], tuple[FitData, list[np.ndarray]]],
 ) -> None:
     data, _ = fit_data(frozenset({"logits", "images"}))
@@ -601,8 +601,8 @@ def test_fit_is_handed_what_it_declares(
     assert data.outliers.features.shape == (20, 5)
 
 
-def test_the_explorer_finds_what_is_hidden() -> None:
-    """The guard itself: arrays behind closures, methods, partials, views and attributes."""
+def test_the_search_finds_hidden_arrays() -> None:
+    """Arrays behind closures, methods, partials, views and attributes."""
     target = np.arange(7)
     hidden: list[object] = [
         lambda: target,

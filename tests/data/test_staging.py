@@ -1,4 +1,4 @@
-"""Files of data sets in a shared store: a machine that lacks one fetches it, once and checked."""
+"""Files of data sets in a shared store: a machine without a file fetches it once and verifies it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.store import remote as module
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.store import Store
@@ -30,7 +29,7 @@ PETS = parse_set("pets")
 
 
 class Pets(FileDataset):
-    """Two classes in a tree; or, liked more and at hand nowhere, a pair of files."""
+    """Two classes in a tree; the preferred source, a pair of files, is available nowhere."""
 
     splits = ("test",)
     classes = CLASSES
@@ -43,17 +42,16 @@ class Pets(FileDataset):
 
 
 @pytest.fixture(autouse=True)
-def pets(register: Callable[[str, type[Plugin]], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def pets(register: Callable[[str, type[Plugin]], None]) -> None:
     register("pets", Pets)
-    monkeypatch.setattr(module, "PAUSE", 0.0)
 
 
 class Machine:
-    """A data folder and a cache of its own in front of the URL; again, another process there."""
+    """A machine with its own data folder and cache; a second object of the same name is another process on it."""
 
     def __init__(self, root: Path, url: str) -> None:
         self.data, cache = root / "data", root / "cache"
-        self.remote = Remote(url)
+        self.remote = Remote(url, pause=0)
         staged = StagedFiles(self.remote, self.data, Locks(cache / "data"))
         self.library = Library(self.data, cache / "data", staged=staged)
         self.context = JobContext(Store(cache), self.library, torch.device("cpu"))
@@ -83,7 +81,7 @@ def put_pets(data: Path, seed: int = 0) -> Path:
 
 @pytest.fixture
 def one(machine: Callable[[str], Machine]) -> Machine:
-    """A machine that has the file and has put it into the store."""
+    """A machine that has the file and has uploaded it to the store."""
     one = machine("one")
     put_pets(one.data)
     assert len(one.checksum) == 64
@@ -101,11 +99,11 @@ def test_a_machine_without_the_file_fetches_it(
     assert logged[-1:] == [f"Fetching '{file}' from the store."]
     again = machine("other")
     assert again.checksum == one.checksum
-    assert len([text for text in logged if text.startswith("Fetching")]) == 1, "once a machine"
+    assert len([text for text in logged if text.startswith("Fetching")]) == 1, "once per machine"
     assert [path.name for path in other.data.rglob("*") if path.is_file()] == ["pets.zip"]
 
 
-def test_what_is_there_is_not_uploaded_again(
+def test_a_stored_file_is_not_uploaded_again(
     one: Machine, machine: Callable[[str], Machine], logged: list[str]
 ) -> None:
     for name in ("one", "other"):
@@ -116,7 +114,7 @@ def test_what_is_there_is_not_uploaded_again(
         assert logged == []
 
 
-def test_another_file_of_the_name_takes_its_place(one: Machine, machine: Callable[[str], Machine]) -> None:
+def test_another_file_of_the_same_name_replaces_it(one: Machine, machine: Callable[[str], Machine]) -> None:
     two = machine("two")
     put_pets(two.data, seed=1)
     assert two.checksum != one.checksum
@@ -124,7 +122,7 @@ def test_another_file_of_the_name_takes_its_place(one: Machine, machine: Callabl
     assert machine("other").checksum == two.checksum
 
 
-def test_a_job_is_not_done_on_other_images_than_it_was_planned_for(
+def test_a_job_is_refused_if_the_images_are_not_those_it_was_planned_for(
     one: Machine, machine: Callable[[str], Machine]
 ) -> None:
     two = machine("two")
@@ -139,35 +137,35 @@ def test_a_job_is_not_done_on_other_images_than_it_was_planned_for(
     )
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "of another"])
-def test_damage_is_told(one: Machine, machine: Callable[[str], Machine], damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "removed", "other checksum"])
+def test_damage_is_reported(one: Machine, machine: Callable[[str], Machine], damage: str) -> None:
     name = "files/inner/pets.zip"
     content = one.remote.read(name) or b""
     if damage == "truncated":
         one.remote.write(name, content[:-1])
-    elif damage == "gone":
+    elif damage == "removed":
         one.remote.remove(name)
     else:
         one.remote.write(f"{name}.json", b'{"sha256": "00"}')
     other = machine("other")
-    told = "is not in" if damage == "gone" else "does not match its checksum"
-    with pytest.raises(DataError, match=told):
+    message = "is not in" if damage == "removed" else "does not match its checksum"
+    with pytest.raises(DataError, match=message):
         other.library.part(PETS, "test")
     assert not [path for path in other.data.rglob("*") if path.is_file()]
     again = machine("one")
     again.library.part(PETS, "test")
     if damage == "truncated":
-        one.remote.remove(f"{name}.json")  # as the sentence says
+        one.remote.remove(f"{name}.json")  # as the message says
     again.library.share()
     assert machine("third").checksum == one.checksum
 
 
-def test_what_nobody_has_is_absent(machine: Callable[[str], Machine]) -> None:
+def test_a_file_that_no_machine_has_is_absent(machine: Callable[[str], Machine]) -> None:
     with pytest.raises(DataError, match=r"^The test split of 'pets' is not in '.*'\. Put one of these there: "):
         machine("one").library.part(PETS, "test")
 
 
-def test_half_of_what_a_set_needs_is_not_fetched(machine: Callable[[str], Machine], logged: list[str]) -> None:
+def test_an_incomplete_source_is_not_fetched(machine: Callable[[str], Machine], logged: list[str]) -> None:
     one = machine("one")
     one.remote.write("files/images", b"x")
     one.remote.write("files/images.json", b"{}")
@@ -176,7 +174,7 @@ def test_half_of_what_a_set_needs_is_not_fetched(machine: Callable[[str], Machin
     assert logged == []
 
 
-def test_a_folder_is_told_and_left(machine: Callable[[str], Machine], logged: list[str]) -> None:
+def test_a_folder_is_not_uploaded_and_reported(machine: Callable[[str], Machine], logged: list[str]) -> None:
     one = machine("one")
     archive = put_pets(one.data)
     with zipfile.ZipFile(archive) as packed:
@@ -185,15 +183,15 @@ def test_a_folder_is_told_and_left(machine: Callable[[str], Machine], logged: li
     assert one.checksum
     one.library.share()
     assert logged == [
-        f"'{one.data}/inner/pets' is not put into the store, which takes single files of the data folder: pack a "
-        "folder as zip, or give every machine a copy."
+        f"'{one.data}/inner/pets' is not uploaded to the store, which only takes regular files of the data folder. "
+        "Pack a folder as a zip, or give every machine a copy."
     ]
     assert one.remote.names("files") == set()
 
 
-def test_a_data_folder_that_cannot_be_written_to_is_told(one: Machine, machine: Callable[[str], Machine]) -> None:
+def test_a_data_folder_that_cannot_be_written_is_reported(one: Machine, machine: Callable[[str], Machine]) -> None:
     other = machine("other")
     other.data.parent.mkdir(parents=True, exist_ok=True)
-    other.data.write_text("a file where the folder is to be")
+    other.data.write_text("a file in place of the folder")
     with pytest.raises(DataError, match=r"pets\.zip' cannot be written: .*\. Choose another --data-dir\.$"):
         other.library.part(PETS, "test")

@@ -1,4 +1,4 @@
-"""The embedded data sets and the forms: what their cards say is so."""
+"""The embedded data sets and the forms do what their cards say."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows(images: np.ndarray) -> set[bytes]:
 
 
 @pytest.mark.parametrize("name, split", EVERY_SPLIT)
-def test_split_is_what_its_card_promises(name: str, split: str) -> None:
+def test_a_split_matches_its_card(name: str, split: str) -> None:
     images = load(name, split)
     assert images.images.shape == (SIZES[name][split], 3, 32, 32)
     assert images.classes == card(name).classes
@@ -80,7 +80,7 @@ def test_no_image_occurs_in_two_splits() -> None:
 
 
 @pytest.mark.parametrize("name, split", LABELLED)
-def test_every_class_occurs_about_equally_often(name: str, split: str) -> None:
+def test_classes_are_balanced(name: str, split: str) -> None:
     images = load(name, split)
     assert images.labels is not None
     counts = np.bincount(images.labels, minlength=10)
@@ -120,17 +120,17 @@ def test_digits_are_those_of_scikit_learn_in_stored_order() -> None:
     assert np.array_equal(np.concatenate([part.labels for part in parts if part.labels is not None]), stored.target)
 
 
-def test_digit_groups_are_forms_that_repeat_one_list() -> None:
+def test_digit_groups_are_forms_with_the_same_list_of_digits() -> None:
     labels, groups = (
         np.concatenate([getattr(load("digits", split), field) for split in ("train", "test")])
         for field in ("labels", "groups")
     )
     forms = ["".join(map(str, labels[groups == group])) for group in np.unique(groups)]
     assert len(forms) == 14
-    for written in forms:
-        assert 120 < len(written) <= 130
-        assert difflib.SequenceMatcher(None, forms[0], written, autojunk=False).ratio() > 0.96
-        assert written.startswith(("0123456789", "123456789"))  # at the beginning of the list
+    for digits in forms:
+        assert 120 < len(digits) <= 130
+        assert difflib.SequenceMatcher(None, forms[0], digits, autojunk=False).ratio() > 0.96
+        assert digits.startswith(("0123456789", "123456789"))  # the beginning of the list
 
 
 def family(font: str) -> str:
@@ -139,16 +139,16 @@ def family(font: str) -> str:
     return "STIX" if font.startswith("STIX") else font.partition("-")[0]
 
 
-def test_fonts_of_train_have_no_relative_in_test_or_greek() -> None:
+def test_font_families_of_train_do_not_occur_in_test_or_greek() -> None:
     with np.load(glyphs.FILE, allow_pickle=False) as stored:
         names = stored["fonts"]
-        used = {part: {family(names[i]) for i in stored[f"{part}_fonts"]} for part in ("train", "test", "greek")}
-    assert used["train"] == {"DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "Computer Modern Roman"}
-    assert used["test"] == {"STIX", "cmss10", "cmtt10"}
-    assert used["greek"] == {"STIX", "cmmi10"}
+        families = {part: {family(names[i]) for i in stored[f"{part}_fonts"]} for part in ("train", "test", "greek")}
+    assert families["train"] == {"DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "Computer Modern Roman"}
+    assert families["test"] == {"STIX", "cmss10", "cmtt10"}
+    assert families["greek"] == {"STIX", "cmmi10"}
 
 
-def test_letters_can_be_learned_and_are_recognised_in_other_fonts() -> None:
+def test_letters_are_recognised_in_other_fonts() -> None:
     train, test = load("glyphs", "train"), load("glyphs", "test")
     pixels = [part.images[:, 0, 2::4, 2::4].reshape(len(part), -1) / 255 for part in (train, test)]
     assert SVC().fit(pixels[0], train.labels).score(pixels[1], test.labels) > 0.95
@@ -156,7 +156,7 @@ def test_letters_can_be_learned_and_are_recognised_in_other_fonts() -> None:
 
 @pytest.mark.parametrize("pair", [("digits", "glyphs"), ("digits", "greek"), ("glyphs", "greek")], ids="-".join)
 @pytest.mark.parametrize("statistic", ["mean", "deviation", "largest gradient"])
-def test_no_trivial_statistic_tells_near_sets_apart(pair: tuple[str, str], statistic: str) -> None:
+def test_no_pixel_statistic_separates_near_sets(pair: tuple[str, str], statistic: str) -> None:
     def score(images: np.ndarray) -> np.ndarray:
         grey = images[:, 0].astype(float)
         if statistic == "largest gradient":
@@ -167,8 +167,8 @@ def test_no_trivial_statistic_tells_near_sets_apart(pair: tuple[str, str], stati
         return values
 
     scores = [score(load(name, "test").images) for name in pair]
-    truth = np.repeat([0, 1], [len(part) for part in scores])
-    assert 0.25 < roc_auc_score(truth, np.concatenate(scores)) < 0.75
+    is_second = np.repeat([0, 1], [len(part) for part in scores])
+    assert 0.25 < roc_auc_score(is_second, np.concatenate(scores)) < 0.75
 
 
 def test_upsampling_is_bilinear() -> None:
@@ -181,13 +181,13 @@ def test_upsampling_is_bilinear() -> None:
     assert np.abs(images - expected.numpy()).max() <= 0.5 + 1e-9
 
 
-def test_upsampling_reaches_both_ends() -> None:
+def test_upsampling_keeps_the_extreme_values() -> None:
     assert (upsample_counts(np.full((1, 8, 8), 16, np.uint8)) == 255).all()
     assert (upsample_counts(np.zeros((1, 8, 8), np.uint8)) == 0).all()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut short", "empty"])
-def test_damaged_letter_file_is_named(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_letter_file_is_reported(tmp_path: Path, damage: str) -> None:
     content = bytearray(glyphs.FILE.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
@@ -199,12 +199,12 @@ def test_damaged_letter_file_is_named(tmp_path: Path, damage: str) -> None:
         glyphs.read("train", glyphs.Glyphs.classes, file)
 
 
-def test_absent_letter_file_is_named(tmp_path: Path) -> None:
+def test_an_absent_letter_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.npz' cannot be read .*Reinstall oodbench\.$"):
         glyphs.read("train", glyphs.Glyphs.classes, tmp_path / "absent.npz")
 
 
-def test_drawing_repeats_from_its_seed_and_has_the_ink_of_a_digit() -> None:
+def test_drawing_is_reproducible_and_has_the_ink_of_a_digit() -> None:
     import matplotlib
     from PIL import ImageFont
 
@@ -218,7 +218,7 @@ def test_drawing_repeats_from_its_seed_and_has_the_ink_of_a_digit() -> None:
     assert first[-1].any()
 
 
-def test_patches_are_the_photographs_cut_without_overlap() -> None:
+def test_patches_are_non_overlapping_crops_of_the_photographs() -> None:
     from sklearn.datasets import load_sample_image
 
     patches = load("patches", "test")
@@ -230,7 +230,7 @@ def test_patches_are_the_photographs_cut_without_overlap() -> None:
 
 def test_gaussian_noise_is_clamped() -> None:
     values = load("gaussian", "test").images
-    tail = 0.3093  # P(N(0.5, 1) < 0.5 / 255): what rounds to 0
+    tail = 0.3093  # P(N(0.5, 1) < 0.5 / 255), the values that round to 0
     assert np.mean(values == 0) == pytest.approx(tail, abs=0.002)
     assert np.mean(values == 255) == pytest.approx(tail, abs=0.002)
     assert values.mean() == pytest.approx(127.5, abs=0.5)
@@ -239,7 +239,7 @@ def test_gaussian_noise_is_clamped() -> None:
 def test_uniform_noise_takes_every_level() -> None:
     levels = np.bincount(load("uniform", "test").images.ravel(), minlength=256) / load("uniform", "test").images.size
     assert levels[1:-1] == pytest.approx(1 / 255, rel=0.06)
-    assert levels[[0, -1]] == pytest.approx(0.5 / 255, rel=0.06)  # half as wide when rounding
+    assert levels[[0, -1]] == pytest.approx(0.5 / 255, rel=0.06)  # only half an interval rounds to the extremes
 
 
 def test_noise_channels_are_independent() -> None:
@@ -249,7 +249,7 @@ def test_noise_channels_are_independent() -> None:
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (12, 20), (1, 7)])
-def test_permuted_moves_every_image_alike(height: int, width: int) -> None:
+def test_permuted_uses_the_same_permutation_for_every_image(height: int, width: int) -> None:
     values = np.random.RandomState(0).randint(0, 256, (5, 3, height, width)).astype(np.uint8)
     positions = np.arange(height * width).reshape(1, 1, height, width)
     low, high = (
@@ -278,7 +278,7 @@ def test_permuted_keeps_the_values_of_each_image() -> None:
     assert not rows(changed) & rows(images)
 
 
-def test_inverted_twice_is_the_image() -> None:
+def test_inverting_twice_restores_the_image() -> None:
     images = load("patches", "test").images
     changed = form("inverted").apply(images)
     assert changed.dtype == np.uint8
@@ -301,7 +301,7 @@ def test_faded_halves_the_contrast() -> None:
 
 
 @pytest.mark.parametrize("name", ["permuted", "inverted", "blurred", "faded"])
-def test_forms_leave_their_input_alone(name: str) -> None:
+def test_forms_do_not_change_their_input(name: str) -> None:
     images = load("uniform", "test").images[:10].copy()
     before = images.copy()
     form(name).apply(images)

@@ -1,6 +1,6 @@
-"""The image data sets: their cards, and their readers on tiny files made in each set's own format.
+"""The file-based data sets: their cards, and their readers on tiny synthetic files in each set's own format.
 
-OODBENCH_TEST_DATA=FOLDER runs the tests at the end on the files in FOLDER, under the names that the cards list.
+With OODBENCH_TEST_DATA=FOLDER, the tests at the end read the real files in FOLDER, under the names that the cards list.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from oodbench.datasets._svhn import NEIGHBOURS
 
 
 def cards() -> dict[str, FileDataset]:
-    """Every set of files that comes with oodbench."""
+    """Every file-based data set of oodbench."""
     built_in = [e for e in registry.entries("dataset").values() if e.origin.startswith("oodbench.")]
     return {e.name: e.load()() for e in built_in if issubclass(e.load(), FileDataset)}
 
 
 CARDS = cards()
-WANTED = """
+NAMES = """
     cifar10 cifar100 svhn mnist fashion-mnist kmnist emnist-letters notmnist notmnist-small omniglot textures
     places365 stl10 gtsrb tinyimagenet lsun-resize lsun-crop tinyimagenet-resize tinyimagenet-crop isun
     fashion-mnist-halves kmnist-halves svhn-train-first4434 svhn-test-first10000 svhn-small textures-10of47
@@ -46,11 +46,11 @@ WANTED = """
 """.split()  # noqa: SIM905
 
 
-def test_every_set_is_there() -> None:
-    assert sorted(CARDS) == sorted(WANTED)
+def test_all_sets_exist() -> None:
+    assert sorted(CARDS) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", NAMES)
 def test_card_is_complete(name: str) -> None:
     card = CARDS[name]
     assert card.title
@@ -63,19 +63,19 @@ def test_card_is_complete(name: str) -> None:
     assert card.family in ("", *CARDS, "lsun", "notmnist")
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_absent_set_says_in_one_sentence_which_file_to_put_where(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_an_absent_set_says_which_file_to_put_where(name: str, tmp_path: Path) -> None:
     for split in CARDS[name].splits:
         with pytest.raises(DataError) as caught:
             Library(tmp_path).split(parse_set(name), split)
-        told = str(caught.value)
-        assert CARDS[name].sources[split][0].files[0].names[0] in told
-        assert str(tmp_path) in told
-        assert "\n" not in told
+        message = str(caught.value)
+        assert CARDS[name].sources[split][0].files[0].names[0] in message
+        assert str(tmp_path) in message
+        assert "\n" not in message
 
 
-def test_no_two_sets_claim_one_file() -> None:
-    """Of the names that a card accepts; parts of SVHN are shared on purpose."""
+def test_no_two_sets_accept_the_same_file() -> None:
+    """Compares the names that cards accept. Subsets share files with each other on purpose."""
     owners: dict[str, set[str]] = {}
     for name, card in CARDS.items():
         for split in card.splits:
@@ -87,15 +87,15 @@ def test_no_two_sets_claim_one_file() -> None:
     assert all(accepted.startswith("svhn-t") or "t10k-" in accepted for accepted in shared), shared
 
 
-def test_addresses_and_checksums_are_those_of_torchvision() -> None:
+def test_urls_and_checksums_are_those_of_torchvision() -> None:
     from torchvision import datasets as tv
 
     def published(name: str, split: str) -> list[tuple[str, str]]:
         return [(url, file.md5) for file in CARDS[name].sources[split][0].files for url in file.urls]
 
     for name, cls in (("mnist", tv.MNIST), ("fashion-mnist", tv.FashionMNIST), ("kmnist", tv.KMNIST)):
-        theirs = {(mirror + file, md5) for file, md5 in cls.resources for mirror in cls.mirrors}
-        assert {*published(name, "train"), *published(name, "test")} == theirs
+        expected = {(mirror + file, md5) for file, md5 in cls.resources for mirror in cls.mirrors}
+        assert {*published(name, "train"), *published(name, "test")} == expected
     for split in ("train", "test"):
         url, _, md5 = tv.SVHN.split_list[split]
         assert published("svhn", split) == [(url, md5)]
@@ -112,7 +112,7 @@ def test_addresses_and_checksums_are_those_of_torchvision() -> None:
     assert list(CARDS["fashion-mnist"].classes) == tv.FashionMNIST.classes
 
 
-def test_gtsrb_addresses_are_those_of_torchvision() -> None:
+def test_gtsrb_urls_are_those_of_torchvision() -> None:
     import inspect
 
     from torchvision.datasets import GTSRB
@@ -125,7 +125,7 @@ def test_gtsrb_addresses_are_those_of_torchvision() -> None:
             assert file.md5 in source
 
 
-def test_what_can_be_fetched(tmp_path: Path) -> None:
+def test_files_to_fetch(tmp_path: Path) -> None:
     assert [file.names[0] for file in to_fetch(CARDS["cifar10"], tmp_path)] == ["cifar-10-binary.tar.gz"]
     assert len(to_fetch(CARDS["mnist"], tmp_path)) == 4
     assert len(to_fetch(CARDS["gtsrb"], tmp_path)) == 3
@@ -133,7 +133,7 @@ def test_what_can_be_fetched(tmp_path: Path) -> None:
         to_fetch(CARDS["notmnist"], tmp_path)
 
 
-# Tiny files in each set's format
+# Tiny synthetic files in each set's format
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_cifar10_binary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "members, told",
+    "members, expected",
     [
         ({}, "lacks 'cifar-10-batches-bin/test_batch.bin'"),
         ({"cifar-10-batches-bin/test_batch.bin": bytes(3072)}, "3,072 bytes, expected a multiple of 3,073"),
@@ -193,9 +193,9 @@ def test_cifar10_binary(tmp_path: Path) -> None:
     ],
     ids=["no member", "cut", "label"],
 )
-def test_unfit_cifar10_archive(tmp_path: Path, members: dict[str, bytes], told: str) -> None:
+def test_unsuitable_cifar10_archive(tmp_path: Path, members: dict[str, bytes], expected: str) -> None:
     tarred(tmp_path / "cifar-10-binary.tar.gz", members)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=expected):
         split(tmp_path, "cifar10", "test")
 
 
@@ -232,16 +232,16 @@ def test_svhn_mat(tmp_path: Path) -> None:
     assert np.array_equal(images[3].transpose(1, 2, 0), pixels[..., 3])
 
 
-def test_unfit_svhn_mat(tmp_path: Path) -> None:
+def test_unsuitable_svhn_mat(tmp_path: Path) -> None:
     from scipy.io import savemat
 
-    for content, told in (
+    for content, expected in (
         ({"X": random(32, 32, 3, 7)}, "no y with 7 labels"),
         ({"X": random(28, 28, 3, 7), "y": random(7, 1)}, "no X of uint8"),
         ({"X": random(32, 32, 3, 2), "y": np.array([[1], [11]])}, "labels from 1 to 11"),
     ):
         savemat(tmp_path / "train_32x32.mat", content)
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=expected):
             split(tmp_path, "svhn", "train")
     (tmp_path / "train_32x32.mat").write_bytes(b"no mat file")
     with pytest.raises(DataError, match="cannot be read as a MATLAB file"):
@@ -249,14 +249,14 @@ def test_unfit_svhn_mat(tmp_path: Path) -> None:
 
 
 def numbered(path: Path, count: int, seed: int) -> np.ndarray:
-    """DIGIT/INDEX.png, digits in turn."""
+    """Write DIGIT/INDEX.png, cycling through the digits, and return the pixels."""
     pixels = random(count, 32, 32, 3, seed=seed)
     planes: np.ndarray = pixels.transpose(0, 3, 1, 2)
     zipped(path, {f"{k % 10}/{k:05d}.png": encoded(image) for k, image in enumerate(pixels)})
     return planes
 
 
-def test_parts_of_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subsets_of_svhn(tmp_path: Path) -> None:
     train = numbered(tmp_path / "svhn-train-first4434.zip", 120, 1)
     test = numbered(tmp_path / "svhn-test-first10000.zip", 8030, 2)
     assert np.array_equal(split(tmp_path, "svhn-train-first4434", "train")[0], train)
@@ -276,7 +276,7 @@ def test_parts_of_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert svhn_module.CUT == 8000
 
 
-def test_parts_of_one_set_sample_one_distribution() -> None:
+def test_subsets_sample_the_same_distribution() -> None:
     library = Library(Path("/nowhere"))
     for one, other in (
         ("svhn", "svhn-small"),
@@ -315,7 +315,7 @@ def test_idx_pairs(tmp_path: Path, name: str, plain: bool) -> None:
         assert np.array_equal(images, resized(grey))
 
 
-def test_idx_pairs_where_torchvision_puts_them(tmp_path: Path) -> None:
+def test_idx_pairs_where_torchvision_stores_them(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "t10k-images-idx3-ubyte").write_bytes(idx(random(3, 28, 28)))
@@ -339,7 +339,7 @@ def test_emnist_zip_and_pair(tmp_path: Path) -> None:
         split(tmp_path / "one", "emnist-letters", "train")
 
 
-def test_notmnist_small_leaves_its_two_unreadable_files_out(tmp_path: Path) -> None:
+def test_notmnist_small_leaves_out_its_two_unreadable_files(tmp_path: Path) -> None:
     members = {f"notMNIST_small/{c}/x.png": encoded(random(28, 28, seed=k)) for k, c in enumerate("ABCDEFGHIJ")}
     members["notMNIST_small/A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png"] = b""
     members["notMNIST_small/F/Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png"] = b""
@@ -460,14 +460,14 @@ def test_odin_archives(tmp_path: Path, name: str, side: int) -> None:
         ("tinyimagenet-resize-pillow", "tiny-imagenet-resize-test", ["unlabelled/0001.png", "unlabelled/0000.png"]),
     ],
 )
-def test_parts_under_their_own_names(tmp_path: Path, name: str, file: str, members: list[str]) -> None:
+def test_subsets_under_their_own_names(tmp_path: Path, name: str, file: str, members: list[str]) -> None:
     zipped(tmp_path / f"{file}.zip", {m: encoded(random(32, 32, 3, seed=k)) for k, m in enumerate(members)})
     library = Library(tmp_path)
     assert len(library.split(parse_set(name), "test")) == len(members)
     assert name in library.notes[0]
 
 
-# The real files, where they are at hand
+# The real files, if available
 
 REAL = os.environ.get("OODBENCH_TEST_DATA", "")
 EVERY_SPLIT = [(name, part) for name, card in CARDS.items() for part in card.splits]
@@ -476,19 +476,19 @@ EVERY_SPLIT = [(name, part) for name, card in CARDS.items() for part in card.spl
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     if not REAL:
-        pytest.skip("OODBENCH_TEST_DATA names no folder of real files")
+        pytest.skip("OODBENCH_TEST_DATA is not set to a folder of real files")
     return Library(Path(REAL), tmp_path_factory.mktemp("cache"))
 
 
-def available_files(library: Library, name: str, part: str) -> None:
+def skip_if_absent(library: Library, name: str, part: str) -> None:
     if not CARDS[name].available_files(part, library.data_dir):
         pytest.skip(f"the {part} split of {name} is not in OODBENCH_TEST_DATA")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, part", EVERY_SPLIT, ids=lambda value: str(value))
-def test_real_files_hold_what_their_card_says(library: Library, name: str, part: str) -> None:
-    available_files(library, name, part)
+def test_real_files_match_their_card(library: Library, name: str, part: str) -> None:
+    skip_if_absent(library, name, part)
     images = library.split(parse_set(name), part)
     card = CARDS[name]
     assert images.images.shape == (card.sizes[part], 3, 32, 32)
@@ -497,15 +497,15 @@ def test_real_files_hold_what_their_card_says(library: Library, name: str, part:
     if images.labels is not None:
         counts = np.bincount(images.labels, minlength=len(card.classes))
         assert counts.min() > 0
-        even = {"cifar10", "cifar100", "fashion-mnist", "kmnist", "notmnist", "emnist-letters", "textures", "stl10"}
-        assert name not in even or counts.min() == counts.max()
+        balanced = {"cifar10", "cifar100", "fashion-mnist", "kmnist", "notmnist", "emnist-letters", "textures", "stl10"}
+        assert name not in balanced or counts.min() == counts.max()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn-small"])
 def test_real_train_and_test_share_no_image(library: Library, name: str) -> None:
     for part in ("train", "test"):
-        available_files(library, name, part)
+        skip_if_absent(library, name, part)
     train, test = ({i.tobytes() for i in library.split(parse_set(name), part).images} for part in ("train", "test"))
     assert not train & test
 
@@ -518,6 +518,6 @@ CHECKS: dict[str, Callable[[np.ndarray], bool]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
-def test_real_pixels_are_as_bright_as_is_known(library: Library, name: str) -> None:
-    available_files(library, name, "train")
+def test_real_pixels_have_the_known_brightness(library: Library, name: str) -> None:
+    skip_if_absent(library, name, "train")
     assert CHECKS[name](library.split(parse_set(name), "train").images.mean(axis=(1, 2, 3)))

@@ -1,7 +1,7 @@
-"""Data sets that are files: what the author of one needs.
+"""What authors of file-based data sets import: file declarations and readers.
 
-A set declares which files it accepts and how they are read (`FileDataset.sources`); finding, checking, downloading,
-decoding and remembering are done here. No data set is named in this package.
+A data set declares which files it accepts and how they are read (`FileDataset.sources`). This package finds, checks,
+downloads, decodes and caches them. It names no data set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What readers of files share: the form of their answer, decoding in threads, checks of labels and classes."""
+"""What readers share: the `Reader` protocol and its result, decoding in threads, and checks of labels and classes."""
 
 from __future__ import annotations
 
@@ -17,95 +17,106 @@ from oodbench.benchmark.data.files.pixels import SIDE, SUFFIXES, BadImageError, 
 from oodbench.benchmark.errors import DataError
 
 DECODER_VERSION = 1
-"""Raised when the same files would give other pixels, labels or another order."""
+"""Part of the cache key of decoded images. Raise it when the same files would give other pixels, labels or order."""
 
 MAX_IMAGE = 1 << 28
-"""Bytes of one image's file."""
+"""Bytes of one image file; larger ones count as bad images."""
 
 MAX_IMAGES = 2_000_000
-"""Of one split: 6 GiB of pixels."""
+"""Images of one split, which take 6 GiB of decoded pixels."""
 
 CHUNK = 128
-"""Images a task of the pool decodes."""
+"""Images per task of the thread pool."""
 
 CHUNK_BYTES = 1 << 26
-"""Bytes of files that a task takes, one image more or less."""
+"""Bytes of encoded images per task. A task is full when it reaches this size or `CHUNK` images."""
 
 HELD_BYTES = 1 << 30
-"""Bytes of files in memory at once, that are waiting to be decoded."""
+"""Bytes of encoded images that may wait in memory to be decoded."""
 
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class Decoded(NamedTuple):
-    """What a reader found, in the data set's order."""
+    """What a reader returns: the images of one split, in the data set's order."""
 
     images: np.ndarray
-    """uint8 (N, 3, 32, 32); rows of bad images are zero until they are left out."""
+    """uint8 (N, 3, 32, 32); the rows of bad images are zero and are removed later."""
     labels: np.ndarray | None
     """int64 (N,)."""
     groups: np.ndarray | None = None
-    """int64 (N,): images that depend on each other."""
+    """int64 (N,): images with the same number depend on each other."""
     bad: Mapping[int, str] = NOTHING
-    """Row -> name and reason of each image that could not be used."""
+    """Row -> name of an image that could not be used, and the reason."""
     modes: Mapping[str, int] = NOTHING
     """How the images were stored: Pillow's mode -> count."""
 
 
 class Reader(Protocol):
-    """Reads the files of one source. Its repr is part of the cache's key: whatever changes the pixels must be in it."""
+    """Reads the files of one source. Its repr is part of the cache key, so it must show whatever changes the pixels."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read one split. Raises `DataError` for a file that is not what the reader expects."""
+        """Read one split. Raises `DataError` for files that do not have the expected format."""
         ...
 
 
 def decode_members(tree: Tree, order: Sequence[int], fit: Fit) -> tuple[np.ndarray, dict[int, str], dict[str, int]]:
-    """Decode the members of a tree by index: pixels in that order, bad ones by row, and how many of each mode."""
-    told = [f"{tree.members[index].name} in {tree.path.name}" for index in order]
-    bad = {row: f"{told[row]} {why}" for row, index in enumerate(order) if (why := _unlikely(tree.members[index]))}
+    """Decode the members with the given indices: pixels in that order, reasons of bad images by row, counts by mode."""
+    names = [f"{tree.members[index].name} in {tree.path.name}" for index in order]
+    refused = {row: reason for row, index in enumerate(order) if (reason := _refusal(tree.members[index]))}
+    bad = {row: f"{names[row]} {reason}" for row, reason in refused.items()}
     row_of = {index: row for row, index in enumerate(order) if row not in bad}
-    stored = ((row_of[index], told[row_of[index]], content) for index, content in tree.read(row_of))
+    stored = ((row_of[index], names[row_of[index]], content) for index, content in tree.read(row_of))
     images, undecodable, modes = decode_all(stored, len(order), fit)
     return images, {**bad, **undecodable}, modes
 
 
-def _unlikely(member: Member) -> str:
-    """Why a member is not even read; empty if it is."""
+def _refusal(member: Member) -> str:
+    """Why a member is not read at all; empty if it is to be read."""
     if not member.name.lower().endswith(SUFFIXES):
         return f"has no image's file name ({', '.join(SUFFIXES)})"
     return f"has {member.size:,} bytes, more than {MAX_IMAGE:,}" if member.size > MAX_IMAGE else ""
 
 
 def decode_all(
-    stored: Iterable[tuple[int, str, bytes]], count: int, fit: Fit
+    stored: Iterable[tuple[int, str, bytes]],
+    count: int,
+    fit: Fit,
+    *,
+    max_images: int = MAX_IMAGES,
+    chunk_bytes: int = CHUNK_BYTES,
+    held_bytes: int = HELD_BYTES,
 ) -> tuple[np.ndarray, dict[int, str], dict[str, int]]:
-    """Decode (row, name, file content) in a pool of threads; Pillow lets go of the interpreter while it decodes."""
-    refuse_many(count)
+    """Decode (row, name, encoded image) in a thread pool: pixels by row, reasons of bad images by row, counts by mode.
+
+    Threads suffice because Pillow releases the global interpreter lock while it decodes. Reading pauses while
+    `held_bytes` wait to be decoded. Raises `DataError` for a `count` of more than `max_images`.
+    """
+    refuse_many(count, max_images)
     images = np.zeros((count, 3, SIDE, SIDE), np.uint8)
     bad: dict[int, str] = {}
     modes: Counter[str] = Counter()
 
     def work(batch: list[tuple[int, str, bytes]]) -> tuple[dict[int, str], Counter[str]]:
         reasons: dict[int, str] = {}
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for row, name, content in batch:
             try:
                 images[row], mode = decode(content, fit)
-                seen[mode] += 1
+                counts[mode] += 1
             except BadImageError as error:
                 reasons[row] = f"{name} {error}"
-        return reasons, seen
+        return reasons, counts
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[tuple[Future[tuple[dict[int, str], Counter[str]]], int]] = deque()
         held = 0
-        for batch in _batched(stored):
+        for batch in _batched(stored, chunk_bytes):
             size = sum(len(content) for _, _, content in batch)
             pending.append((pool.submit(work, batch), size))
             held += size
-            while len(pending) > 4 * workers or held > HELD_BYTES:  # no more in memory than is being worked on
+            while len(pending) > 4 * workers or held > held_bytes:
                 future, size = pending.popleft()
                 _collect(future, bad, modes)
                 held -= size
@@ -115,50 +126,50 @@ def decode_all(
 
 
 def _collect(future: Future[tuple[dict[int, str], Counter[str]]], bad: dict[int, str], modes: Counter[str]) -> None:
-    reasons, seen = future.result()
+    reasons, counts = future.result()
     bad.update(reasons)
-    modes.update(seen)
+    modes.update(counts)
 
 
-def _batched(stored: Iterable[tuple[int, str, bytes]]) -> Iterator[list[tuple[int, str, bytes]]]:
+def _batched(stored: Iterable[tuple[int, str, bytes]], chunk_bytes: int) -> Iterator[list[tuple[int, str, bytes]]]:
     batch, size = [], 0
     for item in stored:
         batch.append(item)
         size += len(item[2])
-        if len(batch) == CHUNK or size >= CHUNK_BYTES:
+        if len(batch) == CHUNK or size >= chunk_bytes:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-def refuse_many(count: int) -> None:
-    """Refuse more images than fit into memory, before there is room made for them."""
-    if count > MAX_IMAGES:
-        raise DataError(f"{count:,} images are declared, and at most {MAX_IMAGES:,} are read. Split the set.")
+def refuse_many(count: int, max_images: int = MAX_IMAGES) -> None:
+    """Raise `DataError` for more images than are read, before memory is allocated for them."""
+    if count > max_images:
+        raise DataError(f"{count:,} images are declared, but at most {max_images:,} are read. Split the set.")
 
 
 def in_range(labels: np.ndarray, classes: int, path: Path, first: int = 0) -> None:
-    """Refuse labels outside 0..classes - 1; they are told as the file has them."""
+    """Raise `DataError` for labels outside 0..classes - 1. The message counts from `first`, as the file does."""
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(
             f"'{path}' has labels from {labels.min() + first} to {labels.max() + first}, expected {first} to "
-            f"{classes - 1 + first}: it is another data set, or damaged."
+            f"{classes - 1 + first}: it is another data set, or it is damaged."
         )
 
 
 def differing_classes(path: Path, found: set[str], expected: Sequence[str]) -> None:
-    """Refuse class folders that are not the expected ones."""
+    """Raise `DataError` unless the class folders are the expected ones."""
     if "" in found:
-        raise DataError(f"'{path}' holds images that lie in no class folder; expected CLASS/IMAGE.")
-    strange, absent = sorted(found - set(expected)), sorted(set(expected) - found)
-    if strange or absent:
-        told = [f"has the class folder{'s' * (len(strange) > 1)} {few(strange)}"] if strange else []
-        told += [f"lacks {few(absent)}"] if absent else []
-        raise DataError(f"'{path}' {' and '.join(told)}; expected the {len(expected)} classes {few(expected)}.")
+        raise DataError(f"'{path}' contains images that are in no class folder; expected CLASS/IMAGE.")
+    unknown, absent = sorted(found - set(expected)), sorted(set(expected) - found)
+    if unknown or absent:
+        problems = [f"has the class folder{'s' * (len(unknown) > 1)} {few(unknown)}"] if unknown else []
+        problems += [f"lacks {few(absent)}"] if absent else []
+        raise DataError(f"'{path}' {' and '.join(problems)}; expected the {len(expected)} classes {few(expected)}.")
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
-    """Some names in quotes, for a sentence."""
+    """Up to `most` names in quotes, and how many more there are, for a message."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

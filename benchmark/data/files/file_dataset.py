@@ -1,4 +1,4 @@
-"""Data sets that are files: which files, by exact names, where they come from, and which reader takes them."""
+"""`FileDataset`, the base class of data sets that are read from files in the data folder."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ class Access(NamedTuple):
     data_dir: Path
     cache: DataCache
     skip_bad: bool = False
-    """Whether images that cannot be used are left out, and counted, instead of the set being refused."""
+    """Whether images that cannot be used are left out and counted; if False, they make the set an error."""
     staged: StagedFiles | None = None
-    """Where files come from that are not in the data folder, if a store is shared."""
+    """Fetches files that are absent from the data folder from a shared store; None if no store is shared."""
 
 
 class Opened(NamedTuple):
-    """A split as it was found."""
+    """A split read from files."""
 
     images: ImageSet
     notes: tuple[str, ...]
-    """What a reader of the numbers should know."""
+    """Remarks for the notes under the tables."""
     files: Mapping[str, str]
-    """Path -> SHA-256 of what it was read from."""
+    """The files it was read from: path -> SHA-256."""
 
 
 class FileDataset(Dataset):
-    """A data set that is files in the data folder. A subclass is its card: it declares `sources` and writes no code."""
+    """A data set that is read from files in the data folder. A subclass declares `sources` and needs no code."""
 
     sources: ClassVar[Mapping[str, tuple[Source, ...]]] = {}
-    """For each split, the ways in which it may be at hand, in order of preference."""
+    """For each split, the sources that it may be read from, in order of preference."""
     sizes: ClassVar[Mapping[str, int]] = {}
-    """Images in each split, as published."""
+    """Number of images in each split, as published."""
 
     def missing(self, data_dir: Path) -> str | None:
-        """Say which file to put where for the first split that is not at hand."""
+        """Say which file to put where for the first split that is absent; None if all splits are available."""
         return next((self.absent(split, data_dir) for split in self.splits if not self.source(split, data_dir)), None)
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        """Return one split, decoded anew; `open` remembers."""
+        """Return one split without the cache, which `open` uses."""
         return self.open(split, Access(data_dir, DataCache(None))).images
 
     def source(self, split: str, data_dir: Path) -> tuple[Source, tuple[Path, ...]] | None:
-        """The first source of a split whose files are all there, and where they are."""
+        """The first source of a split whose files all exist, and their paths."""
         for source in self.sources[split]:
             if paths := source.find(data_dir):
                 return source, paths
         return None
 
     def available_files(self, split: str, data_dir: Path) -> tuple[Path, ...]:
-        """The files that a split would be read from; none where it is absent."""
+        """The files that a split would be read from; empty if it is absent."""
         found = self.source(split, data_dir)
         return found[1] if found else ()
 
     def absent(self, split: str, data_dir: Path) -> str:
-        """Say what is missing and how to get it."""
+        """Say which files a split needs and how to get them."""
         accepted = [" with ".join(_describe(file) for file in source.files) for source in self.sources[split]]
         fetch = any(all(file.urls for file in source.files) for source in self.sources[split])
         how = (
@@ -78,7 +78,10 @@ class FileDataset(Dataset):
         )
 
     def open(self, split: str, access: Access) -> Opened:
-        """Return one split from the cache or, decoded, from its files."""
+        """Return one split, from the cache or decoded from its files.
+
+        Raises `DataError` if the files are absent or cannot be read, or if images cannot be used and `skip_bad` is off.
+        """
         found = self.source(split, access.data_dir)
         if found is None and access.staged is not None and access.staged.fetch(self.sources[split]):
             found = self.source(split, access.data_dir)
@@ -89,10 +92,10 @@ class FileDataset(Dataset):
         label = f"{self.name}-{split}"
         entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: self._read(split, source, paths))
         if entry.bad and not access.skip_bad:
-            others = f", and {len(entry.bad) - 1} more" if len(entry.bad) > 1 else ""
+            more = f", and {len(entry.bad) - 1} more" if len(entry.bad) > 1 else ""
             raise DataError(
-                f"'{self.name}' ({split}) is refused: {entry.bad[0]}{others}. Mend the file, or leave such images out "
-                "with --skip-bad-images."
+                f"'{self.name}' ({split}) has images that cannot be used: {entry.bad[0]}{more}. Repair the file, or "
+                "leave such images out with --skip-bad-images."
             )
         notes = self._notes(split, source, entry.images, entry.bad)
         if difference := self._difference(split, source, paths, entry.images, access.cache):
@@ -106,13 +109,11 @@ class FileDataset(Dataset):
             return source.reader.read(paths)
         except OodbenchError:
             raise
-        except (
-            Exception
-        ) as error:  # a file of the wrong kind, or one that may not be read, makes readers raise anything
-            told = " and ".join(f"'{path}'" for path in paths)
+        except Exception as error:  # readers may raise anything for a wrong or inaccessible file
+            names = " and ".join(f"'{path}'" for path in paths)
             raise DataError(
-                f"The {split} split of '{self.name}' cannot be read from {told}: {type(error).__name__}: "
-                f"{first_line(error)}. Get it again, or mend its permissions."
+                f"The {split} split of '{self.name}' cannot be read from {names}: {type(error).__name__}: "
+                f"{first_line(error)}. Download it again, or check its permissions."
             ) from error
 
     def _notes(self, split: str, source: Source, images: ImageSet, bad: tuple[str, ...]) -> list[str]:
@@ -127,7 +128,7 @@ class FileDataset(Dataset):
     def _difference(
         self, split: str, source: Source, paths: tuple[Path, ...], images: ImageSet, cache: DataCache
     ) -> str:
-        """How a split differs from what its card promises; empty if it does not, as far as can be told."""
+        """How a split differs from its card; empty if no difference is known."""
         if source.checksum:
             same = images.checksum == source.checksum
             return "" if same else f"content {images.checksum[:12]} in place of {source.checksum[:12]}"

@@ -1,4 +1,4 @@
-"""Folders of images, packed or not; several files read as one, and parts of one."""
+"""Readers for folders of images, packed or not, for subsets of a file's rows, and for several files in sequence."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from oodbench.benchmark.errors import DataError
 
 @dataclass(frozen=True)
 class ImageTree:
-    """Folders of images: a zip, a tar or a folder of CLASS/IMAGE, or of IMAGE where there are no classes."""
+    """A folder, zip or tar of CLASS/IMAGE or, for a set without classes, of IMAGE."""
 
     classes: tuple[str, ...] = ()
-    """Folder names in the order of their labels; with none, folders mean nothing and there are no labels."""
+    """Folder names in the order of their labels; if empty, folders have no meaning and there are no labels."""
     fit: Fit = AS_STORED
     under: str = ""
-    """Only what lies in this folder of the archive is read."""
+    """The folder in the archive that is read; all of it by default."""
     numbered: bool = False
-    """File names are positions in the original order ('3/00021.png': image 21, of class 3)."""
+    """Whether file names are positions in the original order ('3/00021.png': image 21, of class 3)."""
     group: int = 0
-    """That many neighbours in the original order depend on each other; 0: nothing is known."""
+    """Number of neighbouring images in the original order that form a group; 0 for no groups."""
     leave_out: tuple[str, ...] = ()
-    """Members, by exact path, known to be unusable; anything else that is no image is an error."""
+    """Exact paths of members known to be unusable; any other member that is not an image is an error."""
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read the one file or folder."""
+        """Read the folder or archive."""
         tree = open_tree(paths[0])
         prefix = f"{self.under}/" if self.under else ""
         names = {
@@ -43,7 +43,7 @@ class ImageTree:
         }
         if not names:
             where = f"'{self.under}' in '{tree.path}'" if self.under else f"'{tree.path}'"
-            raise DataError(f"{where} holds no file; expected {self.expected()}.")
+            raise DataError(f"{where} contains no files; expected {self.expected()}.")
         order = sorted(names, key=lambda index: self._key(names[index], tree.path))
         labels = self._labels([names[index] for index in order], tree.path) if self.classes else None
         images, bad, modes = decode_members(tree, order, self.fit)
@@ -51,7 +51,7 @@ class ImageTree:
         return Decoded(images, labels, groups, bad, modes)
 
     def expected(self) -> str:
-        """What should be inside, in words."""
+        """The expected layout, for messages."""
         under = f"{self.under}/" if self.under else ""
         return f"{under}CLASS/IMAGE.png" if self.classes else f"{under}IMAGE.png (or .jpg, .webp)"
 
@@ -60,39 +60,39 @@ class ImageTree:
             return name
         stem = PurePosixPath(name).stem
         if not stem.isdecimal():
-            raise DataError(f"'{name}' in '{path}' is not named by its position; expected CLASS/00012.png.")
+            raise DataError(f"'{name}' in '{path}' is not named after its position; expected CLASS/00012.png.")
         return int(stem), name
 
     def _labels(self, names: Sequence[str], path: Path) -> np.ndarray:
-        found = [name.partition("/")[0] if "/" in name else "" for name in names]
-        differing_classes(path, set(found), self.classes)
+        folders = [name.partition("/")[0] if "/" in name else "" for name in names]
+        differing_classes(path, set(folders), self.classes)
         number = {name: label for label, name in enumerate(self.classes)}
-        return np.array([number[name] for name in found], dtype=np.int64)
+        return np.array([number[name] for name in folders], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows, start to stop, of what another reader reads."""
+    """Rows start to stop (exclusive; None: the end) of another reader's images."""
 
     reader: Reader
     start: int
     stop: int | None = None
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read all, keep some."""
-        return _cut(self.reader.read(paths), self.start, self.stop)
+        """Read all rows and select those."""
+        return _select(self.reader.read(paths), self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Several files one after the other: part k reads file k, and its rows from start to stop count (None: the end)."""
+    """Several files in sequence: part k is (reader, start, stop) and selects rows of file k (stop None: the end)."""
 
     parts: tuple[tuple[Reader, int, int | None], ...]
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read all of them and put them together; groups of different files are different groups."""
+        """Read and concatenate the parts. Groups are renumbered, so that no group spans two files."""
         pieces = [
-            _cut(reader.read([path]), start, stop)
+            _select(reader.read([path]), start, stop)
             for (reader, start, stop), path in zip(self.parts, paths, strict=True)
         ]
         first = 0
@@ -101,9 +101,9 @@ class Joined:
         for piece in pieces:
             bad.update({row + first: reason for row, reason in piece.bad.items()})
             first += len(piece.images)
-            own = np.arange(len(piece.images)) if piece.groups is None else piece.groups
-            groups.append(own + shift)
-            shift += int(own.max()) + 1
+            numbers = np.arange(len(piece.images)) if piece.groups is None else piece.groups
+            groups.append(numbers + shift)
+            shift += int(numbers.max()) + 1
         labels = [piece.labels for piece in pieces if piece.labels is not None]
         return Decoded(
             np.concatenate([piece.images for piece in pieces]),
@@ -114,15 +114,17 @@ class Joined:
         )
 
 
-def _cut(whole: Decoded, start: int, stop: int | None) -> Decoded:
+def _select(whole: Decoded, start: int, stop: int | None) -> Decoded:
     rows = slice(start, stop)
-    kept = range(len(whole.images))[rows]
-    if not kept:
-        raise DataError(f"a file holds {len(whole.images):,} images; expected more than {start:,}. Get it again.")
+    selected = range(len(whole.images))[rows]
+    if not selected:
+        raise DataError(
+            f"A file contains {len(whole.images):,} images; expected more than {start:,}. Download it again."
+        )
     return Decoded(
         whole.images[rows],
         None if whole.labels is None else whole.labels[rows],
         None if whole.groups is None else whole.groups[rows],
-        {row - kept.start: reason for row, reason in whole.bad.items() if row in kept},
+        {row - selected.start: reason for row, reason in whole.bad.items() if row in selected},
         whole.modes,
     )

@@ -1,4 +1,4 @@
-"""What of each data set is at hand, from which file, and whether that is the published one."""
+"""Lists which files of a data set are available, whether they are the published ones, and which to download."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.errors import DataError
 
 PUBLISHED, SAME, OTHER, UNKNOWN = "published", "same", "other", "unknown"
+"""Statuses of a file that exists."""
 
 ABSENT, BROKEN = "absent", "broken"
+"""Statuses of a file that is missing or cannot be read."""
 
-TOLD = {
+DESCRIPTIONS = {
     PUBLISHED: "the file that the card describes",
-    SAME: "packed otherwise; the images are those that the card describes",
+    SAME: "packed differently; the images are those that the card describes",
     OTHER: "not the file that the card describes",
     UNKNOWN: "the card gives no checksum for this file",
 }
 
 
 class Finding(NamedTuple):
-    """One file of one split, or what is missing."""
+    """The status of one file of one split, or of a split that is absent or broken."""
 
     set: str
     split: str
@@ -33,11 +35,11 @@ class Finding(NamedTuple):
     size: int = 0
     sha256: str = ""
     reason: str = ""
-    """For what is absent or broken: a sentence."""
+    """Why the split is absent or broken; empty otherwise."""
 
 
 def findings(card: FileDataset, data_dir: Path, cache: DataCache) -> Iterator[Finding]:
-    """Every file of every split of a set. What is not the published file is judged by its content, where known."""
+    """Check every file of every split. Files other than the published one are compared by content where possible."""
     for split in card.splits:
         try:
             found = card.source(split, data_dir)
@@ -65,7 +67,7 @@ def _size(path: Path) -> int:
 
 
 def to_fetch(card: FileDataset, data_dir: Path) -> list[File]:
-    """The files to download so that every split is at hand. Raises `DataError` for a split that has no address."""
+    """The files to download to make every split available. Raises `DataError` for a split without URLs."""
     files: list[File] = []
     for split in card.splits:
         if card.source(split, data_dir):

@@ -1,4 +1,4 @@
-"""One stored image -> uint8 (3, 32, 32). Decoding is Pillow's; what it would let pass in silence is refused here."""
+"""Decodes one image file to uint8 (3, 32, 32) with Pillow, and refuses what Pillow would convert silently."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from PIL import Image, UnidentifiedImageError
 from oodbench.benchmark.errors import first_line
 
 SIDE = 32
-"""Height and width of every image that a data set of files yields."""
+"""Height and width of every image of a file-based data set."""
 
 MAX_PIXELS = 50_000_000
-"""An image that declares more is refused before it is decoded: a few kilobytes can declare gigabytes."""
+"""Pixels that an image may declare, checked before decoding: a file of a few kilobytes can declare gigabytes."""
 
 MAX_SIDE = 65_535
-"""Of an image's height and width: resizing takes memory with the larger one."""
+"""Limit of height and width: the memory for resizing grows with the larger of them."""
 
 LARGE = 4_000_000
-"""Images of more pixels are decoded one at a time, so that memory does not grow with the number of processors."""
+"""Images with more pixels are decoded one at a time, so that memory does not grow with the number of cores."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 
@@ -41,45 +41,35 @@ _one_large = threading.Lock()
 
 
 class BadImageError(Exception):
-    """One image that cannot be used; its text is the reason, to follow the image's name."""
+    """An image cannot be used. The text is the reason and completes a sentence that begins with the image's name."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a stored image becomes 32 x 32: as it is, or bilinearly with antialiasing (Pillow)."""
+    """How a stored image becomes 32 x 32: unchanged, cropped, or resized bilinearly with antialiasing (Pillow)."""
 
     stored: tuple[int, int] | None = None
-    """(height, width) that every image must have; None where sizes differ."""
+    """(height, width) that every image must have; None if sizes may differ."""
     how: Literal["squeeze", "crop", "cut"] = "squeeze"
-    """The whole image (aspect not kept), its centre square (edges lost), or its centre 32 x 32 pixels, not resized."""
-
-    @property
-    def told(self) -> str:
-        """In words, for notes and cards."""
-        if self.stored == (SIDE, SIDE):
-            return "as stored"
-        if self.how == "cut":
-            return f"the centre {SIDE}x{SIDE} pixels"
-        what = "the centre square" if self.how == "crop" else "the whole image"
-        return f"{what} resized to {SIDE}x{SIDE}, bilinear with antialiasing"
+    """Resize the whole image (aspect ratio not kept), resize its centre square, or take its centre 32 x 32 pixels."""
 
 
 AS_STORED = Fit(stored=(SIDE, SIDE))
 
 
 def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
-    """Decode one file's bytes: uint8 (3, 32, 32), and the mode that it was stored in ('RGB', 'L', ...).
+    """Decode an image file: uint8 (3, 32, 32), and Pillow's mode of the stored image ('RGB', 'L', ...).
 
-    Raises `BadImageError` for what is no image, is cut short, is of another size than `fit.stored`, has transparent
-    pixels, more than 8 bits a channel, or several frames. Grey, palette and CMYK images are converted to RGB.
+    Greyscale, palette and CMYK images are converted to RGB. Raises `BadImageError` for files that are not images or are
+    truncated, for sizes other than `fit.stored`, transparent pixels, more than 8 bits per channel, or several frames.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse(image, content, fit)
-            alone: AbstractContextManager[object] = nullcontext()
+            lock: AbstractContextManager[object] = nullcontext()
             if image.width * image.height > LARGE:
-                alone = _one_large
-            with alone:
+                lock = _one_large
+            with lock:
                 image.load()
                 mode = image.mode
                 return _fitted(_rgb(image), fit), mode
@@ -87,12 +77,12 @@ def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
         raise
     except UnidentifiedImageError:
         raise BadImageError("is no image in a known format") from None
-    except Exception as error:  # a damaged file makes decoders raise anything from SyntaxError to struct.error
+    except Exception as error:  # for damaged files, decoders raise anything from SyntaxError to struct.error
         raise BadImageError(f"cannot be decoded ({first_line(error)})") from error
 
 
 def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
-    """Refuse by the header, before anything is decoded."""
+    """Raise `BadImageError` for what the header alone shows, before anything is decoded."""
     size = (image.height, image.width)
     if size[0] * size[1] > MAX_PIXELS:
         raise BadImageError(f"declares {size[1]}x{size[0]} pixels, more than {MAX_PIXELS:,}")
@@ -102,7 +92,8 @@ def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected at least {SIDE}x{SIDE}")
     if fit.stored is not None and size != fit.stored:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected {fit.stored[1]}x{fit.stored[0]}")
-    deep = content.startswith(_PNG) and content[_PNG_BIT_DEPTH] == 16  # Pillow drops the low bytes of an RGB one
+    # Pillow silently drops the low bytes of 16-bit RGB images.
+    deep = content.startswith(_PNG) and content[_PNG_BIT_DEPTH] == 16
     if deep or image.mode.startswith(("I", "F")):
         raise BadImageError("has more than 8 bits a channel; convert it to 8")
     if getattr(image, "n_frames", 1) > 1:
@@ -130,7 +121,7 @@ def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
 
 
 def resized(images: np.ndarray) -> np.ndarray:
-    """Arrays uint8 (N, H, W) or (N, 3, H, W) -> (N, 3, 32, 32), as by `Fit()`; grey is repeated in three channels."""
+    """Resize uint8 (N, H, W) or (N, 3, H, W) to (N, 3, 32, 32), as `Fit()` does; grey is repeated in three channels."""
     grey = images.ndim == 3
     result = np.empty((len(images), 3, SIDE, SIDE), np.uint8)
     for row, image in enumerate(images):
@@ -143,6 +134,6 @@ def resized(images: np.ndarray) -> np.ndarray:
 
 
 def resized_all(images: np.ndarray) -> np.ndarray:
-    """`resized`, in a pool of threads."""
+    """As `resized`, in a thread pool."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return np.concatenate(list(pool.map(resized, np.array_split(images, max(1, len(images) // 1024)))))

@@ -1,9 +1,9 @@
-"""Files of data sets in a store that machines share: where one of them lacks a file, it comes from there.
+"""Shares the files of data sets through a store, for machines that have no copy of their own.
 
     URL/files/NAME         the file, under its name in the data folder
     URL/files/NAME.json    its SHA-256
 
-The command that plans a run puts them there. A file is fetched into the data folder, once a machine, and checked.
+The command that plans a run uploads them. Each machine fetches a file once into its data folder and verifies it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 FOLDER = "files"
+"""Folder of the store."""
 
 
 class StagedFiles:
-    """The files of data sets in a store, and the data folder that they are fetched into."""
+    """Uploads files of the data folder to a store, and fetches absent ones from it."""
 
     def __init__(self, remote: Remote, data_dir: Path, locks: Locks) -> None:
         self._remote, self._data_dir, self._locks = remote, data_dir, locks
         self._listings = Listings(remote)
 
     def stage(self, files: Mapping[Path, str]) -> None:
-        """Upload files of the data folder, given with their SHA-256, unless they are there."""
+        """Upload files of the data folder (path -> SHA-256) that the store lacks or has with other content."""
         for path, sha256 in files.items():
             if not path.is_relative_to(self._data_dir) or path.is_dir():
                 logger.warning(
-                    f"'{path}' is not put into the store, which takes single files of the data folder: pack a folder "
-                    "as zip, or give every machine a copy."
+                    f"'{path}' is not uploaded to the store, which only takes regular files of the data folder. Pack a "
+                    "folder as a zip, or give every machine a copy."
                 )
                 continue
             name = path.relative_to(self._data_dir).as_posix()
@@ -51,28 +51,29 @@ class StagedFiles:
                 self._upload(path, name, sha256)
 
     def fetch(self, sources: Sequence[Source]) -> bool:
-        """Make the first source complete whose files are each here or there; False if there is none."""
+        """Complete the first source whose missing files are all in the store; False if there is none."""
         for source in sources:
-            names = [self._there(file) for file in source.files if file.find(self._data_dir) is None]
-            if (whole := [name for name in names if name is not None]) and len(whole) == len(names):
-                for name in whole:
+            missing = [file for file in source.files if file.find(self._data_dir) is None]
+            names = [name for file in missing if (name := self._stored_name(file)) is not None]
+            if names and len(names) == len(missing):
+                for name in names:
                     self._fetch(name)
                 return True
         return False
 
-    def _there(self, file: File) -> str | None:
-        """The name under which a file is in the store, if it is."""
+    def _stored_name(self, file: File) -> str | None:
+        """The name under which the store has a file; None if it does not have it."""
         names = (name for name in file.names if not Path(name).is_absolute())
         return next((n for n in names if self._listings.hold(f"{FOLDER}/{n}", f"{FOLDER}/{n}.json")), None)
 
     def _sha256(self, name: str) -> str:
-        """Of a file in the store; empty if it is not there."""
+        """SHA-256 of a file in the store; empty if the store does not have it."""
         if not self._listings.hold(f"{FOLDER}/{name}", f"{FOLDER}/{name}.json"):
             return ""
         return str(parse_side(self._remote.read(f"{FOLDER}/{name}.json") or b"").get("sha256", ""))
 
     def _upload(self, path: Path, name: str, sha256: str) -> None:
-        self._remote.remove(f"{FOLDER}/{name}.json")  # the side file last, as with artifacts
+        self._remote.remove(f"{FOLDER}/{name}.json")  # written last, as with artifacts
         self._remote.put(path, f"{FOLDER}/{name}")
         self._remote.write(f"{FOLDER}/{name}.json", to_json({"sha256": sha256}).encode())
         self._listings.add(f"{FOLDER}/{name}", f"{FOLDER}/{name}.json")
@@ -94,7 +95,7 @@ class StagedFiles:
                 ) from error
 
     def _download(self, name: str, temporary: Path) -> None:
-        """Download a file and check that it is the one that was uploaded."""
+        """Download a file and verify its checksum."""
         sha256 = self._sha256(name)
         if not self._remote.get(f"{FOLDER}/{name}", temporary) or file_sha256(temporary) != sha256:
             raise DataError(

@@ -1,4 +1,4 @@
-"""The sources that many sets share: CLASS/IMAGE trees, parquet files and idx pairs named after the set."""
+"""Builds the sources that many data sets share: CLASS/IMAGE trees, Parquet files and IDX pairs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from oodbench.benchmark.data.files.parquet import Parquet
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
 
 RAW = {"train": "train", "test": "t10k"}
+"""Split -> its name in MNIST's file names."""
 
 
 def own_files(name: str, classes: tuple[str, ...], fit: Fit = AS_STORED, checksum: str = "") -> tuple[Source, ...]:
-    """NAME.zip (or .tar, .tar.gz, or a folder) of CLASS/IMAGE, and NAME.parquet.
+    """A user's own copy: NAME.zip (or .tar, .tar.gz, or a folder) of CLASS/IMAGE, or NAME.parquet.
 
-    `checksum` is of the tree's content.
+    `checksum` is `ImageSet.checksum` of the tree's content.
     """
     return (
         Source((tree_file(name),), ImageTree(classes, fit), checksum),
@@ -33,7 +34,7 @@ def idx_pair(
 ) -> Source:
     """PREFIX-{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz, gzipped or not, or in torchvision's FOLDER/raw.
 
-    `mirrors` hold the files under their names without the prefix.
+    `mirrors` are URL prefixes, to which the file names without PREFIX are appended. `md5` is of images and labels.
     """
     files = []
     for what, known in zip(("images-idx3", "labels-idx1"), md5, strict=True):

@@ -1,7 +1,7 @@
-"""`folder:PATH`: a user's own images as a data set, with no code.
+"""Makes a data set of a user's own images, named `folder:PATH` on the command line, without code.
 
-PATH is a folder or an archive. With `train` and `test` in it, each holding CLASS/IMAGE, it can be an ID set; anything
-else is one set of images to be told apart from ID, whatever folders they lie in. In tables it is `folder:NAME`.
+PATH is a folder or an archive. If it contains `train` and `test`, each with CLASS/IMAGE, it can be an ID set. Otherwise
+all images in it, in whatever folders, are the test split of an OOD set. In tables it is called `folder:NAME`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ HOW = "read from the user's own images, in RGB, an image that is not 32x32 by th
 
 
 class UserFolder(FileDataset):
-    """A folder or archive that was named on the command line."""
+    """A folder or archive of images that was named on the command line."""
 
     path: ClassVar[Path]
 
     def absent(self, split: str, data_dir: Path) -> str:
-        """Say what is missing."""
+        """Say that the folder or the split does not exist."""
         if not self.path.exists():
             return f"'{self.path}' of '{self.name}' is gone."
         return f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}'."
 
 
 def adopt(spec: SetSpec) -> SetSpec:
-    """Register the images at `folder:PATH` as `folder:NAME` and return the spec with that name; others as they are."""
+    """Register the images at `folder:PATH` as `folder:NAME` and return the spec with that name.
+
+    Other specs are returned unchanged. Raises `UserError` for a path that does not exist or cannot be used.
+    """
     if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
         return spec
     path = Path(spec.name.removeprefix(PREFIX)).expanduser()
@@ -58,18 +61,18 @@ def adopt(spec: SetSpec) -> SetSpec:
     if known is None:
         registry.adopt("dataset", name, _dataset(name, path), f"folder {path}")
     elif (earlier := known.load().path) != path:
-        raise UserError(f"'{earlier}' and '{path}' would both be '{name}' in tables. Rename one of them.")
+        raise UserError(f"'{earlier}' and '{path}' would both be called '{name}' in tables. Rename one of them.")
     return spec._replace(name=name)
 
 
 def adopted() -> tuple[Path, ...]:
-    """What was named so far as `folder:PATH`."""
+    """The paths that were registered as `folder:PATH` in this process."""
     sets = registry.entries("dataset")
     return tuple(entry.load().path for name, entry in sets.items() if name.startswith(PREFIX))
 
 
 def adopt_all(paths: Iterable[Path]) -> None:
-    """Register what another process has, so that the same names mean the same here."""
+    """Register the paths that another process has registered, so that both use the same names."""
     for path in paths:
         adopt(SetSpec(f"{PREFIX}{path}"))
 
@@ -79,12 +82,14 @@ def _name(path: Path) -> str:
     stem = path.name[: len(path.name) - len(suffix)] if suffix and path.is_file() else path.name
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
     if not name:
-        raise UserError(f"'{path}' gives no name to show in tables. Name the folder itself, in letters or digits.")
+        raise UserError(
+            f"'{path}' has no name that tables can show. Give the path of a folder named in letters or digits."
+        )
     return name
 
 
 def _dataset(name: str, path: Path) -> type[Dataset]:
-    """A data set made of what lies at a path, which is listed here and decoded later."""
+    """A data set class for the images at a path, which are listed now and decoded later."""
     try:
         tree = open_tree(path)
     except DataError as error:
@@ -100,25 +105,25 @@ def _dataset(name: str, path: Path) -> type[Dataset]:
     else:
         members.update(splits=("test",), sources={"test": (Source(file, ImageTree(fit=CENTRE), note=note),)})
     members.update(origin=str(path), licence="The user's own matter", caveats=HOW)
-    made = type("UserFolder", (UserFolder,), members)
-    made.name, made.title = name, f"The images in {path}"  # type: ignore[attr-defined]
-    return made
+    dataset = type("UserFolder", (UserFolder,), members)
+    dataset.name, dataset.title = name, f"The images in {path}"  # type: ignore[attr-defined]
+    return dataset
 
 
 def _classes(tree: Tree) -> tuple[str, ...]:
-    """The class folders of `train`, sorted; those of `test` must be the same."""
-    found: dict[str, set[str]] = {"train": set(), "test": set()}
+    """The class folders of `train`, sorted. Raises `UserError` unless `test` has the same and there are two or more."""
+    folders: dict[str, set[str]] = {"train": set(), "test": set()}
     for member in tree.members:
         split, _, rest = member.name.partition("/")
-        if split in found:
-            found[split].add(rest.partition("/")[0] if "/" in rest else "")
+        if split in folders:
+            folders[split].add(rest.partition("/")[0] if "/" in rest else "")
     try:
-        for split, names in found.items():
-            differing_classes(tree.path / split, names, sorted(found["train"] - {""}))
+        for split, names in folders.items():
+            differing_classes(tree.path / split, names, sorted(folders["train"] - {""}))
     except DataError as error:
         raise UserError(str(error)) from error
-    if len(found["train"]) < 2:
+    if len(folders["train"]) < 2:
         raise UserError(
-            f"'{tree.path / 'train'}' has one class, {few(sorted(found['train']))}; an ID set needs two or more."
+            f"'{tree.path / 'train'}' has one class, {few(sorted(folders['train']))}; an ID set needs two or more."
         )
-    return tuple(sorted(found["train"]))
+    return tuple(sorted(folders["train"]))
