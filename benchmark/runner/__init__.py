@@ -1,1 +1,1 @@
-"""Runs a plan: holds it against the store, drives an engine, and writes records."""
+"""Runs a plan: compares it with the store, drives an engine, and writes records, run.json, tables and plots."""

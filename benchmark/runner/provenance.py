@@ -1,4 +1,4 @@
-"""From what a run and each of its cells were made: software, machine, commit; settings, data, artifacts."""
+"""Collects the provenance of a run and of its cells: software, machine, commit, settings, data, artifacts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 MADE = ("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit")
-"""What a record repeats of an artifact's side file."""
+"""Fields of an artifact's side file that a record repeats."""
 
 
 def collect(context: JobContext) -> dict[str, Any]:
-    """Facts about software and machine, for `run.json`."""
+    """Software, machine and data versions, for `run.json`."""
     return {
         **made_now(),
         **machine(context.device),
@@ -34,38 +34,38 @@ def collect(context: JobContext) -> dict[str, Any]:
 
 
 def with_provenance(record: Record, cell: Cell, plan: Plan, context: JobContext, key: Mapping[str, Any]) -> Record:
-    """A cell's record with its provenance, `key` what its key is the digest of; one without numbers has none."""
+    """A cell's record with its provenance; unchanged if it has no numbers. `key` is the content of the cell's key."""
     if record.status != OK:
         return record
-    found = {**of_cell(cell, plan, context), "key": dict(key)}
-    peaks = [made["peak_memory"] for made in found["artifacts"] if "peak_memory" in made]
-    return replace(record, provenance=found, peak_memory=max(peaks, default=None))
+    provenance = {**of_cell(cell, plan, context), "key": dict(key)}
+    peaks = [artifact["peak_memory"] for artifact in provenance["artifacts"] if "peak_memory" in artifact]
+    return replace(record, provenance=provenance, peak_memory=max(peaks, default=None))
 
 
 def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
-    """What a finished cell was made from, as plain data.
+    """The provenance of a finished cell, as plain data.
 
-    made        version, commit, time, machine, of the numbers
-    needs       what the detector is shown of an image
-    data        every set that training, fitting, tuning or scoring saw: use, set, part, images, limit, sha256
+    made        version, commit, time and machine that computed the numbers
+    needs       inputs that the detector gets for each image
+    data        every set used in training, fitting, tuning or scoring: use, set, part, images, limit, sha256
     resolved    detector, recipe, backbone, schedule and stages, each with settings and version
-    artifacts   every file that the scores hang on, first to last: kind, path, key, sha256, and how it was made
+    artifacts   every file that the scores depend on, in order: kind, path, key, sha256, and how it was computed
     """
     jobs = plan.jobs_for([cell])
     scoring = next(job for job in jobs if isinstance(job, ScoreJob))
     detector = create("detector", parse_spec(scoring.detector))
-    data = dict.fromkeys(used for job in jobs for used in _used(job))
+    data = dict.fromkeys(use for job in jobs for use in _uses(job))
     return {
         "made": {**made_now(), **machine(context.device)},
         "needs": sorted(detector.needs),
         "data": [{"use": use, **_facts(ref, context)} for use, ref in data],
         "resolved": _resolved(cell, jobs, scoring),
-        "artifacts": [made for job in jobs for made in _artifacts(job, context)],
+        "artifacts": [artifact for job in jobs for artifact in _artifacts(job, context)],
     }
 
 
-def _used(job: Job) -> Iterator[tuple[str, SetRef]]:
-    """What a job sees of the data, and for what."""
+def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
+    """The sets that a job uses, each with its purpose."""
     if isinstance(job, TrainJob):
         yield "train", job.train
         if job.outliers:
@@ -87,13 +87,13 @@ def _facts(ref: SetRef, context: JobContext) -> dict[str, Any]:
 
 
 def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
-    """What is in the keys beside data and other keys."""
+    """The content of the keys besides data and other keys."""
     trained = next(job for job in jobs if isinstance(job, TrainJob | ImportJob) and job.checkpoint == cell.checkpoint)
     content, scores = trained.makes[0].content, scoring.makes[0].content
     names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import")
     stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
-    kept = {name: content[name] for name in names if name in content}
-    return {"detector": scores["detector"], **kept, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
+    training = {name: content[name] for name in names if name in content}
+    return {"detector": scores["detector"], **training, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 
 
 def _artifacts(job: Job, context: JobContext) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Runs a plan: only what is missing, cell by cell, failures kept to their cells; then the records and the views."""
+"""Runs what is missing of a plan and writes records and views; a failing job affects only the cells that need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
 from oodbench.benchmark.records.run import Run, read_run, write_run_info
 from oodbench.benchmark.runner import provenance
-from oodbench.benchmark.runner.run_info import facts_of, merged, renamed
+from oodbench.benchmark.runner.run_info import collect_info, merge_info, with_backbone_names
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_content
 from oodbench.benchmark.store.atomic import write_atomically
@@ -34,25 +34,25 @@ LOCAL = Local()
 
 
 class Work(NamedTuple):
-    """What is left to do of a plan."""
+    """The part of a plan that is still to do."""
 
     cells: list[Cell]
     jobs: list[Job]
     kept: dict[str, Record]
-    """Records of earlier commands that still hold, by file name."""
+    """Records of earlier commands that are still valid, by file name."""
     force: bool = False
-    """Whether jobs are to be done whose artifacts are in the store."""
+    """Whether to run jobs even if their artifacts are in the store."""
 
 
 def work_left(plan: Plan, context: JobContext, run_dir: Path, rerun: str) -> Work:
-    """Compare a plan with the run folder and the store. 'missing' leaves failures alone; 'failed' tries them anew."""
+    """Compare a plan with the run folder and the store. `rerun` = 'missing' keeps failures, 'failed' retries them."""
     kept: dict[str, Record] = {}
     todo = []
     for cell in plan.cells:
         earlier = _earlier(run_dir, cell)
         if cell.record.status == SKIPPED:
             continue
-        if rerun != "all" and earlier is not None and _holds(earlier, cell, context, rerun):
+        if rerun != "all" and earlier is not None and _is_valid(earlier, cell, context, rerun):
             kept[cell.record.file_name] = earlier
         else:
             todo.append(cell)
@@ -64,7 +64,7 @@ def _earlier(run_dir: Path, cell: Cell) -> Record | None:
     return read_record(path) if path.is_file() else None
 
 
-def _holds(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool:
+def _is_valid(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool:
     if earlier.key != cell_key(cell):
         return False
     if earlier.status == FAILED:
@@ -73,17 +73,17 @@ def _holds(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool
 
 
 def _jobs_left(plan: Plan, cells: Iterable[Cell], context: JobContext, rerun: str) -> list[Job]:
-    """The jobs whose artifacts are wanted and not in the store; what only they need is wanted too."""
+    """The jobs whose artifacts are needed, by the cells or by another such job, and are not in the store."""
     if rerun == "all":
         return share_products(share_passes(plan.jobs_for(cells), plan.jobs))
-    wanted: set[str] = set()
+    needed: set[str] = set()
     todo = [id_ for cell in cells for id_ in cell.waits_for]
     while todo:
         id_ = todo.pop()
-        if id_ not in wanted and not all(context.store.has(key) for key in plan.jobs[id_].makes):
-            wanted.add(id_)
+        if id_ not in needed and not all(context.store.has(key) for key in plan.jobs[id_].makes):
+            needed.add(id_)
             todo.extend(plan.jobs[id_].after)
-    return share_products(share_passes([job for id_, job in plan.jobs.items() if id_ in wanted], plan.jobs))
+    return share_products(share_passes([job for id_, job in plan.jobs.items() if id_ in needed], plan.jobs))
 
 
 def run_plan(
@@ -96,30 +96,30 @@ def run_plan(
     add: bool = False,
     engine: Engine = LOCAL,
 ) -> Run:
-    """Have an engine do the work, write a record a cell as soon as it is complete, and return the run."""
+    """Have an engine run the jobs, write each cell's record as soon as it is complete, and return the run."""
     names = [cell.record.file_name for cell in plan.cells]
-    info = {**facts_of(plan, context, asked), "cells": names}
+    info = {**collect_info(plan, context, asked), "cells": names}
     with run_lock(context.store, run_dir):
         if add and (run_dir / "run.json").is_file():
-            info = merged(renamed(run_dir, plan), info)
+            info = merge_info(with_backbone_names(run_dir, plan), info)
         _drop_stale(run_dir, work, info["cells"])
         write_run_info(run_dir, info)
     for cell in plan.cells:
         if cell.record.status == SKIPPED:
             write_record(run_dir, replace(cell.record, key=cell_key(cell)))
-    _fill(plan, work, context, engine, run_dir, progress)
+    _run_jobs(plan, work, context, engine, run_dir, progress)
     if not (run_dir / "run.json").is_file():
-        raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again: the cache is kept.")
+        raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again; it reuses the cache.")
     return read_run(run_dir)
 
 
 def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
-    """Held while a run's list of cells, or its tables and plots, are written."""
+    """The lock for writing a run's list of cells, or its tables and plots."""
     return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
 
 
-def _fill(plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: Path, progress: Progress) -> None:
-    """Run the jobs; a cell is recorded when the last job that it waits for has ended, well or not."""
+def _run_jobs(plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: Path, progress: Progress) -> None:
+    """Run the jobs; a cell's record is written when the last job it waits for has ended, successfully or not."""
     todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
     waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
     by_job: dict[str, list[tuple[Cell, set[str]]]] = {}
@@ -128,8 +128,8 @@ def _fill(plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: 
             by_job.setdefault(id_, []).append((cell, pending))
 
     def record(cell: Cell) -> None:
-        made = evaluate_cell(cell, reasons, context)
-        write_record(run_dir, provenance.with_provenance(made, cell, plan, context, key_content(cell)))
+        outcome = evaluate_cell(cell, reasons, context)
+        write_record(run_dir, provenance.with_provenance(outcome, cell, plan, context, key_content(cell)))
 
     for cell, pending in waiting:
         if not pending:
@@ -151,14 +151,14 @@ def _log(run_dir: Path, outcome: Outcome) -> None:
 
 
 def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
-    """Remove records that the run no longer shows or that are about to be made anew; the store keeps what they held.
+    """Remove records that the run no longer shows or that are about to be recomputed; their artifacts stay stored.
 
-    One that another process has written since the plan was made stays: what replaces it will be equal.
+    A record that another process has written since the plan was made stays, because its replacement would be equal.
     """
-    redone = {cell.record.file_name: cell_key(cell) for cell in work.cells}
+    pending = {cell.record.file_name: cell_key(cell) for cell in work.cells}
     folder = run_dir / "cells"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        if path.name not in shown or (path.name in redone and not _is_done(path, redone[path.name])):
+        if path.name not in shown or (path.name in pending and not _is_done(path, pending[path.name])):
             path.unlink(missing_ok=True)
 
 
@@ -168,7 +168,7 @@ def _is_done(path: Path, key: str) -> bool:
 
 
 def write_views(run: Run, cache: Path) -> list[Path]:
-    """Tables and plots of a run; nothing is redrawn that would come out the same."""
+    """Write a run's tables and plots, unless nothing they depend on has changed; returns the files."""
     inputs = _view_inputs(run)
     marker = run.path / "views.json"
     try:
@@ -187,17 +187,17 @@ def write_views(run: Run, cache: Path) -> list[Path]:
 
 
 VIEW_PACKAGES = ("metrics", "records", "views")
-"""What tables and plots are made by: a change of its source draws them again."""
+"""Packages whose source determines the tables and plots."""
 
 
 def view_sources() -> list[Path]:
-    """The source files whose change draws a run's tables and plots again."""
+    """The source files whose change causes a run's tables and plots to be redrawn."""
     root = Path(str(resources.files("oodbench.benchmark")))
     return [file for package in VIEW_PACKAGES for file in sorted((root / package).rglob("*.py"))]
 
 
 def _view_inputs(run: Run) -> str:
-    """A hash of all that the views are made from: the records, the run's shown facts, and the views' own source."""
+    """A hash of everything that the views depend on: the records, the displayed run info, and their source code."""
     source = hashlib.sha256(b"".join(file.read_bytes() for file in view_sources()))
     shown = {
         k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")

@@ -1,4 +1,4 @@
-"""Suites: what is shipped parses, what is mistyped is told, and settings merge level by level."""
+"""Suites: shipped ones parse, errors name file and key, and settings merge level by level."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def read(tmp_path: Path) -> Read:
     return reader
 
 
-# what is shipped
+# shipped suites
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_suite_is_whole(name: str) -> None:
+def test_a_shipped_suite_is_valid(name: str) -> None:
     suite = read_suite(name)
     assert suite.name == name
     assert suite.title
@@ -92,7 +92,7 @@ def test_shipped_suite_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_sets_of_a_shipped_suite_serve(name: str, tmp_path: Path) -> None:
+def test_the_sets_of_a_shipped_suite_have_the_splits_it_needs(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path)
     for entry in read_suite(name).entries:
         assert library.num_classes(entry.set) >= 2
@@ -123,7 +123,7 @@ def test_a_broken_suite_of_another_package_hides_no_default(monkeypatch: pytest.
     assert default_suite() == expected
 
 
-def test_without_a_default_one_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_default_suite_one_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entries", lambda kind: {})
     with pytest.raises(UserError, match=r"^No suite is marked 'default = true'\. Name one with --suite\.$"):
         default_suite()
@@ -132,7 +132,7 @@ def test_without_a_default_one_must_be_named(monkeypatch: pytest.MonkeyPatch) ->
 # reading
 
 
-def test_a_suite_is_read_whole(read: Read) -> None:
+def test_every_key_of_a_suite_is_read(read: Read) -> None:
     suite = read()
     assert (suite.name, suite.title, suite.default, suite.notes) == ("mine", "A suite", False, ("One.", "Two."))
     assert (suite.backbone, suite.recipe) == ("small_cnn", "cross_entropy")
@@ -146,7 +146,7 @@ def test_a_suite_is_read_whole(read: Read) -> None:
     assert [(str(ood.set), ood.group) for ood in first.ood] == [("digits[7-9]", "near"), ("digits[0-6]+inverted", "")]
 
 
-def test_what_may_be_left_out(tmp_path: Path) -> None:
+def test_optional_keys_have_defaults(tmp_path: Path) -> None:
     path = tmp_path / "bare.toml"
     path.write_text(
         'schema = 1\nprotocol = { backbone = "small_cnn", recipe = "cross_entropy" }\n'
@@ -159,7 +159,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new, told",
+    "old, new, message",
     [
         # mistyped keys, at every level
         ("title =", "titel =", "unknown key 'titel' in the top level. Did you mean 'title'?"),
@@ -172,7 +172,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("outliers =", "outlier =", "unknown key 'outlier' in [[id]]. Did you mean 'outliers'?"),
         ("group =", "grup =", "unknown key 'grup' in ood. Did you mean 'group'?"),
         ("batch_size = 8", "batchsize = 8", "unknown key 'batchsize' in id.recipes.confidence.training. Did you mean"),
-        # keys that are not there
+        # missing keys
         ("schema = 1", "", "the top level lacks the key 'schema'"),
         ('backbone = "small_cnn"', "", "[protocol] lacks the key 'backbone'"),
         ('set = "digits[0-6]"', "", "[[id]] lacks the key 'set'"),
@@ -205,8 +205,12 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ('outliers = "glyphs"', 'outliers = ["glyphs"]', "a set must be a name in quotes, got ['glyphs']"),
         ('ood = [{ set = "greek", group = "far" }]', 'ood = "greek"', "ood must be a list, got 'greek'"),
         ('ood = [{ set = "greek", group = "far" }]', 'ood = ["greek"]', "ood must be a table, got 'greek'"),
-        ('group = "near"', 'group = "nearby"', "group of 'digits[7-9]' is 'nearby'; it must be 'near', 'far' or omit"),
-        # names that nobody has
+        (
+            'group = "near"',
+            'group = "nearby"',
+            "group of 'digits[7-9]' is 'nearby'; it must be 'near', 'far' or omitted",
+        ),
+        # unknown names
         ('"small_cnn"', '"smal_cnn"', "Unknown backbone 'smal_cnn'. Did you mean 'small_cnn'? 'bench list backbones'"),
         ('"cross_entropy"', '"crossentropy"', "Unknown recipe 'crossentropy'. Did you mean 'cross_entropy'? 'bench"),
         ("[recipes.confidence]", "[recipes.confidnce]", "Unknown recipe 'confidnce'. Did you mean 'confidence'?"),
@@ -217,21 +221,21 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("+inverted", "+invert", "Unknown form 'invert'. Did you mean 'inverted'?"),
         ('"digits[7-9]"', '"digits[9-7]"', "'9-7' in 'digits[9-7]' is not a class or range of classes"),
         ('"digits[7-9]"', '"digits["', "'digits[' is not of the form NAME"),
-        # twice
+        # listed twice
         ('set = "glyphs"', 'set = "digits[0-6]"', "the ID set 'digits[0-6]' is listed twice; write one [[id]] for it"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_place(read: Read, tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_an_error_names_file_and_key(read: Read, tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         read(old, new)
     text = str(error.value)
-    assert text.startswith(f"Suite '{tmp_path / 'mine.toml'}': {told}")
+    assert text.startswith(f"Suite '{tmp_path / 'mine.toml'}': {message}")
     assert text.endswith((".", "?"))
     assert "\n" not in text
 
 
 @pytest.mark.parametrize(
-    "line, told",
+    "line, message",
     [
         ("protocol = 3", "[protocol] must be a table, got 3"),
         ("training = 3", "[training] must be a table, got 3"),
@@ -244,41 +248,41 @@ def test_a_mistake_is_told_with_file_and_place(read: Read, tmp_path: Path, old: 
         ('id = [{ set = "digits", ood = [], recipes = 3 }]', "id.recipes must be a table, got 3"),
     ],
 )
-def test_a_table_must_be_a_table(tmp_path: Path, line: str, told: str) -> None:
+def test_a_table_must_be_a_table(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "mine.toml"
     lines = ["schema = 1", 'protocol = { backbone = "small_cnn", recipe = "cross_entropy" }', "id = []"]
     key = line.partition(" =")[0]
     path.write_text("\n".join([*(other for other in lines if not other.startswith(f"{key} =")), line]))
     with pytest.raises(UserError) as error:
         read_suite(str(path))
-    assert str(error.value).startswith(f"Suite '{path}': {told}")
+    assert str(error.value).startswith(f"Suite '{path}': {message}")
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (None, "cannot be read: No such file or directory."),
         (b"schema = ", "is not valid TOML: "),
         (b"\xff\xfe", "is not valid TOML: "),
     ],
 )
-def test_a_file_that_is_no_suite_is_told(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_not_a_suite_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "mine.toml"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_suite(str(path))
-    assert str(error.value).startswith(f"The suite file '{path}' {told}")
+    assert str(error.value).startswith(f"The suite file '{path}' {message}")
 
 
-def test_a_folder_is_no_suite(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_suite(tmp_path: Path) -> None:
     folder = tmp_path / "mine.toml"
     folder.mkdir()
     with pytest.raises(UserError, match=r"mine\.toml' cannot be read: "):
         read_suite(str(folder))
 
 
-def test_an_unknown_suite_gets_the_nearest_name() -> None:
+def test_an_unknown_suite_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"^Unknown suite 'digit'\. Did you mean 'digits'\? 'bench list suites' shows"):
         read_suite("digit")
 
@@ -287,34 +291,34 @@ def test_an_unknown_suite_gets_the_nearest_name() -> None:
 
 
 def test_recipe_settings_merge_suite_then_id_set(read: Read) -> None:
-    suite, ours, other = read(), parse_set("digits[0-6]"), parse_set("glyphs")
-    assert suite.recipe_settings("confidence", ours) == {"beta": 0.25, "learning_rate": 0.01}
+    suite, id_set, other = read(), parse_set("digits[0-6]"), parse_set("glyphs")
+    assert suite.recipe_settings("confidence", id_set) == {"beta": 0.25, "learning_rate": 0.01}
     assert suite.recipe_settings("confidence", other) == {"beta": 0.5}
-    assert suite.recipe_settings("cross_entropy", ours) == {"learning_rate": 0.1}
-    assert suite.recipe_settings("joint", ours) == {}
+    assert suite.recipe_settings("cross_entropy", id_set) == {"learning_rate": 0.1}
+    assert suite.recipe_settings("joint", id_set) == {}
     assert suite.recipe_settings("confidence", parse_set("digits")) == {"beta": 0.5}
 
 
 def test_schedules_merge_suite_then_recipe_then_id_set(read: Read) -> None:
-    suite, ours, other = read(), parse_set("digits[0-6]"), parse_set("glyphs")
-    assert suite.schedule("cross_entropy", ours) == Schedule(10, 32, (0.5, 0.75), 0.5)
+    suite, id_set, other = read(), parse_set("digits[0-6]"), parse_set("glyphs")
+    assert suite.schedule("cross_entropy", id_set) == Schedule(10, 32, (0.5, 0.75), 0.5)
     assert suite.schedule("confidence", other) == Schedule(20, 32, (0.5, 0.75), 0.5)
-    assert suite.schedule("confidence", ours) == Schedule(20, 8, (), 0.5)
+    assert suite.schedule("confidence", id_set) == Schedule(20, 8, (), 0.5)
     assert suite.schedule("confidence", parse_set("digits")) == Schedule(20, 32, (0.5, 0.75), 0.5)
 
 
-def test_a_schedule_of_an_id_set_lies_between_the_recipe_s_and_that_of_both(read: Read) -> None:
-    ours = parse_set("digits[0-6]")
+def test_the_schedule_of_an_id_set_overrides_the_recipe_s_and_not_that_of_both(read: Read) -> None:
+    id_set = parse_set("digits[0-6]")
     suite = read('outliers = "glyphs"', 'outliers = "glyphs"\ntraining = { epochs = 3, batch_size = 16 }')
-    assert suite.schedule("cross_entropy", ours) == Schedule(3, 16, (0.5, 0.75), 0.5)
-    assert suite.schedule("confidence", ours) == Schedule(3, 8, (), 0.5)
+    assert suite.schedule("cross_entropy", id_set) == Schedule(3, 16, (0.5, 0.75), 0.5)
+    assert suite.schedule("confidence", id_set) == Schedule(3, 8, (), 0.5)
     assert suite.schedule("confidence", parse_set("glyphs")) == Schedule(20, 32, (0.5, 0.75), 0.5)
     with pytest.raises(UserError, match=r"epochs in id\.training is 0; it must be a whole number from 1"):
         read('outliers = "glyphs"', 'outliers = "glyphs"\ntraining = { epochs = 0 }')
 
 
 @pytest.mark.parametrize("gpus", ["-1", "1.5", "true", "'one'", "inf"])
-def test_gpus_of_a_suite_are_a_share_of_one_or_whole(read: Read, gpus: str) -> None:
+def test_gpus_of_a_suite_are_a_fraction_of_one_or_a_whole_number(read: Read, gpus: str) -> None:
     assert read('"small_cnn"', '"small_cnn"\ngpus = 2').gpus == 2
     with pytest.raises(UserError, match=r"gpus|finite|inf"):
         read('"small_cnn"', f'"small_cnn"\ngpus = {gpus}')
@@ -338,15 +342,13 @@ def test_a_set_outside_the_matrix_keeps_the_protocol(read: Read) -> None:
     assert read().entry(parse_set("digits[0-6]")).outliers == parse_set("glyphs")
 
 
-def test_a_setting_that_a_recipe_does_not_have_is_told_when_it_is_made(read: Read) -> None:
+def test_an_unknown_setting_of_a_recipe_is_an_error_when_the_recipe_is_created(read: Read) -> None:
     suite = read("beta = 0.5", "betta = 0.5")
     with pytest.raises(UserError, match=r"Unknown setting of the recipe 'confidence': 'betta'\. Did you mean 'beta'\?"):
         create("recipe", parse_spec("confidence"), suite.recipe_settings("confidence", parse_set("glyphs")))
 
 
-def test_a_plugin_registered_by_a_file_may_serve_in_a_suite(
-    read: Read, register: Callable[[str, type[Plugin]], None]
-) -> None:
+def test_a_suite_may_use_a_registered_plugin(read: Read, register: Callable[[str, type[Plugin]], None]) -> None:
     from oodbench.benchmark import Backbone
 
     class Mine(Backbone):

@@ -1,4 +1,4 @@
-"""A user's own weights: the files that are read and refused, the names that fit, and a run that trains nothing."""
+"""A user's weights: files that are read or rejected, names that match, and a run without training."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_weights_are_found_however_they_are_wrapped(how: str, tmp_path: Path) ->
 
 
 def test_other_names_of_the_head_and_missing_counters_fit(tmp_path: Path) -> None:
-    """The files of the public networks that these are written after."""
+    """As in the published weights of these networks."""
     backbone, net = network("resnet18[width=2]")
     kept = {n.replace("head.", "fc."): v.double() for n, v in net.state_dict().items() if "num_batches" not in n}
     save_file(kept, tmp_path / "w.safetensors")
@@ -85,7 +85,7 @@ def test_other_names_of_the_head_and_missing_counters_fit(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"body.0.bias": None, "body.2.bias": None}, r"small_cnn': it lacks 'body\.0\.bias', 'body\.2\.bias'$"),
         ({f"extra.{k}": torch.ones(1) for k in range(5)}, r"it has beside them 'extra\.0', .*'extra\.2' and 2 more"),
@@ -97,15 +97,17 @@ def test_other_names_of_the_head_and_missing_counters_fit(tmp_path: Path) -> Non
         ({"head.weight": torch.ones(10, 9)}, r"of another shape are 'head\.weight' \(10, 9\) in place of \(10, 4\)"),
     ],
 )
-def test_weights_of_another_architecture_are_told(change: dict[str, Tensor | None], told: str, tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_described(
+    change: dict[str, Tensor | None], message: str, tmp_path: Path
+) -> None:
     backbone, net = network()
     weights = {n: v for n, v in {**net.state_dict(), **change}.items() if v is not None}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         match_weights(read_weights(saved(tmp_path / "w.pt", weights)), backbone, net)
 
 
 class Anything:
-    """An object that a safe reader does not make."""
+    """An object that a safe reader does not create."""
 
 
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -133,16 +135,13 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
-def test_files_that_are_no_checkpoints_are_one_sentence(tmp_path: Path) -> None:
-    for what, (path, told) in bad_files(tmp_path).items():
+def test_files_that_are_not_checkpoints_give_one_sentence(tmp_path: Path) -> None:
+    for what, (path, message) in bad_files(tmp_path).items():
         with pytest.raises(UserError) as error:
             read_weights(path)
-        assert told in str(error.value), what
+        assert message in str(error.value), what
         assert str(path) in str(error.value), what
         assert str(error.value).endswith("."), what
-
-
-# runs
 
 
 def asked(tmp_path: Path, checkpoint: Path, **options: Any) -> dict[str, Any]:
@@ -203,7 +202,7 @@ def test_detectors_that_train_are_skipped_with_the_reason(tmp_path: Path, file: 
 
 
 @pytest.mark.parametrize(
-    "options, told",
+    "options, message",
     [
         ({"id_sets": "digits[0-3]"}, r"cannot run: with 'digits\[0-3\]': .*is a classifier of 10 classes.* has 4\."),
         ({"backbone": "small_cnn"}, "does not fit backbone 'small_cnn': of another shape are"),
@@ -211,15 +210,15 @@ def test_detectors_that_train_are_skipped_with_the_reason(tmp_path: Path, file: 
         ({"seeds": 3}, "gives one classifier, so give one seed in place of 3"),
     ],
 )
-def test_what_does_not_fit_is_told_before_any_work(
-    tmp_path: Path, file: Path, options: dict[str, Any], told: str
+def test_a_mismatch_is_an_error_before_any_work(
+    tmp_path: Path, file: Path, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         prepare("msp", **asked(tmp_path, file, **options))
     assert not (tmp_path / "results" / "runs").exists()
 
 
-def test_a_file_that_changes_under_way_fails_its_cells(tmp_path: Path, file: Path) -> None:
+def test_a_file_that_changes_during_the_run_fails_its_cells(tmp_path: Path, file: Path) -> None:
     prepared = prepare("msp", **asked(tmp_path, file))
     saved(file, network()[1].double().state_dict())
     (record,) = prepared.start().records
@@ -227,7 +226,7 @@ def test_a_file_that_changes_under_way_fails_its_cells(tmp_path: Path, file: Pat
     assert "has changed since the run was planned" in record.reason
 
 
-def test_weights_of_our_own_training_give_its_very_scores(tmp_path: Path) -> None:
+def test_imported_weights_give_the_scores_of_the_run_that_trained_them(tmp_path: Path) -> None:
     options = asked(tmp_path, Path())
     del options["checkpoint"]
     run = api.run("msp", **options, epochs=1, limit_train=100)
@@ -237,7 +236,7 @@ def test_weights_of_our_own_training_give_its_very_scores(tmp_path: Path) -> Non
     assert again.records[0].id_accuracy == run.records[0].id_accuracy
 
 
-def test_the_command_line_takes_a_file(tmp_path: Path, file: Path) -> None:
+def test_the_command_line_imports_a_file(tmp_path: Path, file: Path) -> None:
     given = ["run", "--detectors", "msp", "--id", "digits", "--ood", "greek", "--backbone", TINY, "--dry-run"]
     given += ["--results", str(tmp_path / "results"), "--checkpoint"]
     done = CliRunner().invoke(main, [*given, str(file)])

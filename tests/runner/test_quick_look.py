@@ -1,4 +1,4 @@
-"""--epochs, --limit-train and --precision: in the key, in every record, marked in every view."""
+"""--epochs, --limit-train and --precision: part of the key and of every record, and marked in every view."""
 
 from __future__ import annotations
 
@@ -63,35 +63,35 @@ def test_each_is_part_of_the_key_and_of_the_record(ready: Prepare) -> None:
     assert [f["precision"] for f in facts] == ["float32"] * 3 + ["bfloat16"]
 
 
-def test_what_changes_nothing_is_in_no_key(ready: Prepare) -> None:
+def test_options_without_effect_do_not_change_the_key(ready: Prepare) -> None:
     plain = training(ready())
     assert training(ready(epochs=2)).id == plain.id
     assert training(ready(limit_train=10**6)).id == plain.id
     assert training(ready(precision=precision.resolve_precision("auto", torch.device("cpu")))).id == plain.id
 
 
-def test_every_view_says_so(ready: Prepare) -> None:
+def test_every_view_marks_a_quick_look(ready: Prepare) -> None:
     run: Run = ready(epochs=1, limit_train=40).start()
-    told = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
+    message = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
     for text in (
         table_markdown.table_markdown(run),
         table_text.text_table(run),
         (run.path / "records.csv").read_text(),
     ):
-        assert told in " ".join(text.split())
-    assert told in " ".join(table_latex.table_latex(run).split()).replace("\\'", "'")
+        assert message in " ".join(text.split())
+    assert message in " ".join(table_latex.table_latex(run).split()).replace("\\'", "'")
     pictures = [path.read_text() for path in (run.path / "plots").glob("*.svg")]
     assert pictures
     assert all("quick look" in picture for picture in pictures)
 
 
-def test_a_whole_run_is_not_marked(ready: Prepare) -> None:
+def test_a_full_run_is_not_marked(ready: Prepare) -> None:
     run = ready().start()
     assert "quick look" not in (run.path / "records.csv").read_text() + table_markdown.table_markdown(run)
     assert not any("quick look" in path.read_text() for path in (run.path / "plots").glob("*.svg"))
 
 
-def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
+def test_limited_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
     library, spec = Library(tmp_path), parse_set("digits")
     whole, some = library.part(spec, "train"), library.part(spec, "train", 100)
     assert len(some) == 100
@@ -102,7 +102,7 @@ def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"limit_train": 2}, "2 training images leave 3 of the 4 classes of 'digits[0-3]' without any."),
         ({"limit_train": -1}, "limit_train must be a whole number from 1, or 0 for the suite's own; got -1."),
@@ -110,10 +110,10 @@ def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
         ({"precision": "half"}, "Unknown precision 'half'. Choose one of auto, float32, bfloat16."),
     ],
 )
-def test_wrong_values_are_told(ready: Prepare, options: dict[str, Any], told: str) -> None:
+def test_wrong_values_are_errors(ready: Prepare, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         ready(**options)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, capabilities: di
     assert precision.resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
-def test_a_torch_that_cannot_tell_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_capabilities_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert precision.resolve_precision("auto", torch.device("cpu")) == "float32"

@@ -1,4 +1,4 @@
-"""`bench run` end to end on a tiny suite: sharing, resuming, failures, and what the files hold."""
+"""`bench run` end to end on a tiny suite: sharing, resuming, failures, and the content of the files."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def suite(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def go(tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """Run the tiny suite with some detectors, in this test's own results folder; without plots unless asked for."""
+    """Run the tiny suite with some detectors, in a results folder per test; without plots unless `drawn`."""
     from oodbench.benchmark.views import plots
 
     draw = plots.draw
@@ -112,7 +112,7 @@ def plan(tmp_path: Path, suite: Path) -> Callable[..., Prepared]:
 
 
 def tables(run: Run) -> dict[str, bytes]:
-    """The files that must not differ between equal runs; records without their times."""
+    """The files that must be equal in equal runs; records without `seconds`."""
     files = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
     for row in rows:
@@ -121,7 +121,7 @@ def tables(run: Run) -> dict[str, bytes]:
 
 
 class Spy(Quiet):
-    """Notes the jobs done; with `stop`, interrupts as the given job begins."""
+    """Collects the jobs that start; with `stop`, interrupts at the start of the job with that number."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.jobs: list[Job] = []
@@ -133,7 +133,7 @@ class Spy(Quiet):
         self.jobs.append(job)
 
 
-def test_a_run_leaves_what_a_paper_needs(go: Callable[..., Run]) -> None:
+def test_a_run_writes_records_tables_and_plots(go: Callable[..., Run]) -> None:
     run = go("msp,energy,confidence", drawn=True)
     assert [(r.detector, r.ood_set, r.group, r.seen) for r in run.records] == [
         (detector, ood, group, detector == "confidence" and ood == "glyphs")
@@ -155,19 +155,19 @@ def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path
 
     run = go("energy")
     for record in run.records:
-        ours, theirs = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
-        labels = np.r_[np.zeros(len(ours)), np.ones(len(theirs))]
-        assert record.metrics["auroc"] == pytest.approx(roc_auc_score(labels, np.r_[ours, theirs]), abs=1e-12)
-        assert (record.n_id, record.n_ood) == (len(ours), len(theirs))
+        id_, ood = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
+        labels = np.r_[np.zeros(len(id_)), np.ones(len(ood))]
+        assert record.metrics["auroc"] == pytest.approx(roc_auc_score(labels, np.r_[id_, ood]), abs=1e-12)
+        assert (record.n_id, record.n_ood) == (len(id_), len(ood))
 
 
-def test_records_keep_what_warnings_are_made_of(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_records_hold_the_counts_behind_warnings(go: Callable[..., Run], tmp_path: Path) -> None:
     import numpy as np
 
     run = go("constant,energy")
     for record in run.records:
-        ours, theirs = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
-        assert (record.ties["distinct_id"], record.ties["distinct_ood"]) == (len(set(ours)), len(set(theirs)))
+        id_, ood = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
+        assert (record.ties["distinct_id"], record.ties["distinct_ood"]) == (len(set(id_)), len(set(ood)))
         assert record.sanity == (record.detector == "constant")
     constant = run.records[0]
     assert constant.ties == dict(zip(TIES, (1, 1, constant.n_id, constant.n_ood), strict=True))
@@ -195,7 +195,7 @@ def test_forward_images_are_charged_once(plan: Callable[..., Prepared]) -> None:
     assert {charged["energy", ood] for ood in sizes} == {0}
 
 
-def test_the_line_on_passes_says_who_adds_to_the_shared_one(plan: Callable[..., Prepared]) -> None:
+def test_the_line_on_passes_names_the_detectors_that_add_some(plan: Callable[..., Prepared]) -> None:
     made = plan("msp,odin,mahalanobis,odin[epsilon=0.001]", ood_sets="glyphs,greek").plan
     extracts = [job for job in made.jobs.values() if isinstance(job, ExtractJob)]
     known, ood = made.cells[0].record.n_id or 0, sum(cell.record.n_ood or 0 for cell in made.cells[:2])
@@ -208,7 +208,7 @@ def test_the_line_on_passes_says_who_adds_to_the_shared_one(plan: Callable[..., 
     assert sum(cell.record.forward_images for cell in made.cells) == images + 4 * (known + ood)
 
 
-def test_without_passes_of_their_own_nothing_is_said_of_detectors(go: Callable[..., Run]) -> None:
+def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callable[..., Run]) -> None:
     run = go("msp,confidence", ood_sets="greek")
     images = sum((run.records[0].n_id or 0, run.records[0].n_ood or 0))
     line = f"{images:,} distinct images, 2 classifiers: {2 * images:,} forwarded, each once a classifier for all detec"
@@ -216,7 +216,9 @@ def test_without_passes_of_their_own_nothing_is_said_of_detectors(go: Callable[.
     assert f"- {line}" in (run.path / "table.md").read_text()
 
 
-def test_the_same_again_does_nothing_and_redraws_nothing(go: Callable[..., Run], plan: Callable[..., Prepared]) -> None:
+def test_repeating_a_command_recomputes_and_redraws_nothing(
+    go: Callable[..., Run], plan: Callable[..., Prepared]
+) -> None:
     first = go(drawn=True)
     before = tables(first)
     times = {p: p.stat().st_mtime_ns for p in first.path.rglob("*") if p.is_file() and p.name != "run.json"}
@@ -243,11 +245,11 @@ def test_a_detector_on_another_recipes_network(go: Callable[..., Run]) -> None:
     run = go("energy@confidence,energy")
     labels = {r.label: r.recipe for r in run.records}
     assert labels == {"energy@confidence": "confidence", "energy": "cross_entropy"}
-    own, other = (
+    base, other = (
         next(r.metrics["auroc"] for r in run.records if r.label == label and r.ood_set == "glyphs")
         for label in ("energy", "energy@confidence")
     )
-    assert own != other
+    assert base != other
 
 
 def test_the_same_recipe_named_or_not_is_one_row(plan: Callable[..., Prepared]) -> None:
@@ -261,6 +263,16 @@ def test_recipe_settings_make_another_checkpoint(plan: Callable[..., Prepared]) 
         "train confidence on digits[0-3], seed 0",
         "train confidence[beta=0.5] on digits[0-3], seed 0",
     ]
+
+
+def test_an_id_set_under_two_names_shares_its_artifacts(go: Callable[..., Run]) -> None:
+    spy = Spy()
+    run = go("msp,knn[k=3]", id_sets="digits,digits[0-9]", ood_sets="greek", limit_train=100, progress=spy)
+    assert sum(isinstance(job, TrainJob) for job in spy.jobs) == 1
+    assert sum(isinstance(job, ScoreJob) for job in spy.jobs) == 4
+    metrics = {(record.id_set, record.detector): record.metrics for record in run.records}
+    for detector in ("msp", "knn"):
+        assert metrics["digits", detector] == metrics["digits[0-9]", detector]
 
 
 def test_a_recipe_that_builds_on_another_waits_for_it(plan: Callable[..., Prepared]) -> None:
@@ -279,13 +291,13 @@ def test_adding_a_seed_moves_no_other_number(go: Callable[..., Run]) -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 4, 7, 9])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(go: Callable[..., Run], tmp_path: Path, stop: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_bytes(go: Callable[..., Run], tmp_path: Path, stop: int) -> None:
     whole = tables(go(results=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         go(progress=Spy(stop))
     spy = Spy()
     assert tables(go(progress=spy)) == whole
-    assert len(spy.jobs) == 13 - stop  # 1 training, 4 extractions, 8 scorings: nothing is done twice
+    assert len(spy.jobs) == 13 - stop  # 1 training, 4 extractions, 8 scorings: nothing runs twice
 
 
 def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path: Path) -> None:
@@ -310,7 +322,7 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path
         assert len(spy.jobs) == done, rerun
 
 
-def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_training_fails_dependent_cells(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.benchmark.stages.train_loop import TrainLoop
 
     def fail(*_: object) -> None:
@@ -322,7 +334,7 @@ def test_a_failed_training_fails_what_hangs_on_it(go: Callable[..., Run], monkey
     assert "train cross_entropy on digits[0-3], seed 0: MemoryError: nothing left" in run.records[0].reason
 
 
-def test_a_damaged_artifact_is_set_aside_and_made_again(
+def test_a_damaged_artifact_is_set_aside_and_recomputed(
     go: Callable[..., Run], tmp_path: Path, logged: list[str]
 ) -> None:
     run = go("msp")
@@ -339,7 +351,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(
 
 
 def replace_weights(cache: Path, recipe: str) -> Path:
-    """Put weights of another architecture, vouched for by their side file, in the place of a checkpoint's."""
+    """Replace a checkpoint's weights by those of another architecture, with a matching side file."""
     from safetensors.torch import load_file, save_file
 
     path = next((cache / "checkpoint").glob(f"{recipe}-*.safetensors"))
@@ -355,7 +367,7 @@ def replace_weights(cache: Path, recipe: str) -> Path:
 
 
 @pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
-def test_weights_of_another_architecture_are_set_aside_and_trained_anew(
+def test_weights_of_another_architecture_are_set_aside_and_retrained(
     go: Callable[..., Run], tmp_path: Path, recipe: str, detector: str
 ) -> None:
     go(f"msp,{detector}")
@@ -374,7 +386,7 @@ def test_weights_of_another_architecture_are_set_aside_and_trained_anew(
     assert tables(go(f"msp,{detector}")) == before
 
 
-def test_outliers_of_another_shape_are_refused_in_the_plan(tmp_path: Path, register: Callable[..., None]) -> None:
+def test_outliers_of_another_shape_are_refused_by_the_planner(tmp_path: Path, register: Callable[..., None]) -> None:
     class Large(Dataset):
         classes = ("a", "b")
 
@@ -395,7 +407,7 @@ def test_outliers_of_another_shape_are_refused_in_the_plan(tmp_path: Path, regis
     assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
 
 
-def test_a_run_of_a_newer_schema_is_refused_untouched(go: Callable[..., Run]) -> None:
+def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(go: Callable[..., Run]) -> None:
     run = go("msp")
     path = run.path / "run.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
@@ -412,9 +424,7 @@ def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callabl
     assert {r.detector for r in go("msp").records} == {"msp"}
 
 
-def test_cells_of_another_backbone_stand_beside_the_suites(
-    go: Callable[..., Run], plan: Callable[..., Prepared]
-) -> None:
+def test_add_keeps_cells_of_another_backbone(go: Callable[..., Run], plan: Callable[..., Prepared]) -> None:
     alone = go("msp", ood_sets="greek")
     assert [r.label for r in alone.records] == ["msp"]
     added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
@@ -459,7 +469,7 @@ def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Pa
     assert "needs outliers" in skipped["confidence"]
 
 
-def test_records_hold_intervals_that_know_of_groups(
+def test_records_hold_intervals_that_respect_groups(
     go: Callable[..., Run], tmp_path: Path, register: Callable[..., None]
 ) -> None:
     class Crops(Dataset):
@@ -505,15 +515,15 @@ def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:
     assert set(before) == {"table.csv", "table.md", "table.tex", "records.csv"}
 
 
-def test_cell_key_moves_with_the_scores_only(plan: Callable[..., Prepared]) -> None:
+def test_a_cell_key_depends_on_its_scores_only(plan: Callable[..., Prepared]) -> None:
     keys = {(c.record.label, c.record.ood_set): evaluate.cell_key(c) for c in plan("msp,energy").plan.cells}
     assert len(set(keys.values())) == len(keys)
     again = {(c.record.label, c.record.ood_set): evaluate.cell_key(c) for c in plan("energy,msp").plan.cells}
     assert again == keys
 
 
-def test_each_cell_looks_at_its_own_jobs_only(plan: Callable[..., Prepared]) -> None:
-    """A run's provenance asks for the jobs of every cell: walking all of them for each would be quadratic."""
+def test_jobs_of_a_cell_are_found_without_walking_all_jobs(plan: Callable[..., Prepared]) -> None:
+    """Provenance needs the jobs of every cell; walking all jobs for each cell would be quadratic."""
 
     class Walked(dict[str, Job]):
         walks = 0

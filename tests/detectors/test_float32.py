@@ -1,7 +1,7 @@
-"""Where scores are made in float32, and how far that takes them from float64.
+"""Which scores are computed in float32, and how far they are from float64.
 
-The harness hands features over in float32. Their values are the same in float64, so that each test scores one set of
-features in both; and beside an independent computation in float64, with NumPy's pseudo-inverse or singular vectors.
+Detectors get features in float32. Each test scores the same features in float32 and float64, and compares with an
+independent float64 computation from NumPy's pseudo-inverse or singular vectors.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ IN_FLOAT32 = (
 
 
 def spread_world(feature_world: Callable[..., World], smallest: float) -> World:
-    """A world whose features within a class have deviations from 1 down to `smallest`, turned; none is negative."""
+    """A world whose features have standard deviations from 1 down to `smallest` within a class, rotated, and > 0."""
     world, random = feature_world(units=UNITS, images=IMAGES), np.random.RandomState(3)
-    turn = np.linalg.qr(random.randn(UNITS, UNITS))[0]
+    rotation = np.linalg.qr(random.randn(UNITS, UNITS))[0]
     deviations = np.geomspace(1, smallest, UNITS)
 
-    def drawn(labels: np.ndarray, factor: float) -> np.ndarray:
+    def draw(labels: np.ndarray, factor: float) -> np.ndarray:
         noise = factor * random.randn(len(labels), UNITS) * deviations
-        made: np.ndarray = (8 + 0.3 * centres[labels] + noise @ turn.T).astype(np.float32)
-        return made
+        features: np.ndarray = (8 + 0.3 * centres[labels] + noise @ rotation.T).astype(np.float32)
+        return features
 
-    centres = random.randn(3, UNITS) * deviations @ turn.T
-    world.features = drawn(world.labels, 1.0)
-    world.test = np.concatenate([drawn(np.arange(200) % 3, 1.0), drawn(np.arange(200) % 3, 2.0)])
+    centres = random.randn(3, UNITS) * deviations @ rotation.T
+    world.features = draw(world.labels, 1.0)
+    world.test = np.concatenate([draw(np.arange(200) % 3, 1.0), draw(np.arange(200) % 3, 2.0)])
     world.weight, world.bias = centres, np.zeros(3)
     return world
 
 
-def both(world: World, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
-    """A fitted detector, its scores of the test features in float32, and of the same in float64."""
+def score_in_both(world: World, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
+    """A fitted detector, and its scores of the test features in float32 and in float64."""
     named = parse_spec(spec)
     detector = world.fit(named.name, **create("detector", named).changed_settings())
     single = detector.score(world.batch(detector, world.test)).numpy()
@@ -62,18 +62,18 @@ def both(world: World, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
     return detector, single, detector.score(Batch(len(world.test), parts, spec)).numpy()
 
 
-def off(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, relative to a score or to the median score, whichever is larger."""
-    size = np.maximum(np.abs(wanted), np.median(np.abs(wanted)))
-    return float((np.abs(found - wanted) / size).max())
+def max_error(scores: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the larger of a score and the median score."""
+    size = np.maximum(np.abs(expected), np.median(np.abs(expected)))
+    return float((np.abs(scores - expected) / size).max())
 
 
 @pytest.mark.parametrize("spec", IN_FLOAT32)
 def test_float32_is_good_to_six_digits_and_does_not_tie(feature_world: Callable[..., World], spec: str) -> None:
     world = spread_world(feature_world, 0.1)
-    _, single, double = both(world, spec)
+    _, single, double = score_in_both(world, spec)
     assert single.dtype == np.float64
-    assert 0 < off(single, double) < 1e-5  # 0 would be no float32
+    assert 0 < max_error(single, double) < 1e-5  # 0 would mean that float32 was not used
     assert len(np.unique(single)) == len(single)
 
 
@@ -83,59 +83,59 @@ def by_pseudo_inverse(world: World) -> np.ndarray:
     means = np.stack([features[world.labels == k].mean(axis=0) for k in range(3)])
     centred = features - means[world.labels]
     inverse = np.linalg.pinv(centred.T @ centred / len(centred), rcond=1e-10, hermitian=True)
-    apart = world.test.astype(np.float64)[:, None] - means
-    found: np.ndarray = np.einsum("ncd,de,nce->nc", apart, inverse, apart).min(axis=1)
-    return found
+    offsets = world.test.astype(np.float64)[:, None] - means
+    distances: np.ndarray = np.einsum("ncd,de,nce->nc", offsets, inverse, offsets).min(axis=1)
+    return distances
 
 
 @pytest.mark.parametrize("smallest, single", [(0.1, True), (0.006, True), (1e-3, False), (2e-5, False)])
-def test_mahalanobis_takes_float32_only_where_its_bound_holds(
+def test_mahalanobis_uses_float32_only_where_its_bound_holds(
     feature_world: Callable[..., World], smallest: float, single: bool
 ) -> None:
     world = spread_world(feature_world, smallest)
-    detector, found, double = both(world, "mahalanobis")
+    detector, found, double = score_in_both(world, "mahalanobis")
     condition = detector.state()["space_"].condition
-    assert 1 < condition * smallest**2 < 20  # of the largest variance, and of means
+    assert 1 < condition * smallest**2 < 20  # from the largest variance, and from the means
     assert (condition <= _gaussian.SINGLE) is single
     assert np.array_equal(found, double) is not single
-    assert off(found, by_pseudo_inverse(world)) < (2**-23 * condition**0.5 if single else 1e-5 * condition / 1e10)
+    assert max_error(found, by_pseudo_inverse(world)) < (2**-23 * condition**0.5 if single else 1e-5 * condition / 1e10)
 
 
 @pytest.mark.parametrize("smallest", [1e-3, 1e-4])
-def test_float32_would_not_do_where_float64_is_taken(
+def test_float32_is_not_enough_where_float64_is_used(
     feature_world: Callable[..., World], smallest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = spread_world(feature_world, smallest)
-    exact = both(world, "mahalanobis")[1]
+    exact = score_in_both(world, "mahalanobis")[1]
     monkeypatch.setattr(_gaussian, "SINGLE", np.inf)
-    assert off(both(world, "mahalanobis")[1], exact) > 10 * off(exact, by_pseudo_inverse(world))
+    assert max_error(score_in_both(world, "mahalanobis")[1], exact) > 10 * max_error(exact, by_pseudo_inverse(world))
 
 
 def test_a_far_class_mean_counts_in_the_condition(feature_world: Callable[..., World]) -> None:
     world = spread_world(feature_world, 0.1)
-    near = both(world, "mahalanobis")[0].state()["space_"].condition
+    near = score_in_both(world, "mahalanobis")[0].state()["space_"].condition
     world.features[world.labels == 1] += 500
-    far, single, double = both(world, "mahalanobis")
+    far, single, double = score_in_both(world, "mahalanobis")
     assert near < 2000 < _gaussian.SINGLE < far.state()["space_"].condition
     assert np.array_equal(single, double)
 
 
 def test_relative_mahalanobis_is_float64_whatever_the_condition(feature_world: Callable[..., World]) -> None:
     world = spread_world(feature_world, 0.1)
-    _, single, double = both(world, "relative_mahalanobis")
+    _, single, double = score_in_both(world, "relative_mahalanobis")
     assert np.array_equal(single, double)
     features = world.features.astype(np.float64)
     mean, inverse = features.mean(axis=0), np.linalg.inv(np.cov(features.T, bias=True))
-    whole = [(f - mean) @ inverse @ (f - mean) for f in world.test.astype(np.float64)]
-    assert off(single, by_pseudo_inverse(world) - whole) < 1e-9
+    to_all = [(f - mean) @ inverse @ (f - mean) for f in world.test.astype(np.float64)]
+    assert max_error(single, by_pseudo_inverse(world) - to_all) < 1e-9
 
 
 @pytest.mark.parametrize("smallest, single", [(0.1, True), (1e-5, False)])
-def test_vim_takes_float32_only_where_its_bound_holds(
+def test_vim_uses_float32_only_where_its_bound_holds(
     feature_world: Callable[..., World], smallest: float, single: bool
 ) -> None:
     world = spread_world(feature_world, smallest)
-    detector, found, double = both(world, "vim[dim=20]")
+    detector, found, double = score_in_both(world, "vim[dim=20]")
     ratio = detector.state()["ratio_"]
     assert (ratio <= vim.SINGLE) is single
     assert np.array_equal(found, double) is not single
@@ -146,12 +146,12 @@ def test_vim_takes_float32_only_where_its_bound_holds(
         for part in (world.features, world.test)
     ]
     alpha = world.logits(world.features).max(axis=1).mean() / lengths[0].mean()
-    wanted = alpha * lengths[1] - logsumexp(world.logits(world.test), axis=1)
-    assert off(found, wanted) < (2**-23 * ratio * 10 if single else 1e-6)
+    expected = alpha * lengths[1] - logsumexp(world.logits(world.test), axis=1)
+    assert max_error(found, expected) < (2**-23 * ratio * 10 if single else 1e-6)
 
 
 @pytest.mark.parametrize("units, rank", [(1, 1), (5, 3), (PANEL + 7, PANEL), (3 * PANEL, 2 * PANEL + 1)])
-def test_a_trapezoidal_root_measures_the_same_lengths(units: int, rank: int) -> None:
+def test_a_trapezoidal_root_gives_the_same_lengths(units: int, rank: int) -> None:
     random = np.random.RandomState(0)
     matrix, x = torch.from_numpy(random.randn(units, rank)), torch.from_numpy(random.randn(6, units))
     root = trapezoidal(matrix)
