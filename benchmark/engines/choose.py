@@ -1,4 +1,4 @@
-"""Where jobs run."""
+"""Selects the engine that the options of a run ask for."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ ENGINES = ("local", "ray")
 
 
 def choose_engine(name: str, jobs: int = 1, ray_address: str = "", gpus: float = 1.0) -> Engine:
-    """The engine that `bench run --engine NAME` asks for; `UserError` for options that do not go together."""
+    """The engine of `bench run --engine NAME`. Raises `UserError` for invalid or conflicting options."""
     if name not in ENGINES:
         raise UserError(f"Unknown engine '{name}'. Choose {' or '.join(ENGINES)}.")
     if jobs < 1:
-        raise UserError(f"jobs must be a whole number from 1; got {jobs}.")
+        raise UserError(f"jobs must be a whole number of at least 1; got {jobs}.")
     if not is_share(gpus):
         raise UserError(f"gpus is {gpus:g}; it must be {SHARES}.")
     if name == "ray":
         if jobs > 1:
             raise UserError(
-                "--jobs is for processes of this machine; with --engine ray the cluster decides. Leave it out."
+                "--jobs is the number of processes on this machine. With --engine ray, the cluster decides: leave out "
+                "--jobs."
             )
         from oodbench.benchmark.engines.ray_engine import Cluster
 
         return Cluster(ray_address, gpus)
     if ray_address:
-        raise UserError("--ray-address is for --engine ray. Add that, or leave it out.")
+        raise UserError("--ray-address needs --engine ray. Add that, or leave out --ray-address.")
     if jobs > 1:
         from oodbench.benchmark.engines.processes import Processes
 

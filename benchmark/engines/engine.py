@@ -1,10 +1,10 @@
-"""What an engine is: it does a plan's jobs somewhere and says of each what became of it.
+"""The interface of engines, which run a plan's jobs and report the outcome of each.
 
-local       jobs in this process (local.py), or, with --jobs N, in several on this machine (processes.py)
-ray         on the machines of a Ray cluster (cluster.py)
+local       jobs run in this process (local.py) or, with --jobs N, in several on this machine (processes.py)
+ray         jobs run on the machines of a Ray cluster (ray_engine.py)
 
-Engines differ in where and when a job is done, never in what it makes: no key knows of them, so that a run begun with
-one goes on with another.
+Engines differ in where and when a job runs, never in what it computes: the engine is in no key, so that a run started
+with one engine can be continued with another.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 
 RETRIES = 3
-"""Times that work is begun again whose worker has died; then it counts as failed."""
+"""How often a task is started again after its worker has died, before it counts as failed."""
 
 MOST_THREADS = 8
-"""Of a job where the user names no number: small networks gain nothing from more."""
+"""Limit on CPU threads per job if the user does not set a number: small networks gain nothing from more."""
 
 
 class Outcome(NamedTuple):
-    """What became of a job: `reason` is empty if it was done."""
+    """The outcome of a job; `reason` is empty if it succeeded."""
 
     job: Job
     reason: str = ""
     details: str = ""
-    """For the log: the traceback, or what a worker wrote."""
+    """For the log: the traceback and what a worker printed."""
 
 
 class Report(NamedTuple):
-    """What became of a task (tasks.py), as its worker tells it."""
+    """A worker's report on a task (tasks.py)."""
 
     outcomes: tuple[tuple[str, str, str], ...] = ()
-    """Id, reason and details of every job that ended."""
+    """Id, reason and details of every job that has ended."""
     failed: Mapping[str, str] = {}
-    """Reasons of all jobs that failed, here or before, by id."""
+    """Why jobs failed, in this task or an earlier one, by id."""
     fatal: str = ""
-    """Why nothing more can be done at all."""
+    """Why the whole run has to stop; empty if it does not."""
 
 
 def remember(failed: dict[str, str], outcome: Outcome) -> None:
-    """Note why a job failed, as the jobs after it will tell it."""
+    """Record why a job failed, in the words in which the jobs that depend on it will report it."""
     job, reason = outcome.job, outcome.reason
     if reason:
         blocked = any(other in failed for other in job.after)
@@ -54,46 +54,46 @@ def remember(failed: dict[str, str], outcome: Outcome) -> None:
 
 
 class Progress(Protocol):
-    """Told what is going on; several jobs may be under way at once."""
+    """Callbacks for progress displays; several jobs may run at once."""
 
     def start(self, job: Job) -> None:
-        """A job begins."""
+        """Called when a job starts."""
 
     def tick(self, job: Job, images: int) -> None:
-        """So many more images of a job have passed."""
+        """Called when a job has processed this many more images."""
 
     def finish(self, job: Job, reason: str) -> None:
-        """A job has ended, with a reason if it failed."""
+        """Called when a job has ended, with a reason if it failed."""
 
 
 class Engine(Protocol):
-    """Where jobs are done."""
+    """Runs jobs somewhere."""
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
-        """Do jobs, given in an order that their dependencies allow; every job's outcome, when it has ended.
+        """Run jobs, given in an order that respects their dependencies; yields each job's outcome once it has ended.
 
-        A job after a failed one fails too. `anew`: do jobs as well whose artifacts are in the store. Raises
-        `OodbenchError`, before any work, where the jobs cannot be done at all.
+        A job that depends on a failed one fails too. `force`: also run jobs whose artifacts are in the store. Raises
+        `OodbenchError`, before any work, if the jobs cannot run at all.
         """
 
     def threads(self, cores: int) -> int:
-        """CPU threads of a job where the user names none, on a machine of so many cores."""
+        """CPU threads per job on a machine with this many cores, if the user does not set a number."""
 
-    def planning_device(self, asked: str) -> str:
-        """The device that the planning process itself needs, of what the user asked for."""
+    def planning_device(self, requested: str) -> str:
+        """The device that the planning process itself uses, given the one that the user requested."""
 
     def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
-        """Lines for a dry run: what runs where, with which resources."""
+        """Lines for a dry run: which jobs run where, with which resources."""
 
 
 class Quiet:
-    """Progress that nobody watches."""
+    """Progress that displays nothing."""
 
     def start(self, job: Job) -> None:
-        """A job begins."""
+        """Do nothing."""
 
     def tick(self, job: Job, images: int) -> None:
-        """Images have passed."""
+        """Do nothing."""
 
     def finish(self, job: Job, reason: str) -> None:
-        """A job has ended."""
+        """Do nothing."""

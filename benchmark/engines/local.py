@@ -1,6 +1,6 @@
-"""Jobs in this process, one after the other; other processes with the same jobs and the same store take turns.
+"""Runs jobs one after another in this process, sharing the work with other processes that use the same store.
 
-Workers of the other engines do their tasks with this, too.
+Workers of the other engines run their tasks with it, too.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from oodbench.benchmark.store.locks import POLL, Lock
 
 logger = logging.getLogger(__name__)
 
-DETECTORS_OWN = (TuneJob, FitJob, ScoreJob)
-"""Jobs that run a detector's code and nothing else that takes long: those that --cell-timeout limits."""
+TIME_LIMITED = (TuneJob, FitJob, ScoreJob)
+"""Jobs to which --cell-timeout applies: those that run a detector's code and nothing else that takes long."""
 
 
 class Local:
-    """The engine of a single process."""
+    """The engine that runs all jobs in this process."""
 
     def threads(self, cores: int) -> int:
         """All cores, at most `MOST_THREADS`."""
         return max(1, min(cores, MOST_THREADS))
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
-        """Do jobs one after the other."""
+        """Run jobs one after another."""
         return run_jobs(jobs, context, progress, force)
 
-    def planning_device(self, asked: str) -> str:
-        """The one that jobs run on."""
-        return asked
+    def planning_device(self, requested: str) -> str:
+        """The device that jobs run on."""
+        return requested
 
     def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
-        """Nothing to add to the list of jobs."""
+        """No lines: the list of jobs says everything."""
         return []
 
 
@@ -53,20 +53,20 @@ def run_jobs(
     force: bool = False,
     failed: Mapping[str, str] | None = None,
 ) -> Iterator[Outcome]:
-    """Do jobs in the given order, which is one that their dependencies allow; a job after a failed one fails too.
+    """Run jobs, given in an order that respects their dependencies; a job that depends on a failed one fails too.
 
-    A job that another process is doing is put off, and not done again when it is done; `anew` does it all the same.
-    `failed`: jobs done elsewhere that failed, and why.
+    A job that another process is running is postponed, and skipped once that process has finished it. `force`: run jobs
+    even if their artifacts are in the store. `failed`: jobs that failed elsewhere, by id, with reasons.
     """
     failed = dict(failed or {})
-    left = {job.id: job for job in jobs}
-    while left:
-        job, lock = _claimed(left, context)
-        del left[job.id]
+    remaining = {job.id: job for job in jobs}
+    while remaining:
+        job, lock = _claim(remaining, context)
+        del remaining[job.id]
         try:
             blocked = next((failed[other] for other in job.after if other in failed), "")
             progress.start(job)
-            outcome = Outcome(job, blocked) if blocked else _done(job, context, progress, force)
+            outcome = Outcome(job, blocked) if blocked else _run(job, context, progress, force)
         finally:
             lock.release()
         remember(failed, outcome)
@@ -74,46 +74,46 @@ def run_jobs(
         yield outcome
 
 
-def _claimed(left: Mapping[str, Job], context: JobContext) -> tuple[Job, Lock]:
-    """The first job that waits for none of those left and that no other process is doing, with its lock."""
-    told = False
+def _claim(remaining: Mapping[str, Job], context: JobContext) -> tuple[Job, Lock]:
+    """Lock the first job that waits for none of the remaining ones and that no other process is running."""
+    logged = False
     while True:
-        ready = (job for job in left.values() if not waits_for(job) & left.keys())
+        ready = (job for job in remaining.values() if not waits_for(job) & remaining.keys())
         for job in ready:
             if (lock := context.store.locks.attempt(f"job-{job.id[:16]}")) is not None:
                 return job, lock
-        if not told:
-            told = True
-            logger.info(f"Waiting for another process, which is at work on: {next(iter(left.values())).title}.")
+        if not logged:
+            logged = True
+            logger.info(f"Waiting for another process, which is working on: {next(iter(remaining.values())).title}.")
         time.sleep(POLL)
 
 
-def _done(job: Job, context: JobContext, progress: Progress, force: bool) -> Outcome:
-    """Do what is left of a job."""
-    rest = job if force else _rest(job, context)
-    if rest is None:
+def _run(job: Job, context: JobContext, progress: Progress, force: bool) -> Outcome:
+    """Run a job, as far as its artifacts are missing."""
+    needed = job if force else _without_stored(job, context)
+    if needed is None:
         context.scored.discard(job.id)
         return Outcome(job)
-    ran_out, outcome = _attempt(rest, context, progress)
-    if ran_out:  # here, where the error and the tensors that its frames hold are gone
+    ran_out, outcome = _attempt(needed, context, progress)
+    if ran_out:  # not before the error is gone, with the tensors that its stack frames hold
         memory.release()
     return outcome._replace(job=job)
 
 
-def _rest(job: Job, context: JobContext) -> Job | None:
-    """What of a job is not in the store by now; another process may have done it since the plan was made."""
+def _without_stored(job: Job, context: JobContext) -> Job | None:
+    """The part of a job whose artifacts are missing; None if another process has finished it since it was planned."""
     context.store.share(job.makes)
-    there = all(context.store.has(key, now=True) for key in job.makes)
+    complete = all(context.store.has(key, now=True) for key in job.makes)
     if not isinstance(job, ExtractJob):
-        return None if there else job
+        return None if complete else job
     reductions = tuple(reduction for reduction in job.reductions if not context.store.has(reduction.makes[0], now=True))
-    stored = there or (job.stored and job.rows is not None)  # a part of a pass for looks alone makes nothing else
-    return replace(job, reductions=reductions, stored=stored) if reductions or not there else None
+    stored = complete or (job.stored and job.rows is not None)  # a part that only reduces maps makes nothing else
+    return replace(job, reductions=reductions, stored=stored) if reductions or not complete else None
 
 
 def _attempt(job: Job, context: JobContext, progress: Progress) -> tuple[bool, Outcome]:
-    """Do a job; whether memory ran out, and what became of it."""
-    limit = context.cell_timeout if isinstance(job, DETECTORS_OWN) else 0.0
+    """Run a job: whether memory ran out, and the outcome. Raises `StoreError`, which stops the run."""
+    limit = context.cell_timeout if isinstance(job, TIME_LIMITED) else 0.0
     try:
         with time_limit(limit):
             run_job(context, job, lambda images: progress.tick(job, images))
@@ -121,10 +121,10 @@ def _attempt(job: Job, context: JobContext, progress: Progress) -> tuple[bool, O
         reason = f"it did not end within {limit:g} s (--cell-timeout)"
         return False, Outcome(job, reason, traceback.format_exc())
     except StoreError:
-        raise  # nothing can be kept any more: stop, rather than fail every cell
+        raise  # no result can be stored any more: stop the run instead of failing every cell
     except OodbenchError as error:
         return False, Outcome(job, str(error), traceback.format_exc())
-    except Exception as error:  # a plug-in may raise anything; its own cells fail, the rest goes on
+    except Exception as error:  # a plug-in may raise anything; only its own cells fail
         text = visible(str(error).strip().partition("\n")[0])
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         return memory.ran_out(error), Outcome(job, reason, traceback.format_exc())

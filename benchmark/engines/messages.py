@@ -1,4 +1,4 @@
-"""What a worker posts about its progress while it runs a task."""
+"""The events that a worker posts while it runs a task: progress of jobs, and log messages."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from contextlib import contextmanager
 
 from oodbench.benchmark.plan.jobs import Job
 
-PAUSE = 0.5
-"""Seconds between two messages on how far a job is."""
+TICK_INTERVAL = 0.5
+"""Seconds between two events on the progress of a job."""
 
-LONGEST = 1000
-"""Characters of a message, so that it goes through a pipe in one piece."""
+MAX_LENGTH = 1000
+"""Characters of a log message that are posted, so that it is written to a pipe atomically."""
 
 LOGGER, RELAYED = "oodbench", "oodbench.relayed"
-"""The logger of the package, and the one that passes on what workers have logged."""
+"""The logger of the package, and the one that logs what workers have posted."""
 
 Event = tuple[str, str, int]
-"""What a worker posts: 'start', a job's id, 0; 'tick', a job's id, images; 'log', a message, its level."""
+"""('start', job id, 0), ('tick', job id, number of images) or ('log', message, level)."""
 
 Post = Callable[[Event], object]
 
 
-class Forwarder(logging.Handler):
-    """Posts what is logged in a worker, so that the process that plans the run can log it."""
+class LogForwarder(logging.Handler):
+    """Posts what a worker logs, so that the planning process can log it."""
 
     def __init__(self, post: Post) -> None:
         super().__init__(logging.INFO)
         self._post = post
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Post a message, cut to `LONGEST`; not one that a relay in this process has already passed on."""
+        """Post a message, cut to `MAX_LENGTH`, unless a relay in this process has logged it already."""
         if record.name != RELAYED:
-            self._post(("log", record.getMessage()[:LONGEST], record.levelno))
+            self._post(("log", record.getMessage()[:MAX_LENGTH], record.levelno))
 
 
 @contextmanager
-def forwarded(post: Post) -> Iterator[None]:
-    """While it lasts, what this process logs is posted."""
-    handler, logger = Forwarder(post), logging.getLogger(LOGGER)
+def forward_logs(post: Post) -> Iterator[None]:
+    """Post everything that this process logs within the block."""
+    handler, logger = LogForwarder(post), logging.getLogger(LOGGER)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -51,26 +51,26 @@ def forwarded(post: Post) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class Reporter:
-    """Posts what goes on, not too often."""
+class ProgressReporter:
+    """Posts the progress of jobs as events, at most one tick per `TICK_INTERVAL`."""
 
     def __init__(self, post: Post) -> None:
         self._post = post
         self._images, self._posted = 0, time.perf_counter()
 
     def start(self, job: Job) -> None:
-        """A job begins."""
+        """Post that a job starts."""
         self._images, self._posted = 0, time.perf_counter()
         self._post(("start", job.id, 0))
 
     def tick(self, job: Job, images: int) -> None:
-        """Images have passed."""
+        """Count processed images; post them when the interval has passed."""
         self._images += images
-        if time.perf_counter() - self._posted >= PAUSE:
+        if time.perf_counter() - self._posted >= TICK_INTERVAL:
             self._flush(job)
 
     def finish(self, job: Job, reason: str) -> None:
-        """A job has ended; its outcome is told in the report."""
+        """Post the remaining images of a job; its outcome is in the worker's report."""
         if self._images:
             self._flush(job)
 

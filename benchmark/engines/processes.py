@@ -1,4 +1,4 @@
-"""Jobs in several processes of this machine, one GPU each where there are several (`--jobs N`)."""
+"""Runs jobs in several processes of this machine (`--jobs N`), distributed over its GPUs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
-LOOK = 0.1
-"""Seconds between two looks at what the workers have posted."""
+POLL_INTERVAL = 0.1
+"""Seconds between two polls of the events that workers have posted."""
 
 DIED = f"its worker process ended {RETRIES + 1} times before it was done; it was killed, or native code crashed"
 
 _worker: Worker | None = None
-"""This process's, in a process of the pool."""
+"""In a process of the pool: its worker."""
 
 
 class Processes:
-    """The engine of one machine with several processes."""
+    """The engine that runs jobs in several processes of this machine."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -46,92 +46,94 @@ class Processes:
         """An equal share of the cores, at most `MOST_THREADS`."""
         return max(1, min(cores // self.count, MOST_THREADS))
 
-    def planning_device(self, asked: str) -> str:
-        """The one that jobs run on."""
-        return asked
+    def planning_device(self, requested: str) -> str:
+        """The device that jobs run on."""
+        return requested
 
     def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
-        """How many tasks there are for the processes."""
+        """The number of processes and of tasks."""
         tasks = pack_tasks(jobs)
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(task.kind for task in tasks).items())
         return [f"{self.count} processes for {len(tasks)} tasks ({kinds})"] if tasks else []
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
-        """Do jobs in `count` processes; one that dies is replaced, and what it was doing begun again."""
+        """Run jobs in `count` processes; a process that dies is replaced, and its task is started again."""
         tasks = pack_tasks(jobs)
-        relay, flight = Relay(progress, tasks), _Flight(tasks)
+        relay, queue = Relay(progress, tasks), _TaskQueue(tasks)
         config, failed = portable_config(context), dict[str, str]()
-        while flight.left:
-            with _Pool(min(self.count, len(flight.left)), config) as pool:
-                for task, report in flight.reports(pool, failed, force, relay):
+        while queue.remaining:
+            with _Pool(min(self.count, len(queue.remaining)), config) as pool:
+                for task, report in queue.reports(pool, failed, force, relay):
                     if report is None:
                         report = lost_task_report(task, context, failed, DIED)
                     failed.update(report.failed)
                     yield from relay.outcomes(report)
 
 
-class _Flight:
-    """Which tasks are left, and how often each has lost its worker."""
+class _TaskQueue:
+    """The remaining tasks, and how often each has lost its worker."""
 
     def __init__(self, tasks: Sequence[WorkerTask]) -> None:
-        self.left = {task.id: task for task in tasks}
+        self.remaining = {task.id: task for task in tasks}
         self._lost: Counter[str] = Counter()
 
     def reports(
         self, pool: _Pool, failed: Mapping[str, str], force: bool, relay: Relay
     ) -> Iterator[tuple[WorkerTask, Report | None]]:
-        """Tasks with their reports, until all are done or a worker dies; None for one given up."""
-        flying: dict[Future[Report], WorkerTask] = {}
-        while self.left:
-            for task in self._next(pool.size, list(flying.values())):
-                flying[pool.submit(task, failed, force)] = task
-            ended, _ = wait(flying, timeout=LOOK, return_when=FIRST_COMPLETED)
+        """Run tasks until all are done or a worker dies; yields each with its report, None after too many retries."""
+        running: dict[Future[Report], WorkerTask] = {}
+        while self.remaining:
+            for task in self._next(pool.size, list(running.values())):
+                running[pool.submit(task, failed, force)] = task
+            ended, _ = wait(running, timeout=POLL_INTERVAL, return_when=FIRST_COMPLETED)
             for event in pool.events():
-                relay.hear(event)
+                relay.handle(event)
             for future in ended:
                 if isinstance(future.exception(), BrokenProcessPool):
-                    yield from self._given_up(list(flying.values()))
+                    yield from self._worker_died(list(running.values()))
                     return
-                task = flying.pop(future)
+                task = running.pop(future)
                 yield task, future.result()
-                del self.left[task.id]
+                del self.remaining[task.id]
 
-    def _next(self, size: int, flying: Sequence[WorkerTask]) -> list[WorkerTask]:
-        """What to begin now. A task that has lost a worker runs alone, so that no other is taken for the cause."""
-        if any(self._lost[task.id] for task in flying):
+    def _next(self, size: int, running: Sequence[WorkerTask]) -> list[WorkerTask]:
+        """The tasks to start now. One that has lost a worker runs alone, so that no other task can be the cause."""
+        if any(self._lost[task.id] for task in running):
             return []
-        ready = [task for task in self.left.values() if task not in flying and not set(task.after) & self.left.keys()]
+        waiting = [task for task in self.remaining.values() if task not in running]
+        ready = [task for task in waiting if not set(task.after) & self.remaining.keys()]
         suspects = [task for task in ready if self._lost[task.id]]
         if suspects:
-            return [] if flying else suspects[:1]
-        return ready[: size - len(flying)]
+            return [] if running else suspects[:1]
+        return ready[: size - len(running)]
 
-    def _given_up(self, tasks: Sequence[WorkerTask]) -> Iterator[tuple[WorkerTask, None]]:
-        self._lost.update(task.id for task in tasks)
-        for task in tasks:
+    def _worker_died(self, running: Sequence[WorkerTask]) -> Iterator[tuple[WorkerTask, None]]:
+        """Count a lost worker for every running task; yields those that are not tried again."""
+        self._lost.update(task.id for task in running)
+        for task in running:
             if self._lost[task.id] > RETRIES:
                 yield task, None
-                del self.left[task.id]
+                del self.remaining[task.id]
 
 
 class _Pool:
-    """Processes, and what they post. A pool serves until one of its processes dies."""
+    """Worker processes and the events that they post; usable until one of the processes dies."""
 
     def __init__(self, size: int, config: WorkerConfig) -> None:
         self.size, self._config = size, config
 
     def __enter__(self) -> _Pool:
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+        context = multiprocessing.get_context("spawn")  # a forked process would inherit the locks of torch's threads
         self._posts: SimpleQueue[Event] = context.SimpleQueue()
         configs: SimpleQueue[WorkerConfig] = context.SimpleQueue()
         for config in _configs(self._config, self.size):
             configs.put(config)
         self._pids: list[int] = []
-        self._executor = ProcessPoolExecutor(self.size, context, _begin, (configs, self._posts))
+        self._executor = ProcessPoolExecutor(self.size, context, _start_worker, (configs, self._posts))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:  # such as Ctrl-C: nobody wants what is under way
+        if kind is not None:  # such as Ctrl-C: stop the running tasks
             list(self.events())
             for pid in self._pids:
                 with suppress(ProcessLookupError):
@@ -139,12 +141,13 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, task: WorkerTask, failed: Mapping[str, str], force: bool) -> Future[Report]:
-        """Have a task done. What failed before is told as far as the task depends on it."""
-        wanted = {id_ for job in task.jobs for id_ in job.after}
-        return self._executor.submit(_do, task, {id_: why for id_, why in failed.items() if id_ in wanted}, force)
+        """Submit a task, with the failed jobs that it depends on."""
+        dependencies = {id_ for job in task.jobs for id_ in job.after}
+        relevant = {id_: reason for id_, reason in failed.items() if id_ in dependencies}
+        return self._executor.submit(_run_task, task, relevant, force)
 
     def events(self) -> Iterator[Event]:
-        """What has been posted since the last call."""
+        """The events posted since the last call."""
         while not self._posts.empty():
             event = self._posts.get()
             if event[0] == "pid":
@@ -154,29 +157,29 @@ class _Pool:
 
 
 def _configs(config: WorkerConfig, count: int) -> list[WorkerConfig]:
-    """A setup for each process: with several GPUs, they take turns."""
+    """One configuration per process; several GPUs are assigned in turn."""
     gpus = torch.cuda.device_count() if config.device.startswith("cuda") else 0
-    return [replace(config, device=f"cuda:{place % gpus}") if gpus > 1 else config for place in range(count)]
+    return [replace(config, device=f"cuda:{index % gpus}") if gpus > 1 else config for index in range(count)]
 
 
-def _begin(configs: Any, posts: Any) -> None:
+def _start_worker(configs: Any, posts: Any) -> None:
     """Set up a process of the pool."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent sees to the end
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     posts.put(("pid", "", os.getpid()))
     _worker = Worker(configs.get(), posts.put)
 
 
-def _end_with_parent() -> None:
-    """A killed parent tells nobody; without it there is nobody to work for."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends: a killed parent cannot stop its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
 
 
-def _do(task: WorkerTask, failed: Mapping[str, str], force: bool) -> Report:
+def _run_task(task: WorkerTask, failed: Mapping[str, str], force: bool) -> Report:
     if _worker is None:
-        raise AssertionError("a process of the pool is set up before its first task")
-    return _worker.do(task, failed, force)
+        raise AssertionError("a process of the pool must be set up before its first task")
+    return _worker.run(task, failed, force)

@@ -1,4 +1,4 @@
-"""Before any work, every node of a cluster says who it is: the same work needs the same software and the same store."""
+"""Pre-flight check: every Ray node must have the same software, plug-ins and access to the store."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 PACKAGES = ("benchmark", "detectors", "datasets")
+"""Subpackages of `oodbench` whose source must be the same on all nodes."""
 
 
 class NodeInfo(NamedTuple):
-    """Who a node is."""
+    """What a node reports about itself."""
 
     versions: dict[str, str]
-    """Of what must be the same everywhere, by name."""
-    store: str = ""
-    """What is wrong with the store from there; empty if nothing is."""
-    plugin: str = ""
-    """Which plug-in, or folder of images, cannot be loaded there, and why; empty if all can."""
+    """Versions of the software that must be the same on all nodes, by name."""
+    store_error: str = ""
+    """Why the node cannot use the store; empty if it can."""
+    plugin_error: str = ""
+    """Which plug-in or folder of images the node cannot load, and why; empty if it can load all."""
 
 
 def this_node() -> dict[str, str]:
-    """Versions in this process. Python's counts without its last number."""
+    """The versions in this process, by name; of Python, only major and minor."""
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "oodbench": f"{metadata.version('oodbench')} ({_source()})",
@@ -41,7 +42,7 @@ def this_node() -> dict[str, str]:
 
 @cache
 def _source() -> str:
-    """A short hash of the package's source: two checkouts may have one version number."""
+    """A short hash of the package's source, since different checkouts may have the same version number."""
     hasher = hashlib.sha256()
     for package in PACKAGES:
         spec = find_spec(f"oodbench.{package}")
@@ -52,11 +53,11 @@ def _source() -> str:
 
 
 def inspect_node(config: WorkerConfig, mark: str) -> NodeInfo:
-    """On a node: look at software, plug-ins and the store, in which there is a file `mark`."""
-    return NodeInfo(this_node(), _store_trouble(config, mark), _plugin_trouble(config))
+    """Called on a node: check its software, its plug-ins and the store, in which there is a file named `mark`."""
+    return NodeInfo(this_node(), _store_error(config, mark), _plugin_error(config))
 
 
-def _store_trouble(config: WorkerConfig, mark: str) -> str:
+def _store_error(config: WorkerConfig, mark: str) -> str:
     if config.store:
         from oodbench.benchmark.store.remote import Remote
 
@@ -66,7 +67,7 @@ def _store_trouble(config: WorkerConfig, mark: str) -> str:
             return f"cannot use the store: {error}"
         return ""
     if not (config.cache / mark).is_file():
-        return f"does not see the results folder '{config.cache}'"
+        return f"cannot access the results folder '{config.cache}'"
     probe = config.cache / f"{mark}-{platform.node()}"
     try:
         probe.touch()
@@ -76,7 +77,7 @@ def _store_trouble(config: WorkerConfig, mark: str) -> str:
     return ""
 
 
-def _plugin_trouble(config: WorkerConfig) -> str:
+def _plugin_error(config: WorkerConfig) -> str:
     try:
         for file in config.plugins:
             registry.load_file(file)
@@ -86,21 +87,21 @@ def _plugin_trouble(config: WorkerConfig) -> str:
     return ""
 
 
-def check_node(node: str, ours: dict[str, str], theirs: NodeInfo, config: WorkerConfig) -> None:
-    """Raise where a node could not do the same work."""
-    for what, version in ours.items():
-        if theirs.versions.get(what) != version:
+def check_node(node: str, expected: dict[str, str], info: NodeInfo) -> None:
+    """Raise `UserError` or `StoreError` if the node would not do the same work as this one."""
+    for name, version in expected.items():
+        if info.versions.get(name) != version:
             raise UserError(
-                f"{what} is {version} here and {theirs.versions.get(what, 'absent')} on node {node}. Install the same "
-                "version on all machines: results are to be the same wherever they are made."
+                f"{name} is {version} here and {info.versions.get(name, 'absent')} on node {node}. Install the same "
+                "version on all machines, so that results do not depend on where they are computed."
             )
-    if theirs.store:
+    if info.store_error:
         raise StoreError(
-            f"Node {node} {theirs.store.rstrip('.')}. Give a folder that all nodes can write, at the same path, with "
-            "--results, or a URL with --store."
+            f"Node {node} {info.store_error.rstrip('.')}. Give a folder that all nodes can write to, at the same path, "
+            "with --results, or a URL with --store."
         )
-    if theirs.plugin:
+    if info.plugin_error:
         raise UserError(
-            f"Node {node} lacks a file that was named: {theirs.plugin} Put it where all nodes see it at the same path; "
-            "a plug-in can also be installed on all of them, as a package with an entry point."
+            f"Node {node} cannot load a plug-in or folder of this run: {info.plugin_error} Make it available to all "
+            "nodes at the same path; a plug-in can also be installed on all of them, as a package with an entry point."
         )

@@ -1,4 +1,4 @@
-"""Where workers of a Ray cluster post how far they are. Every worker reads this module, and so it is without torch."""
+"""Collects the events of the workers of a Ray cluster. Workers import this module first, so it does without torch."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ if TYPE_CHECKING:
     from oodbench.benchmark.engines.messages import Event
 
 
-ANSWER = 5.0
-"""Seconds that a cluster has to answer."""
+TIMEOUT = 5.0
+"""Seconds within which the cluster must answer."""
 
 
-class Board:
-    """An actor that keeps what workers post until the command asks for it."""
+class EventBuffer:
+    """A Ray actor that buffers the events of all workers until the planning process polls them."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
 
     def post(self, event: Event) -> None:
-        """Keep an event."""
+        """Add an event."""
         self._events.append(event)
 
-    def taken(self) -> list[Event]:
-        """The events since the last call."""
+    def drain(self) -> list[Event]:
+        """Remove and return all events."""
         events, self._events = self._events, []
         return events
 
 
 @contextmanager
-def open_board(ray: Any) -> Iterator[Any]:
-    """A board on this node; workers that stay warm keep hold of it, so that it is ended here."""
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
+def event_buffer(ray: Any) -> Iterator[Any]:
+    """An event buffer on this node. It is ended explicitly, because idle workers keep a reference to it."""
+    buffer = ray.remote(EventBuffer).options(num_cpus=0, scheduling_strategy=_on_this_node(ray)).remote()
     try:
-        yield board
+        yield buffer
     finally:
-        ray.kill(board)
+        ray.kill(buffer)
 
 
-def poll(ray: Any, board: Any) -> list[Event]:
-    """What was posted; nothing if the board is gone, which shows progress and does no work."""
+def poll(ray: Any, buffer: Any) -> list[Event]:
+    """The events since the last call; none if the buffer is lost, since only the progress display needs them."""
     try:
-        events: list[Event] = ray.get(board.taken.remote(), timeout=ANSWER)
+        events: list[Event] = ray.get(buffer.drain.remote(), timeout=TIMEOUT)
     except ray.exceptions.RayError:
         return []
     return events

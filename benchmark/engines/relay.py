@@ -1,4 +1,4 @@
-"""Merges the messages and reports of many workers into one progress display."""
+"""Merges the events and reports of many workers into one progress display."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.getLogger(RELAYED)
 
 
 def portable_config(context: JobContext) -> WorkerConfig:
-    """The bench's setup as it holds in a process that was started in another folder and has loaded nothing yet."""
+    """The context's configuration for another process, which may run in another folder and has loaded no plug-ins."""
     config = context.config
     if config is None:
-        raise AssertionError("a bench that other processes are to open has a setup")
+        raise AssertionError("a job context that other processes open must have a configuration")
     absolute = tuple(Path(file).absolute() for file in config.plugins)
     return replace(
         config, cache=config.cache.absolute(), data_dir=config.data_dir.absolute(), plugins=absolute, folders=adopted()
@@ -30,48 +30,48 @@ def portable_config(context: JobContext) -> WorkerConfig:
 
 
 class Relay:
-    """Makes one progress of what many workers post."""
+    """Passes the events of all workers on to one `Progress`; a job counts as started once, even if its worker dies."""
 
     def __init__(self, progress: Progress, tasks: list[WorkerTask]) -> None:
         self._progress = progress
         self._jobs = {job.id: job for task in tasks for job in task.jobs}
         self._open: set[str] = set()
 
-    def hear(self, event: Event) -> None:
-        """Pass an event on."""
-        what, text, number = event
-        if what == "log":
+    def handle(self, event: Event) -> None:
+        """Display or log one event."""
+        kind, text, number = event
+        if kind == "log":
             logger.log(number, text)
-        elif what == "start":
-            self._begin(text)
+        elif kind == "start":
+            self._start(text)
         elif text in self._open:
             self._progress.tick(self._jobs[text], number)
 
     def outcomes(self, report: Report) -> list[Outcome]:
-        """The outcomes of a task that has ended, as told to the progress."""
+        """The outcomes of a finished task, which are also displayed. Raises `StoreError` if the run has to stop."""
         if report.fatal:
             raise StoreError(report.fatal)
         ended = [Outcome(self._jobs[id_], reason, details) for id_, reason, details in report.outcomes]
         for outcome in ended:
-            self._begin(outcome.job.id)
+            self._start(outcome.job.id)
             self._open.discard(outcome.job.id)
             self._progress.finish(outcome.job, outcome.reason)
         return ended
 
-    def _begin(self, id_: str) -> None:
-        if id_ not in self._open:  # one whose worker has died begins twice
+    def _start(self, id_: str) -> None:
+        if id_ not in self._open:  # a job whose worker has died starts twice
             self._open.add(id_)
             self._progress.start(self._jobs[id_])
 
 
 def lost_task_report(task: WorkerTask, context: JobContext, failed: Mapping[str, str], reason: str) -> Report:
-    """The report of a task whose workers have died: what it had not finished fails."""
-    known = dict(failed)
-    told: list[tuple[str, str, str]] = []
+    """The report on a task whose workers have died: the jobs that are not finished fail with `reason`."""
+    all_failed = dict(failed)
+    outcomes: list[tuple[str, str, str]] = []
     for job in task.jobs:
-        blocked = next((known[other] for other in job.after if other in known), "")
+        blocked = next((all_failed[other] for other in job.after if other in all_failed), "")
         done = not blocked and all(context.store.has(key, now=True) for key in job.makes)
         outcome = Outcome(job, "" if done else blocked or reason)
-        remember(known, outcome)
-        told.append((job.id, outcome.reason, ""))
-    return Report(tuple(told), known)
+        remember(all_failed, outcome)
+        outcomes.append((job.id, outcome.reason, ""))
+    return Report(tuple(outcomes), all_failed)

@@ -1,8 +1,8 @@
-"""Jobs packed into tasks: what one worker does in one go, and after which other tasks.
+"""Packs jobs into tasks: the jobs that one worker runs in a row, and the tasks that they depend on.
 
-A training is a task, and so is a fit. A pass and the looks that it makes are one; a pass over a large set is divided
-(parts.py), each part a task. Jobs that share a product of features are one task. Scores of a detector that need no
-network pass are quick, so that those of several sets are one task.
+A training is a task, and so is a fit. A forward pass and the map reductions made in it are one task; a pass over a
+large set is divided into parts (stages/extract_parts.py), each a task. Jobs that share similarities are one task.
+Scores that need no network pass are quick, so that those of several sets form one task.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from graphlib import TopologicalSorter
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, part_key, runs_network, waits_for
 
 PART = 10_240
-"""Images of a part of a pass: few enough to keep many workers busy with a large set, enough to make loading a network
-cheap. A multiple of `extract.BLOCK`."""
+"""Images per part of a pass: few enough to keep many workers busy with a large set, and enough to make the loading of a
+network cheap in comparison. A multiple of `extract.BLOCK`."""
 
 BATCH = 20_000
-"""Images that the quick scores of one task have together, at least where there are so many."""
+"""A task of quick scores is complete once its jobs have this many images together."""
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Jobs that one worker does one after the other, in this order."""
+    """Jobs that one worker runs one after another, in this order."""
 
     jobs: tuple[Job, ...]
     after: tuple[str, ...]
-    """Ids of the tasks whose artifacts it reads."""
+    """Ids of the tasks whose artifacts this one reads."""
 
     @property
     def id(self) -> str:
@@ -37,7 +37,7 @@ class WorkerTask:
 
     @property
     def title(self) -> str:
-        """What it is about, for people."""
+        """A description for people."""
         more = len(self.jobs) - 1
         return self.jobs[0].title + (f", and {more} more" if more else "")
 
@@ -49,74 +49,78 @@ class WorkerTask:
 
     @property
     def network(self) -> bool:
-        """Whether it runs a network, and so profits from a GPU."""
+        """Whether it runs a network, and therefore benefits from a GPU."""
         return any(map(runs_network, self.jobs))
 
 
-def pack_tasks(jobs: Sequence[Job], part: int = PART) -> list[WorkerTask]:
-    """The tasks of some jobs, in an order that their dependencies allow; `part`: images of a part of a pass."""
-    whole = [divided(job, part) if isinstance(job, ExtractJob) else job for job in jobs]
-    pieces = [piece for job in whole for piece in (*getattr(job, "parts", ()), job)]
-    homes = _homes(pieces)
+def pack_tasks(jobs: Sequence[Job], part: int = PART, batch: int = BATCH) -> list[WorkerTask]:
+    """Pack jobs into tasks, in an order that respects their dependencies.
+
+    `part`: images per part of a pass; `batch`: images in a task of quick scores.
+    """
+    divided_jobs = [divided(job, part) if isinstance(job, ExtractJob) else job for job in jobs]
+    all_jobs = [piece for job in divided_jobs for piece in (*getattr(job, "parts", ()), job)]
+    task_ids = _task_ids(all_jobs, batch)
     members: dict[str, list[Job]] = {}
-    for job in pieces:
-        members.setdefault(homes[job.id], []).append(job)
-    after = {home: _after(home, inside, homes) for home, inside in members.items()}
-    return [WorkerTask(tuple(members[home]), tuple(after[home])) for home in TopologicalSorter(after).static_order()]
+    for job in all_jobs:
+        members.setdefault(task_ids[job.id], []).append(job)
+    after = {task: _after(task, task_jobs, task_ids) for task, task_jobs in members.items()}
+    return [WorkerTask(tuple(members[task]), tuple(after[task])) for task in TopologicalSorter(after).static_order()]
 
 
-def _after(home: str, inside: Iterable[Job], homes: dict[str, str]) -> list[str]:
-    ids = dict.fromkeys(id_ for job in inside for id_ in sorted(waits_for(job)))
-    return list(dict.fromkeys(homes[id_] for id_ in ids if id_ in homes and homes[id_] != home))
+def _after(task: str, jobs: Iterable[Job], task_ids: dict[str, str]) -> list[str]:
+    """The ids of the other tasks that the jobs of a task wait for."""
+    ids = dict.fromkeys(id_ for job in jobs for id_ in sorted(waits_for(job)))
+    return list(dict.fromkeys(task_ids[id_] for id_ in ids if id_ in task_ids and task_ids[id_] != task))
 
 
-def _homes(jobs: Iterable[Job]) -> dict[str, str]:
-    """The task of each job, by the id of the task's first job."""
-    homes: dict[str, str] = {}
+def _task_ids(jobs: Iterable[Job], batch: int) -> dict[str, str]:
+    """For each job's id, the id of its task, which is that of the task's first job."""
+    task_ids: dict[str, str] = {}
     open_batches: dict[tuple[str | None, ...], str] = {}
-    filled: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for job in jobs:
-        if job.id in homes:
+        if job.id in task_ids:
             continue
-        home = job.id
+        task = job.id
         if isinstance(job, ExtractJob):
-            homes.update((reduction.id, home) for reduction in job.reductions)
+            task_ids.update((reduction.id, task) for reduction in job.reductions)
         elif isinstance(job, ReduceMapsJob):
-            home = job.pass_id
+            task = job.pass_id
         elif isinstance(job, ScoreJob) and job.bank is not None:
-            homes.update((other.id, home) for other in job.others)
+            task_ids.update((other.id, task) for other in job.others)
         elif isinstance(job, ScoreJob) and not job.passes:
-            batch = _batch(job)
-            home = open_batches.setdefault(batch, home)
-            filled[home] += job.size
-            if filled[home] >= BATCH:
-                del open_batches[batch]
-        homes[job.id] = home
-    return homes
+            common = _batch_key(job)
+            task = open_batches.setdefault(common, task)
+            images[task] += job.size
+            if images[task] >= batch:
+                del open_batches[common]
+        task_ids[job.id] = task
+    return task_ids
 
 
-def _batch(job: ScoreJob) -> tuple[str | None, ...]:
-    """What the jobs of one batch have in common."""
-    learned = [key.digest if key else None for key in (job.fitted, job.tuned)]
-    return (job.checkpoint.key.digest, job.detector, *learned)
+def _batch_key(job: ScoreJob) -> tuple[str | None, ...]:
+    """What the jobs of one batch have in common: the checkpoint, and the detector with its settings and state."""
+    state = [key.digest if key else None for key in (job.fitted, job.tuned)]
+    return (job.checkpoint.key.digest, job.detector, *state)
 
 
-# Passes in parts
+# Passes divided into parts
 
 
 def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
-    """The pass with its parts, of so many images each, a multiple of a block (`extract.BLOCK`).
+    """A pass divided into parts of `images` images each, which must be a multiple of `extract.BLOCK`.
 
-    A pass in which a detector learns from maps, in the order of the images, stays whole, and so does a small one.
+    A small pass is returned as it is, and so is one in which a detector learns from maps in the order of the images.
     """
     count = job.outputs.data.images
     if count <= images or any(reduction.learns for reduction in job.reductions):
         return job
-    parts = tuple(_part(job, (start, min(start + images, count))) for start in range(0, count, images))
+    parts = tuple(_part_of_pass(job, (start, min(start + images, count))) for start in range(0, count, images))
     return replace(job, parts=parts, after=(*job.after, *(part.id for part in parts)))
 
 
-def _part(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
+def _part_of_pass(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
     data = replace(job.outputs.data, images=rows[1] - rows[0])
     logits, features = (part_key(key, rows) for key in (job.outputs.logits, job.outputs.features))
     reductions = tuple(_part_of_reduction(reduction, rows) for reduction in job.reductions)
@@ -132,5 +136,5 @@ def _part(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
 
 def _part_of_reduction(reduction: ReduceMapsJob, rows: tuple[int, int]) -> ReduceMapsJob:
     data = replace(reduction.data, images=rows[1] - rows[0])
-    after = tuple(id_ for id_ in reduction.after if id_ != reduction.pass_id)  # which is put together after its parts
+    after = tuple(id_ for id_ in reduction.after if id_ != reduction.pass_id)  # which is joined after its parts
     return replace(reduction, makes=(part_key(reduction.makes[0], rows),), data=data, after=after)

@@ -1,4 +1,4 @@
-"""A nursery of processes for tests that kill them, and what a run must leave."""
+"""Fixtures for tests that kill processes: a server that forks runs, and the tables that a run must end with."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ from tests.chaos.distributed import SUITE, Tables, World, tables_of
 KILLED = -9
 
 
-class Nursery:
-    """Runs of the tiny suite, in processes of their own, all in one folder."""
+class ForkServer:
+    """Runs the tiny suite in forked processes, all below one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "tiny.toml").write_text(SUITE)
-        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
-        # One thread: a process that has started OpenMP's threads cannot be forked.
+        command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+        # A process that has started OpenMP threads cannot be forked.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def run(self, results: str, detectors: str = "msp,energy,confidence,knn[k=3]", **plan: Any) -> int:
-        """One process; its exit code, or `KILLED`."""
+        """Run one process; returns its exit code, or `KILLED`."""
         return self.together([self.plan(results, detectors, **plan)])[0]
 
     def plan(self, results: str, detectors: str = "msp,energy,confidence,knn[k=3]", **plan: Any) -> dict[str, Any]:
-        """What one process is to do. `more` are further options of `bench run`."""
+        """The instructions for one process; `more`: further options of `bench run`."""
         files: dict[str, Any] = {
-            name: str(self.folder / plan[name]) for name in ("log", "made", "memory") if name in plan
+            name: str(self.folder / plan[name]) for name in ("log", "artifacts", "memory") if name in plan
         }
         options = ["--suite", str(self.folder / "tiny.toml"), "--results", str(self.folder / results)]
         options += ["--threads", "1", "--quiet", "--detectors", detectors, *plan.pop("more", ())]
-        return {**plan, **files, "options": options, "said": str(self.folder / f"{results}.txt")}
+        return {**plan, **files, "options": options, "output": str(self.folder / f"{results}.txt")}
 
     def together(self, plans: Sequence[dict[str, Any]]) -> list[int]:
-        """Several processes at once; their exit codes."""
+        """Run several processes at once; returns their exit codes."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(plans) + "\n")
         self.process.stdin.flush()
-        ended: list[int] = json.loads(self.process.stdout.readline())
-        return ended
+        codes: list[int] = json.loads(self.process.stdout.readline())
+        return codes
 
-    def said(self, results: str) -> str:
-        """What the processes of a results folder have printed."""
+    def output(self, results: str) -> str:
+        """Everything that the processes on a results folder have printed."""
         return (self.folder / f"{results}.txt").read_text()
 
     def tables(self, results: str) -> Tables:
-        """The files that must not differ between equal runs; records without their times."""
+        """The files that must not differ between equal runs; records without times."""
         return tables_of(self.folder / results / "runs/tiny")
 
     def left_over(self, results: str) -> list[str]:
-        """What no finished run has: temporary files, unfinished trainings, passes, damage, marks of processes."""
+        """Files that a finished run must not leave: temporary, unfinished, damaged, and locks of processes."""
         root = self.folder / results
-        found = [*root.rglob(".*"), *root.rglob("process-*"), *(root / "cache/unfinished").glob("*")]
-        return sorted(path.relative_to(root).as_posix() for path in [*found, *(root / "cache/damaged").glob("*")])
+        files = [*root.rglob(".*"), *root.rglob("process-*"), *(root / "cache/unfinished").glob("*")]
+        return sorted(path.relative_to(root).as_posix() for path in [*files, *(root / "cache/damaged").glob("*")])
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """A process that has imported everything and forks."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """A process that has imported everything and forks runs."""
     if not hasattr(os, "fork"):
-        pytest.skip("this system does not fork")
-    made = Nursery(tmp_path_factory.mktemp("chaos"))
-    yield made
-    made.process.kill()
-    made.process.communicate()
+        pytest.skip("this system cannot fork")
+    server = ForkServer(tmp_path_factory.mktemp("chaos"))
+    yield server
+    server.process.kill()
+    server.process.communicate()
 
 
 @pytest.fixture(scope="session")
-def whole(nursery: Nursery) -> Tables:
-    """The tables of a run that nobody disturbs; its events are in whole.log."""
-    assert nursery.run("whole", log="whole.log") == 0, nursery.said("whole")
-    return nursery.tables("whole")
+def reference(fork_server: ForkServer) -> Tables:
+    """The tables of an undisturbed run; its events are in reference.log."""
+    assert fork_server.run("reference", log="reference.log") == 0, fork_server.output("reference")
+    return fork_server.tables("reference")
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +100,12 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Where engines with many workers do the same small run."""
+    """Runs the same small suite with different engines."""
     return World(tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture(scope="session")
-def of_one(world: World) -> Tables:
-    """The tables of that run in one process."""
-    world.run("whole")
-    return world.tables("whole")
+def one_process(world: World) -> Tables:
+    """The tables of the same run in one process."""
+    world.run("reference")
+    return world.tables("reference")

@@ -1,4 +1,4 @@
-"""What tests of engines with many workers share: a small run, its tables, and who makes and who kills what."""
+"""Shared by tests of engines with many workers: a small run, its tables, watching its files and killing its workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
 """
 
 PLUGIN = '''
-"""A detector whose pass takes long enough to be killed in the middle."""
+"""A detector whose pass takes long enough to be killed within it."""
 
 import time
 
@@ -44,7 +44,7 @@ from oodbench.benchmark import Detector, detector
 
 @detector("test_slow")
 class Slow(Detector):
-    """The first logit, kept slowly."""
+    """The first logit, slowly."""
 
     version = "1"
     needs = frozenset({"maps"})
@@ -60,14 +60,14 @@ DETECTORS = "msp,energy,confidence,knn[k=3],odin,gram,test_slow"
 Tables = dict[str, bytes]
 
 
-DEADLY = '''
+CRASHING = '''
 import os
 
 from oodbench.benchmark import Detector, detector
 
 
-@detector("test_deadly")
-class Deadly(Detector):
+@detector("test_crashing")
+class Crashing(Detector):
     """Ends its process."""
 
     version = "1"
@@ -79,7 +79,7 @@ class Deadly(Detector):
 
 
 def tables_of(run_dir: Path) -> Tables:
-    """The files that must not differ between equal runs; records without their times."""
+    """The files that must not differ between equal runs; records without times."""
     rows = list(csv.DictReader(io.StringIO((run_dir / "records.csv").read_text(encoding="utf-8"))))
     untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
     files = {name: (run_dir / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
@@ -87,78 +87,78 @@ def tables_of(run_dir: Path) -> Tables:
 
 
 class World:
-    """Runs of the small suite, all in one folder."""
+    """Runs the small suite, all results below one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        longer = SUITE.replace("epochs = 2", "epochs = 30")  # so that there is time to kill somebody
+        longer = SUITE.replace("epochs = 2", "epochs = 30")  # leaves time to kill a worker
         (folder / "tiny.toml").write_text(longer, encoding="utf-8")
         (folder / "slow.py").write_text(PLUGIN, encoding="utf-8")
-        (folder / "deadly.py").write_text(DEADLY, encoding="utf-8")
+        (folder / "crashing.py").write_text(CRASHING, encoding="utf-8")
 
     def run(self, results: str, **options: Any) -> Run:
-        """One run, on one thread."""
+        """Run the suite on one thread."""
         progress = options.pop("progress", None)
         return self.prepared(results, **options).start(progress)
 
     def prepared(self, results: str, **options: Any) -> Prepared:
-        """The same, not yet begun."""
-        given: dict[str, Any] = {"suite": str(self.folder / "tiny.toml"), "threads": 1, "device": "cpu"}
-        given |= {"plugins": [self.folder / "slow.py"], "results": self.folder / results, "detectors": DETECTORS}
-        return prepare(**{**given, **options})
+        """The same run, not yet started."""
+        defaults: dict[str, Any] = {"suite": str(self.folder / "tiny.toml"), "threads": 1, "device": "cpu"}
+        defaults |= {"plugins": [self.folder / "slow.py"], "results": self.folder / results, "detectors": DETECTORS}
+        return prepare(**{**defaults, **options})
 
     @cached_property
-    def made_by_job(self) -> dict[str, tuple[str, ...]]:
-        """The side files of all that each job makes, relative to the store."""
-        jobs = self.prepared("whole").plan.jobs
+    def side_files(self) -> dict[str, tuple[str, ...]]:
+        """The side files of each job's artifacts, relative to the store, by job id."""
+        jobs = self.prepared("reference").plan.jobs
         return {id_: tuple(str(side_path(Path(key.path))) for key in job.makes) for id_, job in jobs.items()}
 
     def tables(self, results: str) -> Tables:
-        """The files that must not differ between equal runs; records without their times."""
+        """The files that must not differ between equal runs; records without times."""
         return tables_of(self.folder / results / "runs/tiny")
 
     def command(self, results: str, *more: str) -> list[str]:
-        """The same run as a process of its own."""
+        """The command of the same run."""
         return [
             *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
             *("--suite", str(self.folder / "tiny.toml"), "--plugin", str(self.folder / "slow.py"), "--threads", "1"),
             *("--results", str(self.folder / results), "--detectors", DETECTORS, "--device", "cpu", *more),
         ]
 
-    def only_the_deadly_fails(self, results: str, reason: str, **options: Any) -> None:
-        """A run with a detector that ends its process: that one's cells fail, for this reason, and no others."""
-        plugins = [self.folder / "deadly.py"]
-        done = self.run(results, detectors="msp,energy,test_deadly", plugins=plugins, **options)
-        for record in done.records:
-            assert record.status == ("failed" if record.detector == "test_deadly" else "ok")
+    def only_the_crashing_detector_fails(self, results: str, reason: str, **options: Any) -> None:
+        """Run a detector that ends its process: its cells must fail with this reason, and no others."""
+        plugins = [self.folder / "crashing.py"]
+        run = self.run(results, detectors="msp,energy,test_crashing", plugins=plugins, **options)
+        for record in run.records:
+            assert record.status == ("failed" if record.detector == "test_crashing" else "ok")
             if record.status == "failed":
                 assert reason in record.reason
 
     @contextmanager
-    def nothing_twice(self, results: str) -> Iterator[None]:
-        """Fails if a job that has finished is done again while the block runs.
+    def no_job_repeated(self, results: str) -> Iterator[None]:
+        """Fail if a finished job is repeated while the block runs.
 
-        One that was killed between two of its artifacts had not finished, and makes the first again. Two equal looks
-        count as one, because the files are not looked at in a single moment.
+        A job that was killed between two of its artifacts is not finished, and makes the first one again. Only times
+        that are the same in two successive checks count, because a check does not read all files at the same moment.
         """
         cache = self.folder / results / "cache"
-        seen: dict[str, list[int]] = {}
+        previous: dict[str, list[int]] = {}
         finished: dict[str, list[int]] = {}
-        again: set[str] = set()
+        repeated: set[str] = set()
         over = threading.Event()
 
-        def look() -> None:
-            for job, sides in self.made_by_job.items():
-                stamps = [stamp_of(cache / side) for side in sides]
-                if all(stamps) and seen.get(job) == stamps and finished.setdefault(job, stamps) != stamps:
-                    again.add(job)
-                seen[job] = stamps
+        def check() -> None:
+            for job, sides in self.side_files.items():
+                times = [modified_at(cache / side) for side in sides]
+                if all(times) and previous.get(job) == times and finished.setdefault(job, times) != times:
+                    repeated.add(job)
+                previous[job] = times
 
         def watch() -> None:
             while not over.wait(0.02):
-                look()
+                check()
 
-        assert self.made_by_job
+        assert self.side_files
         thread = threading.Thread(target=watch)
         thread.start()
         try:
@@ -166,14 +166,14 @@ class World:
         finally:
             over.set()
             thread.join()
-        look()
-        look()
-        assert finished.keys() == self.made_by_job.keys()
-        assert not again, "a job was done again that had been finished"
+        check()
+        check()
+        assert finished.keys() == self.side_files.keys()
+        assert not repeated, "a finished job was repeated"
 
 
-def stamp_of(path: Path) -> int:
-    """When a file was last written; 0 if it is not there."""
+def modified_at(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -181,50 +181,50 @@ def stamp_of(path: Path) -> int:
 
 
 def processes(wanted: Callable[[str], bool]) -> list[int]:
-    """The processes of this machine whose command line is wanted."""
-    found = []
+    """Ids of this machine's processes whose command line is wanted."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if wanted(line):
-            found.append(int(folder.name))
-    return sorted(found)
+            pids.append(int(folder.name))
+    return sorted(pids)
 
 
 @contextmanager
-def struck(
-    prey: Callable[[], list[int]], seed: int, strike: Callable[[int], None] | None = None
+def killing(
+    candidates: Callable[[], list[int]], seed: int, end: Callable[[int], None] | None = None
 ) -> Iterator[list[int]]:
-    """While the block runs, kill one of the prey at a moment that follows from the seed; which one, is told.
+    """Kill one of the candidate processes while the block runs; yields the list to which its id is added.
 
-    The moment counts from when there is any: a worker's command line names the job at which it is.
+    The seed determines which one, and how long after the first candidate has appeared.
     """
-    dead: list[int] = []
+    killed: list[int] = []
     over = threading.Event()
 
-    def hunt() -> None:
+    def wait_and_kill() -> None:
         draw = random.Random(seed)
         delay = draw.random() * 0.6
         while not over.wait(0.005):
-            if prey():
+            if candidates():
                 time.sleep(delay)
-                if there := prey():
-                    victim = draw.choice(there)
-                    (strike or kill)(victim)
-                    dead.append(victim)
+                if remaining := candidates():
+                    victim = draw.choice(remaining)
+                    (end or kill)(victim)
+                    killed.append(victim)
                     return
 
-    thread = threading.Thread(target=hunt)
+    thread = threading.Thread(target=wait_and_kill)
     thread.start()
     try:
-        yield dead
+        yield killed
     finally:
         over.set()
         thread.join()
 
 
 def kill(pid: int) -> None:
-    """As the system does when memory runs out."""
+    """Kill a process, as the system does when memory runs out."""
     os.kill(pid, signal.SIGKILL)

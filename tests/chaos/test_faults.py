@@ -1,4 +1,4 @@
-"""What disks, data, memory and detectors do to a run: what is said, and that nothing finished is lost."""
+"""Faults of disks, data, memory and detectors: the messages they cause, and that no finished work is lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from oodbench.benchmark.store import atomic
 from oodbench.benchmark.views import plots
 
 if TYPE_CHECKING:
-    from tests.chaos.conftest import Nursery
+    from tests.chaos.conftest import ForkServer
     from tests.chaos.distributed import Tables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,17 +42,17 @@ import signal
 import torch
 from oodbench.benchmark import Detector, detector
 
-@detector("test_memory", title="Wants too much")
+@detector("test_memory", title="Allocates too much")
 class Greedy(Detector):
     def score(self, batch):
         raise MemoryError("Unable to allocate 7.28 TiB for an array")
 
-@detector("test_torch", title="Wants too much of torch")
+@detector("test_torch", title="Allocates too much in torch")
 class GreedyOfTorch(Detector):
     def score(self, batch):
         return torch.empty(1 << 60)
 
-@detector("test_cuda", title="Wants too much of a GPU")
+@detector("test_cuda", title="Allocates too much on a GPU")
 class GreedyOfCuda(Detector):
     def score(self, batch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
@@ -60,7 +60,7 @@ class GreedyOfCuda(Detector):
 @detector("test_hangs", title="Hangs")
 class Hangs(Detector):
     def score(self, batch):
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # so that the test need not wait
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # so that the test does not wait for the limit
         while True:
             try:
                 sum(range(1000))
@@ -70,48 +70,48 @@ class Hangs(Detector):
 
 
 @pytest.fixture
-def go(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+def run_tiny(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Run two detectors on the tiny suite, in this process, without plots."""
     monkeypatch.setattr(plots, "draw", lambda *_: [])
 
     def run(detectors: str = "msp,energy", **options: Any) -> Run:
-        given = {"suite": str(tiny), "results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
-        return api.run(detectors, **{**given, **options})
+        defaults = {"suite": str(tiny), "results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
+        return api.run(detectors, **{**defaults, **options})
 
     return run
 
 
-Whole = dict[str, object]
+RunTables = dict[str, object]
 
 
 @pytest.fixture(scope="module")
 def undisturbed_cache(tmp_path_factory: pytest.TempPathFactory, suite_text: str) -> Path:
-    """The store of a run that nothing happens to."""
+    """The store of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.toml").write_text(suite_text)
-    given: dict[str, Any] = {"suite": str(folder / "tiny.toml"), "threads": 1, "epochs": 1, "ood_sets": "greek"}
+    options: dict[str, Any] = {"suite": str(folder / "tiny.toml"), "threads": 1, "epochs": 1, "ood_sets": "greek"}
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw", lambda *_: [])
-        api.run("msp,energy", results=folder, **given)
+        api.run("msp,energy", results=folder, **options)
     torch.set_num_threads(before)
     return folder / "cache"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(undisturbed_cache: Path) -> Whole:
-    """Its tables."""
+def undisturbed(undisturbed_cache: Path) -> RunTables:
+    """The tables of an undisturbed run."""
     return tables(read_run(undisturbed_cache.parent / "runs/tiny"))
 
 
-def tables(run: Run) -> Whole:
+def tables(run: Run) -> RunTables:
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
     files: dict[str, object] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     return {**files, "records.csv": [{k: v for k, v in row.items() if k != "seconds"} for row in rows]}
 
 
 class At(Quiet):
-    """Does something as the first job of a kind begins; counts the jobs."""
+    """Calls a function when the first job of a kind starts; counts the jobs."""
 
     def __init__(self, kind: type[Job] = Job, act: Callable[[], object] = lambda: None) -> None:
         self.kind, self.act, self.jobs = kind, act, 0
@@ -127,7 +127,7 @@ def temporary(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.name.endswith(".tmp") or path.name.startswith(".pass-")]
 
 
-# disks
+# Disks
 
 
 def failing(original: Callable[..., Any], at: int, error: OSError) -> Callable[..., Any]:
@@ -158,9 +158,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("owner, name, error, at", CASES)
-def test_a_disk_that_takes_no_more(
-    go: Callable[..., Run],
-    undisturbed: Whole,
+def test_a_disk_that_cannot_be_written(
+    run_tiny: Callable[..., Run],
+    undisturbed: RunTables,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     owner: Any,
@@ -171,39 +171,41 @@ def test_a_disk_that_takes_no_more(
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), at, error))
         with pytest.raises(StoreError, match=rf"^Cannot write '.*': {error.strerror}\. Choose a.* --results\.$"):
-            go()
+            run_tiny()
     assert temporary(tmp_path / "results") == []
     finished = len(list((tmp_path / "results/cache/scores").glob("*.npy.json")))
     watch = At()
-    assert tables(go(progress=watch)) == undisturbed
-    assert watch.jobs <= 7 - finished, "what was finished is not done again"
+    assert tables(run_tiny(progress=watch)) == undisturbed
+    assert watch.jobs <= 7 - finished, "finished jobs are not repeated"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("largest", [2_000, 12_000])
-def test_a_limit_of_the_system_on_files(nursery: Nursery, whole: Tables, largest: int) -> None:
+def test_a_limit_of_the_system_on_files(fork_server: ForkServer, reference: Tables, largest: int) -> None:
     results = f"limited{largest}"
-    assert nursery.run(results, largest=largest) == 2
-    assert "Error: Cannot write '" in nursery.said(results)
-    assert "File too large" in nursery.said(results)
-    assert "Traceback" not in nursery.said(results)
-    assert nursery.run(results) == 0
-    assert nursery.tables(results) == whole
-    assert nursery.left_over(results) == []
+    assert fork_server.run(results, largest=largest) == 2
+    assert "Error: Cannot write '" in fork_server.output(results)
+    assert "File too large" in fork_server.output(results)
+    assert "Traceback" not in fork_server.output(results)
+    assert fork_server.run(results) == 0
+    assert fork_server.tables(results) == reference
+    assert fork_server.left_over(results) == []
 
 
 @pytest.fixture
-def small_disk(nursery: Nursery) -> Iterator[Callable[[str, str], None]]:
-    """Make a results folder a disk of its own, of such a size, or give it another; only root may."""
+def small_disk(fork_server: ForkServer) -> Iterator[Callable[[str, str], None]]:
+    """Mount a disk of a given size as a results folder, or resize it; needs root."""
     mounted: list[Path] = []
 
     def resize(results: str, size: str) -> None:
-        folder = nursery.folder / results
+        folder = fork_server.folder / results
         folder.mkdir(exist_ok=True)
-        how = f"remount,size={size}" if folder in mounted else f"size={size}"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", folder], capture_output=True, check=False)
+        options = f"remount,size={size}" if folder in mounted else f"size={size}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+        )
         if done.returncode:
-            pytest.skip(f"no disk of its own can be mounted here: {done.stderr.decode().strip()}")
+            pytest.skip(f"cannot mount a disk: {done.stderr.decode().strip()}")
         mounted.append(folder)
 
     yield resize
@@ -212,44 +214,44 @@ def small_disk(nursery: Nursery) -> Iterator[Callable[[str, str], None]]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("mount") is None, reason="this system mounts nothing by command")
+@pytest.mark.skipif(shutil.which("mount") is None, reason="this system has no mount command")
 @pytest.mark.parametrize("size", ["24k", "160k", "480k"])
 def test_a_disk_that_is_full(
-    nursery: Nursery, whole: Tables, small_disk: Callable[[str, str], None], size: str
+    fork_server: ForkServer, reference: Tables, small_disk: Callable[[str, str], None], size: str
 ) -> None:
     results = f"full{size}"
     small_disk(results, size)
-    assert nursery.run(results) == 2
-    said = nursery.said(results)
-    assert "No space left on device" in said
-    assert "Error: Cannot " in said
-    assert "Traceback" not in said
+    assert fork_server.run(results) == 2
+    output = fork_server.output(results)
+    assert "No space left on device" in output
+    assert "Error: Cannot " in output
+    assert "Traceback" not in output
     small_disk(results, "64m")
-    assert nursery.run(results) == 0
-    assert nursery.tables(results) == whole
-    assert nursery.left_over(results) == []
+    assert fork_server.run(results) == 0
+    assert fork_server.tables(results) == reference
+    assert fork_server.left_over(results) == []
 
 
 @pytest.mark.parametrize("kind", [pytest.param(ExtractJob, marks=pytest.mark.slow), ScoreJob])
 def test_the_results_folder_is_removed(
-    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, kind: type[Job]
+    run_tiny: Callable[..., Run], undisturbed: RunTables, tmp_path: Path, kind: type[Job]
 ) -> None:
     remove = At(kind, lambda: shutil.rmtree(tmp_path / "results"))
-    with pytest.raises(StoreError, match=r"is gone from the store\. Run the same command again"):
-        go(progress=remove)
-    assert tables(go()) == undisturbed
+    with pytest.raises(StoreError, match=r"is missing from the store\. Run the same command again"):
+        run_tiny(progress=remove)
+    assert tables(run_tiny()) == undisturbed
 
 
-def test_the_folder_of_the_run_is_removed(go: Callable[..., Run], undisturbed: Whole, tmp_path: Path) -> None:
+def test_the_folder_of_the_run_is_removed(run_tiny: Callable[..., Run], undisturbed: RunTables, tmp_path: Path) -> None:
     remove = At(ScoreJob, lambda: shutil.rmtree(tmp_path / "results/runs/tiny"))
     with pytest.raises(StoreError, match=r"was removed during the run\. Run the same command again"):
-        go(progress=remove)
+        run_tiny(progress=remove)
     watch = At()
-    assert tables(go(progress=watch)) == undisturbed
+    assert tables(run_tiny(progress=watch)) == undisturbed
     assert watch.jobs == 0, "the cache has everything"
 
 
-# data
+# Data
 
 
 def flipped(path: Path) -> None:
@@ -263,23 +265,27 @@ def truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flipped, pytest.param(truncated, marks=pytest.mark.slow)])
-def test_an_artifact_is_damaged_after_it_was_verified(
-    go: Callable[..., Run], undisturbed: Whole, tmp_path: Path, damage: Callable[[Path], None], logged: list[str]
+def test_an_artifact_that_is_damaged_after_it_was_verified(
+    run_tiny: Callable[..., Run],
+    undisturbed: RunTables,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    logged: list[str],
 ) -> None:
 
     def strike() -> None:
         for path in (tmp_path / "results/cache/logits").glob("*.npy"):
             damage(path)
 
-    with pytest.raises(StoreError, match="is gone from the store"):
-        go(progress=At(ScoreJob, strike))
+    with pytest.raises(StoreError, match="is missing from the store"):
+        run_tiny(progress=At(ScoreJob, strike))
     assert len(logged) == 1
-    assert "does not match its checksum: moved to" in logged[0]
-    assert tables(go()) == undisturbed
+    assert "does not match its checksum. It was moved to" in logged[0]
+    assert tables(run_tiny()) == undisturbed
 
 
 @pytest.mark.parametrize("damage", [flipped, truncated])
-def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], None], logged: list[str]) -> None:
+def test_decoded_images_that_are_damaged(tmp_path: Path, damage: Callable[[Path], None], logged: list[str]) -> None:
     pixels = np.arange(5 * 3 * 32 * 32, dtype=np.uint32).astype(np.uint8).reshape(5, 3, 32, 32)
     reads: list[None] = []
 
@@ -287,25 +293,25 @@ def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], Non
         reads.append(None)
         return Decoded(pixels.copy(), None, None, {}, {"RGB": 5})
 
-    def found() -> np.ndarray:
-        cache = DataCache(tmp_path)  # as another process sees it
+    def cached() -> np.ndarray:
+        cache = DataCache(tmp_path)  # as in another process
         entry = cache.find("pets", {"pets.zip": "0" * 64}, cast("Reader", "a reader"), (), read)
         return np.array(entry.images.images)
 
-    assert np.array_equal(found(), pixels)
-    assert np.array_equal(found(), pixels)
+    assert np.array_equal(cached(), pixels)
+    assert np.array_equal(cached(), pixels)
     assert (len(reads), logged) == (1, [])
     path = next(tmp_path.glob("*.images.npy"))
     damage(path)
-    assert np.array_equal(found(), pixels)
+    assert np.array_equal(cached(), pixels)
     assert len(reads) == 2
     assert len(logged) == 1
-    assert logged[0].endswith("is not what was written: its source is decoded again.")
-    assert np.array_equal(found(), pixels)
+    assert logged[0].endswith("is damaged: its source is decoded again.")
+    assert np.array_equal(cached(), pixels)
     assert len(reads) == 2
 
 
-# memory
+# Memory
 
 
 @pytest.mark.parametrize(
@@ -316,14 +322,14 @@ def test_decoded_images_are_damaged(tmp_path: Path, damage: Callable[[Path], Non
         ("test_cuda", "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."),
     ],
 )
-def test_memory_runs_out_in_a_detector(
-    go: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, reason: str
+def test_memory_that_runs_out_in_a_detector(
+    run_tiny: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, reason: str
 ) -> None:
     plugin = tmp_path / "bad.py"
     plugin.write_text(BAD)
     released: list[None] = []
     monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: released.append(None))
-    records = go(f"msp,{detector}", plugins=[plugin]).records
+    records = run_tiny(f"msp,{detector}", plugins=[plugin]).records
     status = {record.detector: (record.status, record.reason) for record in records}
     assert status["msp"] == ("ok", "")
     assert status[detector][0] == "failed"
@@ -331,8 +337,8 @@ def test_memory_runs_out_in_a_detector(
     assert len(released) == 2, "once for each set"
 
 
-def test_memory_runs_out_in_extraction(
-    go: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+def test_memory_that_runs_out_in_extraction(
+    run_tiny: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     original, sizes = extract._forward, []
 
@@ -345,31 +351,31 @@ def test_memory_runs_out_in_extraction(
         return original(classifier, block, device, maps, size)
 
     monkeypatch.setattr(extract, "_forward", forward)
-    small = go()
+    small = run_tiny()
     assert sizes[:4] == [256, 128, 64, 64]
     assert len(logged) == 4, "twice for each of two sets"
-    assert "blocks of 64 from here on. The last bits of its logits and features may differ" in logged[1]
+    assert "continuing in blocks of 64. The last bits of its logits and features may differ" in logged[1]
     for path in sorted((undisturbed_cache / "logits").glob("*.npy")):
-        ours = small.path.parents[1] / "cache/logits" / path.name
-        assert np.load(ours) == pytest.approx(np.load(path), abs=1e-5)
-        assert json.loads(ours.with_name(ours.name + ".json").read_text())["about"]["block"] == 64
+        array = small.path.parents[1] / "cache/logits" / path.name
+        assert np.load(array) == pytest.approx(np.load(path), abs=1e-5)
+        assert json.loads(array.with_name(array.name + ".json").read_text())["about"]["block"] == 64
 
 
-def test_no_block_is_small_enough(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_holds_no_block(run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: None)
     monkeypatch.setattr(extract, "_forward", failing(lambda: None, 1, cast("OSError", MemoryError("nothing left"))))
-    records = go("msp").records
+    records = run_tiny("msp").records
     assert [record.status for record in records] == ["failed"]
     assert "MemoryError: nothing left" in records[0].reason
 
 
-# time
+# Time
 
 
-def test_a_detector_that_hangs_is_given_up(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_detector_that_hangs_is_stopped(run_tiny: Callable[..., Run], tmp_path: Path) -> None:
     plugin = tmp_path / "bad.py"
     plugin.write_text(BAD)
-    records = go("test_hangs,msp", plugins=[plugin], cell_timeout=1000.0).records
+    records = run_tiny("test_hangs,msp", plugins=[plugin], cell_timeout=1000.0).records
     assert {record.detector: record.status for record in records} == {"test_hangs": "failed", "msp": "ok"}
     assert next(r.reason for r in records if r.detector == "test_hangs").endswith(
         "it did not end within 1000 s (--cell-timeout)"
@@ -388,32 +394,32 @@ class Stuck(Detector):
 
 
 @pytest.mark.slow
-def test_native_code_that_does_not_return_ends_the_process(nursery: Nursery) -> None:
-    plugin = nursery.folder / "stuck.py"
+def test_native_code_that_does_not_return_ends_the_process(fork_server: ForkServer) -> None:
+    plugin = fork_server.folder / "stuck.py"
     plugin.write_text(HANGS_IN_NATIVE_CODE)
     more = ["--plugin", str(plugin), "--cell-timeout", "5"]
-    assert nursery.run("stuck", "msp,test_stuck", more=more, grace=1.0) == 1
-    assert "stuck.py" in nursery.said("stuck")
-    assert nursery.run("stuck", "msp") == 0
-    assert nursery.left_over("stuck") == []
+    assert fork_server.run("stuck", "msp,test_stuck", more=more, grace=1.0) == 1
+    assert "stuck.py" in fork_server.output("stuck")
+    assert fork_server.run("stuck", "msp") == 0
+    assert fork_server.left_over("stuck") == []
 
 
-def test_no_alarms_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_alarms_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_impossible(5.0)
     monkeypatch.delattr("signal.setitimer")
     refuse_impossible(0.0)
-    with pytest.raises(UserError, match=r"^--cell-timeout needs the alarms of Linux or macOS"):
+    with pytest.raises(UserError, match=r"^--cell-timeout works only on Linux or macOS"):
         refuse_impossible(5.0)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_a_limit_is_a_number_of_seconds(go: Callable[..., Run], seconds: float) -> None:
+def test_a_limit_is_a_number_of_seconds(run_tiny: Callable[..., Run], seconds: float) -> None:
     with pytest.raises(UserError, match="cell_timeout must be a number of seconds"):
-        go(cell_timeout=seconds)
+        run_tiny(cell_timeout=seconds)
 
 
 def jumps() -> Iterator[float]:
-    """A clock that is set back by a day, and forward by a year, again and again."""
+    """A clock that is set back by a day and forward by a year, again and again."""
     now = 1.8e9
     while True:
         yield now
@@ -422,8 +428,10 @@ def jumps() -> Iterator[float]:
         now += 3.2e7
 
 
-def test_a_clock_that_jumps(go: Callable[..., Run], undisturbed: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps(
+    run_tiny: Callable[..., Run], undisturbed: RunTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = jumps()
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    assert tables(go()) == undisturbed
-    assert all(record.seconds >= 0 for record in go().records)
+    assert tables(run_tiny()) == undisturbed
+    assert all(record.seconds >= 0 for record in run_tiny().records)

@@ -1,4 +1,4 @@
-"""`--jobs N`: the same table as one process, whatever becomes of the processes."""
+"""`--jobs N`: the same table as with one process, even if processes are killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.distributed import processes, struck
+from tests.chaos.distributed import killing, processes
 
 if TYPE_CHECKING:
     from tests.chaos.distributed import Tables, World
@@ -23,8 +23,8 @@ def is_worker(line: str) -> bool:
     return "multiprocessing.spawn" in line and "spawn_main" in line
 
 
-def our_workers() -> list[int]:
-    """The pool's processes among this process's children."""
+def worker_children() -> list[int]:
+    """The processes of the pool among this process's children."""
     return [pid for pid in processes(is_worker) if parent_of(pid) == os.getpid()]
 
 
@@ -35,44 +35,44 @@ def parent_of(pid: int) -> int:
         return 0
 
 
-def test_two_processes_make_the_same_table(world: World, of_one: Tables) -> None:
-    with world.nothing_twice("two"):
+def test_two_processes_make_the_same_table(world: World, one_process: Tables) -> None:
+    with world.no_job_repeated("two"):
         world.run("two", jobs=2)
-    assert world.tables("two") == of_one
+    assert world.tables("two") == one_process
     before = {p: p.stat().st_mtime_ns for p in (world.folder / "two/cache").rglob("*") if p.is_file()}
     world.run("two")
-    assert world.tables("two") == of_one
+    assert world.tables("two") == one_process
     same = {p: p.stat().st_mtime_ns for p in before if p.parent.name not in ("locks", "data")}
-    assert same.items() <= before.items(), "a run of several processes is finished for one, too"
+    assert same.items() <= before.items(), "a run that several processes have finished is finished for one process, too"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_process_is_replaced(world: World, of_one: Tables, seed: int) -> None:
+def test_a_killed_process_is_replaced(world: World, one_process: Tables, seed: int) -> None:
     results = f"killed{seed}"
-    with world.nothing_twice(results), struck(our_workers, seed) as dead:
+    with world.no_job_repeated(results), killing(worker_children, seed) as killed:
         run = world.run(results, jobs=2)
-    assert dead
+    assert killed
     assert {record.status for record in run.records} == {"ok"}
-    assert world.tables(results) == of_one
+    assert world.tables(results) == one_process
 
 
-def test_a_detector_that_ends_its_process_fails_its_own_cells(world: World) -> None:
-    world.only_the_deadly_fails("deadly", "its worker process ended 4 times before it was done", jobs=2)
+def test_only_the_cells_of_a_detector_that_ends_its_process_fail(world: World) -> None:
+    world.only_the_crashing_detector_fails("crashing", "its worker process ended 4 times before it was done", jobs=2)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.Signals) -> None:
+def test_workers_end_with_the_command(world: World, one_process: Tables, how: signal.Signals) -> None:
     results = f"stopped-{how.name}"
-    bench = subprocess.Popen(
+    process = subprocess.Popen(
         world.command(results, "--jobs", "2"),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where what runs the tests ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the test runner may ignore it
     )
 
     def workers() -> list[int]:
-        return [pid for pid in processes(is_worker) if pid in known or parent_of(pid) == bench.pid]
+        return [pid for pid in processes(is_worker) if pid in known or parent_of(pid) == process.pid]
 
     known: set[int] = set()
     deadline = time.monotonic() + 120
@@ -80,10 +80,10 @@ def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.
         known |= set(workers())
         time.sleep(0.05)
     assert known
-    bench.send_signal(how)
-    _, said = bench.communicate(timeout=60)
-    assert bench.returncode != 0
-    assert "Traceback" not in said
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in stderr
     while workers() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not workers()
@@ -91,4 +91,4 @@ def test_workers_end_with_the_command(world: World, of_one: Tables, how: signal.
         subprocess.run(world.command(results, "--jobs", "2", "--quiet"), capture_output=True, check=False).returncode
         == 0
     )
-    assert world.tables(results) == of_one
+    assert world.tables(results) == one_process

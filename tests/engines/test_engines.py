@@ -1,8 +1,9 @@
-"""Engines: which jobs go to one worker, passes in parts, what a worker says, and what is refused."""
+"""Engines: tasks, passes divided into parts, what workers post and report, and options that are refused."""
 
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,9 +41,9 @@ DETECTORS = "msp,energy,knn,nnguide,odin,gram,vim@cross_entropy[learning_rate=0.
 
 
 def planned(results: Path, detectors: str = DETECTORS, **options: Any) -> Prepared:
-    given = {"results": results, "threads": 1, "epochs": 1, "device": "cpu", "id_sets": "digits[0-1]"}
-    given["ood_sets"] = "greek,glyphs"
-    return prepare(detectors, **{**given, "backbone": "small_cnn[hidden=4,width=2]", **options})
+    defaults = {"results": results, "threads": 1, "epochs": 1, "device": "cpu", "id_sets": "digits[0-1]"}
+    defaults |= {"ood_sets": "greek,glyphs", "backbone": "small_cnn[hidden=4,width=2]"}
+    return prepare(detectors, **{**defaults, **options})
 
 
 @pytest.fixture(scope="module")
@@ -50,59 +51,57 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     return planned(tmp_path_factory.mktemp("plan")).work.jobs
 
 
-def home_of(tasks: list[WorkerTask]) -> dict[str, WorkerTask]:
+def task_by_job(tasks: list[WorkerTask]) -> dict[str, WorkerTask]:
     return {job.id: task for task in tasks for job in task.jobs}
 
 
 @pytest.mark.parametrize("part", [256, PART])
 def test_every_job_is_in_one_task_after_those_that_it_waits_for(jobs: list[Job], part: int) -> None:
     tasks = pack_tasks(jobs, part)
-    inside = [job.id for task in tasks for job in task.jobs]
-    assert len(inside) == len(set(inside))
-    assert set(inside) >= {job.id for job in jobs}
-    homes, done = home_of(tasks), set[str]()
+    packed = [job.id for task in tasks for job in task.jobs]
+    assert len(packed) == len(set(packed))
+    assert set(packed) >= {job.id for job in jobs}
+    task_of, done = task_by_job(tasks), set[str]()
     for task in tasks:
-        assert set(task.after) <= done, "tasks come in an order that their dependencies allow"
-        for place, job in enumerate(task.jobs):
-            earlier = {one.id for one in task.jobs[:place]}
-            outside = waits_for(job) - earlier
-            assert {homes[id_].id for id_ in outside if id_ in homes} <= set(task.after), job.title
+        assert set(task.after) <= done, "the order of tasks respects their dependencies"
+        for index, job in enumerate(task.jobs):
+            outside = waits_for(job) - {earlier.id for earlier in task.jobs[:index]}
+            assert {task_of[id_].id for id_ in outside if id_ in task_of} <= set(task.after), job.title
         done.add(task.id)
 
 
-def test_what_must_be_done_together_is_one_task(jobs: list[Job]) -> None:
-    homes = home_of(pack_tasks(jobs))
+def test_jobs_that_must_run_together_are_one_task(jobs: list[Job]) -> None:
+    task_of = task_by_job(pack_tasks(jobs))
     for job in jobs:
         if isinstance(job, ExtractJob):
-            assert {homes[reduction.id].id for reduction in job.reductions} <= {homes[job.id].id}
+            assert {task_of[reduction.id].id for reduction in job.reductions} <= {task_of[job.id].id}
         if isinstance(job, ScoreJob) and job.bank is not None:
-            assert {homes[other.id].id for other in job.others} <= {homes[job.id].id}
+            assert {task_of[other.id].id for other in job.others} <= {task_of[job.id].id}
     assert any(isinstance(job, ReduceMapsJob) for job in jobs)
     assert any(isinstance(job, ScoreJob) and job.others for job in jobs)
 
 
-def test_quick_scores_of_a_detector_are_one_task_and_passes_of_their_own(jobs: list[Job]) -> None:
-    homes = home_of(pack_tasks(jobs))
+def test_quick_scores_of_a_detector_are_one_task_unless_they_need_passes(jobs: list[Job]) -> None:
+    task_of = task_by_job(pack_tasks(jobs))
     scores = [job for job in jobs if isinstance(job, ScoreJob)]
-    assert len({homes[job.id].id for job in scores if job.detector == "msp"}) == 1
+    assert len({task_of[job.id].id for job in scores if job.detector == "msp"}) == 1
     odin = [job for job in scores if job.detector == "odin"]
-    assert len({homes[job.id].id for job in odin}) == len(odin) > 1
+    assert len({task_of[job.id].id for job in odin}) == len(odin) > 1
 
 
-def test_a_batch_of_scores_ends_where_it_is_large_enough(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oodbench.benchmark.engines.tasks.BATCH", 1)
-    homes = home_of(pack_tasks(jobs))
+def test_a_batch_of_scores_ends_when_it_is_large_enough(jobs: list[Job]) -> None:
+    task_of = task_by_job(pack_tasks(jobs, batch=1))
     msp = [job for job in jobs if isinstance(job, ScoreJob) and job.detector == "msp"]
-    assert len({homes[job.id].id for job in msp}) == len(msp)
+    assert len({task_of[job.id].id for job in msp}) == len(msp)
 
 
-def test_which_jobs_want_a_gpu(jobs: list[Job]) -> None:
-    wants = {job.id: runs_network(job) for job in jobs}
+def test_which_jobs_run_a_network(jobs: list[Job]) -> None:
+    runs = {job.id: runs_network(job) for job in jobs}
     for job in jobs:
         if isinstance(job, TrainJob | ExtractJob):
-            assert wants[job.id]
+            assert runs[job.id]
         if isinstance(job, ScoreJob):
-            assert wants[job.id] == (job.detector == "odin"), job.detector
+            assert runs[job.id] == (job.detector == "odin"), job.detector
 
 
 # Passes in parts
@@ -110,31 +109,31 @@ def test_which_jobs_want_a_gpu(jobs: list[Job]) -> None:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Sets of several parts, and parts of several blocks, from few images."""
+    """The size of a part, so that sets of few images have several parts, and parts several blocks."""
     monkeypatch.setattr(extraction, "BLOCK", 16)
     return 32
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_pass_in_parts_gives_the_same_bytes(tmp_path: Path, small_parts: int) -> None:
-    whole, divided = (planned(tmp_path / name, "msp,gram", ood_sets="greek") for name in ("whole", "divided"))
-    assert not [o.reason for o in run_jobs(whole.work.jobs, whole.context, Quiet()) if o.reason]
+    undivided, divided = (planned(tmp_path / name, "msp,gram", ood_sets="greek") for name in ("undivided", "divided"))
+    assert not [o.reason for o in run_jobs(undivided.work.jobs, undivided.context, Quiet()) if o.reason]
     tasks = pack_tasks(divided.work.jobs, small_parts)
     assert sum(task.kind == "part" for task in tasks) > 4
     pieces = [job for task in tasks for job in task.jobs]
     assert not [o.reason for o in run_jobs(pieces, divided.context, Quiet()) if o.reason]
-    for job in whole.work.jobs:
+    for job in undivided.work.jobs:
         for key in job.makes:
-            one, other = (made.context.store.require(key).read_bytes() for made in (whole, divided))
-            assert one == other, key.path
-    assert not list((divided.context.store.root / "parts").iterdir()), "parts are deleted when they are put together"
+            expected, found = (run.context.store.require(key).read_bytes() for run in (undivided, divided))
+            assert found == expected, key.path
+    assert not list((divided.context.store.root / "parts").iterdir()), "parts are deleted once they are joined"
 
 
-def test_parts_begin_where_blocks_do() -> None:
+def test_parts_consist_of_full_blocks() -> None:
     assert PART % extraction.BLOCK == 0
 
 
-def test_a_pass_in_which_a_detector_learns_stays_whole(jobs: list[Job]) -> None:
+def test_a_pass_in_which_a_detector_learns_is_not_divided(jobs: list[Job]) -> None:
     learning = [
         job for job in jobs if isinstance(job, ExtractJob) and any(reduction.learns for reduction in job.reductions)
     ]
@@ -143,7 +142,7 @@ def test_a_pass_in_which_a_detector_learns_stays_whole(jobs: list[Job]) -> None:
 
 
 class Falters(Detector):
-    """Cannot reduce the maps of a set's last images, which fill no block."""
+    """Fails on a set's last images, which do not fill a block."""
 
     version = "1"
     needs = frozenset({"maps"})
@@ -155,23 +154,23 @@ class Falters(Detector):
         return logits[:, :1]
 
     def score(self, batch: Any) -> Tensor:
-        """What was kept."""
-        kept: Tensor = batch.maps[:, 0]
-        return kept.double()
+        """The reduction."""
+        reduced: Tensor = batch.maps[:, 0]
+        return reduced.double()
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_detector_that_fails_in_a_part_fails_alone_and_says_why(
+def test_a_detector_that_fails_in_a_part_fails_alone_with_its_reason(
     tmp_path: Path, register: Register, small_parts: int
 ) -> None:
     register("test_falters", Falters)
-    made = planned(tmp_path, "msp,test_falters", ood_sets="greek")
-    pieces = [job for task in pack_tasks(made.work.jobs, small_parts) for job in task.jobs]
-    outcomes = list(run_jobs(pieces, made.context, Quiet()))
+    run = planned(tmp_path, "msp,test_falters", ood_sets="greek")
+    pieces = [job for task in pack_tasks(run.work.jobs, small_parts) for job in task.jobs]
+    outcomes = list(run_jobs(pieces, run.context, Quiet()))
     failed = {o.job.id: o.reason for o in outcomes if o.reason}
     assert failed
     assert all("no maps like these" in reason for reason in failed.values())
-    for job in made.work.jobs:
+    for job in run.work.jobs:
         if isinstance(job, ScoreJob):
             assert (job.id in failed) == (job.detector == "test_falters")
 
@@ -179,55 +178,55 @@ def test_a_detector_that_fails_in_a_part_fails_alone_and_says_why(
 # Workers
 
 
-def test_a_worker_does_what_the_plan_says_and_tells(tmp_path: Path) -> None:
-    here_, there = (planned(tmp_path / name, "msp", ood_sets="greek") for name in ("here", "there"))
-    outcomes = list(run_jobs(here_.work.jobs, here_.context, Quiet()))
+def test_a_worker_makes_the_same_artifacts_and_posts_its_progress(tmp_path: Path) -> None:
+    local, remote = (planned(tmp_path / name, "msp", ood_sets="greek") for name in ("local", "remote"))
+    expected = list(run_jobs(local.work.jobs, local.context, Quiet()))
     posted: list[Event] = []
-    worker, heard = Worker(portable_config(there.context), posted.append), Heard()
-    tasks = pack_tasks(there.work.jobs)
-    relay = Relay(heard, tasks)
-    told = [outcome for task in tasks for outcome in relay.outcomes(worker.do(task, {}, False))]
-    assert {o.job.id: o.reason for o in told} == {o.job.id: o.reason for o in outcomes}
-    for job in here_.work.jobs:
+    worker = Worker(portable_config(remote.context), posted.append)
+    tasks = pack_tasks(remote.work.jobs)
+    relay = Relay(RecordedProgress(), tasks)
+    outcomes = [outcome for task in tasks for outcome in relay.outcomes(worker.run(task, {}, False))]
+    assert {o.job.id: o.reason for o in outcomes} == {o.job.id: o.reason for o in expected}
+    for job in local.work.jobs:
         for key in job.makes:
-            assert there.context.store.require(key).read_bytes() == here_.context.store.require(key).read_bytes()
-    assert [event[1] for event in posted if event[0] == "start"] == [o.job.id for o in told]
-    trained = next(job for job in there.work.jobs if isinstance(job, TrainJob))
+            assert remote.context.store.require(key).read_bytes() == local.context.store.require(key).read_bytes()
+    assert [event[1] for event in posted if event[0] == "start"] == [o.job.id for o in outcomes]
+    trained = next(job for job in remote.work.jobs if isinstance(job, TrainJob))
     assert sum(event[2] for event in posted if event[:2] == ("tick", trained.id)) == trained.size
 
 
-class Heard:
-    """Progress that notes what it hears."""
+class RecordedProgress:
+    """Progress that records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str, object]] = []
+        self.calls: list[tuple[str, str, object]] = []
 
     def start(self, job: Job) -> None:
-        self.told.append(("start", job.id, ""))
+        self.calls.append(("start", job.id, ""))
 
     def tick(self, job: Job, images: int) -> None:
-        self.told.append(("tick", job.id, images))
+        self.calls.append(("tick", job.id, images))
 
     def finish(self, job: Job, reason: str) -> None:
-        self.told.append(("finish", job.id, reason))
+        self.calls.append(("finish", job.id, reason))
 
 
 def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str]) -> None:
-    heard, tasks = Heard(), pack_tasks(jobs)
+    progress, tasks = RecordedProgress(), pack_tasks(jobs)
     first, second = tasks[0].jobs[0], tasks[1].jobs[0]
-    relay = Relay(heard, tasks)
+    relay = Relay(progress, tasks)
     for event in (
         ("start", first.id, 0),
         ("tick", first.id, 3),
-        ("start", first.id, 0),  # its worker died, and another began anew
-        ("tick", second.id, 9),  # of a worker whose beginning was lost
+        ("start", first.id, 0),  # its worker died, and another one starts again
+        ("tick", second.id, 9),  # from a worker whose start event was lost
         ("log", "It is late.", logging.WARNING),
     ):
-        relay.hear(event)
+        relay.handle(event)
     ended = relay.outcomes(Report(((first.id, "", ""), (second.id, "torn", "trace"))))
     assert ended == [Outcome(first), Outcome(second, "torn", "trace")]
     assert logged == ["It is late."]
-    assert heard.told == [
+    assert progress.calls == [
         ("start", first.id, ""),
         ("tick", first.id, 3),
         ("finish", first.id, ""),
@@ -239,15 +238,15 @@ def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str
 
 
 def test_a_task_after_a_failed_one_fails_for_its_reason(tmp_path: Path) -> None:
-    made = planned(tmp_path, "msp", ood_sets="greek")
-    train, extract = pack_tasks(made.work.jobs)[:2]
-    worker = Worker(portable_config(made.context), lambda event: None)
-    report = worker.do(extract, {train.id: "train it: broken"}, False)
+    run = planned(tmp_path, "msp", ood_sets="greek")
+    train, extract = pack_tasks(run.work.jobs)[:2]
+    worker = Worker(portable_config(run.context), lambda event: None)
+    report = worker.run(extract, {train.id: "train it: broken"}, False)
     assert [reason for _, reason, _ in report.outcomes] == ["train it: broken"] * len(extract.jobs)
     assert report.failed[extract.id] == "train it: broken"
 
 
-def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Register) -> None:
+def test_what_a_job_prints_is_in_the_details_of_its_outcome(tmp_path: Path, register: Register) -> None:
     class Talks(Detector):
         """Prints."""
 
@@ -261,133 +260,133 @@ def test_what_a_worker_prints_is_kept_for_the_log(tmp_path: Path, register: Regi
             return logits[:, 0]
 
     register("test_talks", Talks)
-    made = planned(tmp_path, "test_talks,msp", ood_sets="greek")
-    worker = Worker(portable_config(made.context), lambda event: None)
-    details = {id_: text for task in pack_tasks(made.work.jobs) for id_, _, text in worker.do(task, {}, False).outcomes}
-    for job in made.work.jobs:
-        talks = isinstance(job, ScoreJob) and job.detector == "test_talks"
-        assert ("here I am" in details[job.id]) == talks
+    run = planned(tmp_path, "test_talks,msp", ood_sets="greek")
+    worker = Worker(portable_config(run.context), lambda event: None)
+    details = {id_: text for task in pack_tasks(run.work.jobs) for id_, _, text in worker.run(task, {}, False).outcomes}
+    for job in run.work.jobs:
+        prints = isinstance(job, ScoreJob) and job.detector == "test_talks"
+        assert ("here I am" in details[job.id]) == prints
 
 
 def test_a_store_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
-    made = planned(tmp_path, "msp", ood_sets="greek")
+    run = planned(tmp_path, "msp", ood_sets="greek")
     (tmp_path / "file").write_text("in the way")
-    setup = replace(portable_config(made.context), cache=tmp_path / "file" / "cache")
-    report = Worker(setup, lambda event: None).do(pack_tasks(made.work.jobs)[0], {}, False)
+    config = replace(portable_config(run.context), cache=tmp_path / "file" / "cache")
+    report = Worker(config, lambda event: None).run(pack_tasks(run.work.jobs)[0], {}, False)
     assert "Cannot" in report.fatal
 
 
-def test_of_a_task_whose_worker_died_only_the_rest_fails(tmp_path: Path) -> None:
-    made = planned(tmp_path, "msp", ood_sets="greek")
-    scores = next(task for task in pack_tasks(made.work.jobs) if task.kind == "score")
-    one = scores.jobs[0]
-    made.context.store.save_array(one.makes[0], np.zeros(3), {})
-    report = lost_task_report(scores, made.context, {}, "died")
+def test_if_a_worker_dies_only_the_unfinished_jobs_of_its_task_fail(tmp_path: Path) -> None:
+    run = planned(tmp_path, "msp", ood_sets="greek")
+    scores = next(task for task in pack_tasks(run.work.jobs) if task.kind == "score")
+    finished = scores.jobs[0]
+    run.context.store.save_array(finished.makes[0], np.zeros(3), {})
+    report = lost_task_report(scores, run.context, {}, "died")
     assert [reason for _, reason, _ in report.outcomes] == ["", *["died"] * (len(scores.jobs) - 1)]
-    blocked = lost_task_report(scores, made.context, {scores.jobs[1].after[0]: "extract: no memory"}, "died")
+    blocked = lost_task_report(scores, run.context, {scores.jobs[1].after[0]: "extract: no memory"}, "died")
     assert [reason for _, reason, _ in blocked.outcomes][:2] == ["", "extract: no memory"]
 
 
-def test_a_worker_knows_the_folders_that_the_command_named(tmp_path: Path) -> None:
+def test_a_worker_knows_the_image_folders_of_the_command(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
-    for place in range(3):
-        Image.new("RGB", (32, 32), (90 * place, 0, 0)).save(mine / f"{place}.png")
-    made = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
-    setup = portable_config(made.context)
-    assert setup.folders == (mine,)
+    for index in range(3):
+        Image.new("RGB", (32, 32), (90 * index, 0, 0)).save(mine / f"{index}.png")
+    run = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
+    config = portable_config(run.context)
+    assert config.folders == (mine,)
     registry._from_files.clear()
-    assert inspect_node(setup, "").plugin == ""
-    worker = Worker(setup, lambda event: None)
-    reasons = [reason for task in pack_tasks(made.work.jobs) for _, reason, _ in worker.do(task, {}, False).outcomes]
+    assert inspect_node(config, "").plugin_error == ""
+    worker = Worker(config, lambda event: None)
+    reasons = [reason for task in pack_tasks(run.work.jobs) for _, reason, _ in worker.run(task, {}, False).outcomes]
     assert set(reasons) == {""}
-    assert "does not exist" in inspect_node(replace(setup, folders=(tmp_path / "absent",)), "").plugin
+    assert "does not exist" in inspect_node(replace(config, folders=(tmp_path / "absent",)), "").plugin_error
 
 
-# What is refused
+# Options and nodes that are refused
 
 
 @pytest.mark.parametrize(
-    "options, told",
+    "options, message",
     [
         ({"name": "slurm"}, r"^Unknown engine 'slurm'\. Choose local or ray\.$"),
-        ({"name": "local", "jobs": 0}, r"^jobs must be a whole number from 1; got 0\.$"),
-        ({"name": "ray", "jobs": 2}, r"^--jobs is for processes of this machine; .* Leave it out\.$"),
+        ({"name": "local", "jobs": 0}, r"^jobs must be a whole number of at least 1; got 0\.$"),
+        ({"name": "ray", "jobs": 2}, r"^--jobs is the number of processes on this machine\. .*: leave out --jobs\.$"),
         (
             {"name": "local", "ray_address": "local"},
-            r"^--ray-address is for --engine ray\. Add that, or leave it out\.$",
+            r"^--ray-address needs --engine ray\. Add that, or leave out --ray-address\.$",
         ),
     ],
 )
-def test_options_that_do_not_go_together(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_conflicting_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         choose_engine(**options)
 
 
-def test_threads_where_none_are_named() -> None:
+def test_default_number_of_threads() -> None:
     cores = {1: (1, 1, 1), 6: (6, 3, 1), 64: (8, 8, 1)}
     for count, expected in cores.items():
         assert tuple(engine.threads(count) for engine in (Local(), Processes(2), ray_engine.Cluster())) == expected
 
 
-def test_without_ray_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    made = planned(tmp_path, "msp", ood_sets="greek", engine="ray")
+    run = planned(tmp_path, "msp", ood_sets="greek", engine="ray")
     with pytest.raises(UserError, match=r"^--engine ray needs Ray: pip install 'oodbench\[ray\]'\.$"):
-        made.start()
+        run.start()
 
 
 @pytest.mark.parametrize("address", ["head", "head:port", ":6379", "ray://head:10001"])
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_are_refused(address: str) -> None:
     with pytest.raises(
-        UserError, match=r"is no address of a Ray cluster\. Give HOST:PORT of its head node, or 'local'\."
+        UserError, match=r"is not the address of a Ray cluster\. Give HOST:PORT of its head node, or 'local'\."
     ):
-        ray_engine._refuse_silent(address)
+        ray_engine._check_address(address)
 
 
-def test_an_address_at_which_nothing_answers() -> None:
+def test_an_address_without_a_cluster_is_refused() -> None:
     with pytest.raises(UserError, match=r"^No Ray cluster answers at '127\.0\.0\.1:1' \(.*\)\. Start one with "):
-        ray_engine._refuse_silent("127.0.0.1:1")
+        ray_engine._check_address("127.0.0.1:1")
 
 
-def setup_of(folder: Path, **more: Any) -> WorkerConfig:
+def config_of(folder: Path, **more: Any) -> WorkerConfig:
     return WorkerConfig(folder, folder, "cpu", 1, **more)
 
 
-def test_resources_that_no_node_has(tmp_path: Path) -> None:
+def test_resources_that_no_node_has_are_refused(tmp_path: Path) -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}]
-    ray_engine._refuse_impossible(replace(setup_of(tmp_path), threads=4), 0.5, nodes)
-    with pytest.raises(UserError, match=r"^A job wants 8 CPUs, and the largest node of the Ray cluster has 4\. "):
-        ray_engine._refuse_impossible(replace(setup_of(tmp_path), threads=8), 0, nodes)
-    with pytest.raises(UserError, match=r"^A job wants 2 GPUs, and the largest node of the Ray cluster has 1\. "):
-        ray_engine._refuse_impossible(setup_of(tmp_path), 2, nodes)
+    ray_engine._check_resources(replace(config_of(tmp_path), threads=4), 0.5, nodes)
+    with pytest.raises(UserError, match=r"^A job requests 8 CPUs, but the largest node of the Ray cluster has 4\. "):
+        ray_engine._check_resources(replace(config_of(tmp_path), threads=8), 0, nodes)
+    with pytest.raises(UserError, match=r"^A job requests 2 GPUs, but the largest node of the Ray cluster has 1\. "):
+        ray_engine._check_resources(config_of(tmp_path), 2, nodes)
 
 
-def test_gpus_are_asked_for_where_there_are_some_or_the_user_says_so(tmp_path: Path) -> None:
+def test_gpus_are_requested_if_there_are_some_or_the_user_says_so(tmp_path: Path) -> None:
     engine = ray_engine.Cluster(gpus=0.25)
     for device, gpus, expected in (("auto", 0, 0), ("auto", 2, 0.25), ("cpu", 2, 0), ("cuda", 0, 0.25)):
         nodes = [{"CPU": 2.0}, {"CPU": 2.0, "GPU": float(gpus)}]
-        assert engine._gpus_of(replace(setup_of(tmp_path), device=device), nodes) == expected
+        assert engine._gpus_of(replace(config_of(tmp_path), device=device), nodes) == expected
 
 
 @pytest.mark.parametrize("gpus", [-0.5, 1.5, float("nan"), float("inf")])
-def test_gpus_are_a_share_of_one_or_whole(gpus: float) -> None:
+def test_gpus_are_a_fraction_of_one_or_a_whole_number(gpus: float) -> None:
     with pytest.raises(UserError, match=r"^gpus is .*; it must be a share of one GPU, such as 0\.25, or"):
         choose_engine("ray", gpus=gpus)
 
 
-@pytest.mark.parametrize("given, expected", [(None, 0.5), (2.0, 2.0), (0.0, 0.0)])
-def test_a_suite_says_how_many_gpus_a_job_takes(tmp_path: Path, given: float | None, expected: float) -> None:
+@pytest.mark.parametrize("gpus, expected", [(None, 0.5), (2.0, 2.0), (0.0, 0.0)])
+def test_a_suite_sets_the_gpus_of_a_job(tmp_path: Path, gpus: float | None, expected: float) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[ray]'")
     suite = tmp_path / "shares.toml"
     text = suite_path(default_suite()).read_text(encoding="utf-8")
     suite.write_text(text.replace("[protocol]", "[protocol]\ngpus = 0.5"), encoding="utf-8")
-    made = prepare("msp", suite=str(suite), results=tmp_path / "results", engine="ray", gpus=given)
-    assert isinstance(made.engine, ray_engine.Cluster)
-    assert made.engine.gpus == expected
+    run = prepare("msp", suite=str(suite), results=tmp_path / "results", engine="ray", gpus=gpus)
+    assert isinstance(run.engine, ray_engine.Cluster)
+    assert run.engine.gpus == expected
 
 
-def test_what_a_cluster_hands_about_is_read_without_torch() -> None:
+def test_what_workers_exchange_is_imported_without_torch() -> None:
     parts = ("stages.worker_config", "engines.tasks", "engines.ray_progress", "engines.messages", "engines.engine")
     code = (
         "import sys\n"
@@ -398,30 +397,31 @@ def test_what_a_cluster_hands_about_is_read_without_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_a_node_with_other_software_is_refused_with_both_versions(tmp_path: Path) -> None:
-    for what in ("Python", "oodbench", "torch", "numpy"):
-        theirs = NodeInfo({**this_node(), what: "0.0.1"})
-        told = rf"^{what} is {this_node()[what]} here and 0\.0\.1 on node b\.".replace("(", r"\(").replace(")", r"\)")
-        with pytest.raises(UserError, match=told.replace("+", r"\+")):
-            check_node("b", this_node(), theirs, setup_of(tmp_path))
+def test_a_node_with_other_software_is_refused_with_both_versions() -> None:
+    for name in ("Python", "oodbench", "torch", "numpy"):
+        info = NodeInfo({**this_node(), name: "0.0.1"})
+        message = re.escape(f"{name} is {this_node()[name]} here and 0.0.1 on node b.")
+        with pytest.raises(UserError, match=f"^{message}"):
+            check_node("b", this_node(), info)
 
 
-def test_a_node_that_does_not_see_the_store_is_refused(tmp_path: Path) -> None:
+def test_a_node_without_access_to_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
-    seen = inspect_node(setup_of(tmp_path), "mark")
-    check_node("a", this_node(), seen, setup_of(tmp_path))
+    shared = inspect_node(config_of(tmp_path), "mark")
+    check_node("a", this_node(), shared)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "mark"]
-    unseen = inspect_node(setup_of(tmp_path), "absent")
+    separate = inspect_node(config_of(tmp_path), "absent")
     with pytest.raises(
-        StoreError, match=r"^Node b does not see the results folder '.*'\. Give a folder that all nodes"
+        StoreError, match=r"^Node b cannot access the results folder '.*'\. Give a folder that all nodes"
     ):
-        check_node("b", this_node(), unseen, setup_of(tmp_path))
+        check_node("b", this_node(), separate)
 
 
-def test_a_node_without_a_plugin_is_refused_with_how_to_ship_it(tmp_path: Path) -> None:
+def test_a_node_without_a_plugin_is_refused_with_how_to_distribute_it(tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
-    setup = setup_of(tmp_path, plugins=(tmp_path / "mine.py",))
+    config = config_of(tmp_path, plugins=(tmp_path / "mine.py",))
     with pytest.raises(
-        UserError, match=r"^Node b lacks a file that was named: The plug-in file '.*mine\.py' does not exist\..*"
+        UserError,
+        match=r"^Node b cannot load a plug-in or folder of this run: The plug-in file '.*mine\.py' does not exist\..*",
     ):
-        check_node("b", this_node(), inspect_node(setup, "mark"), setup)
+        check_node("b", this_node(), inspect_node(config, "mark"))

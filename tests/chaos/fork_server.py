@@ -1,15 +1,15 @@
-"""Forks processes of `bench run` that die at a chosen moment. Read by tests, run as a program:
+"""Forks processes of `bench run` that are killed at a chosen event. Started by tests as a program:
 
-    python nursery.py < plans.jsonl > outcomes.jsonl
+    python fork_server.py < plans.jsonl > exit_codes.jsonl
 
-A line of input is a list of processes that run at once, each an object: `options`, the arguments of `bench run`;
-`kill`, the number of the event at which it is killed (0: it lives); `said`, the file of what it prints; and, if wanted,
-`log`, `made` and `memory`, files that list its events, its artifacts and its resident bytes; `largest`, the bytes of
-the largest file that it may write; `grace`, for detectors that hang. The answer is a line for each list: the exit codes
-of the processes. torch is imported once, so that a process costs milliseconds to start.
+A line of input is a list of processes that run at the same time, each an object with `options`, the arguments of
+`bench run`; `kill`, the number of the event at which it is killed (0: never); `output`, the file for what it prints;
+and optionally `log`, `artifacts` and `memory`, files that list its events, its artifacts and its resident bytes;
+`largest`, the maximal size of a file that it may write; `grace`, a shorter `time_limit.GRACE`. Each line of output has
+the exit codes of these processes. torch is imported once, so that a process starts within milliseconds.
 
-Events are what a process does to its results folder (opened for writing, renamed, removed, flushed: Python's audit
-hooks and `os.fsync`) and the steps of its work (a cell of the plan, a training step, a block of extraction, ...).
+Events are changes to the results folder (a file opened for writing, renamed, removed or flushed: Python's audit hooks
+and `os.fsync`) and steps of the work (a cell of the plan, a training step, a block of extraction, ...).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # noqa: F401 - optimisers import it, which takes seconds
+import torch._dynamo  # noqa: F401 - optimizers import it, which takes seconds
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.engines import engine, time_limit
@@ -40,7 +40,7 @@ WRITING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
 class Events:
-    """Counts what a process does, and kills it at one of the events."""
+    """Counts the events of this process, and kills it at one of them."""
 
     def __init__(self, folder: str, kill: int, log: Path | None) -> None:
         self.folder, self.kill, self.count = folder, kill, 0
@@ -48,7 +48,7 @@ class Events:
         self.log = log.open("w", buffering=1) if log else None
 
     def __call__(self, what: str) -> None:
-        """One event has come: it has not happened yet."""
+        """Count an event that is about to happen."""
         self.count += 1
         if self.log is not None:
             self.log.write(f"{self.phase}\t{what}\n")
@@ -56,7 +56,7 @@ class Events:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Python's own notice of what is about to happen."""
+        """An audit hook, which Python calls before the event happens."""
         path = str(arguments[0]) if arguments else ""
         if not path.startswith(self.folder) or path.endswith(".lock"):
             return
@@ -65,53 +65,54 @@ class Events:
 
 
 def instrument(events: Events) -> None:
-    """Tell every step of this process's work."""
+    """Count every step of this process's work as an event."""
     sys.addaudithook(events.audit)
-    _tell(events, os, "fsync", "fsync")
-    _tell(events, planner._Planner, "cell", "a cell of the plan")
-    _tell(events, train_loop.TrainLoop, "_step", "a training step")
-    _tell(events, extract, "_forward", "a block")
+    _count_calls(events, os, "fsync", "fsync")
+    _count_calls(events, planner._Planner, "cell", "a cell of the plan")
+    _count_calls(events, train_loop.TrainLoop, "_step", "a training step")
+    _count_calls(events, extract, "_forward", "a block")
     for module in (fit_score, similarity_scoring):
-        _tell(events, module, "checked_scores", "scores of a batch")
-    _tell(events, runner, "write_record", "a record", phase="records")
-    _tell(events, tables, "write_tables", "the tables", phase="tables")
-    begin = engine.Quiet.start
+        _count_calls(events, module, "checked_scores", "scores of a batch")
+    _count_calls(events, runner, "write_record", "a record", phase="records")
+    _count_calls(events, tables, "write_tables", "the tables", phase="tables")
+    original = engine.Quiet.start
 
     def start(self: engine.Quiet, job: Job) -> None:
         events.phase = job.kind
-        begin(self, job)
+        original(self, job)
 
     engine.Quiet.start = start  # type: ignore[method-assign]
 
 
-def _tell(events: Events, owner: Any, name: str, what: str, phase: str = "") -> None:
+def _count_calls(events: Events, owner: Any, name: str, what: str, phase: str = "") -> None:
+    """Replace a function by one that counts an event before each call."""
     original: Callable[..., Any] = getattr(owner, name)
 
-    def told(*arguments: Any, **named: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         before, events.phase = events.phase, phase or events.phase
         events(what)
         result = original(*arguments, **named)
         events.phase = before
         return result
 
-    setattr(owner, name, told)
+    setattr(owner, name, counted)
 
 
 def note_artifacts(path: Path) -> None:
-    """List the artifacts that this process makes, one a line: several processes append to one file."""
+    """Append the artifacts that this process stores, one per line; several processes share the file."""
     save = Store.save
 
     def saved(self: Store, key: Key, write: Callable[[Path], None], about: Any) -> Path:
-        made = save(self, key, write, about)
+        artifact = save(self, key, write, about)
         with path.open("a") as file:
             file.write(key.path + "\n")
-        return made
+        return artifact
 
     Store.save = saved  # type: ignore[method-assign]
 
 
 def note_memory(path: Path) -> None:
-    """List the resident memory, in bytes, at every record that this process writes."""
+    """Append the resident memory, in bytes, for every record that this process writes."""
     write = record_module.write_record
 
     def written(folder: Path, record: record_module.Record) -> Path:
@@ -123,16 +124,16 @@ def note_memory(path: Path) -> None:
     vars(runner)["write_record"] = written
 
 
-def live(plan: dict[str, Any]) -> int:
-    """The life of a child; returns its exit code."""
-    options, said = plan["options"], Path(plan["said"])
+def run_child(plan: dict[str, Any]) -> int:
+    """Everything a child process does; returns its exit code."""
+    options, output = plan["options"], Path(plan["output"])
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stream.fileno())
-    snapshots.AFTER_EPOCH = snapshots.WITHIN_EPOCH = 0.0  # a snapshot at every step
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stream.fileno())
+    snapshots.AFTER_EPOCH = snapshots.WITHIN_EPOCH = 0.0  # a snapshot after every step
     if not plan.get("plots"):
         plots.draw = lambda *_: []
-    if "made" in plan:
-        note_artifacts(Path(plan["made"]))
+    if "artifacts" in plan:
+        note_artifacts(Path(plan["artifacts"]))
     if "memory" in plan:
         note_memory(Path(plan["memory"]))
     time_limit.GRACE = plan.get("grace", time_limit.GRACE)
@@ -148,13 +149,13 @@ def live(plan: dict[str, Any]) -> int:
 
 
 def fork(plan: dict[str, Any]) -> int:
-    """Start a child and return its process's number."""
+    """Start a child process; returns its id."""
     sys.stdout.flush()
     if pid := os.fork():
         return pid
     code = 70
     try:
-        code = live(plan)
+        code = run_child(plan)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -166,5 +167,5 @@ def fork(plan: dict[str, Any]) -> int:
 if __name__ == "__main__":
     for line in sys.stdin:
         children = [fork(plan) for plan in json.loads(line)]
-        ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-        print(json.dumps(ended), flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        print(json.dumps(codes), flush=True)
