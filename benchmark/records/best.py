@@ -1,9 +1,9 @@
-"""Which detectors may be the best of each column of a run's tables: judged once, kept with the run, shown by the views.
+"""Reads which detectors may be the best of each column of a run's tables, as stored with the run.
 
-    results/runs/NAME/best.json   what was judged (`inputs`), and a `Judged` for every column
+    results/runs/NAME/best.json   a hash of the records that were judged (`inputs`), and one `Judged` per column
 
-Views only read it: judging takes the scores, and a second or so. What was judged on other records than those that are
-shown is left out. No torch.
+Computing it needs the scores and takes about a second (compare/best_set.py); the views only read it. A judgement of
+records other than those shown is ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import Run
@@ -20,33 +19,29 @@ from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.store.safe_read import read_json
 from oodbench.benchmark.store.schema import Count, convert
 
-if TYPE_CHECKING:
-    pass
-
-
 NAME = "best.json"
 
 VERSION = "1"
-"""Raise it when a judgement changes."""
+"""Increase it when the judgement of the same records changes."""
 
 METRIC = "auroc"
-"""DeLong's covariance takes a moment; other metrics would take resamples, and `bench compare` judges them."""
+"""The metric judged here, because DeLong's covariance is fast; others need resampling, see `bench compare`."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One column: the set of detectors that holds the truly best one with 95% confidence, by AUROC."""
+    """One column: the set of detectors that contains the one with the best AUROC with 95% confidence."""
 
     id_set: str
     ood_set: str
     seeds: Sequence[int]
-    """Those that all of the detectors that compete have."""
+    """The seeds that all competing detectors have."""
     compete: Sequence[str]
-    """Labels, as tables show them."""
+    """Labels of the competing detectors, as tables show them."""
     may_be_best: Sequence[str]
-    """Those of them in the set."""
+    """The labels in the set."""
     units: Sequence[Count]
-    """How many ID and OOD images, or groups of images that belong together, were drawn at random."""
+    """Numbers of ID and of OOD units: images, or groups of dependent images."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,16 @@ class Stored:
 
     inputs: str
     whole: bool
-    """Whether the scores of all columns were there."""
+    """Whether the scores of all columns were available."""
     columns: Sequence[Judged]
 
 
 Marks = Mapping[tuple[str, str], Judged]
-"""(ID set, OOD set) -> who may be the best there."""
+"""(ID set, OOD set) -> the judgement of that column."""
 
 
 def read_best(run: Run) -> Marks:
-    """What is known of the records that the run shows; nothing where it was not judged, or on other records."""
+    """The judgements of a run; empty if it was not judged or its records have changed since."""
     stored = _stored(run.path)
     if stored is None or stored.inputs != inputs_of(run.records):
         return {}
@@ -72,7 +67,7 @@ def read_best(run: Run) -> Marks:
 
 
 def is_outdated(run: Run) -> bool:
-    """Whether there is a judgement, of other records than those that the run shows, or one that cannot be read."""
+    """Whether a judgement exists that is unreadable or of other records than the run's."""
     stored = _stored(run.path)
     return (run.path / NAME).exists() and (stored is None or stored.inputs != inputs_of(run.records))
 
@@ -80,16 +75,16 @@ def is_outdated(run: Run) -> bool:
 def _stored(folder: Path) -> Stored | None:
     try:
         return convert(read_json(folder / NAME), Stored)
-    except (OSError, ValueError):  # absent, not JSON, or of another version
+    except (OSError, ValueError):  # missing, not JSON, or of another version
         return None
 
 
 def inputs_of(records: Sequence[Record]) -> str:
-    """A hash of all that a judgement hangs on."""
+    """A hash of everything that the judgement of these records depends on."""
     names = ("id_scores", "ood_scores", "checkpoint")
-    told = [
+    inputs = [
         [r.id_set, r.ood_set, r.label, r.seed, r.status, r.seen, r.key, r.metrics.get(METRIC)]
         + [r.artifacts.get(name) for name in names]
         for r in records
     ]
-    return hashlib.sha256(to_json([VERSION, told]).encode()).hexdigest()
+    return hashlib.sha256(to_json([VERSION, inputs]).encode()).hexdigest()

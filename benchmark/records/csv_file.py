@@ -1,4 +1,4 @@
-"""`records.csv`: the tidy table of a run, one row per cell and seed."""
+"""Writes `records.csv`: the tidy table of a run, with one row per cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_MET
 from oodbench.benchmark.records.record import Record
 
 ENDS = ("low", "high")
-"""The ends of an interval, as columns name them."""
+"""Suffixes of the columns of an interval."""
 
 CSV_COLUMNS = (
     "id_set", "ood_set", "group", "seen", "detector", "settings", "recipe", "backbone", "seed", "status", "reason",
@@ -22,26 +22,28 @@ CSV_COLUMNS = (
 
 
 def records_csv(records: Iterable[Record]) -> str:
-    """The tidy table, one row a cell and seed: raw floats, `settings` as JSON, empty where not available.
+    """The tidy table, with one row per cell: raw floats, `settings` as JSON, empty where not available.
 
-    Values by other metric rules, where a record has them, are columns after all others: `RULES_NAME`, and then those
-    of the extended metrics: `extended_NAME`.
+    If a record has values by other metric rules or extended metrics, the last columns are `RULES_METRIC` and then
+    `extended_METRIC`.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
-    more = EXTENDED_METRICS if any(record.extended for record in records) else ()
+    extended_metrics = EXTENDED_METRICS if any(record.extended for record in records) else ()
     columns = (
         *CSV_COLUMNS,
         *(f"{name}_{metric}" for name in rules for metric in RULE_METRICS),
-        *(f"extended_{name}" for name in more),
+        *(f"extended_{name}" for name in extended_metrics),
     )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for record in records:
-        audit = {f"{name}_{metric}": value for name, own in record.audit.items() for metric, value in own.items()}
+        audit = {f"{name}_{metric}": value for name, values in record.audit.items() for metric, value in values.items()}
         ends = {
-            f"{m}_{end}": value for m, own in record.intervals.items() for end, value in zip(ENDS, own, strict=True)
+            f"{metric}_{end}": value
+            for metric, interval in record.intervals.items()
+            for end, value in zip(ENDS, interval, strict=True)
         }
         extended = {f"extended_{name}": value for name, value in record.extended.items()}
         row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended}

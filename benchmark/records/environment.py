@@ -1,4 +1,4 @@
-"""The software, machine and commit behind a number."""
+"""Describes the software, machine and commit that produced a result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pandas", "matplotl
 
 
 def made_now() -> dict[str, Any]:
-    """By which version, from which commit, and when (UTC)."""
+    """Version and commit of oodbench, and the current time (UTC)."""
     written = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"version": metadata.version("oodbench"), "commit": _commit(), "written": written}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a number may depend on beside its key."""
+    """The environment that may change the last bits of a result but is not part of its key."""
     import torch
 
     return {
@@ -56,7 +56,7 @@ def _processor() -> str:
 
 @cache
 def _commit() -> dict[str, Any] | None:
-    """The commit of the checkout that this module runs from, and whether it is dirty; None if it is no checkout."""
+    """The commit of the checkout that this module runs from, and whether it is dirty; None outside a checkout."""
     root = Path(str(resources.files("oodbench.benchmark"))).resolve().parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a run and its cache lie on disk."""
+"""Finds the folders of a run and its cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from oodbench.benchmark.store.safe_read import is_file
 
 
 def run_dir(results: Path, name: str) -> Path:
-    """The folder of a run, given by name or as a folder."""
-    given = Path(name)
-    if is_file(given / "run.json"):
-        return given
+    """The folder of a run, given by its name or its path. Raises `UserError` if it does not exist."""
+    if is_file(Path(name) / "run.json"):
+        return Path(name)
     path = results / "runs" / slug(name)
     if not path.is_dir():
         known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))
@@ -22,7 +21,7 @@ def run_dir(results: Path, name: str) -> Path:
 
 
 def cache_of(run_dir: Path, results: Path) -> Path:
-    """The store that a run's artifacts lie in: its own, or beside the folder of runs, or else that of `results`."""
+    """The store with a run's artifacts: in its own folder, beside the folder of runs, or else in `results`."""
     if (run_dir / "cache").is_dir():
         return run_dir / "cache"
     return run_dir.parent.parent / "cache" if run_dir.parent.name == "runs" else results / "cache"

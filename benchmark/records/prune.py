@@ -1,4 +1,4 @@
-"""What may be deleted from a store: the files that no run's cells were made from and that no process may still want."""
+"""Deletes the files of a store that neither the cells of any run nor an unfinished training depend on."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from oodbench.benchmark.store.store import SWAP, UNFINISHED, read_side_file
 logger = logging.getLogger(__name__)
 
 KEPT_DAYS = 14
-"""For so long after its last snapshot a training that was stopped can go on."""
+"""How long after its last snapshot an interrupted training can be resumed."""
 
 
 def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
-    """Delete every file of a results folder's cache that no run's cells were made from; return bytes and files.
+    """Delete every file of a results folder's cache that no run depends on; return the bytes and number of files.
 
-    Decoded images stay as long as the files that they came from are where they were, and so do, which is logged,
-    stopped trainings whose last snapshot is at most `KEPT_DAYS` old.
+    A run depends on the artifacts that its records name, and on those in their keys, down to the checkpoints. Decoded
+    images are kept while their source files exist, and interrupted trainings, which are logged, for `KEPT_DAYS` after
+    their last snapshot.
 
-    What a run uses is what its records name, and whatever is named in the keys of those, up to the checkpoints.
-    Raises `UserError`, and deletes nothing, if there is no such folder, a process is at work there, or a record cannot
-    be read: it would seem to use nothing.
+    Raises `UserError`, without deleting anything, if the folder does not exist, if a process is working there, or if a
+    record cannot be read, because the files that it depends on are unknown.
     """
     if not results.is_dir():
-        raise UserError(f"There is no results folder '{results}'. Give the one to prune with --results.")
+        raise UserError(f"The results folder '{results}' does not exist. Choose the one to prune with --results.")
     cache = results / "cache"
     if not cache.is_dir():
         return 0, 0
     locks = Locks(cache)
-    with nullcontext() if dry_run else locks.hold(SWAP):  # nobody begins to work meanwhile
+    with nullcontext() if dry_run else locks.hold(SWAP):  # so that no process starts meanwhile
         if others := locks.others():
-            raise UserError(f"Nothing was deleted, because {', '.join(others)} is at work in '{cache}'. Wait for it.")
-        gone = _unused(results, cache)
-        freed = sum(path.stat().st_size for path in gone)
+            raise UserError(f"Nothing was deleted, because {', '.join(others)} is working in '{cache}'. Wait for it.")
+        unused = _unused(results, cache)
+        size = sum(path.stat().st_size for path in unused)
         if not dry_run:
-            _delete(gone, cache)
-    return freed, len(gone)
+            _delete(unused, cache)
+    return size, len(unused)
 
 
 def _unused(results: Path, cache: Path) -> list[Path]:
-    """The files that nothing keeps."""
+    """The files that may be deleted."""
     roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
     used = upstream_artifacts(cache, side_files(cache), roots)
     stems = {str((cache / path).with_suffix("")) + "." for path in used}
@@ -57,18 +57,16 @@ def _unused(results: Path, cache: Path) -> list[Path]:
 
 
 def _resumable(folder: Path) -> set[Path]:
-    """Snapshots of trainings that may still be taken up."""
-    # A clock that was set back makes a snapshot seem to be of the future, which is no reason to delete it.
+    """Snapshots of trainings that may still be resumed."""
+    # A snapshot from the future, because the clock was set back, is kept as well.
     kept = {p for p in folder.glob("*.safetensors") if time.time() - p.stat().st_mtime <= KEPT_DAYS * 86400}
     for path in sorted(kept):
-        logger.info(
-            f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot."
-        )
+        logger.info(f"Kept '{path}': an interrupted training, resumable for {KEPT_DAYS} days after its last snapshot.")
     return kept
 
 
 def _delete(files: list[Path], cache: Path) -> None:
-    """Delete files, and what killed passes have left of their folders."""
+    """Delete files, and the empty folders that killed forward passes left."""
     for path in files:
         path.unlink(missing_ok=True)
     for folder in cache.glob(f"{PASS}*"):
@@ -76,7 +74,7 @@ def _delete(files: list[Path], cache: Path) -> None:
 
 
 def _decoded_stems(folder: Path) -> set[str]:
-    """How the names begin of decoded images whose source is still there, and of the memory of hashes."""
+    """Prefixes of the paths of decoded images whose source files still exist, and of the remembered hashes."""
     sides = {path: read_side_file(path).get("made_from", {}) for path in folder.glob("*.json")}
     kept = [path for path, made in sides.items() if not made or all(Path(name).exists() for name in made["names"])]
     return {str(path.with_suffix("")) + "." for path in kept}
@@ -87,5 +85,5 @@ def _artifacts_of(record: Path) -> list[str]:
         return list(read_record(record).artifacts.values())
     except (UserError, AttributeError) as error:
         raise UserError(
-            f"Nothing was deleted, because the record '{record}' cannot be read and what it uses is not known: {error}"
+            f"Nothing was deleted, because the files that the record '{record}' depends on are unknown: {error}"
         ) from error

@@ -1,9 +1,9 @@
-"""A run on disk: `run.json`, and one JSON file a cell. Raw numbers only; formatting belongs to the views.
+"""Reads and writes the record of a cell: its outcome as raw numbers, which the views format.
 
-    results/runs/NAME/run.json     what was asked, with what software, on what data; which cells the run shows
-    results/runs/NAME/cells/*.json one `Record` each
+    results/runs/NAME/run.json     the request, software and data of a run, and the list of its cells
+    results/runs/NAME/cells/*.json one `Record` per cell
 
-No torch here: tables and plots are rebuilt from these files alone.
+Tables and plots are built from these files alone, without torch.
 """
 
 from __future__ import annotations
@@ -22,78 +22,88 @@ from oodbench.benchmark.store.safe_read import escapes_root, read_json
 from oodbench.benchmark.store.schema import Count, Number, convert
 
 SCHEMA = 1
-"""Raised when a reader of older files would misread newer ones."""
+"""Version of the file format, increased when an older oodbench would misread newer files."""
 
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One cell's outcome: ID set x OOD set x detector with settings and recipe x seed."""
+    """The outcome of one cell: ID set x OOD set x detector with settings and recipe x seed.
+
+    Fields with a default may be missing in records of older versions.
+    """
 
     id_set: str
     ood_set: str
     group: str
-    """'near', 'far' or ''; a property of the pair, written in the suite."""
+    """'near', 'far' or ''; a property of the pair that the suite declares."""
     outlier_source: bool
-    """True where the OOD set has the distribution of the outliers that the suite supplies for this ID set."""
+    """Whether the OOD set has the distribution of the outliers that the suite provides for this ID set."""
     seen: bool
-    """True where, moreover, this cell's recipe trained on those outliers."""
+    """Whether, in addition, this cell's recipe trained on those outliers."""
     detector: str
     """The name, without settings or recipe."""
     settings: Mapping[str, Any]
-    """What differs from the detector's defaults."""
+    """Settings that differ from the detector's defaults."""
     recipe: str
     recipe_settings: Mapping[str, Any]
-    """What differs from the recipe's defaults."""
+    """Settings that differ from the recipe's defaults."""
     backbone: str
     seed: int
     label: str
-    """The detector as the user would type it: `name[settings]@recipe`."""
+    """The detector as typed on the command line: `name[settings]@recipe`."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How its classifier was trained: `images`, `epochs`, `batch_size`, `precision`; what older versions knew of it."""
+    """How the classifier was trained: `images`, `epochs`, `batch_size`, `precision`."""
     status: str = OK
+    """`OK`, `SKIPPED` or `FAILED`."""
     reason: str = ""
+    """Why the cell was skipped or failed."""
     n_id: Count | None = None
+    """Number of ID test images that were scored."""
     n_ood: Count | None = None
     id_accuracy: Number | None = None
     tpr: Number | None = None
-    """The share of ID images actually accepted at the threshold for 95%."""
+    """The true positive rate reached at the threshold for 95%: the fraction of ID images that are accepted."""
     metrics: Mapping[str, Number] = field(default_factory=dict)
     ties: Mapping[str, Count] = field(default_factory=dict)
-    """The counts named in `TIES`; empty in records of older versions, which did not keep them."""
+    """The counts named in `TIES`."""
     sanity: bool = False
-    """Whether the detector is a sanity row, not expected to find anything (`Detector.is_sanity_baseline`)."""
+    """Whether the detector is a sanity baseline, not expected to detect anything (`Detector.is_sanity_baseline`)."""
     intervals: Mapping[str, Sequence[Number]] = field(default_factory=dict)
-    """Name of a metric -> its 95% confidence interval, [low, high], over draws of test images (`intervals`); empty in
-    records of older versions."""
+    """Metric -> its 95% confidence interval [low, high] over draws of test images (`stats.intervals`)."""
     audit: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
-    """Name of other metric rules -> their values (`AUDITED`); empty where not asked for or not applicable."""
+    """Metric rules -> metric -> value (`RULE_METRICS`); empty if not requested or not applicable."""
     extended: Mapping[str, Number] = field(default_factory=dict)
-    """Values of `EXTENDED_METRICS`, as far as the cell has them; empty where not asked for."""
+    """The applicable ones of `EXTENDED_METRICS`; empty if not requested."""
     forward_images: Count = 0
+    """Images to be passed through a network for this cell if the store were empty, without passes for earlier cells."""
     seconds: Number = 0.0
+    """Time to score the ID set and the OOD set."""
     key: str = ""
+    """SHA-256 of everything that the numbers depend on."""
     tuned: Mapping[str, Any] = field(default_factory=dict)
-    """The settings that were chosen (`settings`), on which images (`on`), with what mean AUROC there (`auroc`), and
-    whether those were of the OOD set's own source (`own_source`); empty where nothing was chosen."""
+    """The chosen settings (`settings`), the images they were chosen on (`on`), the mean AUROC there (`auroc`), and
+    whether those images are from the source of the OOD set (`own_source`); empty if no settings were chosen."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    """Paths of what the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint."""
+    """Paths of the artifacts that the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint.
+    """
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """From what the cell was made, as `provenance.of_cell` says; older versions do not tell."""
+    """The inputs of the cell; see `runner.provenance`."""
     peak_memory: Count | None = None
-    """The most memory that a job behind it took, in bytes; None where it was not measured."""
+    """Peak memory in bytes of the jobs behind the cell; None if it was not measured."""
     notes: tuple[str, ...] = ()
+    """Remarks shown under tables."""
     other_backbone: bool = False
-    """Whether the backbone is not the suite's, so that the file's name tells it; older versions never say so."""
+    """Whether the backbone is not the suite's; it is then part of the file name."""
 
     @property
     def file_name(self) -> str:
-        """A readable name for the record's file, with a hash where names alone would not be unique."""
-        asked = [self.label, self.id_set, self.ood_set, *([self.backbone] if self.other_backbone else [])]
-        shown = [slug(name)[:60] for name in asked]
-        mark = "" if shown == asked else "-" + hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
-        return f"{'--'.join(shown)}--s{self.seed}{mark}.json"
+        """A readable name for the record's file, with a hash if the readable part would not be unique."""
+        names = [self.label, self.id_set, self.ood_set, *([self.backbone] if self.other_backbone else [])]
+        slugs = [slug(name)[:60] for name in names]
+        suffix = "" if slugs == names else "-" + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+        return f"{'--'.join(slugs)}--s{self.seed}{suffix}.json"
 
 
 def write_record(run_dir: Path, record: Record) -> Path:
@@ -104,7 +114,7 @@ def write_record(run_dir: Path, record: Record) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read one cell's record; refuse what a newer oodbench wrote or what is no record."""
+    """Read one cell's record. Raises `UserError` if it is invalid or was written by a newer oodbench."""
     try:
         record = convert(read_versioned(path), Record)
     except ValueError as error:
@@ -115,7 +125,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_versioned(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a run. Raises `UserError` if it is unreadable or of a newer schema."""
+    """The object in a record's or run's JSON file. Raises `UserError` if it is unreadable or has a newer schema."""
     try:
         data = read_json(path)
     except (OSError, ValueError) as error:
@@ -131,4 +141,4 @@ def read_versioned(path: Path) -> dict[str, Any]:
 
 
 QUICK_LOOK = "quick look, not the suite's protocol"
-"""How the note begins in records of a run that --limit-train or --epochs has shortened."""
+"""Beginning of the note in records of a run that was shortened by --limit-train or --epochs."""

@@ -1,4 +1,4 @@
-"""A run as it lies on disk: `run.json` and the records of the cells that it shows."""
+"""Reads and writes a run's folder: `run.json` and the records of its cells."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Run:
 
     path: Path
     info: dict[str, Any]
-    """`run.json`: arguments as given and as resolved, versions, device, suite, notes, pairs."""
+    """`run.json`: options as given and as resolved, versions, device, suite, notes, pairs."""
     records: list[Record]
-    """The cells that the run shows, in plan order; labels tell the backbone where a run has several."""
+    """The cells that the run shows, in plan order; labels include the backbone if a run has several."""
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
@@ -31,9 +31,12 @@ def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read a run folder: its `run.json` and the records that it lists and that exist by now."""
+    """Read a run folder: its `run.json` and those of the listed records that exist already.
+
+    Raises `UserError` if `run.json` is missing, or if it or a record is invalid.
+    """
     if not (run_dir / "run.json").is_file():
-        raise UserError(f"'{run_dir}' is no run: it has no run.json. 'bench list runs' shows the runs that exist.")
+        raise UserError(f"'{run_dir}' is not a run: it has no run.json. 'bench list runs' shows the runs that exist.")
     info = read_versioned(run_dir / "run.json")
     try:
         convert(info, RunInfo)
@@ -46,7 +49,7 @@ def read_run(run_dir: Path) -> Run:
 
 
 def _with_backbone_labels(records: list[Record]) -> list[Record]:
-    """Views take equal labels for one row, which a detector on two backbones is not."""
+    """Distinguish the same detector on several backbones, because views show equal labels as one row."""
     if len({record.backbone for record in records if record.backbone}) < 2:
         return records
     return [dataclasses.replace(r, label=f"{r.label} ({r.backbone})") if r.backbone else r for r in records]

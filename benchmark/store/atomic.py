@@ -1,7 +1,7 @@
-"""How every file is written: under a temporary name, flushed, renamed, and its folder flushed.
+"""Writes files atomically: under a temporary name, flushed, renamed, and the folder flushed.
 
-Without the first flush a loss of power can leave a file with its name and without its content; without the second, a
-file that a later one relies on can be gone while the later one is there.
+Without the first flush, a power failure can leave a file that has its name but not its content. Without the second, a
+file can be lost while a later one that depends on it exists.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store import atomic
 
 SUFFIX = ".tmp"
-"""Of files that are being written; their names begin with a dot."""
+"""Suffix of files that are being written; their names begin with a dot."""
 
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """An empty file in `path`'s folder, to be filled and then given to `rename`; gone if the block raises."""
+    """An empty file in `path`'s folder, to be filled and passed to `rename`; deleted if the block raises."""
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=SUFFIX)
     os.close(handle)
@@ -34,20 +34,20 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have a file's content on the disk."""
+    """Flush a file's content to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def rename(temporary: Path, path: Path) -> None:
-    """Give a flushed file its name, readable by all, and have the name on the disk."""
+    """Move a flushed file to `path`, readable by all users, and flush the folder."""
     temporary.chmod(0o644)
     temporary.replace(path)
     flush_folder(path.parent)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whenever the power goes."""
+    """Write a file so that a power failure at any time leaves either the old or the new one."""
     with temporary_beside(path) as temporary:
         temporary.write_bytes(content)
         flush(temporary)
@@ -55,7 +55,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are not there, and have their names on the disk."""
+    """Create a folder and its missing parents, and flush their names to the disk."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have a folder's names on the disk, where the system can be asked for it: Windows opens no folders."""
+    """Flush a folder's names to the disk; without effect on Windows, which cannot open folders."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -75,17 +75,20 @@ def flush_folder(folder: Path) -> None:
 
 
 def slug(text: str) -> str:
-    """`text` with everything but letters, digits, '.', '-' and '_' turned into single '_', for file names.
+    """A file name made from `text`: ASCII letters, digits, '.', '-' and '_', with runs of anything else as one '_'.
 
-    No leading dot: neither a hidden file nor a folder above.
+    Leading dots are removed, so that it is neither a hidden file nor a parent folder. At most 100 characters.
     """
     kept = "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else " " for c in text)
     return "_".join(kept.split()).lstrip(".")[:100] or "_"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is either the old one or the new one, whenever the power goes."""
-    # A reason may quote a file name that is no valid text; in JSON the escape reads back as what it was.
+    """Write a file so that a power failure at any time leaves either the old or the new one.
+
+    Raises `StoreError` if it cannot be written.
+    """
+    # Text may quote a file name that is not valid Unicode; in JSON, the escape is read back as the original.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         atomic.write(path, data)
@@ -96,5 +99,5 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON as the harness writes it: sorted keys, two spaces, a final newline, no NaN."""
+    """JSON with sorted keys, an indentation of two spaces and a final newline. `ValueError` for NaN and infinity."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What was made from what, as the keys in a store's side files tell."""
+"""Finds the artifacts that others were computed from, by the keys in a store's side files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from oodbench.benchmark.store.store import read_side_file
 
 
 def side_files(cache: Path) -> dict[Path, dict[str, Any]]:
-    """Every JSON file of a store, by path: side files, and by-products that have no key."""
+    """The content of every JSON file in a store, by path: side files, and by-products, which have no key."""
     return {path: read_side_file(path) for path in cache.rglob("*.json")} if cache.is_dir() else {}
 
 
 def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roots: Iterable[str]) -> set[str]:
-    """The artifacts at some paths relative to a store, and whatever is named in the keys of those, as such paths."""
+    """All artifacts that those at `roots` depend on, including these.
+
+    `roots` and the result are paths relative to the store; `sides` are its side files. An artifact depends on those
+    whose digests appear in its key.
+    """
     paths = {artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
     by_digest = {side["digest"]: path for path, side in paths.items() if "digest" in side}
     todo = [paths[path]["digest"] for path in roots if "digest" in paths.get(path, {})]
@@ -23,19 +27,19 @@ def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roo
     while todo:
         if (one := todo.pop()) in by_digest and by_digest[one] not in used:
             used.add(by_digest[one])
-            todo.extend(_words(paths[by_digest[one]].get("key")))
+            todo.extend(_strings(paths[by_digest[one]].get("key")))
     return used
 
 
 def artifact_path(side: Path) -> Path:
-    """The artifact that a side file is of."""
+    """The path of the artifact that a side file describes."""
     return side.with_name(side.name.removesuffix(".json"))
 
 
-def _words(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     """Every string inside nested lists and dicts."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _words(item)
+            yield from _strings(item)

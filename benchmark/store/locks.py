@@ -1,10 +1,10 @@
-"""Several processes on one results folder: who is at work on what.
+"""Lets several processes share one results folder: each locks what it is working on.
 
     cache/locks/job-DIGEST.lock       held while a process does a job
     cache/locks/process-*.lock        held by each process that runs jobs, as long as it runs
-    cache/locks/NAME.lock             held for moments, around what must not be done by two at once
+    cache/locks/NAME.lock             held for moments, around steps that only one process may do at a time
 
-The system frees a lock when its process ends, however it ends, so that a file left behind keeps nobody waiting.
+The operating system frees a lock when its process ends for any reason, so a lock file left behind blocks nobody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import os
 import platform
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,67 +28,61 @@ from oodbench.benchmark.store.atomic import SUFFIX
 logger = logging.getLogger(__name__)
 
 POLL = 0.1
-"""Seconds between two looks at a lock that another process holds."""
+"""Seconds between two attempts to get a lock that another process holds."""
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system answers that has no locks, such as NFS without its lock daemon."""
+"""Errors of a file system without locks, such as NFS without its lock daemon."""
 
 LOCKS = "locks"
-"""The name of their folder."""
+"""Name of the folder of lock files."""
 
 PASS = ".pass-"
-"""How folders begin that a forward pass fills."""
+"""Prefix of the temporary folders that a forward pass fills."""
 
 DATA = "data"
-"""The folder of decoded images, which commands that run no jobs write into."""
+"""Name of the folder of decoded images, which commands that run no jobs also write to."""
 
 _numbers = itertools.count()
 
 
 class Lock:
-    """A lock that is held; without a file where the file system has none."""
+    """A lock that is held; without a file if the file system does not support locks."""
 
-    def __init__(self, held: FileLock | None) -> None:
-        self._held = held
+    def __init__(self, file_lock: FileLock | None) -> None:
+        self._file_lock = file_lock
 
     def release(self) -> None:
-        """Let the next process have it."""
-        if self._held is not None:
-            self._held.release()
+        """Release the lock to the next process."""
+        if self._file_lock is not None:
+            self._file_lock.release()
 
 
 class Locks:
-    """The locks below one folder."""
+    """The locks of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / LOCKS
         self._warned = False
 
     def attempt(self, name: str) -> Lock | None:
-        """The lock of that name, or None if another process holds it. Raises `StoreError` where none can be made."""
-        lock = FileLock(self._path(name))
+        """Get the named lock, or None if another process holds it. Raises `StoreError` if it cannot be created."""
         try:
-            atomic.make_folder(self.root)
-            lock.acquire(blocking=False)
+            return self._acquire(name, blocking=False)
         except Timeout:
             return None
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, NotImplementedError) or error.errno in UNSUPPORTED:
-                return self._without()
-            raise StoreError(
-                f"Cannot lock '{self._path(name)}': {error.strerror or error}. Choose a writable folder with --results."
-            ) from error
-        return Lock(lock)
 
     @contextmanager
-    def hold(self, name: str, waits_for: str = "") -> Iterator[None]:
-        """Hold the lock of that name; `waits_for` says in the line about waiting what another process is doing."""
+    def hold(self, name: str, activity: str = "") -> Iterator[None]:
+        """Hold the named lock, waiting for it if necessary.
+
+        `activity`, such as "is decoding 'digits'", describes the other process in the message about waiting; without
+        it nothing is logged.
+        """
         lock = self.attempt(name)
-        if lock is None and waits_for:
-            logger.info(f"Waiting for another process, which {waits_for}.")
-        while lock is None:
-            time.sleep(POLL if waits_for else POLL / 10)
-            lock = self.attempt(name)
+        if lock is None:
+            if activity:
+                logger.info(f"Waiting for another process, which {activity}.")
+            lock = self._acquire(name, blocking=True, poll=POLL if activity else POLL / 10)
         try:
             yield
         finally:
@@ -97,7 +90,7 @@ class Locks:
 
     @contextmanager
     def present(self, *folders: Path) -> Iterator[None]:
-        """Be known to be at work. Who comes when nobody else is removes what killed processes left in the folders."""
+        """Mark this process as working here. The first one removes what killed processes left in `folders`."""
         name = f"process-{platform.node()}-{os.getpid()}-{next(_numbers)}"
         with self.hold("store"):
             if not self.others():
@@ -112,7 +105,7 @@ class Locks:
                 self._path(name).unlink(missing_ok=True)
 
     def others(self) -> list[str]:
-        """The processes at work now, as 'process-HOST-PID-NUMBER'; marks of those that are gone are removed."""
+        """The processes working here, as 'process-HOST-PID-NUMBER'; marks of processes that ended are removed."""
         alive = []
         for path in sorted(self.root.glob("process-*.lock")):
             if (lock := self.attempt(path.stem)) is None:
@@ -125,17 +118,33 @@ class Locks:
     def _path(self, name: str) -> Path:
         return self.root / f"{name}.lock"
 
-    def _without(self) -> Lock:
+    def _acquire(self, name: str, blocking: bool, poll: float = POLL) -> Lock:
+        """Raises `Timeout` if the lock is held by another process and `blocking` is False."""
+        lock = FileLock(self._path(name))
+        try:
+            atomic.make_folder(self.root)
+            lock.acquire(blocking=blocking, poll_interval=poll)
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, NotImplementedError) or error.errno in UNSUPPORTED:
+                return self._unlocked()
+            raise StoreError(
+                f"Cannot lock '{self._path(name)}': {error.strerror or error}. Choose a writable folder with --results."
+            ) from error
+        return Lock(lock)
+
+    def _unlocked(self) -> Lock:
         if not self._warned:
             self._warned = True
             logger.warning(
-                f"'{self.root}' is on a file system without locks: let one process at a time use the folder."
+                f"'{self.root}' is on a file system without locks: let only one process at a time use this folder."
             )
         return Lock(None)
 
     def _sweep(self, folders: tuple[Path, ...]) -> None:
-        """Nobody is at work: no temporary file is in use, and nobody waits at the lock of a job."""
-        if self._warned:  # without locks nobody can be seen
+        """Delete leftovers. No other process works here, so no temporary file is in use and no job is waited for."""
+        if self._warned:  # without locks, other processes are invisible
             return
         left = [path for folder in folders for path in folder.rglob(f".*{SUFFIX}") if path.parent.name != DATA]
         for path in [*self.root.glob("job-*.lock"), *left]:

@@ -1,10 +1,10 @@
-"""Content-addressed artifacts: the same inputs give the same key, and a key's file is made once.
+"""A folder of content-addressed artifacts: equal inputs give the same key, and each key is computed once.
 
     cache/KIND/READABLE-NAME-0123456789ab.EXT        the artifact: safetensors, .npy or JSON, never a pickle
-    cache/KIND/READABLE-NAME-0123456789ab.EXT.json   its full key, its SHA-256, and how it was made
+    cache/KIND/READABLE-NAME-0123456789ab.EXT.json   its side file: its full key, its SHA-256, and how it was made
 
-An artifact counts only with its side file, which is written after it. A file that fails its checksum is moved to
-cache/damaged, said, and made again. Several processes may use one store at once (locks.py).
+An artifact is valid only with its side file, which is written after it. A file that fails its checksum is moved to
+cache/damaged, logged, and computed again. Several processes may use one store at the same time (locks.py).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 KEY_SCHEMA = 1
 
 SWAP = "store"
-"""The lock that is held while an artifact and its side file take the place of others."""
+"""Name of the lock that is held while an artifact and its side file are replaced."""
 
 UNFINISHED = "unfinished"
-"""The folder of trainings under way."""
+"""Name of the folder of snapshots of unfinished trainings."""
 
 Stamp = tuple[int, int, int]
-"""What changes when a file is written again: its number, size and time of change."""
+"""Inode, size and modification time of a file, which change when it is rewritten."""
 
 
 def digest(value: object) -> str:
@@ -55,13 +55,14 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True)
 class Key:
-    """What an artifact is made from. Two artifacts are the same if and only if their `content` is."""
+    """Identifies an artifact by its inputs: two artifacts are the same if and only if kind and `content` are."""
 
     kind: str
     extension: str
     label: str
-    """For people: part of the file name, not of the identity."""
+    """For readers: part of the file name, not of the identity."""
     content: Mapping[str, Any]
+    """The inputs, as JSON values."""
 
     @cached_property
     def digest(self) -> str:
@@ -76,7 +77,7 @@ class Key:
 
     @property
     def path(self) -> str:
-        """Where it lies, relative to the store."""
+        """The artifact's path relative to the store."""
         return f"{self.kind}/{slug(self.label)}-{self.digest[:12]}{self.extension}"
 
 
@@ -89,7 +90,7 @@ class Store:
         self._verified: dict[Path, Stamp] = {}
 
     def find(self, key: Key) -> Path | None:
-        """The artifact's path if it is there, whole, and of this very key; None otherwise."""
+        """The artifact's path if it exists, is undamaged and has exactly this key; None otherwise."""
         path = self.root / key.path
         stamp = _stamp(path)
         if stamp is None or self._side(path) is None:
@@ -101,14 +102,14 @@ class Store:
         return path
 
     def has(self, key: Key, now: bool = False) -> bool:
-        """Whether the artifact is there; where `find` would fetch it from elsewhere, it is not fetched.
+        """Whether the artifact exists, without downloading it from a remote store.
 
-        With `now`, it is looked for again where it was not a moment ago.
+        With `now`, a remote store is asked again even if it lacked the artifact a moment ago.
         """
         return self.find(key) is not None
 
     def _matches_now(self, path: Path, key: Key) -> bool:
-        """Look once more while nobody replaces the artifact; what is damaged indeed is set aside."""
+        """Compare again while no other process replaces the artifact, and set it aside if it is damaged."""
         with self.locks.hold(SWAP):
             if _stamp(path) is None or self._side(path) is None:
                 return False
@@ -125,7 +126,7 @@ class Store:
             return False
 
     def key_of(self, path: str) -> Key | None:
-        """The key of the artifact at a path relative to the store, from its side file; None if it has none."""
+        """The key of the artifact at a path relative to the store, from its side file; None if it has no valid one."""
         if escapes_root(path):
             return None
         known = (self._side(self.root / path) or {}).get("key")
@@ -135,30 +136,33 @@ class Store:
         return key if schema == KEY_SCHEMA and key.path == path else None
 
     def side(self, key: Key) -> dict[str, Any]:
-        """An artifact's side file: `key`, `digest`, `sha256` and `about`; empty if there is none."""
+        """An artifact's side file: `key`, `digest`, `sha256` and `about`; empty if it has no valid one."""
         return self._side(self.root / key.path) or {}
 
     def about(self, key: Key) -> dict[str, Any]:
-        """How an artifact was made: seconds, environment, and what its maker added."""
+        """How an artifact was made: seconds, environment and facts specific to its kind."""
         about: dict[str, Any] = self.side(key).get("about", {})
         return about
 
     def save(self, key: Key, write: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
-        """Let `write` fill a temporary file, then make it the artifact; the side file follows last."""
+        """Have `write` fill a temporary file, then turn it into the artifact and write the side file.
+
+        Raises `StoreError` if the store is not writable.
+        """
         path = self.root / key.path
         try:
             with atomic.temporary_beside(path) as temporary:
                 write(temporary)
                 atomic.flush(temporary)
                 side = {"key": {"kind": key.kind, "schema": KEY_SCHEMA, **key.content}, "digest": key.digest}
-                self._put_in_place(temporary, path, {**side, "sha256": file_sha256(temporary), "about": dict(about)})
+                self._install(temporary, path, {**side, "sha256": file_sha256(temporary), "about": dict(about)})
         except OSError as error:
             raise StoreError(f"Cannot write '{path}': {error.strerror or error}. Choose another --results.") from error
         return path
 
-    def _put_in_place(self, temporary: Path, path: Path, side: Mapping[str, Any]) -> None:
+    def _install(self, temporary: Path, path: Path, side: Mapping[str, Any]) -> None:
         content = to_json(dict(side))
-        with self.locks.hold(SWAP):  # a reader must not take a new artifact with the old side file for damage
+        with self.locks.hold(SWAP):  # a reader would consider a new artifact with the old side file damaged
             side_path(path).unlink(missing_ok=True)
             atomic.rename(temporary, path)
             write_atomically(side_path(path), content)
@@ -166,7 +170,7 @@ class Store:
                 self._verified[path] = stamp
 
     def extra(self, key: Key, suffix: str) -> Path:
-        """The path of a by-product for people beside an artifact, such as a loss curve or a picture."""
+        """The path beside an artifact for a by-product that is only looked at, such as a loss curve or a picture."""
         path = self.root / key.path
         return path.with_name(path.name.removesuffix(key.extension) + suffix)
 
@@ -207,19 +211,19 @@ class Store:
         path = self.require(key)
         try:
             return load_file(path)
-        except Exception as error:  # of many kinds, depending on what the header happens to say
+        except Exception as error:  # the kind depends on how the header is damaged
             raise _unreadable(path, error) from error
 
     def save_tensors(self, key: Key, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
         """Store weights as safetensors."""
         from safetensors.torch import save
 
-        # Cloned, because tied weights share memory, which the format refuses.
-        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        return self.save(key, lambda path: _write(path, save(whole)), about)
+        # Cloned, because tied weights share memory, which safetensors rejects.
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return self.save(key, lambda path: _write(path, save(copies)), about)
 
     def remove(self, key: Key) -> None:
-        """Delete an artifact that nobody will want again; nothing happens if it is not there."""
+        """Delete an artifact if it exists."""
         path = self.root / key.path
         with suppress(OSError):
             for file in (side_path(path), path):
@@ -227,33 +231,33 @@ class Store:
         self._verified.pop(path, None)
 
     def set_aside(self, key: Key) -> Path:
-        """Move an artifact that is whole and yet of no use to `damaged`; return where it lies now."""
+        """Move an artifact that is undamaged but unusable to `damaged`; return its new path."""
         return self._move_away(self.root / key.path)
 
     def require(self, key: Key) -> Path:
-        """The artifact's path; an error if it is not there."""
+        """The artifact's path. Raises `StoreError` if it does not exist."""
         path = self.find(key)
         if path is None:
             path = self.root / key.path
             with self.locks.hold(SWAP):  # another process may have been replacing it
-                there = self._matches(path, key)
-            if not there:
-                raise StoreError(f"'{key.path}' is gone from the store. Run the same command again to make it anew.")
+                exists = self._matches(path, key)
+            if not exists:
+                raise StoreError(f"'{key.path}' is missing from the store. Run the same command again to recompute it.")
         return path
 
-    # What a store that several machines share does besides (shared_store.py); in one of a single machine, nothing.
+    # Overridden by a store that several machines share (shared.py); without effect for a single machine.
 
     def share(self, keys: Iterable[Key]) -> None:
-        """See to it that other machines find what is here."""
+        """Upload artifacts that other machines cannot find yet."""
 
     def bring(self, keys: Iterable[Key]) -> None:
-        """Fetch, at once, what is there and not here."""
+        """Download all artifacts that the local folder lacks."""
 
     def bring_unfinished(self, path: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Replace the snapshot of a training at `path` by another machine's, if what is told of that is wanted."""
+        """Replace the snapshot of a training at `path` by another machine's, if `is_wanted` accepts its facts."""
 
     def share_unfinished(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Let other machines have a snapshot, if the last one is old enough; `facts` tell them whether they want it."""
+        """Upload a snapshot unless the last upload is too recent; `facts` let other machines decide to use it."""
 
     def drop_unfinished(self, path: Path) -> None:
         """Remove the snapshot of a training."""
@@ -261,10 +265,11 @@ class Store:
 
     @contextmanager
     def in_use(self, run_dir: Path) -> Iterator[None]:
-        """Be known to be at work here, on a run; first tidy up after processes that were killed."""
+        """Mark this process as working on a run here; first remove what killed processes left."""
         with self.locks.present(self.root, run_dir):
             for path in (self.root / UNFINISHED).glob("*.safetensors"):
-                if self._side(self.root / "checkpoint" / path.name) is not None:  # killed just after its training ended
+                # A snapshot beside a finished checkpoint is left if the process was killed just after the training.
+                if self._side(self.root / "checkpoint" / path.name) is not None:
                     path.unlink(missing_ok=True)
             yield
 
@@ -274,7 +279,7 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         target = self._move_away(path)
-        logger.warning(f"'{path}' does not match its checksum: moved to '{target}', to be made again.")
+        logger.warning(f"'{path}' does not match its checksum. It was moved to '{target}' and is computed again.")
 
     def _move_away(self, path: Path) -> Path:
         self._verified.pop(path, None)
@@ -294,22 +299,22 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def side_path(path: Path) -> Path:
-    """Where the side file of an artifact lies."""
+    """The path of an artifact's side file."""
     return path.with_name(path.name + ".json")
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:
-    """An artifact that matches its checksum and is none all the same: nobody but a forger writes that."""
+    """An error for an artifact whose checksum is right but whose content is not: it was forged."""
     return StoreError(f"'{path}' cannot be read: {first_line(error)}. Remove it and run the same command again.")
 
 
 def read_side(artifact: Path) -> dict[str, Any]:
-    """What the side file of an artifact says; empty if there is none that can be read."""
+    """The content of an artifact's side file; empty if it has no valid one."""
     return read_side_file(side_path(artifact))
 
 
 def read_side_file(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty if it is damaged, which makes its artifact count as damaged too."""
+    """The content of a side file; empty if it is damaged, so that its artifact counts as damaged too."""
     try:
         return parse_side(read_bounded(path, MAX_JSON))
     except (OSError, ValueError):
@@ -317,7 +322,7 @@ def read_side_file(path: Path) -> dict[str, Any]:
 
 
 def parse_side(content: bytes) -> dict[str, Any]:
-    """The object that a side file holds; empty if it holds none."""
+    """Parse and validate a side file; empty if it is invalid."""
     try:
         side: dict[str, Any] = parse_json(content)
         convert(side, SideFile)
@@ -336,7 +341,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None if there is no such file."""
+    """None if the file does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Values to and from one safetensors file: tensors and arrays as tensors, the rest as JSON in its header."""
+"""Stores nested plain data in one safetensors file: tensors and arrays as tensors, the rest as JSON in the header."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from torch import Tensor
 from oodbench.benchmark.errors import first_line
 
 NOT_PLAIN = (TypeError, ValueError, KeyError, RuntimeError)
-"""What `to_bytes` raises for a value that is no plain data."""
+"""Exceptions that `to_bytes` raises for values that are not plain data."""
 
 
 def to_bytes(value: Any) -> bytes:
-    """Tensors, arrays, finite numbers, words, and lists, tuples and dicts of them as the content of a file."""
+    """The file's content for tensors, arrays, finite numbers, strings, None, and lists, tuples and dicts of these."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
-    # One entry: the format keeps entries in no order, and equal values are to give equal bytes.
+    # One entry, because the format does not keep their order and equal values must give equal bytes.
     header = json.dumps({"value": skeleton, "sha256": _checksum(skeleton, tensors)})
     return save(tensors, metadata={"state": header})
 
 
 def from_file(path: Path) -> Any:
-    """What `to_bytes` wrote; ValueError if the file is damaged."""
+    """Read what `to_bytes` wrote. `ValueError` or `OSError` if the file is damaged or unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("state", "{}"))
@@ -39,7 +39,7 @@ def from_file(path: Path) -> Any:
         return _unpack(json.loads(header["value"]), tensors)
     except (OSError, ValueError):
         raise
-    except Exception as error:  # of many kinds, depending on what the header happens to say
+    except Exception as error:  # the kind depends on how the header is damaged
         raise ValueError(first_line(error)) from error
 
 

@@ -93,7 +93,7 @@ WRONG = {
     "setting value": (["--detectors", "energy[temperature=-1]"], "temperature must be positive"),
     "syntax": (["--detectors", "energy[temperature"], "is not of the form"),
     "recipe": (["--detectors", "msp@joit"], "Unknown recipe 'joit'. Did you mean 'joint'?"),
-    "recipe without classifier": (["--detectors", "msp@gan"], "trains no classifier"),
+    "recipe without classifier": (["--detectors", "msp@gan"], "does not train a classifier"),
     "beta": (["--detectors", "msp@confidence[beta=-1]"], "beta must not be negative"),
     "beta of a detector": (["--detectors", "joint[beta=-1]"], "Write joint@joint[beta=-1]."),
     "no such setting": (["--detectors", "msp[heat=1]"], "The detector 'msp' has no settings, got 'heat'."),
@@ -174,7 +174,7 @@ UNFIT = {
     ),
     "ID and OOD images unlike": (
         ["--ood", "cli_grey"],
-        "One network cannot take both: the images of 'cli_grey' have 1 channel of 48 x 48 pixels, those of "
+        "One network cannot process both sets: the images of 'cli_grey' have 1 channel of 48 x 48 pixels, those of "
         "'digits[0-2]' 3 channels of 32 x 32 pixels. Choose another --ood for 'digits[0-2]'.",
     ),
     "labels above": (
@@ -183,13 +183,16 @@ UNFIT = {
     ),
     "labels below": (["--id", "cli_negative_labels", "--ood", "greek"], "for 2 classes, got -1..0."),
     "no outliers": (["--detectors", "confidence"], "needs outliers, and the suite names none for 'digits[0-2]'."),
-    "empty archive": (["--ood", "folder:{place}/void.zip"], "void.zip' holds no file; expected IMAGE.png"),
+    "empty archive": (["--ood", "folder:{place}/void.zip"], "void.zip' contains no files; expected IMAGE.png"),
     "archive of no byte": (["--ood", "folder:{place}/zero.zip"], "cannot be read as a zip archive"),
     "archive that climbs": (["--ood", "folder:{place}/climb.zip"], "'../evil.png', a path that leads out of it"),
-    "folder and archive": (["--ood", "folder:{place}/pair,folder:{place}/pair.zip"], "would both be 'folder:pair'"),
+    "folder and archive": (
+        ["--ood", "folder:{place}/pair,folder:{place}/pair.zip"],
+        "would both be called 'folder:pair'",
+    ),
     "folder and archive of a card": (
         ["--ood", "cifar10", "--data-dir", "{place}/data"],
-        "The same images are there as",
+        "The same images exist as",
     ),
     "class folders that differ": (
         ["--id", "folder:{place}/mine", "--ood", "greek"],
@@ -337,7 +340,7 @@ def test_table_and_plot_do_not_import_torch(place: Path) -> None:
 def test_prune_refuses_what_it_cannot_judge(place: Path, tmp_path: Path) -> None:
     absent = CliRunner().invoke(main, ["cache", "prune", "--results", str(tmp_path / "absent")])
     assert (absent.exit_code, absent.stderr.count("\n")) == (2, 1)
-    assert f"There is no results folder '{tmp_path / 'absent'}'." in absent.stderr
+    assert f"The results folder '{tmp_path / 'absent'}' does not exist." in absent.stderr
     record = next((place / "results/runs/tiny/cells").iterdir())
     content = record.read_bytes()
     before = sorted((place / "results").rglob("*"))

@@ -23,8 +23,9 @@ from PIL import Image
 from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.files import File, Fit, Idx, archives, download, open_tree
+from oodbench.benchmark.data.files import File, Fit, Idx, download, open_tree
 from oodbench.benchmark.data.files import decode as decode_module
+from oodbench.benchmark.data.files.archives import Limits
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.pixels import BadImageError, decode
@@ -358,7 +359,7 @@ def test_an_array_s_header_may_lie(tmp_path: Path, kind: str, monkeypatch: pytes
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.savez(out, a=np.zeros(3))
-    assert "it holds an archive" in told(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
+    assert "it contains an archive" in told(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"\xff", b"[" * 9999, b"5"])
@@ -559,15 +560,21 @@ def info_of(kind: bytes = tarfile.REGTYPE, size: int = 0, name: str = "x.png") -
 
 
 TARS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
-    "endless name": ([(info_of(tarfile.GNUTYPE_LONGNAME, 1 << 29), b"a" * 512)], "a header in a tar declares"),
-    "endless extension": ([(info_of(tarfile.XHDTYPE, 1 << 29), b"a" * 512)], "a header in a tar declares"),
+    "endless name": (
+        [(info_of(tarfile.GNUTYPE_LONGNAME, 1 << 29), b"a" * 512)],
+        "An extension header in a tar archive declares",
+    ),
+    "endless extension": (
+        [(info_of(tarfile.XHDTYPE, 1 << 29), b"a" * 512)],
+        "An extension header in a tar archive declares",
+    ),
     "negative": ([(info_of(size=-512), b"")], "declares -512 bytes"),
     "negative by extension": (
         [(info_of(tarfile.XHDTYPE, 12), b"12 size=-99\n"), (info_of(), b"")],
         "declares -99 bytes",
     ),
-    "huge": ([(info_of(size=1 << 40), b"")], "bytes, more than"),
-    "holes": ([(info_of(tarfile.GNUTYPE_SPARSE, 512), b"a" * 512)], "stored with holes"),
+    "huge": ([(info_of(size=1 << 40), b"")], "bytes, expected 0 to 1,073,741,824"),
+    "holes": ([(info_of(tarfile.GNUTYPE_SPARSE, 512), b"a" * 512)], "stored as a sparse file"),
     "device": ([(info_of(tarfile.CHRTYPE), b"")], "a link or device"),
     "hard link": ([(info_of(tarfile.LNKTYPE), b"")], "a link or device"),
     "names in names": ([(info_of(tarfile.GNUTYPE_LONGNAME, 2), b"a\0")] * 3000, "cannot be read as a tar archive"),
@@ -580,11 +587,11 @@ def test_a_tar_s_headers_may_lie(tmp_path: Path, kind: str) -> None:
     assert expected in told(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
 
 
-@pytest.mark.parametrize("limit", ["MAX_MEMBERS", "MAX_TOTAL"])
-def test_a_tar_is_not_listed_beyond_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(archives, limit, 9)
-    members = [(info_of(size=5, name=f"{k}.png"), b"12345") for k in range(20)]
-    assert "declares more than" in told(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+@pytest.mark.parametrize("limits", [Limits(members=9), Limits(total_bytes=9)], ids=["members", "bytes"])
+def test_a_tar_is_not_listed_beyond_the_limits(tmp_path: Path, limits: Limits) -> None:
+    path = tar_of(tmp_path / "x.tar.gz", *((info_of(size=5, name=f"{k}.png"), b"12345") for k in range(20)))
+    assert len(open_tree(path).members) == 20
+    assert "declares more than" in told(lambda: open_tree(path, limits), DataError)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -600,8 +607,6 @@ def test_damage_in_any_compression_is_one_sentence(tmp_path: Path, method: int) 
 
 def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits to be decoded is bounded in bytes: reading stops while decoders are behind."""
-    monkeypatch.setattr(decode_module, "CHUNK_BYTES", 1 << 20)
-    monkeypatch.setattr(decode_module, "HELD_BYTES", 1 << 22)
     waiting, most = 0, 0
 
     def slow(content: bytes, fit: Fit) -> Any:
@@ -617,7 +622,7 @@ def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monke
             yield row, f"{row}.png", bytes(1 << 20)
 
     monkeypatch.setattr(decode_module, "decode", slow)
-    _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit())
+    _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit(), chunk_bytes=1 << 20, held_bytes=1 << 22)
     assert len(bad) == 64
     assert most <= (1 << 22) + (2 << 20)
 
@@ -629,7 +634,7 @@ def test_a_pipe_and_a_link_in_a_folder_are_refused(tmp_path: Path) -> None:
     assert "not a regular file" in told(lambda: DataCache(None).hash(folder), DataError)
     (folder / "zero.png").unlink()
     os.mkfifo(folder / "pipe.png")
-    assert "no plain file" in told(lambda: open_tree(folder), DataError)
+    assert "not a regular file" in told(lambda: open_tree(folder), DataError)
     assert "not a regular file" in told(lambda: file_hash(folder / "pipe.png"), DataError)
 
 
@@ -655,7 +660,7 @@ def idx(*sizes: int, body: bytes = b"") -> bytes:
         (idx(1 << 29, 1, 1), "at most 2,000,000 are read"),
         (idx(1 << 31, 1 << 31, 1 << 31), "at most 1,073,741,824"),
         (idx(0, 28, 28), "at least one"),
-        (idx(9, 28, 28), "it is not whole"),
+        (idx(9, 28, 28), "values but contains 0. Download it again."),
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -665,21 +670,19 @@ def test_an_idx_header_may_lie(tmp_path: Path, images: bytes, expected: str, pac
     assert expected in told(lambda: Idx(2).read([tmp_path / "images", tmp_path / "labels"]), DataError)
 
 
-def test_a_parquet_file_may_not_declare_more_images_than_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parquet_file_may_not_declare_more_images_than_are_read(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     from oodbench.benchmark.data.files import Parquet
-    from oodbench.benchmark.data.files import parquet as reader
 
     parquet.write_table(pa.table({"image": [{"bytes": b"x"}] * 9}), tmp_path / "x.parquet")
-    with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "MAX_IMAGES", 8)
-        assert "at most 8 are read" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)
-    monkeypatch.setattr(reader, "MAX_PARQUET", 8)
-    assert "bytes, more than 8" in told(lambda: Parquet(()).read([tmp_path / "x.parquet"]), DataError)
+    for reader, expected in (
+        (Parquet((), max_images=8), "9 images are declared, but at most 8 are read"),
+        (Parquet((), max_bytes=8), "bytes, more than the limit of 8"),
+    ):
+        assert expected in told(lambda reader=reader: reader.read([tmp_path / "x.parquet"]), DataError)  # type: ignore[misc]
+        assert repr(reader) == repr(Parquet(())), "limits are in no cache key"
 
 
 def test_a_server_that_never_stops_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -687,11 +690,17 @@ def test_a_server_that_never_stops_sending(tmp_path: Path, monkeypatch: pytest.M
         status = 200
         headers: dict[str, str] = {}
 
+        sent = 0
+
         def read(self, size: int | None = -1) -> bytes:
+            self.sent += 1000
+            assert self.sent < 1_000_000, "without a limit, the test would fill the disk"
             return bytes(1000)
+
+    def fetch(file: File) -> Path:
+        return download.fetch(file, tmp_path, limits=download.Limits(max_bytes=2500))
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Endless())
     for size in (2500, 0):
-        monkeypatch.setattr(download, "MAX_DOWNLOAD", 2500)
         file = File((f"{size}.zip",), ("http://localhost/x.zip",), size=size, md5="0" * 32)
-        assert "it sends more than 2,500 bytes" in told(lambda file=file: download.fetch(file, tmp_path), DataError)  # type: ignore[misc]
+        assert "it sends more than 2,500 bytes" in told(lambda file=file: fetch(file), DataError)  # type: ignore[misc]

@@ -114,7 +114,7 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     said = on_message(held.release)
     outcomes = list(run_jobs(jobs, bench, Quiet()))
     assert [outcome.reason for outcome in outcomes] == [""] * len(jobs)
-    assert said == [f"Waiting for another process, which is at work on: {train.title}."]
+    assert said == [f"Waiting for another process, which is working on: {train.title}."]
     order = [outcome.job for outcome in outcomes]
     waited = [job.checkpoint.key == train.checkpoint.key for job in order]  # type: ignore[attr-defined]
     assert waited == sorted(waited), "what does not wait for that job is done first"
@@ -140,7 +140,8 @@ def test_a_file_system_without_locks_is_told_once(
     for name in ("one", "two"):
         with locks.hold(name):
             pass
-    assert logged == [f"'{locks.root}' is on a file system without locks: let one process at a time use the folder."]
+    message = f"'{locks.root}' is on a file system without locks: let only one process at a time use this folder."
+    assert logged == [message]
 
 
 def test_a_folder_that_takes_no_lock_is_told(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_who_comes_first_removes_what_killed_processes_have_left(tmp_path: Path)
 def test_nothing_is_pruned_while_a_process_is_at_work(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     left = leave(cache)[:2]
-    told = r"^Nothing was deleted, because process-.* is at work in '.*cache'\."
+    told = r"^Nothing was deleted, because process-.* is working in '.*cache'\."
     with Locks(cache).present(), pytest.raises(UserError, match=told):
         prune(tmp_path)
     left = leave(cache)[:2]
@@ -201,5 +202,5 @@ def test_stopped_trainings_are_kept_for_a_while(tmp_path: Path, days: int, kept:
     os.utime(path, (then, then))
     assert prune(tmp_path) == ((0, 0) if kept else (5, 1))
     assert path.exists() is kept
-    told = f"Kept '{path}': a stopped training, which can be taken up for {KEPT_DAYS} days after its last snapshot."
+    told = f"Kept '{path}': an interrupted training, resumable for {KEPT_DAYS} days after its last snapshot."
     assert logged == ([told] if kept else [])

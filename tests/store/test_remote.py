@@ -14,20 +14,14 @@ from click.testing import CliRunner
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.store import remote as module
 from oodbench.benchmark.store.remote import ATTEMPTS, Listings, Remote, without_secrets
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.0)
-
-
 @pytest.fixture
 def remote(store_url: str) -> Remote:
-    return Remote(store_url)
+    return Remote(store_url, pause=0)
 
 
 def test_what_is_written_is_read(remote: Remote, tmp_path: Path) -> None:
@@ -103,8 +97,8 @@ def test_a_request_that_fails_for_good_is_told(remote: Remote, monkeypatch: pyte
         remote.write("folder/a", b"a")
     assert failures.calls == ATTEMPTS
     assert str(caught.value) == (
-        f"Cannot write 'folder/a' to the store '{store_url}': no route to host, see https://proxy/. Nothing that is "
-        "finished is lost: run the same command again when this is mended, or with another --store."
+        f"Cannot write 'folder/a' to the store '{store_url}': no route to host, see https://proxy/. No finished "
+        "work is lost: run the same command again when this is fixed, or with another --store."
     )
     assert caught.value.__context__ is None, "a traceback would show the library's text"
 
@@ -122,24 +116,27 @@ def test_what_another_attempt_does_not_mend_is_told_at_once(
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where the folder is to be")
     with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 'file://.*': "):
-        Remote(f"file://{tmp_path}/file").refuse_unwritable()
+        Remote(f"file://{tmp_path}/file", pause=0).refuse_unwritable()
 
 
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("results/shared", "--store 'results/shared' is no URL. Write PROTOCOL://PLACE, such as s3://bucket/folder."),
-        ("://x", "--store '://x' is no URL. Write PROTOCOL://PLACE, such as s3://bucket/folder."),
+        (
+            "results/shared",
+            "--store 'results/shared' is not a URL. Write PROTOCOL://LOCATION, such as s3://bucket/folder.",
+        ),
+        ("://x", "--store '://x' is not a URL. Write PROTOCOL://LOCATION, such as s3://bucket/folder."),
         (
             "s4://me:secret@bucket/x?key=secret",
-            "Unknown protocol 's4' in --store 's4://bucket/x'. Use one that fsspec knows, such as s3, gs or file.",
+            "Unknown protocol 's4' in --store 's4://bucket/x'. Use one that fsspec supports, such as s3, gs or file.",
         ),
-        ("memory://", "--store 'memory://' cannot be used: it names no bucket or folder."),
-        ("file:///", "--store 'file:///' cannot be used: it names no bucket or folder."),
+        ("memory://", "--store 'memory://' cannot be used: it contains no bucket or folder."),
+        ("file:///", "--store 'file:///' cannot be used: it contains no bucket or folder."),
         (
             "memory://KEY:SE/CRET@bucket/x",
-            "--store 'memory://bucket/x' cannot be used: memory:// takes no name or password in the URL; give them as "
-            "its package wants them.",
+            "--store 'memory://bucket/x' cannot be used: memory:// does not support a name or password in the URL; "
+            "configure them as its package requires.",
         ),
     ],
 )
@@ -197,7 +194,7 @@ def test_credentials_in_urls_are_left_out(text: str, shown: str) -> None:
 
 
 def test_credentials_that_a_library_quotes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote("memory://place/x?token=s3cr%2Fet")
+    remote = Remote("memory://place/x?token=s3cr%2Fet", pause=0)
     failing(remote, monkeypatch, "pipe_file", 99, PermissionError("bad token s3cr/et (s3cr%2Fet) in /place/x"))
     with pytest.raises(StoreError, match=r"memory://place/x': bad token \*\*\* \(\*\*\*\) in /place/x\. "):
         remote.write("a", b"")

@@ -11,7 +11,6 @@ import pytest
 
 from oodbench.benchmark import api
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.store import remote
 from oodbench.benchmark.store.remote import Remote
 
 pytestmark = [
@@ -102,10 +101,9 @@ def test_a_run_is_continued_on_another_machine(
 def test_what_fails_is_told(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
     with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 's3://absent/x': .*bucket"):
-        Remote("s3://absent/x").refuse_unwritable()
+        Remote("s3://absent/x", pause=0).refuse_unwritable()
     s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 's3://bench/x': Could not conn"):
-        Remote("s3://bench/x").refuse_unwritable()
+        Remote("s3://bench/x", pause=0).refuse_unwritable()

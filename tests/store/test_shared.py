@@ -28,7 +28,6 @@ from oodbench.benchmark.stages import snapshots, train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
-from oodbench.benchmark.store import remote, shared
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.shared import SharedStore
 from oodbench.benchmark.store.store import Key, Store
@@ -53,7 +52,7 @@ class Watched(Remote):
     """Notes every request."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
+        super().__init__(url, pause=0)
         self.asked: list[tuple[str, str]] = []
 
     def names(self, folder: str) -> set[str]:
@@ -74,25 +73,26 @@ class Watched(Remote):
 
 
 class Machine(SharedStore):
-    """The store as a machine with a folder of its own sees it; what it asks of the URL is kept."""
+    """The store of a machine with a folder of its own; its requests are recorded."""
 
-    def __init__(self, root: Path, url: str) -> None:
+    def __init__(self, root: Path, url: str, **options: float) -> None:
         self.watched = Watched(url)
-        super().__init__(root, self.watched)
+        super().__init__(root, self.watched, **options)
 
     def asked(self, what: str) -> list[str]:
         return [path for request, path in self.watched.asked if request == what]
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
 
 
 @pytest.fixture
 def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
     """A machine by name; by the same name again, another process on it."""
     return lambda name: Machine(tmp_path / name, store_url)
+
+
+@pytest.fixture
+def eager(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
+    """A machine by name that uploads every snapshot."""
+    return lambda name: Machine(tmp_path / name, store_url, snapshot_every=0, snapshot_share=0)
 
 
 def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine], logged: list[str]) -> None:
@@ -115,7 +115,7 @@ def test_what_nobody_has_made_is_not_there(machine: Callable[[str], Machine]) ->
     assert not store.has(key_of())
     assert store.find(key_of()) is None
     assert store.side(key_of()) == {}
-    with pytest.raises(StoreError, match="is gone from the store"):
+    with pytest.raises(StoreError, match="is missing from the store"):
         store.load_array(key_of())
 
 
@@ -206,11 +206,11 @@ def test_damage_is_told_and_counts_as_absent(
     rewrite(one, f"{key.path}{suffix}", change)
     other = machine("other")
     assert other.has(key), "only fetching shows it"
-    with pytest.raises(StoreError, match="is gone from the store"):
+    with pytest.raises(StoreError, match="is missing from the store"):
         other.load_array(key)
     assert logged == [
-        f"'{key.path}' in the store '{store_url}' does not match its checksum: it counts as absent, and is made again "
-        "by the next command that needs it."
+        f"'{key.path}' in the store '{store_url}' does not match its checksum. It counts as missing and is computed "
+        "again by the next command that needs it."
     ]
     assert not other.has(key)
     assert not list(other.root.rglob("*.npy")), "nothing damaged is kept here"
@@ -313,9 +313,7 @@ def test_a_network_that_is_gone_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(one.remote._fs, "put_file", gone)
-        with pytest.raises(
-            StoreError, match=r"network is unreachable\. Nothing that is finished is lost: run the same"
-        ):
+        with pytest.raises(StoreError, match=r"network is unreachable\. No finished work is lost: run the same"):
             one.save_array(key, ARRAY, {})
     assert Store(one.root).find(key) is not None
     machine("one").share([key, key_of(2)])
@@ -365,7 +363,7 @@ def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
         curve.write_text("epoch,loss\n")
         one.save_array(key, ARRAY, {})
         assert machine("other").has(key)
-    assert logged == ["The run goes on without by-products in the store: No."]
+    assert logged == ["The run continues without by-products in the store: No."]
 
 
 def job(tag: str = "") -> TrainJob:
@@ -386,10 +384,9 @@ def job(tag: str = "") -> TrainJob:
 
 @pytest.fixture
 def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], monkeypatch: pytest.MonkeyPatch) -> JobContext:
-    """A bench that takes a snapshot after every step, and uploads it."""
-    for module, name in ((snapshots, "AFTER_EPOCH"), (snapshots, "WITHIN_EPOCH"), (shared, "SNAPSHOT_EVERY")):
-        monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr(shared, "SNAPSHOT_SHARE", 0)
+    """A context that takes a snapshot after every step."""
+    for name in ("AFTER_EPOCH", "WITHIN_EPOCH"):
+        monkeypatch.setattr(snapshots, name, 0.0)
     images = np.random.RandomState(0).randint(0, 256, (20, 3, 32, 32)).astype(np.uint8)
     return bench_with({"id": ImageSet(images, np.arange(20) % 4, tuple("abcd"))})
 
@@ -413,20 +410,19 @@ def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_goes_on_on_another_machine(
-    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
+    bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    bench.store = machine("one")
+    bench.store = eager("one")
     stopped_after(4, bench, monkeypatch)
-    assert machine("two").watched.names("unfinished") == {
+    assert eager("two").watched.names("unfinished") == {
         f"{job().makes[0].path.split('/')[1]}{e}" for e in ("", ".json")
     }
-    bench.store = other = machine("two")
+    bench.store = other = eager("two")
     heard: list[int] = []
     about = train.train(bench, job(), heard.append)
     assert (about["stops"], heard[0], sum(heard)) == (1, 28, 60)
-    assert logged == [
-        f"Going on from a snapshot of '{Path(job().makes[0].path).stem}' that another machine has put into the store."
-    ]
+    stem = Path(job().makes[0].path).stem
+    assert logged == [f"Resuming from a snapshot of '{stem}' that another machine has uploaded to the store."]
     assert other.watched.names("unfinished") == set()
     train.train(bench, job("whole"), lambda images: None)
     whole, cut = (bench.store.require(job(tag).makes[0]).read_bytes() for tag in ("whole", ""))
@@ -438,7 +434,7 @@ def test_a_training_goes_on_on_another_machine(
 @pytest.mark.parametrize(("here", "there", "first"), [(2, 5, 36), (5, 2, 36), (3, 3, 20)])
 def test_the_snapshot_that_is_further_counts(
     bench: JobContext,
-    machine: Callable[[str], Machine],
+    eager: Callable[[str], Machine],
     monkeypatch: pytest.MonkeyPatch,
     here: int,
     there: int,
@@ -447,9 +443,9 @@ def test_the_snapshot_that_is_further_counts(
 ) -> None:
     bench.store = Store(tmp_path / "here")
     stopped_after(here, bench, monkeypatch)
-    bench.store = machine("there")
+    bench.store = eager("there")
     stopped_after(there, bench, monkeypatch)
-    bench.store = machine("here")
+    bench.store = eager("here")
     heard: list[int] = []
     train.train(bench, job(), heard.append)
     assert heard[0] == first
@@ -460,9 +456,9 @@ def test_the_snapshot_that_is_further_counts(
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("why", ["another torch", "another device", "damaged", "no facts"])
 def test_a_snapshot_of_no_use_is_left_there(
-    bench: JobContext, machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
+    bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    bench.store = one = machine("one")
+    bench.store = one = eager("one")
     stopped_after(4, bench, monkeypatch)
     name = f"unfinished/{Path(job().makes[0].path).name}"
     if why == "damaged":
@@ -472,7 +468,7 @@ def test_a_snapshot_of_no_use_is_left_there(
         facts = {"done": [1, 8], "torch": torch.__version__, "device": "cpu"}
         rewrite(one, f"{name}.json", lambda content: json.dumps({**json.loads(content), "about": (
             {**facts, **changed} if changed else {})}).encode())  # fmt: skip
-    bench.store = machine("two")
+    bench.store = eager("two")
     heard: list[int] = []
     train.train(bench, job(), heard.append)
     assert heard[0] == 8, "from the beginning"
@@ -663,7 +659,7 @@ def test_a_damaged_artifact_is_made_again_by_the_same_command(
     one = prepared.start()
     key = prepared.plan.cells[0].scores[0]
     rewrite(machine("any"), key.path, lambda content: content[:-1])
-    with pytest.raises(StoreError, match=r"is gone from the store\. Run the same command again"):
+    with pytest.raises(StoreError, match=r"is missing from the store\. Run the same command again"):
         planned("two").start()
     jobs = Jobs()
     assert tables(planned("two").start(jobs)) == tables(one)

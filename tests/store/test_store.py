@@ -158,7 +158,7 @@ def test_saving_again_replaces(store: Store, logged: list[str]) -> None:
 
 def test_what_is_gone_is_told(store: Store) -> None:
     with pytest.raises(
-        StoreError, match=r"^'scores/an_array-\w{12}\.npy' is gone from the store\. Run the same command"
+        StoreError, match=r"^'scores/an_array-\w{12}\.npy' is missing from the store\. Run the same command"
     ):
         store.load_array(key_of())
 
@@ -183,7 +183,7 @@ def test_no_pickle_is_read(store: Store, stored: np.ndarray) -> None:
             np.save(file, stored, allow_pickle=True)
 
     store.save(key_of(), write, {})
-    with pytest.raises(StoreError, match=r"holds no array that can be read safely .*Python objects"):
+    with pytest.raises(StoreError, match=r"is not an array that can be read safely .*Python objects"):
         store.load_array(key_of())
 
 
@@ -315,12 +315,12 @@ def test_damage_is_set_aside_told_and_made_again(store: Store, logged: list[str]
     other = again(store)
     assert other.find(key) is None
     aside = store.root / "damaged" / f"{path.name}.0"
-    assert logged == [f"'{path}' does not match its checksum: moved to '{aside}', to be made again."]
+    assert logged == [f"'{path}' does not match its checksum. It was moved to '{aside}' and is computed again."]
     assert files(store.root) == [f"damaged/{path.name}.0"]
     assert aside.read_bytes() == damaged
     assert other.find(key) is None
     assert len(logged) == 1, "told once"
-    with pytest.raises(StoreError, match="is gone from the store"):
+    with pytest.raises(StoreError, match="is missing from the store"):
         other.require(key)
     other.save_array(key, ARRAY, {})
     assert np.array_equal(again(store).load_array(key), ARRAY)
@@ -535,7 +535,7 @@ def test_prune_deletes_what_only_a_deleted_record_used(results: Path) -> None:
 
 def test_prune_of_nothing(tmp_path: Path) -> None:
     assert prune(tmp_path) == (0, 0)
-    with pytest.raises(UserError, match=r"no results folder '.*absent'"):
+    with pytest.raises(UserError, match=r"results folder '.*absent' does not exist"):
         prune(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
 
@@ -647,7 +647,7 @@ def test_a_run_reads_no_file_outside_its_folder(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"' is no run: it has no run\.json\. 'bench list runs' shows the runs that exist"
+        UserError, match=r"' is not a run: it has no run\.json\. 'bench list runs' shows the runs that exist"
     ):
         read_run(tmp_path)
 
