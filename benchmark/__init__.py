@@ -1,6 +1,6 @@
-"""oodbench: which OOD detector is better, on which data, by how much.
+"""oodbench, a benchmark harness for out-of-distribution (OOD) detection in image classifiers.
 
-This is the whole public API. Names are resolved on first use, so that the command line starts without torch.
+This module is the public API. Names are imported on first use, so that the command line starts without torch.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.records.record import Record as Record
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
+    from oodbench.benchmark.verify.plugin_checks import run_checks as run_checks
     from oodbench.benchmark.views.run import Run as Run
     from oodbench.benchmark.views.run import read_run as read_run
 
@@ -64,7 +65,7 @@ _MODULES = {
     "records.record": ("Record",),
     "stats.intervals": ("confidence_intervals",),
     "views.run": ("Run", "read_run"),
-    "verify.plugin_checks": ("check_detector",),
+    "verify.plugin_checks": ("check_detector", "run_checks"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

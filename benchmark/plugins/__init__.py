@@ -1,1 +1,1 @@
-"""What a plug-in author subclasses and is given, and how plug-ins are found and named."""
+"""Base classes and inputs of plug-ins, and how plug-ins are found, named and versioned."""

@@ -1,4 +1,4 @@
-"""`Backbone`: a network with features and logits."""
+"""`Backbone`: a network architecture that ends in a linear layer on its features."""
 
 from __future__ import annotations
 
@@ -11,37 +11,68 @@ if TYPE_CHECKING:
 
 
 class Backbone(Plugin):
-    """A network with features and logits.
+    """A network architecture: builds networks that have features and a linear head.
 
-    `build` returns a module with `features(images) -> (N, D)`, `head` (a linear layer, features -> logits) and
-    `forward(images) = head(features(images))`. Images come in [0, 1]: normalising them is the network's own affair.
+    Only `build` must be defined. The network that it returns has
+
+    - `features(images) -> (N, D)`, the penultimate features;
+    - `head`, a linear layer with bias, from features (N, D) to logits (N, K);
+    - `forward(images)`, which equals `head(features(images))`.
+
+    Images arrive as float32 in [0, 1], (N, C, H, W). Normalisation by mean and standard deviation, if any, is part of
+    the network. Annotated class attributes are the settings, as in `Detector`.
     """
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
-        """Say why (C, H, W) images cannot be used, before any work; None, the default, if they can."""
+        """Say why images of a shape cannot be used. Asked before any training.
+
+        Args:
+            image_shape: Channels, height and width, (C, H, W).
+
+        Returns:
+            The reason as a phrase, such as "tiny_net needs images of at least 4 x 4 pixels"; None, the default, if the
+            images can be used.
+        """
         return None
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """Return a freshly initialised network for K classes and (C, H, W) images."""
+        """Build a freshly initialised network.
+
+        Args:
+            num_classes: Number of classes, K.
+            image_shape: Channels, height and width of the images, (C, H, W).
+
+        Returns:
+            A module with `features`, `head` and `forward`, as described above.
+        """
         raise NotImplementedError
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """Return the modules of a built network whose outputs are its blocks' feature maps, (N, C, H, W), in order.
 
-        Empty, the default, if it has none or does not say. For detectors that look inside, by forward hooks.
+        Detectors that read feature maps attach forward hooks to them. Without blocks, the default, such detectors are
+        skipped.
         """
         return []
 
     def weight_name(self, network: nn.Module, name: str) -> str:
-        """What a built network calls a weight that others' files (`bench run --checkpoint`) call `name`."""
+        """Translate the name of a weight in a user's file (`bench run --checkpoint`) to the network's own name.
+
+        Args:
+            network: A network that `build` returned.
+            name: The name in the file.
+
+        Returns:
+            The name in the network's state dict; `name` itself by default.
+        """
         return name
 
 
 class Network(Protocol):
-    """What a backbone builds, as a type."""
+    """The part of a backbone's network that other modules use, as a type."""
 
     head: nn.Module
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the penultimate features, (N, D)."""
+        """Return the penultimate features, (N, D), of images (N, C, H, W)."""
         ...

@@ -1,4 +1,4 @@
-"""`Plugin`: a named, frozen set of settings, the base of every kind of plug-in."""
+"""`Plugin`: the base class of every kind of plug-in, a named and frozen set of settings."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import dataclass_transform
 
 from oodbench.benchmark.errors import PluginError
 
-if TYPE_CHECKING:
-    pass
-
 
 def _annotations(cls: type) -> dict[str, Any]:
-    """A class's own annotations, names that cannot be evaluated left alone."""
+    """The annotations of a class itself, without its bases'; names that cannot be evaluated are left as they are."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
@@ -29,26 +26,32 @@ def _annotations(cls: type) -> dict[str, Any]:
 class Plugin:
     """A named, frozen set of settings.
 
-    Annotated class attributes are the settings: keyword arguments of the constructor, stored unchanged. What is learned
-    later gets a name that ends in an underscore, annotated or not; nothing else can be set.
+    Annotated class attributes are the settings: keyword arguments of the constructor, stored unchanged. Attributes that
+    are set later must have names that end in an underscore, annotated or not; setting any other attribute raises
+    `AttributeError`.
     """
 
     name: ClassVar[str] = ""
+    """The name on the command line; set by the decorator that registers the class."""
     title: ClassVar[str] = ""
+    """One line for lists and tables; set by the decorator."""
     paper: ClassVar[str] = ""
+    """The publication; set by the decorator."""
     version: ClassVar[str | None] = None
-    """Pin it when a change of the source moves no number; without a pin the hash of the source is the version."""
+    """Part of the key of every stored result. None, the default, means a hash of the source code. Pin a string to keep
+    stored results when the code changes and the numbers do not."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Old name in a subclass's body -> the sentence that names the new one."""
+    """Attribute names of older versions -> a sentence that gives the new name. A subclass that defines one is refused
+    with `PluginError`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if old := next((name for name in cls.RENAMED if name in vars(cls)), None):
             raise PluginError(f"{cls.__name__}.{old}: {cls.RENAMED[old]}")
-        own = _annotations(cls)
-        if any(name.endswith("_") for name in own):  # to dataclasses, a class variable is no field
-            cls.__annotations__ = {name: ClassVar[Any] if name.endswith("_") else kind for name, kind in own.items()}
+        annotations = _annotations(cls)
+        if any(name.endswith("_") for name in annotations):  # as class variables, dataclasses do not make them fields
+            cls.__annotations__ = {name: ClassVar[Any] if name.endswith("_") else t for name, t in annotations.items()}
         dataclasses.dataclass(kw_only=True, eq=False)(cls)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -56,12 +59,13 @@ class Plugin:
         if is_setting and name in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.{name} is a setting and cannot change after construction")
         if not is_setting and not name.endswith("_"):
-            raise AttributeError(f"{type(self).__name__}.{name}: what is learned must end in '_' ('{name}_')")
+            owner = type(self).__name__
+            raise AttributeError(f"{owner}.{name}: the name of a learned attribute must end in '_' ('{name}_')")
         object.__setattr__(self, name, value)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings as given or defaulted."""
+        """All settings by name, with their defaults where none was given."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def changed_settings(self) -> dict[str, Any]:
@@ -70,10 +74,10 @@ class Plugin:
         return {name: value for name, value in self.settings.items() if value != defaults[name]}
 
     def state(self) -> dict[str, Any]:
-        """What was learned: every attribute whose name ends in an underscore."""
+        """The learned attributes, those whose names end in an underscore."""
         return {name: value for name, value in self.__dict__.items() if name.endswith("_")}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         for name, value in state.items():
             setattr(self, name, value)

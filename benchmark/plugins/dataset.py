@@ -1,4 +1,4 @@
-"""`Dataset`, `Form` and `ImageSet`: what a data set author subclasses and returns."""
+"""`Dataset` and `Form`, the base classes of data sets and transforms, and `ImageSet`, the images of one split."""
 
 from __future__ import annotations
 
@@ -7,66 +7,100 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.base import Plugin
 
-if TYPE_CHECKING:
-    pass
-
 
 class Dataset(Plugin):
-    """A data set and its card. `load` returns one split; splits share no image and never change."""
+    """A data set and its card.
+
+    Only `load` must be defined. Splits must not share images, and a split must be the same each time it is loaded.
+    The class attributes are the card, which `bench show` prints. For sets that are files on disk, subclass
+    `FileDataset` (`oodbench.benchmark.data.files`) instead.
+    """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    """Names of the splits. A set that serves only as OOD set needs only "test"."""
     classes: ClassVar[tuple[str, ...]] = ()
+    """Class names in the order of the labels; empty for a set without labels."""
     licence: ClassVar[str] = ""
+    """The licence of the images."""
     origin: ClassVar[str] = ""
     """Where the images come from and how to get them."""
     caveats: ClassVar[str] = ""
-    """What is known to be wrong with them or different from the canonical form."""
+    """Known defects, and differences from the published version of the set."""
     family: ClassVar[str] = ""
-    """The distribution, where several sets sample the same one; the set's own name by default."""
+    """Name of the distribution, if several sets sample the same one; the set's own name by default. Sets of one family
+    with classes in common are never OOD for each other."""
     kin: ClassVar[str] = ""
-    """A wider family, where sets differ from one another in processing or law only, such as all noise: no set's cell is
-    tuned on its kin. The family by default."""
+    """Name of a wider family of related sets, such as all noise or all crops of the same photographs; `family` by
+    default. Settings for a set are never tuned on a set of the same kin."""
     checksums: ClassVar[Mapping[str, str]] = {}
-    """SHA-256 of each split's content (`ImageSet.checksum`), where it is fixed."""
+    """Expected SHA-256 of each split (`ImageSet.checksum`); leave out splits whose content is not pinned."""
 
     def missing(self, data_dir: Path) -> str | None:
-        """Say which file to put where if the data is absent; None if it is at hand."""
+        """Say which file to put where if the data is not available.
+
+        Args:
+            data_dir: The folder given as `--data-dir`.
+
+        Returns:
+            One or more sentences; None, the default, if the data is available.
+        """
         return None
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        """Return one of `splits`; `data_dir` holds the files of sets that are not embedded."""
+        """Load one split.
+
+        Args:
+            split: One of `splits`.
+            data_dir: The folder given as `--data-dir`, which holds the files of sets that need some.
+
+        Returns:
+            The images, with labels if the set has classes.
+        """
         raise NotImplementedError
 
 
 class Form(Plugin):
-    """A fixed change of every image of a set, written NAME+FORM: an inverted, permuted or corrupted set."""
+    """A fixed corruption or transform of every image of a set, written NAME+FORM, such as "digits+inverted"."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
-        """Return changed copies, uint8 (N, C, H, W) -> the same shape."""
+        """Transform images.
+
+        Args:
+            images: uint8 (N, C, H, W); must not be changed in place.
+
+        Returns:
+            New images, uint8, of the same shape. Each must depend on its own image only.
+        """
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one split, at rest: uint8 (N, C, H, W), labels (N,) where the set has classes.
+    """The images of one split, in memory, with their labels.
 
-    `groups` (N,) marks images that depend on each other, such as crops of one photograph: they are never cut apart.
+    Raises `DataError` on construction if an array has the wrong type or shape, if there are no images, or if a label is
+    outside the classes.
     """
 
     images: np.ndarray
+    """uint8 (N, C, H, W), N at least 1."""
     labels: np.ndarray | None = None
+    """Integers (N,) from 0 to K - 1; None for a set without classes."""
     classes: tuple[str, ...] = ()
+    """Names of the K classes."""
     groups: np.ndarray | None = None
+    """Integers (N,): images with the same number depend on each other, as crops of one photograph do. A group is never
+    split between halves, and counts as one independent unit in confidence intervals. None: every image is its own."""
 
     def __post_init__(self) -> None:
-        """Refuse what no network could use, naming it."""
+        """Check types, shapes and the range of the labels."""
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {self.images.shape}")
         if len(self.images) == 0:
@@ -100,13 +134,13 @@ class ImageSet:
         return digest.hexdigest()
 
     def with_checksum(self, checksum: str) -> ImageSet:
-        """The same images, whose checksum is known and need not be computed again."""
-        known = dataclasses.replace(self)
-        known.__dict__["checksum"] = checksum
-        return known
+        """Return the same images with a known checksum, which is then not computed."""
+        copy = dataclasses.replace(self)
+        copy.__dict__["checksum"] = checksum
+        return copy
 
     def take(self, index: np.ndarray) -> ImageSet:
-        """Return the images at `index`, with their labels and groups."""
+        """Return the images at `index` (row numbers or a Boolean mask), with their labels and groups."""
         return dataclasses.replace(
             self,
             images=self.images[index],

@@ -1,7 +1,8 @@
-"""What a plug-in author must read: detectors, recipes, backbones, data sets, and what the harness hands them.
+"""`Detector`: the base class of every OOD detector.
 
-Shapes: N images, C channels, H x W pixels, D features, K classes. Images are uint8 at rest and float32 in [0, 1] when a
-network or a detector sees them. A score is higher for images that look more out-of-distribution (OOD), everywhere.
+Shapes: N images, C channels, H x W pixels, D features, K classes. Images are uint8 in data sets and float32 in [0, 1]
+when a network or a detector reads them. A score is higher for images that look more out-of-distribution (OOD),
+everywhere.
 """
 
 from __future__ import annotations
@@ -18,28 +19,43 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def compares(detector: Detector) -> bool:
-    """Whether it compares images with those of the training split."""
-    return "similarities" in detector.needs
-
-
 class Detector(Plugin):
-    """Scores images: a frozen set of settings, an optional `fit`, and `score`.
+    """Base class of OOD detectors: settings, an optional `fit`, and `score`.
 
-    `recipe` names the recipe that trains the detector's classifier; without one the detector is post-hoc and uses the
-    suite's base recipe. What `needs` does not declare (see `NEEDS`) is not supplied.
+    Only `score` must be defined. Annotated class attributes are the settings; give each a default, and reject bad
+    values in `__post_init__` with a `ValueError`. What `fit` or `observe` learns goes into attributes whose names end
+    in an underscore, and is stored: finite numbers, strings, lists, dicts, arrays and tensors.
+
+    ```python
+    @detector("class_means", title="Distance to the nearest class mean")
+    class ClassMeans(Detector):
+        needs = frozenset({"features"})
+        power: float = 2.0  # a setting: class_means[power=1]
+
+        def fit(self, classifier: Classifier, data: FitData) -> None:
+            features, labels = data.train.features.double(), data.train.labels
+            self.means_ = torch.stack([features[labels == k].mean(dim=0) for k in range(classifier.num_classes)])
+
+        def score(self, batch: Batch) -> Tensor:
+            return torch.cdist(batch.features.double(), self.means_, p=self.power).amin(dim=1)
+    ```
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    """The inputs that the detector reads: names among 'logits', 'features', 'images', 'network', 'maps',
+    'similarities' and 'outliers'. Reading anything else raises `PluginError`."""
     recipe: ClassVar[str | None] = None
+    """Name of the recipe that trains the detector's classifier. None for a post-hoc detector, which scores with the
+    classifier of the suite's base recipe."""
     passes: ClassVar[int] = 0
-    """Network passes an image that `score` makes itself; needs 'network'."""
+    """Network passes per image that `score` makes itself, beyond the one that all detectors share. Anything above 0
+    requires 'network' in `needs`."""
     map_settings: ClassVar[tuple[str, ...] | None] = None
-    """The settings that `observe` and `reduce` look at; None, the default, for all. Detectors that differ in others
-    only share what is kept of the maps."""
+    """Names of the settings that `observe` and `reduce` depend on; None means all. Detectors that differ only in other
+    settings share the stored reductions."""
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidates; all combinations
-    are tried."""
+    """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidate values; all
+    combinations are tried."""
     is_sanity_baseline: ClassVar[bool] = False
     """True for a sanity baseline, such as a random score, that is not expected to detect anything."""
 
@@ -49,66 +65,132 @@ class Detector(Plugin):
     }
 
     def refuses(self, network: nn.Module) -> str | None:
-        """Say why a network cannot be scored with, before any work; None, the default, if it can.
+        """Say why a network cannot be used. Asked before any training, so that unusable cells are skipped.
 
-        `network` is a fresh one of the run's backbone; its weights may be on the meta device, so look, do not compute.
+        Args:
+            network: A freshly initialised network of the run's backbone. Its weights may be on the meta device:
+                inspect the modules, but compute nothing.
+
+        Returns:
+            The reason as a phrase, such as "the network has no dropout to sample"; None, the default, if the network
+            can be used.
         """
         return None
 
     def passes_for(self, blocks: int) -> int:
-        """`passes` on a network with so many blocks, for detectors that step once a block."""
+        """Network passes per image of `score` on a network with this many blocks.
+
+        Override it if the number depends on the network; the default is `passes`. `blocks` is 0 for detectors that do
+        not declare 'maps'.
+        """
         return self.passes
 
     def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
-        """How many images `fit` pushes through the network itself; none by default."""
+        """Total number of images that `fit` passes through the network itself.
+
+        Args:
+            blocks: Number of blocks of the network; 0 for detectors that do not declare 'maps'.
+            validation: Number of ID validation images.
+            outliers: Number of outlier images.
+
+        Returns:
+            Images, each counted once per pass; 0 by default.
+        """
         return 0
 
     def observe(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Learn from a piece of the ID training images' maps what `reduce` needs; for detectors that declare 'maps'.
+        """Learn from the feature maps of the ID training images what `reduce` needs. For detectors that need 'maps'.
 
-        Called with consecutive pieces, in the pass that makes the split's logits: what it learns, in names that end in
-        '_', is stored, and is there in `reduce`, `fit` and `score`. The training split of a detector that observes is
-        not reduced.
+        Called once for each consecutive piece of the training split, in the pass that computes its logits. The result
+        must not depend on the size of the pieces. What it learns, in attributes that end in an underscore, is stored
+        and available in `reduce`, `fit` and `score`. The training split of a detector with `observe` is not reduced:
+        `data.train.maps` is not available in `fit`.
+
+        Args:
+            maps: Output of each block of the backbone, in order: float32 (N, C, H, W), on the classifier's device.
+            features: Penultimate features, (N, D).
+            logits: Logits, (N, K).
+            labels: Class labels, int64 (N,).
         """
 
     def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
-        """Return what is kept of a few images' maps, finite (N, M), each row from its own image alone.
+        """Reduce the feature maps of some images to the numbers that are stored. For detectors that need 'maps'.
 
-        `maps` are the outputs of the backbone's blocks, float32 (N, C, H, W), in order, on the classifier's device;
-        what was learned is on the CPU. Batches then have the rows as `maps`. A detector that declares 'maps' and does
-        not reduce them sees the blocks (`Classifier.blocks`) through the network only.
+        Called in the forward pass that all detectors share; `fit` and `score` then read the result as `batch.maps`.
+        The maps themselves are never stored. A detector that declares 'maps' without defining `reduce` can only reach
+        the blocks through the network (`Classifier.blocks`).
+
+        Args:
+            maps: Output of each block of the backbone, in order: float32 (N, C, H, W), on the classifier's device.
+                What `observe` has learned is on the CPU.
+            features: Penultimate features, (N, D).
+            logits: Logits, (N, K).
+
+        Returns:
+            Finite numbers, (N, M). Each row must depend on its own image only.
         """
         raise NotImplementedError
 
     def bank_rows(self, train: Batch) -> Tensor | None:
-        """Which training images the batches' `similarities` are to, rows (B,) of the split; None, the default, for all.
+        """Select the training images that `similarities` compares with. For detectors that need 'similarities'.
 
-        For detectors that declare 'similarities'; `train` has labels and features. Detectors of equal rows share one
-        product of features.
+        Detectors that select the same images share one matrix product.
+
+        Args:
+            train: The ID training images, with `labels` and `features`.
+
+        Returns:
+            Row numbers of the training split, int64 (B,); None, the default, for all images.
         """
         return None
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Learn from ID training data; nothing to do by default. No test split is reachable from `data`."""
+        """Learn from ID data, and from outliers if declared. Does nothing by default.
+
+        Assign what is learned to attributes whose names end in an underscore. For large training splits read
+        `data.train` in pieces (`Batch.batches`). No test split can be reached from `data`.
+
+        Args:
+            classifier: The trained classifier; fitting must leave it unchanged.
+            data: Training and validation images with what `needs` declares.
+        """
 
     def score(self, batch: Batch) -> Tensor:
-        """Return one finite float an image, shape (N,), higher = more OOD, from that image alone."""
+        """Score images; higher means more OOD.
+
+        Args:
+            batch: N images with what `needs` declares, and no labels.
+
+        Returns:
+            One finite number per image, shape (N,). Each depends on its own image only, not on the rest of the batch.
+        """
         raise NotImplementedError
 
     def confidence_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """`scores` (N,) on the scale that the method's paper states, higher = more in-distribution, float32 (N,).
+        """Convert scores to the confidence that the method's paper states, such as a softmax probability.
 
-        None, the default, where there is no other scale. Only for metric rules that look at values and not at ranks
-        alone (`bench run --metrics`); the order must be the score's own, reversed, but for what rounding ties.
+        Used only by metric rules that depend on values and not on ranks alone (`bench run --metrics`).
+
+        Args:
+            scores: Scores of N images, float64 (N,).
+
+        Returns:
+            Confidence, float32 (N,), higher = more in-distribution; it must fall as the score rises, apart from ties
+            by rounding. None, the default, if the method has no other scale.
         """
         return None
 
 
+def compares(detector: Detector) -> bool:
+    """Whether the detector compares images with training images (`similarities`)."""
+    return "similarities" in detector.needs
+
+
 def observes(detector: Detector) -> bool:
-    """Whether it learns from the training split's maps."""
+    """Whether the detector learns from the feature maps of the training split."""
     return "maps" in detector.needs and type(detector).observe is not Detector.observe
 
 
 def reduces(detector: Detector) -> bool:
-    """Whether it keeps something of every image's maps."""
+    """Whether the detector stores a reduction of every image's feature maps."""
     return "maps" in detector.needs and type(detector).reduce is not Detector.reduce

@@ -1,4 +1,4 @@
-"""What a detector is given: `Batch`, `Classifier`, `FitData`, and the names that `needs` may declare."""
+"""The inputs of a detector: `Batch`, `Classifier`, `FitData`, and the names that `needs` may declare."""
 
 from __future__ import annotations
 
@@ -20,71 +20,101 @@ NEEDS = {
     "logits": "the classifier's logits, float64 (N, K)",
     "features": "the penultimate features, float32 (N, D)",
     "images": "the pixels, float32 in [0, 1] (N, C, H, W)",
-    "network": "the classifier itself in score(), with gradients where wanted; its passes are declared in `passes`",
-    "maps": "the feature maps of the backbone's blocks, in the shared pass: what `reduce` keeps, float32 (N, M)",
+    "network": "the classifier in score(), with gradients if wanted; declare its passes in `passes`",
+    "maps": "what `reduce` keeps of the feature maps of the backbone's blocks, float32 (N, M)",
     "similarities": "in score(), the cosines with the features of training images (`bank_rows`), float32 (N, B)",
-    "outliers": "the suite's outliers, OOD images that training may see (never test images)",
+    "outliers": "the suite's outliers, OOD images that training may use (never test images)",
 }
+"""Input -> its description, as `bench show` prints it."""
 
 
 class ForwardOutput(NamedTuple):
-    """What one pass shows of N images."""
+    """The result of one forward pass on N images."""
 
     maps: list[Tensor]
-    """The blocks' outputs, (N, C, H, W) each, in order."""
+    """Output of each block, in order: float32 (N, C, H, W)."""
     features: Tensor
+    """Penultimate features, (N, D)."""
     logits: Tensor
+    """Logits, (N, K)."""
 
 
 class Classifier:
-    """A trained network in evaluation mode, as a detector sees it. Reading it never changes it."""
+    """A trained network in evaluation mode, with frozen weights.
+
+    Images are float32 in [0, 1], (N, C, H, W), on the network's device. Detectors must leave the network unchanged.
+
+    Attributes:
+        network: The backbone's network.
+        num_classes: Number of ID classes, K.
+    """
 
     def __init__(
         self, network: nn.Module, num_classes: int, blocks: Callable[[nn.Module], Sequence[nn.Module]] | None = None
     ) -> None:
+        """Wrap a network.
+
+        Args:
+            network: A network with `features` and `head`. It is set to evaluation mode and frozen.
+            num_classes: Number of classes, K.
+            blocks: Returns the modules of the network whose outputs are the blocks' feature maps (`Backbone.blocks`).
+        """
         self.network = network.eval().requires_grad_(False)
         self.num_classes = num_classes
         self._blocks = blocks
 
     def without_blocks(self) -> Classifier:
-        """The same network, for detectors that do not declare 'maps'."""
+        """Return the same network without access to blocks, for detectors that do not declare 'maps'."""
         other = copy.copy(self)
         other._blocks = None
         return other
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The modules whose outputs are the blocks' maps, for detectors that declare 'maps'."""
-        found = list(self._blocks(self.network)) if self._blocks else []
-        if not found:
+        """The modules whose outputs are the blocks' feature maps, in order.
+
+        Raises `PluginError` if the detector does not declare 'maps' or the backbone names no blocks.
+        """
+        blocks = list(self._blocks(self.network)) if self._blocks else []
+        if not blocks:
             raise PluginError(
-                "The classifier shows no blocks: a detector that looks at them declares needs = {'maps'}, and the "
-                "backbone names them (Backbone.blocks)."
+                "The classifier has no blocks available: the detector must declare needs = {'maps'}, and the backbone "
+                "must name its blocks (Backbone.blocks)."
             )
-        return found
+        return blocks
 
     def forward_with_maps(self, images: Tensor) -> ForwardOutput:
-        """One pass with the maps of the blocks on the way."""
+        """Run one forward pass and return the blocks' feature maps as well.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+
+        Returns:
+            Feature maps, features and logits.
+
+        Raises:
+            PluginError: There are no blocks, or a block's output is not of shape (N, C, H, W).
+        """
         maps: dict[int, Tensor] = {}
 
-        def keep(place: int) -> Callable[..., None]:
+        def save(index: int) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-                maps[place] = output.clone()  # what follows may work in place
+                maps[index] = output.clone()  # later layers may change the output in place
 
             return hook
 
         blocks = self.blocks
-        hooks = [block.register_forward_hook(keep(place)) for place, block in enumerate(blocks)]
+        hooks = [block.register_forward_hook(save(index)) for index, block in enumerate(blocks)]
         try:
             features = self.features(images)
         finally:
             for handle in hooks:
                 handle.remove()
-        strange = [k for k in range(len(blocks)) if k not in maps or maps[k].ndim != 4 or len(maps[k]) != len(images)]
-        if strange:
-            shape = tuple(maps[strange[0]].shape) if strange[0] in maps else "nothing"
-            raise PluginError(f"Block {strange[0]} of the network gave {shape}; a block's map is (N, C, H, W).")
-        return ForwardOutput([maps[place].float() for place in range(len(blocks))], features, self.head(features))
+        invalid = [k for k in range(len(blocks)) if k not in maps or maps[k].ndim != 4 or len(maps[k]) != len(images)]
+        if invalid:
+            shape = f"shape {tuple(maps[invalid[0]].shape)}" if invalid[0] in maps else "nothing"
+            raise PluginError(f"Block {invalid[0]} of the network returned {shape}, expected shape (N, C, H, W).")
+        return ForwardOutput([maps[index].float() for index in range(len(blocks))], features, self.head(features))
 
     def look(self, images: Tensor) -> ForwardOutput:
         """Deprecated name of `forward_with_maps`."""
@@ -92,34 +122,35 @@ class Classifier:
         return self.forward_with_maps(images)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.head(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (N, D)."""
+        """Return the penultimate features (N, D) of images (N, C, H, W) in [0, 1]."""
         features: Tensor = self.network.features(images)  # type: ignore[operator]
         return features
 
     def head(self, features: Tensor) -> Tensor:
-        """Logits (N, K) of features (N, D)."""
+        """Return the logits (N, K) of features (N, D)."""
         logits: Tensor = self.network.head(features)  # type: ignore[operator]
         return logits
 
     @property
     def weight(self) -> Tensor:
-        """The head's weight, (K, D)."""
+        """The weight of the linear head, (K, D)."""
         return self.network.head.weight  # type: ignore[union-attr,return-value]
 
     @property
     def bias(self) -> Tensor:
-        """The head's bias, (K,)."""
+        """The bias of the linear head, (K,)."""
         return self.network.head.bias  # type: ignore[union-attr,return-value]
 
 
 class Batch:
-    """N images as a detector may see them: what its `needs` declare, and nothing else.
+    """N images with the inputs that a detector declares in `needs`.
 
-    Every part is a tensor with N rows, made when first asked for. `labels` are there in `fit` only.
+    `len(batch)` is N. Each input is a tensor with N rows, read on first access. Reading an input that is not declared
+    raises `PluginError`. Harness code creates batches; plug-ins only read them.
     """
 
     def __init__(
@@ -131,6 +162,16 @@ class Batch:
         rows: slice | None = None,
         bank: TrainingBank | None = None,
     ) -> None:
+        """Describe a batch; nothing is read yet.
+
+        Args:
+            size: Number of images, N.
+            parts: Name of an input -> function that returns its given rows.
+            owner: Name of the detector, for error messages.
+            classifier: The network, if the detector declares 'network'.
+            rows: The rows of `parts` that the batch consists of; by default the first `size`.
+            bank: The training images behind 'similarities'.
+        """
         self._size = size
         self._parts = parts
         self._owner = owner
@@ -145,7 +186,7 @@ class Batch:
         if name not in self._parts:
             hint = f"declare it: needs = {{'{name}'}}" if name in NEEDS else "labels are supplied in fit() only"
             if name == "maps":
-                hint += ", and reduce(); a training split that observe() has seen has none"
+                hint += ", and define reduce(); the training split has none if the detector defines observe()"
             if name == "similarities":
                 hint += ", and ask for it in score()"
             raise PluginError(f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}.")
@@ -153,7 +194,7 @@ class Batch:
 
     @cached_property
     def logits(self) -> Tensor:
-        """Logits, float64 (N, K): differences of logsumexp in float32 tie where networks are over-confident."""
+        """Logits, float64 (N, K): in float32, scores of over-confident networks would tie."""
         return self._part("logits")
 
     @cached_property
@@ -163,23 +204,27 @@ class Batch:
 
     @cached_property
     def maps(self) -> Tensor:
-        """What the detector's `reduce` has kept of the blocks' maps, float32 (N, M)."""
+        """What the detector's `reduce` returned for these images, float32 (N, M)."""
         return self._part("maps")
 
     @cached_property
     def similarities(self) -> Tensor:
-        """Cosines with the features of the bank's training images, float32 (N, B), good to about 1e-7; in `score` only.
+        """Cosines of the features with those of the bank's B training images, float32 (N, B); in `score` only.
 
-        Shared with other detectors: not to be changed in place.
+        Accurate to about 1e-7. Shared with other detectors: do not change it in place.
         """
         return self._part("similarities")
 
     @property
     def bank(self) -> TrainingBank:
-        """The training images behind `similarities`: their features, and cosines in float64; in `score` only."""
+        """The training images behind `similarities`; in `score` only.
+
+        `bank.features(columns)` returns their features, and `bank.similarities(features, torch.float64)` cosines in
+        double precision.
+        """
         if self._bank is None:
             raise PluginError(
-                f"Detector '{self._owner}' asked for the bank; declare needs = {{'similarities'}}, and ask in score()."
+                f"Detector '{self._owner}' asked for the bank; declare needs = {{'similarities'}}, for score() only."
             )
         return self._bank
 
@@ -195,7 +240,7 @@ class Batch:
 
     @property
     def classifier(self) -> Classifier:
-        """The network, for detectors that declare 'network'."""
+        """The trained network, for detectors that declare 'network'."""
         if self._classifier is None:
             raise PluginError(
                 f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}."
@@ -203,20 +248,28 @@ class Batch:
         return self._classifier
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The same images in consecutive pieces of at most `size`, for fits that must not hold a split in memory."""
+        """Iterate over the same images in consecutive pieces, to bound memory.
+
+        Args:
+            size: Largest number of images in a piece.
+
+        Yields:
+            Batches, in order; the last may be smaller.
+        """
         for start in range(0, self._size, size):
             rows = slice(self._rows.start + start, self._rows.start + min(start + size, self._size))
             yield Batch(rows.stop - rows.start, self._parts, self._owner, self._classifier, rows, self._bank)
 
 
 class FitData(NamedTuple):
-    """What `fit` may learn from. There is no test split here, by construction."""
+    """The data that `fit` may learn from. It contains no test images."""
 
     train: Batch
-    """ID training images, labelled."""
+    """ID training images, with `labels`."""
     validation: Batch
-    """ID images held out of training, labelled."""
+    """ID images held out of training, with `labels`."""
     outliers: Batch | None = None
-    """The suite's outliers, for detectors that declare them."""
+    """The suite's outliers, OOD images that training may use; None unless the detector declares 'outliers'."""
     bank: Tensor | None = None
-    """The training images that batches will be compared with, rows (B,), for detectors that declare 'similarities'."""
+    """Row numbers of the training images that `similarities` compares with, int64 (B,); None means all of them, or that
+    the detector does not declare 'similarities'."""

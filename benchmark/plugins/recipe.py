@@ -1,4 +1,4 @@
-"""`Recipe`: how a classifier is trained, and what a training step is given."""
+"""`Recipe`: how a classifier is trained, and the inputs of a training step."""
 
 from __future__ import annotations
 
@@ -13,32 +13,87 @@ if TYPE_CHECKING:
 
 
 class Recipe(Plugin):
-    """How a classifier is trained: networks, optimisers, one step. The harness owns the loop around them.
+    """How a classifier is trained: its networks, their optimizers, and one training step.
 
-    `networks()` returns the networks by name; the one called "classifier" is what detectors score with. A recipe
-    without it (a GAN, say) serves only as what another recipe `builds_on`.
+    Define `networks`, `optimizers` and `step`. The loop around them is provided: batches, epochs, the schedule of the
+    learning rate, seeds, logs and snapshots. Annotated class attributes are the settings, as in `Detector`.
+
+    ```python
+    @recipe("label_smoothing", title="Label smoothing")
+    class LabelSmoothing(Recipe):
+        learning_rate: float = 0.002
+        smoothing: float = 0.1
+
+        def networks(self, task: Task) -> dict[str, nn.Module]:
+            return {"classifier": task.build_classifier()}
+
+        def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+            return {"classifier": torch.optim.Adam(networks["classifier"].parameters(), lr=self.learning_rate)}
+
+        def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+            logits = training.networks["classifier"](batch.images)
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)
+            optimizer = training.optimizers["classifier"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return {"loss": loss.detach()}
+    ```
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    """{'outliers'} if training uses the suite's outliers (`TrainBatch.outliers`), else empty."""
     builds_on: ClassVar[str | None] = None
-    """Another recipe, trained before this one on the same data and seed; its networks arrive in `training.given`."""
+    """Name of another recipe that is trained first, on the same data and seed. Its networks are available as
+    `training.given`."""
     trains_classifier: ClassVar[bool] = True
-    """False where `networks` has none called "classifier"."""
+    """False if `networks` returns no network called "classifier". Such a recipe, a GAN for instance, can only be the
+    base of another one (`builds_on`)."""
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """Return freshly initialised networks by name; random numbers come seeded from the harness."""
+        """Return freshly initialised networks.
+
+        Args:
+            task: Number of classes, image shape, and the function that builds the classifier.
+
+        Returns:
+            Networks by name; detectors score with the one called "classifier". The random number generators of torch
+            are seeded when this is called.
+        """
         raise NotImplementedError
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
-        """Return the optimisers by name; the harness's schedule scales their learning rates."""
+        """Return the optimizers by name.
+
+        Args:
+            networks: What `networks` returned, on the training device.
+
+        Returns:
+            Optimizers with their initial learning rates; the suite's schedule (`milestones`, `decay`) scales them.
+        """
         raise NotImplementedError
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
-        """Make one update of every network and return the named losses, detached scalars."""
+        """Train on one batch: update every network once.
+
+        Networks are in training mode. Draw random numbers from `training.generator` only, so that a stopped training
+        resumes bit for bit.
+
+        Args:
+            training: Networks, optimizers, random numbers and progress.
+            batch: Images, labels, and outliers if declared.
+
+        Returns:
+            Losses by name for the log: finite, detached scalar tensors, with the same names in every step.
+        """
         raise NotImplementedError
 
     def samples(self, training: Training) -> Tensor | None:
-        """Images in [0, 1] to keep as a picture at the end of training, (N, C, H, W); none by default."""
+        """Return images to store as a picture at the end of training, for generators.
+
+        Returns:
+            Images in [0, 1], (N, C, H, W); None, the default, for none.
+        """
         return None
 
 
@@ -46,34 +101,38 @@ class Task(NamedTuple):
     """What a recipe builds its networks for."""
 
     num_classes: int
+    """Number of ID classes, K."""
     image_shape: tuple[int, int, int]
+    """Channels, height and width of the ID images, (C, H, W)."""
     build_classifier: Callable[[], nn.Module]
     """Returns a freshly initialised network of the run's backbone."""
 
 
 class TrainBatch(NamedTuple):
-    """One training batch on the device."""
+    """One batch of training images, on the training device."""
 
     images: Tensor
-    """float32 in [0, 1], (N, C, H, W)."""
+    """ID images, float32 in [0, 1], (N, C, H, W)."""
     labels: Tensor
-    """int64 (N,)."""
+    """Class labels, int64 (N,)."""
     outliers: Tensor | None
-    """As many outlier images, for recipes that declare them."""
+    """As many outlier images as ID images, float32 in [0, 1], (N, C, H, W); None unless the recipe declares them."""
 
 
 class Training(NamedTuple):
-    """A training in progress, as a recipe's step sees it."""
+    """The state of a training that a recipe's step works on."""
 
     networks: dict[str, nn.Module]
+    """The networks that the recipe returned, on the training device."""
     optimizers: dict[str, torch.optim.Optimizer]
+    """The optimizers that the recipe returned."""
     given: dict[str, nn.Module]
-    """The networks of the recipe it builds on, in evaluation mode, frozen."""
+    """The trained networks of the recipe named in `builds_on`, in evaluation mode and frozen; empty without one."""
     generator: torch.Generator
-    """The only source of random numbers for a step's own draws, on the training device."""
+    """The only source of random numbers in a step, on the training device."""
     progress: float = 0.0
-    """Share of all the training's steps that are done, 0 in the first and 1 - 1/steps in the last.
+    """Share of all training steps that are done: 0 in the first step, 1 - 1/steps in the last.
 
-    For what changes from step to step. A learning rate that does is to be a share of the parameter group's
-    "initial_lr", which holds the rate of the suite's schedule (`milestones`, `decay`).
+    Use it for whatever changes from step to step. A step that sets learning rates must set each to a share of its
+    parameter group's "initial_lr", which already contains the suite's schedule (`milestones`, `decay`).
     """

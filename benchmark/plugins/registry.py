@@ -1,8 +1,8 @@
-"""Name -> plug-in, for every kind of plug-in.
+"""The registry of plug-ins: finds them by kind and name, and imports them on first use.
 
-Built-ins are found by folder and read without importing them: a decorator's literal name and title are enough to list
-them. Third parties register through entry points (`oodbench.detectors`, `oodbench.recipes`, ...), a single file through
-`load_file`. Nothing heavy is imported before a plug-in is asked for.
+Built-ins are found by folder and listed without importing them, from the literal name and title of the decorator. Other
+packages register through entry points (`oodbench.detectors`, `oodbench.recipes`, ...), single files through
+`load_file`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from oodbench.benchmark.store.safe_read import is_file
 
 
 class Kind(NamedTuple):
-    """One kind of plug-in: its base class, the method it must bring, and the package its built-ins live in."""
+    """A kind of plug-in: its base class, the method a plug-in must define, and the package of the built-in ones."""
 
     base: type[Plugin]
     method: str
@@ -53,7 +53,7 @@ SUITES = Path(str(resources.files("oodbench.benchmark"))) / "suites"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 RESERVED = ("all",)
-"""What the command line takes for something else."""
+"""Names that the command line interprets differently."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PluginEntry:
     load: Callable[[], Any]
 
     def reason(self) -> str:
-        """Why it cannot be used; empty if it can. Imports it."""
+        """Import the plug-in and return why it cannot be used; empty if it can."""
         try:
             self.load()
         except OodbenchError as error:
@@ -84,29 +84,32 @@ class Registry:
         self._installed: dict[str, dict[str, PluginEntry]] = {}
 
     def add(self, kind: str, name: str, plugin: type[Plugin]) -> None:
-        """Register a class under a name; called by the decorators. A name taken by another class is an error."""
+        """Register a class under a name; called by the decorators.
+
+        Raises `PluginError` for an invalid name or class, or a name that another class has.
+        """
         _validate(kind, name, plugin)
         builtin = _builtins(kind).get(name)
         taken = self._objects.get((kind, name))
-        newcomer = f"{plugin.__module__}.{plugin.__qualname__}"
+        new_owner = f"{plugin.__module__}.{plugin.__qualname__}"
         if builtin is not None and builtin.origin != plugin.__module__:
             owner = f"the built-in {builtin.origin}"
-        elif taken is not None and f"{taken.__module__}.{taken.__qualname__}" != newcomer:
+        elif taken is not None and f"{taken.__module__}.{taken.__qualname__}" != new_owner:
             owner = f"{taken.__module__}.{taken.__qualname__}"
         else:
             self._objects[kind, name] = plugin
             return
-        raise PluginError(f"The {kind} name '{name}' is taken by {owner}; choose another for {newcomer}.")
+        raise PluginError(f"The {kind} name '{name}' is taken by {owner}; choose another for {new_owner}.")
 
     def entries(self, kind: str) -> dict[str, PluginEntry]:
-        """Every name of a kind, built-ins first, whether usable or not."""
+        """All names of a kind, usable or not; built-ins first."""
         installed = self._installed_entries(kind)
-        here = {
+        in_process = {
             name: PluginEntry(kind, name, plugin.title, f"this process, {plugin.__module__}", partial(_same, plugin))
             for (k, name), plugin in self._objects.items()
             if k == kind and name not in installed and not plugin.__module__.startswith("oodbench.")
         }
-        return {**installed, **here, **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
+        return {**installed, **in_process, **{n: entry for (k, n), entry in self._from_files.items() if k == kind}}
 
     def _installed_entries(self, kind: str) -> dict[str, PluginEntry]:
         if kind not in self._installed:
@@ -114,7 +117,7 @@ class Registry:
         return self._installed[kind]
 
     def refresh(self) -> None:
-        """Forget what was found installed, so that packages installed since are seen."""
+        """Search for installed plug-ins again, so that packages installed since are found."""
         self._installed.clear()
 
     def _find_installed(self, kind: str) -> dict[str, PluginEntry]:
@@ -129,20 +132,23 @@ class Registry:
         return found
 
     def get(self, kind: str, name: str) -> Any:
-        """Return the plug-in: a class, or a file's path for a suite. Unknown names get the nearest known one."""
+        """Return a plug-in: a class, or the path of a suite's file.
+
+        Raises `UserError` for an unknown name, with the nearest known one.
+        """
         entries = self.entries(kind)
         if name not in entries:
             raise unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
         return entries[name].load()
 
     def adopt(self, kind: str, name: str, plugin: type[Plugin], origin: str) -> None:
-        """Register a class that was made for this process, under a name that no file or package can have."""
+        """Register a class created at run time, under a name that no file or package can have."""
         self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, origin, partial(_same, plugin))
 
     def load_file(self, path: Path) -> list[tuple[str, str]]:
-        """Import one Python file and return the (kind, name) pairs that it registered.
+        """Import a Python file and return the (kind, name) pairs that it registers.
 
-        Raises `UserError` for a file that cannot be imported, or takes a name that an installed package has.
+        Raises `UserError` if the file cannot be imported, registers nothing, or uses the name of an installed plug-in.
         """
         if not is_file(path):
             raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
@@ -157,7 +163,7 @@ class Registry:
         if not names:
             del sys.modules[module_name]
             raise UserError(
-                f"The plug-in file '{path}' registers nothing. Decorate a class, with @detector('name') say."
+                f"The plug-in file '{path}' registers nothing. Decorate a class, for example with @detector('name')."
             )
         for kind, name in names:
             if (owner := self._installed_entries(kind).get(name)) is not None:
@@ -171,7 +177,7 @@ class Registry:
         return names
 
     def _drop(self, module_name: str) -> None:
-        """Forget a file that does not serve: what it registered is not to hold its names."""
+        """Remove a file that was refused, so that its names are free again."""
         sys.modules.pop(module_name, None)
         self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
 
@@ -179,10 +185,10 @@ class Registry:
         def load() -> Any:
             try:
                 plugin = point.load()
-            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            except (Exception, SystemExit) as error:  # third-party code may raise anything
                 raise PluginError(f"{_first_line(error)} (entry point {point.value})") from error
             if self._objects.get((kind, point.name)) is not plugin:
-                raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; decorate it so.")
+                raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; add the decorator.")
             return plugin
 
         if kind == "suite":
@@ -191,7 +197,7 @@ class Registry:
 
 
 def _first_line(error: BaseException) -> str:
-    """An exception in one line."""
+    """The first line of an exception's message, with its type unless it is one of oodbench's errors."""
     first, _, _ = str(error).strip().partition("\n")
     return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
 
@@ -230,7 +236,7 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
     if getattr(plugin, method) is getattr(base, method):
-        raise PluginError(f"The {kind} '{name}' has no {method}() of its own; it must define one.")
+        raise PluginError(f"The {kind} '{name}' has no {method}(); it must define one.")
     needs: object = getattr(plugin, "needs", frozenset())
     if not isinstance(needs, frozenset | set):
         raise PluginError(f"The {kind} '{name}' declares needs = {needs!r}; write a set, such as {{'logits'}}.")
@@ -239,14 +245,14 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
 def _import_file(path: Path, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"The plug-in file '{path}' is no Python file. Its name must end in .py.")
+        raise UserError(f"The plug-in file '{path}' is not a Python file. Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[module_name]
-        raise UserError(f"The plug-in file '{path}' does not import: {_first_line(error)}") from error
+        raise UserError(f"The plug-in file '{path}' cannot be imported: {_first_line(error)}") from error
 
 
 @cache
@@ -278,7 +284,7 @@ def _suite_title(file: Path) -> str:
 
 
 def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Names and titles in a file's `@kind("name", title="...")` decorators, read without importing it."""
+    """Names and titles in the `@kind("name", title="...")` decorators of a file, read without importing it."""
     for node in ast.parse(file.read_bytes()).body:
         for call in getattr(node, "decorator_list", []):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind:
@@ -288,7 +294,7 @@ def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
 
 
 registry = Registry()
-"""The one registry of the process."""
+"""The registry of this process."""
 
 P = TypeVar("P", bound=Plugin)
 
@@ -303,30 +309,40 @@ def _decorator(kind: str, name: str, title: str, paper: str) -> Callable[[type[P
 
 
 def detector(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register a `Detector` under a name. Give name and title as literals: they are read without importing."""
+    """Class decorator that registers a `Detector`.
+
+    Args:
+        name: The name on the command line: lower-case letters, digits, '_', '.' and '-'. Write it as a literal, because
+            built-in plug-ins are listed without importing them.
+        title: One line for lists and tables. Write it as a literal, too.
+        paper: The publication.
+
+    Raises:
+        PluginError: The name is invalid or taken, the class is not a `Detector`, or it does not define `score`.
+    """
     return _decorator("detector", name, title, paper)
 
 
 def recipe(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register a `Recipe` under a name."""
+    """Class decorator that registers a `Recipe`; the arguments are those of `detector`."""
     return _decorator("recipe", name, title, paper)
 
 
 def backbone(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register a `Backbone` under a name."""
+    """Class decorator that registers a `Backbone`; the arguments are those of `detector`."""
     return _decorator("backbone", name, title, paper)
 
 
 def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register a `Dataset` under a name."""
+    """Class decorator that registers a `Dataset`; the arguments are those of `detector`."""
     return _decorator("dataset", name, title, paper)
 
 
 def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register a `Form` under a name."""
+    """Class decorator that registers a `Form`; the arguments are those of `detector`."""
     return _decorator("form", name, title, paper)
 
 
 def figure(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
-    """Register the `Figures` of a paper under a name."""
+    """Class decorator that registers the `Figures` of a paper; the arguments are those of `detector`."""
     return _decorator("figure", name, title, paper)

@@ -1,4 +1,4 @@
-"""Old names of modules and of the public API: code written for an older version is told the new name."""
+"""Names of older versions of modules and of the public API, and errors that give the new name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing_extensions import ParamSpec
 PACKAGE = "oodbench.benchmark"
 
 NAMES = {"Studio": "FigureInputs"}
-"""Public name of an older version -> its name now."""
+"""Public name in an older version -> its present name."""
 
 PARAMETERS = {
     "say": "messages go to the logger 'oodbench' now; configure it with the logging module of Python",
@@ -101,7 +101,7 @@ MODULES = {
     "views._compare_plots": "views.compare_plots",
     "views._compared": "views.compare_layout",
     "views._counterparts": "papers.match",
-    "views._images": "views.interval_notes",
+    "views._images": "views.marks",
     "views._latex": "views.table_latex",
     "views._layout": "views.table_layout",
     "views._markdown": "views.table_markdown",
@@ -109,14 +109,14 @@ MODULES = {
     "views._stacked": "views.stacked_table",
     "views._summary": "views.summary",
     "views._text": "views.table_text",
-    "views._warnings": "views.warnings",
+    "views._warnings": "views.marks",
     "views.against": "papers.against_published",
     "views.audit": "views.released_scripts",
     "views.compare": "views.compare_page",
     "weights": "plan.weights_file",
     "work": "stages.context",
 }
-"""Module of an older version -> where its content is now, both inside `oodbench.benchmark`."""
+"""Module in an older version -> the module that has its content now, both inside `oodbench.benchmark`."""
 
 
 P = ParamSpec("P")
@@ -137,7 +137,7 @@ def refuse_old_parameters(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class RenamedModules(MetaPathFinder):
-    """Asked last, for modules that nothing else has found: refuses an old name with the new one."""
+    """The last finder in `sys.meta_path`: refuses the import of an old module name with the new name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -153,6 +153,6 @@ class RenamedModules(MetaPathFinder):
 
 
 def install() -> None:
-    """Have imports of old names refused with the new ones."""
+    """Add the finder to `sys.meta_path`, once."""
     if not any(isinstance(finder, RenamedModules) for finder in sys.meta_path):
         sys.meta_path.append(RenamedModules())

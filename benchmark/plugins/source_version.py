@@ -1,8 +1,8 @@
-"""The version of a plug-in: what its author pinned, else a hash of the source code that it consists of.
+"""The version of a plug-in: the one its author pinned, or a hash of its source code.
 
-The source is the plug-in's file and the modules of its own package that it imports; for a class defined in a notebook,
-the cells that define it and what its methods use. Only the syntax tree counts, without comments and docstrings: editing
-prose or reformatting recomputes nothing.
+The source is the plug-in's file and the modules of its own package that it imports. For a class defined in a notebook
+it is the cells that define the class and what its methods use. Only the syntax tree counts, without comments and
+docstrings: editing prose or reformatting recomputes nothing.
 """
 
 from __future__ import annotations
@@ -24,51 +24,50 @@ from oodbench.benchmark.plugins.base import Plugin
 
 
 def identity(plugin: Plugin, settings: Iterable[str] | None = None) -> dict[str, Any]:
-    """What of a plug-in goes into a key: name, version, and its settings, or those of them that matter there."""
-    kept = {name: value for name, value in plugin.settings.items() if settings is None or name in settings}
-    return {"name": plugin.name, "settings": kept, "version": source_version(type(plugin))}
+    """The part of an artifact's key that identifies a plug-in: name, version, and all or some of its settings."""
+    relevant = {name: value for name, value in plugin.settings.items() if settings is None or name in settings}
+    return {"name": plugin.name, "settings": relevant, "version": source_version(type(plugin))}
 
 
 def source_version(plugin: type[Plugin]) -> str:
-    """The version an author pinned, or else a hash of the plug-in's code and of the modules of its package it imports.
+    """The version that the author pinned, or a hash of the plug-in's code and of the sibling modules it imports.
 
     Raises `PluginError` if the source is not available.
     """
     if plugin.version is not None:
         return plugin.version
     files = sorted(_source_files(plugin.__module__, _module_file(plugin.__module__)))
-    codes = [code_of(Path(file).read_bytes()) for file in files] or _typed(plugin)
+    codes = [code_of(Path(file).read_bytes()) for file in files] or _interactive_sources(plugin)
     return "source:" + hashlib.sha256(b"\0".join(codes)).hexdigest()[:16]
 
 
 IGNORED_FIELDS = ("kind", "type_comment", "type_ignores")
-"""Fields of syntax nodes that say how code is written and not what it does (`kind` is the u of u'text')."""
+"""Fields of syntax nodes that describe how code is written, not what it does (`kind` is the u of u'text')."""
 
 
 def code_of(source: bytes | str) -> bytes:
-    """What Python source does, as canonical bytes: its syntax tree without comments, docstrings and positions.
+    """Canonical bytes of Python source: its syntax tree without comments, docstrings and positions.
 
     A string that stands alone as a statement, such as the documentation of an attribute, counts as a docstring. Source
-    that does not parse, such as a notebook cell with magics, is returned as it is, with line endings normalised.
+    that does not parse, such as a notebook cell with magics, is returned unchanged except for its line endings.
     """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         text = source.encode() if isinstance(source, str) else source
         return text.replace(b"\r\n", b"\n")
-    return _written(tree).encode()
+    return _serialize(tree).encode()
 
 
-def _written(node: Any) -> str:
+def _serialize(node: Any) -> str:
     """A syntax node as text that is the same in every version of Python: names of types, fields that are not empty."""
     if isinstance(node, list):
-        kept = [item for item in node if not _is_docstring(item)]
-        return f"[{','.join(map(_written, kept))}]"
+        return f"[{','.join(_serialize(item) for item in node if not _is_docstring(item))}]"
     if not isinstance(node, ast.AST):
         return f"{type(node).__name__}:{node!r}"
     fields = [(name, value) for name, value in ast.iter_fields(node) if name not in IGNORED_FIELDS]
-    kept_fields = [f"{name}={_written(value)}" for name, value in fields if value is not None and value != []]
-    return f"{type(node).__name__}({','.join(kept_fields)})"
+    present = [f"{name}={_serialize(value)}" for name, value in fields if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(present)})"
 
 
 def _is_docstring(node: Any) -> bool:
@@ -77,9 +76,10 @@ def _is_docstring(node: Any) -> bool:
 
 @cache
 def _source_files(module: str, file: str | None) -> frozenset[str]:
-    """The files of a module and of what it imports, directly or not, from its own package.
+    """The files of a module and of what it imports, directly or indirectly, from its own package.
 
-    Of ours, that is the folder beside it (shared helpers, parent recipes); of another distribution, all of it.
+    For built-in plug-ins the package is the module's folder, with shared helpers and parent recipes; for other
+    distributions it is the top-level package.
     """
     root = module.rpartition(".")[0] if module.startswith("oodbench.") else module.partition(".")[0]
     files: dict[str, str] = {}
@@ -88,13 +88,13 @@ def _source_files(module: str, file: str | None) -> frozenset[str]:
         name, file = todo.pop()
         if file is not None and name not in files:
             files[name] = file
-            inside = [other for other in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
-            todo.extend((other, _module_file(other)) for other in inside if other not in files)
+            siblings = [other for other in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
+            todo.extend((other, _module_file(other)) for other in siblings if other not in files)
     return frozenset(files.values())
 
 
 def _module_file(name: str) -> str | None:
-    """Where a module's source is; None for what is no module, or is not there."""
+    """The source file of a module; None if the name is not a module or has no source file."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         try:
@@ -106,7 +106,7 @@ def _module_file(name: str) -> str | None:
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
-    """Absolute names of all that a module imports; `from a import b` may mean a module a.b."""
+    """Absolute names of everything that a module imports; `from a import b` may mean a module a.b."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
@@ -117,29 +117,30 @@ def _imports(file: Path, module: str) -> Iterator[str]:
             yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
 
 
-def _typed(plugin: type[Plugin]) -> list[bytes]:
-    """The source of a class without a file: the text typed together with each of its methods and what those use.
+def _interactive_sources(plugin: type[Plugin]) -> list[bytes]:
+    """The source of a class without a file: the notebook cells of its methods and of what those use.
 
-    Whole cells, because defaults and helpers are there, too; and the plain values of attributes and of global names.
+    Cells are taken as a whole, because defaults and helpers may be in them. Plain values of attributes and of global
+    names are included.
     """
     texts: set[str] = set()
-    seen: set[Any] = set()
+    visited: set[Any] = set()
     todo: list[Any] = [base for base in plugin.__mro__ if base.__module__ == plugin.__module__]
     while todo:
         value = todo.pop()
-        if value in seen:
+        if value in visited:
             continue
-        seen.add(value)
+        visited.add(value)
         if isinstance(value, type):
             texts.add(f"class {value.__qualname__}({[base.__qualname__ for base in value.__bases__]})")
-            own = {name: item for name, item in vars(value).items() if not name.startswith("__")}
-            texts |= {f"{value.__qualname__}.{name} = {_plain(item)}" for name, item in own.items()}
+            attributes = {name: item for name, item in vars(value).items() if not name.startswith("__")}
+            texts |= {f"{value.__qualname__}.{name} = {_plain(item)}" for name, item in attributes.items()}
         for function in _functions(value):
             text = "".join(linecache.getlines(function.__code__.co_filename))
             if not text:
                 raise PluginError(
-                    f"The source of '{plugin.name}' ({plugin.__module__}) is in no file and cannot be had "
-                    "otherwise; pin its `version` or write it to a file."
+                    f"The source of '{plugin.name}' ({plugin.__module__}) is not available: it is in no file and in no "
+                    "notebook cell. Pin its `version`, or write the class to a file."
                 )
             texts.add(text)
             for name in _names(function.__code__):
@@ -151,7 +152,7 @@ def _typed(plugin: type[Plugin]) -> list[bytes]:
 
 
 def _plain(value: object) -> str:
-    """A value that is the same in every process, written; empty for others."""
+    """The text of a value whose text is the same in every process; empty for other values."""
     if isinstance(value, tuple | frozenset):
         parts = [_plain(item) for item in value]
         return str(sorted(parts) if isinstance(value, frozenset) else parts)
@@ -159,11 +160,11 @@ def _plain(value: object) -> str:
 
 
 def _functions(value: Any) -> Iterator[FunctionType]:
-    """A function, or the methods that a class's author wrote."""
+    """A function itself, or the methods in a class's source."""
     for item in vars(value).values() if isinstance(value, type) else [value]:
         inner = getattr(item, "__func__", None) or getattr(item, "fget", None) or getattr(item, "func", None) or item
         function = inspect.unwrap(inner) if callable(inner) else inner
-        # What dataclasses write has the name of no cell.
+        # Methods that dataclasses generate belong to no cell.
         if isinstance(function, FunctionType) and function.__module__ == value.__module__ and not _generated(function):
             yield function
 
@@ -173,7 +174,7 @@ def _generated(function: FunctionType) -> bool:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """Global names that a function and those inside it use."""
+    """Global names that a function and its nested functions use."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

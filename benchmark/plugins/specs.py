@@ -1,10 +1,10 @@
-"""The small grammar of names on the command line and in suites.
+"""Parsing and printing of plug-in and data set names with settings, as written on the command line and in suites.
 
     odin[temperature=1000,epsilon=0.0014]@joint[beta=0.1]     detector, its settings, the recipe of its classifier
     digits[0-6]+inverted                                      data set, its classes, a form
     torchvision:resnet50[normalisation=raw]                   short for torchvision[model=resnet50,normalisation=raw]
 
-Printing a parsed name gives its canonical form, which is how jobs and records carry it.
+Printing a parsed name gives its canonical form, which jobs and records use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oodbench.benchmark.plugins.registry import registry
 
 
 class Spec(NamedTuple):
-    """A plug-in's name and the settings given for it."""
+    """A plug-in's name and the given settings, sorted by name."""
 
     name: str
     settings: tuple[tuple[str, Any], ...] = ()
@@ -33,7 +33,7 @@ class Spec(NamedTuple):
 
 
 class DetectorSpec(NamedTuple):
-    """A detector and, where it is not the detector's own or the suite's, the recipe of its classifier."""
+    """A detector and the recipe of its classifier; None means the detector's own recipe or the suite's."""
 
     detector: Spec
     recipe: Spec | None = None
@@ -43,7 +43,7 @@ class DetectorSpec(NamedTuple):
 
 
 class SetSpec(NamedTuple):
-    """A data set, the classes kept of it (None: all), and the forms applied in turn."""
+    """A data set, the selected classes (None: all), and the forms, applied in this order."""
 
     name: str
     classes: tuple[int, ...] | None = None
@@ -70,12 +70,12 @@ def _ranges(numbers: tuple[int, ...]) -> str:
 
 
 MAX_SPEC = 4000
-"""Characters of one name with its settings, and of a list of names ten times as many."""
+"""Maximum number of characters of a name with settings; a list of names may have ten times as many."""
 
 
-def _refuse_long(text: str, most: int = MAX_SPEC) -> None:
-    if len(text) > most:
-        raise UserError(f"'{text[:40]}...' has {len(text):,} characters, expected at most {most:,}. Shorten it.")
+def _refuse_long(text: str, limit: int = MAX_SPEC) -> None:
+    if len(text) > limit:
+        raise UserError(f"'{text[:40]}...' has {len(text):,} characters, expected at most {limit:,}. Shorten it.")
 
 
 def split_list(text: str) -> list[str]:
@@ -91,7 +91,7 @@ SET = re.compile(r"(?P<name>[^\[\]@+,=]+)(?:\[(?P<classes>[^\[\]]*)\])?(?P<forms
 
 
 def parse_spec(text: str) -> Spec:
-    """Parse 'name' or 'name[key=value,...]'. Values are numbers, true/false, or words; 'name:word' sets 'model'."""
+    """Parse 'name' or 'name[key=value,...]'. Values are those of `parse_value`; 'name:word' sets 'model'."""
     _refuse_long(text)
     match = PLUGIN.fullmatch(text.strip())
     if match is None:
@@ -103,7 +103,7 @@ def parse_spec(text: str) -> Spec:
     for item in filter(None, (match["settings"] or "").split(",")):
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"'{item}' in '{text}' is no setting; write NAME[setting=value,...].")
+            raise UserError(f"'{item}' in '{text}' is not a setting; write NAME[setting=value,...].")
         if key.strip() in settings:
             raise UserError(f"'{text}' gives the setting '{key.strip()}' twice.")
         settings[key.strip()] = parse_value(value.strip())
@@ -111,7 +111,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def parse_value(text: str) -> Any:
-    """A number, true/false/none, or else the word itself."""
+    """Parse a number or true/false/none; any other word is returned as it is."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
@@ -129,7 +129,7 @@ def parse_detector(text: str) -> DetectorSpec:
 
 
 def parse_set(text: str) -> SetSpec:
-    """Parse 'name[classes]+form'. Classes are numbers and ranges: 'digits[0-6]', 'digits[0,2,4-6]'."""
+    """Parse 'name[classes]+form'. Classes are numbers and ranges of them: 'digits[0-6]', 'digits[0,2,4-6]'."""
     _refuse_long(text)
     match = SET.fullmatch(text.strip())
     if match is None:
@@ -145,18 +145,22 @@ def _classes(inside: str | None, text: str) -> tuple[int, ...] | None:
     for item in inside.split(","):
         ends = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", item)
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
-            raise UserError(f"'{item}' in '{text}' is no class or range of classes; write NAME[0-6] or NAME[0,2,4].")
+            raise UserError(f"'{item}' in '{text}' is not a class or range of classes; write NAME[0-6] or NAME[0,2,4].")
         numbers.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
     return tuple(sorted(numbers))
 
 
 def canonical(plugin: Plugin) -> Spec:
-    """A plug-in's name and the settings that differ from its defaults: enough to make it again."""
+    """A plug-in's name and the settings that differ from its defaults: enough to create an equal one."""
     return Spec(plugin.name, tuple(sorted(plugin.changed_settings().items())))
 
 
 def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> Any:
-    """Return the plug-in that a spec names, with its settings checked and `defaults` beneath them."""
+    """Create the plug-in that a spec names.
+
+    `defaults` are settings that the spec's settings override. Raises `UserError` for an unknown plug-in or setting, or
+    a value that the setting does not accept.
+    """
     plugin: Any = registry.get(kind, spec.name)
     fields = {field.name: field for field in dataclasses.fields(plugin)}
     settings = {**(defaults or {}), **dict(spec.settings)}
@@ -170,20 +174,20 @@ def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> 
             if not fields:
                 raise UserError(f"The {kind} '{spec.name}' has no settings, got '{name}'.")
             raise unknown(f"setting of the {kind} '{spec.name}':", name, fields, f"bench show {spec.name}")
-    checked = {name: _fitting(kind, spec.name, fields[name], value) for name, value in settings.items()}
+    checked = {name: _checked(kind, spec.name, fields[name], value) for name, value in settings.items()}
     try:
         return plugin(**checked)
     except (TypeError, ValueError) as error:
-        told = str(error).rstrip(".")
-        raise UserError(f"The {kind} '{spec}' cannot be set up: {told}. See 'bench show {spec.name}'.") from error
+        reason = str(error).rstrip(".")
+        raise UserError(f"The {kind} '{spec}' cannot be created: {reason}. See 'bench show {spec.name}'.") from error
 
 
 def _settings_of(kind: str, name: str) -> set[str]:
     return {field.name for field in dataclasses.fields(registry.get(kind, name))}
 
 
-def _fitting(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` as the type of the setting's default: a whole number serves as a float, so that keys do not differ."""
+def _checked(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` in the type of the setting's default. An integer for a float setting is converted, so that keys agree."""
     default = field.default
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         with suppress(OverflowError):

@@ -1,1 +1,1 @@
-"""Checks after the fact: does a plug-in keep the contract, does a run still hold, can it be repeated?"""
+"""Contract checks of plug-ins, verification of finished runs, and repetition of runs."""

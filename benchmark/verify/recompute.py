@@ -1,7 +1,7 @@
-"""Intervals and extended metrics of a cell computed anew from what is stored, for `verify`. No torch.
+"""Recomputes a cell's ID accuracy, intervals and extended metrics from stored scores and logits, for `bench verify`.
 
-What cannot be computed here is told in words in place of the numbers: without the images nobody knows their labels, or
-which of them belong together.
+Labels and groups come from the images. Where these are missing, a method returns the reason as a string, a clause such
+as "whose logits are missing", instead of numbers. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,57 +18,62 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 
 Artifact = tuple[Path, Mapping[str, Any]]
-"""A whole artifact, and the key in its side file."""
+"""The path of an undamaged artifact, and the key in its side file."""
 
 
 class Recompute:
-    """Computes what hangs on scores, logits and images; `artifact` finds whole artifacts by their keys' digests."""
+    """Recomputes what depends on scores, logits and images.
+
+    Args:
+        images: Finds the images of a record's sets.
+        artifact: Returns an undamaged artifact by its key's digest; None if there is none.
+    """
 
     def __init__(self, images: ScoredImages, artifact: Callable[[str], Artifact | None]) -> None:
         self.images, self.artifact = images, artifact
         self._classified: dict[str, ClassifiedImages | str] = {}
 
     def accuracy(self, record: Record, logits: str, count: int) -> float | str:
-        """ID accuracy from logits and labels."""
-        found = self.classified(logits, self.images.used(record, record.id_set, count))
-        return found if isinstance(found, str) else found.accuracy
+        """ID accuracy, from the digest of the ID set's logits and the labels of its `count` images; or the reason."""
+        images = self.classified(logits, self.images.used(record, record.id_set, count))
+        return images if isinstance(images, str) else images.accuracy
 
     def intervals(
         self, record: Record, values: Mapping[str, float], scores: Sequence[np.ndarray]
     ) -> Mapping[str, Sequence[float]] | str:
-        """The intervals of metrics, `values`, of ID and OOD `scores`."""
+        """Intervals around the metrics `values` of the ID and OOD `scores`; or the reason."""
         if _key(record).get("intervals", INTERVALS_VERSION) != INTERVALS_VERSION:
-            return "which another version made"
+            return "which another version computed"
         groups = []
-        for name, own in zip((record.id_set, record.ood_set), scores, strict=True):
-            images = self.images.of(record, name, len(own))
+        for name, set_scores in zip((record.id_set, record.ood_set), scores, strict=True):
+            images = self.images.of(record, name, len(set_scores))
             if isinstance(images, str):
                 return images
             groups.append(images.groups)
         return {name: list(ends) for name, ends in intervals_around(values, *scores, *groups).items()}
 
     def extended(self, record: Record, logits: str, scores: Sequence[np.ndarray]) -> Mapping[str, float] | str:
-        """The extended metrics of ID and OOD `scores`, where `logits` are those of the ID images."""
+        """Extended metrics of the ID and OOD `scores`, with the digest of the ID images' logits; or the reason."""
         version, *digests = _key(record).get("extended") or [""]
         if version != EXTENDED_VERSION:
-            return "which another version made"
+            return "which another version computed"
         found = [self.artifact(digest) for digest in digests]
-        more = [(np.load(one[0], allow_pickle=False), one[1]) for one in found if one]
-        if len(more) < len(found) or not more:
-            return "whose scores are not there"
+        loaded = [(np.load(one[0], allow_pickle=False), one[1]) for one in found if one]
+        if len(loaded) < len(found) or not loaded:
+            return "whose scores are missing"
         test = self.classified(logits, self.images.used(record, record.id_set, len(scores[0])))
         if isinstance(test, str):
             return test
         shifted = []
-        for own, key in more[1:]:
+        for shifted_scores, key in loaded[1:]:
             images = self._shifted(record, key)
             if isinstance(images, str):
                 return images
-            shifted.append(ScoredClassification(images, own))
-        return extended(ScoredClassification(test, scores[0]), scores[1], more[0][0], shifted)
+            shifted.append(ScoredClassification(images, shifted_scores))
+        return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0], shifted)
 
     def _shifted(self, record: Record, key: Mapping[str, Any]) -> ClassifiedImages | str:
-        """A shifted form of the ID set, found by the key of its scores."""
+        """The classified images of a shifted form of the ID set, by the key of its scores."""
         logits = key.get("outputs", {}).get("logits", "")
         found = self.artifact(logits)
         data = record.provenance.get("data", ())
@@ -76,7 +81,7 @@ class Recompute:
         return self.classified(logits, used[0] if used else {})
 
     def classified(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
-        """Images as a classifier saw them, by the digest of its logits; once for all detectors."""
+        """Images with their logits, given by digest; or the reason. Cached, as detectors share logits."""
         if logits not in self._classified:
             self._classified[logits] = self._classify(logits, used)
         return self._classified[logits]
@@ -84,7 +89,7 @@ class Recompute:
     def _classify(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
         found, images = self.artifact(logits), self.images.known(used)
         if found is None:
-            return "whose logits are not there"
+            return "whose logits are missing"
         if isinstance(images, str):
             return images
         if images.labels is None or images.checksum != found[1].get("data"):
@@ -93,6 +98,6 @@ class Recompute:
 
 
 def _key(record: Record) -> Mapping[str, Any]:
-    """What the record's key is the digest of; empty in records of older versions."""
+    """The content of the record's key, of which `Record.key` is the digest; empty in records of older versions."""
     key = record.provenance.get("key")
     return key if isinstance(key, dict) else {}

@@ -1,4 +1,4 @@
-"""A toy world for contract checks: small images whose classes and outliers are planted, and their classifier."""
+"""The toy world of the contract checks: small images with planted classes, planted OOD images, and a classifier."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from oodbench.benchmark.stages.extract import checked_reduction
 CLASSES, SIDE, IMAGES = 4, 32, 160
 
 STRANGE = 4
-"""Patterns that the network knows and no class has."""
+"""Number of patterns that the network detects and no class has."""
 
 WEAKER = 0.9
-"""Strength of each pattern's second channel: maps of one pattern have rank two, with singular values apart."""
+"""Strength of each pattern's second channel: the maps of a pattern have rank two and different singular values."""
 
 
 class PlantedMaps(nn.Module):
-    """Two channels a pattern, each at a place of its own, as strong as the pattern shows: (N, 2 D, 4, 4)."""
+    """Two channels per pattern, each active at its own position with the pattern's strength: (N, 2 D, 4, 4)."""
 
     def __init__(self, patterns: Tensor) -> None:
         super().__init__()
         self.register_buffer("patterns", patterns.flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Strengths, of either sign."""
+        """Feature maps of either sign, (N, 2 D, 4, 4)."""
         patterns: Tensor = self.get_buffer("patterns")
-        shown = (images.flatten(1) - 0.5) @ patterns.T
-        maps: Tensor = torch.diag_embed(torch.cat([shown, WEAKER * shown], dim=1)).unflatten(2, (4, 4))
+        strengths = (images.flatten(1) - 0.5) @ patterns.T
+        maps: Tensor = torch.diag_embed(torch.cat([strengths, WEAKER * strengths], dim=1)).unflatten(2, (4, 4))
         return maps
 
 
 class PlantedNetwork(nn.Module):
-    """Features: how strongly each planted pattern shows. Head: one pattern a class. Blocks: maps, and their ReLU."""
+    """Features: the strength of each planted pattern. Head: one pattern per class. Blocks: the maps, and their ReLU."""
 
     def __init__(self, patterns: Tensor) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PlantedNetwork(nn.Module):
             self.head.bias.zero_()
 
     def features(self, images: Tensor) -> Tensor:
-        """Strength of each pattern, non-negative (N, D)."""
+        """Strength of each pattern, non-negative, (N, D)."""
         pooled: Tensor = self.rectified(self.maps(images)).sum(dim=(2, 3))
         features: Tensor = pooled.unflatten(1, (2, -1)).sum(dim=1) / (1 + WEAKER)
         return features
@@ -70,19 +70,20 @@ def planted_blocks(network: nn.Module) -> list[nn.Module]:
 
 
 class ToyWorld(NamedTuple):
-    """A classifier with planted features, labelled ID images, and OOD images: weak blends of two classes and,
-    weaker, of a pattern that no class has, for methods that look where training images do not vary."""
+    """A classifier with planted features, labelled ID images, and OOD images."""
 
     classifier: Classifier
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     ood: ImageSet
+    """Weak blends of two classes and, weaker still, of a pattern that no class has, for methods that use the directions
+    in which training images do not vary."""
 
 
 @cache
 def toy_world() -> ToyWorld:
-    """The one toy world, the same in every process."""
+    """The toy world, the same in every process."""
     random = np.random.RandomState(0)
     patterns = _patterns(random)
 
@@ -92,7 +93,7 @@ def toy_world() -> ToyWorld:
         images = np.clip(np.rint(255 * noisy), 0, 255).astype(np.uint8)
         return ImageSet(images, labels, tuple("abcd") if labels is not None else ())
 
-    def known(count: int) -> ImageSet:
+    def draw_id(count: int) -> ImageSet:
         labels = np.arange(count) % CLASSES
         strengths = np.zeros((count, len(patterns)))
         strengths[np.arange(count), labels] = random.uniform(1.0, 1.5, count)
@@ -104,16 +105,16 @@ def toy_world() -> ToyWorld:
     blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.3, IMAGES)
     blends[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = 0.07
     classifier = Classifier(planted_network(), CLASSES, planted_blocks)
-    return ToyWorld(classifier, known(4 * IMAGES), known(IMAGES), known(IMAGES), draw(blends, None))
+    return ToyWorld(classifier, draw_id(4 * IMAGES), draw_id(IMAGES), draw_id(IMAGES), draw(blends, None))
 
 
 def planted_network() -> PlantedNetwork:
-    """The toy world's network, made anew."""
+    """A new copy of the toy world's network."""
     return PlantedNetwork(torch.from_numpy(_patterns(np.random.RandomState(0))).float())
 
 
 def fresh_classifier() -> Classifier:
-    """The toy world's classifier, made whole again after a plug-in that may have changed it."""
+    """The toy world's classifier with a new network, in case an earlier plug-in changed the old one."""
     classifier = toy_world().classifier
     classifier.network = planted_network().eval().requires_grad_(False)
     return classifier
@@ -132,10 +133,15 @@ def toy_batch(
     supplied: Iterable[str] = NEEDS,
     rows: np.ndarray | None = None,
 ) -> Batch:
-    """A batch of toy images that holds what the detector declares, and of that only what is `supplied`.
+    """A batch of toy images with the inputs that a detector declares.
 
-    `rows` (n,) picks some of the images after the network has seen all of them at once, because its outputs move in the
-    last bits with the size of a batch, which is not the detector's doing.
+    Args:
+        detector: The detector that reads the batch.
+        images: The images.
+        labelled: Whether the batch has labels, as in `fit`. `similarities` are then left out.
+        supplied: Of the declared inputs, only these are available.
+        rows: Indices (n,) of images to select. The network processes all images first: its outputs depend on the batch
+            size in the last bits, which must not count against the detector.
     """
     names = detector.needs & set(supplied)
     classifier = toy_world().classifier
@@ -145,24 +151,24 @@ def toy_batch(
         if rows is not None:
             images, pixels = images.take(rows), pixels[rows]
             output = ForwardOutput([maps[rows] for maps in output.maps], output.features[rows], output.logits[rows])
-        whole = {"images": pixels, "features": output.features, "logits": output.logits.double()}
+        tensors = {"images": pixels, "features": output.features, "logits": output.logits.double()}
         if "maps" in names and reduces(detector):
-            whole["maps"] = checked_reduction(detector, output)
-    parts: dict[str, Callable[[slice], Tensor]] = {name: whole[name].__getitem__ for name in whole if name in names}
+            tensors["maps"] = checked_reduction(detector, output)
+    parts: dict[str, Callable[[slice], Tensor]] = {name: tensors[name].__getitem__ for name in tensors if name in names}
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
     bank = None
     if "similarities" in names and not labelled:
-        known = toy_bank_batch(detector)
-        bank = TrainingBank(known.features.numpy(), detector.bank_rows(known))
+        train = toy_bank_batch(detector)
+        bank = TrainingBank(train.features.numpy(), detector.bank_rows(train))
         similarities = bank.similarities(output.features)
         parts["similarities"] = similarities.__getitem__
-    shown = classifier if "maps" in names else classifier.without_blocks()
-    return Batch(len(images), parts, detector.name, shown if "network" in names else None, bank=bank)
+    passed = classifier if "maps" in names else classifier.without_blocks()
+    return Batch(len(images), parts, detector.name, passed if "network" in names else None, bank=bank)
 
 
 def toy_bank_batch(detector: Detector) -> Batch:
-    """The toy world's training images as a detector's `bank_rows` sees them: labels and features."""
+    """The toy world's training images with labels and features, as `bank_rows` reads them."""
     world = toy_world()
     with torch.no_grad():
         features = world.classifier.features(torch.from_numpy(world.train.images).float() / 255)
@@ -171,7 +177,7 @@ def toy_bank_batch(detector: Detector) -> Batch:
 
 
 def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
-    """Show the toy world's training images, so many at a time, to a detector that observes."""
+    """Call a detector's `observe` with the feature maps of images, `piece` images at a time."""
     labels = torch.from_numpy(np.array(images.labels))
     with torch.no_grad():
         for rows in torch.arange(len(images)).split(piece):
@@ -180,7 +186,7 @@ def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
             detector.observe(output.maps, output.features, output.logits, labels[rows])
 
 
-class Trainee(nn.Module):
+class TrainableNetwork(nn.Module):
     """A small trainable network for recipe checks."""
 
     def __init__(self) -> None:

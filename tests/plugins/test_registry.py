@@ -204,7 +204,7 @@ def test_two_kinds_may_share_a_name() -> None:
 def test_a_class_without_its_method_is_refused(kind: str) -> None:
     base, method, _ = KINDS[kind]
     bare: type[Plugin] = type("Bare", (base,), {})
-    sentence = rf"^The {kind} 'registry_bare' has no {method}\(\) of its own; it must define one\.$"
+    sentence = rf"^The {kind} 'registry_bare' has no {method}\(\); it must define one\.$"
     with pytest.raises(PluginError, match=sentence):
         DECORATORS[kind]("registry_bare")(bare)
 
@@ -288,16 +288,16 @@ class UpsideDown(Form):
     "name, text, sentence",
     [
         ("absent.py", None, "does not exist. Give the path of a Python file."),
-        ("mine.txt", DETECTOR, "is no Python file. Its name must end in .py."),
-        ("mine.py", "def broken(:\n", "does not import: SyntaxError: "),
-        ("mine.py", "import no_such_module_at_all", "does not import: ModuleNotFoundError: No module named"),
-        ("mine.py", "raise RuntimeError('one\\ntwo')", "does not import: RuntimeError: one"),
-        ("mine.py", "import sys; sys.exit(3)", "does not import: SystemExit: 3"),
-        ("mine.py", "x = 1", "registers nothing. Decorate a class, with @detector('name') say."),
+        ("mine.txt", DETECTOR, "is not a Python file. Its name must end in .py."),
+        ("mine.py", "def broken(:\n", "cannot be imported: SyntaxError: "),
+        ("mine.py", "import no_such_module_at_all", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("mine.py", "raise RuntimeError('one\\ntwo')", "cannot be imported: RuntimeError: one"),
+        ("mine.py", "import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
+        ("mine.py", "x = 1", "registers nothing. Decorate a class, for example with @detector('name')."),
         (
             "mine.py",
             DETECTOR.format(name="energy"),
-            "does not import: The detector name 'energy' is taken by the built-in oodbench.detectors.energy; choose "
+            "cannot be imported: The detector name 'energy' is taken by the built-in oodbench.detectors.energy; choose "
             "another for oodbench_plugin_",
         ),
     ],
@@ -358,7 +358,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_names_that_another_file_has_taken_are_refused(tmp_path: Path) -> None:
     registry.load_file(file_with(tmp_path, DETECTOR.format(name="file_first"), "one.py"))
-    with pytest.raises(UserError, match=r"two\.py' does not import: The detector name 'file_first' is taken by "):
+    with pytest.raises(UserError, match=r"two\.py' cannot be imported: The detector name 'file_first' is taken by "):
         registry.load_file(file_with(tmp_path, DETECTOR.format(name="file_first"), "two.py"))
 
 
@@ -470,7 +470,7 @@ class Other(Recipe):
 def test_an_entry_point_must_lead_to_what_is_registered_under_its_name(install: Install, text: str) -> None:
     install("strange-promise", {"detectors": {"promised": "strange_promise:Other"}}, {"strange_promise.py": text})
     assert registry.entries("detector")["promised"].reason() == (
-        "strange_promise:Other is not registered as the detector 'promised'; decorate it so."
+        "strange_promise:Other is not registered as the detector 'promised'; add the decorator."
     )
 
 

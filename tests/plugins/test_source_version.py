@@ -273,7 +273,7 @@ def test_a_typed_class_without_methods_has_the_version_of_its_settings(notebook:
 def test_a_class_whose_source_is_nowhere_must_pin_its_version(notebook: Notebook) -> None:
     typed = notebook.type(DEEPER + HELPER + TYPED, text=False)
     with pytest.raises(
-        PluginError, match=r"'typed' \(strange_notebook\) is in no file and cannot be .*; pin its `version`"
+        PluginError, match=r"'typed' \(strange_notebook\) is not available: .* Pin its `version`"
     ):
         source_version(typed)
     typed.version = "1"
@@ -321,4 +321,4 @@ def test_a_script_finds_what_it_decorates(tmp_path: Path, how: str) -> None:
     if how == "script":
         assert done.stdout.startswith("source:"), done.stderr
     elif sys.version_info < (3, 13):  # from then on Python keeps the text of a command
-        assert "pin its `version`" in done.stderr
+        assert "Pin its `version`" in done.stderr

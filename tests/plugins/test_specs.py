@@ -308,11 +308,11 @@ def test_unknown_plugin_is_refused_before_its_settings() -> None:
 def test_what_a_plugin_refuses_is_told_as_its_sentence(kind: str, text: str, why: str) -> None:
     with pytest.raises(UserError) as told:
         create(kind, parse_spec(text))
-    assert str(told.value).startswith(f"The {kind} '{text}' cannot be set up: ")
+    assert str(told.value).startswith(f"The {kind} '{text}' cannot be created: ")
     assert why in sentence(told)
 
 
-# What is no setting
+# What is not a setting
 
 
 def test_a_name_that_ends_in_an_underscore_is_no_setting() -> None:

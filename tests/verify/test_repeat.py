@@ -1,4 +1,4 @@
-"""`bench run --from`: a run done again from nothing, and what counts as reproduced where."""
+"""`bench run --from`: a run repeated from nothing, and what counts as reproduced on which machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
 ) -> Path:
-    """A folder with a suite, and a run of it that took two commands."""
+    """A folder with a suite, and a run of it by two commands."""
     folder = tmp_path_factory.mktemp("again")
     suite, options = folder / "tiny.toml", {"results": folder / "results", "limit_train": 64}
     suite.write_text(tiny_suite(MATRIX))
@@ -51,17 +51,17 @@ def bench(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_a_run_comes_out_again_from_nothing(place: Path) -> None:
-    shutil.rmtree(place / "results/cache")  # nothing of it may be needed
+def test_a_run_is_reproduced_from_nothing(place: Path) -> None:
+    shutil.rmtree(place / "results/cache")  # nothing in it may be needed
     before = {p: p.read_bytes() for p in (place / "results").rglob("*") if p.is_file()}
     suite = place / "tiny.toml"
-    suite.write_text(suite.read_text().replace("epochs = 1", "epochs = 2"))  # nor the suite as it is now
+    suite.write_text(suite.read_text().replace("epochs = 1", "epochs = 2"))  # nor the present text of the suite
     edited = read_run(place / "results/runs/tiny")
     edited.info["commands"] = [{**one, "suite": str(place / "tiny.toml")} for one in edited.info["commands"]]
     (place / "results/runs/tiny/run.json").write_text(json.dumps(edited.info))
     done = bench("run", "--from", place / "results/runs/tiny/run.json", "--quiet")
     assert done.exit_code == 0, done.output
-    assert "is not what it was: the run's own text is used" in done.output
+    assert "has changed since the run: the text in run.json is used" in done.output
     assert "digits[0-1]/greek/msp/0: exactly\ndigits[0-1]/greek/energy/0: exactly\n" in done.stdout
     assert "2 exactly. The repetition: " in done.stdout
     again = place / "results/runs/tiny-again"
@@ -74,10 +74,10 @@ def test_a_run_comes_out_again_from_nothing(place: Path) -> None:
     assert bench("verify", again).exit_code == 0
     refused = bench("run", "--name", "tiny-again", "--results", place / "results", "--suite", place / "tiny.toml")
     assert refused.exit_code == 2
-    assert "repeats another with a store of its own" in refused.output
+    assert "repeats another run and has a store of its own" in refused.output
 
 
-def test_another_number_is_told(place: Path) -> None:
+def test_a_different_number_is_reported(place: Path) -> None:
     for path in (place / "results/runs/tiny/cells").glob("msp*"):
         record = json.loads(path.read_text())
         record["metrics"]["auroc"] -= 1e-9
@@ -96,7 +96,7 @@ def test_another_number_is_told(place: Path) -> None:
         (["--add"], "--from repeats a run with its own options, so leave out --add."),
         (["--detectors", "all"], "leave out --detectors."),
         (["--name", "tiny"], "is the run itself. Choose another --name"),
-        (["--name", "taken"], "is there already and does not repeat"),
+        (["--name", "taken"], "already exists and is not a repetition of"),
         (["--device", "abacus"], "Unknown device 'abacus'"),
     ],
 )
@@ -110,8 +110,11 @@ def test_conflicting_options_are_one_sentence(place: Path, options: list[str], s
     assert not (runs / "tiny-again").exists()
 
 
-def test_what_is_no_run_is_refused(place: Path) -> None:
-    for source, sentence in (("tinny", "Did you mean 'tiny'?"), (str(place / "run.json"), "is no run")):
+def test_what_is_not_a_run_is_refused(place: Path) -> None:
+    for source, sentence in (
+        ("tinny", "Did you mean 'tiny'?"),
+        (str(place / "run.json"), "is not a run: it has no run.json"),
+    ):
         done = bench("run", "--from", source, "--results", place / "results")
         assert done.exit_code == 2
         assert sentence in done.stderr
@@ -124,13 +127,13 @@ def test_a_dry_run_plans_every_command_and_does_nothing(place: Path) -> None:
     assert not (place / "results/runs/tiny-again").exists()
 
 
-def test_runs_of_older_versions_are_repeated_as_far_as_they_tell(finished: Path) -> None:
+def test_runs_of_older_versions_are_repeated_as_far_as_recorded(finished: Path) -> None:
     run = read_run(finished / "results/runs/tiny")
     assert [one["detectors"] for one in _commands(run)] == [["msp"], ["energy"]]
     older = Run(run.path, {name: value for name, value in run.info.items() if name != "commands"}, run.records)
     older.info["asked"]["detectors"] = ["all"]
     (options,) = _commands(older)
-    assert options["detectors"] == ["energy"]  # of the last command, which is all that it tells
+    assert options["detectors"] == ["energy"]  # of the last command, the only one recorded
     assert (options["threads"], options["device"], options["limit_train"]) == (1, "cpu", 64)
     assert options["precision"] == run.records[0].training["precision"]
 
@@ -138,57 +141,59 @@ def test_runs_of_older_versions_are_repeated_as_far_as_they_tell(finished: Path)
 # What counts as reproduced
 
 
-def made(record: Record, threads: int = 1, weights: str = "a", scores: str = "b", **more: Any) -> Record:
-    """A record as of another run."""
+def of_another_run(record: Record, threads: int = 1, weights: str = "a", scores: str = "b", **more: Any) -> Record:
+    """A record as another run would have it."""
     artifacts = [
         {"path": record.artifacts[which], "sha256": weights if which == "checkpoint" else scores}
         for which in record.artifacts
     ]
-    told = {**record.provenance, "artifacts": artifacts, "made": {"threads": threads, "torch": "2"}}
-    return replace(record, provenance=told, **more)
+    provenance = {**record.provenance, "artifacts": artifacts, "made": {"threads": threads, "torch": "2"}}
+    return replace(record, provenance=provenance, **more)
 
 
-def verdict(ours: Record, theirs: Record | None) -> str:
+def verdict(recorded: Record, repeated: Record | None) -> str:
     run = Run(Path(), {}, [])
-    return _outcome(ours, theirs, run, run).verdict
+    return _outcome(recorded, repeated, run, run).verdict
 
 
 def test_the_same_machine_must_give_the_same_bytes(finished: Path) -> None:
-    ours = made(read_run(finished / "results/runs/tiny").records[0])
-    close = {**ours.metrics, "auroc": ours.metrics["auroc"] + 1e-12}
-    assert verdict(ours, made(ours)) == EXACT
-    assert verdict(ours, made(ours, scores="c")) == DIFFERENT
-    assert verdict(ours, made(ours, metrics=close)) == DIFFERENT
-    assert verdict(ours, None) == DIFFERENT
-    assert verdict(ours, made(ours, status=FAILED, reason="no luck")) == DIFFERENT
-    assert verdict(replace(ours, status=FAILED), made(ours)) == NOTHING
+    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
+    close = {**recorded.metrics, "auroc": recorded.metrics["auroc"] + 1e-12}
+    assert verdict(recorded, of_another_run(recorded)) == EXACT
+    assert verdict(recorded, of_another_run(recorded, scores="c")) == DIFFERENT
+    assert verdict(recorded, of_another_run(recorded, metrics=close)) == DIFFERENT
+    assert verdict(recorded, None) == DIFFERENT
+    assert verdict(recorded, of_another_run(recorded, status=FAILED, reason="no luck")) == DIFFERENT
+    assert verdict(replace(recorded, status=FAILED), of_another_run(recorded)) == NOTHING
 
 
 def test_elsewhere_the_tolerance_depends_on_the_weights(finished: Path) -> None:
-    ours = made(read_run(finished / "results/runs/tiny").records[0])
+    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
 
     def elsewhere(weights: str, metric: str, off: float, **more: Any) -> str:
-        metrics = {**ours.metrics, metric: ours.metrics[metric] + off}
-        return verdict(ours, made(ours, threads=2, weights=weights, scores="c", metrics=metrics, **more))
+        metrics = {**recorded.metrics, metric: recorded.metrics[metric] + off}
+        return verdict(
+            recorded, of_another_run(recorded, threads=2, weights=weights, scores="c", metrics=metrics, **more)
+        )
 
-    assert ours.n_id is not None
-    assert ours.n_ood is not None
-    one_image = 1 / min(ours.n_id, ours.n_ood)
+    assert recorded.n_id is not None
+    assert recorded.n_ood is not None
+    one_image = 1 / min(recorded.n_id, recorded.n_ood)
     assert elsewhere("a", "tnr_at_tpr95", one_image) == WITHIN
     assert elsewhere("a", "tnr_at_tpr95", 3 * one_image) == DIFFERENT
-    assert elsewhere("z", "tnr_at_tpr95", 0.4) == WITHIN  # one threshold of another network: told, not judged
+    assert elsewhere("z", "tnr_at_tpr95", 0.4) == WITHIN  # a threshold of another network: reported, not judged
     assert elsewhere("z", "auroc", 0.9 * RETRAINED) == WITHIN
     assert elsewhere("z", "auroc", -1.1 * RETRAINED) == DIFFERENT
-    assert elsewhere("z", "auroc", 0.0, id_accuracy=(ours.id_accuracy or 0) - 1.1 * RETRAINED) == DIFFERENT
-    assert elsewhere("z", "auroc", 0.0, n_ood=ours.n_ood - 1) == DIFFERENT  # not the same images
+    assert elsewhere("z", "auroc", 0.0, id_accuracy=(recorded.id_accuracy or 0) - 1.1 * RETRAINED) == DIFFERENT
+    assert elsewhere("z", "auroc", 0.0, n_ood=recorded.n_ood - 1) == DIFFERENT  # not the same images
 
 
-def test_what_has_changed_since_is_told(finished: Path) -> None:
-    ours = made(read_run(finished / "results/runs/tiny").records[0])
-    resolved = {**ours.provenance["resolved"], "scoring": "99"}
-    theirs = made(ours, key="other", scores="c")
-    theirs = replace(theirs, provenance={**theirs.provenance, "resolved": resolved})
+def test_changes_since_the_run_are_reported(finished: Path) -> None:
+    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
+    resolved = {**recorded.provenance["resolved"], "scoring": "99"}
+    repeated = of_another_run(recorded, key="other", scores="c")
+    repeated = replace(repeated, provenance={**repeated.provenance, "resolved": resolved})
     run = Run(Path(), {}, [])
-    outcome = _outcome(ours, theirs, run, run)
+    outcome = _outcome(recorded, repeated, run, run)
     assert outcome.verdict == DIFFERENT
-    assert "since then: scoring 99 in place of 1" in outcome.told
+    assert "since then: scoring 99 instead of 1" in outcome.message

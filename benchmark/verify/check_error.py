@@ -1,0 +1,7 @@
+"""`CheckError`, which the contract checks of plug-ins raise."""
+
+from __future__ import annotations
+
+
+class CheckError(AssertionError):
+    """A plug-in breaks its contract; the message is one sentence that says how."""
