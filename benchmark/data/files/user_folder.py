@@ -104,7 +104,7 @@ def _dataset(name: str, path: Path) -> type[Dataset]:
         members.update(splits=("train", "test"), classes=classes, sources=sources)
     else:
         members.update(splits=("test",), sources={"test": (Source(file, ImageTree(fit=CENTRE), note=note),)})
-    members.update(origin=str(path), licence="The user's own matter", caveats=HOW)
+    members.update(origin=str(path), licence="That of the user's own images", caveats=HOW)
     dataset = type("UserFolder", (UserFolder,), members)
     dataset.name, dataset.title = name, f"The images in {path}"  # type: ignore[attr-defined]
     return dataset
