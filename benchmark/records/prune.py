@@ -85,5 +85,5 @@ def _artifacts_of(record: Path) -> list[str]:
         return list(read_record(record).artifacts.values())
     except (UserError, AttributeError) as error:
         raise UserError(
-            f"Nothing was deleted, because the files that the record '{record}' depends on are unknown: {error}"
+            f"Nothing was deleted, because the record '{record}' cannot be read and its files are unknown: {error}"
         ) from error
