@@ -12,7 +12,7 @@ from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Margins
 from oodbench.benchmark.views.summary import Block, TableRow
-from oodbench.figures._lee2018_losses import LOSSES, lacking, measured, served, told_run
+from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, measured, served
 from oodbench.figures._lee2018_text import filled
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection\naccuracy"}
@@ -36,12 +36,12 @@ def _unseen(block: Block, rows: dict[str, TableRow]) -> list[str]:
 
 
 def figure4(inputs: FigureInputs) -> Iterator[Picture]:
-    """Bars of the four losses: a row an ID set, a panel an unseen OOD set, a group a metric."""
-    kept = [(block, rows, _unseen(block, rows)) for block, rows in served(inputs, [loss.label for loss in LOSSES])]
-    kept = [entry for entry in kept if entry[2]]
-    columns = max(len(sets) for _, _, sets in kept)
-    figure, axes = canvas.grid(len(kept), columns, (1.75, 1.35), Margins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
-    for (block, rows, sets), panels in zip(kept, axes, strict=True):
+    """Bars of the four losses: one row per ID set, one panel per unseen OOD set, one group of bars per metric."""
+    blocks = [(block, rows, _unseen(block, rows)) for block, rows in served(inputs, [loss.label for loss in LOSSES])]
+    blocks = [entry for entry in blocks if entry[2]]
+    columns = max(len(sets) for _, _, sets in blocks)
+    figure, axes = canvas.grid(len(blocks), columns, (1.75, 1.35), Margins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
+    for (block, rows, sets), panels in zip(blocks, axes, strict=True):
         for i, panel in enumerate(panels):
             if i < len(sets):
                 _bars(panel, rows, sets[i], first=i == 0)
@@ -60,15 +60,15 @@ def figure4(inputs: FigureInputs) -> Iterator[Picture]:
     canvas.title(
         figure, "The four losses on unseen OOD sets" + (f", mean and sd over {seeds} seeds" if seeds > 1 else "")
     )
-    yield Picture("figure4", figure, _caption4(inputs, kept))
+    yield Picture("figure4", figure, _caption4(inputs, blocks))
 
 
 def _bars(panel: Axes, rows: dict[str, TableRow], name: str, first: bool) -> None:
     for i, loss in enumerate(LOSSES):
         stats = [rows[loss.label].cells[name].stats[metric] for metric in BARS]
         places = [x + (i - 1.5) * 0.2 for x in range(len(BARS))]
-        how: dict[str, Any] = {"color": loss.colour, "hatch": loss.hatch, "edgecolor": "black", "linewidth": 0.4}
-        panel.bar(places, [100 * stat.mean for stat in stats], 0.2, **how)
+        look: dict[str, Any] = {"color": loss.colour, "hatch": loss.hatch, "edgecolor": "black", "linewidth": 0.4}
+        panel.bar(places, [100 * stat.mean for stat in stats], 0.2, **look)
         spread = [100 * stat.std for stat in stats if stat.std is not None]
         if len(spread) == len(stats):
             means = [100 * stat.mean for stat in stats]
@@ -81,16 +81,16 @@ def _bars(panel: Axes, rows: dict[str, TableRow], name: str, first: bool) -> Non
     panel.set_axisbelow(True)
 
 
-def order_counts(kept: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> dict[str, tuple[int, int, int]]:
-    """How often the joint loss's mean is higher than each other loss's, and equal to it, of how many pairs.
+def order_counts(blocks: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> dict[str, tuple[int, int, int]]:
+    """Name of each other loss -> in how many cases the joint loss's mean is higher, in how many equal, of how many.
 
-    A pair is an OOD set and a metric.
+    A case is an OOD set and a metric.
     """
     counts = {}
     for loss in LOSSES[:3]:
         gains = [
             rows["joint"].cells[name].stats[metric].mean - rows[loss.label].cells[name].stats[metric].mean
-            for _, rows, sets in kept
+            for _, rows, sets in blocks
             for name in sets
             for metric in BARS
         ]
@@ -98,31 +98,31 @@ def order_counts(kept: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -
     return counts
 
 
-def _caption4(inputs: FigureInputs, kept: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> str:
+def _caption4(inputs: FigureInputs, blocks: Sequence[tuple[Block, dict[str, TableRow], list[str]]]) -> str:
     lines = [
         f"- ID `{block.id_set}`, `{name}`: "
         + "; ".join(
             f"{loss.name} " + " / ".join(f"{100 * rows[loss.label].cells[name].stats[m].mean:.1f}" for m in BARS)
             for loss in LOSSES
         )
-        for block, rows, sets in kept
+        for block, rows, sets in blocks
         for name in sets
     ]
-    runs = "; ".join(told_run(inputs, block) + f" on `{block.id_set}`" for block, _, _ in kept)
+    runs = "; ".join(describe_run(inputs, block) + f" on `{block.id_set}`" for block, _, _ in blocks)
     wins = "; ".join(
         f"than {name} in {won} of {count} (equal in {equal})"
-        for name, (won, equal, count) in order_counts(kept).items()
+        for name, (won, equal, count) in order_counts(blocks).items()
     )
     seeds = inputs.summary().seeds
-    told_seeds = f"bars are means over seeds {', '.join(map(str, seeds))}, whiskers one standard deviation (ddof = 1)"
+    over_seeds = f"Bars are means over seeds {', '.join(map(str, seeds))}, whiskers one standard deviation (ddof = 1)"
     return filled(f"""\
 TNR at TPR 95%, AUROC and detection accuracy of the maximum-softmax detector under four losses, in the paper's
 colours: red cross-entropy, green the confidence loss on real outliers, orange on samples of an original GAN,
-blue the joint loss. Only OOD sets whose distribution is not that of the real outliers, as in the paper.
+blue the joint loss. Only OOD sets whose distribution is not that of the real outliers are shown, as in the paper.
 
-From {runs}. {told_seeds if len(seeds) > 1 else f"Seed {seeds[0]} alone, so there are no whiskers"}. Exact
-metrics; the paper's are of VGG-13 by its own grid rules, one run each, and the values of its bars are not in
-its text: only the order can be compared.
+From {runs}. {over_seeds if len(seeds) > 1 else f"Seed {seeds[0]} only, so there are no whiskers"}. The metrics are
+exact; those of the paper are for VGG-13 by its own grid rules, one run each, and the values of its bars are not in
+its text, so only the order can be compared.
 
 The paper: blue is above red, green and orange "in all cases". Measured: the joint loss's mean is higher {wins}
 cases. TNR / AUROC / detection accuracy in percent:

@@ -1,4 +1,4 @@
-"""Figure 3 (a, b) of Lee et al. (ICLR 2018): an original GAN draws the density, the proposed one its boundary."""
+"""Figure 3 (a, b) of Lee et al. (ICLR 2018): the original GAN samples the density, the proposed one its boundary."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from oodbench.figures._lee2018_toys import (
 
 SAMPLE = "#C1121F"
 CORE, RING = 2.0, 5.0
-"""Standard deviations from the nearest mean: within CORE lies 86% of the density, from there to RING the thin ring."""
+"""Radii in standard deviations from the nearest mean: 86% of the density is within CORE; the ring is CORE to RING."""
 
 
 class Setting(NamedTuple):
-    """What the paper does not give, chosen here."""
+    """The settings of the figure; the paper does not give most of them."""
 
     plane: Plane = Plane(((-2.5, 0.0), (2.5, 0.0)), sd=1.0, box=10.0)
     points: int = 2000
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
 
 
 def figure3ab(seed: int, setting: Setting | None = None) -> Picture:
-    """Samples of both GANs over the density of the points that they learn from."""
+    """Samples of both GANs over the density of the points that they are trained on."""
     s = setting or Setting()
     points, labels = s.plane.draw(s.points, np.random.default_rng(derive(seed, "figure 3", "points")))
     classifier = _classifier(s, points, torch.from_numpy(labels), seed)
@@ -75,14 +75,14 @@ def figure3ab(seed: int, setting: Setting | None = None) -> Picture:
     axes[0].set_ylabel("x\N{SUBSCRIPT TWO}", labelpad=0)
     marks = [Patch(facecolor="#8C8C8C"), Line2D([], [], color=SAMPLE, marker="o", linestyle="", markersize=3)]
     left, top = 0.42 / figure.get_figwidth(), 1 - 0.36 / figure.get_figheight()
-    how: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (left, top), "ncols": 2, "handlelength": 1.2}
-    figure.legend(marks, ["in-distribution points, density", f"{s.shown:,} samples of the generator"], **how)
+    layout: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (left, top), "ncols": 2, "handlelength": 1.2}
+    figure.legend(marks, ["in-distribution points, density", f"{s.shown:,} samples of the generator"], **layout)
     canvas.title(figure, "What each GAN draws around a mixture of two Gaussians")
     return Picture("figure3ab", figure, _caption(s, points, samples, classifier, seed))
 
 
 def _classifier(s: Setting, points: Points, labels: torch.Tensor, seed: int) -> dict[str, nn.Module]:
-    """CE on the points, KL to uniform on rejection samples of the bounded box; fixed from then on."""
+    """A classifier trained with CE on the points and KL to uniform on rejection samples of the box; then fixed."""
     random = np.random.default_rng(derive(seed, "figure 3", "outliers"))
     outliers = torch.from_numpy(s.plane.outliers(s.outliers, s.plane.box, s.radius, random)).float()
     return trained(
@@ -125,14 +125,14 @@ def _panel(panel: Axes, plane: Plane, points: Points, drawn: Points) -> None:
 
 
 def parts(plane: Plane, drawn: Points) -> tuple[float, float, float, float]:
-    """Shares of points within CORE, in the ring and beyond it, and the median log density, in nats."""
+    """Shares of points within CORE, in the ring and outside it, and the median log density in nats."""
     distance = plane.distance(drawn)
-    core, beyond = float((distance < CORE).mean()), float((distance > RING).mean())
-    return core, 1 - core - beyond, beyond, float(np.median(plane.log_density(drawn)))
+    core, outside = float((distance < CORE).mean()), float((distance > RING).mean())
+    return core, 1 - core - outside, outside, float(np.median(plane.log_density(drawn)))
 
 
 def around(plane: Plane, drawn: Points) -> float:
-    """Share of the 24 sectors, twelve of 30 degrees around each mean, in whose ring at least one point lies."""
+    """Share of the 24 sectors (twelve of 30 degrees around each mean) with at least one point in the ring."""
     offsets = drawn[:, None, :] - np.array(plane.means)
     nearest = np.linalg.norm(offsets, axis=2).argmin(axis=1)
     angles = np.arctan2(*offsets[np.arange(len(drawn)), nearest].T[::-1])
@@ -144,31 +144,32 @@ def around(plane: Plane, drawn: Points) -> float:
 def _verdict(plane: Plane, samples: list[Points]) -> str:
     original, proposed = (parts(plane, drawn)[1] for drawn in samples)
     if original < 0.5 < min(proposed, around(plane, samples[1])):
-        return (
-            "As in the paper, the original GAN covers the region of high density, the proposed one what surrounds it."
-        )
-    return "Unlike in the paper, the two GANs do not part into region of high density and boundary with this seed."
+        return "As in the paper, the original GAN covers the region of high density, and the proposed one its boundary."
+    return (
+        "Unlike in the paper, with this seed the two GANs do not divide into one that covers the region of high "
+        "density and one that covers its boundary."
+    )
 
 
 def _caption(s: Setting, points: Points, samples: list[Points], classifier: dict[str, nn.Module], seed: int) -> str:
-    told = []
+    measured = []
     for name, drawn in zip(("the points themselves", "original", "proposed"), (points, *samples), strict=True):
-        core, ring, beyond, density = parts(s.plane, drawn)
-        sure = float(np.median(probabilities(classifier["classifier"], drawn).max(axis=1)))
-        told.append(
+        core, ring, outside, density = parts(s.plane, drawn)
+        confidence = float(np.median(probabilities(classifier["classifier"], drawn).max(axis=1)))
+        measured.append(
             f"- {name}: {core:.0%} within {CORE:g} sd of a mean, {ring:.0%} from {CORE:g} to {RING:g} sd, "
-            f"{beyond:.0%} beyond; median log density {density:.1f}; median confidence of the classifier {sure:.2f}; "
-            f"{around(s.plane, drawn):.0%} of 24 sectors of the ring hold a sample"
+            f"{outside:.0%} farther away; median log density {density:.1f}; median confidence of the classifier "
+            f"{confidence:.2f}; {around(s.plane, drawn):.0%} of 24 sectors of the ring contain a sample"
         )
     return filled(f"""\
-Samples of two GANs (red) over the density of the points that both learn from (grey): (a) the original GAN,
+Samples of two GANs (red) over the density of the points that both are trained on (grey): (a) the original GAN,
 (b) the proposed one, whose generator minimises the GAN loss plus beta KL(U || p(y|x)) under a fixed classifier.
 The classifier was pre-trained with cross-entropy on the points and KL to uniform on rejection samples
 of the box [-{s.plane.box:g}, {s.plane.box:g}]^2.
 
 Given in the paper: a mixture of two Gaussians, networks with two hidden layers, the fixed pre-trained
 classifier, a bounded box. Chosen here: means {s.plane.means[0]} and {s.plane.means[1]}, covariance
-{s.plane.sd:g}^2 I, {s.points:,} points a class; the box; outliers rejected within {s.radius:g} standard
+{s.plane.sd:g}^2 I, {s.points:,} points per class; the box; outliers rejected within {s.radius:g} standard
 deviations of a mean; hidden layers of {s.hidden} (GAN) and {s.classifier_hidden} (classifier); {s.steps:,}
 steps of {s.batch}; Adam at {s.generator_rate:g} (generator) and {s.discriminator_rate:g} (discriminator), betas
 (0.5, 0.999); beta {s.beta:g}; no pull-away term (the submission's eq. 3
@@ -177,10 +178,10 @@ Seed {seed}.
 
 Measured:
 
-{chr(10).join(told)}
+{chr(10).join(measured)}
 
-{_verdict(s.plane, samples)} Such small GANs are fickle: the
-settings were chosen by eye after about twenty trial trainings, in several of which the proposed GAN
+{_verdict(s.plane, samples)} Such small GANs are unstable: the
+settings were chosen by eye after about twenty trials, in several of which the proposed GAN
 collapsed to one spot of the
 boundary or a GAN missed one of the classes.
 """)

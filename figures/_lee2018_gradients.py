@@ -20,14 +20,14 @@ from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Margins
 from oodbench.benchmark.views.summary import Block
-from oodbench.figures._lee2018_losses import LOSSES, first_records, lacking, measured, served, told_run
+from oodbench.figures._lee2018_losses import LOSSES, describe_run, first_records, lacking, measured, served
 from oodbench.figures._lee2018_text import filled
 
 Maps = NDArray[np.float32]
 """Guided-gradient maps, (N, H, W)."""
 
 MEASURED = 100
-"""Images of each set behind the caption's numbers and the maps' brightness."""
+"""Number of images per set that the caption's numbers and the maps' brightness are computed from."""
 ID_SHOWN, OOD_SHOWN, OOD_SETS = 4, 2, 4
 LABELS = [loss.label for loss in LOSSES]
 
@@ -60,7 +60,10 @@ class GuidedReLU(nn.Module):
 
 
 def guided(network: nn.Module) -> nn.Module:
-    """A copy of a network, in evaluation mode, with every `nn.ReLU` replaced; the network itself is left alone."""
+    """A copy of a network, in evaluation mode, with every `nn.ReLU` replaced; the network itself is unchanged.
+
+    Raises `PluginError` if it has no `nn.ReLU` modules.
+    """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     found = [(parent, name) for parent in copied.modules() for name, m in parent.named_children() if type(m) is nn.ReLU]
     if not found:
@@ -71,7 +74,7 @@ def guided(network: nn.Module) -> nn.Module:
 
 
 def guided_gradients(network: nn.Module, images: Tensor) -> Maps:
-    """The largest |guided gradient| over channels of each image's top logit: (N, C, H, W) in [0, 1] -> (N, H, W)."""
+    """Largest |guided gradient| of each image's top logit over the channels: (N, C, H, W) in [0, 1] -> (N, H, W)."""
     inputs = images.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         top = guided(network)(inputs).amax(dim=1).sum()
@@ -81,7 +84,7 @@ def guided_gradients(network: nn.Module, images: Tensor) -> Maps:
 
 
 def picked(images: ImageSet, count: int) -> NDArray[np.intp]:
-    """Which images to show: of as many classes spread over all, the middle one of each; else spread evenly."""
+    """Which images to show: the middle one of each of `count` evenly spread classes, or else evenly spread images."""
     if images.labels is None or len(images.classes) < count:
         return spread(count, len(images))
     rows = [np.flatnonzero(images.labels == k) for k in spread(count, len(images.classes))]
@@ -89,21 +92,23 @@ def picked(images: ImageSet, count: int) -> NDArray[np.intp]:
 
 
 def spread(count: int, of: int) -> NDArray[np.intp]:
-    """`count` positions spread evenly over `of` images (all of them if there are fewer), none of them an end."""
+    """`count` positions spread evenly over `of` images (all of them if there are fewer), away from both ends."""
     count = min(count, of)
     return ((np.arange(count) + 0.5) * of / count).astype(np.intp)
 
 
 class Column(NamedTuple):
-    """A set as the figure shows it: its name, pixels shown, and maps by loss, of those shown and of those measured."""
+    """One set in the figure: its images and, by loss, their maps and statistics of the maps of more images."""
 
     name: str
     images: NDArray[np.uint8]
+    """The images shown, (N, C, H, W)."""
     shown: dict[str, Maps]
+    """Label of a loss -> the maps of the images shown, (N, H, W)."""
     sizes: dict[str, NDArray[np.float64]]
-    """Mean of the map of each measured image, (M,)."""
+    """Label of a loss -> mean of the map of each of the `MEASURED` images, (M,)."""
     high: dict[str, float]
-    """The map value that 99% of the measured images' pixels stay below."""
+    """Label of a loss -> the 99th percentile of the map values of the `MEASURED` images."""
 
 
 def missing5(inputs: FigureInputs) -> str | None:
@@ -112,15 +117,15 @@ def missing5(inputs: FigureInputs) -> str | None:
         return reason
     for block, rows in served(inputs, LABELS):
         for record in first_records(inputs, block).values():
-            if isinstance(gone := inputs.checkpoint(record), str):
-                return f"{gone}. Run the same command again."
+            if isinstance(reason := inputs.checkpoint(record), str):
+                return f"{reason}. Repeat the command that made the run."
         for name in measured(block, rows[LABELS[0]])[:OOD_SETS]:
-            inputs.images(name)  # absent images are told by the library
+            inputs.images(name)  # raises an error for missing images
     return None
 
 
 def figure5(inputs: FigureInputs) -> Iterator[Picture]:
-    """One picture an ID set: images in the first row, their maps under each loss below; ID left, OOD right."""
+    """One picture per ID set: images in the first row, their maps under each loss below; ID left, OOD right."""
     for block, rows in served(inputs, LABELS):
         records = first_records(inputs, block)
         names = measured(block, rows[LABELS[0]])[:OOD_SETS]
@@ -177,31 +182,31 @@ def _draw(block: Block, columns: list[Column]) -> Figure:
 def _place(panel: Axes, x: float, y: float, side: float, image: NDArray[Any], high: float = 1.0) -> None:
     extent = (x, x + side, y + side, y)
     grey = image.ndim == 2 or image.shape[2] == 1
-    how: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255 if image.dtype == np.uint8 else high} if grey else {}
-    panel.imshow(image.squeeze() if grey else image, extent=extent, aspect="auto", interpolation="nearest", **how)
+    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255 if image.dtype == np.uint8 else high} if grey else {}
+    panel.imshow(image.squeeze() if grey else image, extent=extent, aspect="auto", interpolation="nearest", **look)
     panel.set_autoscale_on(False)
 
 
 def _caption(inputs: FigureInputs, block: Block, columns: list[Column]) -> str:
     lines = []
     for loss in LOSSES:
-        usual = float(np.median(columns[0].sizes[loss.label]))
-        told = ", ".join(
-            f"{c.name} {np.median(c.sizes[loss.label]) / usual if usual else np.nan:.2f}" for c in columns[1:]
+        of_id = float(np.median(columns[0].sizes[loss.label]))
+        of_ood = ", ".join(
+            f"{c.name} {np.median(c.sizes[loss.label]) / of_id if of_id else np.nan:.2f}" for c in columns[1:]
         )
-        lines.append(f"- {loss.name}: ID {usual:.4f}; relative to it, {told}")
+        lines.append(f"- {loss.name}: ID {of_id:.4f}; relative to it, {of_ood}")
     return filled(f"""\
 Guided-gradient maps (guided backpropagation of the largest logit to the pixels, the largest magnitude over the
-channels) of images of the ID test set `{block.id_set}` and of OOD test sets, under the four losses. Shown are
-images of classes spread evenly over the set's, the middle one of each; without labels, images spread evenly.
-Within one loss all maps share one scale, white at the 99th percentile over {MEASURED} ID images, so that
-brightness compares ID with OOD; scales differ between losses.
+channels) of images of the ID test set `{block.id_set}` and of OOD test sets, under the four losses. The images
+shown are the middle ones of classes that are spread evenly over all classes of the set; without labels, images are
+spread evenly over the set. All maps of a loss share one scale, white at the 99th percentile over {MEASURED} ID
+images, so brightness can be compared between ID and OOD; scales differ between losses.
 
-From {told_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper's: VGG-13, and no statement of
-how the maps are scaled. The paper sees sharp maps everywhere under cross-entropy, and in-distribution only
-under the confidence losses.
+From {describe_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper uses VGG-13 and does not say how
+the maps are scaled. It reports sharp maps on all sets under cross-entropy, and only on in-distribution images under
+the confidence losses.
 
-Measured, median over {MEASURED} images of a map's mean (ID as it is, OOD sets as multiples of it):
+Measured, median over {MEASURED} images of the mean of a map (absolute for ID, OOD sets relative to it):
 
 {chr(10).join(lines)}
 """)

@@ -1,4 +1,4 @@
-"""The four losses of Lee et al. (ICLR 2018) as rows of a run, for Figures 2, 4 and 5."""
+"""Finds the four losses of Lee et al. (ICLR 2018) among the rows of a run, for Figures 2, 4 and 5."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOSSES = (
 
 
 def rows_of(block: Block) -> dict[str, TableRow]:
-    """The rows of the four losses that an ID set has, by label, each the plain detector of its name."""
+    """Label -> row, for those of the four losses that an ID set has (the detectors with their default settings)."""
     rows = {row.label: row for row in block.rows}
     return {loss.label: rows[loss.label] for loss in LOSSES if loss.label in rows}
 
@@ -41,7 +41,7 @@ def measured(block: Block, row: TableRow) -> list[str]:
 
 
 def lacking(inputs: FigureInputs, labels: Sequence[str]) -> str | None:
-    """Why a run does not serve: no ID set has numbers of all these detectors."""
+    """Why the figure cannot be drawn from the run (no ID set has numbers of all these detectors), or None."""
     for block in inputs.summary().blocks:
         rows = rows_of(block)
         if all(label in rows and measured(block, rows[label]) for label in labels):
@@ -57,17 +57,17 @@ def served(inputs: FigureInputs, labels: Sequence[str]) -> Iterator[tuple[Block,
             yield block, rows
 
 
-def told_run(inputs: FigureInputs, block: Block) -> str:
-    """The run, its network and its training, for a caption."""
+def describe_run(inputs: FigureInputs, block: Block) -> str:
+    """The run, its network and its training, as text for a caption."""
     first = next(r for r in inputs.run.records if r.id_set == block.id_set and r.status == OK)
-    how = first.training
-    trained = f", {how['images']:,} training images, {how['epochs']} epochs" if how else ""
+    training = first.training
+    trained = f", {training['images']:,} training images, {training['epochs']} epochs" if training else ""
     suite = inputs.run.info.get("suite", {}).get("name", "?")
     return f"run `{inputs.run.path.name}` of suite `{suite}`: network `{first.backbone}`{trained}"
 
 
 def first_records(inputs: FigureInputs, block: Block) -> dict[str, Record]:
-    """One finished record a loss on an ID set, of the first seed: what says where its classifier is."""
+    """Label -> a record of the loss on an ID set with the first seed, from which its classifier can be found."""
     seed = inputs.scores().seed
     found: dict[str, Record] = {}
     for record in inputs.run.records:

@@ -1,4 +1,4 @@
-"""Figure 3 (c, d) of Lee et al. (ICLR 2018): what an original and a proposed DCGAN draw after MNIST, made small."""
+"""Figure 3 (c, d) of Lee et al. (ICLR 2018) at a reduced size: samples of the original and proposed DCGAN on MNIST."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from oodbench.figures._lee2018_toys import GuidedGAN, drawn_from, trained
 
 SET = "mnist"
 SHOWN = 8
-"""Rows and columns of samples."""
+"""Number of rows and of columns of samples."""
 MEASURED = 1000
+"""Number of images that the caption's numbers are computed from."""
 
 
 class Setting(NamedTuple):
-    """The reduction: how small, how long."""
+    """The settings of the reduced experiment."""
 
     width: int = 16
-    """The released DCGAN has 128."""
+    """Width of the DCGAN; that of the released script is 128."""
     steps: int = 1200
     classifier_steps: int = 400
     batch: int = 64
@@ -43,17 +44,17 @@ class Setting(NamedTuple):
     backbone: str = "small_cnn[width=16,hidden=64]"
 
 
-class Told(NamedTuple):
-    """What two classifiers say of a set of images: the guiding one, and a judge trained by cross-entropy alone."""
+class Responses(NamedTuple):
+    """How two classifiers respond to a set of images: the guiding one, and a judge trained with cross-entropy only."""
 
     kl: float
-    """Mean KL(U || p) under the guiding classifier, in nats; 0 where it is undecided."""
-    sure: float
+    """Mean KL(U || p) under the guiding classifier, in nats; 0 if it is undecided."""
+    confident: float
     """Share of images on which the judge's maximum softmax exceeds 0.9."""
 
 
 def missing3cd(inputs: FigureInputs) -> str | None:
-    """Which files are absent, if any."""
+    """Which files are missing, or None."""
     reason: str | None = inputs.library.missing(parse_set(SET))
     return reason
 
@@ -70,17 +71,17 @@ def figure3cd(inputs: FigureInputs, setting: Setting | None = None) -> Picture:
     }
     recipes = (GAN(width=s.width, **rates), GuidedGAN(width=s.width, beta=s.beta, **rates))
     samples = [_samples(s, recipe, images, targets, guide, seed) for recipe in recipes]
-    told = [_told(drawn, guide, judge) for drawn in samples]
+    responses = [_responses(drawn, guide, judge) for drawn in samples]
     test = inputs.images(SET)
     held_out = _floats(_grey(test.images))
-    told.append(_told(held_out[:MEASURED], guide, judge))
+    responses.append(_responses(held_out[:MEASURED], guide, judge))
     accuracy = float((_logits(guide, held_out).argmax(dim=1).numpy() == test.labels).mean())
     figure, (axes,) = canvas.grid(1, 2, (2.4, 2.4), Margins(0.15, 0.15, 0.5, 0.12, across=0.25))
     for panel, name, drawn in zip(axes, ("(c) original GAN", "(d) proposed GAN"), samples, strict=True):
         _mosaic(panel, drawn[: SHOWN**2, 0].numpy())
         panel.set_title(name, pad=4)
     canvas.title(figure, "What each DCGAN draws after MNIST")
-    return Picture("figure3cd", figure, _caption(s, told, accuracy, len(images), seed))
+    return Picture("figure3cd", figure, _caption(s, responses, accuracy, len(images), seed))
 
 
 def _grey(images: NDArray[np.uint8]) -> Tensor:
@@ -93,13 +94,13 @@ def _floats(images: Tensor) -> Tensor:
 
 
 def gaussian_noise(count: int, random: torch.Generator) -> Tensor:
-    """N(0.5, 1) a pixel, clamped to [0, 1]: the synthetic outliers of the authors' script, (count, 1, 32, 32)."""
+    """N(0.5, 1) per pixel, clamped to [0, 1]: the synthetic outliers of the authors' script, (count, 1, 32, 32)."""
     return (torch.randn(count, 1, 32, 32, generator=random) + 0.5).clamp(0, 1)
 
 
 def _classifier(s: Setting, recipe: CrossEntropy, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
     build = lambda: {"classifier": create("backbone", parse_spec(s.backbone)).build(10, (1, 32, 32))}  # noqa: E731
-    names = ("figure 3", "mnist", recipe.name)  # names of their own: the judge is no twin of the guide
+    names = ("figure 3", "mnist", recipe.name)  # different seeds, so that judge and guide start from different weights
     draw = drawn_from(images, labels, gaussian_noise, s.batch)
     batches = lambda random: (batch := draw(random))._replace(images=_floats(batch.images))  # noqa: E731
     return trained(recipe, build, batches, s.classifier_steps, derive(seed, *names))["classifier"]
@@ -120,13 +121,13 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in images.split(500)]).double()
 
 
-def _told(images: Tensor, guide: nn.Module, judge: nn.Module) -> Told:
+def _responses(images: Tensor, guide: nn.Module, judge: nn.Module) -> Responses:
     best = torch.softmax(_logits(judge, images), dim=1).amax(dim=1)
-    return Told(float(kl_to_uniform(_logits(guide, images)).mean()), float((best > 0.9).double().mean()))
+    return Responses(float(kl_to_uniform(_logits(guide, images)).mean()), float((best > 0.9).double().mean()))
 
 
 def _mosaic(panel: Axes, images: NDArray[np.float32]) -> None:
-    """Images (64, 32, 32) in rows of eight, a white line between them."""
+    """Draw (64, 32, 32) images in rows of eight, with white lines between them."""
     side = images.shape[1] + 1
     sheet = np.ones((SHOWN * side - 1, SHOWN * side - 1), dtype=np.float32)
     for i, image in enumerate(images):
@@ -136,28 +137,31 @@ def _mosaic(panel: Axes, images: NDArray[np.float32]) -> None:
     panel.set_axis_off()
 
 
-def _verdict(original: Told, proposed: Told) -> str:
-    if proposed.sure < original.sure:
-        return "As in the paper, the proposed samples are less like digits, and some still are new digit-like images."
-    return "Unlike in the paper, the proposed samples are no less like digits with this seed."
+def _verdict(original: Responses, proposed: Responses) -> str:
+    if proposed.confident < original.confident:
+        return (
+            "As in the paper, samples of the proposed GAN are less like digits, and some of them are new digit-like "
+            "images."
+        )
+    return "Unlike in the paper, samples of the proposed GAN are not less like digits with this seed."
 
 
-def _caption(s: Setting, told: list[Told], accuracy: float, images: int, seed: int) -> str:
-    original, proposed, real = told
+def _caption(s: Setting, responses: list[Responses], accuracy: float, images: int, seed: int) -> str:
+    original, proposed, real = responses
     return filled(f"""\
 Samples of DCGANs trained on MNIST: (c) the original GAN, (d) the proposed one, whose generator minimises the
 GAN loss plus beta KL(U || p(y|x)) under a fixed classifier, pre-trained with cross-entropy on MNIST and KL to
-uniform on Gaussian noise. 64 samples each, none chosen.
+uniform on Gaussian noise. 64 samples each, not selected.
 
-{images:,} training images of MNIST (a tenth is held out), resized to 32 x 32, one channel. Reduced, so that it
-takes minutes on one
+{images:,} training images of MNIST (a tenth is held out), resized to 32 x 32, one channel. The experiment is reduced
+so that it takes minutes on one
 core: DCGAN of width {s.width} (128 in the released script), {s.steps:,} steps of {s.batch}; classifier
 `{s.backbone}`, {s.classifier_steps} steps, test accuracy {accuracy:.1%}. Chosen here: beta {s.beta:g}, Adam at
 {s.generator_rate:g} (generator) and {s.discriminator_rate:g} (discriminator), betas (0.5, 0.999), no pull-away
-term. The paper gives no number for this figure. Seed {seed}.
+term. The paper gives no numbers for this figure. Seed {seed}.
 
-Measured on {MEASURED:,} samples each, and on as many test digits: mean KL(U || p) under the fixed classifier
-{original.kl:.2f} nats (original), {proposed.kl:.2f} (proposed), {real.kl:.2f} (test digits); share that a
-judge, another network trained by cross-entropy alone, takes for some digit with a maximum softmax above 0.9:
-{original.sure:.0%}, {proposed.sure:.0%}, {real.sure:.0%}. {_verdict(original, proposed)}
+Measured on {MEASURED:,} samples each, and on the same number of test digits: mean KL(U || p) under the fixed classifier
+{original.kl:.2f} nats (original), {proposed.kl:.2f} (proposed), {real.kl:.2f} (test digits); share of images for which
+a second network, trained with cross-entropy only, has a maximum softmax above 0.9:
+{original.confident:.0%}, {proposed.confident:.0%}, {real.confident:.0%}. {_verdict(original, proposed)}
 """)

@@ -1,4 +1,4 @@
-"""Figure 1 of Lee et al. (ICLR 2018): where a classifier of two Gaussians is confident, by where its outliers lie."""
+"""Figure 1 of Lee et al. (ICLR 2018): a classifier's confidence on two Gaussians, by the region of its outliers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ COLOURS = ("#3B4CC0", "#B40426")
 """The two classes: the ends of matplotlib's 'coolwarm'."""
 OUTLIER = "#1B7F3B"
 CELLS = 201
-"""Cells of the confidence map along each axis: an odd number, so that one lies at the origin."""
+"""Cells of the confidence map along each axis; odd, so that one lies at the origin."""
 SURE = 0.75
 """A point counts as confidently classified when the larger of its two probabilities exceeds this."""
 
 
 class Setting(NamedTuple):
-    """What the paper does not give, chosen here."""
+    """The settings of the figure; the paper does not give most of them."""
 
     plane: Plane = Plane(((-4.0, -4.0), (4.0, 4.0)), sd=1.5, box=50.0)
     points: int = 500
     outliers: int = 100
     radius: float = 3.0
-    """Outliers are rejected within so many standard deviations of a mean."""
+    """Outliers within this many standard deviations of a mean are rejected."""
     near: float = 20.0
     hidden: int = 500
     steps: int = 1000
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
 
 class Map(NamedTuple):
-    """One classifier of the figure: its outliers (N, 2), p(red) over the plane (CELLS, CELLS), and its accuracy."""
+    """One classifier of the figure: its (N, 2) outliers, p(red) over the (CELLS, CELLS) plane, and its accuracy."""
 
     outliers: Points
     red: NDArray[np.float64]
@@ -57,7 +57,7 @@ class Map(NamedTuple):
 
 
 def figure1(seed: int, setting: Setting | None = None) -> Picture:
-    """Outliers from the whole box above and from near the classes below; left the points, right the confidence."""
+    """Top: outliers from the whole box; bottom: from near the classes. Left: the points; right: the confidence."""
     s = setting or Setting()
     points, labels = s.plane.draw(s.points, np.random.default_rng(derive(seed, "figure 1", "points")))
     maps = [_map(s, half_side, points, labels, seed) for half_side in (s.plane.box, s.near)]
@@ -93,7 +93,7 @@ def _map(s: Setting, half_side: float, points: Points, labels: NDArray[np.int64]
 
 
 def grid_points(plane: Plane) -> Points:
-    """The cells of the map, row by row from below: (CELLS^2, 2)."""
+    """The centres of the map's cells, row by row from the bottom: (CELLS^2, 2)."""
     ticks = np.linspace(-plane.box, plane.box, CELLS)
     across, up = np.meshgrid(ticks, ticks)
     return np.stack([across.ravel(), up.ravel()], axis=1)
@@ -141,19 +141,22 @@ def _furnish(figure: Figure, beside: Axes, image: AxesImage) -> None:
 
 
 def shares(plane: Plane, made: Map, setting: Setting) -> tuple[float, float, float]:
-    """Share of confident area: 3 to 6 sd from the nearest mean; farther, within the near box; and outside it."""
+    """Shares of confident area: 3 to 6 sd from the nearest mean; farther away inside the near box; and outside it."""
     cells = grid_points(plane)
     distance, sure = plane.distance(cells), np.maximum(made.red, 1 - made.red).ravel() > SURE
     inside = np.abs(cells).max(axis=1) <= setting.near
     ring = (distance > setting.radius) & (distance <= 2 * setting.radius)
-    beyond = distance > 2 * setting.radius
-    near, inner, outer = (float(sure[part].mean()) for part in (ring, beyond & inside, beyond & ~inside))
+    far = distance > 2 * setting.radius
+    near, inner, outer = (float(sure[part].mean()) for part in (ring, far & inside, far & ~inside))
     return near, inner, outer
 
 
 def _verdict(wide: tuple[float, float, float], close: tuple[float, float, float]) -> str:
     if close[0] < wide[0] and close[1] < wide[1] / 2:
-        return "As in the paper, far outliers leave wide confident regions around the classes, and near ones do not."
+        return (
+            "As in the paper, outliers from the whole box leave large confident regions around the classes, and "
+            "outliers near the classes do not."
+        )
     return "Unlike in the paper, near outliers do not narrow the confident regions much with this seed."
 
 
@@ -162,23 +165,23 @@ def _caption(s: Setting, maps: list[Map], seed: int) -> str:
     return filled(f"""\
 A classifier of two Gaussians trained with the confidence loss (eq. 1), and its confidence over the plane. (a)
 {s.outliers} outliers by rejection sampling from the whole box, (b) p(red) after training on them; (c, d) the
-same with outliers from [-{s.near:g}, {s.near:g}]^2. Grey is undecided.
+same with outliers from [-{s.near:g}, {s.near:g}]^2. Grey means undecided.
 
 Given in the paper: two hidden layers of {s.hidden} ReLUs, the space [-50, 50]^2, {s.outliers} outliers, both
 boxes. Chosen here, because the paper's text does not say: means {s.plane.means[0]} and {s.plane.means[1]},
-covariance {s.plane.sd:g}^2 I, {s.points} points a class; outliers uniform on the box, rejected within
+covariance {s.plane.sd:g}^2 I, {s.points} points per class; outliers uniform on the box, rejected within
 {s.radius:g} standard deviations of a mean; Adam at {s.learning_rate:g}, {s.steps:,} steps of {s.batch} points
 and {s.batch} outliers, beta {s.beta:g} (the submission has no weight, that is 1), coordinates divided by
 {s.scale:g} before the first layer. Seed {seed}.
 
-Measured, as the share of area where the larger probability exceeds {SURE}: {s.radius:g} to {2 * s.radius:g}
+Measured, the share of the area where the larger probability exceeds {SURE}: {s.radius:g} to {2 * s.radius:g}
 standard deviations from the nearest mean, {wide[0]:.0%} in (b) and {close[0]:.0%} in (d); farther away inside
 [-{s.near:g}, {s.near:g}]^2, {wide[1]:.0%} and {close[1]:.0%}; outside that box, {wide[2]:.0%} and
 {close[2]:.0%}. Accuracy on 2,000 fresh points {maps[0].accuracy:.1%} and {maps[1].accuracy:.1%}.
 {_verdict(wide, close)}
 
-A caution that the paper's picture does not show: nothing trains the network outside [-{s.near:g}, {s.near:g}]^2
-in (d), and it need not stay undecided there. Of the thirteen settings tried (beta 1 to 10, coordinates divided
-by 1 to 50, other means), twelve were confident on 15 to 43% of the area far from the classes; this figure uses the
-thirteenth.
+A caveat that the paper's figure does not show: in (d) there are no training points outside
+[-{s.near:g}, {s.near:g}]^2, and the network may become confident there. Of the thirteen settings tried (beta 1 to 10,
+coordinates divided by 1 to 50, other means), twelve were confident on 15 to 43% of the area far from the classes;
+this figure uses the thirteenth.
 """)

@@ -1,4 +1,4 @@
-"""Figure 2 of Lee et al. (ICLR 2018): histograms of the maximum softmax, and ROC curves, of a run."""
+"""Figure 2 of Lee et al. (ICLR 2018): histograms of the maximum softmax and ROC curves, from a run's stored scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import Margins
 from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.detectors.msp import MSP
-from oodbench.figures._lee2018_losses import LOSSES, lacking, served, told_run
+from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, served
 from oodbench.figures._lee2018_text import filled
 
 Scores = NDArray[np.float64]
@@ -30,7 +30,7 @@ ROC_POINTS = 400
 
 
 def max_softmax(scores: Scores) -> Scores:
-    """max_k p_k of each image, (N,), from stored MSP scores."""
+    """max_k p_k of each image, (N,), from (N,) stored MSP scores."""
     return np.asarray(MSP().confidence_of(scores), dtype=np.float64)
 
 
@@ -43,11 +43,11 @@ def missing2(inputs: FigureInputs) -> str | None:
         for label in ("msp", "confidence"):
             if any(not isinstance(reader.read(block, label, ood.name), str) for ood in block.sets):
                 return None
-    return f"the scores of run '{inputs.run.path.name}' are not in its cache. Run the same command again."
+    return f"the scores of run '{inputs.run.path.name}' are not in its cache. Repeat the command that made the run."
 
 
 def figure2(inputs: FigureInputs) -> Iterator[Picture]:
-    """One picture an ID set: (a, b) histograms of the maximum softmax, (c) ROC curves, a panel an OOD set."""
+    """One picture per ID set: (a, b) histograms of the maximum softmax, (c) ROC curves, one panel per OOD set."""
     for block, rows in served(inputs, ("msp", "confidence")):
         pairs = _pairs(inputs, block, rows)
         shown = [ood.name for ood in block.sets if ood.name in pairs["msp"] and ood.name in pairs["confidence"]]
@@ -57,14 +57,15 @@ def figure2(inputs: FigureInputs) -> Iterator[Picture]:
 
 
 Pairs = dict[str, dict[str, tuple[Scores, Scores]]]
-"""Label -> OOD set -> maximum softmax of the ID and of the OOD images; ROC curves keep the exact scores' order."""
+"""Label -> OOD set -> scores of the ID and of the OOD images, as stored."""
 
 
 def _pairs(inputs: FigureInputs, block: Block, rows: dict[str, TableRow]) -> Pairs:
     reader = inputs.scores()
     read = {label: {ood.name: reader.read(block, label, ood.name) for ood in block.sets} for label in rows}
     return {
-        label: {name: pair for name, pair in own.items() if not isinstance(pair, str)} for label, own in read.items()
+        label: {name: pair for name, pair in by_set.items() if not isinstance(pair, str)}
+        for label, by_set in read.items()
     }
 
 
@@ -127,40 +128,42 @@ def _legends2(figure: Figure, top: Axes, shown: list[str], pairs: Pairs) -> None
     sets = [Patch(facecolor=ID_GREY), *(Line2D([], [], color=c, linewidth=1.3) for c in _ood_colours(len(shown)))]
     canvas.legend_beside(figure, top, sets, ["ID test", *shown])
     width, height = figure.get_size_inches()
-    kept = [loss for loss in LOSSES if pairs.get(loss.label)]
-    lines = [Line2D([], [], color=loss.colour, linestyle=loss.dash, linewidth=1.3) for loss in kept]
+    drawn = [loss for loss in LOSSES if pairs.get(loss.label)]
+    lines = [Line2D([], [], color=loss.colour, linestyle=loss.dash, linewidth=1.3) for loss in drawn]
     place = ((width - 1.75 + 0.1) / width, (0.42 + 1.35) / height)
-    names = [loss.name.replace(", ", ",\n") for loss in kept]
+    names = [loss.name.replace(", ", ",\n") for loss in drawn]
     figure.legend(lines, names, loc="upper left", bbox_to_anchor=place, borderaxespad=0.0)
 
 
 def _caption2(inputs: FigureInputs, block: Block, shown: list[str], pairs: Pairs) -> str:
     lines = []
     for loss in LOSSES:
-        own = pairs.get(loss.label, {})
-        if own:
-            id_values = max_softmax(next(iter(own.values()))[0])
-            told = ", ".join(
-                f"{n} {np.median(max_softmax(own[n][1])):.3f} ({auroc(*own[n]):.3f})" for n in shown if n in own
+        by_set = pairs.get(loss.label, {})
+        if by_set:
+            id_values = max_softmax(next(iter(by_set.values()))[0])
+            of_ood = ", ".join(
+                f"{n} {np.median(max_softmax(by_set[n][1])):.3f} ({auroc(*by_set[n]):.3f})"
+                for n in shown
+                if n in by_set
             )
-            lines.append(f"- {loss.name}: ID {np.median(id_values):.3f}; {told}")
+            lines.append(f"- {loss.name}: ID {np.median(id_values):.3f}; {of_ood}")
     sources = [ood.name for ood in block.sets if ood.source]
-    told_source = (
-        f"the outliers of the confidence loss come from `{sources[0]}`"
+    source = (
+        f"The outliers of the confidence loss come from `{sources[0]}`"
         if sources
-        else "no set shares the outliers' source"
+        else "None of the sets comes from the source of the outliers"
     )
     return filled(f"""\
 Histograms of the maximum softmax on the ID test set `{block.id_set}` and on OOD test sets (a) under
 cross-entropy and (b) under the confidence loss on real outliers, {BINS} equal bins; (c) ROC curves with ID
-positive, one colour a loss, that is, a source of outliers: none, real images, samples of an original GAN,
-samples of the jointly trained GAN; {told_source}.
+positive, one colour per loss. The losses differ in their source of outliers: none, real images, samples of an original
+GAN, samples of the jointly trained GAN. {source}.
 
-From {told_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper's: a simple CNN (two
+From {describe_run(inputs, block)}; first seed ({inputs.scores().seed}). The paper uses a simple CNN (two
 convolutions, three linear layers) trained on SVHN with CIFAR-10 as outliers, against TinyImageNet, LSUN and
-synthetic noise; its panel (c) compares cross-entropy with outliers from TinyImageNet, LSUN and noise in one
-panel. This run holds no classifiers trained on several real sources, so that (c) compares the four losses
-instead, a panel an OOD set.
+synthetic noise; its panel (c) compares cross-entropy with outliers from TinyImageNet, LSUN and noise. This run has no
+classifiers trained on several real sources of outliers, so (c) compares the four losses instead, with one panel per
+OOD set.
 
 Measured, median of the maximum softmax (and AUROC of ID against the set, from the unrounded scores):
 

@@ -1,4 +1,4 @@
-"""Captions as Markdown: paragraphs filled to one width, lists kept line by line."""
+"""Formats captions as Markdown: paragraphs are wrapped to one width, lists keep their lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WIDTH = 118
 
 
 def filled(text: str) -> str:
-    """The text with every paragraph filled anew; a paragraph whose lines begin with '- ' stays a list."""
+    """The text with every paragraph wrapped again; a paragraph that begins with '- ' stays a list."""
     return "\n\n".join(_part(part) for part in text.strip().split("\n\n"))
 
 

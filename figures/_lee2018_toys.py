@@ -1,6 +1,6 @@
 """The toy experiments of Lee et al. (ICLR 2018), Figures 1 and 3: their data, networks and training loop.
 
-The losses are those of the recipes in `detectors/`; here are only points in the plane and small networks for them.
+The losses are those of the recipes in `detectors/`; this file only adds points in the plane and small networks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oodbench.detectors._dcgan import LATENT
 from oodbench.detectors.gan_confidence import GAN
 
 Points = NDArray[np.float64]
-"""Points of the plane, (N, 2)."""
+"""Points in the plane, (N, 2)."""
 
 
 class Plane(NamedTuple):
@@ -31,7 +31,7 @@ class Plane(NamedTuple):
     box: float
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Points, NDArray[np.int64]]:
-        """`count` points a class with their labels: (2 count, 2) and (2 count,)."""
+        """`count` points per class with their labels: (2 count, 2) and (2 count,)."""
         points = np.concatenate([random.normal(mean, self.sd, (count, 2)) for mean in self.means])
         return points, np.repeat(np.arange(2), count)
 
@@ -48,16 +48,16 @@ class Plane(NamedTuple):
         return mixed
 
     def outliers(self, count: int, half_side: float, radius: float, random: np.random.Generator) -> Points:
-        """Rejection sampling: uniform on [-half_side, half_side]^2, rejected within `radius` sd of a mean; (N, 2)."""
-        kept = np.empty((0, 2))
-        while len(kept) < count:
+        """(count, 2): uniform on [-half_side, half_side]^2, with points within `radius` sd of a mean rejected."""
+        accepted = np.empty((0, 2))
+        while len(accepted) < count:
             drawn = random.uniform(-half_side, half_side, (2 * count, 2))
-            kept = np.concatenate([kept, drawn[self.distance(drawn) >= radius]])
-        return kept[:count]
+            accepted = np.concatenate([accepted, drawn[self.distance(drawn) >= radius]])
+        return accepted[:count]
 
 
 class Scaled(nn.Module):
-    """Divides its input by a constant, so that a plane of any size suits layers initialised as torch's are."""
+    """Divides its input by a constant, so that torch's default initialisation suits a plane of any size."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -76,16 +76,16 @@ def perceptron(inputs: int, hidden: int, outputs: int, activation: Callable[[], 
 
 
 def plane_gan(hidden: int, scale: float) -> dict[str, nn.Module]:
-    """Generator and discriminator of points; both see the plane divided by `scale`."""
+    """Generator and discriminator of points; both work on coordinates divided by `scale`."""
     generator = nn.Sequential(nn.Flatten(), *perceptron(LATENT, hidden, 2), Scaled(1 / scale))
     leaky = lambda: nn.LeakyReLU(0.2)  # noqa: E731
     return {"generator": generator, "discriminator": nn.Sequential(Scaled(scale), *perceptron(2, hidden, 1, leaky))}
 
 
 class GuidedGAN(GAN):
-    """The proposed GAN against a finished classifier: the generator minimises GAN loss + beta KL(U || p(y|x)).
+    """The proposed GAN with a fixed classifier: the generator minimises GAN loss + beta KL(U || p(y|x)).
 
-    Eq. 3 as in the later version of the paper and in the released script: without the submission's pull-away term.
+    Eq. 3 as in the later version of the paper and in the released script, without the submission's pull-away term.
     """
 
     beta: float = 1.0
@@ -103,7 +103,7 @@ def trained(
     seed: int,
     given: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, nn.Module]:
-    """Train networks by a recipe's own steps on batches drawn anew each time; they come back in evaluation mode."""
+    """Train networks with a recipe's steps, each on a new batch; return them frozen, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "initial weights"))
         networks = {name: network.train() for name, network in build().items()}
@@ -119,7 +119,7 @@ def trained(
 def drawn_from(
     data: Tensor, labels: Tensor, outliers: Tensor | Callable[[int, torch.Generator], Tensor] | None, size: int
 ) -> Callable[[torch.Generator], TrainBatch]:
-    """Batches of `size` rows drawn with replacement, with as many outliers: of a fixed set, or made for the batch."""
+    """A function that draws batches: `size` rows with replacement, and as many outliers from a tensor or function."""
 
     def batch(random: torch.Generator) -> TrainBatch:
         rows = torch.randint(len(data), (size,), generator=random)
@@ -134,7 +134,7 @@ def drawn_from(
 
 @torch.no_grad()
 def probabilities(classifier: nn.Module, points: Points) -> NDArray[np.float64]:
-    """softmax of the classifier's logits, (N, K)."""
+    """Softmax of the classifier's logits, (N, K), in float64."""
     logits = classifier(torch.from_numpy(points).float())
     shares: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).numpy()
     return shares

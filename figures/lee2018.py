@@ -20,7 +20,7 @@ from oodbench.figures._lee2018_softmax import figure2, missing2
     paper=f"{PAPER} (arXiv:1711.09325)",
 )
 class Lee2018(Figures):
-    """Toy experiments (1, 3) made on the spot; histograms, bars and guided gradients (2, 4, 5) of a run."""
+    """Toy experiments run on demand (1, 3), and histograms, bars and guided gradients drawn from a run (2, 4, 5)."""
 
     panels = {
         "1": "A toy classifier's confidence, by where its outliers lie",
@@ -34,12 +34,12 @@ class Lee2018(Figures):
     suites = ("lee2018", "lee2018-small", "lee2018-mnist")
 
     def missing(self, panel: str, inputs: FigureInputs) -> str | None:
-        """Results, scores, checkpoints or images that are not there."""
+        """The results, scores, checkpoints or images that are missing."""
         checks = {"2": missing2, "3cd": missing3cd, "4": missing4, "5": missing5}
         return checks[panel](inputs) if panel in checks else None
 
     def draw(self, panel: str, inputs: FigureInputs) -> Iterator[Picture]:
-        """One panel; 2 and 5 give a picture an ID set."""
+        """Draw one panel; 2 and 5 give one picture per ID set."""
         if panel == "1":
             yield figure1(inputs.seed)
         elif panel == "3ab":

@@ -1,1 +1,1 @@
-"""A run's detectors against each other: which is better, and is it chance?"""
+"""Compares a run's detectors with each other: which is better, and is the difference significant?"""

@@ -1,4 +1,4 @@
-"""Judges which detectors may be the best of each column, and keeps the judgement with the run."""
+"""Determines which detectors may be the best of each column, and stores the result with the run."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ if TYPE_CHECKING:
 
 
 def judge_best(records: Sequence[Record], cache: Path, images: ScoredImages) -> tuple[list[Judged], bool]:
-    """Judge every column by the scores in the store; and whether all of those were there.
+    """Judge every column by the scores in the store; the flag tells whether the scores of all columns were found.
 
-    A column with fewer than two detectors that compete is left out.
+    A column with fewer than two competing detectors is left out.
     """
-    from oodbench.benchmark.compare.column import (  # SciPy, for which views do not wait
+    from oodbench.benchmark.compare.column import (  # imports SciPy, which views should not wait for
         ColumnComparison,
         ComparisonConfig,
         by_column,
         compare_column,
     )
 
-    found, whole = [], True
-    for own in by_column(records).values():
+    judged, complete = [], True
+    config = ComparisonConfig(cache, METRIC, images=images)
+    for in_column in by_column(records).values():
         try:
-            column = compare_column(
-                own, list(dict.fromkeys(record.label for record in own)), ComparisonConfig(cache, METRIC, images=images)
-            )
+            column = compare_column(in_column, list(dict.fromkeys(record.label for record in in_column)), config)
         except UserError:
-            whole = False
+            complete = False
             continue
         if isinstance(column, ColumnComparison):
-            found.append(_judgement(column))
-    return found, whole
+            judged.append(_judgement(column))
+    return judged, complete
 
 
 def _judgement(column: ColumnComparison) -> Judged:
@@ -56,9 +55,9 @@ def _judgement(column: ColumnComparison) -> Judged:
 
 
 def update_best(run: Run, cache: Path, images: ScoredImages) -> None:
-    """Judge a run's columns and keep the judgement, unless that has been done on these records."""
+    """Judge a run's columns and store the result, unless that has already been done for these records."""
     stored, inputs = _stored(run.path), inputs_of(run.records)
     if stored is not None and stored.inputs == inputs and stored.whole:
         return
-    columns, whole = judge_best(run.records, cache, images)
-    write_atomically(run.path / NAME, to_json(asdict(Stored(inputs, whole, columns))))
+    columns, complete = judge_best(run.records, cache, images)
+    write_atomically(run.path / NAME, to_json(asdict(Stored(inputs, complete, columns))))

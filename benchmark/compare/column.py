@@ -1,7 +1,7 @@
-"""One column of a run's tables, judged: an ID set against an OOD set, by scores that are read from the store.
+"""Compares the detectors of one column of a run's tables (an ID set against an OOD set) by their stored scores.
 
-In it compete the detectors that have scores there and whose recipes have not seen outliers of the OOD set's
-distribution, on the seeds that all of them have. No torch here.
+The detectors that compete have scores in the column, and their recipes were not trained on outliers of the OOD set's
+distribution. They are compared on the seeds that all of them have. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ AUROC = "auroc"
 RESAMPLES = 2000
 
 FEWEST = 2
-"""Images, or groups of images, of a set: one has no scatter."""
+"""Images, or groups of images, that a set needs: a single one has no variance."""
 
 FEWEST_OF_AUPR = 100
-"""Images of a set from which AUPR can be judged: with 50, up to 7% of true nulls came out below 5% (perf/levels.py)."""
+"""Images per set needed to judge AUPR: with 50, p was below 5% for up to 7% of true nulls (perf/levels.py)."""
 
 SETS = ("ID", "OOD")
 
-SEEN = "has seen outliers of this distribution"
+SEEN = "was trained on outliers of this distribution"
 
 
 @dataclass(frozen=True, eq=False)
 class ColumnComparison:
-    """One ID set against one OOD set: who competes, and how it came out."""
+    """The comparison of the detectors on one ID set against one OOD set."""
 
     id_set: str
     ood_set: str
     source: bool
-    """The distribution of the outliers that the suite supplies: left out of the matrix, as of the tables' means."""
+    """Whether the OOD set has the distribution of the suite's outliers; if so, left out of the matrix and of means."""
     labels: tuple[str, ...]
     seeds: tuple[int, ...]
     n_id: int
     n_ood: int
     estimate: JointEstimate
-    """In the order of `labels`; higher = better, so that a metric of errors has its sign changed."""
+    """In the order of `labels`; higher = better, so metrics where lower is better have their sign changed."""
     left_out: Mapping[str, str]
-    """Label -> why it does not compete here."""
+    """Label -> why it does not compete in this column."""
     units: SetUnits
-    """What was drawn at random of the ID and of the OOD images."""
+    """The resampling units of the ID and of the OOD set."""
     seeds_left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    """Seed that some detector has and not all -> the detectors that have no result of it."""
+    """Seed that only some detectors have -> the detectors without a result for it."""
     images_unknown: tuple[str, ...] = ()
-    """Sets whose groups are not known, because the images are not at hand; their images count as independent."""
+    """Sets whose groups are unknown because their images are not available; their images count as independent."""
 
     @property
     def best(self) -> str:
@@ -76,11 +76,14 @@ class ColumnComparison:
 
     @property
     def best_set(self) -> frozenset[str]:
-        """The detectors that may be the best: the set holds the truly best one with 95% confidence."""
+        """The detectors that may be the best: the set contains the truly best one with 95% confidence."""
         return frozenset(label for label, stays in zip(self.labels, self.estimate.best_set, strict=True) if stays)
 
     def outcome(self, a: str, b: str) -> int | None:
-        """1 where `a` is better than `b` at 5%, Holm-adjusted over the column; -1 worse, 0 neither, None not judged."""
+        """1 if `a` is better than `b` at 5%, Holm-adjusted over the column; -1 if worse, 0 if neither.
+
+        None if either of them does not compete.
+        """
         if a not in self.labels or b not in self.labels:
             return None
         i, j = self.labels.index(a), self.labels.index(b)
@@ -89,17 +92,21 @@ class ColumnComparison:
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """How columns are judged."""
+    """Settings of the comparison of a column."""
 
     cache: Path
+    """The store that holds the scores."""
     metric: str = AUROC
     resamples: int = RESAMPLES
+    """Bootstrap resamples, for metrics that need them."""
     seed: int = 0
+    """Seed of the resamples and of the simulated errors."""
     images: ScoredImages | None = None
+    """Where to look up which images belong together; None: all count as independent."""
 
 
 def by_column(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
-    """The records of every ID set against every OOD set, in order."""
+    """(ID set, OOD set) -> its records, in order of appearance."""
     columns: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         columns.setdefault((record.id_set, record.ood_set), []).append(record)
@@ -109,23 +116,26 @@ def by_column(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
 def compare_column(
     records: Sequence[Record], labels: Sequence[str], config: ComparisonConfig
 ) -> ColumnComparison | str:
-    """One column of some records, or why it cannot be judged. Raises `UserError` where scores are not in the store."""
+    """Compare the detectors `labels` in the column of `records`; a string says why the column cannot be judged.
+
+    Raises `UserError` where scores are not in the store.
+    """
     competing = Competitors.of(records, labels)
     if len(competing.inside) < 2:
-        return "; ".join(f"{label} {why}" for label, why in competing.left_out.items())
+        return "; ".join(f"{label} {reason}" for label, reason in competing.left_out.items())
     used = [[competing.results[label][s] for label in competing.inside] for s in competing.seeds]
-    scores = [[_scores(record, config.cache) for record in own] for own in used]
+    scores = [[_scores(record, config.cache) for record in of_seed] for of_seed in used]
     first = used[0][0]
-    sizes = {(len(id_), len(ood)) for own in scores for id_, ood in own}
+    sizes = {(len(id_), len(ood)) for of_seed in scores for id_, ood in of_seed}
     if len(sizes) > 1:
         return f"the detectors were not scored on the same images: {sorted(sizes)} ID and OOD images"
     n_id, n_ood = sizes.pop()
     sides, unknown_of = _units(first, n_id, n_ood, config.images)
     if min(side.count for side in sides) < FEWEST:
-        told = " and ".join(f"{side.count} {what}" for side, what in zip(sides, _named(sides), strict=True))
-        return f"{told} are too few"
+        counts = " and ".join(f"{side.count} {unit}" for side, unit in zip(sides, _unit_names(sides), strict=True))
+        return f"{counts} are too few"
     if config.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
-        return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which takes {FEWEST_OF_AUPR} of each"
+        return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which needs {FEWEST_OF_AUPR} of each"
     rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
     estimate = _estimate(config, scores, _different_networks(used), sides, rng)
     return ColumnComparison(
@@ -134,12 +144,12 @@ def compare_column(
     )  # fmt: skip
 
 
-def _named(sides: SetUnits) -> list[str]:
+def _unit_names(sides: SetUnits) -> list[str]:
     return [f"{name} {'images' if side.group is None else 'groups'}" for side, name in zip(sides, SETS, strict=True)]
 
 
 def _units(record: Record, n_id: int, n_ood: int, images: ScoredImages | None) -> tuple[SetUnits, tuple[str, ...]]:
-    """What is drawn of either set, and the sets of which that is not known."""
+    """The resampling units of both sets, and the names of the sets whose groups are unknown."""
     if images is None:
         return (ResamplingUnits.of(n_id), ResamplingUnits.of(n_ood)), ()
     names = record.id_set, record.ood_set
@@ -151,30 +161,33 @@ def _units(record: Record, n_id: int, n_ood: int, images: ScoredImages | None) -
 
 @dataclass(frozen=True)
 class Competitors:
-    """Who competes in a column, and on which seeds."""
+    """The detectors that compete in a column, and the seeds on which they do."""
 
     results: Mapping[str, Mapping[int, Record]]
-    """Label -> seed -> its record with numbers."""
+    """Label -> seed -> its record, where it has a result."""
     inside: tuple[str, ...]
+    """The labels that compete."""
     seeds: tuple[int, ...]
     left_out: Mapping[str, str]
+    """Label -> why it does not compete."""
     seeds_left_out: Mapping[int, tuple[str, ...]]
+    """Seed that only some competitors have -> those without a result for it."""
 
     @classmethod
     def of(cls, records: Sequence[Record], labels: Sequence[str]) -> Competitors:
-        """Detectors with a result that have not seen the distribution, on the seeds that all of them have.
+        """Detectors with a result that were not trained on the distribution, on the seeds that all of them have.
 
-        Where no seed is common to all, the seed that most of them have decides who competes.
+        If no seed is common to all, the seed that most of them have decides which detectors compete.
         """
-        own = {label: [r for r in records if r.label == label] for label in labels}
-        results = {label: {r.seed: r for r in rows if r.status == OK} for label, rows in own.items()}
-        left_out = {label: SEEN for label, rows in own.items() if any(r.seen for r in rows)}
+        by_label = {label: [r for r in records if r.label == label] for label in labels}
+        results = {label: {r.seed: r for r in rows if r.status == OK} for label, rows in by_label.items()}
+        left_out = {label: SEEN for label, rows in by_label.items() if any(r.seen for r in rows)}
         left_out |= {label: "has no result" for label in labels if label not in left_out and not results[label]}
         inside = [label for label in labels if label not in left_out]
         every = sorted({seed for label in inside for seed in results[label]})
         if inside and not any(all(seed in results[label] for label in inside) for seed in every):
             most = max(every, key=lambda seed: sum(seed in results[label] for label in inside))
-            left_out |= {label: f"has no result of seed {most}" for label in inside if most not in results[label]}
+            left_out |= {label: f"has no result for seed {most}" for label in inside if most not in results[label]}
             inside = [label for label in inside if label not in left_out]
         lacking = {seed: tuple(label for label in inside if seed not in results[label]) for seed in every}
         seeds = tuple(seed for seed, without in lacking.items() if not without)
@@ -183,8 +196,8 @@ class Competitors:
 
 
 def _different_networks(used: Sequence[Sequence[Record]]) -> Flags:
-    """Which detectors look at different networks, in any seed."""
-    networks = [tuple(own[i].artifacts.get("checkpoint") for own in used) for i in range(len(used[0]))]
+    """(D, D): whether two detectors score different networks, in any seed."""
+    networks = [tuple(of_seed[i].artifacts.get("checkpoint") for of_seed in used) for i in range(len(used[0]))]
     return np.array([[a != b for b in networks] for a in networks])
 
 
@@ -199,7 +212,7 @@ def _array(record: Record, name: str, cache: Path) -> Floats:
         return array
     raise UserError(
         f"The scores of '{record.label}' on {record.id_set} against {record.ood_set}, seed {record.seed}, are not in "
-        f"the cache '{cache}'. Give the command that made the run once more: only what is missing is done."
+        f"the cache '{cache}'. Repeat the command that made the run: it computes only what is missing."
     )
 
 
@@ -212,12 +225,12 @@ def _estimate(
 ) -> JointEstimate:
     if config.metric == AUROC:
         return estimate_from_placements(
-            [[Placements.of(*pair) for pair in own] for own in scores], different_networks, rng, units=sides
+            [[Placements.of(*pair) for pair in of_seed] for of_seed in scores], different_networks, rng, units=sides
         )
     sign = -1 if config.metric in LOWER_IS_BETTER else 1
-    values = np.array([[evaluate(*pair)[config.metric] for pair in own] for own in scores])
+    values = np.array([[evaluate(*pair)[config.metric] for pair in of_seed] for of_seed in scores])
     if config.metric in PRECISIONS:
-        added = [[precision_influences(config.metric, *pair) for pair in own] for own in scores]
-        return estimate_from_influences(values, added, different_networks, rng, sides)
+        influences = [[precision_influences(config.metric, *pair) for pair in of_seed] for of_seed in scores]
+        return estimate_from_influences(values, influences, different_networks, rng, sides)
     drawn = resampled((config.metric,), scores, config.resamples, rng, sides)[config.metric]
     return estimate_from_resamples(sign * values, sign * drawn, different_networks, sides, rng)

@@ -1,4 +1,4 @@
-"""A run's detectors against each other: every column of its tables is judged (`columns`), then the matrix. No torch."""
+"""Compares a run's detectors: first in every column of its tables (`column`), then over the matrix of all columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from oodbench.benchmark.stats.rank_tests import RankTests, rank_tests
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """The columns in which all of the detectors compete, and the tests over them."""
+    """The columns in which all detectors compete, and the rank tests over them."""
 
     labels: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
@@ -36,7 +36,7 @@ class Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All that `bench compare` shows."""
+    """Everything that `bench compare` shows."""
 
     name: str
     metric: str
@@ -44,18 +44,18 @@ class Comparison:
     resamples: int
     columns: tuple[ColumnComparison, ...]
     matrix: Matrix | None
-    """None where fewer than two columns have all detectors."""
+    """None if fewer than two columns have all detectors."""
     not_judged: Mapping[tuple[str, str], str]
     """(ID set, OOD set) -> why the column cannot be judged."""
 
     def shown(self, values: Floats) -> Floats:
-        """Values or differences as the metric has them: those of a metric of errors were turned round to compare."""
-        return values * (-1 if self.metric in LOWER_IS_BETTER else 1) + 0.0  # + 0.0 makes a zero of minus zero
+        """Values or differences with the metric's own sign, which is flipped internally where lower is better."""
+        return values * (-1 if self.metric in LOWER_IS_BETTER else 1) + 0.0  # + 0.0 turns -0.0 into 0.0
 
     def counts(self, a: str, b: str) -> tuple[int, int, int]:
-        """In how many columns `a` wins against `b`, neither does, and `a` loses."""
-        found = [outcome for column in self.columns if (outcome := column.outcome(a, b)) is not None]
-        return found.count(1), found.count(0), found.count(-1)
+        """Number of columns in which `a` wins against `b`, ties with it, and loses."""
+        outcomes = [outcome for column in self.columns if (outcome := column.outcome(a, b)) is not None]
+        return outcomes.count(1), outcomes.count(0), outcomes.count(-1)
 
 
 def compare(
@@ -67,12 +67,12 @@ def compare(
     seed: int = 0,
     images: ScoredImages | None = None,
 ) -> Comparison:
-    """Judge the run's `detectors` (labels as its tables show them; all if empty) by one metric.
+    """Compare the run's `detectors` (labels as its tables show them; all if empty) by one metric.
 
-    AUROC is judged by DeLong's covariance, AUPR by what each image adds to it, other metrics on `resamples` resamples
-    of the images. The same `seed` gives the same numbers. `images` tell which of them belong together; without them all
-    count as independent. Raises `UserError` for unknown names, for fewer than two detectors, where no column has two
-    with scores, and where scores are not in the store.
+    AUROC is judged by DeLong's covariance, AUPR by the influence of each image on it, other metrics by a bootstrap of
+    `resamples` resamples of the images. The same `seed` gives the same numbers. `images` is used to look up which
+    images belong together; without it all count as independent. Raises `UserError` for unknown names, for fewer than
+    two detectors, if no column has two with scores, and if scores are not in the store.
     """
     name = str(run.info.get("name") or run.path.name)
     if metric not in METRICS:
@@ -89,8 +89,8 @@ def compare(
         else:
             columns.append(column)
     if not columns:
-        told = "; ".join(f"{' against '.join(key)}: {why}" for key, why in not_judged.items())
-        raise UserError(f"In no column of run '{name}' can two of these detectors be compared. {told}.")
+        reasons = "; ".join(f"{' against '.join(key)}: {reason}" for key, reason in not_judged.items())
+        raise UserError(f"No column of run '{name}' has two of these detectors that can be compared. {reasons}.")
     return Comparison(name, metric, labels, resamples, tuple(columns), _matrix(columns, labels), not_judged)
 
 
@@ -101,14 +101,14 @@ def _labels(run: Run, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
         if label not in known:
             raise unknown(f"detector of run '{name}'", label, known, f"bench table {name}")
     if len(chosen) < 2:
-        held = f"run '{name}' shows" if not detectors else "--detectors names"
-        raise UserError(f"A comparison needs two detectors or more; {held} only {', '.join(chosen) or 'none'}.")
+        source = f"run '{name}' has" if not detectors else "--detectors names"
+        raise UserError(f"A comparison needs two detectors or more; {source} only {', '.join(chosen) or 'none'}.")
     return tuple(chosen)
 
 
 def _matrix(columns: Sequence[ColumnComparison], labels: Sequence[str]) -> Matrix | None:
-    whole = [column for column in columns if len(column.labels) == len(labels) and not column.source]
-    if len(whole) < 2:
+    complete = [column for column in columns if len(column.labels) == len(labels) and not column.source]
+    if len(complete) < 2:
         return None
-    values = np.array([column.estimate.values for column in whole])
-    return Matrix(tuple(labels), tuple((c.id_set, c.ood_set) for c in whole), rank_tests(values))
+    values = np.array([column.estimate.values for column in complete])
+    return Matrix(tuple(labels), tuple((c.id_set, c.ood_set) for c in complete), rank_tests(values))

@@ -1,4 +1,4 @@
-"""The images behind a cell's scores, where they are at hand: a store has scores, not images."""
+"""Finds the images behind a cell's scores in the data library, where they are available: a store only has scores."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import Record
 
 SCORED = ("test", "scored")
-"""Parts of a set that cells are scored on."""
+"""The parts of a set on which cells are scored."""
 
-ABSENT, OTHERS = "whose images are not in --data-dir", "because the images at hand are others"
+ABSENT, OTHERS = "whose images are not in --data-dir", "because the images in --data-dir differ from those scored"
 
 
 class ScoredImages:
-    """Finds images by the records of cells that were scored on them."""
+    """Looks up the images on which cells were scored, from the cells' records."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self._found: dict[tuple[str, ...], ImageSet | str] = {}
 
     def of(self, record: Record, name: str, count: int) -> ImageSet | str:
-        """The images of the record's ID or OOD set `name`, of which `count` were scored; or why there are none."""
+        """The `count` scored images of the record's ID or OOD set `name`, or a string that says why there are none."""
         return self.known(self.used(record, name, count))
 
     def used(self, record: Record, name: str, count: int) -> Mapping[str, Any]:
-        """What the record tells of those images; of a record of an older version, what they must have been."""
+        """The record's provenance of those images; for records of older versions, what it must have been."""
         used = [one for one in record.provenance.get("data", ()) if one.get("use") == "score" and _is(one, name)]
         return used[0] if used else {"set": name, "part": "test", "images": count}
 
     def known(self, used: Mapping[str, Any]) -> ImageSet | str:
-        """The images that a record's provenance tells of: `set`, `part`, `images`, and `sha256` where it is known."""
+        """The images described by a record's provenance: `set`, `part`, `images`, and `sha256` if known."""
         wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256"))
         if wanted not in self._found:
             self._found[wanted] = self._load(*wanted)

@@ -1,1 +1,1 @@
-"""Metrics of two sets of scores: the exact ones, the extended ones, and those of other conventions."""
+"""Metrics computed from ID and OOD scores: the exact ones, the extended ones, and those of other conventions."""

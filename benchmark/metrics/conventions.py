@@ -1,8 +1,8 @@
-"""The same name, other numbers: one call for each convention of the literature, to hold beside a published column.
+"""Metrics that share a name but not a definition: one function per convention of the literature.
 
-Every function takes `(id_scores, ood_scores)`, 1-D, higher = more out-of-distribution (OOD), and gives a fraction in
-[0, 1]; raises `MetricError` as `metrics` does. None is in the tables of a run, whose columns `metrics` defines.
-`docs/metrics.md` says which source uses which.
+Use them to compare with a published column. Every function takes `(id_scores, ood_scores)`, 1-D, higher = more
+out-of-distribution (OOD), returns a fraction in [0, 1] and raises `MetricError` as `metrics.exact` does. The tables of
+a run do not use them; their columns are defined in `metrics.exact`. `docs/metrics.md` says which source uses which.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def detection_accuracy_best(id_scores: ArrayLike, ood_scores: ArrayLike) -> floa
 
 
 def detection_accuracy_at_tpr95(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """(TPR + TNR) / 2 at the 95% threshold: 1 - the detection error as the text of Liang et al. (2018) defines it."""
+    """(TPR + TNR) / 2 at the 95% threshold: 1 - detection error as defined in the text of Liang et al. (2018)."""
     return (exact.tpr(id_scores, ood_scores) + exact.tnr_at_tpr95(id_scores, ood_scores)) / 2
 
 
 def detection_accuracy_of_counts(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """Largest share of all images told rightly, of any threshold: it moves with the sizes of the sets (oodeel)."""
+    """Largest share of images classified correctly at any threshold; it depends on the sizes of the sets (oodeel)."""
     counts = Counts.of(id_scores, ood_scores)
     right = counts.id_at_most + (counts.n_ood - counts.ood_at_most)
     return int(right.max()) / (counts.n_id + counts.n_ood)
@@ -56,32 +56,32 @@ def aupr_out_equal_mass(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
 
 
 def aupr_in_average_precision(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """Average precision, ID positive, every image weighing the same (scikit-learn): `aupr_in_counts`."""
+    """Average precision, ID positive, every image weighted equally (scikit-learn): `aupr_in_counts`."""
     return exact.aupr_in_counts(id_scores, ood_scores)
 
 
 def aupr_out_average_precision(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """Average precision, OOD positive, every image weighing the same (Hendrycks et al. 2019): `aupr_out_counts`."""
+    """Average precision, OOD positive, every image weighted equally (Hendrycks et al. 2019): `aupr_out_counts`."""
     return exact.aupr_out_counts(id_scores, ood_scores)
 
 
 def aupr_in_trapezoid(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """Trapezoids between the points of the precision-recall curve, ID positive, counts (OpenOOD, pytorch-ood).
+    """Trapezoidal area under the precision-recall curve, ID positive, from counts (OpenOOD, pytorch-ood).
 
-    From (recall 0, precision 1), as scikit-learn draws the curve. Too optimistic where scores are tied.
+    The curve starts at recall 0, precision 1, as in scikit-learn. Too optimistic where scores are tied.
     """
     counts = Counts.of(id_scores, ood_scores)
     return _trapezoids(counts.id_at_most[1:], counts.ood_at_most[1:])
 
 
 def aupr_out_trapezoid(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
-    """The same with OOD positive (OpenOOD, pytorch-ood)."""
+    """Like `aupr_in_trapezoid`, with OOD positive (OpenOOD, pytorch-ood)."""
     counts = Counts.of(id_scores, ood_scores)
     return _trapezoids((counts.n_ood - counts.ood_at_most[:-1])[::-1], (counts.n_id - counts.id_at_most[:-1])[::-1])
 
 
 def _trapezoids(hits: NDArray[np.int64], misses: NDArray[np.int64]) -> float:
-    """Area under precision over recall from what is retrieved at each threshold, fewest first."""
+    """Area under precision over recall, from the hits and misses retrieved at each threshold, fewest first."""
     precision = np.append(1.0, hits / (hits + misses))
     recall: Floats = np.append(0.0, hits / hits[-1])
     return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
@@ -103,4 +103,4 @@ CONVENTIONS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {
         aupr_out_trapezoid,
     )
 }
-"""Every convention by its name."""
+"""Name -> function of every convention."""

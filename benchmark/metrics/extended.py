@@ -1,8 +1,8 @@
-"""What else a reader asks of a cell: `bench run --metrics extended`. All of it comes from stored logits and scores.
+"""The extended metrics of a cell (`bench run --metrics extended`), all computed from stored logits and scores.
 
-Scores are higher = more OOD, and an image is accepted as ID when its score is at most the threshold, as in `metrics`.
-Values are fractions in [0, 1], but for `nll`, in nats. What cannot be had (no error to detect, no shifted set) is left
-out. `docs/metrics.md` has the formulas.
+Scores are higher = more OOD, and an image is accepted as ID when its score is at most the threshold, as in
+`metrics.exact`. Values are fractions in [0, 1], except `nll`, which is in nats. A metric that is not defined (no
+classification error to detect, no shifted set) is left out. `docs/metrics.md` has the formulas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oodbench.benchmark.metrics.exact import Counts, auroc, evaluate, tpr_thresh
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
 
 EXTENDED_VERSION = "1"
-"""Part of the key of every cell that has these values; raise it when one changes."""
+"""Part of the key of every cell with these values; increase it when one of them changes."""
 
 CALIBRATION_BINS = 15
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ClassifiedImages:
-    """Labelled images as a classifier sees them. What follows from that alone is computed once, for all detectors."""
+    """Labelled images with a classifier's logits. What depends on these alone is computed once for all detectors."""
 
     logits: NDArray[Any]
     """(N, K)."""
@@ -37,25 +37,25 @@ class ClassifiedImages:
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(N,): whether the largest logit is the label's."""
+        """(N,): whether each image is classified correctly."""
         right: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
         return right
 
     @cached_property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Share of images classified correctly."""
         return float(np.mean(self.right))
 
     @cached_property
     def calibration(self) -> dict[str, float]:
         """`ece` and `nll`."""
-        found = calibration_error(softmax(self.logits), self.labels)
-        return {"ece": found, "nll": negative_log_likelihood(self.logits, self.labels)}
+        error = calibration_error(softmax(self.logits), self.labels)
+        return {"ece": error, "nll": negative_log_likelihood(self.logits, self.labels)}
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredClassification:
-    """Labelled images as a classifier and a detector see them."""
+    """Labelled images with a classifier's logits and a detector's scores."""
 
     images: ClassifiedImages
     scores: NDArray[Any]
@@ -63,7 +63,7 @@ class ScoredClassification:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(N,): whether the largest logit is the label's."""
+        """(N,): whether each image is classified correctly."""
         return self.images.right
 
 
@@ -73,9 +73,10 @@ def extended(
     validation_scores: NDArray[Any],
     shifted: Sequence[ScoredClassification] = (),
 ) -> dict[str, float]:
-    """Every value that a cell has, by the names of `EXTENDED_METRICS`. Raises `MetricError` as `metrics` does.
+    """Every extended metric of a cell that is defined, by the names of `EXTENDED_METRICS`.
 
-    `validation_scores`: of ID images held out of training. `shifted`: forms of the ID test set that keep its classes.
+    `validation_scores`: (V,) scores of ID images held out of training. `shifted`: forms of the ID test set that keep
+    its classes. Raises `MetricError` as `metrics.exact` does.
     """
     values = {
         **test.images.calibration,
@@ -95,7 +96,7 @@ def extended(
 
 
 def softmax(logits: ArrayLike) -> Floats:
-    """(N, K) logits -> probabilities, in float64."""
+    """(N, K) logits -> (N, K) probabilities, in float64."""
     shifted = np.asarray(logits, dtype=np.float64)
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
@@ -103,7 +104,7 @@ def softmax(logits: ArrayLike) -> Floats:
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log p(label), in nats, of (N, K) logits and (N,) labels."""
+    """Mean -log p(label) of (N, K) logits and (N,) labels, in nats."""
     values = np.asarray(logits, dtype=np.float64)
     top = values.max(axis=1)
     log_sum = top + np.log(np.exp(values - top[:, None]).sum(axis=1))
@@ -111,10 +112,10 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: |accuracy - confidence| over bins of equal width, weighted by images.
+    """Expected calibration error of (N, K) probabilities and (N,) labels.
 
-    Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., ICML 2017, eq. 3, whose 15 bins ((b - 1) / 15, b / 15] these
-    are. (N, K) probabilities, (N,) labels.
+    The mean of |accuracy - confidence| over bins of equal width, weighted by their numbers of images (Naeini, Cooper &
+    Hauskrecht, AAAI 2015), with the 15 bins ((b - 1) / 15, b / 15] of Guo et al., ICML 2017, eq. 3.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     confidence, right = values.max(axis=1), values.argmax(axis=1) == np.asarray(labels)
@@ -124,12 +125,12 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = C
 
 
 def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
-    """How well (N,) scores of ID images tell the classifier's errors from its right answers.
+    """How well (N,) scores of ID images separate the classifier's errors from its correct predictions.
 
-    `aurc`: the mean, over n = 1 .. N, of the share of errors among the n images with the lowest scores (Geifman &
-    El-Yaniv, NeurIPS 2017, and Geifman, Uziel & El-Yaniv, ICLR 2019); lower is better. Images of one score enter in
-    random order, and the value is the expectation over it. `auroc_errors`: P(score of an error > score of a right
-    answer), ties half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are right.
+    `aurc`: the mean over n = 1 .. N of the share of errors among the n images with the lowest scores (Geifman &
+    El-Yaniv, NeurIPS 2017, and Geifman, Uziel & El-Yaniv, ICLR 2019); lower is better. For tied scores it is the
+    expectation over a random order. `auroc_errors`: P(score of an error > score of a correct prediction), ties counting
+    half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are correct.
     """
     values, correct = np.asarray(scores), np.asarray(right, dtype=bool)
     order = np.argsort(values, kind="stable")
@@ -137,24 +138,25 @@ def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
     errors = np.cumsum(~correct[order])[ends - 1]
     taken = np.arange(1, len(values) + 1)
     expected = np.interp(taken, np.append(0, ends), np.append(0, errors))
-    found = {"aurc": float(np.mean(expected / taken))}
+    metrics = {"aurc": float(np.mean(expected / taken))}
     if correct.any() and not correct.all():
-        found["auroc_errors"] = auroc(values[correct], values[~correct])
-    return found
+        metrics["auroc_errors"] = auroc(values[correct], values[~correct])
+    return metrics
 
 
 def oscr(id_scores: ArrayLike, right: ArrayLike, ood_scores: ArrayLike) -> float:
-    """Area under the share of ID images accepted *and* classified rightly against the share of OOD images accepted.
+    """Open-set classification rate (Dhamija, Guenther & Boult, NeurIPS 2018).
 
-    Open-set classification rate (Dhamija, Guenther & Boult, NeurIPS 2018). By trapezoids it is the accuracy times the
-    AUROC of rightly classified ID images against OOD, which is how it is computed; at most the accuracy.
+    The area under the share of ID images accepted *and* classified correctly, over the share of OOD images accepted. By
+    the trapezoidal rule that is the accuracy times the AUROC of correctly classified ID images against OOD, which is
+    how it is computed; at most the accuracy.
     """
     values, correct = np.asarray(id_scores), np.asarray(right, dtype=bool)
     return float(correct.mean()) * auroc(values[correct], ood_scores)
 
 
 def deployed(id_scores: ArrayLike, ood_scores: ArrayLike, validation_scores: ArrayLike) -> dict[str, float]:
-    """TPR and TNR on test images at the threshold that accepts 95% of ID *validation*: what a deployer gets."""
+    """TPR and TNR on test images at the threshold that accepts 95% of ID *validation*, as in deployment."""
     threshold = tpr_threshold(validation_scores)
     accepted, flagged = np.asarray(id_scores) <= threshold, np.asarray(ood_scores) > threshold
     return {"tpr_validation": float(accepted.mean()), "tnr_validation": float(flagged.mean())}
@@ -168,9 +170,9 @@ def tnr_at_tpr99(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
 
 
 def precisions(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
-    """Share of OOD among flagged images at the 95% threshold if 1% or 10% of all images were OOD.
+    """Precision of a flag at the 95% threshold if 1% or 10% of all images were OOD.
 
-    P = p TNR / (p TNR + (1 - p) (1 - TPR)); left out where nothing is flagged.
+    P = p TNR / (p TNR + (1 - p) (1 - TPR)) with p the share of OOD; left out where nothing is flagged.
     """
     threshold = tpr_threshold(id_scores)
     hits, alarms = np.mean(np.asarray(ood_scores) > threshold), np.mean(np.asarray(id_scores) > threshold)

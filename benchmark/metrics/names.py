@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXTENDED = "extended"
-"""As `--metrics` takes it."""
+"""The value of `--metrics` that asks for the extended metrics."""
 
 METRICS = (
     "tnr_at_tpr95",
@@ -16,18 +16,21 @@ METRICS = (
     "fpr_at_tpr95",
     "openood_fpr95",
 )
-"""Columns of `records.csv` that `oodbench.benchmark.metrics.exact` computes, all in [0, 1]."""
+"""The metrics computed by `oodbench.benchmark.metrics.exact`, all in [0, 1]; columns of `records.csv`."""
 
 METRICS_VERSION = "1"
-"""Part of every cell's key; raise it when a metric's value changes."""
+"""Part of every cell's key; increase it when a metric's value changes."""
 
 EXACT = "exact"
-"""The metrics above; other metric rules (`audit.RULES`) are computed beside them where asked for."""
+"""The value of `--metrics` for `METRICS` alone; other rules (`released_scripts.RULES`) are computed in addition."""
 
 _RULE_METRICS = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 
 RULE_METRICS = (*_RULE_METRICS, "top_bin_id", "top_bin_ood", *(f"float32_{name}" for name in _RULE_METRICS))
-"""What other metric rules give: their values, shares in the grid's last bin, and exact metrics of float32 values."""
+"""Values of each rule set: its metrics, the shares in the grid's last bin, and the exact metrics of float32 values.
+
+They are the keys of `audit` in a record.
+"""
 
 FULL_SPECTRUM = _RULE_METRICS
 
@@ -45,9 +48,10 @@ EXTENDED_METRICS = (
     "shifted_accuracy",
     *(f"fs_{name}" for name in FULL_SPECTRUM),
 )
-"""What `extended.extended` gives, as far as a cell has it."""
+"""The values that `metrics.extended` computes, each where the cell has what it needs."""
 
 TIES = ("distinct_id", "distinct_ood", "at_threshold_id", "at_threshold_ood")
-"""How many different scores a cell's ID and OOD images have, and how many of them have exactly the threshold's."""
+"""Numbers of distinct scores of a cell's ID and OOD images, and of images whose score equals the threshold."""
 
 LOWER_IS_BETTER = frozenset({"fpr_at_tpr95", "openood_fpr95"})
+"""The metrics of `METRICS` for which a lower value is better."""

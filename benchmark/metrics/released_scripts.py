@@ -1,9 +1,10 @@
-"""Metric rules of published scripts, computed beside the exact metrics to show what they did to published numbers.
+"""Metric rules of scripts released with papers, computed in addition to the exact metrics.
 
-`bench run --metrics NAME` asks for one of `RULES`. They look at the scale of a paper's own scores (`confidence_of` of a
-detector: the largest softmax probability, say), higher = more in-distribution (ID), in float32 as a network in float32
-leaves them. ID is the positive class, accepted at a threshold d when its confidence is at least d. `docs/metrics.md`
-tells what saturation does under these rules. Rewritten from their description; no line is the authors'.
+They show how a script's rules affected the published numbers. `bench run --metrics NAME` asks for one of `RULES`. The
+rules depend on the scale of a paper's own scores (`confidence_of` of a detector: the maximum softmax probability, for
+example), higher = more in-distribution (ID), in float32 as the network computes them. ID is the positive class and is
+accepted at threshold d if its confidence is at least d. `docs/appendix/metrics_saturation.md` describes the rules and
+the effect of saturation. This is a new implementation from a description; it contains no code of the authors.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.names import RULE_METRICS
 
 RULES_VERSION = "1"
-"""Part of the key of every cell that is audited; raise it when a value changes."""
+"""Part of the key of every cell with values by other rules; increase it when a value changes."""
 
 BINS = 200_000
-"""Bins of the released grid; fewer for tests only."""
+"""Bins of the released script's grid; only tests use fewer."""
 
 Floats = NDArray[np.float64]
 
 
 class Grid:
-    """The released script's thresholds, d = min, min + gap, ..., max - gap of both sets, with gap = (max - min) / bins.
+    """The released script's thresholds: min, min + gap, ..., max - gap of both sets, with gap = (max - min) / bins.
 
-    Shares of either set above or below every threshold, float64 in [0, 1], one array entry a threshold.
+    `id` and `ood` are the sorted confidences; `rising` and `falling` are the thresholds in either order, float64.
     """
 
     def __init__(self, id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BINS) -> None:
-        # float64 holds every float32 exactly, so the comparisons below are those of the stored values.
+        # float64 represents every float32 exactly, so the comparisons below are those of the stored values.
         self.id = np.sort(np.asarray(id_confidence, dtype=np.float64))
         self.ood = np.sort(np.asarray(ood_confidence, dtype=np.float64))
         low, high = min(self.id[0], self.ood[0]), max(self.id[-1], self.ood[-1])
         if low == high:
-            raise MetricError(f"all confidences are {low:.9g}; a grid of thresholds needs two different ones")
+            raise MetricError(f"all confidences are {low:.9g}; a grid of thresholds needs two distinct values")
         gap = (high - low) / bins
-        # In one case of some twenty rounding gives arange one threshold more. It may lie at the maximum itself, and all
-        # the area that saturation hides would then count: an accident of the script that is not followed.
+        # In about one case in twenty, rounding gives arange one threshold too many. It may equal the maximum, and then
+        # all the area that saturation hides would count. That accident of the script is not reproduced.
         self.rising: Floats = np.arange(low, high, gap)[:bins]
         self.falling: Floats = np.arange(high, low, -gap)[:bins]
 
@@ -62,9 +63,9 @@ def below(ordered: Floats, thresholds: Floats) -> Floats:
 
 
 def grid_tnr(grid: Grid) -> float:
-    """1 - FPR averaged over the thresholds with 0.94 <= TPR <= 0.96, and 0 where there is none.
+    """1 - FPR averaged over the thresholds with 0.94 <= TPR <= 0.96, or 0 if there is none.
 
-    The mean is uniform in confidence, not in rank: where confidences are sparse, more thresholds lie.
+    The mean is uniform in confidence, not in rank: there are more thresholds per image where confidences are sparse.
     """
     true = at_least(grid.id, grid.rising)
     band = (true >= 0.94) & (true <= 0.96)
@@ -72,42 +73,42 @@ def grid_tnr(grid: Grid) -> float:
 
 
 def grid_auroc(grid: Grid) -> float:
-    """Lower Riemann sum under the ROC curve down to the last threshold; what lies beyond it counts as no area."""
+    """Lower Riemann sum under the ROC curve down to the last threshold; the area beyond it is not counted."""
     false = above(grid.ood, grid.rising)
     return float(np.sum(-np.diff(false, prepend=1.0) * at_least(grid.id, grid.rising)))
 
 
 def grid_detection_accuracy(grid: Grid) -> float:
-    """1 - min (share of ID < d + share of OOD > d) / 2: a tie with the threshold is no error on either side."""
+    """1 - min (share of ID < d + share of OOD > d) / 2: a tie with the threshold is not an error for either class."""
     return float(1 - min(1.0, np.min(below(grid.id, grid.rising) + above(grid.ood, grid.rising)) / 2))
 
 
 def grid_aupr_in(grid: Grid) -> float:
-    """Area under precision and recall, ID positive, precision from rates; each step has the higher threshold's."""
+    """Area under precision over recall, ID positive, precision from rates; each step uses the higher threshold's."""
     return _step_area(at_least(grid.id, grid.rising), at_least(grid.ood, grid.rising))
 
 
 def grid_aupr_out(grid: Grid) -> float:
-    """The same with OOD positive, from the largest confidence down, d itself excluded.
+    """Like `grid_aupr_in` with OOD positive, from the largest confidence down, d itself excluded.
 
-    OOD images at the largest confidence are never found; their recall is credited with the first precision.
+    OOD images at the largest confidence are never retrieved; their recall counts with the first precision.
     """
     return _step_area(below(grid.ood, grid.falling), below(grid.id, grid.falling))
 
 
 def _step_area(recall: Floats, false: Floats) -> float:
-    """Sum of the recall lost at each threshold times the precision there, and of what is left times the last."""
+    """Sum of the recall lost at each threshold times its precision, plus the remaining recall times the last one."""
     retrieved = recall + false
     precision = recall / retrieved
     return float(np.sum(-np.diff(recall, prepend=1.0) * precision) + recall[-1] * precision[-1])
 
 
 def lee2018(id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BINS) -> dict[str, float]:
-    """The rules of the script that Lee et al. (ICLR 2018) released (`src/calculate_log.py`), after ODIN's.
+    """The rules of the script released by Lee et al. (ICLR 2018), `src/calculate_log.py`, which follows ODIN's.
 
-    (N,) and (M,) confidences -> fractions by the names of `RULE_METRICS`. `top_bin_*`: the shares that no threshold of
-    the grid divides any more, TPR and FPR at the last one. `float32_*`: the exact metrics of the same confidences, ties
-    and all. Raises `MetricError` for what is no confidence, or where all are equal.
+    (N,) ID and (M,) OOD confidences -> fractions by the names of `RULE_METRICS`. `top_bin_*`: TPR and FPR at the last
+    threshold, the shares that the grid cannot divide further. `float32_*`: the exact metrics of the same confidences,
+    including ties. Raises `MetricError` for invalid confidences, or if all are equal.
     """
     exact = evaluate(-np.asarray(id_confidence), -np.asarray(ood_confidence))
     grid = Grid(id_confidence, ood_confidence, bins)
@@ -125,4 +126,4 @@ def lee2018(id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BIN
 
 
 RULES: Mapping[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {"lee2018": lee2018}
-"""Name -> rules, as `--metrics` takes it."""
+"""Name, as given to `--metrics` -> function that computes the rules' values."""

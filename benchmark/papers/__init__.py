@@ -1,1 +1,1 @@
-"""Published numbers, how ours match them, and the figures of a paper."""
+"""Reads published numbers, compares a run with them, and draws the figures of a paper."""

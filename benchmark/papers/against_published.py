@@ -1,8 +1,8 @@
-"""A run beside published numbers: ours, published, the difference in points, and where the protocols differ.
+"""Tables of a run's numbers next to published ones, with the difference in points and the differences of protocol.
 
-A published number is matched by ID set, OOD set or group, detector and recipe. A set of another name that samples the
-same distribution (a part of it, say) is matched too where no set has the published name, and flagged like every other
-difference of protocol: what is flagged is no reproduction.
+A published number is matched by ID set, OOD set or group, detector and recipe. If no set has the published name, a set
+with another name that samples the same distribution (a part of it, for example) is matched, and flagged like every
+other difference of protocol: a flagged number is not a reproduction.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from oodbench.benchmark.papers.match import Line, compare
 from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference
 from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.views.marks import DASH
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat
-from oodbench.benchmark.views.table_layout import COLUMNS, DASH
+from oodbench.benchmark.views.table_layout import COLUMNS
 
 TITLES = {
     ID_ACCURACY: "ID acc", **COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)",
@@ -29,13 +30,13 @@ NOTHING = "No cell of this run has a published counterpart."
 
 
 def _numbers(line: Line) -> tuple[str, str, str]:
-    """Ours, published and the difference, as printed."""
-    published = line.published
-    there = published.value + (f" ± {published.std}" if published.std else "")
-    there += RECALLED_MARK if published.mark == RECALLED else ""
+    """Our number, the published one and the difference, as printed."""
+    number = line.published
+    published = number.value + (f" ± {number.std}" if number.std else "")
+    published += RECALLED_MARK if number.mark == RECALLED else ""
     if line.difference is None:
-        return line.status or DASH, there, DASH
-    return _percent(line.ours, line), there, f"{line.difference:+.{_places(line)}f}"
+        return line.status or DASH, published, DASH
+    return _percent(line.ours, line), published, f"{line.difference:+.{_places(line)}f}"
 
 
 def _percent(stat: Stat | None, line: Line) -> str:
@@ -47,17 +48,17 @@ def _percent(stat: Stat | None, line: Line) -> str:
 
 
 def _places(line: Line) -> int:
-    """Decimals: the published number's, one at least."""
+    """Number of decimals: that of the published number, at least one."""
     return max(1, line.published.decimals)
 
 
 def _matched(lines: Iterable[Line]) -> list[Line]:
-    """Those with a counterpart, the lines of one cell together."""
+    """The lines with a counterpart, those of a cell next to each other."""
     cells: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         if line.status:
             cells.setdefault((line.id_set, line.place), []).append(line)
-    return [line for own in cells.values() for line in own]
+    return [line for of_cell in cells.values() for line in of_cell]
 
 
 def _footnotes(lines: Iterable[Line]) -> dict[str, int]:
@@ -79,12 +80,12 @@ def _title(run: Run, reference: Reference) -> str:
 def _legend(lines: Sequence[Line], matched: Sequence[Line], notes: Mapping[str, int]) -> Iterator[str]:
     yield (
         "Percent; ours: mean ± std over seeds (ddof = 1); difference: ours minus published, in points. "
-        "A flagged number is no reproduction: its protocol differs as the note says."
+        "A flagged number is not a reproduction: its protocol differs as described in the note."
     )
     if rules := {line.published.rules for line in matched if line.ruled}:
         yield (
             f"By its rules: ours by the metric rules behind the published number ({', '.join(sorted(rules))}, see "
-            "docs/metrics.md), which the difference is taken from where it is there."
+            "docs/appendix/metrics_saturation.md); where available, the difference is computed from it."
         )
     if any(line.published.mark == RECALLED for line in matched):
         yield f"{RECALLED_MARK} recalled: the published number was not checked against its source."
@@ -104,36 +105,36 @@ def _published_notes(matched: Iterable[Line]) -> dict[str, dict[str, None]]:
 
 
 def _without_counterpart(lines: Sequence[Line]) -> Iterator[str]:
-    """What was published and this run does not have, a sentence an ID set."""
+    """The published numbers that this run does not have, in one sentence per ID set."""
     for id_set in dict.fromkeys(line.published.id_set for line in lines):
-        own = [line for line in lines if line.published.id_set == id_set]
-        missing = [line for line in own if not line.status]
-        if len(missing) == len(own):
-            yield f"Published without counterpart here: all {len(own)} numbers on ID set {id_set}."
+        of_set = [line for line in lines if line.published.id_set == id_set]
+        missing = [line for line in of_set if not line.status]
+        if len(missing) == len(of_set):
+            yield f"Published, without a counterpart in this run: all {len(of_set)} numbers on ID set {id_set}."
         elif missing:
             texts = _grouped(missing)
-            yield f"Published without counterpart here, on ID set {id_set}: {'; '.join(texts)}."
+            yield f"Published, without a counterpart in this run, on ID set {id_set}: {'; '.join(texts)}."
 
 
 def _grouped(missing: Iterable[Line]) -> list[str]:
-    """'near mean, far mean: odin@plain, vim@plain': methods that lack the same places together."""
+    """Texts such as 'near mean, far mean: odin@plain, vim@plain', which combine methods that lack the same places."""
     places: dict[str, dict[str, None]] = {}
     for line in missing:
         places.setdefault(line.label, {})[line.place.removesuffix(f", {line.label}")] = None
     labels: dict[str, list[str]] = {}
     for label, names in places.items():
         labels.setdefault(", ".join(names), []).append(label)
-    return [f"{names}: {', '.join(own)}" for names, own in labels.items()]
+    return [f"{names}: {', '.join(methods)}" for names, methods in labels.items()]
 
 
 def against_text(run: Run, reference: Reference, width: int = 100) -> str:
-    """The comparison for a terminal: a heading a cell, a line a metric, notes below."""
+    """The comparison for a terminal: one heading per cell, one line per metric, notes below."""
     stacks, legend = _parts(run, reference)
     return stacked_text(_title(run, reference), stacks, NOTHING, legend, width)
 
 
 def against_markdown(run: Run, reference: Reference) -> str:
-    """The comparison as Markdown: one table an ID set, notes below."""
+    """The comparison as Markdown: one table per ID set, notes below."""
     stacks, legend = _parts(run, reference)
     return stacked_markdown(_title(run, reference), stacks, NOTHING, legend)
 
@@ -152,13 +153,14 @@ def _parts(run: Run, reference: Reference) -> tuple[list[Stack], list[str]]:
 
 
 def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
-    ours, there, difference = _numbers(line)
-    own = (_percent(line.ruled, line),) if ruled else ()
-    return Item(line.place, _flags(line, notes), TITLES[line.published.metric], (ours, *own, there, difference))
+    ours, published, difference = _numbers(line)
+    by_rules = (_percent(line.ruled, line),) if ruled else ()
+    numbers = (ours, *by_rules, published, difference)
+    return Item(line.place, _flags(line, notes), TITLES[line.published.metric], numbers)
 
 
 def against_csv(run: Run, reference: Reference) -> str:
-    """The comparison as CSV, every published number in it: percent and percent points, six decimals for ours."""
+    """The comparison as CSV with every published number: percent and percentage points, six decimals for ours."""
     columns = (
         "id_set", "ood_set", "group", "label", "metric", "status", "ours_percent", "ours_std", "seeds",
         "by_its_rules_percent", "published_percent", "published_std", "difference_points",
@@ -168,13 +170,13 @@ def against_csv(run: Run, reference: Reference) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for line in compare(run, reference):
-        there, ours = line.published, line.ours
+        published, ours = line.published, line.ours
         std = f"{100 * ours.std:.6f}" if ours and ours.std is not None else ""
         writer.writerow([
-            line.id_set, line.ood_set, there.group, line.label, there.metric, line.status,
+            line.id_set, line.ood_set, published.group, line.label, published.metric, line.status,
             f"{100 * ours.mean:.6f}" if ours else "", std, ours.n if ours else "",
-            f"{100 * line.ruled.mean:.6f}" if line.ruled else "", there.value, there.std,
+            f"{100 * line.ruled.mean:.6f}" if line.ruled else "", published.value, published.std,
             "" if line.difference is None else f"{line.difference:.6f}",
-            there.mark, "; ".join(line.reasons), there.source, there.note,
+            published.mark, "; ".join(line.reasons), published.source, published.note,
         ])  # fmt: skip
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Draws the figures of a paper: which panels, from which run, into which files, with their captions in one page."""
+"""Draws the figures of a paper from a run, panel by panel, and writes their captions to one page."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ CAPTIONS = "captions.md"
 
 @dataclass(frozen=True)
 class FigureRequest:
-    """Figures about to be drawn: what can be had and what cannot is known, nothing is done."""
+    """Figures that can be drawn: everything is resolved, nothing is drawn yet."""
 
     figures: Figures
     inputs: RunFigureInputs
     panels: tuple[str, ...]
+    """The panels to draw, in the paper's order."""
     skipped: tuple[Absence, ...]
+    """Panels that cannot be drawn, with the reasons."""
     folder: Path
 
     def draw(self) -> Iterator[Path]:
-        """Draw panel by panel and yield every file as soon as it is written; the page of captions comes last."""
+        """Draw panel by panel and yield each file once it is written; the page of captions comes last."""
         captions = _read_captions(self.folder / CAPTIONS)
         with _one_thread(), canvas.styled():
             for panel in self.panels:
@@ -55,12 +57,12 @@ class FigureRequest:
             yield self.folder / CAPTIONS
 
     def _page(self, captions: Mapping[str, str]) -> str:
-        """All captions whose pictures are there, in the paper's order."""
+        """The page of all captions whose pictures exist, in the paper's order."""
         place = {name: i for i, panel in enumerate(self.figures.panels) for name in captions if _belongs(name, panel)}
         names = sorted(
             (n for n in captions if (self.folder / f"{n}.png").is_file()), key=lambda n: (place.get(n, 99), n)
         )
-        title = f"# {self.figures.title}\n\n{self.figures.paper}. Made by `bench figures {self.figures.name}`.\n"
+        title = f"# {self.figures.title}\n\n{self.figures.paper}. Drawn by `bench figures {self.figures.name}`.\n"
         return title + "".join(f"\n## {name}\n\n![{name}]({name}.png)\n\n{captions[name]}\n" for name in names)
 
 
@@ -73,21 +75,22 @@ def figure_request(
     data_dir: Path = Path("data"),
     results: Path = Path("results"),
 ) -> FigureRequest:
-    """Resolve what is asked for. `panels`: numbers of figures, with or without letters; all by default.
+    """Resolve a request. `panels` are numbers of figures, with or without letters; all by default.
 
-    Raises `OodbenchError` for what was named and cannot be had; what was not named and cannot be had is in `skipped`.
+    Raises `OodbenchError` if a panel or run that was named is not available; panels that were not named and cannot be
+    drawn are in `skipped`.
     """
     figures: Figures = registry.get("figure", name)()
     chosen = _chosen(figures, panels)
-    run = read_run(run_dir(results, run_name)) if run_name else _found(figures, results)
+    run = read_run(run_dir(results, run_name)) if run_name else _find_run(figures, results)
     cache = cache_of(run.path, results) if run else results / "cache"
     context = JobContext(Store(cache), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
     inputs = RunFigureInputs(context, seed, run)
     reasons = {
         panel: _missing(figures, panel, inputs) for panel in dict.fromkeys(p for ps in chosen.values() for p in ps)
     }
-    asked = [chosen[item] for item in panels] + ([_of_run(figures, reasons)] if run_name else [])
-    for group in asked:
+    required = [chosen[item] for item in panels] + ([_of_run(figures, reasons)] if run_name else [])
+    for group in required:
         if group and all(reasons[panel] for panel in group):
             raise UserError(f"Figure {group[0]} cannot be drawn: {reasons[group[0]]}")
     skipped = tuple(Absence(f"figure {panel}", reason) for panel, reason in reasons.items() if reason)
@@ -97,32 +100,32 @@ def figure_request(
 
 
 def _chosen(figures: Figures, items: Sequence[str]) -> dict[str, list[str]]:
-    """What was asked for -> its panels: '3' stands for '3ab' and '3cd' alike."""
+    """Requested item -> its panels: '3' stands for both '3ab' and '3cd'."""
     found = {}
     for item in items or figures.panels:
         found[item] = [
             panel for panel in figures.panels if panel == item or re.fullmatch(f"{re.escape(item)}[a-z]+", panel)
         ]
         if not found[item]:
-            raise UserError(f"There is no figure '{item}' of {figures.name}. It has {', '.join(figures.panels)}.")
+            raise UserError(f"{figures.name} has no figure '{item}'. It has {', '.join(figures.panels)}.")
     return found
 
 
-def _found(figures: Figures, results: Path) -> Run | None:
-    """The first run of one of the suites that serve."""
+def _find_run(figures: Figures, results: Path) -> Run | None:
+    """The first run of one of the suites that the figures can be drawn from."""
     runs = [read_run(path.parent) for path in sorted((results / "runs").glob("*/run.json"))]
     for suite in figures.suites:
         for run in runs:
-            of = (run.info.get("suite") or {}).get("name")
-            if of == suite and any(record.status == OK for record in run.records):
+            name = (run.info.get("suite") or {}).get("name")
+            if name == suite and any(record.status == OK for record in run.records):
                 return run
     return None
 
 
 def _missing(figures: Figures, panel: str, inputs: RunFigureInputs) -> str:
     if panel in figures.from_run and inputs.run_read is None:
-        what = f"it needs a run, and there is none of suite {' or '.join(figures.suites)}"
-        return f"{what}. Run 'bench run --suite NAME', or name one with --from."
+        suites = " or ".join(figures.suites)
+        return f"it needs a run, and there is none of suite {suites}. Run 'bench run --suite NAME' or use --from."
     try:
         return figures.missing(panel, inputs) or ""
     except OodbenchError as error:
@@ -138,7 +141,7 @@ def _belongs(name: str, panel: str) -> bool:
 
 
 def _read_captions(page: Path) -> dict[str, str]:
-    """The captions of an earlier command, by picture."""
+    """Picture -> its caption, as written by an earlier command."""
     if not page.is_file():
         return {}
     text = page.read_text(encoding="utf-8", errors="replace")
@@ -147,14 +150,14 @@ def _read_captions(page: Path) -> dict[str, str]:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Take away a picture of a panel that is now drawn from something else."""
+    """Delete a picture that the panel no longer has."""
     for kind in ("png", "svg"):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The last bits of a network's outputs change with the number of threads."""
+    """Limit torch to one thread: the last bits of a network's outputs depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

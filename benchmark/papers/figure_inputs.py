@@ -1,4 +1,4 @@
-"""What the figures of a paper are drawn from: data sets, a seed, and a run with its stored scores and networks."""
+"""The inputs of a paper's figures: data sets, a seed, and a run with its stored scores and networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oodbench.benchmark.views.summary import Summary, summary_of
 
 @dataclass(frozen=True)
 class RunFigureInputs:
-    """Everything at hand for drawing. Networks run on one thread of the CPU, so that equal seeds give equal bytes."""
+    """The `FigureInputs` of a run. Networks run on one thread of the CPU, so that equal seeds give equal bytes."""
 
     context: JobContext
     seed: int
@@ -27,31 +27,31 @@ class RunFigureInputs:
 
     @property
     def library(self) -> Library:
-        """The data sets at hand."""
+        """The data sets."""
         return self.context.library
 
     @property
     def run(self) -> Run:
-        """The run that serves; an error where there is none."""
+        """The run to draw from. Raises `UserError` if there is none."""
         if self.run_read is None:
             raise UserError("There is no run to draw from. Name one with --from.")
         return self.run_read
 
     def summary(self) -> Summary:
-        """The run's records by ID set and row, with mean and standard deviation over seeds."""
+        """The run's records arranged by ID set and row, with means and standard deviations over seeds."""
         return summary_of(self.run)
 
     def scores(self) -> ScoreReader:
-        """The stored scores of the run's first seed."""
+        """A reader of the stored scores of the run's first seed."""
         first = min((record.seed for record in self.run.records), default=0)
         return ScoreReader.of(self.run, self.context.store.root, first)
 
     def images(self, name: str, part: str = "test") -> ImageSet:
-        """Images of a data set by name, such as 'digits[0-6]'."""
+        """The images of a data set, by a name such as 'digits[0-6]'."""
         return self.library.part(parse_set(name), part)
 
     def checkpoint(self, record: Record) -> Checkpoint | str:
-        """What a cell's classifier is rebuilt from, or why it cannot be."""
+        """What a cell's classifier is rebuilt from, or a string that says why it cannot be."""
         path = record.artifacts.get("checkpoint", "")
         key = self.context.store.key_of(path) if path else None
         if key is None or self.context.store.find(key) is None:
@@ -65,5 +65,5 @@ class RunFigureInputs:
         """The trained classifier behind a cell."""
         checkpoint = self.checkpoint(record)
         if isinstance(checkpoint, str):
-            raise StoreError(f"{checkpoint[0].upper()}{checkpoint[1:]}. Run the same command again to make it anew.")
+            raise StoreError(f"{checkpoint[0].upper()}{checkpoint[1:]}. Repeat the command that made the run.")
         return self.context.classifier(checkpoint)

@@ -1,4 +1,4 @@
-"""Published numbers and their counterparts in a run, with every difference of protocol."""
+"""Finds the counterparts of published numbers in a run, and every difference of protocol."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench ru
 
 @dataclass(frozen=True)
 class Line:
-    """One published number, and what this run has for it."""
+    """One published number, and its counterpart in the run, if any."""
 
     published: Published
     id_set: str
     ood_set: str
-    """Ours; as published where the run has no such set."""
+    """The run's set; the published one if the run has no such set."""
     label: str
     status: str = ""
-    """Of our cell; empty where there is none."""
+    """Status of the run's cell; empty if there is none."""
     ours: Stat | None = None
     ruled: Stat | None = None
-    """Ours by the metric rules behind the published number, where they are not the exact ones and were computed."""
+    """Ours by the metric rules behind the published number, if these are not the exact ones and were computed."""
     reasons: tuple[str, ...] = ()
     """How our protocol differs from the published one."""
 
     @property
     def difference(self) -> float | None:
-        """Ours minus published, in percent points; by the published number's rules where we have that."""
+        """Ours minus published, in percentage points; by the published number's rules if available."""
         ours = self.ruled or self.ours
         return None if ours is None else 100 * ours.mean - self.published.percent
 
     @property
     def place(self) -> str:
-        """The cell in words: OOD set or mean, and detector."""
-        what = f"{self.published.group} mean" if self.published.group else self.ood_set or "ID test set"
-        return f"{what}, {self.label}"
+        """A name for the cell: OOD set or mean, and detector."""
+        where = f"{self.published.group} mean" if self.published.group else self.ood_set or "ID test set"
+        return f"{where}, {self.label}"
 
 
 def compare(run: Run, reference: Reference) -> list[Line]:
-    """Every published number in the file's order, once for each counterpart, or once without one."""
+    """Every published number in the file's order: one line per counterpart, or one line if it has none."""
     matcher = _Matcher(run, summary_of(run))
     lines = []
     for published in reference.values:
-        own = list(matcher.lines(published))
-        shown = f"{published.detector.partition('|')[0]}@{published.recipe.partition('|')[0]}".rstrip("@")
-        lines += own or [Line(published, published.id_set, published.ood_set, shown)]
+        matched = list(matcher.lines(published))
+        label = f"{published.detector.partition('|')[0]}@{published.recipe.partition('|')[0]}".rstrip("@")
+        lines += matched or [Line(published, published.id_set, published.ood_set, label)]
     return lines
 
 
@@ -92,8 +92,8 @@ class _Matcher:
             if members:
                 yield Line(published, block.id_set, "", row.label, OK if stat else "incomplete", stat, None, reasons)
         else:
-            there = [name for name, cell in row.cells.items() if cell.status != ABSENT]
-            for name in self.named(published.ood_set, published.ood_family, there):
+            present = [name for name, cell in row.cells.items() if cell.status != ABSENT]
+            for name in self.named(published.ood_set, published.ood_family, present):
                 cell, record = row.cells[name], self.records.get((block.id_set, row.label, name))
                 stat = cell.stats.get(published.metric)
                 ruled = self.audit(published.rules).get((block.id_set, row.label, name), {}).get(published.metric)
@@ -106,19 +106,19 @@ class _Matcher:
             self.audits[rules] = audit_of(self.run, rules)
         return self.audits[rules]
 
-    def named(self, wanted: str, family: str, there: Iterable[str]) -> list[str]:
-        """The sets of the published name; without one, those that sample the same distribution."""
+    def named(self, wanted: str, family: str, present: Iterable[str]) -> list[str]:
+        """The sets with the published name or, if there is none, those that sample the same distribution."""
         names, families = alternatives(wanted), alternatives(family) - {""}
-        found = list(there)
-        return [n for n in found if n in names] or [n for n in found if self.families.get(n) in families]
+        sets = list(present)
+        return [n for n in sets if n in names] or [n for n in sets if self.families.get(n) in families]
 
     def trained(self, id_set: str, row: TableRow) -> Record:
-        """A record of the row whose classifier was trained, for what it says of the training."""
-        own = (r for (id_, label, _), r in self.records.items() if (id_, label) == (id_set, row.label))
-        return next((record for record in own if record.status == OK), row.first)
+        """A record of the row that has a result, for the facts of its training."""
+        of_row = (r for (id_, label, _), r in self.records.items() if (id_, label) == (id_set, row.label))
+        return next((record for record in of_row if record.status == OK), row.first)
 
     def differences(self, published: Published, id_set: str, row: TableRow) -> Iterator[str]:
-        """What differs for the whole row: network, training, settings, ID set."""
+        """Differences that apply to the whole row: network, training, settings, ID set."""
         record = self.trained(id_set, row)
         if self.suite and published.suite and self.suite != published.suite:
             yield f"suite {self.suite}; the published protocol is suite {published.suite}"
@@ -158,7 +158,7 @@ def _other_count(what: str, ours: int | None, published: int | None) -> Iterator
 def _other_training(published: Published, training: Mapping[str, object]) -> Iterator[str]:
     wanted = {"images": published.n_train, "epochs": published.epochs}
     if not training.keys() & wanted.keys() and any(wanted.values()):
-        yield "the run's records do not say how long it trained"
+        yield "the run's records do not say how long the network was trained"
     for name, value in wanted.items():
         if isinstance(ours := training.get(name), int):
             yield from _other_count({"images": "training images"}.get(name, name), ours, value)

@@ -1,9 +1,9 @@
-"""Published numbers, as the CSV files of `oodbench.reference` hold them: in percent, as printed, with their sources.
+"""Reads published numbers from CSV files, such as those of `oodbench.reference`: in percent, as printed, with sources.
 
-One row a number. `id_set`, `detector`, `recipe` and each of `ood_set` may name alternatives (`msp|confidence`: either
-scores as the paper did). `ood_set` holds one set, or with a `group` all the sets of that mean; `seen` tells whether the
-OOD set's distribution was trained on; `rules` names the metric rules, where they are not the exact ones. What a source
-does not say is left empty. `mark` is 'verified' (read in the source) or 'recalled' (not checked against it).
+There is one row per number. `id_set`, `detector`, `recipe` and each name in `ood_set` may list alternatives
+(`msp|confidence`: both score as the paper did). `ood_set` is one set, or with a `group` all sets of that mean. `seen`
+says whether the OOD set's distribution was trained on. `rules` names the metric rules if they are not the exact ones.
+What a source does not say is left empty. `mark` is 'verified' (read in the source) or 'recalled' (not checked).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ID_ACCURACY = "id_accuracy"
 VERIFIED, RECALLED = "verified", "recalled"
 
 MAX_REFERENCE = 1 << 24
-"""Bytes of a reference file."""
+"""Maximum size of a reference file in bytes."""
 
 NUMBER = re.compile(r"\d{1,3}(\.\d{1,4})?")
 
@@ -38,9 +38,9 @@ class Published:
     ood_set: str
     """The set; all sets of the group's mean, separated by spaces; empty for `id_accuracy`."""
     ood_family: str
-    """The distribution that the set samples, as the cards of data sets call it; a set of that family may stand in."""
+    """The distribution that the set samples, as in the cards of data sets; a set of that family may be matched."""
     group: str
-    """'near' or 'far' for a mean over sets, else empty."""
+    """'near' or 'far' for a mean over sets, otherwise empty."""
     seen: bool | None
     detector: str
     recipe: str
@@ -62,17 +62,17 @@ class Published:
 
     @property
     def percent(self) -> float:
-        """The number."""
+        """The value as a number."""
         return float(self.value)
 
     @property
     def decimals(self) -> int:
-        """Places after the point, as printed."""
+        """Number of decimals, as printed."""
         return len(self.value.partition(".")[2])
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The OOD sets, alternatives still joined: one, or all of a group."""
+        """The OOD sets, one or all of a group; alternatives are still joined by '|'."""
         return tuple(self.ood_set.split())
 
 
@@ -93,18 +93,21 @@ def alternatives(text: str) -> frozenset[str]:
 
 
 def references() -> dict[str, str]:
-    """The references that ship with the package: name -> what they are."""
+    """Name -> title of the references that ship with the package."""
     return {name: read_reference(name).title for name in sorted(_files())}
 
 
 def read_reference(name: str) -> Reference:
-    """Read a reference by name, or from a path that ends in .csv. `UserError` says which line is wrong, and how."""
+    """Read a reference by name, or from a path that ends in .csv.
+
+    Raises `UserError`, which names the line and the problem.
+    """
     if name.endswith(".csv"):
         try:
             return _parsed(Path(name).stem, read_bounded(Path(name), MAX_REFERENCE), name)
         except (OSError, ValueError) as error:
-            told = getattr(error, "strerror", None) or error
-            raise UserError(f"The reference file '{name}' cannot be read: {told}.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"The reference file '{name}' cannot be read: {reason}.") from error
     files = _files()
     if name not in files:
         raise unknown("reference", name, files, "bench list references")
@@ -120,12 +123,12 @@ def _parsed(name: str, data: bytes, file: str) -> Reference:
     try:
         lines = csv.DictReader(data.decode("utf-8").splitlines(), strict=True)
         if lines.fieldnames is None or tuple(lines.fieldnames) != COLUMNS:
-            raise UserError(f"Reference '{file}': its first line must be the columns {','.join(COLUMNS)}.")
+            raise UserError(f"Reference '{file}': the first line must list the columns {','.join(COLUMNS)}.")
         values = tuple(_Row(file, lines.line_num, row).published() for row in lines)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Reference '{file}' is no CSV file in UTF-8: {error}.") from error
+        raise UserError(f"Reference '{file}' is not a CSV file in UTF-8: {error}.") from error
     if not values:
-        raise UserError(f"Reference '{file}' holds no numbers; expected one a line below the columns.")
+        raise UserError(f"Reference '{file}' has no numbers; expected one per line below the columns.")
     return Reference(name, values[0].paper, values)
 
 
@@ -137,7 +140,7 @@ class _Row:
 
     def published(self) -> Published:
         if None in self.row or None in self.row.values():
-            raise self.error(f"it must have {len(COLUMNS)} fields, one a column")
+            raise self.error(f"it must have {len(COLUMNS)} fields, one per column")
         for name in ("paper", "id_set", "detector", "source"):
             if not self.row[name]:
                 raise self.error(f"{name} must not be empty")

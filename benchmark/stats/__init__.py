@@ -1,1 +1,1 @@
-"""Intervals and tests: arrays in, numbers out."""
+"""Confidence intervals and significance tests: arrays in, numbers out."""

@@ -1,4 +1,4 @@
-"""How far the mean of one value an image scatters, where images may come in groups that depend on each other."""
+"""Variance of a mean over images, where images may come in groups (clusters) that depend on each other."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
-"""How often an interval is to hold the value that endless images of the same sources would give."""
+"""Confidence level: how often an interval should cover the value that infinitely many images would give."""
 
 TAIL = (1 - LEVEL) / 2
 
 Floats = NDArray[np.float64]
 
 
-def student_quantile(freedom: float) -> float:
-    """Student's t quantile of a two-sided interval; the normal's for infinite degrees of freedom."""
+def student_quantile(degrees_of_freedom: float) -> float:
+    """Student's t quantile of a two-sided interval; the normal quantile for infinite degrees of freedom."""
     from scipy.special import ndtri, stdtrit
 
-    return float(ndtri(1 - TAIL) if np.isinf(freedom) else stdtrit(freedom, 1 - TAIL))
+    return float(ndtri(1 - TAIL) if np.isinf(degrees_of_freedom) else stdtrit(degrees_of_freedom, 1 - TAIL))
 
 
 def zero_event_bound(size: float) -> float:
-    """The largest share of a source that `size` independent images may all have missed ("rule of three": 3.7 / size).
+    """Upper 97.5% Clopper-Pearson bound on a proportion observed 0 times in `size` images, about 3.7 / size.
 
-    The upper Clopper-Pearson limit (Biometrika 26 (1934), 404) of zero of `size`.
+    Clopper & Pearson, Biometrika 26 (1934), 404; the "rule of three" at another level.
     """
     return float(1 - TAIL ** (1 / size))
 
 
 @dataclass(frozen=True)
 class VarianceEstimate:
-    """Variance of an estimate, and the variance of that variance."""
+    """An estimated variance, and the variance of that estimate."""
 
     variance: float
     uncertainty: float
+    """Variance of `variance` as an estimate."""
 
     @classmethod
     def of(cls, values: NDArray[np.floating[Any]]) -> VarianceEstimate:
-        """Of the mean of G >= 2 independent values, from their second and fourth moments."""
+        """Variance of the mean of G >= 2 independent values, from their second and fourth moments."""
         size = len(values)
         squares = (values - values.mean()) ** 2
         variance, fourth = float(squares.sum()) / (size - 1), float((squares**2).mean())
         from_moments = (fourth - variance**2 * (size - 3) / (size - 1)) / size
-        # Light tails do not make a few values many: at least what normal values have.
+        # With few values, light tails would understate the uncertainty: at least that of normal values.
         uncertainty = max(from_moments, 2 * variance**2 / (size - 1))
         return cls(variance / size, uncertainty / size**2)
 
@@ -54,28 +55,28 @@ class VarianceEstimate:
         return VarianceEstimate(self.variance + other.variance, self.uncertainty + other.uncertainty)
 
     @property
-    def freedom(self) -> float:
-        """Those of the scaled chi-squared with these two moments (Satterthwaite, Biometrics 2 (1946))."""
+    def degrees_of_freedom(self) -> float:
+        """Degrees of freedom of the scaled chi-squared with these two moments (Satterthwaite, Biometrics 2 (1946))."""
         return 2 * self.variance**2 / self.uncertainty
 
 
 @dataclass(frozen=True, eq=False)
 class ScorePlaces:
-    """One set's images: where each lies among the distinct scores, and which of them depend on each other."""
+    """One set's images: the place of each among the distinct scores, and the group it belongs to."""
 
     entry: NDArray[np.intp]
-    """(N,) the entry of `metrics.Counts` at which an image is first accepted."""
+    """(N,): the entry of `metrics.exact.Counts` at which an image is first accepted."""
     group: NDArray[np.intp]
-    """(N,) the image's group, 0 to G - 1; every image its own where the set has no groups."""
+    """(N,): the image's group, 0 to G - 1; one group per image where the set has no groups."""
 
     @classmethod
     def of(
         cls, scores: NDArray[np.generic], distinct: NDArray[np.generic], groups: NDArray[np.generic] | None
     ) -> ScorePlaces:
-        """From (N,) scores, all distinct scores of both sets in order, and (N,) groups or None."""
+        """From (N,) scores, the sorted distinct scores of both sets together, and (N,) groups or None."""
         entry = np.searchsorted(distinct, scores) + 1
         if groups is None:
-            return cls(np.sort(entry), np.arange(len(entry)))  # sorted: the order of independent images means nothing
+            return cls(np.sort(entry), np.arange(len(entry)))  # the order of independent images does not matter
         return cls(entry, np.unique(groups, return_inverse=True)[1].reshape(-1))
 
     def __len__(self) -> int:
@@ -83,21 +84,25 @@ class ScorePlaces:
 
     @cached_property
     def independent(self) -> int:
-        """How many groups, or images where there are no groups."""
+        """Number of groups, or of images where there are no groups."""
         return int(self.group.max()) + 1
 
     def variance_of_mean(self, values: Floats) -> VarianceEstimate:
-        """Of the mean of (N,) values, in the order of `entry`; groups are wholes (Obuchowski, Biometrics 53 (1997))."""
+        """Variance of the mean of (N,) values, in the order of `entry`.
+
+        Values are summed by group first, because images of one group are not independent (Obuchowski, Biometrics 53
+        (1997)).
+        """
         if self.independent == len(self):
             return VarianceEstimate.of(values)
         sums = np.bincount(self.group, values - values.mean(), self.independent).astype(np.float64)
         return VarianceEstimate.of(sums * (self.independent / len(self)))
 
     def effective(self, entry: int) -> float:
-        """How many independent images scatter as the share accepted at an entry does: 1 to as many as there are.
+        """Effective sample size, 1 to N: how many independent images give the share accepted at `entry` its variance.
 
-        Korn & Graubard, Survey Methodology 24 (1998): with few groups that scatter is itself uncertain, so the size is
-        cut by the squared ratio of the normal's quantile to Student's.
+        Korn & Graubard, Survey Methodology 24 (1998): with few groups that variance is itself uncertain, so the size is
+        multiplied by the squared ratio of the normal quantile to Student's.
         """
         if self.independent == len(self):
             return float(len(self))
@@ -113,7 +118,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ResamplingUnits:
-    """The independent units of one set's N images."""
+    """The units of one set's N images that are drawn at random: single images, or groups of them."""
 
     images: int
     group: NDArray[np.intp] | None = None
@@ -121,7 +126,7 @@ class ResamplingUnits:
 
     @classmethod
     def of(cls, images: int, groups: ArrayLike | None = None) -> ResamplingUnits:
-        """From the number of images, and (N,) integers that mark those that belong together, if they are known."""
+        """From the number of images and, where known, (N,) integers equal for images that belong together."""
         if groups is None:
             return cls(images)
         distinct, group = np.unique(np.asarray(groups), return_inverse=True)
@@ -129,30 +134,30 @@ class ResamplingUnits:
 
     @property
     def count(self) -> int:
-        """How many units there are."""
+        """Number of units."""
         return self.images if self.group is None else int(self.group.max()) + 1
 
     def root(self, values: Floats) -> Floats:
-        """(count, D) from what each image adds to D means, (N, D): `root.T @ root` is the means' covariance.
+        """Square root of a covariance: (count, D), of which `root.T @ root` is the covariance of D means.
 
-        There must be two units or more.
-        With groups the deviations are summed by group: the mean's variance is G / (G - 1) times the sum of the sums'
-        squares over N^2 (Obuchowski, Biometrics 53 (1997), 567-578), as in `scatter`.
+        `values` (N, D) is what each image contributes to the D means. There must be two units or more. With groups the
+        deviations are summed by group: the mean's variance is G / (G - 1) times the sum of the squared sums over N^2
+        (Obuchowski, Biometrics 53 (1997), 567-578), as in `ScorePlaces.variance_of_mean`.
         """
         centred = values - values.mean(axis=0)
         if self.group is None:
-            own: Floats = centred / np.sqrt(self.images * (self.images - 1))
-            return own
+            scaled: Floats = centred / np.sqrt(self.images * (self.images - 1))
+            return scaled
         sums = np.zeros((self.count, values.shape[1]))
         np.add.at(sums, self.group, centred)
         summed: Floats = sums * (np.sqrt(self.count / (self.count - 1)) / self.images)
         return summed
 
     def resample_counts(self, size: int, rng: np.random.Generator) -> Ints:
-        """(size, N): how often each image is in each of `size` resamples.
+        """(size, N): how often each image occurs in each of `size` resamples.
 
-        Of G groups, G - 1 are drawn, with replacement: as many as there are would scatter too little by G - 1 of G,
-        which matters where they are few (Rao & Wu, JASA 83 (1988), 231-241).
+        Of G groups only G - 1 are drawn, with replacement: drawing G would make the variance too small by a factor of
+        (G - 1) / G, which matters where groups are few (Rao & Wu, JASA 83 (1988), 231-241).
         """
         if self.group is None:
             return _draw_counts(self.images, self.images, size, rng)

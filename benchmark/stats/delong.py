@@ -1,7 +1,7 @@
-"""DeLong's variance of AUROC: what each single image contributes to the area, and how far that scatters.
+"""DeLong's covariance of AUROC, from the contribution of each image to the area.
 
-DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), 837-845, with the ranks of Sun & Xu, IEEE Signal Processing
-Letters 21 (2014), 1389-1393, in place of all pairs: two sorts instead of n times m comparisons.
+DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), 837-845, computed from ranks as in Sun & Xu, IEEE Signal
+Processing Letters 21 (2014), 1389-1393: two sorts instead of N x M comparisons.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """Where each image lies among those of the other set: float64, in the order of the scores. The means are AUROC."""
+    """Placement values: where each image lies among those of the other set. The mean of either array is AUROC.
+
+    float64, in the order of the scores.
+    """
 
     of_id: NDArray[np.float64]
-    """(N,): the share of OOD scores above this ID score, ties counting half."""
+    """(N,): share of OOD scores above each ID score, ties counting half."""
     of_ood: NDArray[np.float64]
-    """(M,): the share of ID scores below this OOD score, ties counting half."""
+    """(M,): share of ID scores below each OOD score, ties counting half."""
 
     @classmethod
     def of(cls, id_scores: ArrayLike, ood_scores: ArrayLike) -> Placements:
-        """From (N,) and (M,) finite scores, higher = more OOD, which `metrics` has checked."""
+        """From (N,) ID and (M,) OOD scores, higher = more OOD; `metrics.exact` has checked that they are finite."""
         id_array, ood_array = np.asarray(id_scores), np.asarray(ood_scores)
         return cls(1 - _share_below(id_array, np.sort(ood_array)), _share_below(ood_array, np.sort(id_array)))
 
@@ -35,12 +38,12 @@ class Placements:
 
     @property
     def variance(self) -> float:
-        """DeLong's variance of `auroc`; NaN where a set has one image, of which no scatter can be told."""
+        """DeLong's variance of `auroc`; NaN where a set has a single image and so no variance."""
         return float(covariance([self])[0, 0])
 
 
 def covariance(placements: Sequence[Placements]) -> NDArray[np.float64]:
-    """(D, D) covariance matrix of the AUROCs of D detectors on the same images; NaN where a set has one image."""
+    """(D, D) covariance of the AUROCs of D detectors on the same images; NaN where a set has a single image."""
     total = np.zeros((len(placements), len(placements)))
     for values in ([p.of_id for p in placements], [p.of_ood for p in placements]):
         stacked = np.stack(values)

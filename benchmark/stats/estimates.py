@@ -1,7 +1,7 @@
 """Joint estimates (values, covariance, error draws) of one metric for D detectors on the same images.
 
-By DeLong's covariance, by the influence of each image on the metric, or by resampling. `bench compare` uses the first
-for AUROC, the second for AUPR, the third for metrics at a threshold.
+Estimated by DeLong's covariance, by the influence of each image on the metric, or by the bootstrap. `bench compare`
+uses the first for AUROC, the second for AUPR and the third for metrics at a threshold.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from oodbench.benchmark.stats.delong import Placements
 from oodbench.benchmark.stats.paired_tests import NO_VARIANCE, Flags, Floats, JointEstimate, variance_of_differences
 
 SetUnits = tuple[ResamplingUnits, ResamplingUnits]
-"""What is drawn of the ID and of the OOD images."""
+"""The resampling units of the ID and of the OOD set."""
 
 NORMAL_DRAWS = 10_000
-"""Draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
+"""Number of draws behind a critical value; its tail of 5% is then known to within 0.2 points."""
 
 
 def estimate_from_placements(
@@ -29,34 +29,34 @@ def estimate_from_placements(
     draws: int = NORMAL_DRAWS,
     units: SetUnits | None = None,
 ) -> JointEstimate:
-    """AUROC of D detectors and S seeds, `placed[s][d]`: DeLong's covariance of the means over seeds.
+    """AUROC of D detectors and S seeds, `placed[s][d]`, with DeLong's covariance of the means over seeds.
 
-    The mean over seeds of AUROC is a U-statistic too, whose placements are the means of theirs (DeLong et al. 1988).
-    Every set needs two units. Without differently trained networks and with one seed this is DeLong's test; with groups
-    in `units`, of the ID and the OOD set, Obuchowski's, referred to t with Welch's degrees of freedom.
+    The mean AUROC over seeds is a U-statistic too; its placements are the means of those of the seeds (DeLong et al.
+    1988). Every set needs two units. With one seed and the same network this is DeLong's test. With groups in `units`
+    (of the ID and the OOD set) it is Obuchowski's, referred to t with Welch's degrees of freedom.
     """
     means = [
         np.mean(sets, axis=0).T
-        for sets in ([[p.of_id for p in own] for own in placed], [[p.of_ood for p in own] for own in placed])
+        for sets in ([[p.of_id for p in row] for row in placed], [[p.of_ood for p in row] for row in placed])
     ]
     sides = units or (ResamplingUnits.of(len(means[0])), ResamplingUnits.of(len(means[1])))
     roots = [side.root(values) for side, values in zip(sides, means, strict=True)]
-    # As both covariances are estimated, their draws are multivariate t.
+    # Both covariances are estimated, so the errors are multivariate t rather than normal.
     errors = sum(_drawn_t(root, side.count - 1, draws, rng) for root, side in zip(roots, sides, strict=True))
-    per_seed = np.array([[p.auroc for p in own] for own in placed])
+    per_seed = np.array([[p.auroc for p in row] for row in placed])
     return JointEstimate(per_seed, np.concatenate(roots), np.asarray(errors), different_networks, _welch(roots, sides))
 
 
 def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
-    """(draws, D): errors with the covariance of a root, multivariate t."""
-    # The triangle has the same covariance, and no more rows than there are detectors.
+    """(draws, D): multivariate t errors whose covariance is `root.T @ root`."""
+    # The triangle of the QR decomposition has the same covariance, and at most D rows.
     triangle = np.linalg.qr(root, mode="r")
     errors: Floats = rng.standard_normal((draws, len(triangle))) @ triangle
     return errors * np.sqrt(degrees / rng.chisquare(degrees, (draws, 1)))
 
 
 def _welch(roots: Sequence[Floats], sides: SetUnits) -> Floats | None:
-    """(D, D): degrees of freedom of each difference's variance, a sum of two (Welch, Biometrika 34 (1947), 28-35)."""
+    """(D, D): degrees of freedom of each difference's variance, the sum of two (Welch, Biometrika 34 (1947), 28-35)."""
     if all(side.group is None for side in sides):
         return None
     parts = [variance_of_differences(root) for root in roots]
@@ -73,11 +73,11 @@ def estimate_from_influences(
     units: SetUnits,
     draws: int = NORMAL_DRAWS,
 ) -> JointEstimate:
-    """A smooth metric of D detectors and S seeds: (S, D) values, and what each image adds, `influences[s][d]`.
+    """A smooth metric of D detectors and S seeds, from (S, D) values and the influence of each image on them.
 
-    Differences are judged on the scale of log(v / (1 - v)), as in `intervals`: there they are less skewed. Where a
-    variance rests on a few images, t's degrees of freedom say so: Satterthwaite's, of the least certain of the
-    variances of the difference and of the two values.
+    `influences[s][d]` are the influences of the ID and of the OOD images. Differences are judged on the scale of
+    log(v / (1 - v)), as in `intervals`, because they are less skewed there. A variance that depends on few images gets
+    few degrees of freedom: Satterthwaite's, of the least certain of the variances of the difference and of both values.
     """
     values, pairs = per_seed.mean(axis=0), units[0].count * units[1].count
     centre = (values * pairs + 0.5) / (pairs + 1)
@@ -100,7 +100,7 @@ def estimate_from_influences(
 
 
 def _chords(values: Floats, centre: Floats) -> Floats:
-    """(D, D): how much two values differ for each unit that they differ on the scale of log(v / (1 - v))."""
+    """(D, D): difference of two values divided by their difference on the scale of log(v / (1 - v))."""
     odds = special.logit(centre)
     gap, tangent = odds[:, None] - odds[None, :], centre * (1 - centre)
     near = np.abs(gap) < 1e-6
@@ -110,21 +110,22 @@ def _chords(values: Floats, centre: Floats) -> Floats:
 
 
 def _satterthwaite(roots: Sequence[Floats]) -> Floats:
-    """(D, D): degrees of freedom of each difference's variance, and no more than of either value's; see `scatter`."""
+    """(D, D): degrees of freedom of each difference's variance, at most those of either value's variance."""
     count = roots[0].shape[1]
-    own = np.array([_freedom([root[:, i] for root in roots]) for i in range(count)])
-    freedom: Floats = np.minimum(own[:, None], own[None, :])
+    of_value = np.array([_degrees_of_freedom([root[:, i] for root in roots]) for i in range(count)])
+    degrees: Floats = np.minimum(of_value[:, None], of_value[None, :])
     for i, j in zip(*np.triu_indices(count, 1), strict=True):
-        of_pair = _freedom([root[:, i] - root[:, j] for root in roots])
-        freedom[i, j] = freedom[j, i] = min(freedom[i, j], of_pair)
-    return freedom
+        of_pair = _degrees_of_freedom([root[:, i] - root[:, j] for root in roots])
+        degrees[i, j] = degrees[j, i] = min(degrees[i, j], of_pair)
+    return degrees
 
 
-def _freedom(parts: Sequence[Floats]) -> float:
-    """Of a sum of variances, from rows of roots: a root is scaled so that its squares sum to the mean's variance."""
-    found = [VarianceEstimate.of(part * np.sqrt(len(part) * (len(part) - 1))) for part in parts]
-    total = found[0] + found[1]
-    return total.freedom if total.variance > NO_VARIANCE else float(min(map(len, parts)) - 1)
+def _degrees_of_freedom(parts: Sequence[Floats]) -> float:
+    """Degrees of freedom of the sum of two variances, from one column of each set's root (see `clustered`)."""
+    # A root is scaled so that its squares sum to the mean's variance; undo that to get one value per unit.
+    estimates = [VarianceEstimate.of(part * np.sqrt(len(part) * (len(part) - 1))) for part in parts]
+    total = estimates[0] + estimates[1]
+    return total.degrees_of_freedom if total.variance > NO_VARIANCE else float(min(map(len, parts)) - 1)
 
 
 def estimate_from_resamples(
@@ -134,11 +135,12 @@ def estimate_from_resamples(
     units: SetUnits | None = None,
     rng: np.random.Generator | None = None,
 ) -> JointEstimate:
-    """Any metric: (S, D) values, and (B, D) means over seeds on B resamples of the images, the same for all detectors.
+    """Any metric, from (S, D) values and (B, D) means over seeds on B resamples of the images; higher = better.
 
-    Higher = better in both. Errors are taken from the values themselves, not from the resamples' mean, so that the bias
-    of a metric read in the tail counts beside its variance (Efron & Tibshirani 1993, chapters 6 and 10). With groups in
-    `units`, which needs `rng`, differences are referred to t with the degrees of freedom of the set with fewer units.
+    The resamples are the same for all detectors. Errors are measured from the values themselves, not from the mean of
+    the resamples, so that the bias of a metric read in the tail counts in addition to its variance (Efron & Tibshirani
+    1993, chapters 6 and 10). With groups in `units`, which needs `rng`, differences are referred to t with the degrees
+    of freedom of the set with fewer units.
     """
     errors = resampled - per_seed.mean(axis=0)
     root = errors / np.sqrt(len(errors))

@@ -1,8 +1,8 @@
-"""95% confidence intervals of a cell's metrics: what another draw of test images might give the same network.
+"""95% confidence intervals of a cell's metrics over draws of test images, with the network held fixed.
 
-The images are the source of error here; the training seed is another. As in `metrics`, only the order of the scores is
-looked at, so a strictly increasing map of them moves nothing, and equal input gives equal bytes. `docs/uncertainty.md`
-has the formulas, how often each interval holds the true value, and what it costs.
+Test images are one source of error; the training seed, another one, is not covered here. As in `metrics`, only the
+order of the scores counts, so a strictly increasing transform of them changes nothing, and equal input gives equal
+bytes. `docs/appendix/uncertainty_methods.md` has the formulas, `docs/appendix/uncertainty_simulations.md` the coverage.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ INTERVALS_VERSION = "1"
 """Part of every cell's key; raise it when an interval changes."""
 
 FEW = 40
-"""Fewer independent ID images than this hardly ever reach beyond the true 95% quantile by enough to bound it."""
+"""With fewer independent ID images than this, too few lie above the true 95% quantile to bound it."""
 
 SPLITS, SEED = 8, 0
-"""Halvings of the images behind the bias correction of detection accuracy, and the seed that makes them."""
+"""Number of random halvings behind the bias correction of detection accuracy, and their seed."""
 
 OPTIMISM = 1 / (1 + 2 ** (2 / 3) / 3)
-"""Share of the gap between resubstituted and cross-fitted accuracy that is resubstitution's bias: 0.654."""
+"""Share of the gap between resubstituted and cross-fitted accuracy that is the bias of resubstitution: 0.654."""
 
 PRECISIONS = ("aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts")
-"""Metrics that are averages of precision."""
+"""The metrics that are average precisions."""
 
 Interval = tuple[float, float]
 
@@ -47,7 +47,7 @@ class Sample:
 
     @property
     def mirrored(self) -> Sample:
-        """Every score negated and the sets exchanged: what is said of ID becomes said of OOD."""
+        """The sample with every score negated and the two sets exchanged, so that ID plays the part of OOD."""
         c, entries = self.counts, len(self.counts.id_at_most)
         counts = Counts(c.n_ood - c.ood_at_most[::-1], c.n_id - c.id_at_most[::-1])
         return Sample(counts, *(ScorePlaces(entries - side.entry, side.group) for side in (self.ood, self.id)))
@@ -59,11 +59,11 @@ def confidence_intervals(
     id_groups: ArrayLike | None = None,
     ood_groups: ArrayLike | None = None,
 ) -> dict[str, Interval]:
-    """The 95% interval (low, high) of every metric of `records.METRICS`, in [0, 1]; each holds the metric itself.
+    """The 95% interval (low, high) of every metric of `metrics.names.METRICS`, in [0, 1], which contains the metric.
 
-    Scores as in `metrics.evaluate`: (N,) ID, (M,) OOD, higher = more OOD. Groups, (N,) and (M,) integers, mark images
-    that depend on each other; None: all are independent. Of the scatter of a set with one image or one group nothing is
-    known, so that every interval is (0, 1). Raises `MetricError`.
+    Scores are as in `metrics.exact.evaluate`: (N,) ID, (M,) OOD, higher = more OOD. Groups, (N,) and (M,) integers,
+    mark images that depend on each other; with None all are independent. A set with a single image or group has no
+    variance to estimate, and then every interval is (0, 1). Raises `MetricError`.
     """
     return intervals_around(evaluate(id_scores, ood_scores), id_scores, ood_scores, id_groups, ood_groups)
 
@@ -75,15 +75,15 @@ def intervals_around(
     id_groups: ArrayLike | None = None,
     ood_groups: ArrayLike | None = None,
 ) -> dict[str, Interval]:
-    """The same where the metrics of the scores, `values`, are known already. Raises `MetricError` for groups."""
+    """Like `confidence_intervals`, given the metrics' `values`. Raises `MetricError` for malformed groups."""
     id_array, ood_array = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate((id_array, ood_array)))
     id_side = ScorePlaces.of(id_array, distinct, _checked(id_groups, len(id_array), "id_groups"))
     ood_side = ScorePlaces.of(ood_array, distinct, _checked(ood_groups, len(ood_array), "ood_groups"))
     if min(id_side.independent, ood_side.independent) < 2:
         return dict.fromkeys(METRICS, (0.0, 1.0))
-    found = _each(Sample(_counts(id_side, ood_side, len(distinct)), id_side, ood_side), values)
-    return {name: _holding(found[name], values[name]) for name in METRICS}
+    intervals = _each(Sample(_counts(id_side, ood_side, len(distinct)), id_side, ood_side), values)
+    return {name: _including(intervals[name], values[name]) for name in METRICS}
 
 
 def _checked(groups: ArrayLike | None, size: int, name: str) -> NDArray[np.integer] | None:
@@ -91,7 +91,7 @@ def _checked(groups: ArrayLike | None, size: int, name: str) -> NDArray[np.integ
         return None
     array = np.asarray(groups)
     if array.shape != (size,) or array.dtype.kind not in "iu":
-        raise MetricError(f"{name} is {array.dtype} of shape {array.shape}; expected {size} integers, one a score.")
+        raise MetricError(f"{name} is {array.dtype} of shape {array.shape}; expected {size} integers, one per score.")
     return array
 
 
@@ -100,8 +100,8 @@ def _counts(id_side: ScorePlaces, ood_side: ScorePlaces, distinct: int) -> Count
     return Counts(*at_most)
 
 
-def _holding(interval: Interval, value: float) -> Interval:
-    """An interval whose centre is corrected might miss the value that is printed; it may not."""
+def _including(interval: Interval, value: float) -> Interval:
+    """Extend an interval to the printed value, which one with a bias-corrected centre might miss."""
     return min(interval[0], value), max(interval[1], value)
 
 
@@ -122,18 +122,18 @@ def _each(sample: Sample, values: Mapping[str, float]) -> dict[str, Interval]:
 
 
 def _on_logits(sample: Sample, value: float, id_values: Floats, ood_values: Floats, miss: float) -> Interval:
-    """From what each image adds to a metric, (N,) and (M,): value and scatter on the scale of log(v / (1 - v)).
+    """Interval on the scale of log(v / (1 - v)), from the (N,) and (M,) contributions of the images to a metric.
 
-    Half a pair in favour of either side keeps 0 and 1 finite, and Student's t with the degrees of freedom that the
-    scatter itself shows widens what rests on a few images. Where no image differs from another, the interval reaches as
-    far as sources may lie from this sample: `miss`.
+    Half a pair added to either side keeps the logit of 0 and 1 finite. Student's t, with degrees of freedom estimated
+    from the contributions, widens intervals that depend on few images. Where all contributions are equal, the interval
+    extends `miss` to either side: as far as the source may differ from this sample.
     """
-    scatter = sample.id.variance_of_mean(id_values) + sample.ood.variance_of_mean(ood_values)
-    if scatter.variance < 1e-30:  # rounding; one pair of ten million times ten million images makes 1e-28
+    error = sample.id.variance_of_mean(id_values) + sample.ood.variance_of_mean(ood_values)
+    if error.variance < 1e-30:  # a rounding error: one pair among ten million x ten million images gives 1e-28
         return max(value - miss, 0.0), min(value + miss, 1.0)
     pairs = sample.id.independent * sample.ood.independent
     centre = (value * pairs + 0.5) / (pairs + 1)
-    reach = student_quantile(scatter.freedom) * np.sqrt(scatter.variance) / (centre * (1 - centre))
+    reach = student_quantile(error.degrees_of_freedom) * np.sqrt(error.variance) / (centre * (1 - centre))
     odds = centre / (1 - centre) * np.exp(np.clip([-reach, reach], -700, 700))
     low, high = odds / (1 + odds)
     return float(low), float(high)
@@ -145,18 +145,18 @@ def _auroc(sample: Sample, value: float) -> Interval:
 
 
 def _average_precision(sample: Sample, value: float, ood_weight: float) -> Interval:
-    """ID is positive."""
+    """The interval with ID positive."""
     missed = ood_weight * _miss(sample)
-    # A share q of OOD that this sample missed, and that looks most like ID: AP = 1 - q log(1 + 1 / q).
+    # Worst case: a share q of OOD is missing from the sample and looks most like ID. AP = 1 - q log(1 + 1 / q).
     worst = missed * np.log1p(1 / missed)
     return _on_logits(sample, value, *_precision_parts(sample, ood_weight), worst)
 
 
 def _precision_parts(sample: Sample, ood_weight: float) -> tuple[Floats, Floats]:
-    """(N,), (M,): what an image adds to AP with ID positive, by its derivative along both sets' distributions.
+    """(N,), (M,): influence of each image on AP with ID positive, the derivative along both sets' distributions.
 
     With T and F the shares of ID and OOD accepted, AP = sum of dT P over tie groups, P = T / (T + w F). An image at an
-    entry raises T or F there and at all later ones.
+    entry raises T or F at that entry and all later ones.
     """
     counts = sample.counts
     true, false = counts.id_at_most[1:] / counts.n_id, ood_weight * counts.ood_at_most[1:] / counts.n_ood
@@ -168,9 +168,9 @@ def _precision_parts(sample: Sample, ood_weight: float) -> tuple[Floats, Floats]
 
 
 def precision_influences(metric: str, id_scores: ArrayLike, ood_scores: ArrayLike) -> tuple[Floats, Floats]:
-    """What each ID image, (N,), and each OOD image, (M,), adds to one of `PRECISIONS`, in the order of the scores.
+    """Influence of each ID image, (N,), and OOD image, (M,), on one of `PRECISIONS`, in the order of the scores.
 
-    To first order the metric is a constant plus the means of both. Scores as `metrics.evaluate` takes them.
+    To first order the metric is a constant plus the means of both arrays. Scores are as in `metrics.exact.evaluate`.
     """
     arrays = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate(arrays))
@@ -187,10 +187,10 @@ def _miss(sample: Sample) -> float:
 
 
 def _tnr(sample: Sample) -> Interval:
-    """TNR at the true 95% quantile of ID: mean and variance over where that quantile and the true TNR there may lie.
+    """Interval of TNR at the true 95% quantile of ID, allowing for the errors of both the quantile and the TNR there.
 
-    The quantile by its place among the ID scores (`_places`), the TNR there by a Beta distribution of OOD images that
-    Jeffreys' prior gives; of the mixture the first two moments are kept.
+    The quantile has a distribution over the ID scores (`_places`). The TNR at each has the Beta distribution that
+    Jeffreys' prior gives. The mixture is approximated by the Beta distribution with its mean and variance.
     """
     counts = sample.counts
     entry = int(np.searchsorted(counts.id_at_most, -(-19 * counts.n_id // 20)))
@@ -203,12 +203,12 @@ def _tnr(sample: Sample) -> Interval:
 
 
 def _places(counts: Counts, size: float) -> tuple[Floats, Floats]:
-    """Weights of places where the true quantile may lie, summing to 1, and the share of OOD above each.
+    """Probabilities, summing to 1, of the places where the true quantile may lie, and the share of OOD above each.
 
-    At an ID score with the weight that it has in Harrell & Davis's quantile (Biometrika 69 (1982)), the bootstrap's
-    exact distribution of an order statistic of rank 0.95 (N + 1) (Hutson & Ernst, JRSS B 62 (2000)). Of `FEW` or fewer
-    images the largest would often have to stand for what lies above it; there the quantile lies between two scores with
-    the binomial chance that so many lie below it, above the largest included.
+    The places are the ID scores, with their weights in Harrell & Davis's quantile (Biometrika 69 (1982)): the exact
+    bootstrap distribution of the order statistic of rank 0.95 (N + 1) (Hutson & Ernst, JRSS B 62 (2000)). With fewer
+    than `FEW` images the largest score would often have to represent everything above it. There the places are the gaps
+    between scores, the one above the largest included, with the binomial probability of so many scores below.
     """
     from scipy.special import bdtr, betainc
 
@@ -217,23 +217,23 @@ def _places(counts: Counts, size: float) -> tuple[Floats, Floats]:
         weights = np.diff(bdtr(below, len(below) - 1, 0.95), prepend=0.0)
         edges = np.append(_above(counts, below / (len(below) - 1)), 0.0)
         return weights, (edges[:-1] + edges[1:]) / 2
-    rank, beyond = 0.95 * (size + 1), 0.05 * (size + 1)
+    rank, rank_from_top = 0.95 * (size + 1), 0.05 * (size + 1)
     spread = 8 * np.sqrt(0.05 * 0.95 / size)
     first, last = (int(np.clip(share * counts.n_id, 0, counts.n_id)) for share in (0.95 - spread, 0.95 + spread))
     ranks = np.arange(first, last + 1) / counts.n_id
-    weights = np.diff(betainc(rank, beyond, ranks))
+    weights = np.diff(betainc(rank, rank_from_top, ranks))
     return weights / weights.sum(), _above(counts, ranks[1:])
 
 
 def _above(counts: Counts, shares: Floats) -> Floats:
-    """Share of OOD above the smallest ID score that at least a share of ID does not exceed; all of it for share 0."""
+    """Share of OOD above the smallest ID score at which each of `shares` of ID is accepted; all of OOD for share 0."""
     needed = np.rint(shares * counts.n_id)
     above: Floats = 1 - counts.ood_at_most[np.searchsorted(counts.id_at_most, needed)] / counts.n_ood
     return above
 
 
 def _beta(mean: float, variance: float) -> Interval:
-    """The interval of the Beta distribution with this mean and variance."""
+    """The central 95% interval of the Beta distribution with this mean and variance."""
     from scipy.special import betaincinv
 
     size = mean * (1 - mean) / variance - 1
@@ -242,7 +242,7 @@ def _beta(mean: float, variance: float) -> Interval:
 
 
 def _detection_accuracy(sample: Sample, value: float) -> Interval:
-    """Two binomial shares at the best threshold, moved down by what choosing it on the same images gained."""
+    """Interval from two binomial proportions at the best threshold, corrected for choosing it on the same images."""
     counts = sample.counts
     best = int(np.argmax(counts.id_at_most / counts.n_id - counts.ood_at_most / counts.n_ood))
     shares = counts.id_at_most[best] / counts.n_id, 1 - counts.ood_at_most[best] / counts.n_ood
@@ -250,15 +250,17 @@ def _detection_accuracy(sample: Sample, value: float) -> Interval:
     means = [(share * size + 0.5) / (size + 1) for share, size in zip(shares, sizes, strict=True)]
     variance = sum(mean * (1 - mean) / (size + 2) for mean, size in zip(means, sizes, strict=True)) / 4
     unbiased = value - OPTIMISM * max(value - _cross_fitted(sample), 0.0)
-    pooled = 2 * min(
-        sizes
-    )  # the smaller set's share decides; a Beta distribution has less variance than mean (1 - mean)
+    # Twice the smaller set, which dominates: the variance must stay below mean (1 - mean) for a Beta distribution.
+    pooled = 2 * min(sizes)
     low, high = _beta((unbiased * pooled + 0.5) / (pooled + 1), variance)
     return max(low, 0.5), max(high, 0.5)
 
 
 def _cross_fitted(sample: Sample) -> float:
-    """(TPR + TNR) / 2 of one half of the images at the threshold that is best for the other, over both and `SPLITS`."""
+    """Mean (TPR + TNR) / 2 of one half of the images at the threshold that is best for the other half.
+
+    Averaged over both halves and `SPLITS` random halvings.
+    """
     entries = len(sample.counts.id_at_most)
     random = np.random.default_rng(SEED)
     gaps = []
@@ -270,7 +272,7 @@ def _cross_fitted(sample: Sample) -> float:
 
 
 def _halves(side: ScorePlaces, entries: int, random: np.random.Generator) -> Floats:
-    """(2, entries) shares of either random half accepted at each entry; groups stay whole."""
+    """(2, entries): share of each random half that is accepted at each entry; groups are not split."""
     half = random.permutation(side.independent)[side.group] % 2
     counts = np.bincount(side.entry + entries * half, minlength=2 * entries).reshape(2, entries).cumsum(axis=1)
     shares: Floats = counts / counts[:, -1:]

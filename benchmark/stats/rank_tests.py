@@ -1,7 +1,7 @@
-"""Is one detector better than another over a matrix of sets? Tests whose unit is the set, not the image.
+"""Rank tests of detectors over a matrix of sets: Friedman, Nemenyi and Wilcoxon, whose unit is the set, not the image.
 
-Demsar, Journal of Machine Learning Research 7 (2006), 1-30. They take sets for independent draws; cells that share an
-ID set share its networks, so that p tends to be too small where one ID set gives most of the cells.
+Demsar, Journal of Machine Learning Research 7 (2006), 1-30. The tests assume that sets are independent draws. Cells
+with the same ID set share its networks, so p tends to be too small where one ID set supplies most of the cells.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RankTests:
-    """K detectors on N sets."""
+    """Results of the rank tests of K detectors on N sets."""
 
     ranks: Floats
-    """(K,): mean rank over the sets, 1 = best, ties sharing the mean of their ranks."""
+    """(K,): mean rank over the sets, 1 = best; tied detectors share the mean of their ranks."""
     sets: int
     friedman: float
-    """p that all K are equal (Friedman's chi-squared); 1 for two detectors, for whom it is not meant."""
+    """p of the null that all K are equal (Friedman's chi-squared); 1 for two detectors, where it does not apply."""
     critical_difference: float
-    """Mean ranks further apart than this differ (Nemenyi), at 5% over all pairs."""
+    """Mean ranks that differ by more than this are significantly different (Nemenyi, 5% over all pairs)."""
     wilcoxon: Floats
-    """(K, K): two-sided p of Wilcoxon's signed-rank test, exact, 1 on the diagonal."""
+    """(K, K): two-sided exact p of Wilcoxon's signed-rank test; 1 on the diagonal."""
     holm: Floats
-    """(K, K): the same, adjusted over all pairs."""
+    """(K, K): `wilcoxon` adjusted by Holm's method over all pairs."""
 
     @property
     def smallest_p(self) -> float:
-        """What Wilcoxon's two-sided p cannot go below, however clear the differences: 2 / 2^N."""
+        """The smallest two-sided p that Wilcoxon's test can give, however clear the differences: 2 / 2^N."""
         return 2.0 ** (1 - self.sets)
 
     @property
     def enough(self) -> bool:
-        """Whether a single pair could be told apart at 5% at all, which takes six sets."""
+        """Whether a single pair can differ significantly at 5% at all, which takes six sets."""
         return self.smallest_p <= 1 - LEVEL
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
-        """The largest groups of two or more detectors, best rank first, whose ranks the Nemenyi test cannot tell."""
+        """The largest groups of detectors, two or more, that the Nemenyi test cannot separate; best rank first."""
         order = np.argsort(self.ranks, kind="stable")
         found: list[tuple[int, ...]] = []
         for i in range(len(order)):
@@ -57,7 +57,7 @@ class RankTests:
 
 
 def rank_tests(values: Floats) -> RankTests:
-    """All tests of (N, K) values, higher = better, of N sets and K detectors, both at least 2."""
+    """Run all tests on (N, K) values, higher = better, of N >= 2 sets and K >= 2 detectors."""
     sets, count = values.shape
     ranks = stats.rankdata(-values, axis=1)
     differ = bool(np.ptp(ranks, axis=1).any())
@@ -77,7 +77,7 @@ def rank_tests(values: Floats) -> RankTests:
 
 
 def critical_difference(detectors: int, sets: int, level: float = LEVEL) -> float:
-    """Nemenyi's: q sqrt(K (K + 1) / 6 N), q from the studentised range over sqrt 2 (Demsar 2006, table 5)."""
+    """Nemenyi's critical difference: q sqrt(K (K + 1) / 6 N), q = studentised range / sqrt 2 (Demsar 2006, table 5)."""
     return float(_studentised_range(detectors, level) * np.sqrt(detectors * (detectors + 1) / (12 * sets)))
 
 
@@ -87,18 +87,18 @@ def _studentised_range(detectors: int, level: float) -> float:
 
 
 def signed_rank_p(differences: Floats) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test of (N,) paired differences, exact also with ties.
+    """Two-sided p of Wilcoxon's signed-rank test of (N,) paired differences, exact with ties as well.
 
-    Zeros are left out, as Wilcoxon did; p = 1 where nothing is left. The null distribution is that of all 2^N signs,
-    counted on doubled ranks, which are whole numbers where ties share the mean of theirs.
+    Zeros are dropped, as Wilcoxon did; p = 1 where nothing is left. The null distribution enumerates all 2^N signs on
+    doubled ranks, which are integers even where ties share the mean of their ranks.
     """
-    told = differences[differences != 0]
-    if not len(told):
+    nonzero = differences[differences != 0]
+    if not len(nonzero):
         return 1.0
-    doubled = np.rint(2 * stats.rankdata(np.abs(told))).astype(int)
+    doubled = np.rint(2 * stats.rankdata(np.abs(nonzero))).astype(int)
     ways = np.ones(1)
     for rank in doubled:
         ways = np.pad(ways, (0, rank)) / 2 + np.pad(ways, (rank, 0)) / 2
-    positive = int(doubled[told > 0].sum())
+    positive = int(doubled[nonzero > 0].sum())
     tail = ways[: min(positive, int(doubled.sum()) - positive) + 1].sum()
     return float(min(1.0, 2 * tail))

@@ -1,1 +1,1 @@
-"""Records -> tables and pictures. Nothing here imports torch or changes a number."""
+"""Renders records as tables, plots and pages. Nothing here imports torch or changes a number."""

@@ -1,4 +1,4 @@
-"""One cell in full: its numbers, what was resolved, which data it saw, and every file that it hangs on."""
+"""The page of one cell: its numbers, resolved settings, data, and every artifact that it was computed from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ UNKNOWN = "not recorded by the version that made it"
 
 
 def cell_text(record: Record, cache: Path) -> str:
-    """Everything that is known of a cell, raw values, a section a question."""
-    told = record.provenance
+    """Everything that is known about a cell, as raw values, in sections."""
+    provenance = record.provenance
     sections = {
         "numbers": _numbers(record),
-        "resolved": _resolved(record, told.get("resolved", {})),
-        "data": [_data(used) for used in told.get("data", ())] or [UNKNOWN],
-        "made": _made(record, told.get("made", {})),
+        "resolved": _resolved(record, provenance.get("resolved", {})),
+        "data": [_data(used) for used in provenance.get("data", ())] or [UNKNOWN],
+        "made": _made(record, provenance.get("made", {})),
         "artifacts, in the order in which they were made": _artifacts(record, cache),
     }
     lines = [f"cell {cell_name(record)}: {record.status}{f' ({record.reason})' if record.reason else ''}"]
@@ -43,7 +43,7 @@ def _numbers(record: Record) -> Iterator[str]:
 
 
 def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
-    seen = "seen: it trained on outliers of the OOD set's distribution" if record.seen else "not seen"
+    seen = "seen: trained on outliers of the OOD set's distribution" if record.seen else "not seen"
     yield f"label      {record.label} (backbone {record.backbone}), seed {record.seed}, {seen}"
     needs = record.provenance.get("needs")
     yield f"needs      {UNKNOWN if needs is None else ', '.join(needs) or 'nothing'}"
@@ -59,7 +59,7 @@ def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data(used: Mapping[str, Any]) -> str:
-    limit = f", cut down to {used['limit']:,}" if used.get("limit") else ""
+    limit = f", limited to {used['limit']:,}" if used.get("limit") else ""
     return (
         f"{used['use']:17} {used['set']} ({used['part']}{limit}), {used['images']:,} images, content SHA-256 "
         f"{used['sha256']}"
@@ -68,12 +68,12 @@ def _data(used: Mapping[str, Any]) -> str:
 
 def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:
     commit = made.get("commit")
-    dirty = ", with changes that were not committed" if commit and commit["dirty"] else ""
+    dirty = ", with uncommitted changes" if commit and commit["dirty"] else ""
     yield f"when       {made.get('written', UNKNOWN)}"
     yield f"by         oodbench {made.get('version', UNKNOWN)}" + (f", commit {commit['id']}{dirty}" if commit else "")
     shown = ("python", "torch", "numpy", "processor", "device", "device_name", "threads")
     yield f"on         {', '.join(f'{name} {made[name]}' for name in shown if name in made) or UNKNOWN}"
-    peak = f"{record.peak_memory / 1e6:,.0f} MB at most, in one job" if record.peak_memory else UNKNOWN
+    peak = f"peak {record.peak_memory / 1e6:,.0f} MB in one job" if record.peak_memory else UNKNOWN
     yield f"cost       {record.forward_images:,} images forwarded, {record.seconds:.3f} s to score; memory: {peak}"
     yield f"key        {record.key}"
 
@@ -81,24 +81,25 @@ def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:
 def _artifacts(record: Record, cache: Path) -> Iterator[str]:
     known = record.provenance.get("artifacts")
     for made in known if known is not None else _from_side_files(record, cache):
-        state = "" if (cache / made["path"]).is_file() else "  NOT THERE"
+        state = "" if (cache / made["path"]).is_file() else "  MISSING"
         yield f"{made['kind']:10} {made['path']}{state}"
         yield f"{'':10} SHA-256 {made['sha256']}, key {made['key']}"
-        yield f"{'':10} {_how(made)}"
+        yield f"{'':10} {_origin(made)}"
 
 
 def _from_side_files(record: Record, cache: Path) -> Iterable[Mapping[str, Any]]:
-    """What the store knows of the files behind a record of an older version."""
+    """The artifacts behind a record of an older version, from their side files in the store."""
     paths = upstream_artifacts(cache, side_files(cache), record.artifacts.values())
     sides = {path: read_side(cache / path) for path in paths}
     order = sorted(sides, key=lambda path: (cache / path).stat().st_mtime if (cache / path).is_file() else 0.0)
     for path in order:
         side = sides[path]
-        told = {"kind": side["key"]["kind"], "path": path, "key": side["digest"], "sha256": side["sha256"]}
-        yield {**side["about"], **told}
+        identity = {"kind": side["key"]["kind"], "path": path, "key": side["digest"], "sha256": side["sha256"]}
+        yield {**side["about"], **identity}
 
 
-def _how(made: Mapping[str, Any]) -> str:
+def _origin(made: Mapping[str, Any]) -> str:
+    """When, how long and on what an artifact was computed."""
     facts = [f"{made['seconds']:.3f} s" if "seconds" in made else "", made.get("written", "")]
     facts.append(f"peak {made['peak_memory'] / 1e6:,.0f} MB" if "peak_memory" in made else "")
     gpu = made.get("peak_device_memory")

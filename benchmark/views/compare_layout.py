@@ -1,4 +1,4 @@
-"""A comparison before it has a format: the marked table, the pairs, wins and losses, and what a reader must know."""
+"""The content of a comparison in every format: the marked table, the pairs, wins and losses, and the notes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from oodbench.benchmark.compare.column import AUROC, ColumnComparison
 from oodbench.benchmark.compare.compare import Comparison
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
+from oodbench.benchmark.views.marks import DASH, MAYBE, bold_rows, percent
 from oodbench.benchmark.views.stacked_table import Item, Stack
 from oodbench.benchmark.views.summary import Block, Stat
-from oodbench.benchmark.views.table_layout import COLUMNS, DASH, MAYBE, Group, Sheet, TableEntry, best_rows, percent
-from oodbench.benchmark.views.table_layout import TableColumn as TableColumn
+from oodbench.benchmark.views.table_layout import COLUMNS, Group, Sheet, TableColumn, TableEntry
 
 ALPHA = 1 - LEVEL
 
 TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)"}
 
 PAIRS_SHOWN = 10
-"""More pairs than these, of five detectors, are told by wins and losses alone; the CSV file has them all."""
+"""With more pairs than those of five detectors, the page shows wins and losses only; the CSV file has all pairs."""
 
 
 def metric_title(metric: str) -> str:
-    """The metric as tables head it."""
+    """The metric's column heading."""
     return TITLES.get(metric, metric)
 
 
@@ -35,7 +35,7 @@ def title(found: Comparison) -> str:
 
 
 def marked_sheets(found: Comparison) -> list[Sheet]:
-    """One table an ID set: a row a detector, a column an OOD set, the best and those that may be best marked."""
+    """One table per ID set: one row per detector, one column per OOD set; the best and those that may be are marked."""
     nothing = Group("", (), ("",) * len(found.labels))
     sheets = []
     for id_set in dict.fromkeys(column.id_set for column in found.columns):
@@ -47,24 +47,24 @@ def marked_sheets(found: Comparison) -> list[Sheet]:
 def _marked(found: Comparison, column: ColumnComparison) -> Group:
     values = dict(zip(column.labels, found.shown(column.estimate.values), strict=True))
     stats = [Stat(values[label], None, 1) if label in values else None for label in found.labels]
-    best, maybe = best_rows(stats, found.metric), column.best_set
+    bold, maybe = bold_rows(stats, found.metric), column.best_set
     entries = tuple(
-        TableEntry(percent(stat.mean), "", i in best, MAYBE if label in maybe else "") if stat else TableEntry(DASH)
+        TableEntry(percent(stat.mean), "", i in bold, MAYBE if label in maybe else "") if stat else TableEntry(DASH)
         for i, (label, stat) in enumerate(zip(found.labels, stats, strict=True))
     )
     return Group(column.ood_set, (TableColumn(metric_title(found.metric), entries),), ("",) * len(entries))
 
 
 def pair_stacks(found: Comparison) -> list[Stack]:
-    """Every pair of every column, where there are few detectors."""
+    """Every pair of every column, if there are few detectors."""
     if len(found.labels) * (len(found.labels) - 1) // 2 > PAIRS_SHOWN:
         return []
     items: dict[str, list[Item]] = {}
     for column in found.columns:
-        own = items.setdefault(column.id_set, [])
-        own += [_item(found, column, i, j) for i, j in combinations(range(len(column.labels)), 2)]
+        of_set = items.setdefault(column.id_set, [])
+        of_set += [_item(found, column, i, j) for i, j in combinations(range(len(column.labels)), 2)]
     heads = ("difference", f"{LEVEL:.0%} interval", "p", "p (Holm)")
-    return [Stack(id_set, heads, tuple(own)) for id_set, own in items.items()]
+    return [Stack(id_set, heads, tuple(of_set)) for id_set, of_set in items.items()]
 
 
 def _item(found: Comparison, column: ColumnComparison, i: int, j: int) -> Item:
@@ -81,15 +81,15 @@ def p_text(p: float) -> str:
 
 
 def win_rows(found: Comparison) -> list[list[str]]:
-    """(K, K) texts 'wins/ties/losses' of the row against the column; a dash on the diagonal."""
+    """(K, K) strings 'wins/ties/losses' of the row's detector against the column's; a dash on the diagonal."""
     return [[DASH if a == b else "/".join(map(str, found.counts(a, b))) for b in found.labels] for a in found.labels]
 
 
 def matrix_lines(found: Comparison) -> Iterator[str]:
-    """The tests over the matrix, in sentences."""
+    """The results of the rank tests over the matrix, as sentences."""
     matrix = found.matrix
     if matrix is None:
-        yield "Over the matrix nothing is tested: fewer than two columns have all detectors and no outlier source."
+        yield "No tests over the matrix: fewer than two columns have all detectors and are not the outlier source."
         return
     tests, count = matrix.tests, len(matrix.labels)
     order = np.argsort(tests.ranks, kind="stable")
@@ -97,24 +97,24 @@ def matrix_lines(found: Comparison) -> Iterator[str]:
     yield f"Mean ranks over {tests.sets} columns (1 = best): {ranks}."
     if not tests.enough:
         yield (
-            f"Too few sets to tell any two apart: with {tests.sets}, the Wilcoxon signed-rank test cannot go below p = "
-            f"{tests.smallest_p:.4g}, however clear the differences; six sets can."
+            f"Too few sets for a significant difference: with {tests.sets}, the Wilcoxon signed-rank test cannot give "
+            f"a p below {tests.smallest_p:.4g}, however clear the differences; it needs six sets."
         )
         return
     if count > 2:
         yield (
-            f"Friedman: {_p_is(tests.friedman)} that all are equal. Nemenyi: ranks more than "
-            f"{tests.critical_difference:.2f} apart differ (5%, all pairs)."
+            f"Friedman: {_p_is(tests.friedman)} for the hypothesis that all are equal. Nemenyi: ranks that differ by "
+            f"more than {tests.critical_difference:.2f} are significantly different (5%, all pairs)."
         )
-    told = [(i, j) for i, j in combinations(order, 2) if tests.holm[i, j] < ALPHA]
-    pairs = "; ".join(f"{matrix.labels[i]} over {matrix.labels[j]} ({_p_is(tests.holm[i, j])})" for i, j in told)
+    significant = [(i, j) for i, j in combinations(order, 2) if tests.holm[i, j] < ALPHA]
+    pairs = "; ".join(f"{matrix.labels[i]} over {matrix.labels[j]} ({_p_is(tests.holm[i, j])})" for i, j in significant)
     number = count * (count - 1) // 2
     over = f", Holm over {number} pairs" if number > 1 else ""
-    yield f"Wilcoxon signed-rank{over}: {pairs or 'no two can be told apart at 5%'}."
+    yield f"Wilcoxon signed-rank{over}: {pairs or 'no significant difference at 5%'}."
     if tests.smallest_p * number > ALPHA:
         yield (
-            f"Nor could any two be: the smallest p of {tests.sets} sets is {tests.smallest_p:.4g}, which Holm makes "
-            f"{min(tests.smallest_p * number, 1):.3g}."
+            f"No pair could be significant: the smallest possible p with {tests.sets} sets is {tests.smallest_p:.4g}, "
+            f"which becomes {min(tests.smallest_p * number, 1):.3g} after Holm's adjustment."
         )
 
 
@@ -123,25 +123,25 @@ def _p_is(p: float) -> str:
 
 
 def notes(found: Comparison, best: str) -> list[str]:
-    """How to read the page, and what was left out; `best` says how the best is marked."""
+    """How to read the page, and what was left out; `best` is how the best is marked."""
     seeds = sorted({seed for column in found.columns for seed in column.seeds})
     return [
-        f"Percent{', mean over seeds' if len(seeds) > 1 else ''}. {best}: best value of its column. {MAYBE} may be "
-        "best: this set holds the truly best detector of the column with 95% confidence (multiple comparisons with the "
-        "best).",
+        f"Percent{', mean over seeds' if len(seeds) > 1 else ''}. {best}: best value of its column. {MAYBE} may be the "
+        "best: the set of detectors with this mark contains the truly best one of the column with 95% confidence "
+        "(multiple comparisons with the best).",
         *_units(found, seeds),
-        *_drawn(found),
-        "Wins and losses: columns of the table in which the difference is significant at 5%, p adjusted by Holm over "
-        "all pairs of the column; p = 1 where a difference does not scatter at all. Columns are not adjusted for each "
-        "other.",
-        "Tests over the matrix take columns for independent; those of one ID set share its networks, so that p is too "
-        "small rather than too large there. Columns with the suite's outlier source are left out.",
+        *_groups(found),
+        "Wins and losses: number of columns of the table in which the difference is significant at 5%, with p adjusted "
+        "by Holm's method over all pairs of the column; p = 1 where a difference has no variance. There is no "
+        "adjustment over columns.",
+        "Tests over the matrix assume that columns are independent. Columns with the same ID set share its networks, "
+        "so p tends to be too small there. Columns with the suite's outlier source are left out.",
         *_absent(found),
     ]
 
 
-def _drawn(found: Comparison) -> Iterator[str]:
-    """Where groups of images are drawn in place of images, and where that is not known."""
+def _groups(found: Comparison) -> Iterator[str]:
+    """The sets whose units are groups of images, and those for which that is not known."""
     groups = {
         name: side.count
         for column in found.columns
@@ -149,48 +149,48 @@ def _drawn(found: Comparison) -> Iterator[str]:
         if side.group is not None
     }
     if groups:
-        told = ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
+        counts = ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
         yield (
-            f"Drawn at random are whole groups of images that belong together (one writer, one photograph): {told}. A "
-            "handful of groups tells little, whatever the number of images; p is then that of t."
+            "The unit of sampling is the group of images that belong together (one writer, one photograph) in "
+            f"{counts}. A few groups carry little information, whatever the number of images; p is then that of t."
         )
     if unknown_of := dict.fromkeys(name for column in found.columns for name in column.images_unknown):
         yield (
-            f"Not known is which images belong together of {', '.join(unknown_of)}: the images scored are not in "
-            "--data-dir. They count as independent; where they are not, p is too small."
+            f"Groups unknown: the scored images of {', '.join(unknown_of)} are not in --data-dir, so it is not known "
+            "which belong together. They count as independent; where they are not, p is too small."
         )
 
 
 def _units(found: Comparison, seeds: list[int]) -> Iterator[str]:
-    how = f"a paired bootstrap of {found.resamples} resamples"
+    method = f"paired bootstrap with {found.resamples} resamples"
     if found.metric == AUROC:
-        how = "DeLong's covariance"
+        method = "DeLong's covariance"
     elif found.metric in PRECISIONS:
-        how = "by what each image adds to the metric, differences on the scale of log(v / (1 - v))"
+        method = "influence of each image on the metric, differences on the scale of log(v / (1 - v))"
     if len(seeds) < 2:
         yield (
-            f"One seed ({seeds[0]}): images are drawn at random ({how}), networks are not. What is said holds for "
+            f"One seed ({seeds[0]}): images are a random sample ({method}), networks are not. The results hold for "
             "these checkpoints only."
         )
         return
     yield (
-        f"Detectors on the same checkpoints: images are drawn at random ({how} of the means over {len(seeds)} seeds); "
-        "what is said holds for these checkpoints."
+        f"Detectors on the same checkpoints: images are a random sample ({method}; means over {len(seeds)} seeds). The "
+        "results hold for these checkpoints only."
     )
     if any(column.estimate.by_seeds.any() for column in found.columns):
         yield (
-            "Detectors on differently trained networks: seeds and images are both drawn at random; the variance is "
-            "that of the per-seed paired differences over the number of seeds, plus that over images."
+            "Detectors on differently trained networks: both seeds and images are random samples. The variance is that "
+            "of the per-seed paired differences divided by the number of seeds, plus that over images."
         )
 
 
 def _absent(found: Comparison) -> Iterator[str]:
     places: dict[str, list[str]] = {}
     for column in found.columns:
-        for label, why in column.left_out.items():
-            places.setdefault(f"{label} {why}", []).append(f"{column.id_set} against {column.ood_set}")
+        for label, reason in column.left_out.items():
+            places.setdefault(f"{label} {reason}", []).append(f"{column.id_set} against {column.ood_set}")
         for seed, without in column.seeds_left_out.items():
-            told = f"seed {seed}, of which {', '.join(without)} {'has' if len(without) == 1 else 'have'} no result"
-            places.setdefault(told, []).append(f"{column.id_set} against {column.ood_set}")
-    yield from (f"Left out: {why} ({'; '.join(where)})." for why, where in places.items())
-    yield from (f"Not judged: {' against '.join(key)}: {why}." for key, why in found.not_judged.items())
+            reason = f"seed {seed}, for which {', '.join(without)} {'has' if len(without) == 1 else 'have'} no result"
+            places.setdefault(reason, []).append(f"{column.id_set} against {column.ood_set}")
+    yield from (f"Left out: {reason} ({'; '.join(where)})." for reason, where in places.items())
+    yield from (f"Not judged: {' against '.join(key)}: {reason}." for key, reason in found.not_judged.items())

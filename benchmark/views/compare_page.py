@@ -1,4 +1,4 @@
-"""A comparison of a run's detectors as a page for the terminal, as Markdown, as CSV, and as files with pictures."""
+"""The comparison of a run's detectors as text for the terminal, as Markdown, as CSV, and as files with plots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _filled(text: str, width: int) -> list[str]:
 
 
 def _wins(found: Comparison, width: int) -> Iterator[str]:
-    """The matrix of wins in as many panels as the terminal needs; columns are headed by the rows' numbers."""
+    """The matrix of wins, in as many panels as the terminal needs; column headings are the rows' numbers."""
     rows = compared.win_rows(found)
     names = [f"{i} {label}" for i, label in enumerate(found.labels, 1)]
     first = min(max(map(len, names)), max(16, width // 3))
@@ -57,7 +57,7 @@ def _wins(found: Comparison, width: int) -> Iterator[str]:
 
 
 def compare_markdown(found: Comparison, pictures: Sequence[str] = ()) -> str:
-    """The page as Markdown; `pictures` are file names beside it."""
+    """The page as Markdown; `pictures` are the file names of plots in the same folder."""
     out = [f"# {escaped(compared.title(found))}", ""]
     for sheet in compared.marked_sheets(found):
         heads = ["Detector", *(escaped(group.title) for group in sheet.sets)]
@@ -80,7 +80,7 @@ def compare_markdown(found: Comparison, pictures: Sequence[str] = ()) -> str:
 
 
 def compare_csv(found: Comparison) -> str:
-    """One row a pair: of every column, and over the matrix. Fractions; `outcome` is of a: win, tie or loss."""
+    """One row per pair, of every column and over the matrix; fractions. `outcome` is win, tie or loss of `a`."""
     rows = [row for column in found.columns for row in _column_rows(found, column)]
     return _csv(PAIR_COLUMNS, [*rows, *_matrix_rows(found)])
 
@@ -119,17 +119,17 @@ def _six(value: float) -> str:
 
 
 def best_csv(found: Comparison) -> str:
-    """One row a detector and column: its value, whether it is the best there, and whether it may be."""
+    """One row per detector and column: its value, whether it is the best of the column, and whether it may be."""
     rows = []
     for column in found.columns:
         for label, value in zip(column.labels, found.shown(column.estimate.values), strict=True):
-            told = (str(flag).lower() for flag in (label == column.best, label in column.best_set))
-            rows.append((column.id_set, column.ood_set, found.metric, label, _six(value), *told))
+            flags = (str(flag).lower() for flag in (label == column.best, label in column.best_set))
+            rows.append((column.id_set, column.ood_set, found.metric, label, _six(value), *flags))
     return _csv(("id_set", "ood_set", "metric", "detector", "value", "best", "may_be_best"), rows)
 
 
 def wins_csv(found: Comparison) -> str:
-    """One row a pair, both ways round: in how many columns the first wins, neither does, and the first loses."""
+    """One row per ordered pair: the numbers of columns in which the first wins, ties and loses."""
     pairs = ((a, b) for a in found.labels for b in found.labels if a != b)
     return _csv(("detector", "against", "wins", "ties", "losses"), [(a, b, *found.counts(a, b)) for a, b in pairs])
 
@@ -143,7 +143,7 @@ def _csv(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def write_comparison(found: Comparison, folder: Path) -> list[Path]:
-    """Write the page, the numbers and the pictures into `folder`; pictures of an earlier comparison do not stay."""
+    """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison."""
     from oodbench.benchmark.views import compare_plots as plots
 
     drawn = plots.draw(found, folder)

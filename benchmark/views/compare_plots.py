@@ -1,4 +1,4 @@
-"""The pictures of a comparison: wins against losses as a heat map, and the critical-difference diagram."""
+"""The plots of a comparison: a heat map of wins and losses, and the critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from oodbench.benchmark.views.table_layout import wrapped_label
 WINS, DIAGRAM = NAMES = ("win_tie_loss", "critical_difference")
 
 LABEL = 34
-"""Characters of a label, a line."""
+"""Characters per line of a label."""
 
 COLOURS = "RdBu"
 
@@ -29,7 +29,7 @@ STEP = 0.17
 
 
 def draw(found: Comparison, folder: Path) -> list[Path]:
-    """Draw what the comparison has into `folder`, PNG and SVG: the diagram only where there are sets enough for it."""
+    """Draw the comparison into `folder`, as PNG and SVG; the diagram only if there are enough sets."""
     with canvas.styled():
         return [path for name, figure in _figures(found) for path in canvas.saved(figure, folder, name)]
 
@@ -72,9 +72,9 @@ def _win_cell(panel: Axes, x: int, y: int, counts: tuple[int, int, int]) -> None
 
 
 def diagram(matrix: Matrix, metric: str) -> Figure:
-    """Mean ranks on an axis, 1 = best at the left; bars join detectors that the Nemenyi test cannot tell apart.
+    """Mean ranks on an axis, 1 = best at the left; bars join detectors that the Nemenyi test cannot separate.
 
-    Demsar (2006), figure 1. The bar above the axis is as long as the critical difference.
+    Demsar (2006), figure 1. The length of the bar above the axis is the critical difference.
     """
     tests, count = matrix.tests, len(matrix.labels)
     order = np.argsort(tests.ranks, kind="stable")
@@ -105,7 +105,7 @@ def diagram(matrix: Matrix, metric: str) -> Figure:
 
 
 def _leader(panel: Axes, label: str, rank: float, depth: float, count: int, left: bool) -> None:
-    """A line from a detector's rank down, and out to its name beside the axis."""
+    """A line from a detector's rank down and sideways to its name beside the axis."""
     edge = 1.0 if left else float(count)
     panel.plot([rank, rank, edge], [0, -depth, -depth], color="#555555", linewidth=0.7, clip_on=False)
     text = canvas.plain(f"{label} {rank:.2f}" if left else f"{rank:.2f} {label}")
@@ -117,7 +117,7 @@ def _leader(panel: Axes, label: str, rank: float, depth: float, count: int, left
 
 
 def _ruler(panel: Axes, length: float, height: float) -> None:
-    """The critical difference as a length above the axis."""
+    """Draw the critical difference as a bar above the axis."""
     y = 0.3
     panel.plot([1, 1 + length], [y, y], color="#0072B2", linewidth=1.6, clip_on=False)
     panel.text(1, y + 0.04, f"critical difference {length:.2f}", color="#0072B2", ha="left", va="bottom")

@@ -1,4 +1,4 @@
-"""A run's extended metrics: calibration, errors found, and what a deployer gets."""
+"""A run's extended metrics as tables: calibration, detection of misclassified images, performance in deployment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown
 from oodbench.benchmark.views.summary import Stat, stat_of
 
 ALONE = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "auroc_errors": "AUROC errors"}
-"""Values that no OOD set changes."""
+"""Metrics that do not depend on the OOD set."""
 
 AGAINST = {
     "oscr": "OSCR",
@@ -40,7 +40,7 @@ def extended_markdown(run: Run) -> str:
 
 
 def extended_csv(run: Run) -> str:
-    """One row a cell, over seeds: means and standard deviations with six decimals, empty where not available."""
+    """One row per cell: means and standard deviations over seeds with six decimals, empty where not available."""
     cells = _cells(run)
     names = EXTENDED_METRICS
     out = io.StringIO()
@@ -62,8 +62,8 @@ def _cells(run: Run) -> dict[tuple[str, str, str], Values]:
     if not found:
         name = run.info.get("name") or run.path.name
         raise UserError(
-            f"Run '{name}' holds no extended metrics. Give the command that made it once more with --metrics extended: "
-            "nothing is trained again, only ID validation and shifted ID images are scored."
+            f"Run '{name}' has no extended metrics. Repeat the command that made it with --metrics extended: nothing "
+            "is trained again, only ID validation and shifted ID images are scored."
         )
     return {key: _stats(records) for key, records in found.items()}
 
@@ -77,14 +77,14 @@ def _stacks(run: Run) -> list[Stack]:
     stacks = []
     cells = _cells(run)
     for id_set in dict.fromkeys(key[0] for key in cells):
-        own = {key[1:]: values for key, values in cells.items() if key[0] == id_set}
-        shifted = any("fs_auroc" in values for values in own.values())
-        any_set = {label: values for (label, _), values in own.items()}
+        of_set = {key[1:]: values for key, values in cells.items() if key[0] == id_set}
+        shifted = any("fs_auroc" in values for values in of_set.values())
+        any_set = {label: values for (label, _), values in of_set.items()}
         alone = ALONE | ({"shifted_accuracy": "acc. shifted"} if shifted else {})
         stacks.append(_stack(id_set, alone, [("the ID set alone", label, values) for label, values in any_set.items()]))
         against = AGAINST | (FULL if shifted else {})
-        by_set = dict.fromkeys(ood_set for _, ood_set in own)
-        lines = [(ood, label, values) for ood in by_set for (label, its), values in own.items() if its == ood]
+        ood_sets = dict.fromkeys(ood_set for _, ood_set in of_set)
+        lines = [(ood, label, values) for ood in ood_sets for (label, name), values in of_set.items() if name == ood]
         stacks.append(_stack(id_set, against, lines))
     return stacks
 
@@ -109,9 +109,9 @@ def _title(run: Run) -> str:
 
 def _legend(run: Run) -> Iterator[str]:
     yield "Percent, NLL in nats; mean ± std over seeds (ddof = 1). ECE, NLL: calibration of the classifier."
-    yield "AURC (lower is better), AUROC errors: how the score tells wrong from right ID predictions."
-    yield "OSCR: accepted and rightly classified ID against accepted OOD."
+    yield "AURC (lower is better), AUROC errors: how well the score separates wrong from correct ID predictions."
+    yield "OSCR: accepted and correctly classified ID against accepted OOD."
     yield "TPR val, TNR val: at the threshold that accepts 95% of ID validation. TNR99: at TPR 99%."
-    yield "P at 1%, 10%: precision of an alarm at TPR 95% if so many images were OOD."
+    yield "P at 1%, 10%: precision of a flag at TPR 95% if that share of all images were OOD."
     if any("fs_auroc" in record.extended for record in run.records):
         yield "FS: full spectrum, where shifted forms of the ID set are ID as well. docs/metrics.md has the formulas."

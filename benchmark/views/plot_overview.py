@@ -1,4 +1,4 @@
-"""The pictures of a whole run, from records alone: bars as the field's papers print them, and a heat map."""
+"""The overview plots of a run, from records alone: bars as in the field's papers, and a heat map."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.marks import FEWER, SEEN, percent
 from oodbench.benchmark.views.plot_style import Look, Margins
 from oodbench.benchmark.views.summary import Block, Summary, TableCell, TableRow
-from oodbench.benchmark.views.table_layout import FEWER, SEEN, percent, wrapped_label
+from oodbench.benchmark.views.table_layout import wrapped_label
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection accuracy"}
 
 LABEL = 34
-"""Characters of a heat map's row label, a line."""
+"""Characters per line of a heat map's row label."""
 
 
 def bars(block: Block, styles: Mapping[str, Look], seeds: int) -> Figure:
@@ -56,17 +57,17 @@ def _marks(cell: TableCell, metric: str, seeds: int) -> str:
 
 def _explained(cells: Sequence[TableCell], seeds: int) -> list[str]:
     fewer = any(stat.n < seeds for cell in cells for stat in cell.stats.values())
-    told = [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
-    return told + [f"{FEWER} over fewer of the {seeds} seeds"] * fewer
+    seen = [f"{SEEN} seen in training"] if any(cell.seen for cell in cells) else []
+    return seen + [f"{FEWER} over fewer of the {seeds} seeds"] * fewer
 
 
 def _bar_series(panel: Axes, block: Block, row: TableRow, metric: str, offset: float, style: Look, seeds: int) -> None:
-    """One detector's bars; a cross on the axis where there is no number."""
+    """Draw one detector's bars; a cross on the axis where there is no number."""
     cells = [(i + offset, row.cells[ood.name]) for i, ood in enumerate(block.sets)]
     drawn = [(x, 100 * cell.stats[metric].mean, cell) for x, cell in cells if metric in cell.stats]
     places, heights = [x for x, _, _ in drawn], [height for _, height, _ in drawn]
-    how: dict[str, Any] = {"color": style.colour, "hatch": style.hatch, "edgecolor": "black", "linewidth": 0.4}
-    panel.bar(places, heights, _bar_width(block), **how)
+    look: dict[str, Any] = {"color": style.colour, "hatch": style.hatch, "edgecolor": "black", "linewidth": 0.4}
+    panel.bar(places, heights, _bar_width(block), **look)
     spread = [(x, height, 100 * std) for x, height, cell in drawn if (std := cell.stats[metric].std) is not None]
     if spread:
         at, means, stds = zip(*spread, strict=True)
@@ -84,7 +85,7 @@ def _bar_width(block: Block) -> float:
 
 
 def heatmap(summary: Summary) -> Figure:
-    """AUROC of everything: a block an ID set, a row a detector, a column an OOD set."""
+    """AUROC of all cells: one block per ID set, one row per detector, one column per OOD set."""
     sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))
     figure, panel = _heat_panel(summary, sets)
     cells = [cell for block in summary.blocks for row in block.rows for cell in row.cells.values()]

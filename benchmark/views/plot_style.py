@@ -1,6 +1,6 @@
-"""What all pictures share: one style, axes placed in inches, looks told apart without colour, equal bytes when saved.
+"""Shared by all plots: one style, axes placed in inches, looks that work without colour, reproducible files.
 
-Axes are placed by hand because matplotlib's own layout engines draw every figure once more to measure it.
+Axes are placed by hand because matplotlib's layout engines draw every figure a second time to measure it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STYLE: Any = {
 }
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F")
-"""Okabe and Ito's, but for the yellow, which is too pale for a line, and the black, which hides a hatch."""
+"""Okabe and Ito's palette without yellow, which is too pale for a line, and black, which hides hatches; plus a grey."""
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
@@ -53,12 +53,12 @@ HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oo", "||||", "++++")
 LEGEND_CHARACTERS = 30
 
 MIN_INCHES, MAX_INCHES = 4.5, 40
-"""A picture grows with its rows and columns, but no further, and has room for its title."""
+"""Limits of a figure's size: it must have room for its title, and stops growing with its rows and columns."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one detector is drawn, in every picture of a run."""
+    """How one detector is drawn, in every plot of a run."""
 
     colour: str
     dash: Any
@@ -78,7 +78,7 @@ class Margins:
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """A look for each label; colours, dashes and hatches repeat, but no two of them together for long."""
+    """Label -> its look. Colours, dashes and hatches repeat with different periods, so combinations rarely do."""
     return {
         label: Look(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], HATCHES[i % len(HATCHES)])
         for i, label in enumerate(dict.fromkeys(labels))
@@ -87,7 +87,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, whatever the user's own matplotlib settings are; they are back afterwards."""
+    """Use the style regardless of the user's matplotlib settings, which are restored afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -95,7 +95,7 @@ def styled() -> Iterator[None]:
 
 
 def grid(rows: int, columns: int, size: tuple[float, float], margins: Margins) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with `rows` x `columns` axes of `size` inches each."""
+    """A figure with `rows` x `columns` axes of `size` (width, height) inches each."""
     m = margins
     w = min(size[0], (MAX_INCHES - m.left - m.right) / columns - m.across)
     h = min(size[1], (MAX_INCHES - m.top - m.bottom) / rows - m.down)
@@ -109,71 +109,71 @@ def grid(rows: int, columns: int, size: tuple[float, float], margins: Margins) -
 
 
 def text_inches(texts: Iterable[str], points: float = 7) -> float:
-    """Roughly how wide the longest of the texts is; measuring would take a drawing."""
+    """Approximate width of the longest of the texts; an exact one would take a drawing."""
     return max((len(text) for text in texts), default=0) * points * 0.6 / 72
 
 
 def plain(text: str) -> str:
-    """Text without mathematics and control characters but for line ends: a dollar is a dollar."""
+    """Text in which a dollar sign is not math and control characters, except line ends, are made visible."""
     return "\n".join(map(visible, text.split("\n"))).replace("$", r"\$")
 
 
 def folded(label: str, width: int = LEGEND_CHARACTERS) -> str:
-    """A detector's label in lines that fit beside the axes."""
+    """A detector's label, wrapped to fit beside the axes."""
     return plain("\n".join(wrapped_label(label, width)))
 
 
 def stacked(heading: str) -> str:
-    """An OOD set's heading with what stands in parentheses on a second line."""
+    """An OOD set's heading, with the part in parentheses on a second line."""
     return plain("\n(".join(heading.rsplit(" (", 1)))
 
 
 def legend_inches(labels: Iterable[str]) -> float:
-    """The room that `legend_beside` needs."""
+    """The width that `legend_beside` needs."""
     return text_inches(line for label in labels for line in wrapped_label(label, LEGEND_CHARACTERS)) + 0.6
 
 
 def legend_beside(figure: Figure, axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """A legend right of the axes, in line with their top."""
+    """Draw a legend to the right of the axes, aligned with their top."""
     texts = [folded(label) for label in labels]
     right = 1 + 0.1 / (axes.get_position().width * figure.get_figwidth())
     axes.legend(list(handles), texts, loc="upper left", bbox_to_anchor=(right, 1.0), borderaxespad=0.0)
 
 
 def title(figure: Figure, text: str, detail: str = "") -> None:
-    """What the picture shows, at its top left, and on a second line what a reader must know. Takes 0.4 inches."""
+    """Write the title at the top left, and details on a second line. Takes 0.4 inches."""
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.08 / height, plain(text), va="top", fontsize=8.5, weight="bold")
     figure.text(0.1 / width, 1 - 0.25 / height, plain(detail), va="top")
 
 
 def ink_on(colour: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever stands out more from `colour` (WCAG's contrast of relative luminances)."""
+    """Black or white, whichever has more contrast with `colour` (WCAG's relative luminance)."""
     luminance = sum(share * part**2.2 for share, part in zip((0.2126, 0.7152, 0.0722), colour, strict=False))
     return "black" if luminance > 0.18 else "white"
 
 
 def say(axes: Axes, text: str, x: float = 0.5, y: float = 0.5) -> None:
-    """Words in place of what cannot be drawn."""
+    """Write a text in place of what cannot be drawn."""
     axes.text(x, y, plain(text), transform=axes.transAxes, ha="center", va="center", color="#555555", style="italic")
 
 
 def remark(figure: Figure, text: str) -> None:
-    """A line at the top right that a reader must not miss."""
+    """Write a warning in red at the top right."""
     width, height = figure.get_size_inches()
     figure.text(1 - 0.1 / width, 1 - 0.08 / height, plain(text), va="top", ha="right", color="#B00020", weight="bold")
 
 
 def saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png and NAME.svg without a date; leave a file alone that would not change."""
+    """Write NAME.png and NAME.svg without a date; leave a file that would not change alone."""
     formats: tuple[tuple[str, dict[str, Any]], ...] = (
         ("png", {"dpi": 160, "metadata": {"Software": None}}),
         ("svg", {"metadata": {"Date": None, "Creator": None}}),
     )
     paths = []
-    for kind, how in formats:
+    for kind, options in formats:
         buffer, path = io.BytesIO(), folder / f"{name}.{kind}"
-        figure.savefig(buffer, format=kind, **how)
+        figure.savefig(buffer, format=kind, **options)
         if not path.is_file() or path.read_bytes() != buffer.getvalue():
             write_atomically(path, buffer.getvalue())
         paths.append(path)

@@ -1,7 +1,7 @@
-"""A run as pictures, PNG for the screen and SVG for a paper: ROC curves, histograms of scores, bars, a heat map.
+"""The plots of a run, PNG for the screen and SVG for a paper: ROC curves, histograms of scores, bars, a heat map.
 
-Only matplotlib's figure objects, never pyplot: nothing is global and no window system is touched. Equal runs give equal
-bytes. Colours can be told apart by colour-blind readers; line styles, hatches and printed numbers survive a grey print.
+They use matplotlib's figure objects and never pyplot, so there is no global state and no window system. Equal runs give
+equal bytes. The colours suit colour-blind readers; line styles, hatches and printed numbers survive grey-scale print.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NO_SCORES = "scores not in the cache"
 
 
 def draw(run: Run, cache_dir: Path) -> list[Path]:
-    """Draw everything that the run's records and the scores in `cache_dir` allow, into the run's `plots/`."""
+    """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`."""
     summary = summary_of(run)
     store = ScoreReader.of(run, cache_dir, summary.seeds[0] if summary.seeds else 0)
     shortened = any(note.startswith(QUICK_LOOK) for record in run.records for note in record.notes)
@@ -55,7 +55,7 @@ def draw(run: Run, cache_dir: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class ScoreReader:
-    """Finds the scores that a cell was computed from, of one seed."""
+    """Reads the stored scores behind a run's cells, for one seed."""
 
     cache_dir: Path
     seed: int
@@ -63,11 +63,11 @@ class ScoreReader:
 
     @classmethod
     def of(cls, run: Run, cache_dir: Path, seed: int) -> ScoreReader:
-        """The reader of a run's scores."""
+        """The reader for a run and a seed."""
         return cls(cache_dir, seed, {(r.id_set, r.label, r.ood_set): r for r in run.records if r.seed == seed})
 
     def read(self, block: Block, label: str, ood_set: str) -> tuple[Scores, Scores] | str:
-        """The scores of the ID and of the OOD set, or why there are none."""
+        """The (N,) scores of the ID set and the (M,) scores of the OOD set, or why there are none."""
         record = self.records.get((block.id_set, label, ood_set))
         if record is None or record.status != OK:
             return record.status if record else "not run"
@@ -126,7 +126,8 @@ def _roc_panel(panel: Axes, block: Block, ood: OodSet, styles: Mapping[str, Look
     if sum(missing.values()) == len(block.rows) and len(missing) == 1:
         canvas.say(panel, next(iter(missing)))
     elif missing:
-        canvas.say(panel, "\n".join(f"{n} of {len(block.rows)}: {why}" for why, n in missing.items()), 0.62, 0.12)
+        counts = "\n".join(f"{n} of {len(block.rows)}: {reason}" for reason, n in missing.items())
+        canvas.say(panel, counts, 0.62, 0.12)
 
 
 def _roc_axes(panel: Axes, bottom: bool, left: bool) -> None:
@@ -145,7 +146,7 @@ def _roc_axes(panel: Axes, bottom: bool, left: bool) -> None:
 
 
 def _histograms(block: Block, rows: Sequence[TableRow], store: ScoreReader, seed: str) -> Figure:
-    """All panels in one axes, a unit square each: axes of their own would take most of the time of all plots."""
+    """All panels in one axes, one unit square each: separate axes would take most of the time of all plots."""
     names = [line for row in rows for line in wrapped_label(row.label, 22)]
     margins = Margins(canvas.text_inches(names) + 0.2, 0.15, 0.78, 0.3)
     figure, ((panel,),) = canvas.grid(1, 1, (1.45 * len(block.sets), 0.76 * len(rows)), margins)
@@ -163,7 +164,7 @@ def _histograms(block: Block, rows: Sequence[TableRow], store: ScoreReader, seed
 
 
 def _histogram_row(panel: Axes, y: int, label: str, pairs: Sequence[tuple[Scores, Scores] | str]) -> None:
-    """One detector: the same score axis in all its panels, wide enough for the central 99.8% of every set."""
+    """One detector's panels, on the same score axis: wide enough for the central 99.8% of every set."""
     low, high = _central_range([scores for pair in pairs if not isinstance(pair, str) for scores in pair])
     edges = np.linspace(low, high, BINS + 1)
     base = y + 0.78
@@ -190,13 +191,13 @@ def _central_range(arrays: Sequence[Scores]) -> tuple[float, float]:
 def _pair_of_histograms(
     panel: Axes, x: int, base: float, pair: tuple[Scores, Scores], edges: NDArray[np.float64]
 ) -> None:
-    """Shares of each set, scaled together, so that sets of unlike size compare."""
+    """Histograms of shares, on a common scale, so that sets of different sizes can be compared."""
     id_share, ood_share = (np.histogram(scores, edges)[0] / scores.size for scores in pair)
     scale = 0.7 / (max(id_share.max(), ood_share.max()) or 1.0)
     places = np.linspace(x + 0.04, x + 0.96, len(edges))
     panel.stairs(base - scale * id_share, places, baseline=base, fill=True, facecolor=ID_GREY)
-    how: dict[str, Any] = {"facecolor": "none", "edgecolor": OOD_BLUE, "hatch": "/////", "linewidth": 0.8}
-    panel.stairs(base - scale * ood_share, places, baseline=base, fill=True, **how)
+    look: dict[str, Any] = {"facecolor": "none", "edgecolor": OOD_BLUE, "hatch": "/////", "linewidth": 0.8}
+    panel.stairs(base - scale * ood_share, places, baseline=base, fill=True, **look)
 
 
 def _score_ticks(panel: Axes, x: int, base: float, low: float, high: float) -> None:

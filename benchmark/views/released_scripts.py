@@ -1,4 +1,4 @@
-"""A run by the metric rules of a published script, beside the exact metrics of the same scores."""
+"""A run's values by the metric rules of a released script, next to the exact metrics of the same scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown
 from oodbench.benchmark.views.summary import Stat, audit_of, has_rules, stat_of
 from oodbench.benchmark.views.table_layout import COLUMNS
 
-NOTHING = "No cell of this run has a score with a scale that the rules could look at."
+NOTHING = "No cell of this run has a score on a scale to which the rules apply."
 
 
 def audit_text(run: Run, rules: str, width: int = 100) -> str:
@@ -28,7 +28,7 @@ def audit_markdown(run: Run, rules: str) -> str:
 
 
 def audit_csv(run: Run, rules: str) -> str:
-    """The comparison as CSV: one row a cell, over seeds, fractions with six decimals."""
+    """The comparison as CSV: one row per cell, means and std over seeds as fractions with six decimals."""
     names = [*COLUMNS, *(f"{rules}_{name}" for name in RULE_METRICS)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -46,25 +46,25 @@ def _csv_stat(stat: Stat) -> tuple[str, str]:
 
 
 def _cells(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
-    """(ID set, label, OOD set) -> exact metrics by name, and those by the rules with the rules' name before it."""
+    """(ID set, label, OOD set) -> exact metrics by name, and those by the rules with the rules' name as a prefix."""
     if not any(has_rules(record, rules) for record in run.records):
         raise _without(run, rules)
     found = {}
-    for key, own in audit_of(run, rules).items():
+    for key, by_rules in audit_of(run, rules).items():
         exact = [r for r in run.records if (r.id_set, r.label, r.ood_set) == key and has_rules(r, rules)]
         stats = {name: stat_of([record.metrics[name] for record in exact]) for name in COLUMNS}
-        named = {f"{rules}_{name}": stat for name, stat in own.items()}
+        named = {f"{rules}_{name}": stat for name, stat in by_rules.items()}
         found[key] = {name: stat for name, stat in {**stats, **named}.items() if stat}
     return found
 
 
 def _without(run: Run, rules: str) -> UserError:
     name = run.info.get("name") or run.path.name
-    held = sorted({f"'{rule}'" for record in run.records for rule in record.audit})
-    only = f", only by {' and '.join(held)}" if held else ""
+    available = sorted({f"'{rule}'" for record in run.records for rule in record.audit})
+    only = f", only by {' and '.join(available)}" if available else ""
     return UserError(
-        f"Run '{name}' holds no metrics by the rules '{rules}'{only}. Give the command that made it once more with "
-        f"--metrics {rules}: nothing is trained or scored again."
+        f"Run '{name}' has no metrics by the rules '{rules}'{only}. Repeat the command that made it with --metrics "
+        f"{rules}: nothing is trained or scored again."
     )
 
 
@@ -74,7 +74,7 @@ def _stacks(run: Run, rules: str) -> list[Stack]:
     items: dict[str, list[Item]] = {}
     for key, stats in cells.items():
         items.setdefault(key[0], []).extend(_items(key, stats, rules))
-    return [Stack(id_set, heads, tuple(own)) for id_set, own in items.items()]
+    return [Stack(id_set, heads, tuple(of_set)) for id_set, of_set in items.items()]
 
 
 def _items(key: tuple[str, str, str], stats: dict[str, Stat], rules: str) -> Iterator[Item]:
@@ -99,8 +99,9 @@ def _title(run: Run, rules: str) -> str:
 def _legend(run: Run, rules: str) -> Iterator[str]:
     yield (
         "Percent; mean ± std over seeds (ddof = 1). Exact: of the score, which does not saturate. Exact on float32: of "
-        "the confidence that the method's paper states, whose ties count half. Top bin: the share of confidences that "
-        f"the grid of the rules '{rules}' divides no further. docs/metrics.md has the rules, and what saturation does."
+        "the confidence defined in the method's paper, ties counting half. Top bin: the share of confidences that the "
+        f"grid of the rules '{rules}' cannot divide further. docs/appendix/metrics_saturation.md describes the rules "
+        "and the effect of saturation."
     )
     without = {r.label for r in run.records if r.status == OK and not has_rules(r, rules)}
     if without:

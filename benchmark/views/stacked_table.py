@@ -1,4 +1,4 @@
-"""Tables that hold numbers beside others: a heading a cell, a line a metric; for the terminal and as Markdown."""
+"""Tables with one heading per cell and one line per metric or pair, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stack:
 
 
 def stacked_text(title: str, stacks: Sequence[Stack], nothing: str, legend: Iterable[str], width: int) -> str:
-    """Title, one block an ID set (or the sentence `nothing`), and the legend, wrapped to `width` characters."""
+    """Title, one block per ID set (or the sentence `nothing`), and the legend, wrapped to `width` characters."""
     wrap = textwrap.TextWrapper(max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
     parts = ["\n".join(wrap.wrap(visible(title))), *("\n".join(_block(stack)) for stack in stacks)]
     parts += [] if stacks else [nothing]
@@ -59,7 +59,7 @@ def _block(stack: Stack) -> Iterator[str]:
 
 
 def stacked_markdown(title: str, stacks: Sequence[Stack], nothing: str, legend: Iterable[str]) -> str:
-    """The same as Markdown: one table an ID set, the legend as a list."""
+    """Like `stacked_text`, as Markdown: one table per ID set, the legend as a list."""
     out = [f"# {escaped(title)}", ""]
     for stack in stacks:
         heads = ["Cell", "Metric", *(escaped(head).capitalize() for head in stack.heads), "Notes"]

@@ -1,6 +1,6 @@
-"""What tables and plots show, worked out once: the rows, the columns, and means and standard deviations over seeds.
+"""Arranges a run's records for tables and plots: rows, columns, and means and standard deviations over seeds.
 
-Plain Python, so that the terminal table waits for no data-frame library. Numbers stay fractions in [0, 1].
+It is plain Python, so that the table in the terminal need not wait for pandas. Numbers are fractions in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS, RULE_METR
 from oodbench.benchmark.records.best import METRIC, Judged, Marks, read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record
 from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.views.warnings import warnings_of
+from oodbench.benchmark.views.marks import warnings_of
 
 NORMAL_975 = 1.959964
-"""Standard deviations from the middle of a 95% interval to its end."""
+"""Standard deviations from the centre of a 95% interval to its end."""
 
 PARTIAL, ABSENT = "partial", "absent"
-"""Statuses of a cell over several seeds, beside those of a record: some seeds are there; none was run."""
+"""Statuses of a cell over several seeds, in addition to those of a record: some seeds have a result; none was run."""
 
 GROUPS = ("near", "far")
 
 
 @dataclass(frozen=True)
 class Stat:
-    """A mean over `n` seeds, and the sample standard deviation (ddof = 1): None with one seed."""
+    """A mean over `n` seeds, and the sample standard deviation (ddof = 1), None with one seed."""
 
     mean: float
     std: float | None
@@ -36,24 +36,24 @@ class Stat:
     interval: tuple[float, float] | None = None
     """95% over draws of test images, ends averaged over seeds; None for means over OOD sets and in older records."""
     may_be_best: bool | None = None
-    """Whether it is in the set that holds the column's best with 95% confidence; None where that is not judged."""
+    """Whether it is in the set that contains the column's best with 95% confidence; None if that is not judged."""
 
     @property
     def image_error(self) -> float | None:
-        """What the interval says as a standard deviation, to hold beside that over seeds."""
+        """The interval expressed as a standard deviation, to compare with that over seeds."""
         return None if self.interval is None else (self.interval[1] - self.interval[0]) / (2 * NORMAL_975)
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One row's outcome on one OOD set."""
+    """One row's result on one OOD set."""
 
     status: str
     reason: str = ""
     seen: bool = False
     stats: Mapping[str, Stat] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
-    """Kind of warning (`_warnings`) -> what it says of this cell."""
+    """Kind of warning (see `marks`) -> its details for this cell."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class OodSet:
     name: str
     group: str
     source: bool
-    """The distribution of the outliers that the suite supplies: left out of means and worst in every row."""
+    """Whether it has the distribution of the suite's outliers: left out of means and worst in every row."""
     trivial: Mapping[str, Any]
-    """What a trivial pixel statistic reaches on the pair: its name and its metrics; empty where not measured."""
+    """The pixel baseline on the pair: the name of its statistic and its metrics; empty where not measured."""
 
     @property
     def heading(self) -> str:
-        """The name with what a reader must know about the pair."""
+        """The name, with the group and whether it is the outlier source in parentheses."""
         marks = [mark for mark in (self.group, "outlier source" if self.source else "") if mark]
         return visible(f"{self.name} ({', '.join(marks)})" if marks else self.name)
 
@@ -80,7 +80,7 @@ class TableRow:
 
     label: str
     first: Record
-    """Any of the row's records: name, settings, recipe and backbone are the same in all."""
+    """Any of the row's records: name, settings, recipe and backbone are the same in all of them."""
     id_accuracy: Stat | None
     cells: Mapping[str, TableCell]
     means: Mapping[tuple[str, str], Stat]
@@ -91,29 +91,29 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Block:
-    """All that was measured on one ID set."""
+    """All results on one ID set."""
 
     id_set: str
     backbones: tuple[str, ...]
     sets: tuple[OodSet, ...]
     rows: tuple[TableRow, ...]
     averaged: tuple[OodSet, ...]
-    """The OOD sets behind means and worst, the same for every row."""
+    """The OOD sets included in means and worst, the same for every row."""
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """'near' and 'far', as far as the block has such sets to average."""
+        """'near' and 'far', whichever the block has sets of to average."""
         return tuple(group for group in GROUPS if any(s.group == group for s in self.averaged))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run, ready to be shown."""
+    """A run, arranged for display."""
 
     seeds: tuple[int, ...]
     blocks: tuple[Block, ...]
     judged: Marks = field(default_factory=dict)
-    """The columns of which it is known who may be the best."""
+    """The columns for which it was judged which detectors may be the best."""
 
 
 def summary_of(run: Run) -> Summary:
@@ -129,7 +129,7 @@ def summary_of(run: Run) -> Summary:
 
 
 def stat_of(values: Sequence[float]) -> Stat | None:
-    """Mean and sample standard deviation; None of nothing."""
+    """Mean and sample standard deviation; None if there are no values."""
     if not values:
         return None
     mean = math.fsum(values) / len(values)
@@ -138,19 +138,19 @@ def stat_of(values: Sequence[float]) -> Stat | None:
 
 
 def has_rules(record: Record, rules: str) -> bool:
-    """Whether a record holds every value by other metric rules, and the exact ones to hold beside them."""
+    """Whether a record has all values by other metric rules, and the exact metrics to compare them with."""
     return record.audit.get(rules, {}).keys() >= {*RULE_METRICS} and record.metrics.keys() >= {*METRICS}
 
 
 def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
-    """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, of cells that have them."""
+    """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, for cells that have them."""
     cells: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
     for record in run.records:
         if has_rules(record, rules):
             cells.setdefault((record.id_set, record.label, record.ood_set), []).append(record.audit[rules])
     return {
-        key: {name: stat for name in RULE_METRICS if (stat := stat_of([values[name] for values in own]))}
-        for key, own in cells.items()
+        key: {name: stat for name in RULE_METRICS if (stat := stat_of([values[name] for values in by_seed]))}
+        for key, by_seed in cells.items()
     }
 
 
@@ -163,12 +163,12 @@ def _block(run: Run, id_set: str, seeds: Sequence[int], marks: Marks) -> Block:
     for record in records:
         by_label.setdefault(record.label, []).append(record)
     known = {s.name: marks[id_set, s.name] for s in sets if (id_set, s.name) in marks}
-    rows = tuple(_row(label, own, sets, averaged, seeds, known) for label, own in by_label.items())
+    rows = tuple(_row(label, labelled, sets, averaged, seeds, known) for label, labelled in by_label.items())
     return Block(id_set, tuple(dict.fromkeys(r.backbone for r in records if r.backbone)), sets, rows, averaged)
 
 
 def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> tuple[OodSet, ...]:
-    """The columns: the plan's pairs in order, then what only records know."""
+    """The columns: the plan's pairs in order, then sets that only occur in records."""
     columns: dict[str, OodSet] = {}
     for pair in pairs:
         group, source = pair.get("group", ""), bool(pair.get("outlier_source"))
@@ -221,7 +221,7 @@ def _stat_of_cell(records: Sequence[Record], metric: str) -> Stat | None:
     ends = [record.intervals[metric] for record in records if metric in record.intervals]
     if stat is None or len(ends) < len(records):
         return stat
-    # The seeds share their test images, whose error their mean does not average out; so the ends are averaged.
+    # The seeds share their test images, so the error from these does not average out: average the ends instead.
     low, high = (math.fsum(end) / len(ends) for end in zip(*ends, strict=True))
     return replace(stat, interval=(low, high))
 
@@ -235,7 +235,7 @@ def _status(by_seed: Mapping[int, Record], done: int, seeds: Sequence[int]) -> s
 
 
 def _reason(by_seed: Mapping[int, Record]) -> str:
-    """Why seeds are missing; told by seed only where the seeds differ."""
+    """Why seeds are missing; listed by seed only if the reasons differ."""
     missing = {r.seed: " ".join(r.reason.split()) or "no reason recorded" for r in by_seed.values() if r.status != OK}
     if len(missing) == len(by_seed) and len(set(missing.values())) == 1:
         return next(iter(missing.values()))
@@ -243,14 +243,14 @@ def _reason(by_seed: Mapping[int, Record]) -> str:
 
 
 def _mean_over(members: Sequence[Mapping[int, Record]], metric: str, seeds: Iterable[int]) -> Stat | None:
-    """First over the sets, seed by seed; a seed without one of the sets does not count, or sets would be unlike."""
+    """The mean over sets, seed by seed, then over seeds; seeds that lack one of the sets are left out."""
     done = [[r[seed] for r in members if seed in r and r[seed].status == OK] for seed in seeds]
     values = [[r.metrics[metric] for r in records if metric in r.metrics] for records in done]
     return stat_of([math.fsum(v) / len(v) for v in values if v and len(v) == len(members)])
 
 
 def _worst(averaged: Iterable[OodSet], cells: Mapping[str, TableCell], metric: str) -> tuple[str, Stat] | None:
-    """The worst of all the sets; unknown where one of them is missing, as it might be the worst."""
+    """The worst of all sets; None if one of them is missing, because it might be the worst."""
     found = [(s.name, cells[s.name].stats.get(metric)) for s in averaged]
     known = [(name, stat) for name, stat in found if stat]
     if not known or len(known) < len(found):

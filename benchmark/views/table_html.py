@@ -48,7 +48,7 @@ def _cells(group: Group, place: int) -> Iterable[str]:
 
 def _entry(entry: TableEntry) -> str:
     number = _text(f"{entry.mean} ± {entry.std}" if entry.std else entry.mean)
-    bold = f"<b>{number}</b>" if entry.best else number
+    bold = f"<b>{number}</b>" if entry.bold else number
     return bold + _text(entry.marks) + (f" <code>{_text(entry.note)}</code>" if entry.note else "")
 
 

@@ -1,4 +1,4 @@
-"""A run's tables as a LaTeX document that compiles as it is; its tables can be lifted into a paper."""
+"""A run's tables as a LaTeX document that compiles as it is; its tables can be copied into a paper."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ SPECIAL = {
         "…": r"\dots{}",
     },
 }
-"""What LaTeX takes for markup, and the symbols that its fonts lack. A bracket or star might follow a `\\`."""
+"""Characters that are markup in LaTeX, and symbols that its fonts lack. A bracket or star might follow a `\\`."""
 
 
 def table_latex(run: Run) -> str:
-    """Two tables an ID set, accuracy with the overall AUROC and then every OOD set, and what the marks mean."""
+    """Two tables per ID set (accuracy with the overall AUROC, then every OOD set), and the legend."""
     summary = summary_of(run)
     lines = [line for sheet in sheets(summary) for line in (*_overall(sheet), "", *_pairs(sheet), "")]
     items = [rf"\item {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
@@ -82,14 +82,14 @@ def _pairs(sheet: Sheet) -> Iterator[str]:
 
 def _group(sheet: Sheet, group: Group) -> Iterator[str]:
     for i, entries, span in sheet.lines(group):
-        own = i < len(sheet.block.rows)
-        label = _label(sheet.labels[i]) if own else escaped(f"{sheet.labels[i]} {group.below}")
+        is_detector = i < len(sheet.block.rows)
+        label = _label(sheet.labels[i]) if is_detector else escaped(f"{sheet.labels[i]} {group.below}")
         cells = [rf"\multicolumn{{{len(entries)}}}{{c@{{}}}}{{{escaped(span)}}}"] if span else map(_entry, entries)
         yield _line([label, *cells])
 
 
 def _opening(caption: str, titles: Iterable[str], more: str = "") -> Iterator[str]:
-    """A table's start; its head is repeated on every page. `more` are untitled columns at the right."""
+    """The start of a table, whose head is repeated on every page. `more` are untitled columns on the right."""
     titles = [escaped(title) for title in titles]
     yield rf"\begin{{longtable}}{{@{{}}L{'r' * len(titles)}{more}@{{}}}}"
     yield rf"\caption{{{escaped(caption)}}} \\"
@@ -103,21 +103,21 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _entry(entry: TableEntry) -> str:
-    """A number; marks take no width, so that digits stay under one another."""
+    """A number; marks take no width, so that digits stay aligned."""
     number = rf"{escaped(entry.mean)} $\pm$ {entry.std}" if entry.std else escaped(entry.mean)
-    bold = rf"\textbf{{{number}}}" if entry.best else number
+    bold = rf"\textbf{{{number}}}" if entry.bold else number
     return bold + (rf"\rlap{{{escaped(entry.marks)}}}" if entry.marks else "")
 
 
 def _label(label: str) -> str:
-    """A detector's label that may be broken where its parts meet."""
+    """A detector's label that may be broken between its parts."""
     return r"\allowbreak ".join(escaped(part) for part in re.split(r"(?=[\[@])|(?<=,)", label))
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is, in any place: no markup, no ligature of two equal characters."""
-    apart = re.split(r"(?<=[-<>,'`])(?=[-<>,'`])", text)
-    return "{}".join("".join(map(_character, part)) for part in apart)
+    """Text that LaTeX prints literally anywhere: no markup, no ligature of two equal characters."""
+    parts = re.split(r"(?<=[-<>,'`])(?=[-<>,'`])", text)
+    return "{}".join("".join(map(_character, part)) for part in parts)
 
 
 def _character(c: str) -> str:

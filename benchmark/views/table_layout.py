@@ -1,6 +1,6 @@
-"""A table before it has a format: headings, numbers as percent, marks, footnotes and the legend.
+"""The content of a table in every format: headings, numbers as percent, marks, footnotes and the legend.
 
-The terminal, Markdown and LaTeX tables differ in how they write these, never in what they say.
+The text, Markdown, LaTeX and HTML tables differ in how they write these, never in content.
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
 from oodbench.benchmark.records.record import FAILED, SKIPPED
 from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.views.interval_notes import SEEDS, image_lines, seeds_scatter_more
+from oodbench.benchmark.views.marks import (
+    DASH,
+    FEWER,
+    MAYBE,
+    SEEDS,
+    SEEN,
+    WARNED,
+    bold_rows,
+    doubtful,
+    image_lines,
+    percent,
+    seeds_scatter_more,
+    warning_lines,
+)
 from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
-from oodbench.benchmark.views.warnings import SENTENCES, SHOWN, WARNED, doubtful
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",
@@ -27,8 +38,6 @@ COLUMNS = {
 }
 """The five columns of every pair, as in the field's papers."""
 
-MAYBE, SEEN, FEWER, DASH = "°", "†", "‡", "\N{EN DASH}"
-
 INTERVAL = "AUROC 95%"
 
 TRIVIAL = "pixel statistic"
@@ -36,19 +45,20 @@ TRIVIAL = "pixel statistic"
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One number of a table, in percent; `mean` is empty where there is nothing to say."""
+    """One number of a table, in percent; `mean` is empty if the place stays blank."""
 
     mean: str = ""
     std: str = ""
-    best: bool = False
+    bold: bool = False
+    """Whether it is the best of its column, by `marks.bold_rows`; a star where a format has no bold."""
     marks: str = ""
     note: str = ""
-    """A word after the number: which set is the worst."""
+    """A word after the number: the name of the worst set."""
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column's title and one entry a row."""
+    """A column's title, and one entry per row."""
 
     title: str
     entries: tuple[TableEntry, ...]
@@ -56,20 +66,20 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Group:
-    """Columns under one heading. A row with a `span` shows that text in place of its numbers."""
+    """Columns under one heading. A row with a non-empty span shows that text in place of its numbers."""
 
     title: str
     columns: tuple[TableColumn, ...]
     spans: tuple[str, ...]
     more: tuple[TableColumn, ...] = ()
-    """Columns for formats that stack groups and have the room."""
+    """Additional columns for formats that stack groups and so have room for them."""
     below: str = ""
-    """Said under the last row: which statistic the trivial detector used."""
+    """Text under the last row: the statistic of the pixel baseline."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One ID set's table: `labels` name the rows, the trivial detector's last where there is one."""
+    """One ID set's table. `labels` are the names of the rows; the pixel baseline, if any, comes last."""
 
     block: Block
     labels: tuple[str, ...]
@@ -80,24 +90,19 @@ class Sheet:
 
     @property
     def title(self) -> str:
-        """The ID set, and the backbone where records tell it."""
+        """The ID set, and the backbone if the records contain it."""
         return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
 
     def lines(self, group: Group) -> Iterator[tuple[int, list[TableEntry], str]]:
-        """The group's rows for formats that stack groups: place, entries, span; the trivial one where measured."""
+        """The group's rows, for formats that stack groups: (row number, entries, span); without a blank baseline."""
         for i, span in enumerate(group.spans):
             entries = [column.entries[i] for column in (*group.columns, *group.more)]
             if i < len(self.block.rows) or any(entry.mean for entry in entries):
                 yield i, entries, span
 
 
-def percent(value: float) -> str:
-    """A fraction as every view prints it."""
-    return f"{100 * value:.1f}"
-
-
 def footnotes(summary: Summary) -> dict[str, int]:
-    """Number the reasons of failed and skipped cells, equal ones once, in reading order."""
+    """Reason of failed or skipped cells -> its number, in reading order; equal reasons share a number."""
     notes: dict[str, int] = {}
     for block in summary.blocks:
         for row in block.rows:
@@ -114,7 +119,7 @@ def sheets(summary: Summary) -> list[Sheet]:
 
 
 def pair_titles(sheet: Sheet) -> list[str]:
-    """The columns of every pair in formats that stack groups."""
+    """The titles of the columns of every pair, for formats that stack groups."""
     return [*COLUMNS.values(), *dict.fromkeys(column.title for group in sheet.sets for column in group.more)]
 
 
@@ -148,7 +153,7 @@ def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) 
 
 
 def _interval(block: Block, cells: Sequence[TableCell], trivial: bool) -> tuple[TableColumn, ...]:
-    """The interval of AUROC over draws of test images; no column where no record of the ID set has one."""
+    """The column of AUROC intervals over draws of test images; none if no record of the ID set has an interval."""
     stats = [cell.stats.get("auroc") for row in block.rows for cell in row.cells.values()]
     if not any(stat and stat.interval for stat in stats):
         return ()
@@ -168,7 +173,7 @@ def _set_entries(cells: Sequence[TableCell], metric: str, seeds: int) -> tuple[T
 
 
 def _overall(block: Block, seeds: int) -> Iterator[TableColumn]:
-    """Means and worst, as AUROC, over the sets that every row shares."""
+    """The columns of mean and worst AUROC over the OOD sets, the same sets for every row."""
     metric = "auroc"
     for group in block.groups:
         stats = [row.means.get((group, metric)) for row in block.rows]
@@ -192,30 +197,21 @@ def _entries(
     seen: Sequence[bool] | None = None,
     warned: Sequence[bool] | None = None,
 ) -> tuple[TableEntry, ...]:
-    marked, doubted = (list(given or [False] * len(stats)) for given in (seen, warned))
-    best = best_rows([None if hide else stat for stat, hide in zip(stats, marked, strict=True)], metric)
-    return tuple(_entry(stat, i in best, marked[i], doubted[i], seeds) for i, stat in enumerate(stats))
+    is_seen, is_warned = (list(flags or [False] * len(stats)) for flags in (seen, warned))
+    bold = bold_rows([None if hide else stat for stat, hide in zip(stats, is_seen, strict=True)], metric)
+    return tuple(_entry(stat, i in bold, is_seen[i], is_warned[i], seeds) for i, stat in enumerate(stats))
 
 
-def _entry(stat: Stat | None, best: bool, seen: bool, warned: bool, seeds: int) -> TableEntry:
+def _entry(stat: Stat | None, bold: bool, seen: bool, warned: bool, seeds: int) -> TableEntry:
     if stat is None:
         return TableEntry(DASH)
     marks = (MAYBE if stat.may_be_best else "") + (SEEN if seen else "")
     marks += (FEWER if stat.n < seeds else "") + (WARNED if warned else "")
-    return TableEntry(percent(stat.mean), "" if stat.std is None else percent(stat.std), best, marks)
-
-
-def best_rows(stats: Sequence[Stat | None], metric: str) -> frozenset[int]:
-    """Which rows show the best mean. Equal as printed is equal: nothing is best where all tie or one is alone."""
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    shown = {i: sign * float(percent(stat.mean)) for i, stat in enumerate(stats) if stat}
-    if len(set(shown.values())) < 2:
-        return frozenset()
-    return frozenset(i for i, value in shown.items() if value == max(shown.values()))
+    return TableEntry(percent(stat.mean), "" if stat.std is None else percent(stat.std), bold, marks)
 
 
 def seeds_line(summary: Summary) -> str:
-    """What the numbers are taken over."""
+    """The seeds that the numbers are computed over."""
     names = ", ".join(map(str, summary.seeds))
     if len(summary.seeds) > 1:
         return f"Mean ± std over {len(summary.seeds)} seeds ({names}; ddof = 1)."
@@ -223,9 +219,9 @@ def seeds_line(summary: Summary) -> str:
 
 
 def legend(run: Run, summary: Summary, best: str, column: str = "") -> list[str]:
-    """Everything a reader needs under the tables, one paragraph an item.
+    """The legend under the tables, one paragraph per item.
 
-    `best` says how the best is marked, `column` how the column of intervals is titled, where the table has it.
+    `best` is how the best is marked, `column` the title of the column of intervals if the table has one.
     """
     lines = [
         f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
@@ -296,7 +292,7 @@ def _partial(summary: Summary) -> Iterator[str]:
 
 
 def _cell_notes(run: Run) -> Iterator[str]:
-    """What records say about single cells, equal notes once."""
+    """The notes of records on single cells; equal notes are combined."""
     cells: dict[str, dict[str, None]] = {}
     for record in run.records:
         for note in record.notes:
@@ -307,7 +303,7 @@ def _cell_notes(run: Run) -> Iterator[str]:
 
 
 def wrapped_label(label: str, width: int) -> list[str]:
-    """A detector's label in lines of at most `width`, cut before "[" and "@", after "," and hyphens."""
+    """A detector's label in lines of at most `width` characters, broken before "[" and "@", after "," and hyphens."""
     pieces = [piece for part in re.split(r"(?=[\[@])|(?<=,)|(?<=[a-z]-)", label) for piece in _chunks(part, width)]
     lines: list[str] = []
     for piece in pieces:
@@ -320,18 +316,3 @@ def wrapped_label(label: str, width: int) -> list[str]:
 
 def _chunks(text: str, width: int) -> list[str]:
     return [text[i : i + width] for i in range(0, len(text), width)]
-
-
-def warning_lines(summary: Summary) -> Iterator[str]:
-    """A line a kind of warning, with the cells that it is true of."""
-    for kind, told in SENTENCES.items():
-        places = [
-            f"{block.id_set}, {row.label}, {name}: {cell.warnings[kind]}"
-            for block in summary.blocks
-            for row in block.rows
-            for name, cell in row.cells.items()
-            if kind in cell.warnings
-        ]
-        if places:
-            more = f"; and {len(places) - SHOWN} more cells" if len(places) > SHOWN else ""
-            yield f"{told} ({'; '.join(places[:SHOWN])}{more})"

@@ -1,4 +1,4 @@
-"""A run's tables as GitHub-flavoured Markdown, narrow enough to read: the pairs stand under one another."""
+"""A run's tables as GitHub-flavoured Markdown; pairs are stacked vertically, so that tables stay narrow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oodbench.benchmark.views.table_layout import INTERVAL, Sheet, TableEntry, l
 
 
 def table_markdown(run: Run) -> str:
-    """Two tables an ID set, accuracy with the overall AUROC and then every OOD set, and what the marks mean."""
+    """Two tables per ID set (accuracy with the overall AUROC, then every OOD set), and the legend."""
     summary = summary_of(run)
     lines = [f"# {escaped(str(run.info.get('name') or run.path.name))}", ""]
     for sheet in sheets(summary):
@@ -46,7 +46,7 @@ def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table; the first `left` columns are aligned left, the rest right."""
+    """The lines of a Markdown table; the first `left` columns are left-aligned, the rest right-aligned."""
     rules = [":--" if i < left else "--:" for i in range(len(titles))]
     for cells in (titles, rules, *rows):
         yield f"| {' | '.join(cells)} |"
@@ -55,19 +55,19 @@ def table_lines(titles: Sequence[str], left: int, rows: Iterable[Sequence[str]])
 def entry_text(entry: TableEntry) -> str:
     """A number with its marks."""
     number = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
-    bold = f"**{number}**" if entry.best else number
+    bold = f"**{number}**" if entry.bold else number
     return bold + entry.marks + (f" {code(entry.note)}" if entry.note else "")
 
 
 def escaped(text: str) -> str:
-    """Escape what Markdown, and HTML inside it, would take as markup."""
+    """Escape what Markdown, or HTML within it, would read as markup."""
     text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", visible(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code(name: str) -> str:
-    """A name as code, so that `@` mentions nobody. A pipe would end the table's cell even there."""
+    """A name as code, so that `@` mentions nobody. Pipes are escaped because they would end the table cell anyway."""
     name = visible(name)
-    if not name or "`" in name or "\\" in name:  # after a backslash, the escape of a pipe would be none
+    if not name or "`" in name or "\\" in name:  # a backslash before a pipe would undo its escape
         return escaped(name)
     return "`" + name.replace("|", "\\|") + "`"

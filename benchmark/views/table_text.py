@@ -15,25 +15,25 @@ from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_layout import Group, Sheet, TableColumn, TableEntry, legend, sheets, wrapped_label
 
 GAP = 3
-"""Spaces between groups of columns, after the one that every column keeps for a mark."""
+"""Spaces between groups of columns, in addition to the one reserved for a mark in every column."""
 
 
 @dataclass(frozen=True)
 class Ink:
-    """How marks are shown: by ANSI styles, or by characters alone."""
+    """How marks are shown: with ANSI styles, or with characters only."""
 
     colour: bool
 
     def number(self, text: str, entry: TableEntry) -> str:
         """A number, bold where it is the best."""
-        return click.style(text, bold=True) if self.colour and entry.best else text
+        return click.style(text, bold=True) if self.colour and entry.bold else text
 
     def marks(self, entry: TableEntry) -> str:
         """The characters after a number."""
-        return entry.marks + (" " if self.colour else "*") * entry.best
+        return entry.marks + (" " if self.colour else "*") * entry.bold
 
     def span(self, text: str) -> str:
-        """The words in place of a row's numbers."""
+        """The text in place of a row's numbers."""
         if not self.colour or not text.strip():
             return text
         return click.style(text, fg="red") if text.strip().startswith(FAILED) else click.style(text, dim=True)
@@ -55,7 +55,7 @@ class Printed:
 
 
 def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
-    """The run's tables for a terminal of `width` characters, one block an ID set, with everything explained below."""
+    """The run's tables for a terminal of `width` characters, one block per ID set, and the legend."""
     summary, ink = summary_of(run), Ink(colour)
     if not summary.blocks:
         return "No cells to show: the run has no records.\n"
@@ -77,7 +77,7 @@ def _filled(text: str, width: int) -> list[str]:
 
 
 def sheet_text(sheet: Sheet, width: int, ink: Ink) -> str:
-    """One ID set: the widest spacing that fits, in as few panels as that takes."""
+    """One ID set's table, with the widest spacing that fits and in as few panels as possible."""
     labels = [_label(label, max(16, width // 3)) for label in sheet.labels]
     first = max(len("detector"), *(len(line) for lines in labels for line in lines))
     groups = [group for group in (sheet.accuracy, *sheet.sets, sheet.overall) if group.columns]
@@ -96,7 +96,7 @@ def _label(label: str, width: int) -> list[str]:
 
 
 def _panels(groups: Iterable[Printed], room: int) -> list[list[Printed]]:
-    """Whole groups, left to right, into as few panels as fit."""
+    """Distribute the groups, left to right and undivided, over as few panels as possible."""
     panels: list[list[Printed]] = [[]]
     for group in groups:
         if panels[-1] and sum(GAP + other.width for other in panels[-1]) + GAP + group.width > room:
@@ -106,7 +106,7 @@ def _panels(groups: Iterable[Printed], room: int) -> list[list[Printed]]:
 
 
 def _merged(panels: list[list[Printed]], room: int) -> list[list[Printed]]:
-    """Spare the reader a panel of accuracies alone: they go before the means where there is no room before that."""
+    """Avoid a panel with only the accuracies: move them before the means if there is room."""
     first, last = panels[0], panels[-1]
     if len(panels) > 1 and len(first) == 1 and sum(GAP + group.width for group in (*first, *last)) <= room:
         return [*panels[1:-1], [*first, *last]]
@@ -143,7 +143,7 @@ def _printed(group: Group, ink: Ink, plus_minus: str) -> Printed:
 
 
 def _column(column: TableColumn, ink: Ink, plus_minus: str) -> list[str]:
-    """Title and entries, padded to one width: means, deviations and marks each stand under one another."""
+    """Title and entries, padded to the same width, with means, deviations and marks aligned."""
     marks = [ink.marks(entry) for entry in column.entries]
     mean, std, mark, note = (
         max(map(len, texts))
@@ -156,9 +156,9 @@ def _column(column: TableColumn, ink: Ink, plus_minus: str) -> list[str]:
     )
     number = max(mean + std, len(column.title))
     lines = [column.title.rjust(number) + " " * (mark + note)]
-    for entry, own in zip(column.entries, marks, strict=True):
+    for entry, signs in zip(column.entries, marks, strict=True):
         deviation = plus_minus + entry.std.rjust(std - len(plus_minus)) if entry.std else " " * std
         text = entry.mean.rjust(mean) + deviation
         shown = " " * (number - len(text.lstrip())) + ink.number(text.lstrip(), entry)
-        lines.append(shown + own.ljust(mark) + (entry.note and f" {entry.note}").ljust(note))
+        lines.append(shown + signs.ljust(mark) + (entry.note and f" {entry.note}").ljust(note))
     return lines

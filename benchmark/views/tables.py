@@ -1,4 +1,4 @@
-"""A run as tables: for the terminal, as a data frame, and as CSV, Markdown and LaTeX files beside the run."""
+"""A run's tables: for the terminal, as a data frame, and as CSV, Markdown and LaTeX files in the run's folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_tables(run: Run) -> list[Path]:
 
 
 def table_files(run: Run) -> dict[str, str]:
-    """What `records.csv` and the tables hold, by file name."""
+    """File name -> content of `records.csv` and the tables."""
     return {
         "records.csv": records_csv(run.records),
         "table.csv": table_csv(run),
@@ -50,15 +50,16 @@ def table_files(run: Run) -> dict[str, str]:
 
 
 def summarise(run: Run) -> pd.DataFrame:
-    """One row a number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it stands for.
+    """One row per number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it refers to.
 
     `low` and `high` are the 95% interval over draws of test images, for scope 'set' only and NaN where not recorded;
-    `may_be_best` says of AUROC whether the 95% set of its column's best holds it, None where that is not judged.
+    `may_be_best` is for AUROC: whether the set that contains the column's best with 95% confidence includes it, None
+    where that is not judged.
 
     `scope` is 'set' (one OOD set), 'near' or 'far' (the mean over that group), 'worst' (`ood_set` says which) or 'id'
     (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
     """
-    import pandas as pd  # half a second that the terminal's table need not wait for
+    import pandas as pd  # half a second that the table in the terminal need not wait for
 
     summary = summary_of(run)
     rows = [
@@ -99,12 +100,12 @@ def _identity(row: TableRow) -> dict[str, str]:
 
 def _numbers(scope: str, metric: str, stat: Stat | None, **more: Any) -> dict[str, Any]:
     mean, std, n = (stat.mean, stat.std, stat.n) if stat else (None, None, 0)
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "ood_set": "", "group": "", "outlier_source": False, "seen": False, "status": OK, "reason": ""
     }  # fmt: skip
     ends = dict(zip(ENDS, stat.interval if stat and stat.interval else (None, None), strict=True))
-    told["may_be_best"] = stat.may_be_best if stat else None
-    return {**told, **ends, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
+    facts["may_be_best"] = stat.may_be_best if stat else None
+    return {**facts, **ends, "scope": scope, "metric": metric, "mean": mean, "std": std, "n": n, **more}
 
 
 def _id_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
@@ -115,9 +116,9 @@ def _id_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
 def _set_numbers(block: Block, row: TableRow) -> Iterator[dict[str, Any]]:
     for ood in block.sets:
         cell = row.cells[ood.name]
-        told = {"ood_set": ood.name, "group": ood.group, "outlier_source": ood.source, "seen": cell.seen}
+        facts = {"ood_set": ood.name, "group": ood.group, "outlier_source": ood.source, "seen": cell.seen}
         for metric in METRICS:
-            yield _numbers("set", metric, cell.stats.get(metric), status=cell.status, reason=cell.reason, **told)
+            yield _numbers("set", metric, cell.stats.get(metric), status=cell.status, reason=cell.reason, **facts)
 
 
 def _overall_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
@@ -131,7 +132,7 @@ def _overall_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
 
 
 def table_csv(run: Run) -> str:
-    """One row a detector and ID set; fractions with six decimals, empty where not available; no times."""
+    """One row per detector and ID set; fractions with six decimals, empty where not available; no times."""
     summary = summary_of(run)
     sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))
     rows = [dict(_csv_row(block, row)) for block in summary.blocks for row in block.rows]

@@ -1,4 +1,4 @@
-"""`benchmark/best.py`: who may be the best of a run's columns is judged once, as `bench compare` judges, and kept."""
+"""`compare/best_set.py`: which detectors may be the best is judged once, as `bench compare` does, and stored."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def stored(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_it_is_what_bench_compare_says(whole: Path) -> None:
+def test_it_agrees_with_bench_compare(whole: Path) -> None:
     run = read_run(whole / "runs/tiny")
     library = Library(whole, whole / "cache/data")
     found = compare(run, whole / "cache", images=ScoredImages(library))
-    kept = read_best(run)
-    assert len(kept) == len(found.columns) == 3
+    judgements = read_best(run)
+    assert len(judgements) == len(found.columns) == 3
     for column in found.columns:
-        judged = kept[column.id_set, column.ood_set]
+        judged = judgements[column.id_set, column.ood_set]
         assert set(judged.may_be_best) == column.best_set
         assert tuple(judged.compete) == column.labels
         assert list(judged.seeds) == [0, 1]
     groups = library.part(parse_set("digits[0-1]"), "test").groups
     assert groups is not None
-    assert kept["digits[0-1]", "greek"].units[0] == len(set(groups.tolist())) < 20
-    assert kept["digits[0-1]", "uniform"].units[1] == 1000
-    # Trained on outliers of this set's own distribution: seen, so that it does not compete.
-    assert "msp@confidence" not in kept["digits[0-1]", "glyphs"].compete
+    assert judgements["digits[0-1]", "greek"].units[0] == len(set(groups.tolist())) < 20
+    assert judgements["digits[0-1]", "uniform"].units[1] == 1000
+    # Trained on outliers of this set's own distribution, so it does not compete.
+    assert "msp@confidence" not in judgements["digits[0-1]", "glyphs"].compete
 
 
 def test_it_is_judged_once(place: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_it_is_judged_once(place: Path, tiny_run: TinyRun, monkeypatch: pytest.M
     assert (place / "runs/tiny/best.json").read_bytes() == before
 
 
-def test_other_cells_are_judged_anew(place: Path, tiny_run: TinyRun) -> None:
+def test_other_cells_are_judged_again(place: Path, tiny_run: TinyRun) -> None:
     before = stored(place)
     run = tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=1)
     assert stored(place)["inputs"] != before["inputs"]
@@ -85,7 +85,7 @@ def test_other_cells_are_judged_anew(place: Path, tiny_run: TinyRun) -> None:
     assert stored(place) == before
 
 
-def test_a_damaged_judgement_is_made_again(place: Path, tiny_run: TinyRun) -> None:
+def test_a_damaged_judgement_is_replaced(place: Path, tiny_run: TinyRun) -> None:
     before, path = stored(place), place / "runs/tiny/best.json"
     table = (place / "runs/tiny/table.md").read_bytes()
     assert "°".encode() in table
@@ -103,7 +103,7 @@ def test_one_detector_is_not_judged(tmp_path: Path, whole: Path, tiny_run: TinyR
     assert "°" not in text_table(run)
 
 
-def test_scores_that_are_gone_leave_a_column_out_until_they_are_back(place: Path, whole: Path) -> None:
+def test_missing_scores_leave_a_column_out_until_they_are_back(place: Path, whole: Path) -> None:
     run, images = read_run(place / "runs/tiny"), ScoredImages(Library(place))
     before = stored(place)
     record = next(r for r in run.records if (r.label, r.ood_set, r.seed) == ("energy", "greek", 1))

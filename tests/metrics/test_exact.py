@@ -1,4 +1,4 @@
-"""The metrics against their definitions, scikit-learn, arithmetic by hand, and what must not change them."""
+"""The metrics against their definitions, scikit-learn and arithmetic by hand, and their invariances."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def share_at_least(scores: list[int], threshold: int) -> Fraction:
 
 
 def average_precision(positives: list[int], negatives: list[int], negative_mass: Fraction) -> Fraction:
-    """High scores are positive; all positives together weigh 1."""
+    """Average precision with high scores positive; all positives together have weight 1."""
     total = recall_before = Fraction(0)
     for threshold in sorted({*positives, *negatives}, reverse=True):
         recall = share_at_least(positives, threshold)
@@ -55,7 +55,7 @@ def average_precision(positives: list[int], negatives: list[int], negative_mass:
 
 
 def by_definition(id_scores: list[int], ood_scores: list[int]) -> dict[str, float]:
-    """Every metric by going through all thresholds and pairs, in fractions."""
+    """Every metric by enumeration of all thresholds and pairs, in fractions."""
     n, m = len(id_scores), len(ood_scores)
     values = sorted({*id_scores, *ood_scores})
     most = Fraction(95, 100)
@@ -170,7 +170,7 @@ def test_perfect_scores_are_exactly_perfect_and_reversed_ones_useless(n_id: int,
 
 def test_one_score_each() -> None:
     assert [exact.auroc([a], [b]) for a, b in ((0, 1), (0, 0), (1, 0))] == [1, 0.5, 0]
-    # Worse than chance is told by AUROC; the best threshold is then an infinite one.
+    # AUROC shows that this is worse than chance; the best threshold is then infinite.
     assert exact.detection_accuracy([1], [0]) == 0.5
 
 
@@ -320,11 +320,11 @@ def test_big_integers_are_not_rounded() -> None:
 
 
 @pytest.mark.parametrize("other", [np.array([0.5]), np.array([7], np.uint64)])
-def test_big_integers_beside_a_type_that_rounds_them_are_refused(other: Array) -> None:
+def test_big_integers_with_a_type_that_rounds_them_are_rejected(other: Array) -> None:
     assert exact.auroc([-(2**53)], other) == 1
     for big in (-(2**53) - 1, 2**53 + 1):
         with pytest.raises(
-            MetricError, match=r"ood_scores has int64 values beyond 2\*\*53.*both inputs in the same type"
+            MetricError, match=r"ood_scores has int64 values beyond 2\*\*53.*both inputs to have the same type"
         ):
             evaluate(other, [big])
 
@@ -423,18 +423,18 @@ BAD: list[tuple[object, str]] = [
     ([], r"is empty; expected at least one finite score"),
     (np.zeros((3, 1)), r"has shape \(3, 1\); expected one dimension"),
     (1.5, r"has shape \(\); expected one dimension"),
-    (["a", "b"], r"holds values of type <U1; expected integers or floats"),
-    ([1.0, None], r"holds values of type object; expected integers or floats"),
-    ([1 + 2j], r"holds values of type complex128; expected integers or floats"),
-    ([True, False], r"holds values of type bool; expected integers or floats"),
-    ([[1.0], [1.0, 2.0]], r"cannot be made an array \(.*\); expected one finite score an image"),
-    (torch.ones(2, requires_grad=True), r"cannot be made an array \(.*\); expected one finite score an image"),
+    (["a", "b"], r"has values of type <U1; expected integers or floats"),
+    ([1.0, None], r"has values of type object; expected integers or floats"),
+    ([1 + 2j], r"has values of type complex128; expected integers or floats"),
+    ([True, False], r"has values of type bool; expected integers or floats"),
+    ([[1.0], [1.0, 2.0]], r"cannot be converted to an array \(.*\); expected one finite score per image"),
+    (torch.ones(2, requires_grad=True), r"cannot be converted to an array \(.*\); expected one finite score per image"),
 ]
 
 
 @pytest.mark.parametrize("bad, message", BAD)
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_scores_are_told_by_name(name: str, bad: Any, message: str) -> None:
+def test_bad_scores_are_reported_by_name(name: str, bad: Any, message: str) -> None:
     function = getattr(exact, name)
     with pytest.raises(MetricError, match=f"^id_scores {message}"):
         function(bad, [1.0])
@@ -443,7 +443,7 @@ def test_bad_scores_are_told_by_name(name: str, bad: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("bad, message", BAD)
-def test_bad_scores_are_told_by_the_other_functions_too(bad: Any, message: str) -> None:
+def test_bad_scores_are_reported_by_the_other_functions_too(bad: Any, message: str) -> None:
     for call in (lambda: evaluate([1.0], bad), lambda: roc_curve([1.0], bad)):
         with pytest.raises(MetricError, match=f"^ood_scores {message}"):
             call()

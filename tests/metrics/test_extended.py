@@ -159,7 +159,7 @@ def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> No
     assert not any(record.extended for record in plain.records)
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "extended"]
     refused = CliRunner().invoke(main, arguments)
-    assert (refused.exit_code, "once more with --metrics extended" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "Repeat the command that made it with --metrics extended" in refused.stderr) == (2, True)
     asked = go("lee2018,extended")
     for old, new in zip(plain.records, asked.records, strict=True):
         assert old.metrics == new.metrics
@@ -175,25 +175,25 @@ def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> No
     assert float(rows[0]["oscr/mean"]) == pytest.approx(asked.records[0].extended["oscr"], abs=1e-6)
     text = extended_text(asked)
     assert text.count("the ID set alone") == 1
-    # once computed they stay: nothing is left to do
+    # computed metrics are not computed again
     assert not prepare("msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, metrics="extended").work.jobs
 
 
 @pytest.mark.parametrize(
-    "shifted, told",
+    "shifted, message",
     [
         ('["greek+faded"]', r"'greek\+faded' in shifted is not a form of 'digits\[0-2\]'"),
-        ('["digits[0-2]"]', r"'digits\[0-2\]' in shifted is no form"),
+        ('["digits[0-2]"]', r"'digits\[0-2\]' in shifted is not a form of 'digits\[0-2\]'; write it as"),
         ('["digits[0-2]+fadd"]', "Unknown form 'fadd'. Did you mean 'faded'"),
         ('"digits[0-2]+faded"', "shifted must be a list"),
     ],
 )
 def test_a_wrong_shifted_set_is_one_sentence(
-    tmp_path: Path, tiny_suite: Callable[[str], str], shifted: str, told: str
+    tmp_path: Path, tiny_suite: Callable[[str], str], shifted: str, message: str
 ) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(tiny_suite(MATRIX).replace('["digits[0-2]+faded"]', shifted))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_suite(str(path))
 
 
@@ -201,11 +201,11 @@ def test_what_depends_on_the_classifier_alone_is_computed_once(
     go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[int, ...]] = []
-    told = extended_module.calibration_error
+    original = extended_module.calibration_error
 
     def counting(probabilities: Any, labels: Any) -> float:
         counted.append(np.asarray(probabilities).shape)
-        return told(probabilities, labels)
+        return original(probabilities, labels)
 
     monkeypatch.setattr(extended_module, "calibration_error", counting)
     run = go("extended")

@@ -39,7 +39,7 @@ def f32(values: Sequence[float]) -> Floats:
 
 
 def literal(ind: Floats, ood: Floats, bins: int) -> dict[str, float]:
-    """The five rules as described, in plain loops over thresholds and scores (docs/metrics.md)."""
+    """The five rules of docs/appendix/metrics_saturation.md in plain loops over thresholds and scores."""
     start, end = min(ind.min(), ood.min()), max(ind.max(), ood.max())
     gap = (end - start) / bins
     rising, falling = list(np.arange(start, end, gap))[:bins], list(np.arange(end, start, -gap))[:bins]
@@ -153,19 +153,19 @@ def test_separated_sets_are_perfect_and_exchanged_ones_are_not() -> None:
 
 @pytest.mark.parametrize("ind, ood", [([0.5], [0.5]), ([1.0, 1.0], [1.0])])
 def test_equal_confidences_have_no_grid(ind: list[float], ood: list[float]) -> None:
-    with pytest.raises(MetricError, match="a grid of thresholds needs two different ones"):
+    with pytest.raises(MetricError, match="a grid of thresholds needs two distinct values"):
         lee2018(f32(ind), f32(ood))
 
 
-def test_what_is_no_confidence_is_refused() -> None:
+def test_an_invalid_confidence_is_rejected() -> None:
     with pytest.raises(MetricError, match="not finite"):
         lee2018([0.5, np.nan], [0.1])
 
 
-# What saturation does. The expected rows were computed with an implementation of their own, from other random numbers,
+# The effect of saturation. The expected rows come from a separate implementation, with other random numbers
 # for the same distributions. Tolerance: four standard deviations over draws, measured over 12 seeds (0.8 points of
 # TNR, 0.5 of AUROC, 0.3 of the others at most), for each of the two sides: 5.7 sd of one. AUPR out of the last row
-# hangs on which scores are exactly 1, and so on the order in which a float32 softmax adds: 23.3 to 28.5 over four.
+# depends on which scores are exactly 1, and so on the order in which a float32 softmax adds: 23.3 to 28.5 over four.
 
 Pair = tuple[float, float]
 ROWS: dict[str, tuple[Pair, Pair, int, int, tuple[float, ...]]] = {
@@ -240,7 +240,7 @@ def test_the_softmax_score_states_the_float32_softmax(name: str) -> None:
     confidence = registry.get("detector", name)().confidence_of(score_of(name, logits.double()))
     expected = torch.softmax(logits, dim=1).amax(dim=1).numpy()
     assert confidence.dtype == np.float32
-    # A softmax in float32 adds its terms in some order, and is right to a few units in the last place.
+    # A softmax in float32 adds its terms in some order, and is accurate to a few units in the last place.
     assert np.abs(confidence - expected).max() <= 4 * 2.0**-24
     assert (confidence == 1).any()
     assert confidence.min() >= 0.1
@@ -289,7 +289,7 @@ def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., Run], tmp_pa
     plain = go()
     assert all(not record.audit for record in plain.records)
     assert columns(plain) == list(CSV_COLUMNS)
-    asked = go("lee2018")  # the fixture holds that no job is done again
+    asked = go("lee2018")  # the fixture asserts that no job is repeated
     by_detector = {record.detector: record.audit for record in asked.records}
     assert tuple(by_detector["msp"]["lee2018"]) == tuple(sorted(RULE_METRICS))
     assert by_detector["energy"] == {}
@@ -321,7 +321,7 @@ def test_a_run_without_the_rules_says_how_to_get_them(go: Callable[..., Run], tm
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "lee2018"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
-    assert "Give the command that made it once more with --metrics lee2018" in done.stderr
+    assert "Repeat the command that made it with --metrics lee2018" in done.stderr
     go("lee2018")
     assert "rules - exact" in CliRunner().invoke(main, arguments).output
     assert CliRunner().invoke(main, [*arguments, "--format", "tex"]).exit_code == 2
@@ -332,7 +332,7 @@ def test_unknown_rules_are_one_sentence(go: Callable[..., Run]) -> None:
         go("lee2017")
 
 
-def test_published_numbers_are_held_beside_values_by_their_rules(
+def test_published_numbers_are_compared_with_values_by_their_rules(
     go: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "mine.csv"

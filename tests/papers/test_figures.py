@@ -1,4 +1,4 @@
-"""`bench figures`: the command, and the numbers behind the pictures against independent computations."""
+"""`bench figures`: the command, and the numbers in the pictures against independent computations."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with a run of the four losses; not to be changed."""
+    """A results folder with a run of the four losses; tests must not change it."""
     folder = tmp_path_factory.mktemp("figures")
     suite = folder / "tiny.toml"
     suite.write_text(SUITE)
@@ -74,7 +74,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Toys that take no time."""
+    """Toy experiments that take no time."""
     for module, tiny in (
         (plane, plane.Setting(hidden=8, steps=2)),
         (boundary, boundary.Setting(classifier_hidden=8, classifier_steps=2, hidden=8, steps=2, shown=50)),
@@ -134,7 +134,7 @@ def test_drawing_one_figure_keeps_the_others_and_their_captions(clean: Path, sma
     assert "run `tiny`" in captions
 
 
-def test_a_picture_of_another_run_is_taken_away(clean: Path) -> None:
+def test_a_picture_of_another_run_is_deleted(clean: Path) -> None:
     assert bench(clean, "lee2018", "--figures", "2", "--from", "tiny").exit_code == 0
     folder = clean / "figures" / "lee2018"
     page = folder / "captions.md"
@@ -156,7 +156,7 @@ def test_without_a_run_its_figures_are_skipped(tmp_path: Path, small: None) -> N
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["lee2018", "--figures", "1,6"], "There is no figure '6' of lee2018. It has 1, 2, 3ab, 3cd, 4, 5."),
+        (["lee2018", "--figures", "1,6"], "lee2018 has no figure '6'. It has 1, 2, 3ab, 3cd, 4, 5."),
         (["lee2018", "--figures", "1,4"], "Figure 4 cannot be drawn: it needs a run"),
         (
             ["lee2018", "--figures", "1,4", "--from", "other"],
@@ -168,7 +168,7 @@ def test_without_a_run_its_figures_are_skipped(tmp_path: Path, small: None) -> N
         (["lee2019"], "Unknown figure 'lee2019'. Did you mean 'lee2018'?"),
     ],
 )
-def test_what_was_asked_for_and_cannot_be_had_is_an_error_before_any_work(
+def test_a_requested_figure_that_cannot_be_drawn_is_an_error_before_any_work(
     results: Path, arguments: list[str], sentence: str
 ) -> None:
     done = bench(results, *arguments)
@@ -206,13 +206,13 @@ def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
 # Figures 2 and 4
 
 
-def studio_of(results: Path) -> RunFigureInputs:
-    store = JobContext(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
-    return RunFigureInputs(store, 0, read_run(results / "runs" / "tiny"))
+def inputs_of(results: Path) -> RunFigureInputs:
+    context = JobContext(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
+    return RunFigureInputs(context, 0, read_run(results / "runs" / "tiny"))
 
 
 def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -> None:
-    inputs = studio_of(results)
+    inputs = inputs_of(results)
     (block, _), *_ = losses.served(inputs, ["msp"])
     pair = inputs.scores().read(block, "msp", "greek")
     assert not isinstance(pair, str)
@@ -223,7 +223,7 @@ def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -
 
 
 def test_bars_show_unseen_sets_and_the_spread_over_seeds(results: Path) -> None:
-    inputs = studio_of(results)
+    inputs = inputs_of(results)
     (picture,) = bars.figure4(inputs)
     panel, *more = picture.figure.axes
     assert (panel.get_title(), more) == ("greek", [])  # the glyphs are the outliers' source
@@ -292,7 +292,7 @@ def test_images_are_spread_evenly(count: int, of: int, expected: list[int]) -> N
 
 
 def test_shown_images_are_of_different_classes(results: Path) -> None:
-    images = studio_of(results).images("digits")
+    images = inputs_of(results).images("digits")
     assert images.labels is not None
     assert images.labels[gradients.picked(images, 4)].tolist() == [1, 3, 6, 8]
 
@@ -332,7 +332,7 @@ def test_parts_of_the_boundary() -> None:
 
 
 def test_gan_samples_over_mnist_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawings in place of the digits: the file is not in the repository."""
+    """The bundled digits in place of MNIST, which is not in the repository."""
     inputs = RunFigureInputs(JobContext(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0)
     assert "mnist" in (mnist.missing3cd(inputs) or "")
     monkeypatch.setattr(mnist, "SET", "digits")

@@ -1,4 +1,4 @@
-"""Published numbers: the files that ship, the reader, and a made-up run held beside them."""
+"""Published numbers: the files that ship, the reader, and the comparison with a synthetic run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAMILIES = {"svhn-test-first10000": "svhn", "tinyimagenet-crop": "tinyimagenet",
 
 
 def record(id_set: str, ood_set: str, detector: str, recipe: str, seed: int = 0, **more: Any) -> Record:
-    """A cell as the paper's protocol would leave it, with AUROC 0.5, 0.52 by seed."""
+    """A cell by the paper's protocol, with AUROC 0.5, 0.52 by seed."""
     values = dict.fromkeys(METRICS, 0.25) | {"auroc": 0.5 + 0.02 * seed}
     facts: dict[str, Any] = {
         "group": "far", "outlier_source": ood_set.startswith("svhn"), "backbone": "vgg13", "settings": {},
@@ -123,7 +123,7 @@ def test_openood_as_printed() -> None:
 
 
 def test_references_name_plugins_that_exist_or_may_come(lee: Reference) -> None:
-    """What is published for the paper's own methods must find them: a renamed plug-in would lose its counterparts."""
+    """References must use the plug-ins' names: a renamed plug-in would lose its counterparts."""
     known = registry.entries("detector").keys() | registry.entries("recipe").keys()
     assert {name for v in lee.values for name in (*v.detector.split("|"), *v.recipe.split("|"))} <= known
 
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_reference_is_one_sentence(content: bytes, tmp_path: P
 
 
 def test_a_file_without_numbers_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no numbers"):
+    with pytest.raises(UserError, match="has no numbers"):
         read_reference(file_of(tmp_path))
 
 
@@ -230,7 +230,7 @@ def reasons(tmp_path: Path, lee: Reference, suite: str = "lee2018", **changes: A
         ({"backbone": "small_cnn"}, "backbone small_cnn, published vgg13"),
         ({"training": {"images": 50000, "epochs": 3}}, "3 epochs, published 100"),
         ({"training": {"images": 4500, "epochs": 100}}, "4,500 training images, published 50,000"),
-        ({"training": {}}, "do not say how long it trained"),
+        ({"training": {}}, "do not say how long the network was trained"),
         ({"n_id": 9000}, "9,000 ID test images, published 10,000"),
         ({"n_ood": 2000}, "2,000 lsun-resize images, published 10,000"),
         ({"settings": {"temperature": 2}}, "settings temperature=2"),
@@ -273,7 +273,7 @@ def test_unlike_sets_recipes_and_detectors_have_no_counterpart(lee: Reference, t
     run = written(tmp_path, others)
     assert {line.published.metric for line in compare(run, lee) if line.status} == {"id_accuracy"}
     text = " ".join(against_text(run, lee).split())
-    assert "Published without counterpart here: all 46 numbers on ID set svhn." in text
+    assert "Published, without a counterpart in this run: all 46 numbers on ID set svhn." in text
     assert "svhn, tinyimagenet-resize, lsun-resize, gaussian: msp@cross_entropy;" in text
     rows = list(csv.DictReader(io.StringIO(against_csv(run, lee))))
     assert len(rows) == len(lee.values)

@@ -1,4 +1,4 @@
-"""`benchmark/delong.py` against the definition by all pairs."""
+"""`stats/delong.py` against the definition by all pairs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_placements_and_covariance_are_those_of_all_pairs(n: int, m: int, ties: 
     assert placed[1].variance == pytest.approx(expected[1, 1], abs=1e-12)
 
 
-def test_one_image_has_no_scatter() -> None:
+def test_one_image_has_no_variance() -> None:
     assert np.isnan(Placements.of([0.0], [1.0, 2.0]).variance)
     assert Placements.of([0.0], [1.0, 2.0]).auroc == 1.0
 

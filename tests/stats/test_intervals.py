@@ -1,4 +1,4 @@
-"""`benchmark/intervals.py` against independent computations, and how often its intervals hold the true value."""
+"""`stats/intervals.py` against independent computations, and how often its intervals cover the true value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scores(n: int, m: int, shift: float = 1.5, seed: int = 0, ties: bool = False
 
 
 def logit_interval(value: float, pairs: int, id_values: Floats, ood_values: Floats) -> tuple[float, float]:
-    """Value and what each image adds to it -> interval, with SciPy's moments and distributions."""
+    """Value and the influence of each image on it -> interval, with SciPy's moments and distributions."""
     variance = uncertainty = 0.0
     for values in (id_values, ood_values):
         n, s2 = len(values), float(np.var(values, ddof=1))
@@ -50,7 +50,7 @@ def test_auroc_is_delong_on_the_logit_scale(n: int, m: int, ties: bool) -> None:
 
 
 def weighted_ap(positive: Floats, negative: Floats, p: Floats, q: Floats, weight: float) -> float:
-    """Average precision with positive = low scores, images weighing p and q, from the definition."""
+    """Average precision with positive = low scores and image weights p and q, from the definition."""
     total = 0.0
     for value, own in zip(positive, p, strict=True):
         true, false = p[positive <= value].sum() / p.sum(), q[negative <= value].sum() / q.sum()
@@ -67,7 +67,7 @@ def test_average_precision_is_by_its_derivative_for_every_image(name: str, ties:
     step = 1e-6
 
     def moved(side: int, image: int) -> float:
-        """The derivative when one image of a set weighs a little more, by central differences."""
+        """The derivative along the weight of one image of a set, by central differences."""
         found = []
         for sign in (1, -1):
             weights = np.ones(len(positive)), np.ones(len(negative))
@@ -117,7 +117,7 @@ def test_with_few_id_images_the_threshold_may_lie_above_them_all() -> None:
     assert confidence_intervals(id_scores, ood_scores)["tnr_at_tpr95"] == pytest.approx(expected)
 
 
-def test_what_is_said_of_id_is_said_of_ood() -> None:
+def test_id_and_ood_are_treated_alike() -> None:
     id_scores, ood_scores = scores(80, 60, ties=True)
     found, mirrored = confidence_intervals(id_scores, ood_scores), confidence_intervals(-ood_scores, -id_scores)
     low, high = found["tnr_at_tpr95"]
@@ -147,7 +147,7 @@ def test_only_the_order_of_the_scores_counts_and_the_bytes_are_the_same() -> Non
     assert confidence_intervals(*(np.exp(3 * own) for own in shuffled)) == expected
 
 
-def test_copies_in_groups_tell_no_more_than_one_of_each() -> None:
+def test_copies_in_groups_add_no_information() -> None:
     id_scores, ood_scores = scores(60, 40)
     once = confidence_intervals(id_scores, ood_scores)
     id_groups, ood_groups = np.repeat(np.arange(60), 5), np.repeat(np.arange(40), 5)
@@ -162,43 +162,43 @@ def test_copies_in_groups_tell_no_more_than_one_of_each() -> None:
 
 
 @pytest.mark.parametrize("groups, m", [(2, 1000), (4, 1000), (4, 30)])
-@pytest.mark.parametrize("apart", [0.0, 1.0, 5.0, 1000.0])
-def test_few_groups_beside_many_images_leave_no_interval_undefined(groups: int, m: int, apart: float) -> None:
+@pytest.mark.parametrize("shift", [0.0, 1.0, 5.0, 1000.0])
+def test_few_groups_beside_many_images_leave_no_interval_undefined(groups: int, m: int, shift: float) -> None:
     rng = np.random.default_rng(0)
-    scores = rng.normal(0, 1, 60), rng.normal(apart, 1, m)
+    scores = rng.normal(0, 1, 60), rng.normal(shift, 1, m)
     for ends in confidence_intervals(*scores, np.arange(60) % groups).values():
         assert 0 <= ends[0] <= ends[1] <= 1
     for ends in confidence_intervals(-scores[1], -scores[0], None, np.arange(60) % groups).values():
         assert 0 <= ends[0] <= ends[1] <= 1
 
 
-def test_groups_of_one_image_are_no_groups() -> None:
+def test_groups_of_one_image_count_as_independent_images() -> None:
     id_scores, ood_scores = scores(50, 30)
     alone = confidence_intervals(id_scores, ood_scores, np.arange(50)[::-1], np.arange(30))
     for name, interval in confidence_intervals(id_scores, ood_scores).items():
-        if name != "detection_accuracy":  # whose halves are drawn among the groups as they are numbered
+        if name != "detection_accuracy":  # its random halves depend on the numbering of the groups
             assert alone[name] == pytest.approx(interval), name
 
 
 def test_where_no_image_differs_the_interval_is_that_of_the_rule_of_three() -> None:
-    apart = confidence_intervals(np.arange(30.0), np.arange(100.0, 200.0))
+    separated = confidence_intervals(np.arange(30.0), np.arange(100.0, 200.0))
     missed = 1 - 0.025 ** (1 / 30)
-    assert apart["auroc"] == pytest.approx((1 - missed, 1.0))
-    # A share of OOD that was missed and would be taken for the most ID-like costs AUPR-in the most.
-    assert apart["aupr_in"] == pytest.approx((1 - missed * math.log(1 + 1 / missed), 1.0))
+    assert separated["auroc"] == pytest.approx((1 - missed, 1.0))
+    # AUPR-in is lowest if the share of OOD that was missed looks most like ID.
+    assert separated["aupr_in"] == pytest.approx((1 - missed * math.log(1 + 1 / missed), 1.0))
     constant = confidence_intervals(np.zeros(30), np.zeros(40))["auroc"]
     assert constant == pytest.approx((0.5 - missed, 0.5 + missed))
 
 
 @pytest.mark.parametrize("groups", [{}, {"id_groups": np.zeros(6, int)}])
-def test_nothing_is_known_from_one_image_or_one_group(groups: dict[str, NDArray[np.int64]]) -> None:
+def test_with_one_image_or_one_group_intervals_are_everything(groups: dict[str, NDArray[np.int64]]) -> None:
     ood = [3.0] if not groups else [3.0, 4.0]
     assert set(confidence_intervals(np.arange(6.0), ood, **groups).values()) == {(0.0, 1.0)}
 
 
 @pytest.mark.parametrize("groups", [[0, 1], [[0], [1], [2]], [0.0, 1.0, 2.0], ["a", "b", "c"]])
-def test_groups_that_are_none_are_refused(groups: Any) -> None:
-    with pytest.raises(MetricError, match=r"^ood_groups is .* expected 3 integers, one a score"):
+def test_malformed_groups_are_rejected(groups: Any) -> None:
+    with pytest.raises(MetricError, match=r"^ood_groups is .* expected 3 integers, one per score"):
         confidence_intervals([0.0, 1.0], [1.0, 2.0, 3.0], None, groups)
 
 

@@ -1,4 +1,4 @@
-"""`benchmark/paired.py`, `resample.py` and `across.py` against independent computations."""
+"""`stats/paired_tests.py`, `bootstrap.py` and `rank_tests.py` against independent computations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from oodbench.benchmark.metrics.exact import evaluate
-from oodbench.benchmark.stats.bootstrap import METRICS, Ordered, Scores, _weights, resampled
+from oodbench.benchmark.stats.bootstrap import METRICS, Scores, SortedScores, _weights, resampled
 from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
 from oodbench.benchmark.stats.estimates import (
@@ -157,7 +157,7 @@ def test_the_best_value_always_stays() -> None:
 
 
 def test_across_networks_each_comparison_gets_its_share_of_the_level() -> None:
-    """With no scatter over images, a lead is judged by t with S - 1 at 5% / (D - 1), one-sided."""
+    """Without variance over images, a lead is judged by t with S - 1 degrees at 5% / (D - 1), one-sided."""
     different_networks = ~np.eye(3, dtype=bool)
     wobble = np.array([-1.0, 0.0, 1.0])
     critical = stats.t.isf(0.025, 2) * (np.var(wobble, ddof=1) / 3) ** 0.5
@@ -185,7 +185,7 @@ def test_metrics_of_weights_are_those_of_repeated_scores(metric: str) -> None:
         weights = next(_weights((ResamplingUnits.of(n), ResamplingUnits.of(m)), 6, rng))
         assert (weights[:, :n].sum(axis=1) == n).all()
         assert (weights[:, n:].sum(axis=1) == m).all()
-        found = METRICS[metric](Ordered.of((ind, ood)).counts(weights))
+        found = METRICS[metric](SortedScores.of((ind, ood)).counts(weights))
         expected = [evaluate(np.repeat(ind, row[:n]), np.repeat(ood, row[n:]))[metric] for row in weights]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -236,7 +236,7 @@ def in_groups(scores: list[Scores], groups: NDArray[np.int64] = GROUPS) -> Joint
 
 
 def obuchowski_by_pairs(first: Scores, second: Scores) -> tuple[float, float, float]:
-    """Difference of two AUROCs, its variance with ID groups as units, and Welch's degrees of freedom, by loops."""
+    """Difference of two AUROCs, its variance with ID groups as units, and Welch's degrees of degrees, by loops."""
     kernel = wins_by_pairs(first) - wins_by_pairs(second)
     value, rows, columns = kernel.mean(), kernel.mean(axis=1), kernel.mean(axis=0)
     marks = sorted(set(GROUPS.tolist()))
@@ -244,18 +244,18 @@ def obuchowski_by_pairs(first: Scores, second: Scores) -> tuple[float, float, fl
     of_id = len(marks) / (len(marks) - 1) * sum(s**2 for s in sums) / len(rows) ** 2
     of_ood = columns.var(ddof=1) / len(columns)
     both = of_id + of_ood
-    freedom = both**2 / (of_id**2 / (len(marks) - 1) + of_ood**2 / (len(columns) - 1))
-    return float(value), float(both), float(freedom)
+    degrees = both**2 / (of_id**2 / (len(marks) - 1) + of_ood**2 / (len(columns) - 1))
+    return float(value), float(both), float(degrees)
 
 
 def test_p_of_groups_is_obuchowskis_by_all_pairs() -> None:
     scores = clustered(0, [0.5, 1.0, 1.4])
     joint = in_groups(scores)
     for i, j in itertools.permutations(range(3), 2):
-        difference, variance, freedom = obuchowski_by_pairs(scores[i], scores[j])
+        difference, variance, degrees = obuchowski_by_pairs(scores[i], scores[j])
         assert joint.error[i, j] ** 2 == pytest.approx(variance)
-        assert joint.p[i, j] == pytest.approx(2 * stats.t.sf(abs(difference) / variance**0.5, freedom), rel=1e-9)
-        assert joint.half_width[i, j] == pytest.approx(stats.t.isf(0.025, freedom) * variance**0.5)
+        assert joint.p[i, j] == pytest.approx(2 * stats.t.sf(abs(difference) / variance**0.5, degrees), rel=1e-9)
+        assert joint.half_width[i, j] == pytest.approx(stats.t.isf(0.025, degrees) * variance**0.5)
     assert in_groups(scores, np.arange(40)).p.tolist() == joint_of([scores]).p.tolist()
 
 
@@ -281,7 +281,7 @@ def test_whole_groups_are_resampled() -> None:
         assert row[first].sum() == 5  # of six groups
         assert row[40:].sum() == 30
     ind, ood = clustered(3, [0.8])[0]
-    ordered = Ordered.of((ind, ood))
+    ordered = SortedScores.of((ind, ood))
     for metric, found in METRICS.items():
         expected = [evaluate(np.repeat(ind, row[:40]), np.repeat(ood, row[40:]))[metric] for row in weights]
         np.testing.assert_allclose(found(ordered.counts(weights)), expected, atol=1e-12)
@@ -302,15 +302,15 @@ def test_resampled_groups_scatter_as_obuchowski_says() -> None:
     assert bootstrap.draws.std() > (drawn - values).std()
 
 
-def told_apart(rng: np.random.Generator, told: bool, metric: str = "auroc", per_group: int = 20) -> bool:
-    """Whether two equal detectors differ at 5%, half of whose difference on an ID image is that of its group of ten."""
+def differ(rng: np.random.Generator, groups_known: bool, metric: str = "auroc", per_group: int = 20) -> bool:
+    """Whether two equal detectors differ at 5%; half of their difference on an ID image is that of its group of ten."""
     groups = np.arange(10 * per_group) // per_group
     both = rng.normal(size=len(groups)), rng.normal(1.0, 1.0, 200)
     scores = []
     for _ in range(2):
         shared = rng.normal(size=10)[groups]
         scores.append((both[0] + shared + rng.normal(size=len(groups)), both[1] + rng.normal(size=200)))
-    units = (ResamplingUnits.of(len(groups), groups if told else None), ResamplingUnits.of(200))
+    units = (ResamplingUnits.of(len(groups), groups if groups_known else None), ResamplingUnits.of(200))
     different_networks = np.zeros((2, 2), dtype=bool)
     if metric == "auroc":
         joint = estimate_from_placements([[Placements.of(*pair) for pair in scores]], different_networks, rng, 1, units)
@@ -324,24 +324,24 @@ def told_apart(rng: np.random.Generator, told: bool, metric: str = "auroc", per_
 
 @pytest.mark.slow
 def test_levels_where_images_come_in_groups() -> None:
-    """Ten ID groups of 20 images. 400 draws know a share of 5% to within 1.1 points; untold groups ruin it."""
+    """Ten ID groups of 20 images. 400 draws estimate a share of 5% to within 1.1 points; ignored groups ruin it."""
     rng = np.random.default_rng(0)
-    assert sum(told_apart(rng, True) for _ in range(400)) <= 36
-    assert sum(told_apart(rng, True, "tnr_at_tpr95") for _ in range(400)) <= 36
-    assert sum(told_apart(rng, False) for _ in range(400)) > 60
+    assert sum(differ(rng, True) for _ in range(400)) <= 36
+    assert sum(differ(rng, True, "tnr_at_tpr95") for _ in range(400)) <= 36
+    assert sum(differ(rng, False) for _ in range(400)) > 60
 
 
-# By what each image adds
+# By the influence of each image
 
 
 def added(metric: str, pair: Scores) -> tuple[Floats, Floats]:
-    """What each image adds to a metric, by weighing it a little more: the slope of the metric of weighted images."""
+    """Influence of each image on a metric: the slope of the metric of weighted images along the image's weight."""
     n, m = len(pair[0]), len(pair[1])
     plain, step = np.ones((1, n + m)), 1e-6
-    ordered = Ordered.of(pair)
+    ordered = SortedScores.of(pair)
 
     def value(weights: Floats) -> float:
-        # Running sums of shares instead of counts: each set's weights sum to its number of images.
+        # Cumulative sums of shares instead of counts: each set's weights sum to its number of images.
         own = np.concatenate([side / side.sum() * len(side) for side in np.split(weights[0], [n])])[None]
         return float(METRICS[metric](ordered.counts(own))[0])
 
@@ -371,7 +371,7 @@ def of_added(metric: str, scores: list[Scores], groups: NDArray[np.int64] | None
 
 
 def satterthwaite(parts: list[Floats]) -> tuple[float, float]:
-    """Variance of a sum of means, and its degrees of freedom, with SciPy's moments."""
+    """Variance of a sum of means, and its degrees of degrees, with SciPy's moments."""
     variance = uncertainty = 0.0
     for values in parts:
         n, s2 = len(values), float(np.var(values, ddof=1))
@@ -395,11 +395,11 @@ def test_p_of_aupr_is_a_t_test_of_log_odds(metric: str, grouped: bool) -> None:
         if grouped:
             of_id = np.array([of_id[mark == GROUPS].sum() for mark in np.unique(GROUPS)]) * 6 / 40
         parts.append([of_id, of_ood])
-    own_freedom = [satterthwaite(one)[1] for one in parts]
+    of_values = [satterthwaite(one)[1] for one in parts]
     for i, j in itertools.permutations(range(3), 2):
-        variance, freedom = satterthwaite([a - b for a, b in zip(parts[i], parts[j], strict=True)])
+        variance, degrees = satterthwaite([a - b for a, b in zip(parts[i], parts[j], strict=True)])
         t = (odds[i] - odds[j]) / variance**0.5
-        expected = 2 * stats.t.sf(abs(t), min(freedom, own_freedom[i], own_freedom[j]))
+        expected = 2 * stats.t.sf(abs(t), min(degrees, of_values[i], of_values[j]))
         assert joint.p[i, j] == pytest.approx(expected, rel=1e-4)
         assert joint.difference[i, j] / joint.error[i, j] == pytest.approx(t, rel=1e-4)
 

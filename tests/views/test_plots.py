@@ -1,4 +1,4 @@
-"""The pictures of a made-up run: which there are, what they say, and that equal runs give equal bytes."""
+"""The plots of a synthetic run: which files there are, their text, and that equal runs give equal bytes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ STEMS = ["roc_digits", "histograms_digits", "bars_digits", "roc_photos_5", "hist
 
 
 def score_pair(cache: Path, detector: int, ood: int, seed: int) -> tuple[dict[str, str], dict[str, float]]:
-    """Scores on disk, as the runner leaves them, and the metrics that belong to them."""
+    """Scores on disk, as the runner writes them, and their metrics."""
     random = np.random.default_rng([detector, ood, seed])
     arrays = {"id_scores": random.normal(0, 1, 300), "ood_scores": random.normal(1 + detector / 2 + ood, 1, 200)}
     if detector == 3:
-        arrays = {name: np.zeros(50) for name in arrays}  # a detector that says the same of every image
+        arrays = {name: np.zeros(50) for name in arrays}  # a detector that gives every image the same score
     names = {name: f"scores/{detector}-{ood}-{seed}-{name}.npy" for name in arrays}
     for name, path in names.items():
         (cache / path).parent.mkdir(parents=True, exist_ok=True)
@@ -133,18 +133,18 @@ def test_titles_say_which_seed(drawn: tuple[Run, Path, list[Path]], made: dict[s
 
 def test_means_over_fewer_seeds_are_marked(drawn: tuple[Run, Path, list[Path]], made: dict[str, Figure]) -> None:
     run, cache, _ = drawn
-    told = "‡ over fewer of the 3 seeds"
-    assert not any(told in text for name in ("bars_digits", "heatmap") for text in words(made[name]))
+    note = "‡ over fewer of the 3 seeds"
+    assert not any(note in text for name in ("bars_digits", "heatmap") for text in words(made[name]))
     lost = next(r for r in run.records if r.id_set == "digits" and r.status == "ok" and not r.seen and r.seed == 2)
     partial = dataclasses.replace(run, records=[r for r in run.records if r is not lost])
     some = figures(partial, cache)
     for name in ("bars_digits", "heatmap"):
-        assert any(told in text for text in words(some[name]))
+        assert any(note in text for text in words(some[name]))
     assert len([text for text in words(some["heatmap"]) if text.endswith("‡")]) == 1
     assert words(some["bars_digits"]).count("‡") == 3  # a bar in each of three panels
 
 
-def test_roc_lines_run_from_corner_to_corner_and_tell_failures(made: dict[str, Figure]) -> None:
+def test_roc_lines_run_from_corner_to_corner_and_failures_are_named(made: dict[str, Figure]) -> None:
     figure = made["roc_digits"]
     curves = [line for line in figure.axes[0].lines if isinstance(line, Line2D) and np.size(line.get_xdata()) > 2]
     assert len(curves) == len(DETECTORS) - 1  # the constant detector's curve is the straight line of two points
@@ -155,7 +155,7 @@ def test_roc_lines_run_from_corner_to_corner_and_tell_failures(made: dict[str, F
     assert r"signs (near, outlier source)" in words(figure)
 
 
-def test_scores_that_are_gone_are_said(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+def test_missing_scores_are_mentioned(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, _ = drawn
     run = dataclasses.replace(run, records=[r for r in run.records if r.id_set == "digits"])
     without = figures(run, tmp_path)

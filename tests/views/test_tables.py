@@ -67,7 +67,7 @@ def label_of(name: str, settings: dict[str, Any], recipe: str) -> str:
 
 
 def auroc(detector: int, ood: int, seed: int) -> float:
-    """80% + 2 a detector + 4 an OOD set + 1 a seed: with three seeds the std is 1 point."""
+    """80% + 2 per detector + 4 per OOD set + 1 per seed: with three seeds the std is 1 point."""
     return (80 + 2 * detector + 4 * ood + seed) / 100
 
 
@@ -87,7 +87,7 @@ def record(id_set: str, ood: int, detector: int, seed: int) -> Record:
     status, reason = outcome(id_set, name, ood_set, seed)
     value = auroc(detector, ood, seed)
     metrics = {metric: value - 0.01 * i for i, metric in enumerate(METRICS)} | {"auroc": value}
-    reach = 0.015 * (detector + 1)  # of alpha a standard error of 0.77 points, of beta twice that
+    reach = 0.015 * (detector + 1)  # alpha has a standard error of 0.77 points, beta twice that
     return Record(
         id_set=id_set, ood_set=ood_set, group=group, outlier_source=source, seen=source and recipe == "exposed",
         detector=name, settings=settings, recipe=recipe, recipe_settings={}, backbone="small_cnn", seed=seed,
@@ -121,7 +121,7 @@ def made_up(folder: Path, seeds: Sequence[int], **info: Any) -> Run:
 
 
 def judgement(seeds: Sequence[int]) -> Iterator[Judged]:
-    """Who may be the best: the last two that compete, of every column but one."""
+    """Which detectors may be the best: the last two that compete, in every column but one."""
     for id_set, ood_set in (
         ("digits_a", "shop_signs"),
         ("digits_a", "letters"),
@@ -151,7 +151,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def number(frame: Any, **where: Any) -> tuple[float, float, int]:
-    """Mean, std and n of the single row of the data frame that `where` picks."""
+    """Mean, std and n of the single row of the data frame that `where` selects."""
     for column, value in where.items():
         frame = frame[frame[column] == value]
     assert len(frame) == 1, where
@@ -222,7 +222,7 @@ def test_a_row_that_lacks_a_set_has_no_mean_over_it(three: Run) -> None:
     assert cell["reason"] == "MemoryError: 100% of the_memory & more\\less"
 
 
-def test_a_seed_that_failed_is_counted_and_told(three: Run) -> None:
+def test_a_seed_that_failed_is_counted_and_reported(three: Run) -> None:
     frame = summarise(three)
     where = {"id_set": "photos", "label": "alpha", "metric": "auroc"}
     expected = (statistics.mean([0.84, 0.86]), statistics.stdev([0.84, 0.86]), 2)
@@ -237,12 +237,12 @@ def test_who_may_be_the_best_is_marked_where_it_was_judged(three: Run, tmp_path:
     text = blocks(text_table(three, 400))
     row = {line.split()[0].partition("[")[0]: line for line in text[0].splitlines() if "±" in line}
     assert row["delta"].count("°") == 2  # shop_signs and letters; it failed on sky, and noise was not judged
-    assert row["gamma@exposed"].count("°") == 2  # letters and sky; it has seen shop_signs
+    assert row["gamma@exposed"].count("°") == 2  # letters and sky; it was trained on shop_signs
     assert row["beta"].count("°") == 2
     assert row["alpha"].count("°") == 0
     frame = summarise(three)
-    told = frame[(frame["metric"] == "auroc") & (frame["ood_set"] == "letters") & (frame["id_set"] == "digits_a")]
-    assert told[told["scope"] == "set"]["may_be_best"].tolist() == [False, False, True, True]
+    letters = frame[(frame["metric"] == "auroc") & (frame["ood_set"] == "letters") & (frame["id_set"] == "digits_a")]
+    assert letters[letters["scope"] == "set"]["may_be_best"].tolist() == [False, False, True, True]
     rows = list(csv.DictReader(io.StringIO(table_csv(three))))
     assert [one["sky/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "true", ""]
     assert [one["shop_signs/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "", "true"]
@@ -265,7 +265,7 @@ def test_a_judgement_of_other_records_is_not_shown(three: Run, tmp_path: Path) -
         assert "°" not in text_table(copy)
 
 
-def test_seen_and_source_are_told_apart(three: Run) -> None:
+def test_seen_and_source_are_distinguished(three: Run) -> None:
     frame = summarise(three)
     assert set(frame[frame["seen"]]["label"]) == {"gamma@exposed"}
     assert set(frame[frame["outlier_source"]]["label"]) == {label_of(*detector) for detector in DETECTORS}
@@ -293,7 +293,7 @@ def test_panels_repeat_the_labels(three: Run) -> None:
     assert blocks(text_table(three, 400))[0].count("alpha") == 1
 
 
-def test_numbers_stand_under_one_another(three: Run) -> None:
+def test_numbers_are_aligned(three: Run) -> None:
     for block in blocks(text_table(three, 120)):
         for panel in block.split("\n\n"):
             rows = [line for line in panel.splitlines() if line.count("±") > 3]
@@ -344,19 +344,19 @@ def test_colour_is_bold_and_changes_no_layout(three: Run) -> None:
     assert [line.rstrip() for line in click.unstyle(coloured).split("Percent.")[0].splitlines()] == strip
 
 
-def test_the_foot_tells_everything(one: Run, three: Run) -> None:
+def test_the_legend_is_complete(one: Run, three: Run) -> None:
     text = " ".join(text_table(three, 120).split())
-    for told in (
+    for sentence in (
         "Mean ± std over 3 seeds (0, 1, 2; ddof = 1)", "accepts 95% of ID", "[1] failed: MemoryError: 100% of the_",
         "[2] skipped: needs | gradients", "† seen", "Note: The letters", "epsilon_net (No module named 'eps')",
         "OOD set 'wood' (not found in data/)", "1,200 images forwarded", "pixel statistic",
     ):  # fmt: skip
-        assert told in text, told
+        assert sentence in text, sentence
     assert "One seed (0)." in text_table(one)
     assert "±" not in text_table(one)
 
 
-def test_notes_of_cells_are_told_once(tmp_path: Path) -> None:
+def test_notes_of_cells_are_printed_once(tmp_path: Path) -> None:
     noted = [
         dataclasses.replace(record("photos", ood, d, 0), notes=("tuned on sky",)) for ood in (1, 2) for d in (0, 2)
     ]
