@@ -280,8 +280,8 @@ def test_commands_fetch_list_and_verify(server: Server, tmp_path: Path, monkeypa
 
     done = bench("data", "fetch", *options)
     assert done.exit_code == 0
-    assert "640,000 bytes, checked" in done.output
-    assert "everything is there" in bench("data", "fetch", *options).output
+    assert "640,000 bytes, verified" in done.output
+    assert "all files are available" in bench("data", "fetch", *options).output
 
     listed = bench("data", "list", *options, *results)
     assert SHA256 in listed.output
@@ -297,6 +297,4 @@ def test_commands_fetch_list_and_verify(server: Server, tmp_path: Path, monkeypa
 def test_a_set_without_files_is_refused() -> None:
     done = bench("data", "list", "digits")
     assert done.exit_code == 2
-    assert (
-        done.output == "Error: Data set 'digits' has no files to look after: it comes with oodbench or is computed.\n"
-    )
+    assert done.output == "Error: Data set 'digits' needs no files: it is part of oodbench or is generated.\n"
