@@ -1,1 +1,1 @@
-"""Networks, found by folder like every plug-in: one file each."""
+"""Built-in backbones, one file each; the registry finds them by folder."""

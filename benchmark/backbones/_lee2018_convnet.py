@@ -1,4 +1,4 @@
-"""What the networks of the ICLR 2018 paper share: a body of layers, a linear head, and images of one fixed shape."""
+"""Shared parts of the networks of Lee et al. (ICLR 2018): sequential layers, a linear head, a fixed image shape."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FixedSize(Backbone):
     """A backbone whose layers fit 32 x 32 images of three channels and no others."""
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
-        """Say what is wrong with the images' shape (C, H, W), if anything is."""
+        """Refuse every image shape (C, H, W) other than `SHAPE`."""
         if image_shape == SHAPE:
             return None
         channels, height, width = image_shape
@@ -45,23 +45,23 @@ class FixedSize(Backbone):
         )
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """A fresh network for K classes. Raises `DataError` for images of another shape."""
+        """Build a network for K classes. Raises `DataError` for images of another shape."""
         if reason := self.refuses(image_shape):
             raise DataError(f"{reason[0].upper()}{reason[1:]}.")
         return self.network(num_classes)
 
     def network(self, num_classes: int) -> ConvNet:
-        """A fresh network for K classes."""
+        """Build a network for K classes; subclasses define it."""
         raise NotImplementedError
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """The pools: each ends a block of convolutions."""
+        """The max-pooling layers: each ends a block of convolutions."""
         return [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
 
 
 @torch.no_grad()
 def initialise_as_released(network: nn.Module) -> None:
-    """Convolutions N(0, sqrt(2 / (k^2 c_out))), linear layers N(0, 0.01), biases 0: as the release's `vgg.py`."""
+    """Convolutions N(0, sqrt(2 / (k^2 c_out))), linear layers N(0, 0.01), biases 0, as in the released `vgg.py`."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels

@@ -1,4 +1,4 @@
-"""Taking out mean and standard deviation: the network's own affair here, since images come in [0, 1]."""
+"""Normalisation by mean and standard deviation, as a part of the network: images arrive in [0, 1]."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ STATISTICS = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     RAW: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""Name -> mean and standard deviation of red, green and blue in [0, 1]; the first three as OpenOOD and torchvision."""
+"""Name -> mean and standard deviation of red, green and blue in [0, 1]. The first three are those of OpenOOD and
+torchvision."""
 
 
 class Normalise(nn.Module):
-    """(images - mean) / std a channel; images of other than three channels by the average over the three.
+    """(images - mean) / std per channel; for images without three channels, with the averages over the three.
 
-    The two buffers follow from the backbone's settings and are not in the state dict, so that files of weights made
-    elsewhere fit.
+    The two buffers are not in the state dict: they follow from the backbone's settings, and weight files from elsewhere
+    do not have them.
     """
 
     def __init__(self, statistics: str, channels: int) -> None:
@@ -38,11 +39,11 @@ class Normalise(nn.Module):
 
 
 class Normalising(Backbone):
-    """A backbone whose setting `normalisation` names the `STATISTICS` that its networks take out of the pixels."""
+    """A backbone whose setting `normalisation` names the `STATISTICS` with which its networks normalise pixels."""
 
     normalisation: str = "cifar10"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown name."""
+        """Check the name."""
         if self.normalisation not in STATISTICS:
             raise ValueError(f"normalisation must be one of {', '.join(STATISTICS)}, got '{self.normalisation}'")

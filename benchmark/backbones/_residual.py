@@ -1,4 +1,4 @@
-"""What the convolutional networks for small images share: one stage after another, pooled globally, a linear head."""
+"""Shared parts of convolutional networks for small images: stages, global average pooling, and a linear head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from oodbench.benchmark.backbones._normalise import Normalise, Normalising
 
 HEADS = ("fc.", "linear.", "classifier.")
-"""What public code for these networks calls the last layer."""
+"""Names of the last layer in public code for these networks."""
 
 
 class StagedNetwork(nn.Module):
@@ -22,15 +22,15 @@ class StagedNetwork(nn.Module):
         self.normalise = Normalise(statistics, channels)
 
     def maps(self, images: Tensor) -> Tensor:
-        """The last feature maps, of normalised images."""
+        """The last feature maps of normalised images, (N, C, H, W)."""
         raise NotImplementedError
 
     def stages(self) -> list[nn.Module]:
-        """The modules whose outputs are the stages' feature maps."""
+        """The modules whose outputs are the stages' feature maps, in order."""
         raise NotImplementedError
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features: the last maps, pooled globally, (N, D)."""
+        """Penultimate features: the spatial means of the last feature maps, (N, D)."""
         return self.maps(self.normalise(images)).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,11 +43,11 @@ class Staged(Normalising):
     """A backbone that builds a `StagedNetwork`; its blocks are the stages."""
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """The stages, before what may follow them (batch norm, transition)."""
+        """The stages, without the batch norm or transition that may follow them."""
         return network.stages() if isinstance(network, StagedNetwork) else []
 
     def weight_name(self, network: nn.Module, name: str) -> str:
-        """The head has other names elsewhere; all else is called as in the public code it is written after."""
+        """Rename the head. All other weights have the names of the public code that the network follows."""
         return renamed_head(name, HEADS)
 
 
@@ -57,7 +57,7 @@ def renamed_head(name: str, heads: Iterable[str]) -> str:
 
 
 def initialise_by_fan_out(network: nn.Module) -> None:
-    """Convolutions N(0, sqrt(2 / (k^2 c_out))) (He et al. 2015, fan-out), the linear layer's bias 0."""
+    """Convolutions N(0, sqrt(2 / (k^2 c_out))) (He et al. 2015, fan-out), and linear layers' biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,6 +1,6 @@
-"""Networks of other packages as backbones: head, features and block outputs are found, not written down a network.
+"""Networks of other packages as backbones. Their head, features and blocks are found by a trial forward pass.
 
-One image goes through a fresh network, in evaluation, and hooks note what every module is given and returns.
+One image is passed through a new network in evaluation mode, while hooks record the input and output of every module.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NO_MAPS = (
     nn.LayerNorm,
     nn.Linear,
 )
-"""Modules whose outputs are no feature maps of their own: pools before the head, and what passes things on."""
+"""Modules whose outputs do not count as feature maps: pooling before the head, and modules that only pass data on."""
 
 
 class Seen(NamedTuple):
-    """One call of a module."""
+    """One recorded call of a module: its input and its output."""
 
     name: str
     module: nn.Module
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 def watched(network: nn.Module, part: Callable[[Tensor], Any], images: Tensor) -> tuple[Any, list[Seen]]:
-    """The output of one pass through a network or a part of it, in evaluation, and every call as it returned."""
+    """Run a network, or part of it, in evaluation mode; returns its output and all module calls in order of return."""
     seen: list[Seen] = []
     hooks = [
         module.register_forward_hook(
@@ -59,7 +59,7 @@ def watched(network: nn.Module, part: Callable[[Tensor], Any], images: Tensor) -
 
 
 def head_of(output: Any, seen: list[Seen]) -> str | None:
-    """The name of the linear layer that makes the output from features (N, D); None if there is none."""
+    """The name of the linear layer that maps features (N, D) to the output; None if there is none."""
     last: Seen | None = next((call for call in reversed(seen) if isinstance(call.module, nn.Linear)), None)
     if last is None or last.returned is not output or last.given.ndim != 2 or last.module.bias is None:
         return None
@@ -68,11 +68,11 @@ def head_of(output: Any, seen: list[Seen]) -> str | None:
 
 
 def blocks_of(seen: list[Seen], image_shape: tuple[int, int, int]) -> list[str]:
-    """The names of the modules that make the last maps of each resolution, the outermost of those that return them.
+    """The names of the modules that output the last feature maps of each resolution.
 
-    None of them is a module that is called more than once (an activation that blocks share), one whose maps are smaller
-    than later ones (a squeeze) or have not the images' aspect (their channels come last), or a part of the very block
-    that goes over to the next resolution.
+    Of nested modules with the same output, the outermost is taken. Excluded are modules that are called more than once
+    (an activation shared by blocks), modules whose maps are smaller than later ones (a squeeze) or do not have the
+    images' aspect ratio (channels last), and parts of a block that reduces the resolution.
     """
     names = [call.name for call in seen]
     sizes = [_size(call.returned, image_shape) for call in seen]
@@ -96,7 +96,7 @@ def blocks_of(seen: list[Seen], image_shape: tuple[int, int, int]) -> list[str]:
 
 
 def _size(value: Any, image_shape: tuple[int, int, int]) -> int:
-    """Pixels of feature maps (N, C, H, W); 0 for what is none."""
+    """Number of pixels of feature maps (N, C, H, W); 0 for any other value."""
     if not isinstance(value, Tensor) or value.ndim != 4:
         return 0
     height, width = image_shape[1:]
@@ -105,7 +105,7 @@ def _size(value: Any, image_shape: tuple[int, int, int]) -> int:
 
 
 class FoundNetwork(nn.Module):
-    """A network without its last layer, which is `head`."""
+    """Another package's network, with its last layer replaced by the identity and moved to `head`."""
 
     def __init__(self, network: nn.Module, head: str, blocks: list[str], normalise: Normalise) -> None:
         super().__init__()
@@ -128,24 +128,25 @@ class FoundNetwork(nn.Module):
 
 
 class Found(Normalising):
-    """A backbone of another package's networks, by name; freshly initialised, never with downloaded weights.
+    """Base class of backbones from other packages. Networks are freshly initialised; no weights are downloaded.
 
-    `normalisation` names the mean and standard deviation that are taken out of the pixels first.
+    `model` is the package's name of the network. `normalisation` names the mean and standard deviation with which the
+    pixels are normalised.
     """
 
     normalisation: str = "imagenet"
     model: str = "resnet18"
 
     def changed_settings(self) -> dict[str, Any]:
-        """The model is told even where it is the default."""
+        """The settings that differ from their defaults, and the model in any case."""
         return {"model": self.model, **super().changed_settings()}
 
     def create(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """The package's own network, freshly initialised."""
+        """Create the package's network, freshly initialised."""
         raise NotImplementedError
 
     def wrapped(self, network: nn.Module, num_classes: int, image_shape: tuple[int, int, int]) -> FoundNetwork:
-        """The network with its head apart. Raises `DataError` if it takes other images or ends in no linear layer."""
+        """Separate the head. Raises `DataError` if the network does not accept the images or end in a linear layer."""
         output, seen = self.tried(network, network, image_shape)
         head = head_of(output, seen)
         if head is None or output.shape != (1, num_classes):
@@ -155,7 +156,7 @@ class Found(Normalising):
     def tried(
         self, network: nn.Module, part: Callable[[Tensor], Any], image_shape: tuple[int, int, int]
     ) -> tuple[Any, list[Seen]]:
-        """What a network, or a part of its computation, does with one black image."""
+        """Output and module calls of a network, or of a part of it, for one black image."""
         images = torch.zeros(1, *image_shape, device=next(network.parameters()).device)
         try:
             return watched(network, part, images)
@@ -165,34 +166,34 @@ class Found(Normalising):
             raise DataError(f"{self.name}:{self.model} does not take images of {shape}: {told}.") from error
 
     def no_head(self) -> DataError:
-        """The network is of another kind."""
+        """The error for a network that does not end in a linear layer."""
         return DataError(
             f"{self.name}:{self.model} does not end in a linear layer on features (N, D), which detectors need; choose "
             "another --backbone."
         )
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
-        """What the package or the network finds wrong with the images, tried on a network without memory."""
+        """Try to build the network on the meta device, which needs no memory; returns the error, if any."""
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 self.build(2, image_shape)
         except DataError as error:
             return str(error).rstrip(".")
         except (NotImplementedError, RuntimeError):
-            pass  # it computes while it is built: told when it is built in earnest
+            pass  # its construction does not work on the meta device; errors then appear when it is really built
         return None
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """A fresh network. Raises `DataError` for images that it does not take."""
+        """Build a network. Raises `DataError` if it does not accept images of this shape."""
         return self.wrapped(self.create(num_classes, image_shape), num_classes, image_shape)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """The modules that make the last maps of each resolution, by one forward pass when it was built."""
+        """The modules that output the last feature maps of each resolution, found when the network was built."""
         if not isinstance(network, FoundNetwork):
             return []
         return [network.network.get_submodule(name) for name in network.block_names]
 
     def weight_name(self, network: nn.Module, name: str) -> str:
-        """The package's own name in the wrapper."""
+        """Translate the package's name of a weight to the name in the wrapper."""
         own = renamed_head(name, [f"{network.head_name}."]) if isinstance(network, FoundNetwork) else name
         return own if own != name else f"network.{name}"

@@ -1,4 +1,4 @@
-"""AlexNet for 32 x 32 images, as the confidence-loss paper is remembered to use it."""
+"""AlexNet for 32 x 32 images, as recalled from the confidence-loss paper (Lee et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize
     paper="Krizhevsky et al. 2012; as in Lee, Lee, Lee & Shin, ICLR 2018 (arXiv:1711.09325), Appendix B",
 )
 class AlexNet(FixedSize):
-    """Five convolutions with ReLU, the first two 5x5 and pooled 3x3/2, then 2048-1024-K with ReLU and dropout 0.5.
+    """Five convolutions with ReLU, the first two 5x5 with 3x3/2 pooling, then 2048-1024-K with ReLU and dropout 0.5.
 
-    Known: the paper's text says that its appendix has an AlexNet; Adam with learning rate 0.001 (the authors' first
-    script). **Recalled [R], not checked against the appendix**: 64, 192, 384, 256, 256 filters, 5x5 in the first two,
-    their 3x3 pools at stride 2, hidden layers of 2048 and 1024, dropout 0.5. Not known, and chosen here: 3x3 in the
-    other three, padding that keeps the size, a third pool after the last convolution as in Krizhevsky's, dropout after
-    either hidden layer, initialisation by torch's defaults. 9,280,330 parameters for K = 10, 1,024 features.
+    Known: according to the paper's text, its appendix has an AlexNet; the authors' first script uses Adam with learning
+    rate 0.001. **Recalled [R], not checked against the appendix**: 64, 192, 384, 256, 256 filters, 5x5 in the first two
+    convolutions, 3x3 pooling at stride 2 after each of them, hidden layers of 2048 and 1024, dropout 0.5. Unknown, and
+    chosen for this implementation: 3x3 in the other three convolutions, padding that keeps the size, a third pooling
+    after the last convolution as in Krizhevsky's network, dropout after both hidden layers, PyTorch's default
+    initialisation. 9,280,330 parameters for K = 10, 1,024 features.
     """
 
     def network(self, num_classes: int) -> ConvNet:
-        """Fresh weights by torch's defaults."""
+        """Build a network with PyTorch's default initialisation."""
         layers: list[nn.Module] = []
         channels = 3
         for width, kernel, pooled in ((64, 5, True), (192, 5, True), (384, 3, False), (256, 3, False), (256, 3, True)):

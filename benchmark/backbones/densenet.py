@@ -11,7 +11,7 @@ from oodbench.benchmark.backbones._residual import Staged, StagedNetwork, initia
 
 
 class Bottleneck(nn.Module):
-    """Batch norm, ReLU and a 1x1 convolution to 4 k channels, the same with 3x3 to k; appended to the input."""
+    """Batch norm, ReLU, 1x1 convolution to 4 k channels, batch norm, ReLU, 3x3 to k; appended to the input."""
 
     def __init__(self, inputs: int, growth: int, dropout: float) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class Bottleneck(nn.Module):
         return torch.cat([x, self.drop(self.conv2(F.relu(self.bn2(out))))], dim=1)
 
     def drop(self, x: Tensor) -> Tensor:
-        """Dropout after a convolution, in training."""
+        """Dropout after a convolution, in training mode only."""
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Dense(nn.Module):
-    """Layers of one resolution. `layer` is its name in public files."""
+    """A dense block: bottlenecks at one resolution. `layer` has its name in public weight files."""
 
     def __init__(self, count: int, inputs: int, growth: int, dropout: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Dense(nn.Module):
 
 
 class Transition(nn.Module):
-    """Batch norm, ReLU, a 1x1 convolution, the mean of every 2 x 2 pixels."""
+    """Batch norm, ReLU, a 1x1 convolution, and 2 x 2 average pooling."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ class DenseNetNetwork(StagedNetwork):
         initialise_by_fan_out(self)
 
     def maps(self, images: Tensor) -> Tensor:
-        """Non-negative, at a quarter of the resolution."""
+        """Non-negative feature maps at a quarter of the resolution."""
         x = self.trans1(self.block1(self.conv1(images)))
         x = self.block3(self.trans2(self.block2(x)))
         return F.relu(self.bn1(x))
 
     def stages(self) -> list[nn.Module]:
-        """The three dense blocks, before their transitions."""
+        """The three dense blocks, without their transitions."""
         return [self.block1, self.block2, self.block3]
 
 
@@ -108,12 +108,12 @@ class DenseNetNetwork(StagedNetwork):
     paper="Huang, Liu, van der Maaten & Weinberger, CVPR 2017 (arXiv:1608.06993); as in ODIN (arXiv:1706.02690)",
 )
 class DenseNet(Staged):
-    """DenseNet-BC-`depth`-`growth`, with bottlenecks and transitions that keep `reduction` of the channels.
+    """DenseNet-BC-`depth`-`growth`, with bottlenecks and transitions that keep the share `reduction` of the channels.
 
-    The "DenseNet-100-12" of ODIN and after is DenseNet-BC-100-12: 769,162 parameters for K = 10, 342 features. (Without
-    bottlenecks and compression, 100-12 would have about 7 million.) Layers, their names and the initialisation
+    The "DenseNet-100-12" of ODIN and later papers is DenseNet-BC-100-12: 769,162 parameters for K = 10, 342 features.
+    (Without bottlenecks and compression, 100-12 would have about 7 million.) Layers, their names and the initialisation
     (convolutions He fan-out, the head's bias 0) are those of andreasveit/densenet-pytorch, which that literature uses;
-    written anew. Normalisation as in `resnet18`.
+    an independent implementation. Normalisation as in `resnet18`.
     """
 
     depth: int = 100
@@ -122,7 +122,7 @@ class DenseNet(Staged):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse depths that are no 6 n + 4, and shares that are none."""
+        """Check that the depth is of the form 6 n + 4, and the other settings' ranges."""
         super().__post_init__()
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(f"depth must be 6 n + 4, such as 40, 100 or 190, got {self.depth}")
@@ -131,7 +131,7 @@ class DenseNet(Staged):
             raise ValueError(f"growth must be 1 or more, reduction in (0, 1] and dropout in [0, 1), got {got}")
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """A fresh network for images of 4 x 4 pixels or more."""
+        """Build a network for images of at least 4 x 4 pixels."""
         return DenseNetNetwork(
             num_classes,
             image_shape[0],

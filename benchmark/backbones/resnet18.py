@@ -10,7 +10,7 @@ from oodbench.benchmark.backbones._residual import Staged, StagedNetwork
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, and the input added before the last ReLU."""
+    """Two 3x3 convolutions with batch norm, and a shortcut added before the last ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18Network(StagedNetwork):
-    """A 3x3 convolution at full resolution, no pool, then four stages of two blocks."""
+    """A 3x3 convolution at full resolution without pooling, then four stages of two blocks."""
 
     def __init__(self, num_classes: int, channels: int, width: int, statistics: str) -> None:
         super().__init__(statistics, channels)
@@ -42,7 +42,7 @@ class ResNet18Network(StagedNetwork):
         self.head = nn.Linear(8 * width, num_classes)
 
     def maps(self, images: Tensor) -> Tensor:
-        """Non-negative, at an eighth of the resolution."""
+        """Non-negative feature maps at an eighth of the resolution."""
         x: Tensor = F.relu(self.bn1(self.conv1(images)))
         for stage in self.stages():
             x = stage(x)
@@ -63,18 +63,19 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     paper="He, Zhang, Ren & Sun, Deep Residual Learning, CVPR 2016; stem as OpenOOD's resnet18_32x32",
 )
 class ResNet18(Staged):
-    """A 3x3 stem at stride 1 and four stages of 64, 128, 256, 512 channels; batch norm.
+    """A 3x3 stem at stride 1 and four stages of 64, 128, 256, 512 channels, with batch norm.
 
-    Layers and their names are those of kuangliu/pytorch-cifar, which OpenOOD's `resnet18_32x32` is; written anew.
-    Initialised by torch's defaults, as there. 11,173,962 parameters for K = 10; features are the 512 channel means of
-    the last stage. `width` scales all stages. The pixels' mean and standard deviation (`normalisation`: cifar10,
-    cifar100, imagenet, half, raw) are taken out by the network, where OpenOOD's data loader does it: the same numbers,
-    of the ID set, for every set that is scored; but what perturbs pixels does so in [0, 1] here and in normalised
-    units there.
+    Layers and their names are those of kuangliu/pytorch-cifar, on which OpenOOD's `resnet18_32x32` is based; an
+    independent implementation with the same (PyTorch's default) initialisation. 11,173,962 parameters for K = 10;
+    features are the 512 channel means of the last stage. `width` scales all stages.
+
+    The network normalises pixels itself, with the statistics that `normalisation` names (cifar10, cifar100, imagenet,
+    half, raw). In OpenOOD the data loader does it. The numbers are the same, those of the ID set for every scored set,
+    but detectors that perturb pixels do so in [0, 1] here and in normalised units there.
     """
 
     width: int = 64
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """Fresh weights by torch's defaults, for images of any size."""
+        """Build a network with PyTorch's default initialisation, for images of any size."""
         return ResNet18Network(num_classes, image_shape[0], self.width, self.normalisation)

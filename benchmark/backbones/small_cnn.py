@@ -42,13 +42,13 @@ class SmallCNNNetwork(nn.Module):
 
 @backbone("small_cnn", title="Small CNN (3 conv, 1 hidden layer, no batch norm)")
 class SmallCNN(Backbone):
-    """Conv 5x5/2, 3x3/2, 3x3/2 with ReLU, then a hidden layer; initialised as torch's layers are by default."""
+    """Convolutions 5x5/2, 3x3/2 and 3x3/2 with ReLU, then a hidden layer; PyTorch's default initialisation."""
 
     width: int = 32
     hidden: int = 128
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> torch.nn.Module:
-        """A fresh network for any image of at least 8 x 8 pixels."""
+        """Build a network for images of at least 8 x 8 pixels."""
         return SmallCNNNetwork(num_classes, image_shape, self.width, self.hidden)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:

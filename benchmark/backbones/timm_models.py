@@ -17,7 +17,7 @@ ABSENT = "backbone 'timm' needs the package timm, which is not installed: pip in
 
 
 class TimmNetwork(FoundNetwork):
-    """Features as timm pools them."""
+    """A timm network with timm's own pooling of features."""
 
     def features(self, images: Tensor) -> Tensor:
         """`forward_head(forward_features(images), pre_logits=True)`, (N, D)."""
@@ -28,24 +28,25 @@ class TimmNetwork(FoundNetwork):
 
 @backbone("timm", title="Any network of timm: timm:NAME (needs timm)", paper="Wightman, PyTorch Image Models, 2019")
 class TimmModel(Found):
-    """`timm:resnet26`, short for `timm[model=resnet26]`; freshly initialised, as timm does; nothing is downloaded.
+    """`timm:resnet26`, short for `timm[model=resnet26]`: a network of timm, freshly initialised; nothing is downloaded.
 
-    The head is `get_classifier()`, features are what `forward_head(..., pre_logits=True)` gives it; blocks are the
-    last maps of each resolution in `forward_features`. A network that fixes its image size is built for the ID set's.
+    The head is `get_classifier()`, and features are the output of `forward_head(..., pre_logits=True)`. Blocks are the
+    last feature maps of each resolution in `forward_features`. A network with a fixed image size is built for the size
+    of the ID set's images.
     """
 
     def __post_init__(self) -> None:
-        """Refuse a name that timm, where it is installed, does not have."""
+        """Check the name, if timm is installed."""
         super().__post_init__()
         if _timm() is not None and not _timm().is_model(self.model):
             raise ValueError(f"timm has no network '{self.model}' (timm.list_models())")
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
-        """Also without the package."""
+        """Refuse if timm is not installed, or if the network does not accept the images."""
         return ABSENT if _timm() is None else super().refuses(image_shape)
 
     def create(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """Without weights; with `img_size` where the network has that option."""
+        """Create the network without pretrained weights; with `img_size` if it has that option."""
         timm = _timm()
         if timm is None:
             raise DataError(f"{ABSENT[0].upper()}{ABSENT[1:]}.")
@@ -57,7 +58,7 @@ class TimmModel(Found):
         return network
 
     def wrapped(self, network: nn.Module, num_classes: int, image_shape: tuple[int, int, int]) -> FoundNetwork:
-        """The network with its classifier apart."""
+        """Separate the classifier. Raises `DataError` if it is not a linear layer on features (N, D)."""
         inner: Any = network
         head = inner.get_classifier()
         name = next((name for name, module in network.named_modules() if module is head), "")
@@ -73,5 +74,5 @@ class TimmModel(Found):
 
 
 def _timm() -> Any:
-    """The package; None where it is not installed."""
+    """The package timm; None if it is not installed."""
     return importlib.import_module("timm") if importlib.util.find_spec("timm") else None

@@ -12,20 +12,20 @@ REFUSED = {
     "inception_v3": "returns several outputs while it trains, which no recipe takes",
     "mnasnet": "takes no stored weights without torchvision's own version mark, which the store does not keep",
 }
-"""How names begin -> why not."""
+"""Prefix of a network's name -> why it cannot be used."""
 
 
 @backbone("torchvision", title="Any classification network of torchvision: torchvision:NAME")
 class TorchvisionModel(Found):
-    """`torchvision:resnet50`, short for `torchvision[model=resnet50]`; freshly initialised, as torchvision does.
+    """`torchvision:resnet50`, short for `torchvision[model=resnet50]`: a network of torchvision, freshly initialised.
 
-    The head is the linear layer that makes the output, the features (N, D) are what it is given; networks that end
-    otherwise are refused. Blocks are the last maps of each resolution. Most of these networks are made for 224 x 224
-    pixels: at 32 x 32 they work, if they do, on very small maps.
+    The head is the linear layer that returns the output, and features (N, D) are its input; networks with another last
+    layer are refused. Blocks are the last feature maps of each resolution. Most of these networks are designed for 224
+    x 224 pixels: if they accept 32 x 32, their feature maps are very small.
     """
 
     def __post_init__(self) -> None:
-        """Refuse a name that torchvision does not have."""
+        """Check the name."""
         super().__post_init__()
         from torchvision import models
 
@@ -36,7 +36,7 @@ class TorchvisionModel(Found):
                 raise ValueError(f"torchvision's {self.model} {reason}")
 
     def create(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """Without weights."""
+        """Create the network without pretrained weights. Raises `DataError` for images without three channels."""
         from torchvision.models import get_model
 
         if image_shape[0] != 3:

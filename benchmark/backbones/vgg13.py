@@ -1,4 +1,4 @@
-"""VGG-13 as released with the confidence loss."""
+"""VGG-13 as released with the confidence loss (Lee et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from oodbench.benchmark import backbone
 from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize, initialise_as_released
 
 WIDTHS = (64, 128, 256, 512, 512)
-"""Two convolutions each, then a 2 x 2 pool: 32 x 32 pixels become 1 x 1."""
+"""Channels of the five blocks, each of two convolutions and 2 x 2 pooling: 32 x 32 pixels become 1 x 1."""
 
 
 @backbone(
@@ -17,15 +17,15 @@ WIDTHS = (64, 128, 256, 512, 512)
     paper="Simonyan & Zisserman, ICLR 2015; as in Lee, Lee, Lee & Shin, ICLR 2018 (arXiv:1711.09325)",
 )
 class VGG13(FixedSize):
-    """Ten 3x3 convolutions with ReLU, five pools, 512-512-K with ReLU and dropout 0.5 after either hidden layer.
+    """Ten 3x3 convolutions with ReLU, five poolings, 512-512-K with ReLU and dropout 0.5 after both hidden layers.
 
-    Source: `src/models/vgg.py` of alinlab/Confident_classifier (commit 462db01), network and initialisation; written
-    anew. No batch norm, so that real and generated images may share a batch. 9,935,434 parameters for K = 10; features
-    are the 512 inputs of the last linear layer. Images come in [0, 1], without mean or standard deviation taken out.
+    Network and initialisation follow `src/models/vgg.py` of alinlab/Confident_classifier (commit 462db01); an
+    independent implementation. There is no batch norm, so that real and generated images can share a batch. 9,935,434
+    parameters for K = 10; features are the 512 inputs of the last linear layer. Images in [0, 1] are not normalised.
     """
 
     def network(self, num_classes: int) -> ConvNet:
-        """Fresh weights as the release draws them."""
+        """Build a network with the released initialisation."""
         layers: list[nn.Module] = []
         channels = 3
         for width in WIDTHS:

@@ -10,7 +10,7 @@ from oodbench.benchmark.backbones._residual import Staged, StagedNetwork, initia
 
 
 class WideBlock(nn.Module):
-    """Batch norm and ReLU before either 3x3 convolution, dropout between them."""
+    """Batch norm and ReLU before each of two 3x3 convolutions, dropout between them, and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class WideBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution; the first one changes it. `layer` is its name in public files."""
+    """Blocks of one resolution; the first block reduces it. `layer` has its name in public weight files."""
 
     def __init__(self, count: int, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Stage(nn.Module):
         self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1, dropout) for _ in range(count - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Block after block."""
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
         out: Tensor = self.layer(x)
         return out
 
@@ -63,14 +63,14 @@ class WideResNetNetwork(StagedNetwork):
         initialise_by_fan_out(self)
 
     def maps(self, images: Tensor) -> Tensor:
-        """Non-negative, at a quarter of the resolution."""
+        """Non-negative feature maps at a quarter of the resolution."""
         x: Tensor = self.conv1(images)
         for stage in self.stages():
             x = stage(x)
         return F.relu(self.bn1(x))
 
     def stages(self) -> list[nn.Module]:
-        """The three stages; their maps are sums, of either sign."""
+        """The three stages. Their feature maps are sums and have either sign."""
         return [self.block1, self.block2, self.block3]
 
 
@@ -80,11 +80,12 @@ class WideResNetNetwork(StagedNetwork):
     paper="Zagoruyko & Komodakis, Wide Residual Networks, BMVC 2016 (arXiv:1605.07146)",
 )
 class WideResNet(Staged):
-    """WRN-`depth`-`widen`; 28-10 has 36,479,194 parameters for K = 10 and 640 features.
+    """WRN-`depth`-`widen`; WRN-28-10 has 36,479,194 parameters for K = 10 and 640 features.
 
     Layers, their names and the initialisation (convolutions He fan-out, the head's bias 0) are those of
-    xternalz/WideResNet-pytorch, which the OOD literature uses; written anew. `dropout` is the share dropped between
-    the convolutions of a block: 0 by default; the paper's variant with dropout has 0.3. Normalisation as in `resnet18`.
+    xternalz/WideResNet-pytorch, which the OOD literature uses; an independent implementation. `dropout` is the share of
+    units dropped between the convolutions of a block: 0 by default, 0.3 in the paper's variant with dropout.
+    Normalisation as in `resnet18`.
     """
 
     depth: int = 28
@@ -92,7 +93,7 @@ class WideResNet(Staged):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse depths that are no 6 n + 4, and shares that are none."""
+        """Check that the depth is of the form 6 n + 4, and the other settings' ranges."""
         super().__post_init__()
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(f"depth must be 6 n + 4, such as 16, 28 or 40, got {self.depth}")
@@ -100,5 +101,5 @@ class WideResNet(Staged):
             raise ValueError(f"widen must be 1 or more and dropout in [0, 1), got {self.widen} and {self.dropout}")
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-        """A fresh network for images of any size."""
+        """Build a network for images of any size."""
         return WideResNetNetwork(num_classes, image_shape[0], self.depth, self.widen, self.dropout, self.normalisation)

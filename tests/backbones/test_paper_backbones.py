@@ -1,4 +1,4 @@
-"""The networks of the confidence-loss paper: sizes, initialisation, dropout, and each layer by its formula."""
+"""The networks of the confidence-loss paper: sizes, initialisation, dropout, and every layer by its formula."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.backbones._lee2018_convnet import ConvNet
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.verify.plugin_checks import check_backbone
+from oodbench.benchmark.verify.other_checks import check_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,8 +33,8 @@ STATED = {"vgg13": 9_935_434, "simple_cnn": 18_155_274, "alexnet": 9_280_330}
 
 
 def backbone(name: str) -> Backbone:
-    made: Backbone = registry.get("backbone", name)()
-    return made
+    plugin: Backbone = registry.get("backbone", name)()
+    return plugin
 
 
 def build(name: str, classes: int = 10, seed: int = 0) -> ConvNet:
@@ -58,7 +58,7 @@ def test_it_has_as_many_parameters_as_its_layers_add_up_to(name: str) -> None:
 
 @pytest.mark.parametrize("name", FEATURES)
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_features_and_logits_have_their_shapes_and_belong_together(name: str, classes: int) -> None:
+def test_shapes_are_right_and_logits_are_the_head_of_the_features(name: str, classes: int) -> None:
     network, images = build(name, classes).eval(), torch.rand(3, *SHAPE)
     with torch.no_grad():
         features, logits = network.features(images), network(images)
@@ -112,14 +112,14 @@ def test_dropout_acts_in_training_only(name: str, dropouts: int) -> None:
 
 
 def pool(x: Tensor, side: int, stride: int) -> Tensor:
-    """Max over windows, by unfolding: no pooling layer involved."""
+    """Maximum over unfolded windows, without a pooling layer."""
     windows = x.unfold(2, side, stride).unfold(3, side, stride)
     largest: Tensor = windows.amax(dim=(4, 5))
     return largest
 
 
 def by_formula(name: str, weights: list[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and logits from the weights alone, in evaluation."""
+    """Features and logits in evaluation mode, computed from the weights alone."""
     rest = iter(zip(weights[::2], weights[1::2], strict=True))
 
     def convolved(x: Tensor, padding: int) -> Tensor:
@@ -156,7 +156,7 @@ def by_formula(name: str, weights: list[Tensor], images: Tensor) -> tuple[Tensor
 @pytest.mark.parametrize("name", FEATURES)
 def test_it_computes_its_layers(name: str) -> None:
     network = build(name).double().eval()
-    if name == "vgg13":  # with biases of zero and weights of 0.01 a wrong bias or a lost layer would hardly show
+    if name == "vgg13":  # with zero biases and weights near 0.01 a wrong bias or a missing layer would hardly show
         with torch.no_grad():
             for weight in network.parameters():
                 weight.normal_(0, (2 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.1)

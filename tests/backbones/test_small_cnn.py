@@ -1,4 +1,4 @@
-"""The small convolutional network: its size, the images it takes, and its features."""
+"""The small convolutional network: its size, the images it accepts, and its features."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_it_keeps_no_batch_statistics_and_drops_nothing() -> None:
 def test_two_builds_differ_and_the_same_seed_repeats() -> None:
     one, two = build(), build()
     torch.manual_seed(0)
-    again = build()
+    repeated = build()
     assert not torch.equal(one.head.weight, two.head.weight)
-    assert all(map(torch.equal, one.state_dict().values(), again.state_dict().values()))
+    assert all(map(torch.equal, one.state_dict().values(), repeated.state_dict().values()))
 
 
 def test_it_is_registered() -> None:
