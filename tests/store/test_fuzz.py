@@ -1,4 +1,4 @@
-"""Mutated inputs of every kind: each gives a valid result or one sentence, and nothing is written elsewhere.
+"""Mutated inputs of every kind: each gives a valid result or a one-line error, and nothing is written elsewhere.
 
 The seeds in tests/fuzz/ are valid; hypothesis changes them, the same way each time. A few hundred inputs by default,
 more than ten thousand with `-m slow`.
@@ -53,14 +53,14 @@ from oodbench.benchmark.views.tables import table_csv
 SEEDS = Path(__file__).parents[1] / "fuzz"
 FEW, MANY = 20, 720
 HANGS = 60
-"""Seconds after which an input counts as one that never ends."""
+"""Seconds after which processing an input counts as endless."""
 MEMORY = 1 << 30
-"""Bytes by which all inputs of a kind together may raise the process's peak."""
+"""Bytes by which all inputs of a kind together may raise the process's peak memory."""
 Read = Callable[[bytes], object]
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy, of a shape whose product is no longer an integer
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # from NumPy, for a shape whose product overflows
     pytest.mark.filterwarnings("ignore:.*additional header parsing.*:UserWarning"),
     pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
     pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning"),
@@ -95,7 +95,7 @@ EDITS = st.lists(
 
 
 def mutated(content: bytes, edits: list[tuple[str, float, int, int | bytes]]) -> bytes:
-    """The bytes after a few edits: tokens or bytes put in, pieces left out or repeated, bits turned over."""
+    """The bytes after a few edits: tokens or bytes inserted, pieces deleted or repeated, bits flipped."""
     for how, where, length, what in edits:
         at = int(where * len(content))
         piece, rest = content[at : at + length], content[at + length :]
@@ -131,7 +131,7 @@ def nodes(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def changed(text: str, edits: list[tuple[float, str, Any]]) -> bytes:
-    """JSON with some of its values exchanged, left out, or said twice."""
+    """JSON with some of its values replaced, deleted or duplicated."""
     value = json.loads(text)
     for where, how, new in edits:
         places = list(nodes(value))
@@ -150,7 +150,7 @@ def changed(text: str, edits: list[tuple[float, str, Any]]) -> bytes:
 
 
 def json_like(text: str) -> st.SearchStrategy[bytes]:
-    """Mutations of a JSON text, of its values three times in four."""
+    """Mutations of a JSON text; three out of four change its values, the others its bytes."""
     how = st.sampled_from(["replace", "delete", "repeat"])
     values = st.builds(changed, st.just(text), st.lists(st.tuples(PLACE, how, WILD), min_size=1, max_size=4))
     return values | values | values | bytes_like(text.encode())
@@ -222,7 +222,7 @@ def checkpoint(zipped_: bool) -> bytes:
 
 
 def repacked(edits: list[tuple[str, float, int, int | bytes]]) -> bytes:
-    """A checkpoint whose pickle is mutated and whose archive is whole."""
+    """A checkpoint with a mutated pickle in an intact archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(checkpoint(True))) as whole, zipfile.ZipFile(out, "w") as archive:
         for name in whole.namelist():
@@ -231,7 +231,7 @@ def repacked(edits: list[tuple[str, float, int, int | bytes]]) -> bytes:
     return out.getvalue()
 
 
-# What reads them, in the folder `inside`
+# Readers, which work in the folder `inside`
 
 
 def lines_print(*texts: str) -> None:
@@ -254,7 +254,7 @@ def reads_specs(inside: Path) -> Read:
             try:
                 str(parse(text))
             except OodbenchError as error:
-                is_one_sentence(error)
+                check_message(error)
         create("detector", parse_spec(text))
 
     return read
@@ -292,7 +292,7 @@ KEY = Key("scores", ".npy", "a", {"made of": 1})
 
 
 def reads_side(inside: Path) -> Read:
-    """Found or made again; pruning looks at all of them."""
+    """The side file of an artifact, which is found or not; pruning reads it too."""
     store = Store(inside / "cache")
 
     def read(content: bytes) -> None:
@@ -327,7 +327,7 @@ class FuzzedPair(FileDataset):
 
 
 def reads_decoded(inside: Path) -> Read:
-    """The side file of decoded pixels: they are the same, however it was changed, or it is decoded anew."""
+    """The side file of decoded pixels: whatever was changed, the pixels are the same, or are decoded again."""
     (inside / "fuzzed.zip").write_bytes(zipped(["0.png"], pictures()[0], zipfile.ZIP_STORED))
     whole = Fuzzed().open("test", Access(inside, DataCache(inside / "cache"))).images.images
     (side,) = (inside / "cache").glob("fuzzed-*.json")
@@ -374,7 +374,7 @@ def reads_weights(inside: Path) -> Read:
 def reads_state(inside: Path) -> Read:
     def read(content: bytes) -> None:
         (inside / "state").write_bytes(content)
-        with suppress(ValueError):  # what callers expect: they make it anew
+        with suppress(ValueError):  # expected by callers, which recompute the state
             from_file(inside / "state")
 
     return read
@@ -457,7 +457,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Read], st.SearchStrategy[bytes]]] = {
 # The property
 
 
-def is_one_sentence(error: OodbenchError) -> None:
+def check_message(error: OodbenchError) -> None:
     text = str(error)
     assert text.strip()
     assert text.isprintable()
@@ -467,13 +467,13 @@ def is_one_sentence(error: OodbenchError) -> None:
 
 @contextmanager
 def ends() -> Iterator[None]:
-    """A watchdog, no measurement: it turns an endless loop into a failure."""
+    """A watchdog that turns an endless loop into a failure."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def bark(*_: object) -> None:
-        raise TimeoutError(f"no end within {HANGS} seconds")
+        raise TimeoutError(f"not finished within {HANGS} seconds")
 
     before = signal.signal(signal.SIGALRM, bark)
     signal.alarm(HANGS)
@@ -485,7 +485,7 @@ def ends() -> Iterator[None]:
 
 
 def peak() -> int:
-    """The most memory that the process has held, in bytes; 0 where that is not told."""
+    """Peak memory of the process in bytes; 0 where it is unknown."""
     try:
         import resource
     except ImportError:
@@ -502,7 +502,7 @@ COUNTS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytes
 
 @pytest.mark.parametrize("examples", COUNTS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_valid_result_or_one_sentence(
+def test_a_valid_result_or_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, examples: int
 ) -> None:
     make, inputs = TARGETS[target]
@@ -521,7 +521,7 @@ def test_a_valid_result_or_one_sentence(
             try:
                 read(content)
             except OodbenchError as error:
-                is_one_sentence(error)
+                check_message(error)
 
     before = peak()
     holds()
@@ -537,7 +537,7 @@ def test_more_than_ten_thousand_inputs() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_seeds_are_valid(tmp_path: Path, target: str) -> None:
-    """Or mutations would never come past the first check."""
+    """Otherwise mutations would never get past the first check."""
     whole: dict[str, bytes] = {
         "suite": seed("suite.toml").encode(),
         "specs": b"energy[temperature=10]",

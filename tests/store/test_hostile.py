@@ -1,4 +1,4 @@
-"""Hostile input, case by case: one sentence, nothing executed, nothing written elsewhere; more in test_fuzz.py."""
+"""Hostile input, case by case: a one-line error, nothing executed, nothing written elsewhere; see also test_fuzz.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import table_csv, write_tables
 
 EVIL = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>\\|\u202e\\input{/etc/passwd}`$x$|\ud800\nnext"
-"""A terminal's commands, HTML, LaTeX, Markdown, a turned direction, half a surrogate pair, a line end."""
+"""Terminal escapes, HTML, LaTeX, Markdown, a mark that reverses the text direction, a lone surrogate, a line end."""
 
 RECORD = Record(
     id_set="digits", ood_set="greek", group="near", outlier_source=False, seen=False, detector="msp", settings={},
@@ -58,8 +58,8 @@ RECORD = Record(
 )  # fmt: skip
 
 
-def told(call: Callable[[], object], kind: type[OodbenchError] = OodbenchError) -> str:
-    """The one sentence that is said."""
+def message_of(call: Callable[[], object], kind: type[OodbenchError] = OodbenchError) -> str:
+    """The message of the error that is raised, which must be one printable line."""
     with pytest.raises(kind) as error:
         call()
     text = str(error.value)
@@ -68,7 +68,7 @@ def told(call: Callable[[], object], kind: type[OodbenchError] = OodbenchError) 
     return text
 
 
-# Sentences
+# Messages
 
 
 def test_an_error_is_one_printable_line_whatever_it_quotes() -> None:
@@ -88,10 +88,10 @@ def test_an_endless_name_does_not_fill_the_screen() -> None:
     assert text.endswith("x'. Choose another.")
 
 
-# What all readers share
+# Functions that all readers share
 
 
-def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
     (tmp_path / "ten").write_bytes(b"0123456789")
     assert read_bounded(tmp_path / "ten", 10) == b"0123456789"
     with pytest.raises(ValueError, match="larger than 9 bytes"):
@@ -108,7 +108,7 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["NaN", "-Infinity", "[1e999]", "[" * 99_999, '{"a":' * 99 + "1" + "}" * 99, "9" * 5000, "\ufeff{}", "{"]
 )
-def test_wild_json_is_a_value_error(text: str) -> None:
+def test_json_beyond_the_limits_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_json(text)
 
@@ -120,16 +120,16 @@ def test_nesting_is_bounded_however_deep_the_parser_goes() -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../x", "/x", "C:/x", "C:x", "a\\x", "\\\\host\\x", "a\0"])
-def test_names_that_lead_out(name: str) -> None:
+def test_names_that_leave_the_folder(name: str) -> None:
     assert escapes_root(name)
 
 
 @pytest.mark.parametrize("name", ["x", "a/b.npy", "..a/b", "a..", "scores/msp_on_digits-0123456789ab.npy"])
-def test_names_that_stay(name: str) -> None:
+def test_names_that_stay_in_the_folder(name: str) -> None:
     assert not escapes_root(name)
 
 
-def test_a_record_as_it_is_written_fits() -> None:
+def test_a_record_as_written_is_valid() -> None:
     assert convert(json.loads(json.dumps(vars(RECORD))), Record) == RECORD
 
 
@@ -144,19 +144,19 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", WRONG)
-def test_a_field_of_another_type_is_told(tmp_path: Path, field: str) -> None:
+def test_a_field_of_another_type_is_reported(tmp_path: Path, field: str) -> None:
     path = write_record(tmp_path, RECORD)
     path.write_text(json.dumps({**json.loads(path.read_text()), field: WRONG[field]}))
-    text = told(lambda: read_record(path), UserError)
+    text = message_of(lambda: read_record(path), UserError)
     assert text.startswith(f"'{path}' is not a cell record: '{field}' is ")
     assert ": expected `" in text
     assert "Remove it and run again." in text
 
 
 @pytest.mark.parametrize("away", ["../../secret.npy", "/etc/secret.npy", "C:/x.npy", "a\\..\\x.npy"])
-def test_an_artifact_outside_the_cache_is_told(tmp_path: Path, away: str) -> None:
+def test_an_artifact_outside_the_cache_is_reported(tmp_path: Path, away: str) -> None:
     path = write_record(tmp_path, replace(RECORD, artifacts={"id_scores": away}))
-    assert "is outside the cache" in told(lambda: read_record(path))
+    assert "is outside the cache" in message_of(lambda: read_record(path))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_an_artifact_outside_the_cache_is_told(tmp_path: Path, away: str) -> Non
         {"commit": "abc"},
     ],
 )
-def test_a_run_of_another_shape_is_told_by_every_command(tmp_path: Path, info: dict[str, Any]) -> None:
+def test_an_invalid_run_is_reported_by_every_command(tmp_path: Path, info: dict[str, Any]) -> None:
     folder = tmp_path / "runs" / "x"
     name = write_record(folder, RECORD).name
     write_run_info(folder, {"cells": [name], **info})
@@ -194,7 +194,7 @@ def test_a_cell_that_a_run_lists_a_million_times_is_read_once(tmp_path: Path) ->
 
 
 def evil_run(folder: Path) -> Path:
-    """Every text of a run is hostile."""
+    """A run in which every text is hostile."""
     ok = replace(RECORD, id_set=EVIL, ood_set=EVIL, label=EVIL, backbone=EVIL, notes=(EVIL,), settings={"a": EVIL})
     bad = replace(ok, label=EVIL + "2", status="failed", reason=EVIL, metrics={})
     pair = {"id_set": EVIL, "ood_set": EVIL, "group": EVIL, "trivial": {"statistic": EVIL, "auroc": EVIL}}
@@ -205,7 +205,7 @@ def evil_run(folder: Path) -> Path:
     return folder
 
 
-def test_tables_neither_obey_nor_pass_on_what_names_say(tmp_path: Path) -> None:
+def test_tables_escape_hostile_names(tmp_path: Path) -> None:
     run = read_run(evil_run(tmp_path))
     for text in (text_table(run), table_markdown(run), table_latex(run)):
         assert all(line.isprintable() for line in text.split("\n"))
@@ -216,7 +216,7 @@ def test_tables_neither_obey_nor_pass_on_what_names_say(tmp_path: Path) -> None:
         for line in markdown.splitlines()
         if line[0:2] == "| "
     }
-    assert len(widths) == 2, "a name ends no cell"
+    assert len(widths) == 2, "no name ends a cell"
     latex = table_latex(run)
     assert r"\input" not in latex
     assert r"\textbackslash{}input" in latex
@@ -226,7 +226,7 @@ def test_tables_neither_obey_nor_pass_on_what_names_say(tmp_path: Path) -> None:
 
 
 def test_tables_of_hostile_names_are_written_twice(tmp_path: Path) -> None:
-    """Half a surrogate pair is no UTF-8: it is escaped, and the file is then left alone."""
+    """A lone surrogate is not valid UTF-8: it is escaped, and the file is not rewritten."""
     run = read_run(evil_run(tmp_path))
     first = {path: path.read_bytes() for path in write_tables(run)}
     assert {path: path.read_bytes() for path in write_tables(run)} == first
@@ -307,7 +307,7 @@ def test_a_forged_side_file_counts_as_damage(tmp_path: Path, side: str) -> None:
 
 
 def test_no_artifact_outside_the_store_is_touched(tmp_path: Path) -> None:
-    """A side file that vouches for a file outside, under a key that leads there."""
+    """A side file that describes a file outside, under a key that leads there."""
     victim = tmp_path / "victim-0123456789ab.npy"
     victim.write_bytes(b"mine")
     store = Store(tmp_path / "cache")
@@ -326,7 +326,7 @@ def npy(header: str, body: bytes = b"", version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + length + text + body
 
 
-LYING = {
+FORGED = {
     "more than there is": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}", b"\0" * 64),
     "exabytes": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}", b"\0" * 8),
     "overflow": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4)}"),
@@ -346,25 +346,25 @@ LYING = {
 }
 
 
-@pytest.mark.parametrize("kind", LYING)
+@pytest.mark.parametrize("kind", FORGED)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_an_array_s_header_may_lie(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forged_array_headers(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "cannot be read" in told(lambda: stored(tmp_path / "cache", LYING[kind]).load_array(KEY), StoreError)
+    assert "cannot be read" in message_of(lambda: stored(tmp_path / "cache", FORGED[kind]).load_array(KEY), StoreError)
     with pytest.raises((ValueError, OSError)):
         npy_module.load_array(tmp_path / "cache" / KEY.path, "c")
     assert not (tmp_path / "marker").exists()
 
 
-def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
+def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.savez(out, a=np.zeros(3))
-    assert "it contains an archive" in told(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
+    assert "it contains an archive" in message_of(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"\xff", b"[" * 9999, b"5"])
-def test_stored_json_may_lie(tmp_path: Path, content: bytes) -> None:
-    assert "cannot be read" in told(lambda: stored(tmp_path, content).load_json(KEY), StoreError)
+def test_forged_stored_json(tmp_path: Path, content: bytes) -> None:
+    assert "cannot be read" in message_of(lambda: stored(tmp_path, content).load_json(KEY), StoreError)
 
 
 # Weights
@@ -400,15 +400,15 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("kind", HEADERS)
-def test_a_safetensors_header_may_lie(tmp_path: Path, kind: str) -> None:
+def test_forged_safetensors_headers(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_bytes(HEADERS[kind])
-    assert str(path) in told(lambda: read_weights(path), UserError)
+    assert str(path) in message_of(lambda: read_weights(path), UserError)
     with pytest.raises((ValueError, OSError)):
         from_file(path)
 
 
-def test_a_name_that_occurs_twice_gives_one_tensor_or_a_sentence(tmp_path: Path) -> None:
+def test_a_duplicate_name_gives_one_tensor_or_an_error(tmp_path: Path) -> None:
     one = json.dumps(entry([1], 0, 4))
     path = tmp_path / "mine.safetensors"
     path.write_bytes(safetensors(f'{{"a": {one}, "a": {one}}}'.encode(), struct.pack("<f", 2)))
@@ -439,10 +439,10 @@ STRANGE: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", STRANGE)
-def test_tensors_that_no_network_has(tmp_path: Path, kind: str) -> None:
+def test_unsuitable_tensors_are_refused(tmp_path: Path, kind: str) -> None:
     make, expected = STRANGE[kind]
     torch.save(make(), tmp_path / "mine.pt")
-    assert expected in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+    assert expected in message_of(lambda: read_weights(tmp_path / "mine.pt"), UserError)
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -453,12 +453,12 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path
     ):
         for member in whole.infolist():
             packed.writestr(member.filename, whole.read(member))
-    assert "cannot be read safely" in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+    assert "cannot be read safely" in message_of(lambda: read_weights(tmp_path / "mine.pt"), UserError)
 
 
-def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_as_checkpoint(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine.pt")
-    assert "not a regular file" in told(lambda: read_weights(tmp_path / "mine.pt"), UserError)
+    assert "not a regular file" in message_of(lambda: read_weights(tmp_path / "mine.pt"), UserError)
 
 
 # Suites, names, published numbers
@@ -479,30 +479,30 @@ def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
     ],
     ids=["lists", "dots", "hexadecimal", "digits", "long", "bytes", "escapes", "types", "delete"],
 )
-def test_a_hostile_suite_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_hostile_suite_is_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
-    assert str(path) in told(lambda: read_suite(str(path)), UserError)
+    assert str(path) in message_of(lambda: read_suite(str(path)), UserError)
 
 
-def test_a_pipe_is_no_suite(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_as_suite(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine.toml")
-    assert "not a regular file" in told(lambda: read_suite(str(tmp_path / "mine.toml")), UserError)
+    assert "not a regular file" in message_of(lambda: read_suite(str(tmp_path / "mine.toml")), UserError)
 
 
 @pytest.mark.parametrize("parse", [parse_spec, parse_set, split_list])
 def test_an_endless_name_is_refused_before_it_is_searched(parse: Callable[[str], object]) -> None:
-    assert "characters, expected at most" in told(lambda: parse("a[" + "," * 10 * MAX_SPEC), UserError)
+    assert "characters, expected at most" in message_of(lambda: parse("a[" + "," * 10 * MAX_SPEC), UserError)
 
 
-def test_published_numbers_may_be_no_numbers(tmp_path: Path) -> None:
+def test_invalid_published_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     row = dict.fromkeys(COLUMNS, "") | {"paper": "p", "id_set": "a", "detector": "d", "source": "s", "value": "50"}
     row |= {"metric": "id_accuracy", "mark": "verified", "epochs": "9" * 5000}
     path.write_text(",".join(COLUMNS) + "\n" + ",".join(row[name] for name in COLUMNS) + "\n")
-    assert "epochs is '999" in told(lambda: read_reference(str(path)), UserError)
+    assert "epochs is '999" in message_of(lambda: read_reference(str(path)), UserError)
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "not a regular file" in told(lambda: read_reference(str(tmp_path / "pipe.csv")), UserError)
+    assert "not a regular file" in message_of(lambda: read_reference(str(tmp_path / "pipe.csv")), UserError)
 
 
 # Files of images
@@ -534,8 +534,8 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_images_that_are_unlike_others(kind: str) -> None:
-    """They are decoded to 32 x 32, or the reason is told; the file's name does not matter."""
+def test_unusual_images(kind: str) -> None:
+    """They are decoded to 32 x 32, or the reason is reported; the file's name does not matter."""
     make, why = IMAGES[kind]
     if not why:
         assert decode(make(), Fit())[0].shape == (3, 32, 32)
@@ -582,31 +582,31 @@ TARS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
 
 
 @pytest.mark.parametrize("kind", TARS)
-def test_a_tar_s_headers_may_lie(tmp_path: Path, kind: str) -> None:
+def test_forged_tar_headers(tmp_path: Path, kind: str) -> None:
     members, expected = TARS[kind]
-    assert expected in told(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+    assert expected in message_of(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
 
 
 @pytest.mark.parametrize("limits", [Limits(members=9), Limits(total_bytes=9)], ids=["members", "bytes"])
 def test_a_tar_is_not_listed_beyond_the_limits(tmp_path: Path, limits: Limits) -> None:
     path = tar_of(tmp_path / "x.tar.gz", *((info_of(size=5, name=f"{k}.png"), b"12345") for k in range(20)))
     assert len(open_tree(path).members) == 20
-    assert "declares more than" in told(lambda: open_tree(path, limits), DataError)
+    assert "declares more than" in message_of(lambda: open_tree(path, limits), DataError)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_in_any_compression_is_one_sentence(tmp_path: Path, method: int) -> None:
+def test_damage_in_any_compression_is_a_one_line_error(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
         archive.writestr("0.png", os.urandom(500))
     content = bytearray((tmp_path / "x.zip").read_bytes())
     content[40:90] = bytes(50)
     (tmp_path / "x.zip").write_bytes(content)
     tree = open_tree(tmp_path / "x.zip")
-    assert "cannot be unpacked" in told(lambda: list(tree.read([0])), DataError)
+    assert "cannot be unpacked" in message_of(lambda: list(tree.read([0])), DataError)
 
 
 def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits to be decoded is bounded in bytes: reading stops while decoders are behind."""
+    """The images waiting to be decoded are bounded in bytes: reading pauses until decoders catch up."""
     waiting, most = 0, 0
 
     def slow(content: bytes, fit: Fit) -> Any:
@@ -631,19 +631,19 @@ def test_a_pipe_and_a_link_in_a_folder_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "zero.png").symlink_to("/dev/zero")
-    assert "not a regular file" in told(lambda: DataCache(None).hash(folder), DataError)
+    assert "not a regular file" in message_of(lambda: DataCache(None).hash(folder), DataError)
     (folder / "zero.png").unlink()
     os.mkfifo(folder / "pipe.png")
-    assert "not a regular file" in told(lambda: open_tree(folder), DataError)
-    assert "not a regular file" in told(lambda: file_hash(folder / "pipe.png"), DataError)
+    assert "not a regular file" in message_of(lambda: open_tree(folder), DataError)
+    assert "not a regular file" in message_of(lambda: file_hash(folder / "pipe.png"), DataError)
 
 
-def test_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
+def test_file_names_that_are_not_valid_unicode_are_hashed(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.png")
     try:
         (tmp_path / name).write_bytes(encoded(FRAMES[0], "PNG"))
     except OSError:
-        pytest.skip("this file system takes text alone")
+        pytest.skip("this file system only accepts valid Unicode")
     assert len(DataCache(tmp_path.parent / "cache").hash(tmp_path)) == 64
     assert len(ImageTree().read([tmp_path]).images) == 1
 
@@ -664,10 +664,10 @@ def idx(*sizes: int, body: bytes = b"") -> bytes:
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_an_idx_header_may_lie(tmp_path: Path, images: bytes, expected: str, pack: Callable[[bytes], bytes]) -> None:
+def test_forged_idx_headers(tmp_path: Path, images: bytes, expected: str, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "images").write_bytes(pack(images))
     (tmp_path / "labels").write_bytes(pack(idx(9, body=bytes(9))))
-    assert expected in told(lambda: Idx(2).read([tmp_path / "images", tmp_path / "labels"]), DataError)
+    assert expected in message_of(lambda: Idx(2).read([tmp_path / "images", tmp_path / "labels"]), DataError)
 
 
 def test_a_parquet_file_may_not_declare_more_images_than_are_read(tmp_path: Path) -> None:
@@ -681,7 +681,7 @@ def test_a_parquet_file_may_not_declare_more_images_than_are_read(tmp_path: Path
         (Parquet((), max_images=8), "9 images are declared, but at most 8 are read"),
         (Parquet((), max_bytes=8), "bytes, more than the limit of 8"),
     ):
-        assert expected in told(lambda reader=reader: reader.read([tmp_path / "x.parquet"]), DataError)  # type: ignore[misc]
+        assert expected in message_of(lambda reader=reader: reader.read([tmp_path / "x.parquet"]), DataError)  # type: ignore[misc]
         assert repr(reader) == repr(Parquet(())), "limits are in no cache key"
 
 
@@ -703,4 +703,4 @@ def test_a_server_that_never_stops_sending(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Endless())
     for size in (2500, 0):
         file = File((f"{size}.zip",), ("http://localhost/x.zip",), size=size, md5="0" * 32)
-        assert "it sends more than 2,500 bytes" in told(lambda file=file: fetch(file), DataError)  # type: ignore[misc]
+        assert "it sends more than 2,500 bytes" in message_of(lambda file=file: fetch(file), DataError)  # type: ignore[misc]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.engines import local
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
-from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import TrainJob
-from oodbench.benchmark.records.prune import KEPT_DAYS, prune
 from oodbench.benchmark.store.locks import Locks
 
 
@@ -58,7 +55,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         assert locks.others() == [path.stem]
         process.send_signal(signal.SIGKILL)
     assert locks.others() == []
-    assert not path.exists(), "the mark of the dead is removed"
+    assert not path.exists(), "the mark of the killed process is removed"
 
 
 class OnMessage(logging.Handler):
@@ -92,16 +89,16 @@ def on_message() -> Iterator[Callable[[Callable[[], None]], list[str]]]:
 Listen = Callable[[Callable[[], None]], list[str]]
 
 
-def test_waiting_is_said_in_one_line(tmp_path: Path, on_message: Listen) -> None:
+def test_waiting_is_logged_once(tmp_path: Path, on_message: Listen) -> None:
     first = Locks(tmp_path).attempt("tables")
     assert first is not None
-    said = on_message(first.release)
+    messages = on_message(first.release)
     with Locks(tmp_path).hold("tables", "is writing the tables"):
         pass
-    assert said == ["Waiting for another process, which is writing the tables."]
+    assert messages == ["Waiting for another process, which is writing the tables."]
 
 
-def test_a_job_of_another_process_is_put_off_and_not_done_twice(
+def test_a_job_of_another_process_is_deferred_and_not_done_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_message: Listen
 ) -> None:
     options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
@@ -111,13 +108,13 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     train = next(job for job in jobs if isinstance(job, TrainJob))
     held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
     assert held is not None
-    said = on_message(held.release)
+    messages = on_message(held.release)
     outcomes = list(run_jobs(jobs, bench, Quiet()))
     assert [outcome.reason for outcome in outcomes] == [""] * len(jobs)
-    assert said == [f"Waiting for another process, which is working on: {train.title}."]
+    assert messages == [f"Waiting for another process, which is working on: {train.title}."]
     order = [outcome.job for outcome in outcomes]
     waited = [job.checkpoint.key == train.checkpoint.key for job in order]  # type: ignore[attr-defined]
-    assert waited == sorted(waited), "what does not wait for that job is done first"
+    assert waited == sorted(waited), "jobs that do not depend on that job are done first"
     assert order[waited.index(True)] is train
 
     def never(*_: object) -> None:
@@ -129,13 +126,13 @@ def test_a_job_of_another_process_is_put_off_and_not_done_twice(
     assert "done again" in again[0].reason
 
 
-def test_a_file_system_without_locks_is_told_once(
+def test_a_file_system_without_locks_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    def without(*_: object, **__: object) -> None:
+    def unsupported(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(FileLock, "acquire", without)
+    monkeypatch.setattr(FileLock, "acquire", unsupported)
     locks = Locks(tmp_path)
     for name in ("one", "two"):
         with locks.hold(name):
@@ -144,14 +141,14 @@ def test_a_file_system_without_locks_is_told_once(
     assert logged == [message]
 
 
-def test_a_folder_that_takes_no_lock_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_room_for_locks_is_reported(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("a file in its place")
     with pytest.raises(StoreError, match=r"^Cannot lock '.*': .*\. Choose a writable folder with --results\.$"):
         Locks(tmp_path).attempt("one")
 
 
 def leave(folder: Path) -> list[Path]:
-    """What a process that is killed leaves behind."""
+    """Create the files that a killed process leaves behind."""
     left = [folder / name for name in ("scores/.a.npy.x1.tmp", ".pass-abc/logits.npy", "locks/job-0123.lock")]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +156,7 @@ def leave(folder: Path) -> list[Path]:
     return left
 
 
-def test_who_comes_first_removes_what_killed_processes_have_left(tmp_path: Path) -> None:
+def test_the_first_process_removes_what_killed_processes_left(tmp_path: Path) -> None:
     left = leave(tmp_path)
     data, kept = tmp_path / "data/.b.tmp", tmp_path / "scores/a.npy"
     for path in (data, kept):
@@ -175,32 +172,3 @@ def test_who_comes_first_removes_what_killed_processes_have_left(tmp_path: Path)
             assert all(path.exists() for path in left), "the other process may be using them"
         assert len(Locks(tmp_path).others()) == 1
     assert Locks(tmp_path).others() == []
-
-
-# pruning
-
-
-def test_nothing_is_pruned_while_a_process_is_at_work(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    left = leave(cache)[:2]
-    told = r"^Nothing was deleted, because process-.* is working in '.*cache'\."
-    with Locks(cache).present(), pytest.raises(UserError, match=told):
-        prune(tmp_path)
-    left = leave(cache)[:2]
-    assert prune(tmp_path, dry_run=True) == (0, 2)
-    assert all(path.exists() for path in left)
-    assert prune(tmp_path) == (0, 2)
-    assert not (cache / ".pass-abc").exists()
-
-
-@pytest.mark.parametrize("days, kept", [(-400, True), (KEPT_DAYS - 1, True), (KEPT_DAYS + 1, False)])
-def test_stopped_trainings_are_kept_for_a_while(tmp_path: Path, days: int, kept: bool, logged: list[str]) -> None:
-    path = tmp_path / "cache/unfinished/joint-0123456789ab.safetensors"
-    path.parent.mkdir(parents=True)
-    path.write_text("12345")
-    then = time.time() - days * 86400
-    os.utime(path, (then, then))
-    assert prune(tmp_path) == ((0, 0) if kept else (5, 1))
-    assert path.exists() is kept
-    told = f"Kept '{path}': an interrupted training, resumable for {KEPT_DAYS} days after its last snapshot."
-    assert logged == ([told] if kept else [])

@@ -1,4 +1,4 @@
-"""Nothing is pickled or unpickled: the source says so, and pickles planted where files are read stay asleep."""
+"""Nothing is pickled or unpickled: the source has no such calls, and pickles planted in files are not executed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("benchmark", "detectors", "datasets", "figures", "results/reference", "perf", "docs")
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 STATED = {"np.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
-"""What a call must say, whatever its library's default is."""
+"""Keyword arguments that must be given, whatever the library's default is."""
 FORBIDDEN = {"torch.save", "pd.read_pickle", "read_pickle", "to_pickle", "eval", "exec", "yaml.load", "os.system"}
 
 
 def breaches(source: str) -> Iterator[str]:
-    """What in a module's source unpickles, or runs text."""
+    """The places in a module's source that unpickle, or execute text."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
@@ -59,7 +59,7 @@ def test_no_module_unpickles() -> None:
     modules = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     assert len(modules) > 100
     found = {str(path.relative_to(ROOT)): list(breaches(path.read_text(encoding="utf-8"))) for path in modules}
-    assert {path: told for path, told in found.items() if told} == {}
+    assert {path: places for path, places in found.items() if places} == {}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_no_module_unpickles() -> None:
         "eval(text)",
     ],
 )
-def test_the_search_finds(source: str) -> None:
+def test_the_search_finds_breaches(source: str) -> None:
     assert list(breaches(source))
 
 
@@ -85,7 +85,7 @@ def test_the_search_finds(source: str) -> None:
 
 
 class Bomb:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -95,7 +95,7 @@ class Bomb:
 
 
 def test_the_bomb_works(tmp_path: Path) -> None:
-    """Or the tests below could not fail."""
+    """Otherwise the tests below could not fail."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "marker")))  # noqa: S301
     assert (tmp_path / "marker").exists()
 
@@ -107,7 +107,7 @@ def npy(bomb: Bomb) -> bytes:
 
 
 def in_store(folder: Path, content: bytes, extension: str) -> tuple[Store, Key]:
-    """An artifact whose checksum is right."""
+    """Store an artifact with a correct checksum."""
     store, key = Store(folder / "cache"), Key("scores", extension, "planted", {})
 
     def write(path: Path) -> None:
@@ -118,7 +118,7 @@ def in_store(folder: Path, content: bytes, extension: str) -> tuple[Store, Key]:
 
 
 class Planted(FileDataset):
-    """One image tree, named and packed as a data set is."""
+    """An image tree, named and packed like a data set."""
 
     name = "planted"
     splits = ("test",)
@@ -247,7 +247,7 @@ PLACES: list[Callable[[Path, Bomb], None]] = [
 
 
 @pytest.mark.parametrize("plant", PLACES, ids=lambda plant: plant.__name__)
-def test_a_planted_pickle_stays_asleep(tmp_path: Path, plant: Callable[[Path, Bomb], None]) -> None:
+def test_a_planted_pickle_is_not_executed(tmp_path: Path, plant: Callable[[Path, Bomb], None]) -> None:
     marker = tmp_path / "marker"
     with pytest.raises(OodbenchError) as error:
         plant(tmp_path, Bomb(marker))
@@ -256,15 +256,15 @@ def test_a_planted_pickle_stays_asleep(tmp_path: Path, plant: Callable[[Path, Bo
     assert str(error.value).endswith(".")
 
 
-def test_a_planted_state_stays_asleep(tmp_path: Path) -> None:
-    """What a detector learned, and snapshots, which callers make anew where this says ValueError."""
+def test_a_planted_state_is_not_executed(tmp_path: Path) -> None:
+    """States of detectors, and snapshots, which callers recompute after a ValueError."""
     (tmp_path / "state").write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
     with pytest.raises(ValueError, match=r"\w"):
         from_file(tmp_path / "state")
     assert not (tmp_path / "marker").exists()
 
 
-def test_planted_pixels_stay_asleep_and_are_decoded_anew(tmp_path: Path) -> None:
+def test_planted_pixels_are_not_executed_and_decoded_again(tmp_path: Path) -> None:
     (tmp_path / "planted").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "planted" / "0.png")
     access = Access(tmp_path, DataCache(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""A folder at a URL: what is written is read, what fails is tried again and told, and credentials are never shown."""
+"""A folder at a URL: reading and writing, retries, error messages, and that credentials are never shown."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def test_what_is_written_is_read(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_a_reader_never_finds_half_a_file(store_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever dies while writing leaves the old file."""
+    """A process killed while writing leaves the old file."""
     remote = Remote(store_url)
     remote.write("folder/a", b"old")
     (tmp_path / "new").write_bytes(b"new")
 
-    def dies(self: Any, source: str, target: str, **_: Any) -> None:
+    def killed(self: Any, source: str, target: str, **_: Any) -> None:
         self.pipe_file(target, b"n")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(remote._fs), "put_file", dies)
+    monkeypatch.setattr(type(remote._fs), "put_file", killed)
     with pytest.raises(KeyboardInterrupt):
         remote.put(tmp_path / "new", "folder/a")
     assert remote.read("folder/a") == b"old"
@@ -65,7 +65,7 @@ def test_a_reader_never_finds_half_a_file(store_url: str, monkeypatch: pytest.Mo
 
 
 class Failing:
-    """Raises so many times, then does what it stands for."""
+    """Raises an error the first `times` calls, then calls the original function."""
 
     def __init__(self, times: int, error: Exception, then: Callable[..., Any]) -> None:
         self.left, self.error, self.then, self.calls = times, error, then, 0
@@ -78,19 +78,19 @@ class Failing:
 
 
 def failing(remote: Remote, monkeypatch: pytest.MonkeyPatch, method: str, times: int, error: Exception) -> Failing:
-    made = Failing(times, error, getattr(remote._fs, method))
-    monkeypatch.setattr(remote._fs, method, made)
-    return made
+    replacement = Failing(times, error, getattr(remote._fs, method))
+    monkeypatch.setattr(remote._fs, method, replacement)
+    return replacement
 
 
-def test_a_request_that_fails_is_made_again(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_request_is_retried(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = failing(remote, monkeypatch, "pipe_file", ATTEMPTS - 1, ConnectionResetError("gone away"))
     remote.write("folder/a", b"a")
     assert failures.calls == ATTEMPTS
     assert remote.read("folder/a") == b"a"
 
 
-def test_a_request_that_fails_for_good_is_told(remote: Remote, monkeypatch: pytest.MonkeyPatch, store_url: str) -> None:
+def test_persistent_failures_are_reported(remote: Remote, monkeypatch: pytest.MonkeyPatch, store_url: str) -> None:
     error = RuntimeError("no route to host, see https://me:hunter2@proxy/?token=abc\nand more")
     failures = failing(remote, monkeypatch, "pipe_file", 99, error)
     with pytest.raises(StoreError) as caught:
@@ -104,23 +104,21 @@ def test_a_request_that_fails_for_good_is_told(remote: Remote, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Access Denied"), OSError(28, "No space left on device")])
-def test_what_another_attempt_does_not_mend_is_told_at_once(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch, error: OSError
-) -> None:
+def test_permanent_errors_are_not_retried(remote: Remote, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     failures = failing(remote, monkeypatch, "pipe_file", 99, error)
     with pytest.raises(StoreError, match=rf"^Cannot write '\.oodbench-\w+' to the store '.*': {error.strerror}\. "):
         remote.refuse_unwritable()
     assert failures.calls == 1
 
 
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("a file where the folder is to be")
+def test_a_location_that_is_not_writable_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file in place of the folder")
     with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 'file://.*': "):
         Remote(f"file://{tmp_path}/file", pause=0).refuse_unwritable()
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         (
             "results/shared",
@@ -140,13 +138,13 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_url_that_cannot_be_used_is_told(url: str, told: str) -> None:
+def test_a_url_that_cannot_be_used_is_reported(url: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         Remote(url)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
-def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(protocol: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
@@ -170,7 +168,7 @@ def test_faults_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert result.stderr.startswith("Error: ")
         assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "results").exists(), "nothing was begun"
+    assert not (tmp_path / "results").exists(), "nothing was started"
 
 
 # credentials
@@ -201,7 +199,7 @@ def test_credentials_that_a_library_quotes_are_left_out(monkeypatch: pytest.Monk
     assert remote._at("a") == "/place/x/a"
 
 
-def test_fsspec_is_imported_where_a_store_is_opened_and_nowhere_else() -> None:
+def test_fsspec_is_only_imported_when_a_store_is_opened() -> None:
     found = {}
     for path in BENCHMARK.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -216,7 +214,7 @@ def test_fsspec_is_imported_where_a_store_is_opened_and_nowhere_else() -> None:
 
 
 class Counted:
-    """Names in folders, and how often they were listed; a listing takes `takes` seconds."""
+    """A remote that counts its listings, each of which takes `takes` seconds."""
 
     def __init__(self, **folders: set[str]) -> None:
         self.folders, self.asked, self.now, self.takes = folders, list[str](), 0.0, 0.0
@@ -240,7 +238,7 @@ def test_a_folder_is_listed_once() -> None:
     assert counted.asked == ["scores", "fit"]
 
 
-def test_a_name_that_is_missed_is_looked_for_again_after_a_while() -> None:
+def test_a_missing_name_is_looked_for_again_after_a_while() -> None:
     counted = Counted(scores={"a"})
     counted.takes = 3.0
     listings = counted.listings()
@@ -250,12 +248,12 @@ def test_a_name_that_is_missed_is_looked_for_again_after_a_while() -> None:
     assert not listings.hold("scores/b")
     counted.now = 3.0 + 60.0
     assert listings.hold("scores/a")
-    assert counted.asked == ["scores"], "what is known is believed"
+    assert counted.asked == ["scores"], "names found earlier are not looked for again"
     assert listings.hold("scores/b")
     assert counted.asked == ["scores", "scores"]
 
 
-def test_what_is_written_or_gone_is_known_at_once() -> None:
+def test_written_and_removed_files_are_known_immediately() -> None:
     counted = Counted(scores={"a"})
     listings = counted.listings()
     assert listings.hold("scores/a")
@@ -263,5 +261,5 @@ def test_what_is_written_or_gone_is_known_at_once() -> None:
     listings.discard("scores/a")
     assert listings.hold("scores/b")
     assert not listings.hold("scores/a")
-    assert not listings.hold("fit/c"), "a folder that was never listed is listed"
+    assert not listings.hold("fit/c"), "a folder that was never listed is listed now"
     assert counted.asked == ["scores", "fit"]

@@ -1,4 +1,4 @@
-"""The shared store on a server that speaks S3 (moto), by the same package as with the real one."""
+"""The shared store on a mock S3 server (moto), accessed through the same package as the real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oodbench.benchmark.store.remote import Remote
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),  # of the server and of botocore
+    pytest.mark.filterwarnings("ignore"),  # from the server and botocore
 ]
 
 MATRIX = """
@@ -28,7 +28,7 @@ ood = [{ set = "greek", group = "near" }]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server with the bucket 'bench'."""
-    # Here, because fast tests that only collect this file should not wait for large packages.
+    # Imported here, because these packages are large and every test session collects this file.
     s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[s3test]' brings an S3 client")
     moto = pytest.importorskip("moto.server", reason="pip install -e '.[s3test]' brings an S3 server")
 
@@ -98,7 +98,7 @@ def test_a_run_is_continued_on_another_machine(
         assert not path.is_file() or b"s3cr3t" not in path.read_bytes()
 
 
-def test_what_fails_is_told(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_reported(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     with pytest.raises(StoreError, match=r"^Cannot write '\.oodbench-\w+' to the store 's3://absent/x': .*bucket"):

@@ -1,4 +1,4 @@
-"""A store that machines share: one machine finds what another has made, whole or not at all, and asks for little."""
+"""A store shared by machines: one finds intact artifacts of the other, with few requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from oodbench.benchmark.store.shared import SharedStore
 from oodbench.benchmark.store.store import Key, Store
 
 IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
-"""For tests that take long, and of what does not depend on the protocol."""
+"""For tests that are slow or do not depend on the protocol."""
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -49,7 +49,7 @@ def key_of(content: Any = 1, kind: str = "scores") -> Key:
 
 
 class Watched(Remote):
-    """Notes every request."""
+    """A remote that records every request."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, pause=0)
@@ -85,17 +85,17 @@ class Machine(SharedStore):
 
 @pytest.fixture
 def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
-    """A machine by name; by the same name again, another process on it."""
+    """Create a machine by name; the same name again gives another process on that machine."""
     return lambda name: Machine(tmp_path / name, store_url)
 
 
 @pytest.fixture
 def eager(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
-    """A machine by name that uploads every snapshot."""
+    """Create a machine that uploads every snapshot."""
     return lambda name: Machine(tmp_path / name, store_url, snapshot_every=0, snapshot_share=0)
 
 
-def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine], logged: list[str]) -> None:
+def test_one_machine_finds_what_another_computed(machine: Callable[[str], Machine], logged: list[str]) -> None:
     one, other, key = machine("one"), machine("other"), key_of()
     made = one.save_array(key, ARRAY, {"seconds": 1.5})
     assert other.has(key)
@@ -105,12 +105,12 @@ def test_what_one_machine_makes_another_finds(machine: Callable[[str], Machine],
         assert path.read_bytes() == (made.parent / path.name).read_bytes()
     assert np.array_equal(other.load_array(key), ARRAY)
     assert other.about(key) == {"seconds": 1.5}
-    assert other.asked("get") == [key.path], "fetched once"
-    assert Store(other.root).find(key) == found, "it needs no URL any more"
+    assert other.asked("get") == [key.path], "downloaded once"
+    assert Store(other.root).find(key) == found, "the URL is not needed any more"
     assert logged == []
 
 
-def test_what_nobody_has_made_is_not_there(machine: Callable[[str], Machine]) -> None:
+def test_a_missing_artifact(machine: Callable[[str], Machine]) -> None:
     store = machine("one")
     assert not store.has(key_of())
     assert store.find(key_of()) is None
@@ -119,7 +119,7 @@ def test_what_nobody_has_made_is_not_there(machine: Callable[[str], Machine]) ->
         store.load_array(key_of())
 
 
-def test_asking_fetches_nothing_and_lists_each_folder_once(machine: Callable[[str], Machine]) -> None:
+def test_a_query_downloads_nothing_and_lists_each_folder_once(machine: Callable[[str], Machine]) -> None:
     one, other = machine("one"), machine("other")
     keys = [key_of(n, kind) for kind in ("logits", "features") for n in range(30)]
     for key in keys[::2]:
@@ -139,13 +139,13 @@ def test_a_side_file_is_read_without_its_artifact(machine: Callable[[str], Machi
     assert other.side(key_of(2)) == {}
 
 
-def test_what_is_made_after_the_folder_was_listed_is_found(machine: Callable[[str], Machine]) -> None:
-    """The command that planned writes a record as soon as another machine has done its jobs."""
+def test_an_artifact_written_after_the_listing_is_found(machine: Callable[[str], Machine]) -> None:
+    """The planning process writes a record as soon as another machine has done its jobs."""
     one, other, key = machine("one"), machine("other"), key_of()
     assert not other.has(key)
     assert other.side(key) == {}
     one.save_array(key, ARRAY, {"seconds": 2.5})
-    assert not other.has(key), "a listing is believed for a while"
+    assert not other.has(key), "a listing stays valid for a while"
     assert other.has(key, now=True)
     assert not other.has(key_of(2), now=True)
     assert other.has(key)
@@ -153,7 +153,7 @@ def test_what_is_made_after_the_folder_was_listed_is_found(machine: Callable[[st
     assert np.array_equal(other.load_array(key), ARRAY)
 
 
-def test_processes_of_one_machine_fetch_once(machine: Callable[[str], Machine]) -> None:
+def test_processes_of_one_machine_download_once(machine: Callable[[str], Machine]) -> None:
     machine("one").save_array(key_of(), ARRAY, {})
     processes = [machine("other") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -162,7 +162,7 @@ def test_processes_of_one_machine_fetch_once(machine: Callable[[str], Machine]) 
     assert sum(len(store.asked("get")) for store in processes) == 1
 
 
-def test_all_that_is_there_is_brought_at_once(machine: Callable[[str], Machine]) -> None:
+def test_all_available_artifacts_are_downloaded_together(machine: Callable[[str], Machine]) -> None:
     one, other = machine("one"), machine("other")
     keys = [key_of(n) for n in range(40)]
     for key in keys[:30]:
@@ -174,7 +174,7 @@ def test_all_that_is_there_is_brought_at_once(machine: Callable[[str], Machine])
     assert all(Store(other.root).find(key) for key in keys[:30])
 
 
-# damage, and what is killed
+# damage, and processes that are killed
 
 
 def rewrite(store: Machine, path: str, change: Callable[[bytes], bytes]) -> None:
@@ -197,7 +197,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_told_and_counts_as_absent(
+def test_damage_is_reported_and_counts_as_missing(
     machine: Callable[[str], Machine], store_url: str, damage: str, logged: list[str]
 ) -> None:
     one, key = machine("one"), key_of()
@@ -205,7 +205,7 @@ def test_damage_is_told_and_counts_as_absent(
     suffix, change = DAMAGE[damage]
     rewrite(one, f"{key.path}{suffix}", change)
     other = machine("other")
-    assert other.has(key), "only fetching shows it"
+    assert other.has(key), "only a download detects it"
     with pytest.raises(StoreError, match="is missing from the store"):
         other.load_array(key)
     assert logged == [
@@ -213,27 +213,27 @@ def test_damage_is_told_and_counts_as_absent(
         "again by the next command that needs it."
     ]
     assert not other.has(key)
-    assert not list(other.root.rglob("*.npy")), "nothing damaged is kept here"
+    assert not list(other.root.rglob("*.npy")), "nothing damaged is kept locally"
     third = machine("third")
     assert not third.has(key)
     third.save_array(key, ARRAY, {})
     assert np.array_equal(machine("fourth").load_array(key), ARRAY)
 
 
-def test_an_artifact_without_side_file_is_not_there(
+def test_an_artifact_without_side_file_counts_as_missing(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """The process is killed between the two uploads."""
     one, key = machine("one"), key_of()
     put = Remote.put
 
-    def dying(self: Remote, source: Path, path: str) -> None:
+    def killed(self: Remote, source: Path, path: str) -> None:
         if path.endswith(".json"):
             raise KeyboardInterrupt
         put(self, source, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Remote, "put", dying)
+        patch.setattr(Remote, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             one.save_array(key, ARRAY, {})
     other = machine("other")
@@ -243,22 +243,22 @@ def test_an_artifact_without_side_file_is_not_there(
     again = machine("one")
     assert again.has(key)
     again.share([key])
-    assert again.asked("put") == [key.path, f"{key.path}.json"], "not made again, only uploaded"
+    assert again.asked("put") == [key.path, f"{key.path}.json"], "not recomputed, only uploaded"
     assert np.array_equal(machine("third").load_array(key), ARRAY)
 
 
-def test_an_old_side_file_never_vouches_for_a_new_artifact(
+def test_an_old_side_file_never_validates_a_new_artifact(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     machine("one").save_array(key_of(), ARRAY, {})
     put = Remote.put
 
-    def dying(self: Remote, source: Path, path: str) -> None:
+    def killed(self: Remote, source: Path, path: str) -> None:
         put(self, source, path)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Remote, "put", dying)
+        patch.setattr(Remote, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             machine("two").save_array(key_of(), ARRAY + 1, {})
     other = machine("other")
@@ -267,7 +267,7 @@ def test_an_old_side_file_never_vouches_for_a_new_artifact(
     assert logged == []
 
 
-def test_one_that_is_being_replaced_is_fetched_the_second_time(
+def test_an_artifact_that_is_being_replaced_is_downloaded_at_the_second_attempt(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     machine("one").save_array(key_of(), ARRAY, {})
@@ -283,7 +283,7 @@ def test_one_that_is_being_replaced_is_fetched_the_second_time(
     assert logged == []
 
 
-def test_damage_here_is_mended_from_there(machine: Callable[[str], Machine], logged: list[str]) -> None:
+def test_local_damage_is_repaired_from_the_remote(machine: Callable[[str], Machine], logged: list[str]) -> None:
     path = machine("one").save_array(key_of(), ARRAY, {})
     path.write_bytes(b"x")
     again = machine("one")
@@ -291,8 +291,8 @@ def test_damage_here_is_mended_from_there(machine: Callable[[str], Machine], log
     assert len(logged) == 1
 
 
-def test_what_is_of_no_use_is_not_fetched_again(machine: Callable[[str], Machine]) -> None:
-    """Weights that do not fit their network are whole all the same."""
+def test_an_unusable_artifact_is_not_downloaded_again(machine: Callable[[str], Machine]) -> None:
+    """Such as undamaged weights that do not fit their network."""
     machine("one").save_array(key_of(), ARRAY, {})
     other = machine("other")
     other.load_array(key_of())
@@ -302,17 +302,15 @@ def test_what_is_of_no_use_is_not_fetched_again(machine: Callable[[str], Machine
         assert store.find(key_of()) is None
 
 
-def test_a_network_that_is_gone_loses_nothing(
-    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_connection_loses_nothing(machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     one, key = machine("one"), key_of()
     one.remote.write("x", b"")
 
-    def gone(*_: Any, **__: Any) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
         raise ConnectionError("network is unreachable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(one.remote._fs, "put_file", gone)
+        patch.setattr(one.remote._fs, "put_file", unreachable)
         with pytest.raises(StoreError, match=r"network is unreachable\. No finished work is lost: run the same"):
             one.save_array(key, ARRAY, {})
     assert Store(one.root).find(key) is not None
@@ -320,7 +318,7 @@ def test_a_network_that_is_gone_loses_nothing(
     assert np.array_equal(machine("other").load_array(key), ARRAY)
 
 
-def test_what_is_there_is_not_uploaded_again(machine: Callable[[str], Machine]) -> None:
+def test_nothing_is_uploaded_twice(machine: Callable[[str], Machine]) -> None:
     one = machine("one")
     Store(one.root).save_array(key_of(1), ARRAY, {})
     one.save_array(key_of(2), ARRAY, {})
@@ -329,10 +327,10 @@ def test_what_is_there_is_not_uploaded_again(machine: Callable[[str], Machine]) 
     assert one.asked("put") == [f"{key_of(n).path}{end}" for n in (2, 1) for end in ("", ".json")]
 
 
-# by-products and trainings under way
+# by-products and unfinished trainings
 
 
-def test_by_products_go_along(machine: Callable[[str], Machine]) -> None:
+def test_by_products_are_uploaded_too(machine: Callable[[str], Machine]) -> None:
     one, key = machine("one"), key_of(kind="checkpoint")
     curve, folder, absent = (one.extra(key, suffix) for suffix in (".losses.csv", ".tensorboard", ".samples.png"))
     folder.mkdir(parents=True)
@@ -345,7 +343,7 @@ def test_by_products_go_along(machine: Callable[[str], Machine]) -> None:
     assert machine("other").has(key)
 
 
-def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
+def test_a_by_product_that_cannot_be_uploaded_is_only_logged(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     one, put = machine("one"), Remote.put
@@ -367,7 +365,7 @@ def test_a_by_product_that_cannot_be_uploaded_stops_nothing(
 
 
 def job(tag: str = "") -> TrainJob:
-    """Equal jobs under different tags are kept apart in the store."""
+    """The same job under different keys, for different tags."""
     key = Key("checkpoint", ".safetensors", "cross_entropy", {"tag": tag})
     return TrainJob(
         title="train",
@@ -392,7 +390,7 @@ def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], monkeypatc
 
 
 def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin the training and let the process die in the step after so many."""
+    """Start the training and kill the process after `steps` steps."""
     plugin, left = registry.get("recipe", "cross_entropy"), iter(range(steps))
     step = plugin.step
 
@@ -409,7 +407,7 @@ def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_a_training_goes_on_on_another_machine(
+def test_a_training_resumes_on_another_machine(
     bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     bench.store = eager("one")
@@ -418,9 +416,9 @@ def test_a_training_goes_on_on_another_machine(
         f"{job().makes[0].path.split('/')[1]}{e}" for e in ("", ".json")
     }
     bench.store = other = eager("two")
-    heard: list[int] = []
-    about = train.train(bench, job(), heard.append)
-    assert (about["stops"], heard[0], sum(heard)) == (1, 28, 60)
+    progress: list[int] = []
+    about = train.train(bench, job(), progress.append)
+    assert (about["stops"], progress[0], sum(progress)) == (1, 28, 60)
     stem = Path(job().makes[0].path).stem
     assert logged == [f"Resuming from a snapshot of '{stem}' that another machine has uploaded to the store."]
     assert other.watched.names("unfinished") == set()
@@ -432,7 +430,7 @@ def test_a_training_goes_on_on_another_machine(
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("here", "there", "first"), [(2, 5, 36), (5, 2, 36), (3, 3, 20)])
-def test_the_snapshot_that_is_further_counts(
+def test_the_most_advanced_snapshot_is_used(
     bench: JobContext,
     eager: Callable[[str], Machine],
     monkeypatch: pytest.MonkeyPatch,
@@ -446,16 +444,16 @@ def test_the_snapshot_that_is_further_counts(
     bench.store = eager("there")
     stopped_after(there, bench, monkeypatch)
     bench.store = eager("here")
-    heard: list[int] = []
-    train.train(bench, job(), heard.append)
-    assert heard[0] == first
+    progress: list[int] = []
+    train.train(bench, job(), progress.append)
+    assert progress[0] == first
     assert len(bench.store.asked("get")) == (there > here)
 
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("why", ["another torch", "another device", "damaged", "no facts"])
-def test_a_snapshot_of_no_use_is_left_there(
+def test_an_unsuitable_snapshot_is_ignored(
     bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     bench.store = one = eager("one")
@@ -469,13 +467,13 @@ def test_a_snapshot_of_no_use_is_left_there(
         rewrite(one, f"{name}.json", lambda content: json.dumps({**json.loads(content), "about": (
             {**facts, **changed} if changed else {})}).encode())  # fmt: skip
     bench.store = eager("two")
-    heard: list[int] = []
-    train.train(bench, job(), heard.append)
-    assert heard[0] == 8, "from the beginning"
+    progress: list[int] = []
+    train.train(bench, job(), progress.append)
+    assert progress[0] == 8, "restarted from the beginning"
     assert not (bench.store.root / name).exists()
 
 
-def test_snapshots_are_uploaded_now_and_then(
+def test_snapshots_are_uploaded_at_intervals(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, now = machine("one"), [1000.0]
@@ -502,7 +500,7 @@ def test_snapshots_are_uploaded_now_and_then(
 
 
 class Jobs(Quiet):
-    """Notes the jobs done."""
+    """Records the jobs done."""
 
     def __init__(self) -> None:
         self.done: list[Job] = []
@@ -515,7 +513,7 @@ class Jobs(Quiet):
 def planned(
     tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch, tiny_suite: Callable[[str], str]
 ) -> Callable[..., Prepared]:
-    """Plan the tiny suite for a results folder by name, in front of one URL."""
+    """Plan the tiny suite for a results folder by name, with one shared URL."""
     from oodbench.benchmark.views import plots
 
     monkeypatch.setattr(plots, "draw", lambda *_: [])
@@ -529,14 +527,14 @@ def planned(
 
 
 def tables(run: Run) -> dict[str, Any]:
-    """The files that must not differ between equal runs; records without their times."""
+    """The files that must be equal for equal runs; records without their times."""
     files: dict[str, Any] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
     return {**files, "records": [{**row, "seconds": ""} for row in rows]}
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_run_is_continued_in_another_results_folder(planned: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_run_continues_in_another_results_folder(planned: Callable[..., Prepared], tmp_path: Path) -> None:
     first = planned("one")
     assert len(first.work.jobs) > 5
     one = first.start()
@@ -547,15 +545,15 @@ def test_a_run_is_continued_in_another_results_folder(planned: Callable[..., Pre
     assert jobs.done == []
     assert tables(two) == tables(one)
     kinds = {path.parent.name for path in (tmp_path / "two" / "cache").rglob("*.npy")}
-    assert kinds == {"scores", "logits"}, "no features, which are large"
+    assert kinds == {"scores", "logits"}, "no features, because they are large"
     assert not list((tmp_path / "two" / "cache").rglob("*.safetensors"))
-    for ours, theirs in zip(two.records, one.records, strict=True):
-        assert ours.provenance["artifacts"] == theirs.provenance["artifacts"]
+    for second_record, first_record in zip(two.records, one.records, strict=True):
+        assert second_record.provenance["artifacts"] == first_record.provenance["artifacts"]
 
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_only_what_is_missing_is_done_elsewhere(planned: Callable[..., Prepared]) -> None:
+def test_another_machine_only_does_missing_jobs(planned: Callable[..., Prepared]) -> None:
     planned("one").start()
     jobs = Jobs()
     planned("two", "msp,vim,energy").start(jobs)
@@ -565,7 +563,7 @@ def test_only_what_is_missing_is_done_elsewhere(planned: Callable[..., Prepared]
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_what_was_made_without_a_store_is_put_there(planned: Callable[..., Prepared]) -> None:
+def test_artifacts_computed_without_a_store_are_uploaded(planned: Callable[..., Prepared]) -> None:
     planned("one", store="").start()
     assert planned("two").work.jobs != []
     assert planned("one").start(jobs := Jobs()).records
@@ -585,7 +583,7 @@ def test_a_worker_does_jobs_that_another_machine_planned(
     )
     run = prepared.start()
     assert [record.status for record in run.records] == ["ok", "ok"]
-    assert not list((tmp_path / "driver" / "cache").rglob("*.safetensors")), "the driver has done nothing again"
+    assert not list((tmp_path / "driver" / "cache").rglob("*.safetensors")), "the driver repeated nothing"
     for artifact in run.records[0].provenance["artifacts"]:
         assert len(artifact["sha256"]) == 64
         assert artifact["seconds"] >= 0
@@ -593,19 +591,19 @@ def test_a_worker_does_jobs_that_another_machine_planned(
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_a_network_that_goes_away_in_the_middle(
+def test_a_connection_lost_during_a_run(
     planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     uploads, put = iter(range(7)), Remote.put
 
-    def leaving(self: Remote, source: Path, path: str) -> None:
+    def disconnecting(self: Remote, source: Path, path: str) -> None:
         if next(uploads, None) is None:
             raise StoreError("Cannot write.")
         put(self, source, path)
 
     first = planned("one")
     with monkeypatch.context() as patch:
-        patch.setattr(Remote, "put", leaving)
+        patch.setattr(Remote, "put", disconnecting)
         with pytest.raises(StoreError, match="Cannot write"):
             first.start()
     made = [path for path in (tmp_path / "one" / "cache").rglob("*") if path.suffix in (".npy", ".safetensors")]
@@ -613,13 +611,13 @@ def test_a_network_that_goes_away_in_the_middle(
     assert 0 < len(again.work.jobs) < len(first.work.jobs)
     times = {path: path.stat().st_mtime_ns for path in made}
     again.start()
-    assert {path: path.stat().st_mtime_ns for path in made} == times, "nothing was made twice"
+    assert {path: path.stat().st_mtime_ns for path in made} == times, "nothing was computed twice"
     assert planned("two").work.jobs == []
 
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_scores_for_plots_are_fetched_where_a_cache_was_lost(planned: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_scores_for_plots_are_downloaded_to_a_lost_cache(planned: Callable[..., Prepared], tmp_path: Path) -> None:
     planned("one").start()
     shutil.rmtree(tmp_path / "one" / "cache")
     prepared = planned("one")
@@ -631,7 +629,7 @@ def test_scores_for_plots_are_fetched_where_a_cache_was_lost(planned: Callable[.
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_planning_asks_once_a_folder(planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_asks_once_per_folder(planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
     planned("one").start()
     requests: list[str] = []
 
@@ -652,7 +650,7 @@ def test_planning_asks_once_a_folder(planned: Callable[..., Prepared], monkeypat
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
-def test_a_damaged_artifact_is_made_again_by_the_same_command(
+def test_a_damaged_artifact_is_recomputed_by_the_same_command(
     planned: Callable[..., Prepared], machine: Callable[[str], Machine]
 ) -> None:
     prepared = planned("one")
