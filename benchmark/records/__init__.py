@@ -1,1 +1,1 @@
-"""What a run leaves on disk: one record per cell, run.json and records.csv."""
+"""The files of a run: one record per cell, run.json, records.csv and best.json; also what pruning deletes."""
