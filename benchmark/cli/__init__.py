@@ -1,3 +1,3 @@
-"""The command line: one file per command or group of commands."""
+"""The `bench` command: one module per command or group of commands."""
 
 from oodbench.benchmark.cli.main import main as main

@@ -1,11 +1,12 @@
-"""What every command of the command line is made of: its errors, its examples, the options that several share."""
+"""What all commands share: examples in the help, errors as one sentence, log messages, common options."""
 
 from __future__ import annotations
 
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,48 +19,72 @@ CONTEXT = {"auto_envvar_prefix": "OODBENCH", "help_option_names": ["-h", "--help
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Echo(logging.Handler):
-    """Writes every message of the package as a line on standard error."""
+class StderrHandler(logging.Handler):
+    """Writes each log message as one line on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
-        click.echo(visible(record.getMessage()), err=True)
+        """Write one message.
+
+        `click.echo` would bypass the stream that rich puts in place of standard error while it draws progress bars.
+        """
+        print(visible(record.getMessage()), file=sys.stderr)
 
 
-class Command(click.Command):
-    """A command whose `examples` end its help, and whose errors are sentences with exit code 2."""
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Show the log messages of the package on standard error."""
+    logger, handler = logging.getLogger("oodbench"), StderrHandler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a plug-in may configure the root logger, which would show every message again
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _WithExamples(click.Command):
+    """Adds `examples`, one per line, to the end of the help."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are, one a line."""
+        """Write the examples without wrapping them."""
         if self.examples:
             with formatter.section("Examples"):
                 for line in self.examples.strip().splitlines():
                     formatter.write(f"  {line.strip()}\n")
 
+
+class Group(_WithExamples, click.Group):
+    """A group of commands with examples in its help."""
+
+
+class Command(_WithExamples):
+    """A command with examples in its help, whose errors are one sentence and exit code 2."""
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Show what is logged on standard error, and turn an error that is meant for the user into one sentence."""
-        logger, handler = logging.getLogger("oodbench"), Echo()
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        ctx.call_on_close(lambda: logger.removeHandler(handler))
+        """Run the command with log messages and errors on standard error."""
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            if isinstance(stream, io.TextIOWrapper):  # do not fail for a name that the terminal cannot show
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with log_to_stderr():
+                return super().invoke(ctx)
         except OodbenchError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            click.echo("Interrupted. Nothing finished is lost: the same command goes on from here.", err=True)
+            click.echo("Interrupted. Finished work is kept: run the same command again to continue.", err=True)
             sys.exit(130)
 
 
 def fail(sentence: str) -> NoReturn:
-    """Say what is wrong and exit with code 2."""
+    """Print an error and exit with code 2."""
     click.echo(f"Error: {sentence}", err=True)
     sys.exit(2)
 
@@ -71,14 +96,20 @@ def results_option(function: F) -> F:
         default="results",
         show_default=True,
         type=click.Path(path_type=Path),
-        help="Runs and cache.",
+        metavar="DIR",
+        help="Folder of runs and cache.",
     )(function)
 
 
 def data_dir_option(function: F) -> F:
     """`--data-dir`."""
     return click.option(
-        "--data-dir", default="data", show_default=True, type=click.Path(path_type=Path), help="Files of data sets."
+        "--data-dir",
+        default="data",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder with the files of data sets.",
     )(function)
 
 
@@ -89,5 +120,6 @@ def plugin_option(function: F) -> F:
         "plugins",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="A Python file of plug-ins.",
+        metavar="FILE",
+        help="Python file with plug-ins. Can be repeated.",
     )(function)

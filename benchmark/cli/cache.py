@@ -1,4 +1,4 @@
-"""`bench cache`: what no run uses any more is deleted."""
+"""`bench cache`: delete artifacts that no run uses."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from pathlib import Path
 
 import click
 
-from oodbench.benchmark.cli.base import CONTEXT, Command, results_option
+from oodbench.benchmark.cli.base import Command, Group, results_option
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, examples="bench cache prune --dry-run")
 def cache() -> None:
-    """Look after the store of checkpoints, outputs and scores."""
+    """Manage the cache of checkpoints, outputs and scores."""
 
 
-@cache.command(cls=Command, examples="bench cache prune --dry-run")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
+@cache.command(
+    cls=Command,
+    examples="""
+    bench cache prune --dry-run
+    bench cache prune --results DIR
+    """,
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, without deleting it.")
 @results_option
 def prune(dry_run: bool, results: Path) -> None:
-    """Delete the artifacts that no run in the results folder uses; what lies in a shared store stays.
+    """Delete the artifacts that no run in the results folder uses.
 
-    Trainings that were stopped in the last two weeks are kept, so that they can be taken up.
+    Artifacts in a shared store are not deleted. Interrupted trainings can be resumed for two weeks and are kept
+    until then.
     """
     from oodbench.benchmark.records.prune import prune as prune_store
 

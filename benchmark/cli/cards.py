@@ -1,4 +1,4 @@
-"""Cards: what `bench show` prints of a plug-in, a suite or a run, and the page of all detectors."""
+"""Cards: the text of `bench show` for a plug-in, a suite or a run, and the documentation page of all detectors."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _card(heading: str, facts: dict[str, Any], text: str = "") -> str:
     lines = [visible(heading)]
     for fact, value in facts.items():
         if value:
-            told, start = visible(" ".join(str(value).split())), f"  {visible(fact) + ':':12} "
-            lines += textwrap.wrap(told, 110, initial_indent=start, subsequent_indent=" " * 15)
+            content, start = visible(" ".join(str(value).split())), f"  {visible(fact) + ':':12} "
+            lines += textwrap.wrap(content, 110, initial_indent=start, subsequent_indent=" " * 15)
     return "\n".join([*lines, *(map(visible, textwrap.indent(text, "  ").splitlines()) if text else [])])
 
 
@@ -56,8 +56,8 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     if issubclass(plugin, Detector):
         facts["recipe"] = plugin.recipe or "the suite's"
         passes = plugin().passes
-        facts["passes"] = f"{passes} more an image" if passes else "none of its own"
-        facts["chosen on held-out data under a protocol, from"] = _grid(plugin)
+        facts["passes"] = f"{passes} more per image" if passes else "only the shared one"
+        facts["candidates for tuning"] = _grid(plugin)
     if issubclass(plugin, Detector | Recipe):
         facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
     if issubclass(plugin, Recipe):
@@ -65,7 +65,7 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     if issubclass(plugin, Figures):
         facts["figures"] = "; ".join(f"{panel}: {title}" for panel, title in plugin.panels.items())
         facts["runs"] = (
-            f"figures {', '.join(sorted(plugin.from_run))} need one, of {', '.join(plugin.suites)} by default"
+            f"figures {', '.join(sorted(plugin.from_run))} need a run, by default of {', '.join(plugin.suites)}"
         )
     if issubclass(plugin, Dataset):
         facts.update(_data_facts(plugin, name, data_dir, results))
@@ -101,10 +101,10 @@ def detectors_page() -> str:
 
 
 def _section(plugin: type[Detector]) -> str:
-    """A detector's part of the page. The docstring's paragraph that begins with 'Differs:' tells where and why."""
-    told = (inspect.getdoc(plugin) or "").split("\n\n")
-    formula = [part for part in told if not part.startswith("Differs:")]
-    differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in told if part not in formula]
+    """A detector's section of the page. The docstring's paragraph 'Differs:' says where it deviates, and why."""
+    paragraphs = (inspect.getdoc(plugin) or "").split("\n\n")
+    formula = [part for part in paragraphs if not part.startswith("Differs:")]
+    differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in paragraphs if part not in formula]
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
     settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
     facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
@@ -133,7 +133,7 @@ def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path)
         try:
             images = library.split(parse_set(name), split)
         except OodbenchError as error:
-            facts[split] = f"not at hand: {error}"
+            facts[split] = f"unavailable: {error}"
         else:
             facts[split] = f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
     return facts

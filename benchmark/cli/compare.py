@@ -1,4 +1,4 @@
-"""`bench compare`: is one detector better than another?"""
+"""`bench compare`: which of a run's detectors is better."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
 
 @click.command(
     cls=Command,
+    short_help="Test which of a run's detectors is better.",
     examples="""
     bench compare digits
     bench compare digits --detectors msp,energy
@@ -21,10 +22,28 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
     """,
 )
 @click.argument("run_name", metavar="RUN")
-@click.option("--detectors", default="", metavar="LIST", help="As the run's tables label them.  [default: all]")
-@click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="A metric column of records.csv.")
-@click.option("--resamples", default=2000, show_default=True, type=int, help="Of metrics other than AUROC and AUPR.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resamples and critical values.")
+@click.option(
+    "--detectors", default="", metavar="LIST", help="Detectors, as the run's tables label them.  [default: all]"
+)
+@click.option(
+    "--metric", default="auroc", show_default=True, metavar="NAME", help="Metric, as a column of records.csv."
+)
+@click.option(
+    "--resamples",
+    default=2000,
+    show_default=True,
+    type=int,
+    metavar="N",
+    help="Number of bootstrap resamples, for metrics other than AUROC and AUPR.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Seed of resamples and of simulated critical values.",
+)
 @data_dir_option
 @results_option
 @plugin_option
@@ -38,12 +57,13 @@ def compare(
     results: Path,
     plugins: tuple[Path, ...],
 ) -> None:
-    """Judge every pair of a run's detectors on the same images, and over its matrix. RUN is a name or a folder.
+    """Test every pair of a run's detectors on the same images, and over all pairs of sets.
 
-    Scores are read from the store; images, from --data-dir, tell which of them belong together (one writer's digits).
-    The page and its pictures and numbers are written into the run's folder `compare`.
+    RUN is a name or a folder. Scores are read from the store. The images, read from --data-dir, tell which of them are
+    dependent, such as digits of one writer. A page with its numbers and plots is written to the folder 'compare' of the
+    run.
     """
-    from oodbench.benchmark.compare.compare import compare as judge
+    from oodbench.benchmark.compare.compare import compare as compare_detectors
     from oodbench.benchmark.compare.scored_images import ScoredImages
     from oodbench.benchmark.data.library import Library
     from oodbench.benchmark.plugins.registry import registry
@@ -56,8 +76,8 @@ def compare(
     folder = run_dir(results, run_name)
     cache = cache_of(folder, results)
     images = ScoredImages(Library(data_dir, cache / "data"))
-    found = judge(read_run(folder), cache, split_list(detectors), metric, resamples, seed, images)
+    comparison = compare_detectors(read_run(folder), cache, split_list(detectors), metric, resamples, seed, images)
     width = shutil.get_terminal_size((110, 40)).columns
-    click.echo(compare_text(found, width, sys.stdout.isatty()))
-    files = write_comparison(found, folder / "compare")
+    click.echo(compare_text(comparison, width, sys.stdout.isatty()))
+    files = write_comparison(comparison, folder / "compare")
     click.echo(f"Files: {folder / 'compare'} ({', '.join(path.name for path in files if path.suffix != '.svg')})")

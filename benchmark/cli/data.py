@@ -1,4 +1,4 @@
-"""`bench data`: what is at hand, downloading, checking."""
+"""`bench data`: list, download and verify the files of data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oodbench.benchmark.cli.base import CONTEXT, Command, data_dir_option, fail, plugin_option, results_option
+from oodbench.benchmark.cli.base import Command, Group, data_dir_option, fail, plugin_option, results_option
 from oodbench.benchmark.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from oodbench.benchmark.data.files.inventory import Finding
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(
+    cls=Group,
+    examples="""
+    bench data list
+    bench data fetch cifar10 svhn
+    bench data verify
+    """,
+)
 def data() -> None:
-    """Look after the files of data sets."""
+    """List, download and verify the files of data sets."""
 
 
 def _cards(names: tuple[str, ...], plugins: tuple[Path, ...]) -> list[FileDataset]:
-    """The sets of files by name; all of them for none. A name that needs no file is an error."""
+    """The named data sets, or all that need files if none is named. A name that needs no files is an error."""
     from oodbench.benchmark.data.files.file_dataset import FileDataset
     from oodbench.benchmark.plugins.registry import registry
 
@@ -38,9 +45,7 @@ def _cards(names: tuple[str, ...], plugins: tuple[Path, ...]) -> list[FileDatase
     cards = [registry.get("dataset", name)() for name in names]
     for card in cards:
         if not isinstance(card, FileDataset):
-            raise UserError(
-                f"Data set '{card.name}' has no files to look after: it comes with oodbench or is computed."
-            )
+            raise UserError(f"Data set '{card.name}' needs no files: it is part of oodbench or is generated.")
     return cards
 
 
@@ -55,13 +60,14 @@ def _line(found: Finding) -> str:
 
     if found.path is None:
         return f"{found.set:26} {found.split:5}  {found.status:9}  {found.reason}"
-    told = f"{found.path}, {found.size:,} bytes, SHA-256 {found.sha256} ({DESCRIPTIONS[found.status]})"
-    return f"{found.set:26} {found.split:5}  {'there':9}  {told}"
+    description = f"{found.path}, {found.size:,} bytes, SHA-256 {found.sha256} ({DESCRIPTIONS[found.status]})"
+    return f"{found.set:26} {found.split:5}  {'available':9}  {description}"
 
 
 @data.command(
     "list",
     cls=Command,
+    short_help="List available and missing files.",
     examples="""
     bench data list
     bench data list cifar10 svhn --data-dir data
@@ -72,7 +78,7 @@ def _line(found: Finding) -> str:
 @results_option
 @plugin_option
 def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
-    """Say of every set of files what is at hand, from which file, or which file to put where."""
+    """List the files that data sets need: the available ones, and where to put missing ones."""
     from oodbench.benchmark.data.files.inventory import findings
 
     cache = _cache(results)
@@ -83,6 +89,7 @@ def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[
 
 @data.command(
     cls=Command,
+    short_help="Download and verify files.",
     examples="""
     bench data fetch cifar10 svhn
     bench data fetch textures --data-dir data
@@ -92,7 +99,7 @@ def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[
 @data_dir_option
 @plugin_option
 def fetch(names: tuple[str, ...], data_dir: Path, plugins: tuple[Path, ...]) -> None:
-    """Download the files of the named sets, going on where an earlier attempt stopped, and check them."""
+    """Download the files of data sets and verify them. Interrupted downloads are resumed."""
     from oodbench.benchmark.data.files.download import fetch as fetch_file
     from oodbench.benchmark.data.files.inventory import to_fetch
 
@@ -101,21 +108,21 @@ def fetch(names: tuple[str, ...], data_dir: Path, plugins: tuple[Path, ...]) -> 
         try:
             files = to_fetch(card, data_dir)
             if not files:
-                click.echo(f"{card.name}: everything is there.")
+                click.echo(f"{card.name}: all files are available.")
             for file in files:
                 with _watched(file.names[0]) as progress:
                     path = fetch_file(file, data_dir, progress)
-                click.echo(f"{card.name}: {path}, {path.stat().st_size:,} bytes, checked.")
+                click.echo(f"{card.name}: {path}, {path.stat().st_size:,} bytes, verified.")
         except DataError as error:
             failed.append(str(error))
             click.echo(f"{card.name}: {error}", err=True)
     if failed:
-        fail(f"{len(failed)} of {len(names)} sets are not complete.")
+        fail(f"{len(failed)} of {len(names)} data sets are not complete.")
 
 
 @contextmanager
 def _watched(name: str) -> Iterator[Progress]:
-    """A line that tells how far a download is; on a terminal only."""
+    """A line with the progress of a download, if standard error is a terminal."""
     shown = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:
@@ -129,6 +136,7 @@ def _watched(name: str) -> Iterator[Progress]:
 
 @data.command(
     cls=Command,
+    short_help="Verify the available files and their decoded pixels.",
     examples="""
     bench data verify
     bench data verify cifar10
@@ -139,9 +147,9 @@ def _watched(name: str) -> Iterator[Progress]:
 @results_option
 @plugin_option
 def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
-    """Read every file at hand again and compare it with its card; check the decoded pixels, too.
+    """Read every available file again, and verify its checksum and its decoded pixels.
 
-    Exit code 1 if a file that has a checksum is another one, or cannot be read.
+    Exit code 1 if a file cannot be read or has another checksum than its data set declares.
     """
     from oodbench.benchmark.data.files.inventory import BROKEN, OTHER, findings
 
@@ -158,7 +166,7 @@ def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple
     for stem, side in cache.entries():
         if damaged := cache.damaged(stem, side):
             cache.drop(stem)
-            click.echo(f"{', '.join(map(str, damaged))}: not what was decoded; removed, to be decoded again.")
+            click.echo(f"{', '.join(map(str, damaged))}: damaged and removed; it is decoded again when needed.")
     if wrong:
-        click.echo(f"{wrong} files are not what their cards describe.", err=True)
+        click.echo(f"{wrong} files are unreadable or differ from what their data sets declare.", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`bench figures`: the figures of a paper, drawn anew."""
+"""`bench figures`: redraw the figures of a paper."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option,
 
 @click.command(
     cls=Command,
+    short_help="Redraw the figures of a paper.",
     examples="""
     bench list figures
     bench figures NAME
@@ -19,20 +20,26 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option,
     """,
 )
 @click.argument("name")
-@click.option("--figures", "panels", default="", metavar="LIST", help="Numbers, such as 1,3.  [default: all]")
+@click.option("--figures", "panels", default="", metavar="LIST", help="Figure numbers, such as 1,3.  [default: all]")
 @click.option(
-    "--from", "run_name", default="", metavar="RUN", help="A run.  [default: the first of the paper's suites]"
+    "--from",
+    "run_name",
+    default="",
+    metavar="RUN",
+    help="Run to take results from.  [default: one of the paper's suites]",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the toy experiments.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="Seed of toy experiments."
+)
 @data_dir_option
 @results_option
 @plugin_option
 def figures(
     name: str, panels: str, run_name: str, seed: int, data_dir: Path, results: Path, plugins: tuple[Path, ...]
 ) -> None:
-    """Draw a paper's figures as PNG and SVG, with a page of captions, into RESULTS/figures/NAME.
+    """Draw a paper's figures as PNG and SVG, with a page of captions, in the folder figures/NAME of --results.
 
-    A figure that cannot be drawn is skipped with the reason; exit code 2 if it was asked for.
+    A figure that cannot be drawn is skipped, with the reason. Exit code 2 if you asked for it with --figures.
     """
     from oodbench.benchmark.papers.draw import figure_request
     from oodbench.benchmark.plugins.registry import registry
@@ -40,7 +47,7 @@ def figures(
 
     for file in plugins:
         registry.load_file(file)
-    asked = figure_request(
+    request = figure_request(
         name,
         panels=split_list(panels),
         run_name=run_name,
@@ -48,7 +55,7 @@ def figures(
         data_dir=data_dir,
         results=results,
     )
-    for absence in asked.skipped:
+    for absence in request.skipped:
         click.echo(f"skipped: {absence.what}: {absence.reason}", err=True)
-    for path in asked.draw():
+    for path in request.draw():
         click.echo(str(path))

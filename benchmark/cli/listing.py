@@ -1,4 +1,4 @@
-"""`bench list` and `bench show`: what is available, and what it is."""
+"""`bench list` and `bench show`: list what is available, and describe it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "figures", "s
 @click.command(
     "list",
     cls=Command,
+    short_help="List detectors, data sets, suites, runs and other things by kind.",
     examples="""
-    bench list detectors
+    bench list
+    bench list datasets
     bench list runs --results results
     bench list detectors --plugin my_detector.py
     """,
 )
-@click.argument("kind", type=click.Choice(KINDS), default="detectors")
+@click.argument("kind", type=click.Choice(KINDS), default="detectors", metavar="[KIND]")
 @results_option
 @plugin_option
 def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
-    """List detectors, recipes, datasets, forms, backbones, figures, suites, references or runs."""
+    """List what is available of a kind; by default, detectors.
+
+    KIND is detectors, recipes, datasets, forms (corruptions and other transforms of a data set), backbones, figures
+    (papers whose figures 'bench figures' draws), suites, references (published numbers for 'bench table --against') or
+    runs.
+    """
     from oodbench.benchmark.plugins.registry import registry
 
     for file in plugins:
@@ -39,7 +46,7 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
     elif kind == "runs":
         rows = [(p.parent.name, "") for p in sorted((results / "runs").glob("*/run.json"))]
     else:
-        rows = [(entry.name, _listing(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
+        rows = [(entry.name, _description(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
     if not rows:
         click.echo(f"No {kind} yet.")
     width = max((len(name) for name, _ in rows), default=0)
@@ -47,8 +54,8 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
         click.echo(visible(f"{name:{width}}  {text}".rstrip()))
 
 
-def _listing(entry: Any) -> str:
-    """Title, origin of what is not built in, and for those whether they can be used: a stranger's file is imported."""
+def _description(entry: Any) -> str:
+    """A plug-in's title. One that is not built in is imported, to show its origin or why it is unavailable."""
     if entry.origin.startswith(("oodbench.", "built-in")):
         return str(entry.title)
     reason = entry.reason()
@@ -60,6 +67,7 @@ def _listing(entry: Any) -> str:
 
 @click.command(
     cls=Command,
+    short_help="Describe a detector, recipe, data set, backbone, suite or run.",
     examples="""
     bench show energy
     bench show digits
@@ -68,15 +76,20 @@ def _listing(entry: Any) -> str:
     """,
 )
 @click.argument("name")
-@click.option("--cell", default="", metavar="ID/OOD/DETECTOR[/SEED]", help="One cell of a run, in full.")
+@click.option(
+    "--cell",
+    default="",
+    metavar="ID/OOD/DETECTOR[/SEED]",
+    help="Describe one cell of the run NAME. '*' matches any ID set, OOD set or detector.",
+)
 @data_dir_option
 @results_option
 @plugin_option
 def show(name: str, cell: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
-    """Print the card of a detector, recipe, data set, backbone, suite, or run.
+    """Describe a detector, recipe, data set, form, backbone, suite or run: paper, settings, needs, origin.
 
-    Where one name stands for several things, all are shown. With --cell: a run's cell, from its numbers back to the
-    images and weights; '*' stands for any part.
+    If several things have the same name, all are shown. With --cell, one cell of a run is shown in full, from its
+    numbers back to the images and weights they were computed from.
     """
     if cell:
         click.echo(cell_card(name, cell, results))

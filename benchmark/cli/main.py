@@ -1,10 +1,10 @@
-"""The `bench` command: the group that every command hangs on. Nothing heavy is imported before a command needs it."""
+"""The `bench` command group. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
 import click
 
-from oodbench.benchmark.cli.base import CONTEXT
+from oodbench.benchmark.cli.base import Group
 from oodbench.benchmark.cli.cache import cache
 from oodbench.benchmark.cli.compare import compare
 from oodbench.benchmark.cli.data import data
@@ -17,19 +17,25 @@ from oodbench.benchmark.cli.runs import verify
 from oodbench.benchmark.cli.tables import plot, table
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(
+    cls=Group,
+    examples="""
+    bench run                                         run every detector on the default suite; no download
+    bench run --detectors msp,energy --id digits      run some detectors on one ID set
+    bench list detectors                              list what is available
+    bench show energy                                 describe a detector, data set, suite or run
+    bench table digits                                print a run's table again
+    bench compare digits                              test which of a run's detectors is better
+    bench new detector my_detector                    write a detector to start from: my_detector.py
+    bench check my_detector --plugin my_detector.py   check that it keeps the contract
+    """,
+)
 @click.version_option(package_name="oodbench", prog_name="bench")
 def main() -> None:
-    """Compare out-of-distribution detectors on a matrix of ID and OOD data sets.
+    """Compare out-of-distribution (OOD) detectors on a matrix of in-distribution (ID) and OOD data sets.
 
-    \b
-    bench run                      everything, on the embedded matrix; no download
-    bench list detectors           what there is
-    bench show energy              what it is
-    bench table digits             a finished run's table again
-    bench compare digits           which detector is better, and is it chance?
-
-    Every option can be given as an environment variable: OODBENCH_SEEDS=3 for --seeds 3.
+    'bench COMMAND --help' shows the options of a command. Every option can also be set in the environment:
+    OODBENCH_SEEDS=3 means --seeds 3.
     """
 
 

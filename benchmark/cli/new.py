@@ -1,4 +1,4 @@
-"""`bench new`: a plug-in to start from, as one file or as a distribution that pip can install."""
+"""`bench new`: write a plug-in to start from, as one file or as a package that pip can install."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ RUN = {
     "dataset": "--ood {name} --detectors msp",
     "backbone": "--backbone {name} --detectors msp",
 }
-"""What `bench run` is to be told to use a plug-in of each kind."""
+"""Options of `bench run` that use a plug-in, by kind."""
 
 RESERVED_MODULES = frozenset(sys.stdlib_module_names) | frozenset(keyword.kwlist) | {"numpy", "oodbench", "torch"}
-"""Names that no file beside other scripts should have: Python's own, and what plug-ins import."""
+"""Module names that a plug-in file must not shadow: the standard library's, keywords, and what plug-ins import."""
 
 
 @click.command(
     cls=Command,
+    short_help="Write a detector, recipe, dataset or backbone to start from.",
     examples="""
     bench new detector my_detector
     bench new recipe my_recipe --folder plugins
@@ -41,22 +42,29 @@ RESERVED_MODULES = frozenset(sys.stdlib_module_names) | frozenset(keyword.kwlist
 )
 @click.argument("kind", type=click.Choice(list(RUN)))
 @click.argument("name")
-@click.option("--package", is_flag=True, help="Write a folder NAME that pip can install, with a test and a README.")
 @click.option(
-    "--folder", default=".", show_default=True, type=click.Path(path_type=Path), help="Where to write; made if absent."
+    "--package", is_flag=True, help="Write an installable package in a folder NAME, with a test and a README."
+)
+@click.option(
+    "--folder",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write to. It is created if missing.",
 )
 def new(kind: str, name: str, package: bool, folder: Path) -> None:
     """Write a plug-in to start from: a detector, recipe, dataset or backbone.
 
-    It passes 'bench check' and serves in 'bench run' as it is; its comments say what each part is for. What exists
-    already is never overwritten.
+    It works as it is: it passes 'bench check' and can be used in 'bench run'. Its comments explain each part. Existing
+    files are never overwritten.
     """
     _refuse_name(kind, name)
     names = Names.of(kind, name)
     target = folder / (name if package else f"{names.module}.py")
     plugin = None if package else target
-    write(target, _package(names, target) if package else {target: _filled(f"{kind}.py", names, target.name)})
-    click.echo(f"Wrote {target}. What to do next:")
+    write(target, _package(names, target) if package else {target: _render(f"{kind}.py", names, target.name)})
+    click.echo(f"Wrote {target}. Next steps:")
     if package:
         click.echo(f"  pip install -e {shlex.quote(str(target))}")
     for command in (check_command(names, plugin), run_command(names, plugin)):
@@ -64,27 +72,27 @@ def new(kind: str, name: str, package: bool, folder: Path) -> None:
 
 
 class Names(NamedTuple):
-    """What a plug-in is called in the places that have rules of their own for names."""
+    """The names of a plug-in: on the command line, of its module, class and package."""
 
     kind: str
     name: str
     module: str
-    """Of its file: a Python identifier that hides no module."""
+    """Of its file: a Python identifier that shadows no module."""
     cls: str
     title: str
     distribution: str
     package: str
-    """What the distribution's modules are imported from."""
+    """Import package of the distribution."""
 
     @classmethod
     def of(cls, kind: str, name: str) -> Names:
-        """Derive them all from a valid plug-in name."""
+        """Derive all names from a valid plug-in name."""
         words = [word for word in re.split(r"[-._]+", name) if word]
         module = re.sub(r"[-.]", "_", name)
         if not module.isidentifier() or module in RESERVED_MODULES:
             module = f"plugin_{module}"
         stem, suffix = "".join(word.capitalize() for word in module.split("_")), kind.capitalize()
-        if stem == suffix or not stem.endswith(suffix):  # never the name of a class that the file imports
+        if stem == suffix or not stem.endswith(suffix):  # so that it is not the name of a class that the file imports
             stem += suffix
         distribution = "-".join(["oodbench", *words])
         title = " ".join(words).capitalize()
@@ -92,54 +100,54 @@ class Names(NamedTuple):
 
 
 def check_command(names: Names, plugin: Path | str | None) -> str:
-    """The command that checks a plug-in, from a file or, for None, as installed."""
+    """The command that checks a plug-in: one in a file, or an installed one if `plugin` is None."""
     return f"bench check {names.name}" + (f" --plugin {shlex.quote(str(plugin))}" if plugin else "")
 
 
 def run_command(names: Names, plugin: Path | str | None) -> str:
-    """The command that uses a plug-in, from a file or, for None, as installed."""
-    given = f" --plugin {shlex.quote(str(plugin))}" if plugin else ""
-    return f"bench run{given} {RUN[names.kind].format(name=names.name)}"
+    """The command that uses a plug-in: one in a file, or an installed one if `plugin` is None."""
+    option = f" --plugin {shlex.quote(str(plugin))}" if plugin else ""
+    return f"bench run{option} {RUN[names.kind].format(name=names.name)}"
 
 
 def _refuse_name(kind: str, name: str) -> None:
-    """Raise `UserError` for what the registry would not take as the name of a new plug-in."""
+    """Raise `UserError` for a name that the registry would not accept for a new plug-in."""
     from oodbench.benchmark.plugins.registry import NAME, RESERVED, registry
 
     if not NAME.fullmatch(name) or name in RESERVED:
         raise UserError(
-            f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-', a letter or digit "
-            f"first, and not '{RESERVED[0]}'. Write my_{kind}, say."
+            f"'{name}' cannot name a {kind}: use lower-case letters, digits, '_', '.' and '-', starting with a letter "
+            f"or digit, and not '{RESERVED[0]}'. An example is my_{kind}."
         )
     owner = registry.entries(kind).get(name)
     if owner is not None:
         raise UserError(
             f"The {kind} name '{name}' is taken by {owner.origin}. Choose another; 'bench list {kind}s' shows all "
-            "that are taken."
+            "names in use."
         )
 
 
 def _package(names: Names, folder: Path) -> dict[Path, str]:
-    """The files of a distribution, with their text."""
+    """The files of a package, with their text."""
     source = folder / "src" / names.package
     return {
-        folder / "pyproject.toml": _filled("pyproject.toml", names),
-        folder / "README.md": _filled("README.md", names),
-        source / "__init__.py": _filled("init.py", names),
-        source / f"{names.kind}.py": _filled(f"{names.kind}.py", names),
-        folder / "tests" / f"test_{names.module}.py": _filled(f"test_{names.kind}.py", names),
+        folder / "pyproject.toml": _render("pyproject.toml", names),
+        folder / "README.md": _render("README.md", names),
+        source / "__init__.py": _render("init.py", names),
+        source / f"{names.kind}.py": _render(f"{names.kind}.py", names),
+        folder / "tests" / f"test_{names.module}.py": _render(f"test_{names.kind}.py", names),
     }
 
 
-def _filled(template: str, names: Names, plugin: str | None = None) -> str:
-    """A template's text with the names and commands in place."""
+def _render(template: str, names: Names, plugin: str | None = None) -> str:
+    """A template's text with names and commands filled in."""
     file = resources.files("oodbench.benchmark.cli") / "templates" / f"{template}.txt"
     commands = {"check": check_command(names, plugin), "run": run_command(names, plugin)}
     return Template(file.read_text(encoding="utf-8")).substitute(names._asdict(), **commands)
 
 
 def write(target: Path, texts: Mapping[Path, str]) -> None:
-    """Write a new file, or a new folder of files: all of it or nothing. Raises `UserError` if `target` exists."""
+    """Write a new file, or a new folder with files, completely or not at all. Raises `UserError` if `target` exists."""
     _make_folder(target.parent)
     try:
         with ExitStack() as undo:
@@ -154,18 +162,18 @@ def write(target: Path, texts: Mapping[Path, str]) -> None:
             undo.pop_all()
     except FileExistsError as error:
         raise UserError(
-            f"'{target}' exists already and was left as it is. Choose another name or another --folder."
+            f"'{target}' already exists and was not changed. Choose another name or another --folder."
         ) from error
     except OSError as error:
-        raise UserError(f"'{target}' cannot be written: {_told(error)}. Choose another name or --folder.") from error
+        raise UserError(f"'{target}' cannot be written: {_reason(error)}. Choose another name or --folder.") from error
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a file of that name, or above it; no permission
-        raise UserError(f"The folder '{folder}' cannot be used: {_told(error)}. Choose another --folder.") from error
+    except OSError as error:  # such as a file of that name, or missing permission
+        raise UserError(f"The folder '{folder}' cannot be used: {_reason(error)}. Choose another --folder.") from error
 
 
-def _told(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return error.strerror or first_line(error)

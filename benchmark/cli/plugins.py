@@ -1,4 +1,4 @@
-"""`bench check`: does a plug-in keep the contract?"""
+"""`bench check`: check that plug-ins keep the contract."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option
 
 @click.command(
     cls=Command,
+    short_help="Check that plug-ins keep the contract.",
     examples="""
     bench check energy
     bench check my_detector --plugin my_detector.py
@@ -23,7 +24,10 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option
 @data_dir_option
 @plugin_option
 def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> None:
-    """Run the contract checks over plug-ins by name, or 'all'. Exit code 1 if one fails."""
+    """Check that the named plug-ins keep the contract; 'all' checks every one.
+
+    Prints one line per check. Exit code 1 if a check fails.
+    """
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.verify.plugin_checks import run_checks
 
@@ -32,10 +36,8 @@ def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> No
     failed = 0
     for result in run_checks(names, data_dir):
         failed += result.status == "failed"
-        click.echo(
-            f"{result.status:7}  {result.kind} {result.name}: {result.check}"
-            + (f": {result.reason}" if result.reason else "")
-        )
+        reason = f": {result.reason}" if result.reason else ""
+        click.echo(f"{result.status:7}  {result.kind} {result.name}: {result.check}{reason}")
     if failed:
         click.echo(f"{failed} checks failed.", err=True)
         sys.exit(1)

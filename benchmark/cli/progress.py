@@ -1,4 +1,4 @@
-"""What the terminal shows while a run goes on, before it (the plan) and after it."""
+"""Shows the progress of a run: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,64 +17,62 @@ from oodbench.benchmark.plan.jobs import ExtractJob, Job, TrainJob
 
 
 class Lines(Quiet):
-    """Plain lines, for logs: one a training, and with `verbose` one a job."""
+    """Progress as lines, for logs: one per training, or with `verbose` one per job."""
 
     def __init__(self, total: int, verbose: bool) -> None:
         self._total, self._verbose, self._count = total, verbose, 0
         self._started: dict[str, float] = {}
 
     def start(self, job: Job) -> None:
-        """Note the time."""
+        """Remember the time."""
         self._started[job.id] = time.perf_counter()
 
     def finish(self, job: Job, reason: str) -> None:
-        """Write what was done, or why not."""
+        """Print the job with its duration, or with the reason if it failed."""
         self._count += not _is_part(job)
         seconds = time.perf_counter() - self._started.pop(job.id)
         if reason or self._verbose or isinstance(job, TrainJob):
-            text = f"[{self._count}/{self._total}] {job.title}: " + (
-                f"failed: {reason}" if reason else f"{seconds:.1f} s"
-            )
-            click.echo(visible(text), err=True)
+            result = f"failed: {reason}" if reason else f"{seconds:.1f} s"
+            click.echo(visible(f"[{self._count}/{self._total}] {job.title}: {result}"), err=True)
 
 
 class Bars(Quiet):
-    """Bars on a terminal, each with its time left: the jobs of the matrix, and the images of each job under way."""
+    """Progress as bars with the time left: one for all jobs, and one for each running job."""
 
     def __init__(self, bars: Progress, jobs: Sequence[Job]) -> None:
         self._bars = bars
-        self._matrix = bars.add_task("all jobs", total=sum(_cost(job) for job in jobs))
+        self._total = bars.add_task("all jobs", total=sum(_cost(job) for job in jobs))
         self._current: dict[str, TaskID] = {}
 
     def start(self, job: Job) -> None:
-        """Begin the job's bar."""
+        """Add the job's bar."""
         self._current[job.id] = self._bars.add_task(visible(job.title), total=job.size)
 
     def tick(self, job: Job, images: int) -> None:
-        """Move both bars."""
+        """Advance the job's bar and the total."""
         self._bars.advance(self._current[job.id], images)
-        self._bars.advance(self._matrix, images / max(1, job.size) * _cost(job))
+        self._bars.advance(self._total, images / max(1, job.size) * _cost(job))
 
     def finish(self, job: Job, reason: str) -> None:
-        """Remove the job's bar, and say what failed."""
+        """Remove the job's bar, and print the reason if the job failed."""
         self._bars.remove_task(self._current.pop(job.id))
         if reason:
             self._bars.console.print(visible(f"failed: {job.title}: {reason}"), markup=False, highlight=False)
 
 
 def _is_part(job: Job) -> bool:
-    """Whether it is a part of a job of the plan, rather than one itself."""
+    """Whether a job is a part of one of the plan's jobs."""
     return isinstance(job, ExtractJob) and job.rows is not None
 
 
 def _cost(job: Job) -> float:
-    """Rough cost for the time left: an image costs some fifty times more in training than in a forward pass."""
+    """Rough cost, to estimate the time left: training on an image costs about 50 forward passes."""
     return job.size * (50.0 if isinstance(job, TrainJob) else 1.0)
 
 
 @contextmanager
 def watch(jobs: Sequence[Job], verbosity: str) -> Iterator[Quiet]:
-    """Progress fit for where the output goes: bars on a terminal, lines elsewhere, nothing if quiet."""
+    """Progress on standard error: bars on a terminal, lines elsewhere, nothing if `verbosity` is 'quiet'."""
     if verbosity == "quiet" or not jobs:
         yield Quiet()
     elif verbosity == "verbose" or not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""What asks a finished run to account for itself: `bench verify`, `bench show RUN --cell`, `bench run --from`."""
+"""Commands that check a finished run: `bench verify`, `bench show RUN --cell`, `bench run --from`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from oodbench.benchmark.records.run import read_run
 
 @click.command(
     cls=Command,
+    short_help="Verify a run's numbers and files.",
     examples="""
     bench verify digits
     bench verify results/runs/digits
@@ -27,26 +28,25 @@ from oodbench.benchmark.records.run import read_run
 @results_option
 @plugin_option
 def verify(run_name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
-    """Compute a run's metrics and tables anew from its stored scores, and hash every file behind them.
+    """Recompute a run's metrics and tables from its stored scores, and verify the checksums of all files behind them.
 
-    Says what is wrong, cell by cell, and changes nothing. Exit code 1 if something does not verify. RUN is a name or a
-    folder.
+    RUN is a name or a folder. Prints every problem and changes nothing. Exit code 1 if there is one.
     """
     from oodbench.benchmark.plugins.registry import registry
-    from oodbench.benchmark.verify.run import verify as verified
+    from oodbench.benchmark.verify.run import verify as verify_run
 
     for file in plugins:
         registry.load_file(file)
-    found = verified(run_dir(results, run_name), results, data_dir)
-    for problem in found.problems:
+    verification = verify_run(run_dir(results, run_name), results, data_dir)
+    for problem in verification.problems:
         click.echo(problem)
-    click.echo(f"{run_name}: {found.summary()}")
-    if found.problems:
+    click.echo(f"{run_name}: {verification.summary()}")
+    if verification.problems:
         sys.exit(1)
 
 
 def cell_card(run_name: str, selector: str, results: Path) -> str:
-    """`bench show RUN --cell`."""
+    """The text of `bench show RUN --cell`."""
     from oodbench.benchmark.records.cell_names import find_cell
     from oodbench.benchmark.views.cell import cell_text
 
@@ -58,11 +58,11 @@ WHERE = (
     *("from_run", "device", "threads", "engine", "jobs", "ray_address", "gpus"),
     *("data_dir", "results", "name", "plugins", "dry_run", "verbosity"),
 )
-"""Options of `bench run` that may accompany --from: where and how, not what."""
+"""Options of `bench run` that can be combined with --from: where and how to run, not what."""
 
 
 def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any) -> None:
-    """`bench run --from`: do the run again from nothing, and say cell by cell whether it came out the same."""
+    """`bench run --from`: repeat a run from scratch, and print for each cell whether the result is the same."""
     from oodbench.benchmark.cli.progress import watch
     from oodbench.benchmark.cli.text import dry_run_text
     from oodbench.benchmark.verify.repeat import DIFFERENT, prepare_repetition
@@ -72,8 +72,8 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
     if other := sorted(str(flags[name]) for name in given - set(WHERE)):
         raise UserError(f"--from repeats a run with its own options, so leave out {' and '.join(other)}.")
     chosen = {name: options[name] for name in WHERE if name in given}
-    again = prepare_repetition(chosen.pop("from_run"), **chosen)
-    for prepared in again.commands():
+    repetition = prepare_repetition(chosen.pop("from_run"), **chosen)
+    for prepared in repetition.commands():
         if dry_run:
             click.echo(dry_run_text(prepared))
             continue
@@ -81,7 +81,7 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
             prepared.start(progress)
     if dry_run:
         return
-    outcome = again.compare()
+    outcome = repetition.compare()
     click.echo("\n".join(outcome.lines()))
     if any(cell.verdict == DIFFERENT for cell in outcome.cells):
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`bench table` and `bench plot`: a run's tables and plots again."""
+"""`bench table` and `bench plot`: print a run's tables and redraw its plots."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
 
 @click.command(
     cls=Command,
+    short_help="Print a run's table, or compare it with published numbers.",
     examples="""
     bench table digits
     bench table digits --format md
@@ -24,12 +25,29 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
     """,
 )
 @click.argument("run_name", metavar="RUN")
-@click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "md", "tex", "csv"]))
-@click.option("--against", default="", metavar="NAME|FILE.csv", help="Published numbers to hold beside the run's.")
-@click.option("--metrics", default="exact", show_default=True, metavar="NAME", help="Show these beside.")
+@click.option(
+    "--format",
+    "form",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "md", "tex", "csv"]),
+    help="Format of the table.",
+)
+@click.option("--against", default="", metavar="NAME|FILE.csv", help="Compare with published numbers.")
+@click.option(
+    "--metrics",
+    default="exact",
+    show_default=True,
+    metavar="NAME",
+    help="Show extended metrics, or those by a paper's rules: extended, lee2018.",
+)
 @results_option
 def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
-    """Rebuild a run's tables from its records and print one. RUN is a name or a folder."""
+    """Rebuild a run's tables from its records, and print one.
+
+    RUN is a name or a folder. 'bench list references' lists the published numbers for --against. --metrics shows what
+    'bench run --metrics' has computed.
+    """
     from oodbench.benchmark.records.run import read_run
     from oodbench.benchmark.views import table_latex, table_markdown, tables
 
@@ -49,6 +67,7 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
 
 @click.command(
     cls=Command,
+    short_help="Redraw a run's plots.",
     examples="""
     bench plot digits
     bench plot results/runs/digits
@@ -57,7 +76,10 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
 @click.argument("run_name", metavar="RUN")
 @results_option
 def plot(run_name: str, results: Path) -> None:
-    """Redraw a run's plots from its records and stored scores. RUN is a name or a folder."""
+    """Redraw a run's plots from its records and stored scores, and print their paths.
+
+    RUN is a name or a folder.
+    """
     from oodbench.benchmark.records.run import read_run
     from oodbench.benchmark.views import plots
 

@@ -1,4 +1,4 @@
-"""What commands print about a run: its plan, its files, its numbers beside others."""
+"""Text that commands print about a run: its plan, its files, and a comparison with other numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from oodbench.benchmark.records.record import FAILED, SKIPPED
 from oodbench.benchmark.records.run import Run
 
 EXAMPLES = 12
-"""Jobs of each kind that a dry run names before it counts the rest."""
+"""Number of jobs of each kind that a dry run lists; the rest is counted."""
 
 
 def dry_run_text(prepared: Prepared) -> str:
-    """The plan in words: what would be done, what is there already, what is left out and why."""
+    """A plan as text: what is to do, what is already done, and what is left out, with the reasons."""
     plan, work = prepared.plan, prepared.work
     planned, left = Counter(j.kind for j in plan.jobs.values()), Counter(job.kind for job in work.jobs)
     out = [f"Suite {plan.suite.name}: {len(plan.cells)} cells, {len(work.kept)} of them done. Run: {prepared.run_dir}"]
@@ -23,7 +23,7 @@ def dry_run_text(prepared: Prepared) -> str:
     for kind in left:
         titles = [f"{job.title} ({job.size:,} images)" for job in work.jobs if job.kind == kind]
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
-        out += [f"  to do: and {len(titles) - EXAMPLES} more of the kind {kind}"] if len(titles) > EXAMPLES else []
+        out += [f"  to do: {len(titles) - EXAMPLES} more {kind} jobs"] if len(titles) > EXAMPLES else []
     skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
     out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.context)]
     out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]
@@ -33,19 +33,19 @@ def dry_run_text(prepared: Prepared) -> str:
 
 
 def run_footer(run: Run) -> str:
-    """Where everything is, and what to do about failures."""
+    """Where the files of a run are, and what to do about failures."""
     failed = sum(record.status == FAILED for record in run.records)
     out = [f"Files: {run.path} (records.csv, table.csv, table.md, table.tex, plots/)"]
     if failed:
         out.append(
             f"{failed} of {len(run.records)} cells failed; tracebacks: {run.path / 'logs'}. "
-            "Try them again with --rerun failed."
+            "Retry them with --rerun failed."
         )
     return "\n".join(out)
 
 
 def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> str:
-    """The run beside published numbers (`against`: which), or else its extended metrics or those by other rules."""
+    """A run next to the published numbers named `against`; if empty, its extended metrics or those by other rules."""
     from oodbench.benchmark.metrics.names import EXTENDED
     from oodbench.benchmark.papers import against_published as published
     from oodbench.benchmark.papers.published import read_reference

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -51,7 +52,7 @@ def bench(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> R
     return CliRunner().invoke(main, [arguments[0], *defaults, *arguments[1:]], env=env)
 
 
-def test_run_prints_the_table_and_where_the_files_are(place: Path) -> None:
+def test_run_prints_the_table_and_the_paths_of_the_files(place: Path) -> None:
     result = bench(place, "run", "--detectors", "msp,energy", "--quiet")
     assert result.exit_code == 0
     assert "ID set digits[0-2]" in result.output
@@ -70,7 +71,7 @@ def test_dry_run_changes_nothing(place: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (place / "results").rglob("*")} == before
 
 
-def test_a_failed_cell_is_exit_code_one(place: Path, tmp_path: Path) -> None:
+def test_a_failed_cell_gives_exit_code_one(place: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "bad.py"
     plugin.write_text(
         "from oodbench.benchmark import Detector, detector\n"
@@ -107,7 +108,7 @@ WRONG = {
     "data set": (["--id", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?"),
     "form": (["--id", "digits+inverte"], "Unknown form 'inverte'. Did you mean 'inverted'?"),
     "class": (["--id", "digits[0-12]"], "asks for class 12"),
-    "class range": (["--id", "digits[5-2]"], "no class or range of classes"),
+    "class range": (["--id", "digits[5-2]"], "is not a class or range of classes"),
     "unlabelled ID set": (["--id", "gaussian", "--ood", "greek"], "has no train split"),
     "itself": (["--id", "digits", "--ood", "digits"], "they share images"),
     "part of itself": (["--id", "digits[0-4]", "--ood", "digits[4-9]"], "they share images"),
@@ -116,9 +117,9 @@ WRONG = {
     "suite file": (["--suite", "nowhere.toml"], "cannot be read"),
     "backbone": (["--backbone", "smallcnn"], "Unknown backbone 'smallcnn'. Did you mean 'small_cnn'?"),
     "device": (["--device", "tpu"], "Unknown device 'tpu'"),
-    "seeds": (["--seeds", "two"], "'two' is no whole number or list of them"),
-    "no seed": (["--seeds", "0"], "names no seed"),
-    "negative seed": (["--seeds", "-1,"], "names no seed"),
+    "seeds": (["--seeds", "two"], "'two' is not a whole number or a list of them"),
+    "no seed": (["--seeds", "0"], "gives no valid seeds"),
+    "negative seed": (["--seeds", "-1,"], "gives no valid seeds"),
     "plug-in": (["--plugin", "nowhere.py"], "does not exist"),
     "rerun": (["--rerun", "some"], "'some' is not one of"),
     "threads": (["--threads", "-2"], "--threads"),
@@ -127,7 +128,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("options, sentence", WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_option_is_one_sentence_and_exit_code_two(place: Path, options: list[str], sentence: str) -> None:
+def test_a_wrong_option_gives_one_sentence_and_exit_code_two(place: Path, options: list[str], sentence: str) -> None:
     before = sorted((place / "results").rglob("*"))
     result = bench(place, "run", *options)
     assert result.exit_code == 2, result.output
@@ -140,7 +141,7 @@ SETS = """
 import numpy as np
 from oodbench.benchmark import Dataset, ImageSet, dataset
 
-def given(shape, classes=2, low=0):
+def made_of(shape, classes=2, low=0):
     pixels = np.random.default_rng(0).integers(0, 256, (40, *shape)).astype(np.uint8)
     return ImageSet(pixels, np.arange(40) % classes + low, ("a", "b"))
 
@@ -148,21 +149,21 @@ def given(shape, classes=2, low=0):
 class Grey(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return given((1, 48, 48))
+        return made_of((1, 48, 48))
 
 @dataset("cli_three_labels")
 class ThreeLabels(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return given((3, 32, 32), classes=3)
+        return made_of((3, 32, 32), classes=3)
 
 @dataset("cli_negative_labels")
 class NegativeLabels(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return given((3, 32, 32), low=-1)
+        return made_of((3, 32, 32), low=-1)
 """
-UNFIT = {
+UNUSABLE = {
     "size and channels for a backbone": (
         ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13"],
         "Detector 'msp' cannot run: 'cli_grey' does not fit: backbone 'vgg13' takes images of 3 channels of 32 x 32 "
@@ -172,7 +173,7 @@ UNFIT = {
         ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13", "--detectors", "all"],
         "Nothing to run: 'cli_grey' does not fit: backbone 'vgg13' takes images of 3 channels",
     ),
-    "ID and OOD images unlike": (
+    "image shapes of ID and OOD": (
         ["--ood", "cli_grey"],
         "One network cannot process both sets: the images of 'cli_grey' have 1 channel of 48 x 48 pixels, those of "
         "'digits[0-2]' 3 channels of 32 x 32 pixels. Choose another --ood for 'digits[0-2]'.",
@@ -202,8 +203,8 @@ UNFIT = {
 
 
 @pytest.fixture
-def unfit(place: Path, tmp_path: Path) -> Path:
-    """Made-up files that cannot be used, and a plug-in with such sets."""
+def unusable(place: Path, tmp_path: Path) -> Path:
+    """Files that cannot be used, and a plug-in with such data sets."""
     (tmp_path / "sets.py").write_text(SETS)
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "png")
@@ -219,43 +220,43 @@ def unfit(place: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("options, sentence", UNFIT.values(), ids=UNFIT.keys())
-def test_unfit_input_is_one_sentence_and_nothing_is_lost(
-    place: Path, unfit: Path, options: list[str], sentence: str
+@pytest.mark.parametrize("options, sentence", UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_unusable_input_gives_one_sentence_and_nothing_is_lost(
+    place: Path, unusable: Path, options: list[str], sentence: str
 ) -> None:
     before = {p: p.read_bytes() for p in (place / "results/runs").rglob("*") if p.is_file()}
-    given = [option.format(place=unfit) for option in options]
-    result = bench(place, "run", "--plugin", str(unfit / "sets.py"), "--detectors", "msp", *given)
+    given = [option.format(place=unusable) for option in options]
+    result = bench(place, "run", "--plugin", str(unusable / "sets.py"), "--detectors", "msp", *given)
     assert result.exit_code == 2, result.output
     assert sentence in " ".join(result.stderr.split())
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert {p: p.read_bytes() for p in (place / "results/runs").rglob("*") if p.is_file()} == before
-    assert not (unfit.parent / "evil.png").exists()
+    assert not (unusable.parent / "evil.png").exists()
 
 
-def test_images_one_pixel_wide_are_no_traceback() -> None:
+def test_images_one_pixel_wide_have_a_gradient() -> None:
     assert largest_gradient(np.zeros((2, 3, 1, 1), np.uint8)).tolist() == [0, 0]
     assert largest_gradient(np.array([0, 7, 3], np.uint8).reshape(1, 1, 1, 3)).tolist() == [7]
 
 
-def test_cuda_where_there_is_none(place: Path) -> None:
+def test_a_missing_cuda_device_is_an_error(place: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     result = bench(place, "run", "--device", "cuda")
     assert result.exit_code == 2
-    assert "torch sees no CUDA device" in result.stderr
+    assert "torch finds no CUDA device" in result.stderr
 
 
-def test_results_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
+def test_a_results_folder_that_cannot_be_written_is_an_error(place: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")
     for path in (file, file / "below"):
         result = bench(place, "run", "--results", str(path))
         assert result.exit_code == 2
-        assert "is no folder" in result.stderr
+        assert "is not a folder" in result.stderr
     assert file.read_text() == "not a folder"
 
 
@@ -294,7 +295,7 @@ def test_options_come_from_the_environment(place: Path) -> None:
         (["cache", "prune", "--help"], "Delete the artifacts"),
     ],
 )
-def test_commands_print_what_they_are_for(place: Path, arguments: list[str], expected: str) -> None:
+def test_commands_print_the_expected_output(place: Path, arguments: list[str], expected: str) -> None:
     result = bench(place, *arguments)
     assert result.exit_code == 0, result.output
     assert expected in result.output
@@ -310,17 +311,35 @@ def test_commands_print_what_they_are_for(place: Path, arguments: list[str], exp
         (["list", "--plugin", "nowhere.py"], "does not exist"),
     ],
 )
-def test_wrong_names_elsewhere(place: Path, arguments: list[str], sentence: str) -> None:
+def test_unknown_names_give_exit_code_two(place: Path, arguments: list[str], sentence: str) -> None:
     result = bench(place, *arguments)
     assert result.exit_code == 2, result.output
     assert sentence in result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "list", "show", "table", "plot", "check"])
-def test_every_help_has_examples(command: str) -> None:
-    result = CliRunner().invoke(main, [command, "--help"])
+def commands(group: click.Group = main, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command and group, with the words that call it."""
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize("path, command", [*commands()])
+def test_every_help_has_examples_and_explains_every_option(path: tuple[str, ...], command: click.Command) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"])
     assert result.exit_code == 0
-    assert f"bench {command}" in result.output.partition("Examples:")[2]
+    assert " ".join(["bench", *path]) in result.output.partition("Examples:")[2]
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+    is_cut_off = "..." in result.output.partition("Commands:")[2]
+    assert not is_cut_off
+
+
+@pytest.mark.parametrize("command", ["run", "list", "show", "table", "compare", "new", "check"])
+def test_the_help_shows_the_first_steps(command: str) -> None:
+    assert f"bench {command} " in CliRunner().invoke(main, ["--help"]).output.partition("Examples:")[2]
 
 
 def test_table_and_plot_do_not_import_torch(place: Path) -> None:
@@ -337,7 +356,7 @@ def test_table_and_plot_do_not_import_torch(place: Path) -> None:
     assert done.stdout.strip().endswith("False")
 
 
-def test_prune_refuses_what_it_cannot_judge(place: Path, tmp_path: Path) -> None:
+def test_prune_deletes_nothing_if_a_record_is_unreadable(place: Path, tmp_path: Path) -> None:
     absent = CliRunner().invoke(main, ["cache", "prune", "--results", str(tmp_path / "absent")])
     assert (absent.exit_code, absent.stderr.count("\n")) == (2, 1)
     assert f"The results folder '{tmp_path / 'absent'}' does not exist." in absent.stderr

@@ -1,4 +1,4 @@
-"""`bench new`: what it writes keeps the contract and runs as it is, and what it is given wrongly is refused."""
+"""`bench new`: the files it writes keep the contract and run as they are; wrong arguments are refused."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ PACKAGE_FILES = [
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a new one."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    return here
+    """A new folder as the current one."""
+    current = tmp_path / "current"
+    current.mkdir()
+    monkeypatch.chdir(current)
+    return current
 
 
 @pytest.fixture
@@ -56,15 +56,15 @@ def suite(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Pa
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Show a package to this process as pip would lay it out."""
+    """Make a package importable in this process, with the files that pip would install."""
 
-    def lay_out(package: Path) -> None:
+    def install_package(package: Path) -> None:
         project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
         site = tmp_path / "site"
         info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
         info.mkdir(parents=True)
-        said = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-        (info / "METADATA").write_text(said)
+        metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        (info / "METADATA").write_text(metadata)
         lines = []
         for group, points in project["entry-points"].items():
             lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
@@ -73,7 +73,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         monkeypatch.syspath_prepend(str(package / "src"))
         registry.refresh()
 
-    yield lay_out
+    yield install_package
     for name in [name for name in sys.modules if name.startswith("oodbench_my")]:
         del sys.modules[name]
     registry.refresh()
@@ -90,7 +90,7 @@ def new(*arguments: str) -> Result:
 
 
 def refused(*arguments: str) -> str:
-    """The one sentence with which a command is refused."""
+    """The sentence with which a command is refused."""
     result = bench("new", *arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
@@ -118,10 +118,10 @@ def test_the_file_keeps_the_contract_as_written(kind: str, folder: Path) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_commands_that_it_names_work(kind: str, suite: Path, folder: Path) -> None:
-    """Those printed are those in the file, and they run."""
+def test_the_commands_it_prints_work(kind: str, suite: Path, folder: Path) -> None:
+    """The printed commands are those in the file, and they run."""
     printed = new(kind, f"my_{kind}").stdout.splitlines()
-    assert printed[0] == f"Wrote my_{kind}.py. What to do next:"
+    assert printed[0] == f"Wrote my_{kind}.py. Next steps:"
     check, run = (line.strip() for line in printed[1:])
     text = (folder / f"my_{kind}.py").read_text()
     assert f"    {check}\n    {run}\n" in text
@@ -143,7 +143,7 @@ def test_classifiers_are_trained_on_the_data_set(suite: Path, folder: Path) -> N
     assert "ID set mine" in done.stdout
 
 
-def test_the_data_set_that_reads_a_file_as_its_comment_shows(folder: Path) -> None:
+def test_the_commented_data_set_reads_a_file(folder: Path) -> None:
     import numpy as np
 
     new("dataset", "mine")
@@ -169,7 +169,7 @@ def test_the_data_set_that_reads_a_file_as_its_comment_shows(folder: Path) -> No
 @pytest.mark.parametrize(
     "kind, setting", [("detector", "power=0"), ("recipe", "smoothing=1.5"), ("backbone", "width=0")]
 )
-def test_settings_are_refused_in_one_sentence(kind: str, setting: str, suite: Path, folder: Path) -> None:
+def test_invalid_settings_give_one_sentence(kind: str, setting: str, suite: Path, folder: Path) -> None:
     new(kind, "mine")
     spec = f"mine[{setting}]"
     asked = {
@@ -186,9 +186,7 @@ def test_settings_are_refused_in_one_sentence(kind: str, setting: str, suite: Pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_package_is_found_and_keeps_the_contract(kind: str, folder: Path, install: Callable[[Path], None]) -> None:
     printed = new(kind, f"my_{kind}", "--package").stdout
-    assert printed.startswith(
-        f"Wrote my_{kind}. What to do next:\n  pip install -e my_{kind}\n  bench check my_{kind}\n"
-    )
+    assert printed.startswith(f"Wrote my_{kind}. Next steps:\n  pip install -e my_{kind}\n  bench check my_{kind}\n")
     assert files_of(folder / f"my_{kind}") == [file.format(kind=kind) for file in PACKAGE_FILES]
     install(folder / f"my_{kind}")
     listed = {line.split()[0]: line for line in bench("list", f"{kind}s").stdout.splitlines()}
@@ -209,7 +207,7 @@ def test_the_readme_names_the_three_commands(kind: str, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_package_installs_and_passes_its_own_tests(kind: str, folder: Path, tmp_path: Path) -> None:
-    """As its author would: pip install, then the command line and pytest in processes of their own."""
+    """As its author would: pip install, then the command line and pytest, each in its own process."""
     new(kind, "my.own-thing", "--package")
     source, site = folder / "my.own-thing", tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
@@ -220,8 +218,8 @@ def test_the_package_installs_and_passes_its_own_tests(kind: str, folder: Path, 
     environment.pop("PYTEST_ADDOPTS", None)
 
     def python(*arguments: str) -> str:
-        whole = [sys.executable, "-m", *arguments]
-        done = subprocess.run(whole, env=environment, cwd=source, capture_output=True, text=True)
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, env=environment, cwd=source, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -232,9 +230,7 @@ def test_the_package_installs_and_passes_its_own_tests(kind: str, folder: Path, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_own_test_fails_where_the_contract_is_broken(
-    kind: str, folder: Path, install: Callable[[Path], None]
-) -> None:
+def test_its_test_fails_if_the_contract_is_broken(kind: str, folder: Path, install: Callable[[Path], None]) -> None:
     new(kind, f"my_{kind}", "--package")
     package = folder / f"my_{kind}"
     break_it = {
@@ -249,9 +245,9 @@ def test_its_own_test_fails_where_the_contract_is_broken(
     plugin.write_text(text.replace(*break_it))
     install(package)
     file = package / "tests" / f"test_my_{kind}.py"
-    its = runpy.run_path(str(file))
+    module = runpy.run_path(str(file))
     with pytest.raises(AssertionError):
-        its["test_it_keeps_the_contract"]()
+        module["test_it_keeps_the_contract"]()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +256,7 @@ def test_its_own_test_fails_where_the_contract_is_broken(
         ("my-own.one", "my_own_one", "MyOwnOneDetector"),
         ("2nd", "plugin_2nd", "Plugin2ndDetector"),
         ("class", "plugin_class", "PluginClassDetector"),  # a keyword
-        ("signal", "plugin_signal", "PluginSignalDetector"),  # a file of this name would hide Python's own
+        ("signal", "plugin_signal", "PluginSignalDetector"),  # a file of this name would shadow the standard library
         ("numpy", "plugin_numpy", "PluginNumpyDetector"),
         ("batch", "batch", "BatchDetector"),  # not Batch, which the file imports
         ("detector", "detector", "DetectorDetector"),
@@ -310,21 +306,21 @@ def test_taken_names_are_refused(kind: str, name: str, owner: str, folder: Path)
     assert list(folder.iterdir()) == []
 
 
-def test_what_exists_is_left_as_it_is(folder: Path) -> None:
-    (folder / "mine.py").write_text("precious")
-    (folder / "theirs").mkdir()
+def test_existing_files_are_not_changed(folder: Path) -> None:
+    (folder / "mine.py").write_text("mine")
+    (folder / "other").mkdir()
     (folder / "lost.py").symlink_to("nowhere.py")
-    assert refused("detector", "mine").startswith("'mine.py' exists already and was left as it is.")
-    assert refused("detector", "theirs", "--package").startswith("'theirs' exists already and was left as it is.")
-    assert refused("detector", "lost").startswith("'lost.py' exists already and was left as it is.")
+    assert refused("detector", "mine").startswith("'mine.py' already exists and was not changed.")
+    assert refused("detector", "other", "--package").startswith("'other' already exists and was not changed.")
+    assert refused("detector", "lost").startswith("'lost.py' already exists and was not changed.")
     assert files_of(folder) == ["mine.py"]
-    assert (folder / "mine.py").read_text() == "precious"
-    assert list((folder / "theirs").iterdir()) == []
-    new("detector", "mine", "--package")  # a file of that name is not in the way of a folder
+    assert (folder / "mine.py").read_text() == "mine"
+    assert list((folder / "other").iterdir()) == []
+    new("detector", "mine", "--package")  # a file mine.py does not prevent a folder mine
     refused("detector", "mine", "--package")
 
 
-def test_folders_are_made_and_named_in_the_commands(folder: Path) -> None:
+def test_folders_are_created_and_named_in_the_commands(folder: Path) -> None:
     printed = new("detector", "mine", "--folder", "new folder/inside").stdout
     file = Path("new folder/inside/mine.py")
     assert files_of(folder) == [file.as_posix()]
@@ -350,7 +346,7 @@ def test_folders_without_permission_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("detector", "mine"), ("detector", "mine", "--package")])
-def test_nothing_is_left_where_the_disk_is_full(
+def test_nothing_is_left_if_the_disk_is_full(
     arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.StringIO):
@@ -376,7 +372,7 @@ def test_names_too_long_for_a_file_are_refused(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_other_kinds_are_refused_and_those_there_are_named() -> None:
+def test_an_unknown_kind_is_an_error_that_names_the_kinds() -> None:
     result = bench("new", "suite", "mine")
     assert result.exit_code == 2
     assert "'suite' is not one of 'detector', 'recipe', 'dataset', 'backbone'" in result.stderr
@@ -419,7 +415,7 @@ def test_no_placeholder_is_left(folder: Path) -> None:
 
 
 def test_the_files_are_tidy(folder: Path) -> None:
-    """By the rules that ruff is given here, in a project of its own."""
+    """By the ruff rules of this repository, as a project outside it."""
     pytest.importorskip("ruff", reason="pip install -e '.[dev]' brings ruff")
     for kind in KINDS:
         new(kind, f"my_{kind}_of_some_length", "--folder", "files")
@@ -429,8 +425,8 @@ def test_the_files_are_tidy(folder: Path) -> None:
     chosen = ["--select", ",".join(rules["select"]), "--ignore", ",".join(rules["ignore"])]
     for project in sorted(folder.iterdir()):
         for command in (["check", *chosen], ["format", "--check"]):
-            whole = [sys.executable, "-m", "ruff", *command, *options]
-            done = subprocess.run(whole, cwd=project, capture_output=True, text=True)
+            ruff = [sys.executable, "-m", "ruff", *command, *options]
+            done = subprocess.run(ruff, cwd=project, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
 
 
