@@ -1,4 +1,4 @@
-"""Changes of training images, on whole batches: every image by its own draw, without a loop over images."""
+"""Random augmentation of training images, for a whole batch at once but with a separate draw per image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def shifted(images: Tensor, by: int, flip: bool, generator: torch.Generator, mode: str = "constant") -> Tensor:
-    """Each image moved by up to `by` pixels up, down, left and right, and mirrored in half the cases.
+    """Random crops and flips: shift each image by up to `by` pixels in both directions, and mirror half of the images.
 
-    The same as padding by `by` pixels (black, or `mode` "reflect"), cutting a random window of the old size (He et al.
-    2016), and flipping it. Images (N, C, H, W) -> the same shape, in channels-last memory. Draws, in this order, N
-    rows, N columns and N coins from `generator`, which is on the images' device.
+    Equivalent to padding by `by` pixels (black, or `mode` "reflect"), cropping a random window of the original size (He
+    et al. 2016), and flipping it. Images (N, C, H, W) -> the same shape, in channels-last memory. Draws N row offsets,
+    N column offsets and N coins, in this order, from `generator`, which is on the images' device.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -24,5 +24,5 @@ def shifted(images: Tensor, by: int, flip: bool, generator: torch.Generator, mod
         across = torch.where(mirrored, width - 1 - across, across)
     which = torch.arange(count, device=device)[:, None, None]
     down = torch.arange(height, device=device) + rows
-    # One gather; indices on both sides of a slice put the channels last.
+    # A single gather. Index tensors on both sides of a slice move the channels to the end.
     return padded[which, :, down[:, :, None], (across + columns)[:, None, :]].permute(0, 3, 1, 2)

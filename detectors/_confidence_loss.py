@@ -1,9 +1,9 @@
-"""The confidence loss of Lee, Lee, Lee & Shin (ICLR 2018), and what every recipe around it shares.
+"""The confidence loss of Lee, Lee, Lee & Shin (ICLR 2018), and helpers of the recipes that use it.
 
     min_theta  E_in[-log p(y|x)] + beta E_out[KL(U || p(y|x))]            (eq. 1)
 
 U is uniform over the K classes, so KL(U || p) = -log K - (1/K) sum_k log p_k, averaged over the batch. The released
-script writes the same with an element mean times K.
+script computes the same as an element mean times K.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
-    """KL(U || softmax(logits)) of each row, (N, K) -> (N,), in nats; 0 where the classifier is undecided."""
+    """KL(U || softmax(logits)) of each row, (N, K) -> (N,), in nats; 0 where the prediction is uniform."""
     return -math.log(logits.shape[1]) - F.log_softmax(logits, dim=1).mean(dim=1)
 
 
 def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on ID images and mean KL to uniform on outliers, each a scalar.
+    """Cross-entropy on ID images and mean KL to uniform on outliers, two scalars.
 
-    One network pass for both where the network keeps no batch statistics. Where it does, the outliers are normalised by
-    the ID statistics, as they will be in use: mixing them in lets training loss vanish while test accuracy collapses.
+    A network without batch norm processes both in one pass. With batch norm, the outliers are normalised by the ID
+    statistics, as at test time: if they were part of the batch statistics, the training loss would vanish while test
+    accuracy collapses.
     """
     if any(isinstance(module, _BatchNorm) for module in classifier.modules()):
         logits = classifier(images)
@@ -40,7 +41,7 @@ def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outli
 
 @contextmanager
 def frozen_batch_norm(network: nn.Module) -> Iterator[None]:
-    """Let batch-norm layers use their running statistics and leave them unchanged."""
+    """Within the block, batch-norm layers use their running statistics and do not update them."""
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
     for layer in layers:
         layer.eval()
@@ -53,7 +54,7 @@ def frozen_batch_norm(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fixed_weights(*networks: nn.Module) -> Iterator[None]:
-    """Let gradients flow through networks, not into them: the passes skip the weight gradients altogether."""
+    """Within the block, gradients flow through the networks, but no weight gradients are computed."""
     weights = [p for network in networks for p in network.parameters() if p.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)

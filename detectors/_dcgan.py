@@ -1,9 +1,9 @@
 """The DCGAN of the confidence-loss paper (Radford et al. 2016), for 32 x 32 images in [0, 1].
 
-Generator: z (100) -> 4x4 -> 8x8 -> 16x16 -> 32x32 by transposed 4x4 convolutions with batch norm and ReLU, sigmoid at
-the end. Discriminator: its mirror, leaky ReLU 0.2, no batch norm in the first layer; it returns a logit, because
-binary cross-entropy on logits is the stable form of the released script's sigmoid + BCE. Widths 512-256-128 (times
-`width` / 128) as released with `width` = 128. Weights N(0, 0.02), batch norm N(1, 0.02).
+Generator: z (100) -> 4x4 -> 8x8 -> 16x16 -> 32x32 by transposed 4x4 convolutions with batch norm and ReLU, and a final
+sigmoid. Discriminator: the mirror image with leaky ReLU 0.2 and no batch norm in the first layer. It returns a logit,
+because binary cross-entropy on logits is the stable form of the released script's sigmoid + BCE. Widths are 512-256-128
+as released for `width` = 128, and scale with `width`. Weights N(0, 0.02), batch norm N(1, 0.02).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def discriminator(width: int, channels: int) -> nn.Sequential:
 
 
 def gan_networks(width: int, image_shape: tuple[int, int, int]) -> dict[str, nn.Module]:
-    """A fresh generator and discriminator."""
+    """A new generator and discriminator. Raises `DataError` for images that are not 32 x 32."""
     channels, *size = image_shape
     if size != [32, 32]:
         raise DataError(f"The DCGAN draws 32 x 32 images; these are {size[0]} x {size[1]}. Use a recipe without it.")
@@ -67,7 +67,7 @@ def noise(count: int, random: torch.Generator) -> Tensor:
 
 
 def discriminator_loss(network: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """-log D(real) - log(1 - D(fake)), each a batch mean; real and fake in passes of their own (batch norm)."""
+    """-log D(real) - log(1 - D(fake)), each a batch mean; two passes, for separate batch-norm statistics."""
     real_logits, fake_logits = network(real), network(fake)
     return F.binary_cross_entropy_with_logits(
         real_logits, torch.ones_like(real_logits)
@@ -82,7 +82,7 @@ def generator_loss(network: nn.Module, fake: Tensor) -> Tensor:
 
 @torch.no_grad()
 def picture(network: nn.Module, random: torch.Generator, count: int = 64) -> Tensor:
-    """Images to look at."""
+    """Generated images in [0, 1], (count, channels, 32, 32), with the generator in evaluation mode."""
     was_training = network.training
     images: Tensor = network.eval()(noise(count, random))
     network.train(was_training)

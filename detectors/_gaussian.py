@@ -1,10 +1,10 @@
-"""Means, covariances and whitening of features, in float64 and in pieces, so that no split is held in memory.
+"""Means, covariances and whitening of features in float64, computed in pieces so that no split is held in memory.
 
 Singular covariances are the rule: ReLU units that are never active have no variance, and there may be fewer images than
 features. `whitening` is the square root of the pseudo-inverse: directions whose variance is at most `cutoff` times the
-largest are left out, and what an image does there is not seen. This is what the authors of the Mahalanobis detector get
-from scikit-learn; adding a multiple of the identity instead would make the score depend on the features' unit, and
-would weight the directions that training says nothing about more than all others together.
+largest are dropped, and an image's components along them are ignored. The authors of the Mahalanobis detector get the
+same from scikit-learn. Adding a multiple of the identity instead would make the score depend on the features' unit, and
+would give directions without training variance more weight than all others together.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from oodbench.benchmark import Batch, DataError
 
 BLOCK = 8192
 SUMMED = 1024
-"""Images whose sum is taken at once: their float64 copy should fit into the processor's cache."""
+"""Number of images summed at once: their float64 copy should fit into the processor's cache."""
 CUTOFF = 1e-10
-"""Default share of the largest variance up to which a direction counts as constant: float32 features leave about 1e-14
-by rounding alone, and more where they were computed with TF32."""
+"""Default share of the largest variance up to which a direction counts as constant. Rounding of float32 features alone
+gives about 1e-14, and more if they were computed with TF32."""
 PANEL, SLAB = 64, 128
-"""Columns of a trapezoidal matrix, and rows of a symmetric one, that are multiplied at once."""
+"""Number of columns of a trapezoidal matrix, and of rows of a symmetric one, in one matrix product."""
 SINGLE = 5e5
-"""Largest condition for which products are made in float32. Roundings move f - origin by about 2^-24 of its length, and
-a squared distance by up to 2^-23 sqrt(condition) of itself: 8.5e-5."""
+"""Largest condition number for which products are computed in float32. Rounding changes f - origin by about 2^-24 of
+its length, and a squared distance by a relative error of up to 2^-23 sqrt(condition): 8.5e-5."""
 
 
 def features_of(part: Batch) -> Tensor:
@@ -36,7 +36,7 @@ def features_of(part: Batch) -> Tensor:
 
 
 def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] = features_of) -> tuple[Tensor, Tensor]:
-    """Each class's mean feature, or other vector, float64 (K, D), and number of images, (K,); 0 for one without."""
+    """Mean feature (or other vector) and number of images of each class, float64 (K, D) and (K,); 0 without images."""
     counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(1)
     for part in train.batches(SUMMED):
         features = vectors(part)
@@ -48,26 +48,26 @@ def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] =
 
 
 def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
-    """The mean feature, or other vector, float64 (D,)."""
+    """The mean feature (or other vector), float64 (D,)."""
     total = torch.zeros(1, dtype=torch.float64)
-    for part in train.batches(SUMMED):  # one sum: those of all pieces, kept, would each hold on to a piece of the heap
+    for part in train.batches(SUMMED):  # a running sum: keeping the sums of all pieces would fragment the heap
         total = total + vectors(part).sum(dim=0)
     return total / len(train)
 
 
 def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
-    """Mean outer product of features minus their centre, float64 (D, D): one centre, (D,), or one a class, (K, D)."""
+    """Mean outer product of features minus a centre, float64 (D, D). `centres`: one, (D,), or one per class, (K, D)."""
     total = torch.zeros(centres.shape[-1], centres.shape[-1], dtype=torch.float64)
     for part in train.batches(BLOCK):
         centred = vectors(part) - (centres if centres.ndim == 1 else centres[part.labels])
-        for start in range(0, len(total), SLAB):  # the upper triangle alone: half of the products
+        for start in range(0, len(total), SLAB):  # only the upper triangle, for half of the work
             rows = slice(start, start + SLAB)
             total[rows, start:].addmm_(centred[:, rows].T, centred[:, start:])
     return (total.triu() + total.triu(1).T) / len(train)
 
 
 def class_covariances(train: Batch, means: Tensor, counts: Tensor, vectors: Callable[[Batch], Tensor]) -> Tensor:
-    """The mean outer product of each class's vectors minus their mean, float64 (K, D, D)."""
+    """For each class, the mean outer product of its vectors minus the class mean, float64 (K, D, D)."""
     totals = torch.zeros(*means.shape, means.shape[1], dtype=torch.float64)
     for part in train.batches(BLOCK):
         centred = vectors(part) - means[part.labels]
@@ -78,19 +78,21 @@ def class_covariances(train: Batch, means: Tensor, counts: Tensor, vectors: Call
 
 
 class Whitening(NamedTuple):
-    """Where distances are measured: as those of (f - origin) W."""
+    """An affine map of features, (f - origin) W, after which Mahalanobis distances are Euclidean."""
 
     origin: Tensor
-    """A point near all features, float64 (D,); of float32 numbers, so that it is the same point in float32."""
+    """A point near the features, float64 (D,), exactly representable in float32."""
     root: Tensor
     """W, float64 (D, R), lower trapezoidal: W W^T is the pseudo-inverse of a covariance of rank R."""
     condition: float
-    """The largest variance, and the largest squared distance of a centre from the origin, added, over the smallest
-    variance kept."""
+    """(Largest variance + largest squared distance of a centre from the origin) / smallest variance that is kept."""
 
 
 def whitening(matrix: Tensor, centre: Tensor, cutoff: float, who: str) -> Whitening:
-    """From a covariance (D, D) around a centre, (D,), or several, (C, D); an error if nothing varies around it."""
+    """The whitening of a covariance (D, D) around a centre, (D,), or several, (C, D).
+
+    Raises `DataError` if nothing varies around the centre. `who` is the detector's name, for the message.
+    """
     values, vectors = torch.linalg.eigh(matrix)
     largest = float(values[-1])
     if largest <= 1e-20 * max(float(centre.abs().max()) ** 2, 1e-280):
@@ -106,13 +108,13 @@ def whitening(matrix: Tensor, centre: Tensor, cutoff: float, who: str) -> Whiten
 
 
 def trapezoidal(matrix: Tensor) -> Tensor:
-    """A lower trapezoidal T with T T^T = M M^T, (D, R): all lengths |x M| are |x T|, at half the products."""
+    """A lower trapezoidal T, (D, R), with T T^T = M M^T: |x T| = |x M| for every x, for half of the work."""
     root: Tensor = torch.linalg.qr(matrix.T).R.T.contiguous()
     return root
 
 
 def product(x: Tensor, root: Tensor) -> Tensor:
-    """x T, (N, R), of x (N, D) and a lower trapezoidal T (D, R), in x's precision; the zeros above are left out."""
+    """x T, (N, R), of x (N, D) and a lower trapezoidal T (D, R), in x's precision; skips the zeros of T."""
     root, found = root.to(x.dtype), torch.empty(len(x), root.shape[1], dtype=x.dtype)
     for start in range(0, root.shape[1], PANEL):
         columns = slice(start, start + PANEL)
@@ -123,7 +125,8 @@ def product(x: Tensor, root: Tensor) -> Tensor:
 def nearest(x: Tensor, space: Whitening, centres: Tensor) -> Tensor:
     """min_c |(x - c) W|^2 of features (N, D) and whitened centres (C, R), (c - origin) W; float64 (N,).
 
-    The nearest centre is found by the products with all, and its distance then taken by subtraction.
+    The nearest centre is found from the products with all centres; its distance is then computed by subtraction, which
+    is more accurate.
     """
     single = x.dtype == torch.float32 and space.condition <= SINGLE
     kind = torch.float32 if single else torch.float64
@@ -135,7 +138,7 @@ def nearest(x: Tensor, space: Whitening, centres: Tensor) -> Tensor:
 
 
 def squared_distances(x: Tensor, centres: Tensor, transform: Tensor) -> Tensor:
-    """|(x - c) W|^2 of features (N, D) and centres (C, D), (N, C); centred before the product, against cancellation."""
+    """|(x - c) W|^2 of features (N, D) and centres (C, D), (N, C). Centred before the product to avoid cancellation."""
     origin = centres.mean(dim=0)
     a, b = (x.double() - origin) @ transform, (centres - origin) @ transform
     squares = torch.linalg.vector_norm(a, dim=1, keepdim=True).square() + (b * b).sum(dim=1)
@@ -144,6 +147,6 @@ def squared_distances(x: Tensor, centres: Tensor, transform: Tensor) -> Tensor:
 
 
 def require_cutoff(cutoff: float) -> None:
-    """Refuse cut-offs that keep nothing or that keep rounding."""
+    """Check that the cutoff is between 0 and 1."""
     if not 0 < cutoff < 1:
         raise ValueError(f"cutoff is a share of the largest variance and must lie between 0 and 1, got {cutoff}")

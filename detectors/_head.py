@@ -1,4 +1,4 @@
-"""The classifier's last layer, for detectors that run it again."""
+"""The classifier's last layer, for detectors that apply it to changed features."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def head(classifier: Classifier) -> tuple[Tensor, Tensor]:
 def energy(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """-logsumexp of the logits that the head gives features (N, D); float64 (N,), higher = more OOD.
 
-    The product is made in the features' own precision, which the harness hands over as float32, and all after it in
-    float64. A float32 logit is then good to about 1e-7 of |f| |w|, as the network's own are.
+    The product is computed in the features' precision, which is float32 for features from the harness, and everything
+    after it in float64. Like the network's own logits, a float32 logit is accurate to about 1e-7 |f| |w|.
     """
     logits = (weight.to(features.dtype) @ features.T).double().add_(bias[:, None])
     return torch.logsumexp(logits, dim=0).neg_()

@@ -1,4 +1,4 @@
-"""Detectors that change the feature, run the head again and take the energy; and exact percentiles of features."""
+"""`Rectified`, the base of detectors that take the energy of changed features, and exact percentiles of features."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from oodbench.detectors._head import energy, head
 
 
 class Rectified(Detector):
-    """Energy of the head on a shaped feature: subclasses say how `shaped` does it, and learn what it needs."""
+    """Energy of the head on a changed feature; subclasses define `shaped`, and fit what it needs."""
 
     needs = frozenset({"features"})
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the head."""
+        """Store the head."""
         self.weight_, self.bias_ = head(classifier)
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Features (N, D) as the head is to see them, in the precision they have."""
+        """Change features (N, D); returns them in the same precision."""
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Tensor:
@@ -32,7 +32,7 @@ class Rectified(Detector):
 def kept_from(low: Tensor, features: Tensor, values: Tensor) -> Tensor:
     """`values` where features are at least `low`, and 0 elsewhere.
 
-    torch.where with a comparison does the same in seven times the time; this is a ReLU's derivative, one step.
+    The derivative of a ReLU does this in one kernel; torch.where with a comparison takes seven times as long.
     """
     below = torch.nextafter(low, torch.full_like(low, -torch.inf))
     kept: Tensor = torch.ops.aten.threshold_backward(values, features - below, 0)
@@ -40,13 +40,13 @@ def kept_from(low: Tensor, features: Tensor, values: Tensor) -> Tensor:
 
 
 def require_percentile(value: float, name: str = "percentile") -> None:
-    """Refuse what is no percentile below 100."""
+    """Check that a percentile is at least 0 and below 100."""
     if not 0 <= value < 100:
         raise ValueError(f"{name} must lie in [0, 100), got {value}")
 
 
 def refuse_negative(train: Batch, who: str) -> None:
-    """An error if a training feature is negative, for methods that take features for activations after a ReLU."""
+    """Raise `DataError` if a training feature is negative, for methods that expect activations after a ReLU."""
     lowest = min(float(part.features.min()) for part in train.batches(BLOCK))
     if lowest < 0:
         raise DataError(
@@ -56,10 +56,10 @@ def refuse_negative(train: Batch, who: str) -> None:
 
 
 def pooled_percentile(train: Batch, percentile: float) -> float:
-    """The percentile of all training features of all units, linear between ranks as NumPy's, exactly.
+    """The exact percentile of all training features of all units, interpolated linearly between ranks as in NumPy.
 
-    Features are counted by the upper half of their bit pattern, whose order is the numbers', then by the lower half of
-    those that share the wanted one: no split is held or sorted.
+    Features are counted by the upper half of their bit pattern, which has the order of the numbers, and then by the
+    lower half within the bin that contains the rank: the split is neither held in memory nor sorted.
     """
     counts = _count(train, None)
     position = percentile / 100 * (int(counts.sum()) - 1)
@@ -69,7 +69,7 @@ def pooled_percentile(train: Batch, percentile: float) -> float:
 
 
 def _ranked(train: Batch, counts: np.ndarray, rank: int) -> float:
-    """The feature of that rank, from 0."""
+    """The feature with this rank, counted from 0."""
     below = np.cumsum(counts)
     upper = int(np.searchsorted(below, rank, side="right"))
     inside = rank - (int(below[upper - 1]) if upper else 0)
@@ -80,7 +80,7 @@ def _ranked(train: Batch, counts: np.ndarray, rank: int) -> float:
 
 
 def _count(train: Batch, upper: int | None) -> np.ndarray:
-    """How many features have each upper half of the bit pattern; or, of those that have `upper`, each lower half."""
+    """Number of features by upper half of the bit pattern; or, with `upper` given, by lower half within that bin."""
     total = np.zeros(1 << 16, dtype=np.int64)
     for part in train.batches(BLOCK):
         bits = part.features.contiguous().numpy().ravel().view(np.uint32)

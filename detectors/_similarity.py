@@ -1,8 +1,8 @@
-"""What detectors share that compare images with a bank of training images: which images those are, and the largest few.
+"""Shared parts of detectors that compare images with a bank of training images: choice of the bank, largest entries.
 
-The bank is the training set, or with `fraction` below 1 the same share of every class, at least one image of each.
-Which images that are is decided by a seeded hash of their features: neither their order nor the number of processes
-matters. Detectors of equal settings here share one product of features (`Batch.similarities`).
+The bank is the training set, or with `fraction` below 1 the same share of every class, at least one image of each. The
+images are chosen by a seeded hash of their features, so that neither their order nor the number of processes matters.
+Detectors with equal settings share one matrix product (`Batch.similarities`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from oodbench.benchmark import unit as unit
 from oodbench.detectors._gaussian import BLOCK
 
 GROUP = 32
-"""Columns that `largest` looks at as one."""
+"""Number of columns in a group of `largest`."""
 
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of (N, B), from the largest down, and their columns; (N, k) each.
+    """The k largest entries of each row of (N, B) in descending order, and their columns; both (N, k).
 
-    The k largest lie in the k groups of columns with the largest maxima: two short sorts in place of a long one.
+    The k largest entries lie in the k groups of columns with the largest maxima: two short sorts instead of a long one.
     """
     groups = values.shape[1] // GROUP
     if groups < 2 * k:
@@ -38,18 +38,18 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 class Banked(Detector):
-    """A detector with a bank of training images."""
+    """Base class of detectors with a bank of training images."""
 
     fraction: float = 1.0
     bank_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Check the range of `fraction`."""
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must lie above 0 and at most at 1, got {self.fraction}")
 
     def bank_rows(self, train: Batch) -> Tensor | None:
-        """The same share of every class, by a hash of their features."""
+        """The same share of every class, chosen by a hash of the features."""
         if self.fraction == 1:
             return None
         salt = self.bank_seed.to_bytes(8, "little", signed=True)
@@ -65,12 +65,12 @@ class Banked(Detector):
 
 
 def bank_of(data: FitData) -> Tensor:
-    """The rows of the training images that make the bank, (B,)."""
+    """The rows of the training images in the bank, (B,)."""
     return torch.arange(len(data.train)) if data.bank is None else data.bank
 
 
 def require_neighbours(data: FitData, k: int, who: str) -> None:
-    """Refuse a bank that is smaller than the neighbours asked for."""
+    """Raise `DataError` if the bank has fewer than k images. `who` is the detector's name, for the message."""
     if (size := len(bank_of(data))) < k:
         raise DataError(
             f"The bank of '{who}' holds {size} training images, fewer than the {k} neighbours it is asked for; lower k "

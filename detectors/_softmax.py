@@ -1,4 +1,4 @@
-"""Softmax in the log domain, where over-confident networks do not tie."""
+"""Softmax in the log domain, where scores of over-confident networks do not tie."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 BOTTOM = torch.finfo(torch.float64).min
-"""Stands where a logarithm of 0 would, and can be multiplied by 0."""
+"""Used in place of the logarithm of 0, because it can be multiplied by 0."""
 
 
 class Margins(NamedTuple):
-    """What p = softmax(logits) is made of, where the largest class is told apart from the others.
+    """The parts of p = softmax(logits), with the largest class separate from the others.
 
-    Every sum over the others is one of positive terms, taken relative to the largest of them: it keeps its relative
-    precision at every margin, where 1 - p_max itself rounds to 0 in float64 from a margin of 37.
+    Sums over the other classes have positive terms only, relative to the largest of them. They keep their relative
+    precision at every margin, whereas 1 - p_max itself rounds to 0 in float64 from a margin of 37 on.
     """
 
     best: Tensor
-    """One argmax, (N, 1)."""
+    """Index of the largest logit (of one of them in a tie), (N, 1)."""
     below: Tensor
-    """Logits less the largest, (N, K), at most 0; `BOTTOM` at the argmax."""
+    """Logits minus the largest, (N, K), at most 0; `BOTTOM` at the argmax."""
     second: Tensor
-    """The largest of them, (N, 1)."""
+    """The largest entry of `below`, (N, 1)."""
     others: Tensor
     """exp(below - second), (N, K), from 0 to 1; 0 at the argmax."""
     log_odds: Tensor
-    """log sum_{k not best} exp(below), (N, 1): the log odds of all classes but one argmax against that one."""
+    """log sum_{k not best} exp(below), (N, 1): the log odds of all other classes against the argmax."""
 
     def odds(self) -> Tensor:
         """(1 - p_max) / p_max, (N, 1); may round to 0."""
@@ -36,12 +36,12 @@ class Margins(NamedTuple):
     def log_terms(self) -> Tensor:
         """log [ p_k (1 - p_k) (1 + odds)^2 ], (N, K), in nats."""
         odds = self.odds()
-        rest = torch.addcmul(odds, self.others, self.second.exp(), value=-1)  # of all classes but this and the best
+        rest = torch.addcmul(odds, self.others, self.second.exp(), value=-1)  # of all classes except this and the best
         return rest.clamp_min_(0).log1p_().add_(self.below).scatter_(1, self.best, self.log_odds)
 
 
 def margins(logits: Tensor) -> Margins:
-    """The margins of logits (N, K), float64."""
+    """The `Margins` of logits (N, K), float64."""
     best = logits.argmax(dim=1, keepdim=True)
     below = (logits - logits.gather(1, best)).scatter_(1, best, BOTTOM)
     second = below.amax(dim=1, keepdim=True)
@@ -50,6 +50,6 @@ def margins(logits: Tensor) -> Margins:
 
 
 def require_temperature(temperature: float) -> None:
-    """Refuse temperatures for which a softmax is not defined."""
+    """Check that a temperature is positive and finite."""
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")

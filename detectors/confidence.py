@@ -1,4 +1,4 @@
-"""Confidence loss on real outliers: cross-entropy, and KL to uniform on OOD images that training may see."""
+"""Confidence loss on real outliers: cross-entropy on ID images plus KL to uniform on outliers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PAPER = "Lee, Lee, Lee & Shin, Training Confidence-calibrated Classifiers for De
 
 @recipe("confidence", title="Confidence loss on real outliers", paper=f"{PAPER}, eq. 1")
 class ConfidenceLoss(CrossEntropy):
-    """CE + beta KL(U || p) on as many outliers as ID images in every batch."""
+    """CE + beta KL(U || p), the KL on as many outliers as there are ID images in the batch."""
 
     needs = frozenset({"outliers"})
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a penalty that would reward confidence on outliers."""
+        """Check that beta is not negative: a negative penalty would reward confidence on outliers."""
         if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, got {self.beta}")
 
     def outliers(self, training: Training, batch: TrainBatch) -> Tensor:
-        """The images on which the classifier is to be undecided."""
+        """The images for which the prediction should be uniform."""
         if batch.outliers is None:
             raise ValueError("the confidence loss got a batch without outliers")
         return batch.outliers

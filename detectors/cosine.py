@@ -1,4 +1,4 @@
-"""Largest cosine to a class."""
+"""Largest cosine between the feature and a class vector."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from oodbench.detectors._similarity import unit
     paper="Zhang & Xiang, Decoupling MaxLogit for Out-of-Distribution Detection, CVPR 2023 (MaxCosine)",
 )
 class Cosine(Detector):
-    """-max_c cos(f, w_c), w_c the head's weights of class c: the maximum logit without the features' size and the bias.
+    """-max_c cos(f, w_c), w_c the head's weights of class c: the maximum logit without the feature's norm and the bias.
 
-    `to="means"` takes the class means of the training features instead; a class without images is then left out. A
-    feature that is all 0 scores 0. The nearest training image's cosine is `knn[k=1]`.
+    `to="means"` uses the class means of the training features instead of w_c, and leaves out classes without images. A
+    feature of zeros scores 0. For the cosine to the nearest training image, use `knn[k=1]`.
 
-    Differs: the paper also trains networks for it and combines it with the norm; neither is here. No bias is added, as
-    in the paper.
+    Differs: the paper also trains networks for this score and combines it with the norm; neither is implemented. As in
+    the paper, no bias is added.
     """
 
     needs = frozenset({"features"})
     to: str = "weights"
 
     def __post_init__(self) -> None:
-        """Refuse references there are not."""
+        """Check `to`."""
         if self.to not in ("weights", "means"):
             raise ValueError(f"to must be 'weights' or 'means', got {self.to!r}")
 

@@ -1,4 +1,4 @@
-"""Plain training: the base recipe of every suite so far."""
+"""Plain cross-entropy training, the base recipe of several suites."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
 
 @recipe("cross_entropy", title="Cross-entropy")
 class CrossEntropy(Recipe):
-    """Adam on the cross-entropy of the labels; no outliers, no weight decay: the confidence-loss paper's baseline."""
+    """Adam on the cross-entropy loss, without outliers or weight decay: the confidence-loss paper's baseline."""
 
     learning_rate: float = 0.001
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """The classifier alone."""
+        """The classifier only."""
         return {"classifier": task.build_classifier()}
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:

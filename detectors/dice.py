@@ -1,4 +1,4 @@
-"""DICE: energy of a head without its weak weights."""
+"""DICE: energy of a sparsified head."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from oodbench.detectors._rectified import Rectified, require_percentile
 class DICE(Rectified):
     """Energy of the head with only those weights whose contribution w_kd E[z_d] is above the percentile of all.
 
-    One threshold for the whole K x D matrix; E[z] is the training features' mean. The bias is kept. Needs no sign.
+    One threshold holds for the whole K x D matrix; E[z] is the mean of the training features. The bias is kept.
+    Features may have either sign.
 
-    Differs: nothing from the authors' code; OpenOOD's is the same. The paper's 90 is for CIFAR; it has 70 for ImageNet.
+    Differs: no difference from the authors' code, nor from OpenOOD. The paper uses 90 for CIFAR and 70 for ImageNet.
     """
 
     grid = {"percentile": (10.0, 30.0, 50.0, 70.0, 90.0)}
     percentile: float = 90.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no percentile."""
+        """Check the percentile."""
         require_percentile(self.percentile)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """The head with the weak weights set to 0."""
+        """Store the head with the weights below the threshold set to 0."""
         super().fit(classifier, data)
         contribution = self.weight_ * mean_of(data.train)
         ordered = contribution.flatten().sort().values
@@ -47,5 +48,5 @@ class DICE(Rectified):
         self.weight_ = torch.where(kept, self.weight_, 0.0)
 
     def shaped(self, features: Tensor) -> Tensor:
-        """The features as they are."""
+        """The features, unchanged."""
         return features

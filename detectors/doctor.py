@@ -1,4 +1,4 @@
-"""DOCTOR: the odds that the classifier is wrong."""
+"""DOCTOR: the odds that the prediction is wrong."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from oodbench.detectors._softmax import margins, require_temperature
     "Misclassification Errors, NeurIPS 2021, discriminator D_alpha",
 )
 class Doctor(Detector):
-    """Ranks by g / (1 - g), g = 1 - sum_k p_k^2 and p = softmax(f / T), given as its logarithm: the same order.
+    """log of g / (1 - g), with g = 1 - sum_k p_k^2 and p = softmax(f / T); the logarithm keeps the order.
 
-    Differs: the paper's other form, D_beta, has the odds (1 - p_max) / p_max and ranks exactly as `msp`, so that it is
-    not offered; nor is the input perturbation that the paper adds where gradients are at hand. T is 1, where the
-    paper tunes it.
+    Differs: the paper's other form, D_beta, has the odds (1 - p_max) / p_max and ranks exactly as `msp`, so it is not
+    implemented; neither is the input perturbation that the paper adds if gradients are available. T is 1 by default;
+    the paper tunes it.
     """
 
     grid = {"temperature": (0.5, 1.0, 1.5, 2.0)}
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse temperatures for which the softmax is not defined."""
+        """Check the temperature."""
         require_temperature(self.temperature)
 
     def score(self, batch: Batch) -> Tensor:
-        """log of the odds g / (1 - g); g is summed as p_k (1 - p_k), which does not round to 0."""
+        """log of the odds g / (1 - g); g is computed as the sum of p_k (1 - p_k), which does not round to 0."""
         found = margins(batch.logits / self.temperature)
-        squares = found.others.square().sum(dim=1) * (2 * found.second[:, 0]).exp_()  # of the others' p / p_max
+        squares = found.others.square().sum(dim=1) * (2 * found.second[:, 0]).exp_()  # sum over k not best
         return torch.logsumexp(found.log_terms(), dim=1) - squares.log1p_()

@@ -14,13 +14,13 @@ from oodbench.benchmark import Batch, Detector, detector
     paper="Liu, Wang, Owens & Li, Energy-based Out-of-distribution Detection, NeurIPS 2020, eq. 4",
 )
 class Energy(Detector):
-    """E(x; T) = -T log sum_k exp(f_k / T); higher energy, more OOD."""
+    """E(x; T) = -T log sum_k exp(f_k / T); a higher energy means more OOD."""
 
     grid = {"temperature": (0.5, 1.0, 2.0, 10.0, 100.0)}
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse temperatures for which the energy is not defined."""
+        """Check the temperature."""
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
 

@@ -16,10 +16,10 @@ from oodbench.detectors._softmax import margins
     "Networks, NeurIPS 2018",
 )
 class Entropy(Detector):
-    """Ranks by H(p) = -sum_k p_k log p_k, given as log H: the same order, without saturation."""
+    """log H(p), with H(p) = -sum_k p_k log p_k: the order of the entropy, without saturation."""
 
     def score(self, batch: Batch) -> Tensor:
-        """log H, H in nats."""
+        """log H, where H is in nats."""
         found = margins(batch.logits)
         odds = found.odds()[:, 0]
         # H = log(1 + odds) + sum_{k not best} exp(below) (-below) / (1 + odds), divided by exp(second)

@@ -1,4 +1,4 @@
-"""fDBD: distance of the feature to the decision boundaries."""
+"""fDBD: distance of the feature from the decision boundaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oodbench.detectors._gaussian import mean_of
 from oodbench.detectors._head import head
 
 SMALLEST = 1e-12
-"""A feature nearer than this to its regulariser's zero is taken to be that far: the score stays finite."""
+"""Smallest denominator: keeps the score finite for a feature at the mean (or at 0)."""
 
 
 @detector(
@@ -21,24 +21,24 @@ SMALLEST = 1e-12
 class FDBD(Detector):
     """-mean over classes k other than the predicted c of [ (f_c - f_k) / |w_c - w_k| ] / |z - mu|.
 
-    f are the logits, w the head's weights, z the feature and mu the training features' mean: the distance from z to the
-    boundary between c and k, which is exact as the head is linear, relative to the distance from the mean.
+    f are the logits, w the head's weights, z the feature and mu the mean of the training features. This is the distance
+    from z to the boundary between c and k, exact because the head is linear, relative to the distance from the mean.
     `normalizer="norm"` divides by |z| instead.
 
-    Differs: the authors' code sums over all classes and not over K - 1: the same ranking. OpenOOD chooses the
-    normaliser on OOD validation images.
+    Differs: the authors' code sums over all classes instead of averaging over K - 1, with the same ranking. OpenOOD
+    chooses the normaliser on OOD validation images.
     """
 
     needs = frozenset({"features", "logits"})
     normalizer: str = "distance"
 
     def __post_init__(self) -> None:
-        """Refuse normalisers there are not."""
+        """Check the normaliser."""
         if self.normalizer not in ("distance", "norm"):
             raise ValueError(f"normalizer must be 'distance' or 'norm', got {self.normalizer!r}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Mean training feature, and the distances between the head's weights."""
+        """Compute the mean training feature and the distances between the head's weight vectors."""
         weight, _ = head(classifier)
         apart = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(1)
         if (apart == 0).any():
@@ -50,7 +50,7 @@ class FDBD(Detector):
         self.mean_ = mean if self.normalizer == "distance" else torch.zeros_like(mean)
 
     def score(self, batch: Batch) -> Tensor:
-        """Negative regularised mean distance to the boundaries."""
+        """Negative normalised mean distance to the boundaries."""
         best, predicted = batch.logits.max(dim=1)
         distances = ((best[:, None] - batch.logits) / self.apart_[predicted]).sum(dim=1) / (len(self.apart_) - 1)
         away: Tensor = torch.linalg.vector_norm(batch.features.double() - self.mean_, dim=1)

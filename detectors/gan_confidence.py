@@ -1,4 +1,4 @@
-"""Confidence loss on samples of a separately trained GAN: the paper's ablation of the joint loss."""
+"""Confidence loss on samples of a separately trained GAN, the paper's ablation of the joint loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oodbench.detectors.msp import MSP
 
 @recipe("gan", title="Original GAN (no classifier)", paper="Goodfellow et al. 2014; DCGAN, Radford et al. 2016")
 class GAN(Recipe):
-    """A DCGAN on the ID images alone; other recipes build on its generator."""
+    """A DCGAN trained on the ID images only. Other recipes build on its generator."""
 
     trains_classifier = False
     generator_learning_rate: float = 0.0002
@@ -28,7 +28,7 @@ class GAN(Recipe):
         return _dcgan.gan_networks(self.width, task.image_shape)
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
-        """Adam with betas (0.5, 0.999), as DCGAN."""
+        """Adam with betas (0.5, 0.999), as in DCGAN."""
         rates = {"generator": self.generator_learning_rate, "discriminator": self.discriminator_learning_rate}
         return {
             name: torch.optim.Adam(networks[name].parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
@@ -36,7 +36,7 @@ class GAN(Recipe):
         }
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
-        """One step of the discriminator, one of the generator, on the same samples."""
+        """One step of the discriminator and one of the generator, on the same samples."""
         networks, optimizers = training.networks, training.optimizers
         fake = networks["generator"](_dcgan.noise(len(batch.images), training.generator))
 
@@ -54,24 +54,24 @@ class GAN(Recipe):
         return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
 
     def generator_penalty(self, training: Training, fake: Tensor) -> Tensor | None:
-        """What the generator is to minimise besides the GAN loss; nothing here."""
+        """An additional loss of the generator; None by default."""
         return None
 
     def samples(self, training: Training) -> Tensor:
-        """64 images of the generator."""
+        """64 generated images."""
         return _dcgan.picture(training.networks["generator"], training.generator)
 
 
 @recipe("gan_confidence", title="Confidence loss on GAN samples", paper=f"{PAPER}, section 3 (ablation)")
 class GANConfidenceLoss(ConfidenceLoss):
-    """CE + beta KL(U || p), the KL on fresh samples of the finished, frozen original GAN."""
+    """CE + beta KL(U || p), the KL on new samples of the trained, frozen original GAN."""
 
     needs = frozenset()
     builds_on = "gan"
 
     @torch.no_grad()
     def outliers(self, training: Training, batch: TrainBatch) -> Tensor:
-        """As many fresh samples as ID images."""
+        """As many new samples as there are ID images."""
         images: Tensor = training.given["generator"](_dcgan.noise(len(batch.images), training.generator))
         return images
 

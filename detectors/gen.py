@@ -15,12 +15,12 @@ from oodbench.detectors._softmax import margins
     paper="Liu, Lochman & Zach, GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023",
 )
 class GEN(Detector):
-    """Ranks by G = sum_j p_j^gamma (1 - p_j)^gamma over the M largest p_j, given as log G: the same order.
+    """log G, with G = sum_j p_j^gamma (1 - p_j)^gamma over the M largest p_j; the logarithm keeps the order.
 
-    M counts at most the classes there are: with 10 classes every M >= 10 is the same detector.
+    M is limited to the number of classes: with 10 classes, every M >= 10 gives the same detector.
 
-    Differs: OpenOOD tunes gamma and M on OOD validation images; here they are the paper's (0.1 and 100). It takes 1 - p
-    in float32, where that is 0 from a margin of 17 on.
+    Differs: OpenOOD tunes gamma and M on OOD validation images; here they are the paper's 0.1 and 100. OpenOOD computes
+    1 - p in float32, where it is 0 from a margin of 17 on.
     """
 
     grid = {"gamma": (0.01, 0.1, 0.5, 0.9), "top": (10, 50, 100)}
@@ -28,7 +28,7 @@ class GEN(Detector):
     top: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse exponents outside (0, 1] and an empty sum."""
+        """Check that gamma is in (0, 1] and that the sum has a term."""
         if not 0 < self.gamma <= 1 or self.top < 1:
             raise ValueError(f"gamma must lie in (0, 1] and top be at least 1, got {self.gamma} and {self.top}")
 

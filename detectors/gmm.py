@@ -1,4 +1,4 @@
-"""Density of the features under one Gaussian a class."""
+"""Density of the features under a mixture of one Gaussian per class."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from oodbench.detectors._gaussian import (
     "Baseline, CVPR 2023",
 )
 class GMM(Detector):
-    """-log sum_c pi_c N(f; mu_c, S_c): share, mean and covariance of each class's training features.
+    """-log sum_c pi_c N(f; mu_c, S_c), with share, mean and covariance of each class's training features.
 
-    Features are first whitened by the covariance within classes, S, which moves the score by a constant; directions
-    with at most `cutoff` times its largest variance are dropped. A class's own covariance is singular where it has
-    fewer images than there are directions, so S counts as `pseudo_images` more images of it: S_c = (n_c C_c + m S) /
-    (n_c + m). The more images, the less that matters; with m = 0 every class must have more images than directions. A
-    class without images is left out.
+    Features are first whitened by the within-class covariance S, which changes the score by a constant; directions with
+    at most `cutoff` times its largest variance are dropped. A class's covariance C_c is singular if the class has fewer
+    images than there are directions. S is therefore added with the weight of m = `pseudo_images` images: S_c = (n_c C_c
+    + m S) / (n_c + m). The more images, the smaller its effect; with m = 0 every class must have more images than there
+    are directions. A class without images is left out.
 
-    Differs: the authors divide by n_c - 1, add to every S_c the smallest multiple of the identity with which a Cholesky
-    factorisation goes through, which is a matter of rounding and of the features' unit, and their code leaves the
-    shares pi_c out. OpenOOD's `gmm` is another method, of SEM (Yang et al., 2022), and cannot be run through its API.
+    Differs: the authors divide by n_c - 1, and add to every S_c the smallest multiple of the identity for which a
+    Cholesky factorisation succeeds, which depends on rounding and on the features' unit; their code omits the shares
+    pi_c. OpenOOD's `gmm` is another method, from SEM (Yang et al., 2022), and cannot be run through its API.
     """
 
     needs = frozenset({"features"})
@@ -44,13 +44,13 @@ class GMM(Detector):
     cutoff: float = CUTOFF
 
     def __post_init__(self) -> None:
-        """Refuse negative weights, and cut-offs outside (0, 1)."""
+        """Check the ranges of both settings."""
         if not 0 <= self.pseudo_images < float("inf"):
             raise ValueError(f"pseudo_images must be 0 or positive and finite, got {self.pseudo_images}")
         require_cutoff(self.cutoff)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Means, and for each class the inverse Cholesky factor and log determinant of its whitened covariance."""
+        """Fit each class's mean, and the inverse Cholesky factor and log determinant of its whitened covariance."""
         means, counts = class_means(data.train, classifier.num_classes)
         self.transform_ = whitening(covariance(data.train, means), means, self.cutoff, self.name).root
         means, labels = means @ self.transform_, counts.nonzero()[:, 0].tolist()

@@ -1,4 +1,4 @@
-"""GradNorm, in closed form."""
+"""GradNorm in closed form."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from oodbench.detectors._softmax import require_temperature
 class GradNorm(Detector):
     """-|z|_1 sum_k |p_k - 1/K|: the L1 norm of a gradient, p = softmax(f / T) and z the penultimate feature.
 
-    The gradient, with respect to the head's weights, of KL(uniform || p) is (p - 1/K) z^T / T, an outer product, so
-    that its norm is the product of two; no backward pass is made. It holds for features of either sign.
+    The gradient of KL(uniform || p) with respect to the head's weights is the outer product (p - 1/K) z^T / T, whose L1
+    norm is the product of two norms; no backward pass is needed. This holds for features of either sign.
 
-    Differs: the authors' code makes a backward pass an image and has the factor K, OpenOOD's the same: both rank alike.
+    Differs: the authors' code makes one backward pass per image and has an additional factor K, and so does OpenOOD;
+    the ranking is the same.
     """
 
     needs = frozenset({"features", "logits"})
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse temperatures for which the softmax is not defined."""
+        """Check the temperature."""
         require_temperature(self.temperature)
 
     def score(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gram matrices of feature maps against the ranges that they had in training."""
+"""Gram matrices of feature maps, compared with their ranges in training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
 
 TINY = 1e-6
-"""A range's end counts as at least so large where it divides: ReLU units that are never active end at 0."""
+"""Smallest denominator for the ends of a range, which are 0 for ReLU units that are never active."""
 TINY_MEAN = 1e-7
-"""Likewise a layer's mean deviation."""
+"""Smallest denominator for a block's mean deviation."""
 PIECE = 32
-"""Images whose maps are in float64 at a time: the tenth power of an activation overflows float32 from 70 on."""
+"""Number of images whose maps are held in float64 at once. In float32, products of tenth powers of activations overflow
+from about 70 on."""
 
 
 @detector(
@@ -23,28 +24,28 @@ PIECE = 32
     paper="Sastry & Oore, Detecting Out-of-Distribution Examples with Gram Matrices, ICML 2020",
 )
 class Gram(Detector):
-    """sum_l d_l(x) / mean_val(d_l): how far Gram matrices leave the range of the image's predicted class in training.
+    """sum_l d_l(x) / mean_val(d_l): how far Gram matrices leave their training range for the predicted class.
 
-    F_l is block l's map as (C, HW), G_l^p = (F_l^p (F_l^p)^T)^(1/p) for p = 1 .. `powers`, v_lpi the sum of row i of
-    F_l^p (F_l^p)^T, to the power 1/p with its sign. Lo and Hi are the least and largest v_lpi of training images
-    predicted as the class that the image is predicted as. d_l sums over p and i: (Lo - v) / |Lo| below the range,
+    F_l is the map of block l as a matrix (C, HW), and v_lpi, for p = 1 .. `powers`, is the sum of row i of F_l^p
+    (F_l^p)^T (powers are elementwise), to the power 1/p with its sign. Lo and Hi are the smallest and largest v_lpi of
+    the training images with the same predicted class. d_l is a sum over p and i: (Lo - v) / |Lo| below the range,
     (v - Hi) / |Hi| above it, 0 within; |Lo| and |Hi| count as at least 1e-6. mean_val(d_l) is the mean over ID
-    validation images, at least 1e-7. A class that no training image is predicted as has the range of all of them.
+    validation images, at least 1e-7. A class that is predicted for no training image gets the range of all of them.
 
-    `powers` times the channels of all blocks are numbers an image, of which only one a block is stored: training
-    images are observed in their own pass, and ranges are what is learned.
+    An image has as many v as `powers` times the channels of all blocks, but only one number per block is stored: the
+    ranges are learned in the pass over the training images (`observe`).
 
-    Differs: the paper defines v by the matrix's entries and the authors' code sums rows, as here. They look at the maps
-    of convolutions and blocks, here at what the backbone names as blocks. Their mean is over a tenth of the ID test
-    images, drawn ten times and left out of scoring. They add 1e-6 to a range's end and 1e-7 to the mean, also where
-    these are large, and compute in float32. OpenOOD's published row was made with code that has since been corrected.
+    Differs: the paper defines v by the entries of the matrix; the authors' code sums rows, as here. They use the maps
+    of convolutions and blocks; here the backbone names the blocks. Their mean is over a tenth of the ID test images,
+    drawn ten times and left out of scoring. They add 1e-6 to the ends of a range and 1e-7 to the mean even if these are
+    large, and compute in float32. OpenOOD's published row is from code that has since been corrected.
     """
 
     needs = frozenset({"maps"})
     powers: int = 10
 
     def __post_init__(self) -> None:
-        """Refuse no power at all."""
+        """Check that there is at least one power."""
         if self.powers < 1:
             raise ValueError(f"powers must be at least 1, got {self.powers}")
 
@@ -60,7 +61,7 @@ class Gram(Detector):
             self.high_[k] = torch.maximum(self.high_[k], own.amax(dim=0))
 
     def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
-        """Each block's deviation, (N, L)."""
+        """The deviation d_l of each of L blocks, (N, L)."""
         predicted = logits.argmax(dim=1).to(self.low_.device)
         unseen = self.low_[predicted, :1] > self.high_[predicted, :1]
         low = torch.where(unseen, self.low_.amin(dim=0), self.low_[predicted]).to(logits.device).double()
@@ -75,15 +76,15 @@ class Gram(Detector):
         return torch.stack(deviations, dim=1)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Each block's mean deviation on ID validation images."""
+        """Average each block's deviation over the ID validation images."""
         self.means_ = data.validation.maps.double().mean(dim=0).clamp_min(TINY_MEAN)
 
     def score(self, batch: Batch) -> Tensor:
-        """The deviations, each in units of its mean."""
+        """Sum of the deviations, each divided by its mean."""
         return (batch.maps.double() / self.means_).sum(dim=1)
 
     def _values(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Rows' sums of each block's Gram matrices of all powers, float32 (N, powers * C)."""
+        """Row sums of the Gram matrices of all powers, for each block: float32 (N, powers * C)."""
         return [torch.cat([self._row_sums(piece) for piece in block.split(PIECE)]) for block in maps]
 
     def _row_sums(self, block: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Joint training of classifier and GAN: the generator draws what lies just outside the training distribution."""
+"""Joint training of a classifier and a GAN whose generator learns to draw images at the boundary of the ID data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from oodbench.detectors.msp import MSP
 
 @recipe("joint", title="Joint confidence loss", paper=f"{PAPER}, eq. 4 and Algorithm 1")
 class JointConfidenceLoss(GAN):
-    """Per batch: discriminator; generator on GAN loss + beta KL(U || p); classifier on CE + beta KL on fresh samples.
+    """Per batch: discriminator; generator on GAN loss + beta KL(U || p); classifier on CE + beta KL on new samples.
 
-    After the released script: the same beta in both places, the non-saturating GAN loss, no pull-away term (the script
-    has it switched off), the classifier in training mode throughout.
+    As in the released script, beta is the same in both losses, the GAN loss is the non-saturating one, there is no
+    pull-away term (disabled in the script), and the classifier is always in training mode.
     """
 
     trains_classifier = True
@@ -28,7 +28,7 @@ class JointConfidenceLoss(GAN):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a penalty that would reward confidence on samples."""
+        """Check that beta is not negative: a negative penalty would reward confidence on samples."""
         if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, got {self.beta}")
 
@@ -42,7 +42,7 @@ class JointConfidenceLoss(GAN):
         return {"classifier": classifier, **super().optimizers(networks)}
 
     def generator_penalty(self, training: Training, fake: Tensor) -> Tensor:
-        """beta KL(U || p(fake)): samples are to lie where the classifier is undecided. Gradients reach only G."""
+        """beta KL(U || p(fake)), which draws samples to where the prediction is uniform. Gradients reach only G."""
         classifier = training.networks["classifier"]
         with fixed_weights(classifier), frozen_batch_norm(classifier):
             return self.beta * kl_to_uniform(classifier(fake)).mean()

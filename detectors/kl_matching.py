@@ -1,4 +1,4 @@
-"""KL matching: distance to the usual softmax of a class."""
+"""KL matching: divergence from the mean softmax of a class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
     paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022",
 )
 class KLMatching(Detector):
-    """min_k KL(p || d_k), where d_k is the mean softmax of the validation images that the network takes for class k.
+    """min_k KL(p || d_k), where d_k is the mean softmax of the validation images that are predicted as class k.
 
-    A class that no validation image is taken for has no d_k and is left out of the minimum. d_k is kept as a logarithm
-    and never 0. The score itself saturates, as the method does: for a softmax that is one-hot to 16 digits it is
-    -log d_k(k), a constant of the class.
+    A class that is predicted for no validation image has no d_k and is left out of the minimum. d_k is stored as a
+    logarithm, so that it is never 0. The score itself saturates by definition: for a softmax that is one-hot to 16
+    digits it is -log d_k(k), a constant of the class.
 
-    Differs: one matrix product, where OpenOOD calls SciPy once an image and class. OpenOOD's validation images come
-    from the test set, and a class that none is taken for becomes NaN.
+    Differs: one matrix product, where OpenOOD calls SciPy once per image and class. OpenOOD's validation images come
+    from the test set, and a class that is predicted for none of them becomes NaN.
     """
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Average the softmax over the validation images of each predicted class."""
+        """Average the softmax over the validation images with the same predicted class."""
         log_p = torch.log_softmax(data.validation.logits, dim=1)
         predicted = log_p.argmax(dim=1)
         templates = []
@@ -37,7 +37,7 @@ class KLMatching(Detector):
         self.log_templates_ = torch.stack(templates)
 
     def score(self, batch: Batch) -> Tensor:
-        """The smallest divergence, in nats."""
+        """The smallest divergence from a class, in nats."""
         log_p = torch.log_softmax(batch.logits, dim=1)
         p = log_p.exp()
         return (p * log_p).sum(dim=1) - (p @ self.log_templates_.T).amax(dim=1)

@@ -9,7 +9,7 @@ from oodbench.benchmark import Batch, Classifier, FitData, detector
 from oodbench.detectors._similarity import Banked, largest, require_neighbours, unit
 
 CLOSE = 0.05
-"""A distance below which float32 does not order neighbours: cosines of unit features are good to about 1e-7."""
+"""Distance below which float32 cosines, accurate to about 1e-7, do not order neighbours reliably."""
 
 
 @detector(
@@ -20,14 +20,14 @@ CLOSE = 0.05
 class KNN(Banked):
     """|z - z_(k)|, z = f / |f|: Euclidean distance to the k-th most similar training image.
 
-    The neighbour is found by its similarity, and its distance taken by subtraction in float64: 2 - 2 cos loses half of
-    the digits of a small distance. Similarities are those of the shared product in float32; where the neighbour turns
-    out nearer than that can tell (0.05), they are computed again in float64. A feature that is all 0 has distance 1 to
-    everything.
+    The neighbour is found by its similarity. Its distance is then computed by subtraction in float64, because 2 - 2 cos
+    loses half of the digits of a small distance. Similarities come from the shared float32 product; for neighbours
+    closer than 0.05, which float32 does not order reliably, they are recomputed in float64. A feature of zeros has
+    distance 1 from everything.
 
     Differs: k is the paper's 50 for CIFAR-10 (200 for CIFAR-100, 1000 for ImageNet); OpenOOD tunes it on OOD validation
-    images. Exact search, without faiss; OpenOOD adds 1e-10 to every unit instead of to the norm. The paper also samples
-    1% of ImageNet for its bank: `fraction=0.01` does, the same share of every class.
+    images. The search is exact and does not use faiss; OpenOOD adds 1e-10 to every unit instead of to the norm. The
+    paper also samples 1% of ImageNet for its bank: `fraction=0.01` does so, with the same share of every class.
     """
 
     needs = frozenset({"features", "similarities"})
@@ -35,17 +35,17 @@ class KNN(Banked):
     k: int = 50
 
     def __post_init__(self) -> None:
-        """Refuse neighbours that are none."""
+        """Check k and `fraction`."""
         super().__post_init__()
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Nothing is learned; a bank smaller than k is refused."""
+        """Learn nothing; raise `DataError` for a bank with fewer than k images."""
         require_neighbours(data, self.k, self.name)
 
     def score(self, batch: Batch) -> Tensor:
-        """Distance to the k-th neighbour, from 0 to 2."""
+        """Distance to the k-th nearest neighbour, from 0 to 2."""
         distances = self._distances(batch, batch.features, batch.similarities)
         if (close := distances < CLOSE).any():
             features = batch.features[close]

@@ -1,4 +1,4 @@
-"""Mahalanobis distances at every block, combined by a logistic regression."""
+"""Mahalanobis distances at all blocks, combined by logistic regression."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ FGSM, OUTLIERS = "fgsm", "outliers"
 class MahalanobisEnsemble(Detector):
     """b + sum_l a_l M_l(x~_l), M_l(x) = min_c (f_l(x) - mu_lc)^T S_l^+ (f_l(x) - mu_lc): distances at every block l.
 
-    f_l is block l's map averaged over space; class means, tied covariances and their pseudo-inverses are those of
-    `mahalanobis`. x~_l = x - epsilon sign(grad_x M_l(x)), `epsilon` in units of pixels in [0, 1]; x~_l may leave [0, 1]
-    and a gradient of 0 moves nothing. a and b are a logistic regression's (L2 with C = 1, classes balanced, M_l in
-    units of its mean and deviation on ID validation images; a may be negative), the score its log-odds of OOD.
+    f_l is the spatial mean of block l's map; class means, shared covariances and their pseudo-inverses are those of
+    `mahalanobis`. x~_l = x - epsilon sign(grad_x M_l(x)), with `epsilon` in units of pixels in [0, 1]; x~_l may leave
+    [0, 1], and pixels with gradient 0 do not change. a and b come from a logistic regression (L2 with C = 1, balanced
+    classes, M_l standardised by its mean and deviation on ID validation images; a may be negative). The score is its
+    log-odds of OOD.
 
-    It tells ID validation images from: `validation="fgsm"`, the same images, x + `attack` sign(grad_x cross-entropy of
-    the label), cut off at 0 and 1, so that no OOD image is seen; `"outliers"`, the suite's outliers, whose cells are
-    marked where the OOD set is of their distribution.
+    The regression separates ID validation images from other images: with `validation="fgsm"` from adversarial copies, x
+    + `attack` sign(grad_x cross-entropy of the label), clipped to [0, 1], so that no OOD image is used; with
+    `"outliers"` from the suite's outliers. Cells whose OOD set has the distribution of the outliers are then marked.
 
-    Without a step, scores come from the pass that all detectors share; with one, they take L + 1 passes an image for L
-    blocks. The fit takes two passes a validation image for "fgsm" and epsilon 0, none for "outliers" and epsilon 0.
+    With epsilon 0, scores come from the pass that all detectors share; otherwise they take L + 1 passes per image for L
+    blocks. With epsilon 0, fitting takes two passes per validation image for "fgsm" and none for "outliers".
 
-    Differs: the published numbers choose epsilon and fit a and b, cross-validated and without scaling, on 1,000 test
-    images of the very OOD set that is scored; the paper's other protocol, on FGSM images, is the default here. It
-    chooses epsilon from 0 to 0.01 there, here it is 0 unless set or tuned (`--protocol`). The authors count a gradient
-    of 0 as positive. OpenOOD's `mds_ensemble` looks at its first layer only, with a step in other units.
+    Differs: for the published numbers, epsilon is chosen and a and b are fitted, cross-validated and without scaling,
+    on 1,000 test images of the scored OOD set itself. The default here is the paper's other protocol, FGSM images. The
+    paper chooses epsilon from 0 to 0.01; here it is 0 unless set or tuned (`--protocol`). The authors count a gradient
+    of 0 as positive. OpenOOD's `mds_ensemble` uses only its first layer, and a step in other units.
     """
 
     needs = frozenset({"images", "maps"})
@@ -59,7 +60,7 @@ class MahalanobisEnsemble(Detector):
     cutoff: float = CUTOFF
 
     def __post_init__(self) -> None:
-        """Refuse steps backwards and protocols there are not; what it needs hangs on its settings."""
+        """Check the settings, and derive `needs` from them."""
         require_cutoff(self.cutoff)
         if self.validation not in (FGSM, OUTLIERS):
             raise ValueError(f"validation must be '{FGSM}' or '{OUTLIERS}', got {self.validation!r}")
@@ -73,21 +74,21 @@ class MahalanobisEnsemble(Detector):
         object.__setattr__(self, "needs", frozenset({"maps", *more}))
 
     def passes_for(self, blocks: int) -> int:
-        """One for the gradients and one a nudged image."""
+        """One pass for the gradients and one per block for the perturbed image."""
         return blocks + 1 if self.epsilon else 0
 
     def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
-        """Those of scoring, and those of attacking and looking at what comes out."""
+        """The passes of scoring, and for "fgsm" those of the attack and of the attacked images."""
         own = self.passes_for(blocks)
         return validation * (own + 1 + (own or 1)) if self.validation == FGSM else (validation + outliers) * own
 
     def reduce(self, maps: Sequence[Tensor], features: Tensor, logits: Tensor) -> Tensor:
-        """The number of channels of each block, then all channels' means."""
+        """The number of channels of each block, followed by the spatial means of all channels."""
         sizes = torch.tensor([float(block.shape[1]) for block in maps], device=logits.device)
         return torch.cat([sizes.expand(len(logits), -1), *_means(maps)], dim=1)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Means and covariances on training images, the regression on validation images against others."""
+        """Fit means and covariances on training images, and the regression on validation images and others."""
         blocks = len(classifier.blocks)
         self.sizes_ = next(data.train.batches(1)).maps[0, :blocks].int().tolist()
         self.means_, self.transforms_ = [], []
@@ -112,7 +113,7 @@ class MahalanobisEnsemble(Detector):
         return (distances * self.weights_).sum(dim=1) + self.bias_
 
     def _strange(self, part: Batch, classifier: Classifier) -> Tensor:
-        """Distances of what the regression is to tell from ID images."""
+        """Distances of the images that the regression separates from ID images."""
         if self.validation == OUTLIERS:
             return self._distances(part, classifier)
         images = part.images.requires_grad_()
@@ -122,7 +123,7 @@ class MahalanobisEnsemble(Detector):
         return self._distances_of((images + self.attack * gradient.sign()).detach().clamp(0, 1), classifier)
 
     def _distances(self, part: Batch, classifier: Classifier | None) -> Tensor:
-        """Each block's distance, float64 (N, L); from what is kept, where there is no step."""
+        """The distance at each block, float64 (N, L); with epsilon 0, from the stored means."""
         if not self.epsilon or classifier is None:
             return torch.stack([self._nearest(k, means) for k, means in enumerate(self._kept(part))], dim=1)
         return self._distances_of(part.images, classifier)
@@ -155,7 +156,7 @@ def _means(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _regression(known: np.ndarray, strange: np.ndarray) -> tuple[Tensor, float]:
-    """Weights (L,) and bias of distances as they are, fitted on standardised ones."""
+    """Weights (L,) and bias for raw distances, fitted on standardised ones."""
     from sklearn.linear_model import LogisticRegression
 
     centre, spread = known.mean(axis=0), known.std(axis=0)

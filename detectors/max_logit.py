@@ -13,7 +13,7 @@ from oodbench.benchmark import Batch, Detector, detector
     paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022",
 )
 class MaxLogit(Detector):
-    """Ranks by the negative largest logit: unlike a softmax, it keeps the logits' size."""
+    """The negative largest logit: unlike a softmax probability, it depends on the logits' magnitude."""
 
     def score(self, batch: Batch) -> Tensor:
         """-max_k f_k."""

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: the softmax averaged over networks with units left out."""
+"""Monte Carlo dropout: the softmax averaged over random dropout masks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BLOCK = 256
     paper="Gal & Ghahramani, Dropout as a Bayesian Approximation, ICML 2016",
 )
 class MCDropout(Detector):
-    """log(1 - max_k of p) or the entropy of p, p the mean softmax over `samples` draws of the network's dropout masks.
+    """log(1 - max_k p_k) or the entropy of p, where p is the mean softmax over `samples` draws of the dropout masks.
 
-    A draw's masks are the same for every image, one a unit (a channel in `Dropout2d`), so that a score depends on its
-    own image alone, in whatever order the images come. Only dropout layers are switched on; all others stay in
-    evaluation mode. `samples` passes an image. A network without dropout is skipped.
+    A draw's masks are shared by all images, with one value per unit (per channel in `Dropout2d`), so that a score
+    depends on its own image only, whatever the order of the images. Only dropout layers are active; all others stay in
+    evaluation mode. `samples` passes per image. A network without dropout is skipped.
 
-    Differs: the usual implementation draws masks anew for every image of a batch, so that a score depends on the
-    image's place; pytorch-ood switches the whole network to training mode, batch norm included.
+    Differs: the usual implementation draws separate masks for every image of a batch, so that a score depends on the
+    image's position; pytorch-ood switches the whole network to training mode, including batch norm.
     """
 
     needs = frozenset({"images", "network"})
@@ -38,7 +38,7 @@ class MCDropout(Detector):
     mask_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an average over nothing, and statistics there are not."""
+        """Check the number of samples and the statistic."""
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.statistic not in ("max", "entropy"):
@@ -46,16 +46,16 @@ class MCDropout(Detector):
 
     @property
     def passes(self) -> int:  # type: ignore[override]
-        """One a sample."""
+        """One pass per sample."""
         return self.samples
 
     def refuses(self, network: nn.Module) -> str | None:
-        """A network that drops nothing gives one answer however often it is asked."""
+        """Refuse a network without active dropout: all samples would be equal."""
         return None if any(layer.p > 0 for layer in _dropouts(network)) else "the network has no dropout to sample"
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        """The statistic of the mean softmax."""
+        """The statistic of the mean softmax, in nats."""
         return torch.cat([self._score(part) for part in batch.batches(BLOCK)])
 
     def _score(self, batch: Batch) -> Tensor:
@@ -76,7 +76,7 @@ def _dropouts(network: nn.Module) -> list[_DropoutNd]:
 
 @contextmanager
 def _fixed_masks(network: nn.Module, random: torch.Generator) -> Iterator[None]:
-    """Let dropout layers of a network in evaluation mode drop by masks from `random`, one a pass for all images."""
+    """Within the block, dropout layers use masks from `random`: one per layer and pass, shared by all images."""
 
     def drop(layer: _DropoutNd, _: object, out: Tensor) -> Tensor:
         whole = out.ndim == 2 or type(layer) is nn.Dropout

@@ -1,4 +1,4 @@
-"""Maximum softmax probability: the baseline."""
+"""Maximum softmax probability, the standard baseline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from oodbench.detectors._softmax import margins
 def log_one_minus_max(logits: Tensor) -> Tensor:
     """log(1 - max_k p_k) of each row, (N, K) -> (N,), where p = softmax(logits).
 
-    Computed from the log odds of all classes but one argmax against that one: 1 - p_max itself rounds to zero in
-    float64 from a margin of 37 (in float32, of 17) and would tie the most confident images.
+    Computed from the log odds of all other classes against the argmax: 1 - p_max itself rounds to zero from a margin of
+    37 on in float64 (17 in float32), which would tie the most confident images.
     """
     return logsigmoid(margins(logits).log_odds[:, 0])
 
@@ -25,14 +25,14 @@ def log_one_minus_max(logits: Tensor) -> Tensor:
     paper="Hendrycks & Gimpel, A Baseline for Detecting Misclassified and Out-of-Distribution Examples, ICLR 2017",
 )
 class MSP(Detector):
-    """Ranks by -max_k p_k, given as log(1 - max_k p_k): the same order, without saturation."""
+    """log(1 - max_k p_k), p the softmax: the order of -max_k p_k, without saturation."""
 
     def score(self, batch: Batch) -> Tensor:
         """log(1 - p_max), in nats, at most 0."""
         return log_one_minus_max(batch.logits)
 
     def confidence_of(self, scores: np.ndarray) -> np.ndarray:
-        """max_k p_k as a softmax in float32 leaves it, 1 / (1 + rest): exactly 1 once the rest is below 2^-24."""
+        """max_k p_k as a float32 softmax computes it, 1 / (1 + rest): exactly 1 if the rest is below 2^-24."""
         rest = np.exp(scores) / -np.expm1(scores)  # (1 - p_max) / p_max
         confidence: np.ndarray = 1 / (1 + rest.astype(np.float32))
         return confidence

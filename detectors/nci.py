@@ -1,4 +1,4 @@
-"""NCI: nearness of the centred feature to the weights of its class."""
+"""NCI: proximity of the centred feature to the weight vector of the predicted class."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from oodbench.detectors._head import head
 class NCI(Detector):
     """-( w_c . (z - mu) / |z - mu| + alpha |z|_1 ): c the predicted class, w_c its weights, mu the training mean.
 
-    A feature that is mu itself has no direction: its first term is 0.
+    A feature equal to mu has no direction: its first term is 0.
 
-    Differs: nothing in the formula, which is that of the authors' code (in OpenOOD). They choose alpha out of 1e-4 to
-    0.1 on OOD validation images; here it is a setting, and its default the first of those, OpenOOD's.
+    Differs: the formula is that of the authors' code (in OpenOOD). They choose alpha from 1e-4 to 0.1 on OOD validation
+    images; here it is a setting, whose default is the first of those values and OpenOOD's.
     """
 
     needs = frozenset({"features", "logits"})
@@ -29,16 +29,16 @@ class NCI(Detector):
     alpha: float = 1e-4
 
     def __post_init__(self) -> None:
-        """Refuse weights that turn the norm's order round."""
+        """Check that alpha is not negative: that would reverse the effect of the norm."""
         if not 0 <= self.alpha < float("inf"):
             raise ValueError(f"alpha must be 0 or positive and finite, got {self.alpha}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Mean training feature and the head's weights."""
+        """Store the mean training feature and the head's weights."""
         self.mean_, self.weight_ = mean_of(data.train), head(classifier)[0]
 
     def score(self, batch: Batch) -> Tensor:
-        """Negative proximity and size."""
+        """Negative sum of proximity and weighted norm."""
         kind = batch.features.dtype
         centred = batch.features - self.mean_.to(kind)
         norms = torch.linalg.vector_norm(centred, dim=1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""NNGuide: energy, guided by the nearest training images."""
+"""NNGuide: energy multiplied by similarity to the nearest training images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from oodbench.detectors._similarity import Banked, bank_of, largest, require_nei
 class NNGuide(Banked):
     """-E(x) G(x): E = logsumexp of the logits, G = mean of the k largest E(x_i) cos(f, f_i) over training images x_i.
 
-    Cosines are those of the shared product, in float32. Energy times guidance means what it should where E is positive;
-    a network whose training images have no positive E on average is refused.
+    Cosines come from the shared product, in float32. The product of energy and guidance is meaningful only for positive
+    E; a network whose training images do not have a positive E on average is refused.
 
     Differs: the bank is the whole training set (`fraction=1`), where the paper samples 1% of ImageNet. OpenOOD takes
-    the first 1% of a list sorted by class (on CIFAR-10, cats only) and k = 100; here a smaller bank is the same share
+    the first 1% of a list sorted by class (on CIFAR-10, only cats) and k = 100; here a smaller bank has the same share
     of every class. k is that of the authors' code.
     """
 
@@ -30,13 +30,13 @@ class NNGuide(Banked):
     k: int = 10
 
     def __post_init__(self) -> None:
-        """Refuse neighbours that are none."""
+        """Check k and `fraction`."""
         super().__post_init__()
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the bank's energies."""
+        """Store the bank's energies. Raises `DataError` if they are not positive on average."""
         require_neighbours(data, self.k, self.name)
         energies = torch.logsumexp(data.train.logits, dim=1)
         if energies.mean() <= 0:
@@ -47,6 +47,6 @@ class NNGuide(Banked):
         self.energies_ = energies[bank_of(data)].float()
 
     def score(self, batch: Batch) -> Tensor:
-        """Negative guided energy."""
+        """Negative product of energy and guidance."""
         guidance = largest(batch.similarities * self.energies_, self.k)[0].double().mean(dim=1)
         return -torch.logsumexp(batch.logits, dim=1) * guidance

@@ -1,4 +1,4 @@
-"""ODIN: softmax at a high temperature, on an image nudged towards the class it is taken for."""
+"""ODIN: softmax at a high temperature, on an image perturbed towards its predicted class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oodbench.benchmark import Batch, Detector, detector
 from oodbench.detectors.msp import log_one_minus_max
 
 BLOCK = 256
-"""Images a pass: the gradient keeps every activation."""
+"""Number of images per pass: the gradient keeps all activations in memory."""
 
 
 @detector(
@@ -21,13 +21,14 @@ BLOCK = 256
 class ODIN(Detector):
     """log(1 - max_k softmax_k(f(x~) / T)), x~ = x + epsilon sign(grad_x log max_k softmax_k(f(x) / T)).
 
-    `epsilon` is in units of pixels in [0, 1]: the authors divide the sign by the channels' standard deviation because
-    their images are normalised, which is the same step. Where the gradient is 0 the pixel stays. x~ may leave [0, 1],
-    as theirs. Gradients reach the image only, through a network in evaluation mode. Two passes an image.
+    `epsilon` is in units of pixels in [0, 1]. The authors divide the sign by the channels' standard deviation because
+    their images are normalised, which gives the same step. Pixels with gradient 0 do not change. As in the authors'
+    code, x~ may leave [0, 1]. The network stays in evaluation mode, and its weights get no gradients. Two passes per
+    image.
 
     Differs: the authors tune epsilon on OOD images (0.0014 was chosen for DenseNet-BC on CIFAR-10) and count a gradient
-    of 0 as positive. OpenOOD does not divide by the standard deviation, so that its epsilon is another, and ranks by a
-    softmax in float32, which at T = 1000 keeps few digits.
+    of 0 as positive. OpenOOD does not divide by the standard deviation, so its epsilon has another meaning, and it
+    ranks by a float32 softmax, which keeps few digits at T = 1000.
     """
 
     needs = frozenset({"images", "network"})
@@ -37,7 +38,7 @@ class ODIN(Detector):
     epsilon: float = 0.0014
 
     def __post_init__(self) -> None:
-        """Refuse what is no temperature or no step."""
+        """Check the temperature and epsilon."""
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if not 0 <= self.epsilon < float("inf"):
@@ -46,7 +47,7 @@ class ODIN(Detector):
             )
 
     def score(self, batch: Batch) -> Tensor:
-        """The MSP score at the temperature, on the nudged image."""
+        """The MSP score of the perturbed image, at the temperature T."""
         return torch.cat([self._score(part) for part in batch.batches(BLOCK)])
 
     def _score(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Short training, for machines without a GPU: one cycle of the learning rate, and small images first."""
+"""Short training for machines without a GPU: a one-cycle learning rate, and small images first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oodbench.detectors.standard_training import set_rates
 
 
 def one_cycle(progress: float, warm_up: float, start: float, end: float) -> float:
-    """Linearly from `start` to 1 at `warm_up`, and on to `end` at 1."""
+    """Factor of the learning rate: linear from `start` to 1 at `warm_up`, then linear to `end` at progress 1."""
     if progress < warm_up:
         return start + (1 - start) * progress / warm_up
     return 1 + (end - 1) * (progress - warm_up) / (1 - warm_up)
@@ -26,17 +26,19 @@ def one_cycle(progress: float, warm_up: float, start: float, end: float) -> floa
     paper="Smith & Topin, Super-Convergence, 2018 (arXiv:1708.07120); ideas of Jordan 2024 (arXiv:2404.00498)",
 )
 class OneCycle(Recipe):
-    """Cross-entropy with smoothed labels by SGD with Nesterov's momentum, for about ten epochs.
+    """Cross-entropy with label smoothing by SGD with Nesterov momentum, for about ten epochs.
 
-    The rate rises linearly from a fifth to `learning_rate` at `warm_up` of all steps, and falls linearly to `end` of
-    it. Weight decay acts on weights of convolutions and linear layers, not on biases and batch norms. Images are moved
-    by up to `shift` pixels, what is missing mirrored, and flipped in half the cases. They are shrunk to `low_side` of
-    their height and width at first and grow, in steps of four pixels, to their own size at `low_until` of all steps
-    (0.5 of 32 pixels: 16, 20, 24, 28, 32), which needs a network that takes images of any size; 1, the default, is
-    off. Smoothed labels change what confidence scores see: 0 is the plain cross-entropy.
+    The learning rate rises linearly from a fifth to all of `learning_rate` at the share `warm_up` of all steps, and
+    falls linearly to the share `end` of it. Weight decay acts on the weights of convolutions and linear layers, not on
+    biases and batch norms. Images are shifted by up to `shift` pixels with reflection padding, and half of them are
+    flipped. Label smoothing changes confidence scores; 0 is the plain cross-entropy.
 
-    Of the short recipe cited, the schedule, the small shifts and the smoothing; its network, whitening, optimiser,
-    test-time averaging and derandomised flips are not here. No number is claimed for it.
+    With `low_side` below 1, images are first resized to that share of their height and width. They grow, in steps of
+    four pixels, to their original size at the share `low_until` of all steps (0.5 of 32 pixels: 16, 20, 24, 28, 32).
+    This requires a network that accepts images of any size. The default, 1, is off.
+
+    Schedule, small shifts and smoothing follow the short recipe cited; its network, whitening, optimiser, test-time
+    averaging and derandomised flips are not implemented, and no published number is claimed.
     """
 
     learning_rate: float = 0.2
@@ -51,7 +53,7 @@ class OneCycle(Recipe):
     low_until: float = 0.6
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Check the ranges of the settings."""
         if not 0 < self.momentum < 1 or self.weight_decay < 0 or self.shift < 0:
             raise ValueError(
                 "momentum must be in (0, 1), weight_decay and shift 0 or more, "
@@ -64,7 +66,7 @@ class OneCycle(Recipe):
             raise ValueError(f"low_side must be in (0, 1], got {self.low_side}")
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """The classifier alone. Raises `DataError` if it is to see small images and takes none."""
+        """The classifier only. Raises `DataError` if it does not accept the small images of `low_side`."""
         network = task.build_classifier()
         if self.low_side < 1:
             self._try(network, task.image_shape)
@@ -85,14 +87,14 @@ class OneCycle(Recipe):
         network.train()
 
     def _side(self, side: int, progress: float) -> int:
-        """Pixels of a side at `progress`: a multiple of 4 while it grows, and never none."""
+        """Side length in pixels at `progress`: a multiple of 4 while it grows, and at least 1."""
         if progress >= self.low_until:
             return side
         share = self.low_side + (1 - self.low_side) * progress / self.low_until
         return min(side, max(1, 4 * round(side * share / 4)))
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
-        """SGD; weight decay on whatever has two dimensions or more."""
+        """SGD, with weight decay on parameters with two or more dimensions."""
         parameters = list(networks["classifier"].parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
@@ -103,7 +105,7 @@ class OneCycle(Recipe):
         return {"classifier": sgd}
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
-        """One step on the smoothed cross-entropy of the batch, shifted, flipped and, early on, shrunk."""
+        """One step on the smoothed cross-entropy of the batch, after shifts, flips and, early in training, resizing."""
         images = shifted(batch.images, self.shift, self.flip, training.generator, "reflect")
         sides = [self._side(side, training.progress) for side in images.shape[2:]] if self.low_side < 1 else None
         if sides is not None and sides != list(images.shape[2:]):

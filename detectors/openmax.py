@@ -13,11 +13,11 @@ from oodbench.detectors._gaussian import BLOCK
 
 
 def weibull_of(values: np.ndarray) -> tuple[float, float]:
-    """Shape and scale of the two-parameter Weibull distribution of greatest likelihood; `values` positive, not equal.
+    """Maximum-likelihood shape and scale of a two-parameter Weibull distribution; `values` positive and not all equal.
 
-    The shape is the root of sum x^k log x / sum x^k - 1/k - mean log x, which rises with k; the scale follows.
+    The shape k is the root of sum x^k log x / sum x^k - 1/k - mean log x, which increases with k; the scale follows.
     """
-    from scipy.optimize import brentq  # here, because it takes half a second and every run loads this file
+    from scipy.optimize import brentq  # imported late: it takes half a second, and every run imports this file
 
     logs = np.log(values / values.max())
 
@@ -40,23 +40,22 @@ def weibull_of(values: np.ndarray) -> tuple[float, float]:
     paper="Bendale & Boult, Towards Open Set Deep Networks, CVPR 2016, algorithms 1 and 2",
 )
 class OpenMax(Detector):
-    """The odds of an added class 'unknown' after OpenMax has revised the logits v.
+    """The log odds of the additional class 'unknown' after OpenMax has revised the logits v.
 
         v'_c = v_c (1 - w_c F_c(|v - mu_c|)),   v'_unknown = sum_c (v_c - v'_c),   w = (alpha + 1 - rank) / alpha
 
-    mu_c is the mean logit vector of the training images of class c that are classified correctly, F_c the Weibull
-    distribution of the `tail` largest of their distances to it, shifted so that the smallest is 1, as libmr shifts
-    them. Only the `alpha` largest logits are revised. `output="unknown"`: log p_unknown / (1 - p_unknown);
-    `output="known"`: log (1 - p) / p of the
-    largest known p. The two differ by points of AUROC.
+    mu_c is the mean logit vector of the correctly classified training images of class c. F_c is the Weibull
+    distribution of the `tail` largest distances of these images from mu_c, shifted so that the smallest is 1, as in
+    libmr. Only the `alpha` largest logits are revised. `output="unknown"`: log p_unknown / (1 - p_unknown);
+    `output="known"`: log (1 - p) / p for the largest known p. The AUROC of the two can differ by several points.
 
-    A class with fewer than two different distances (two images are equally far from their mean) has no F_c, and its
-    logit is never revised.
+    A class with fewer than two different distances (two images have the same distance from their mean) has no F_c, and
+    its logit is never revised.
 
-    Differs: the maximum of the likelihood is found exactly, without libmr. Distances are Euclidean, as in OpenOOD; the
-    authors' code has |v - mu| / 200 plus the cosine distance, for the logits of its network; the shift by 1 makes the
-    fit depend on that unit. alpha is the paper's 10, where OpenOOD has 3. The weight is that of the authors' code: as
-    printed, algorithm 2 has the survival function in place of F.
+    Differs: the likelihood is maximised exactly, without libmr. Distances are Euclidean, as in OpenOOD; the authors'
+    code uses |v - mu| / 200 plus the cosine distance, for the logits of its network, and the shift by 1 makes the fit
+    depend on that unit. alpha is the paper's 10; OpenOOD has 3. The weight w is that of the authors' code: as printed,
+    algorithm 2 has the survival function instead of F.
     """
 
     tail: int = 20
@@ -64,14 +63,14 @@ class OpenMax(Detector):
     output: str = "unknown"
 
     def __post_init__(self) -> None:
-        """Refuse tails too short for two parameters, and outputs there are not."""
+        """Check the settings: a tail needs two values for two parameters."""
         if self.tail < 2 or self.alpha < 1:
             raise ValueError(f"tail must be at least 2 and alpha at least 1, got {self.tail} and {self.alpha}")
         if self.output not in ("unknown", "known"):
             raise ValueError(f"output must be 'unknown' or 'known', got {self.output!r}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Means and Weibull tails of the correctly classified training images."""
+        """Fit means and Weibull tails on the correctly classified training images."""
         classes = classifier.num_classes
         sums, counts = torch.zeros(classes, classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.int64)
         for logits, labels in _correct(data.train):
@@ -91,7 +90,7 @@ class OpenMax(Detector):
         self.weibulls_ = torch.stack([shift, shape, scale])
 
     def _tails(self, train: Batch) -> list[np.ndarray]:
-        """Each class's `tail` largest distances to its mean, ascending; fewer where it has fewer images."""
+        """Each class's `tail` largest distances from its mean, ascending; fewer if it has fewer images."""
         tails = [np.empty(0) for _ in self.means_]
         for logits, labels in _correct(train):
             distances = (logits - self.means_[labels]).norm(dim=1)
@@ -101,7 +100,7 @@ class OpenMax(Detector):
         return tails
 
     def score(self, batch: Batch) -> Tensor:
-        """Log odds of 'unknown', or against the likeliest known class."""
+        """Log odds of 'unknown', or log odds against the most likely known class."""
         logits = batch.logits
         shift, shape, scale = self.weibulls_
         distances = torch.cdist(logits, self.means_, compute_mode="donot_use_mm_for_euclid_dist")
@@ -119,7 +118,7 @@ class OpenMax(Detector):
 
 
 def _correct(train: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels of the images that are classified correctly, in pieces."""
+    """Logits and labels of the correctly classified images, in pieces."""
     for part in train.batches(BLOCK):
         right = part.logits.argmax(dim=1) == part.labels
         yield part.logits[right], part.labels[right]

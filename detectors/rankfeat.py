@@ -1,4 +1,4 @@
-"""RankFeat: the energy that is left when a feature map's largest direction is taken out."""
+"""RankFeat: energy after removing the largest singular component of a feature map."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ BLOCK = 256
     paper="Song, Sebe & Wang, RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection, NeurIPS 2022",
 )
 class RankFeat(Detector):
-    """-logsumexp of the mean, over the `last` blocks, of the logits that the network has without that block's rank one.
+    """-logsumexp of the mean logits over the `last` blocks, where one block's map has lost its rank-one component.
 
-    A block's map as X (C, HW) = sum_i s_i u_i v_i^T is replaced by X - s_1 u_1 v_1^T and the rest of the network runs
-    on it; one block is changed at a time. The first direction comes from the smaller of X X^T and X^T X, in float64.
-    The block's output is changed on the way through the network, whatever follows it, so that a block costs one pass:
-    `last` passes an image. Maps of one pixel or one channel have no other rank and are refused.
+    The map of a block, X (C, HW) = sum_i s_i u_i v_i^T, is replaced by X - s_1 u_1 v_1^T, and the rest of the network
+    runs on it; one block is changed at a time. The first component is computed from the smaller of X X^T and X^T X, in
+    float64. The output of the block is changed by a hook, so that each block costs one pass: `last` passes per image.
+    Maps with one pixel or one channel have rank one and are refused.
 
-    Differs: `last=2` is the authors' combination of blocks 3 and 4 of their networks, which OpenOOD has as well, and
-    `last=1` their "Block 4"; here blocks are what the backbone names. Both compute in float32 by a singular value
-    decomposition, or, faster and from a random start, by power iteration.
+    Differs: `last=2` is the authors' combination of blocks 3 and 4 of their networks, as in OpenOOD, and `last=1` is
+    their "Block 4"; here the backbone names the blocks. Both implementations compute in float32, by singular value
+    decomposition or, faster and from a random start, by power iteration.
     """
 
     needs = frozenset({"images", "maps", "network"})
     last: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse no block at all."""
+        """Check that at least one block is used."""
         if self.last < 1:
             raise ValueError(f"last must be at least 1, got {self.last}")
 
     @property
     def passes(self) -> int:  # type: ignore[override]
-        """One a block."""
+        """One pass per block."""
         return self.last
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        """Minus the energy's exponent, of the mean logits."""
+        """Energy of the mean logits. Raises `DataError` if the network has fewer than `last` blocks."""
         return torch.cat([self._score(part) for part in batch.batches(BLOCK)])
 
     def _score(self, batch: Batch) -> Tensor:
@@ -56,7 +56,7 @@ class RankFeat(Detector):
 
 
 def _logits_without(block: nn.Module, classifier: Classifier, images: Tensor) -> Tensor:
-    """Logits with a block's rank one taken out."""
+    """Logits, (N, K), with the rank-one component of a block's map removed."""
 
     def change(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return without_rank_one(output)
@@ -69,7 +69,7 @@ def _logits_without(block: nn.Module, classifier: Classifier, images: Tensor) ->
 
 
 def without_rank_one(maps: Tensor) -> Tensor:
-    """X - s_1 u_1 v_1^T of each map (C, H, W) as X (C, HW)."""
+    """X - s_1 u_1 v_1^T of each map (C, H, W), as a matrix X (C, HW). Raises `DataError` for maps of rank one."""
     x = maps.flatten(2).double()
     if min(x.shape[1:]) == 1:
         raise DataError(

@@ -14,24 +14,24 @@ from oodbench.detectors._rectified import Rectified, pooled_percentile, require_
     paper="Sun, Guo & Li, ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021",
 )
 class ReAct(Rectified):
-    """Energy of the head on min(z, c): c the percentile of all training features, pooled over units.
+    """Energy of the head on min(z, c), where c is the percentile of all training features, pooled over units.
 
-    Clipping needs no sign. A percentile at which features are not above 0, as where most ReLU units are silent, would
-    clip every image to nothing and is refused.
+    Features may have either sign. A percentile at which features are not above 0, because most ReLU units are inactive,
+    would clip everything away and is refused.
 
-    Differs: c comes from training images, where the paper says ID data; OpenOOD takes validation images from the test
-    set. The percentile is exact over all of them.
+    Differs: c comes from the training images; the paper says ID data, and OpenOOD takes validation images from the test
+    set. The percentile over all of them is exact.
     """
 
     grid = {"percentile": (85.0, 90.0, 95.0, 99.0)}
     percentile: float = 90.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no percentile."""
+        """Check the percentile."""
         require_percentile(self.percentile)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """The head, and where to clip."""
+        """Store the head and compute c. Raises `DataError` if c is not positive."""
         super().fit(classifier, data)
         self.clip_ = pooled_percentile(data.train, self.percentile)
         if self.clip_ <= 0:

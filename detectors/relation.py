@@ -1,4 +1,4 @@
-"""Neural relation graph: how strongly an image is related to the training set."""
+"""Neural relation graph: mean relation of an image to the training images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from oodbench.detectors._similarity import Banked, bank_of
     "NeurIPS 2023",
 )
 class Relation(Banked):
-    """-mean_i r(x, x_i)^t over the training images x_i, r = max(0, cos(f, f_i)) sum_k p_k p_ik, p the softmax.
+    """-mean_i r(x, x_i)^t over the training images x_i, with r = max(0, cos(f, f_i)) sum_k p_k p_ik and p the softmax.
 
-    Cosines are those of the shared product, in float32.
+    Cosines come from the shared product, in float32.
 
-    Differs: the authors' code, and OpenOOD after it, leaves out every r up to 0.03, a number that the equation does not
-    have: with many classes every undecided image then scores exactly 0. `threshold=0.03` does the same. The authors
-    give 1 / sum and OpenOOD the sum: the same ranking. t is the authors' 1 for OOD detection, which OpenOOD tunes on
-    OOD validation images.
+    Differs: the authors' code, and OpenOOD following it, drops every r up to 0.03, a threshold that is not in the
+    equation: with many classes, every image with a nearly uniform prediction then scores exactly 0. `threshold=0.03`
+    does the same. The authors use 1 / sum and OpenOOD the sum, with the same ranking. t is the authors' 1 for OOD
+    detection; OpenOOD tunes it on OOD validation images.
     """
 
     needs = frozenset({"logits", "similarities"})
@@ -32,13 +32,13 @@ class Relation(Banked):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse powers that turn the order round, and thresholds outside [0, 1)."""
+        """Check the settings: a power must be positive, or it would reverse the order."""
         super().__post_init__()
         if not 0 < self.power < float("inf") or not 0 <= self.threshold < 1:
             raise ValueError(f"power must be positive and threshold in [0, 1), got {self.power} and {self.threshold}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Keep the bank's softmax outputs."""
+        """Store the softmax outputs of the bank."""
         self.probabilities_ = torch.softmax(data.train.logits[bank_of(data)], dim=1).float()
 
     def score(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sanity rows: what a table says of a score that knows nothing."""
+"""Sanity baselines: scores without information, to check metrics and tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from oodbench.benchmark import Batch, Detector, detector
 
 @detector("random", title="Random (a hash of the image)", paper="A sanity row; no paper")
 class Random(Detector):
-    """A number in [0, 1) from a hash of the image's pixels: AUROC 0.5 but for chance, and the same in every run.
+    """A number in [0, 1) from a hash of the image's pixels: AUROC 0.5 except for chance, and the same in every run.
 
-    A function of the image alone: equal images have equal scores.
+    It is a function of the image only: equal images have equal scores.
     """
 
     needs = frozenset({"images"})
@@ -31,7 +31,7 @@ class Random(Detector):
 
 @detector("constant", title="Constant", paper="A sanity row; no paper")
 class Constant(Detector):
-    """0 for every image: AUROC exactly 0.5, and the value of every other metric when nothing can be told apart."""
+    """0 for every image: AUROC is exactly 0.5, and other metrics have their value for indistinguishable images."""
 
     needs = frozenset()
     is_sanity_baseline = True

@@ -1,4 +1,4 @@
-"""SHE: inner product with a stored pattern of the predicted class."""
+"""SHE: inner product with the stored pattern of the predicted class."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ METRICS = ("inner_product", "euclidean", "cosine")
     "Hopfield Energy, ICLR 2023",
 )
 class SHE(Detector):
-    """-f . m_c: c the predicted class, m_c the mean feature of its correctly classified training images.
+    """-f . m_c, where c is the predicted class and m_c the mean feature of its correctly classified training images.
 
-    `metric="euclidean"` and `"cosine"` measure by distance and by cosine instead, as OpenOOD offers. A class
-    of which no training image is classified right has no pattern: images predicted as it are compared with the nearest
-    pattern of the others.
+    `metric="euclidean"` and `"cosine"` use the distance and the negative cosine instead, as OpenOOD offers. A class
+    without correctly classified training images has no pattern; images predicted as such a class are compared with the
+    nearest pattern of the others.
 
-    Differs: OpenOOD's patterns of such classes are NaN, and so are its scores. The authors' code applies an input step
-    where it is set; it is not offered.
+    Differs: OpenOOD's patterns of such classes are NaN, and so are its scores. The optional input perturbation of the
+    authors' code is not implemented.
     """
 
     needs = frozenset({"features", "logits"})
     metric: str = "inner_product"
 
     def __post_init__(self) -> None:
-        """Refuse metrics there are not."""
+        """Check the metric."""
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
 
@@ -64,9 +64,9 @@ class SHE(Detector):
         return scores
 
     def _measured(self, features: Tensor, patterns: Tensor) -> Tensor:
-        """Features (N, D) and a pattern for each, or one feature (D,) and every pattern; float64 (N,).
+        """The metric between features (N, D) and one pattern each, or one feature (D,) and all patterns; float64 (N,).
 
-        An inner product sums in float64 what was multiplied in the features' own precision, each term good to 1e-7.
+        The inner product multiplies in the features' precision, with terms accurate to 1e-7, and sums in float64.
         """
         if self.metric == "euclidean":
             distances: Tensor = torch.linalg.vector_norm(features - patterns, dim=1)

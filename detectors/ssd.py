@@ -26,14 +26,15 @@ from oodbench.detectors._similarity import unit
     paper="Sehwag, Chiang & Mittal, SSD: A Unified Framework for Self-Supervised Outlier Detection, ICLR 2021",
 )
 class SSD(Detector):
-    """min_m (z - mu_m)^T S_m^+ (z - mu_m) with z = f / |f|; mean mu_m and covariance S_m of each cluster's z.
+    """min_m (z - mu_m)^T S_m^+ (z - mu_m), z = f / |f|, with the mean mu_m and covariance S_m of each cluster's z.
 
-    `clusters="one"`: all training images; `clusters="classes"`: one a class. A class must then have more
-    images than z varies in directions: the pseudo-inverse of a smaller class's covariance is blind to most directions,
-    and its distance is near 0 for every image. The method is meant for features of contrastive training.
+    `clusters="one"`: one cluster of all training images; `clusters="classes"`: one cluster per class. Each class must
+    then have more images than there are directions in which z varies: the pseudo-inverse of a smaller class's
+    covariance ignores most directions, and its distance is near 0 for every image. The method is designed for features
+    of contrastive training.
 
-    Differs: the authors standardise z unit by unit before, which changes no distance where S_m is not singular; with
-    `clusters` a number, they cluster by k-means, which is not offered. OpenOOD's SSD cannot be run through its API.
+    Differs: the authors first standardise z per unit, which changes no distance if S_m is not singular. They also offer
+    k-means clusters, which are not implemented. OpenOOD's SSD cannot be run through its API.
     """
 
     needs = frozenset({"features"})
@@ -41,13 +42,13 @@ class SSD(Detector):
     cutoff: float = CUTOFF
 
     def __post_init__(self) -> None:
-        """Refuse clusterings there are not, and cut-offs outside (0, 1)."""
+        """Check the clustering and the cutoff."""
         if self.clusters not in ("one", "classes"):
             raise ValueError(f"clusters must be 'one' or 'classes', got {self.clusters!r}")
         require_cutoff(self.cutoff)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Mean and whitening of each cluster."""
+        """Fit the mean and whitening of each cluster."""
         if self.clusters == "classes":
             means, counts = class_means(data.train, classifier.num_classes, _directions)
             spreads = class_covariances(data.train, means, counts, _directions)

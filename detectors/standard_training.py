@@ -1,4 +1,4 @@
-"""The training that the OOD literature takes for granted on CIFAR: SGD, a cosine, crops and flips."""
+"""The standard training of the OOD literature on CIFAR: SGD, cosine schedule, random crops and flips."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from oodbench.detectors._augment import shifted
 
 
 def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Let every learning rate be this share of what the suite's schedule gives it in this epoch."""
+    """Set every learning rate to a share of its value in the suite's schedule for this epoch."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
 
 
 def cosine(progress: float, end: float) -> float:
-    """From 1 at the first step to `end` at 1: end + (1 - end) (1 + cos(pi progress)) / 2."""
+    """Factor of the learning rate, from 1 at the first step to `end`: end + (1 - end) (1 + cos(pi progress)) / 2."""
     return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -30,12 +30,12 @@ def cosine(progress: float, end: float) -> float:
     paper="as in OpenOOD v1.5, Zhang et al. 2023 (arXiv:2306.09301); Loshchilov & Hutter, ICLR 2017",
 )
 class Standard(Recipe):
-    """Cross-entropy by SGD with Nesterov's momentum; the rate follows half a cosine from step to step.
+    """Cross-entropy by SGD with Nesterov momentum; the learning rate follows half a cosine from step to step.
 
-    As OpenOOD's recipe for CIFAR (100 epochs, batches of 128): rate 0.1 -> 1e-6, momentum 0.9, weight decay 5e-4 on
-    all parameters; black padding of 4 pixels, a random crop, a flip in half the cases. It differs in keeping the last
-    epoch (there: the best on 1,000 images of the test split), in training on the harness's nine tenths of the training
-    split, and in where mean and standard deviation are taken out: by the network (`bench show resnet18`).
+    As OpenOOD's recipe for CIFAR (100 epochs, batches of 128): learning rate 0.1 -> 1e-6, momentum 0.9, weight decay
+    5e-4 on all parameters, 4 pixels of black padding, a random crop, a flip with probability one half. Three things
+    differ: the last epoch is kept (OpenOOD keeps the best on 1,000 images of the test split), training uses the
+    harness's nine tenths of the training split, and the network normalises the pixels (`bench show resnet18`).
     """
 
     learning_rate: float = 0.1
@@ -46,7 +46,7 @@ class Standard(Recipe):
     flip: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what SGD or the crop cannot use."""
+        """Check the ranges of the settings."""
         if not 0 < self.momentum < 1 or self.weight_decay < 0 or self.padding < 0:
             raise ValueError(
                 "momentum must be in (0, 1), weight_decay and padding 0 or more, "
@@ -54,7 +54,7 @@ class Standard(Recipe):
             )
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """The classifier alone."""
+        """The classifier only."""
         return {"classifier": task.build_classifier()}
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:

@@ -1,4 +1,4 @@
-"""Maximum softmax probability of a calibrated network."""
+"""Maximum softmax probability after temperature scaling on ID validation images."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ LOWEST, HIGHEST = 0.01, 100.0
 class TemperatureScaling(Detector):
     """log(1 - max_k p_k) of p = softmax(f / T), where T minimises the negative log-likelihood of ID validation labels.
 
-    The likelihood is convex in 1/T; T is the root of its derivative, to machine precision, within [0.01, 100]. A
-    network that gets every validation image right has no finite optimum: T is then 0.01 and the ranking nearly that of
-    the margin between the two largest logits.
+    The negative log-likelihood is convex in 1/T; T is the root of its derivative, to machine precision, within [0.01,
+    100]. If every validation image is classified correctly, there is no finite optimum: T is then 0.01, and the ranking
+    is nearly that of the margin between the two largest logits.
 
-    Differs: the authors' code and OpenOOD take 50 steps of L-BFGS from T = 1.5, OpenOOD on images of the test set;
-    here the optimum is exact and the images are held out of training.
+    Differs: the authors' code and OpenOOD take 50 steps of L-BFGS from T = 1.5, OpenOOD on images of the test set; here
+    the optimum is exact, on images held out of training.
     """
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Find T on the validation images."""
-        from scipy.optimize import brentq  # here, because it takes half a second and every run loads this file
+        from scipy.optimize import brentq  # imported late: it takes half a second, and every run imports this file
 
         logits, labels = data.validation.logits, data.validation.labels
         of_label = logits.gather(1, labels[:, None])[:, 0]
 
         def slope(log_temperature: float) -> float:
-            """Derivative of the mean negative log-likelihood with respect to 1/T; falls as T rises."""
+            """Derivative of the mean negative log-likelihood with respect to 1/T; it decreases with T."""
             p = torch.softmax(logits / math.exp(log_temperature), dim=1)
             return float(((p * logits).sum(dim=1) - of_label).mean())
 

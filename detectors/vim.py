@@ -1,4 +1,4 @@
-"""ViM: a virtual logit from the part of the feature outside the principal space, and that part alone."""
+"""ViM: a virtual logit from the feature's residual outside the principal space; and the residual alone."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from oodbench.detectors._gaussian import BLOCK, CUTOFF, covariance, product, tra
 from oodbench.detectors._head import head
 
 SINGLE = 100.0
-"""Largest ratio of |f - u| to the residual for which it is taken in float32, whose roundings it multiplies: 1e-5."""
+"""Largest ratio of |f - u| to the residual for which the residual is computed in float32. The ratio amplifies float32
+rounding, to a relative error of 1e-5."""
 
 
 def usual_dim(features: int) -> int:
-    """The paper's number of principal directions, and half of the features where it names none."""
+    """The paper's number of principal directions, or half of the features where the paper has none."""
     return 1000 if features > 1500 else 512 if features >= 768 else features // 2
 
 
 def mean_largest_logit(train: Batch) -> float:
-    """The mean over images of the largest logit, in pieces."""
+    """The mean over images of the largest logit, computed in pieces."""
     return sum(float(part.logits.amax(dim=1).sum()) for part in train.batches(BLOCK)) / len(train)
 
 
@@ -31,18 +32,19 @@ def mean_largest_logit(train: Batch) -> float:
 class Residual(Detector):
     """|R^T (f - u)|: the part of f - u outside the `dim` principal directions of the training features around u.
 
-    u = -W^+ b is where the logits of the head (W, b) are 0; the directions are eigenvectors of the mean outer product
-    of f - u. `dim=0` chooses: 1000 for more than 1500 features and 512 for 768 to 1500, as in the paper; half of the
-    features below that. Where training features span no more directions than that (ReLU units that are never active),
-    it is half of what they span. A `dim` that leaves nothing of the training features is an error: all of them would
-    score 0.
+    u = -W^+ b is the point where the logits of the head (W, b) are 0. The directions are eigenvectors of the mean outer
+    product of f - u. `dim=0` chooses the number: 1000 for more than 1500 features and 512 for 768 to 1500, as in the
+    paper, and half of the features below that. If the training features do not span more directions than that (ReLU
+    units that are never active), it is half of the number that they span. A `dim` that leaves no residual of the
+    training features is an error: all of them would score 0.
 
-    All is fitted in float64. The residual of an image is taken in float32 where |f - u| is at most 100 times as long
-    in the training features (root mean squares), which is good to about 2^-23 of that ratio, and in float64 elsewhere.
+    All fitting is in float64. Residuals are computed in float32 if |f - u| is at most 100 times the residual in the
+    training features (root mean squares), which gives a relative error of about 2^-23 times that ratio, and in float64
+    otherwise.
 
     Differs: with 512 features OpenOOD's `residual` (dim 512) is constant, and its `vim` fails on the dim 1000 of its
-    sweep; OpenOOD fits `residual` on validation images taken from the test set, this one on training images. A network
-    of few features has no default in the paper.
+    sweep. OpenOOD fits `residual` on validation images from the test set; here it is fitted on training images. The
+    paper has no default for networks with few features.
     """
 
     needs = frozenset({"features"})
@@ -50,12 +52,12 @@ class Residual(Detector):
     dim: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse negative dimensions."""
+        """Check that `dim` is not negative."""
         if self.dim < 0:
             raise ValueError(f"dim is a number of directions, or 0 to choose, got {self.dim}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Origin and residual directions of the training features."""
+        """Fit the origin u and the residual directions. Raises `DataError` if `dim` leaves no residual."""
         weight, bias = head(classifier)
         self.origin_ = -torch.linalg.pinv(weight) @ bias
         values, vectors = torch.linalg.eigh(covariance(data.train, self.origin_))
@@ -72,7 +74,7 @@ class Residual(Detector):
         self.ratio_ = float((values.sum() / values[: features - dim].sum()).sqrt())
 
     def residual_of(self, features: Tensor) -> Tensor:
-        """Length of the residual of features (N, D), (N,)."""
+        """Length of the residual of features (N, D): float64 (N,)."""
         single = features.dtype == torch.float32 and self.ratio_ <= SINGLE
         kind = torch.float32 if single else torch.float64
         residual = product(features.to(kind) - self.origin_.to(kind), self.residual_)
@@ -90,19 +92,19 @@ class Residual(Detector):
     paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022",
 )
 class ViM(Residual):
-    """alpha |R^T (f - u)| - logsumexp(logits): the log odds of the virtual logit in a softmax with the others.
+    """alpha |R^T (f - u)| - logsumexp(logits): the log odds of a virtual logit in a softmax with the others.
 
-    R, u and `dim` are those of `residual`; alpha is the mean largest logit of the training images over their mean
-    residual. The virtual logit's probability, the paper's score, has the same order but saturates.
+    R, u and `dim` are those of `residual`; alpha is the mean largest logit of the training images divided by their mean
+    residual. The probability of the virtual logit, the paper's score, has the same order but saturates.
 
-    Differs: nothing else from the authors' code, which also ranks by this difference. OpenOOD's default dim is 256,
-    which is the choice here for its 512 features.
+    Differs: no further difference from the authors' code, which also ranks by this difference. OpenOOD's default dim is
+    256, which is also the choice here for its 512 features.
     """
 
     needs = frozenset({"features", "logits"})
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """Those of `residual`, and alpha."""
+        """Fit `residual` and alpha. Raises `DataError` if the mean largest logit is not positive."""
         super().fit(classifier, data)
         largest = mean_largest_logit(data.train)
         if largest <= 0:
@@ -114,5 +116,5 @@ class ViM(Residual):
         self.alpha_ = largest * len(data.train) / total
 
     def score(self, batch: Batch) -> Tensor:
-        """Virtual logit less energy."""
+        """Virtual logit minus logsumexp of the logits."""
         return self.alpha_ * self.residual_of(batch.features) - torch.logsumexp(batch.logits, dim=1)

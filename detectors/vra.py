@@ -1,4 +1,4 @@
-"""VRA: energy of activations that are cut from below and clipped from above."""
+"""VRA: energy of activations that are zeroed below one threshold and clipped above another."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from oodbench.detectors._gaussian import BLOCK
 from oodbench.detectors._rectified import Rectified, kept_from, pooled_percentile, require_percentile
 
 HELD, SORTED = 2**26, 2**22
-"""Training features that are held at once, 256 MB, of as many units as that makes; and those sorted at once, in
-float64. The training set is read once for each group of units: a matter of memory only."""
+"""Number of training features held in memory at once, for a group of units (256 MB), and number sorted at once, in
+float64. The training set is read once per group of units. This affects memory only."""
 
 
 @detector(
@@ -23,15 +23,15 @@ float64. The training set is read once for each group of units: a matter of memo
     paper="Xu, Lian, Liu & Tao, VRA: Variational Rectified Activation for Out-of-Distribution Detection, NeurIPS 2023",
 )
 class VRA(Rectified):
-    """Energy of the head on g(z): 0 where z < a, z + gamma from a to b, b where z > b, unit by unit.
+    """Energy of the head on g(z), for each unit 0 if z < a, z + gamma from a to b, and b if z > b.
 
     a and b are percentiles of each unit's training features, or with `pooled=true` of all units together. gamma above 0
-    is the paper's VRA+; VRA++ is not offered. A unit whose b is not above 0 stays silent; if that is every unit, the
-    percentiles are refused.
+    is the paper's VRA+; VRA++ is not implemented. A unit whose b is not above 0 is always 0; if that holds for every
+    unit, the percentiles are refused.
 
-    Differs: OpenOOD and pytorch-ood raise what is below a to a, which is not the paper's function; OpenOOD pools the
-    units and takes validation images from the test set. Defaults are those of the authors' code for CIFAR-10, whose
-    percentiles are by unit; for ImageNet it has fixed thresholds.
+    Differs: OpenOOD and pytorch-ood raise values below a to a, which is not the paper's function; OpenOOD pools the
+    units and takes validation images from the test set. Defaults are those of the authors' code for CIFAR-10, which has
+    percentiles per unit; for ImageNet it has fixed thresholds.
     """
 
     grid = {"low": (10.0, 40.0, 60.0), "high": (90.0, 95.0, 99.0)}
@@ -41,14 +41,14 @@ class VRA(Rectified):
     pooled: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no pair of percentiles."""
+        """Check both percentiles and their order."""
         require_percentile(self.low, "low")
         require_percentile(self.high, "high")
         if self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
-        """The head, and both thresholds, each (D,) or a number."""
+        """Store the head and both thresholds, each (D,) or a number. Raises `DataError` if b is nowhere positive."""
         super().fit(classifier, data)
         shares = (self.low, self.high)
         if self.pooled:
@@ -63,7 +63,7 @@ class VRA(Rectified):
         self.low_, self.high_ = low, high
 
     def shaped(self, features: Tensor) -> Tensor:
-        """g(z)."""
+        """g(z), (N, D)."""
         low, high = _rounded_up(self.low_, features.dtype), -_rounded_up(-self.high_, features.dtype)
         if self.gamma:
             raised = torch.where(features < low, 0.0, features + self.gamma)
@@ -72,13 +72,13 @@ class VRA(Rectified):
 
 
 def _rounded_up(thresholds: Tensor, dtype: torch.dtype) -> Tensor:
-    """The smallest numbers of a precision that are not below `thresholds`: its own are on the same sides of both."""
+    """Round thresholds up to a precision: comparing numbers of that precision gives the same result with both."""
     rounded = thresholds.to(dtype)
     return torch.where(rounded < thresholds, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
 def _percentiles(train: Batch, shares: tuple[float, ...]) -> Iterator[np.ndarray]:
-    """Percentiles of each unit's training features, float64 (shares, units), some units at a time."""
+    """Percentiles of each unit's training features, float64 (shares, units), for a few units at a time."""
     total = next(train.batches(1)).features.shape[1]
     group, sort = (max(1, entries // len(train)) for entries in (HELD, SORTED))
     for start in range(0, total, group):
