@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
 
 
-ARTIFACT_FACTS = ("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit")
+COPIED = ("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit")
 """Fields of an artifact's side file that a record repeats."""
 
 
@@ -99,5 +99,5 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
 def _artifacts(job: Job, context: JobContext) -> Iterator[dict[str, Any]]:
     for key in job.makes:
         side = context.store.side(key)
-        about = {name: value for name, value in side.get("about", {}).items() if name in ARTIFACT_FACTS}
+        about = {name: value for name, value in side.get("about", {}).items() if name in COPIED}
         yield {"kind": key.kind, "path": key.path, "key": key.digest, "sha256": side.get("sha256", ""), **about}
