@@ -1,8 +1,7 @@
-"""A small network, the sets it is asked about, and detectors on what it gives: what perf/detectors.py and
-perf/agreement.py measure on.
+"""A small network, its image sets and detectors fitted on its outputs, for perf/detectors.py and perf/agreement.py.
 
-The network is a fixed random layer of ReLU units, some of them never active, under a head that finds the nearest class
-mean. Images are 3 x 8 x 8 float32 in [0, 1]: ID images are a class pattern and noise; OOD sets are blends of two
+The network is a fixed random layer of ReLU units, some of them never active, and a head that predicts the nearest class
+mean. Images are 3 x 8 x 8 float32 in [0, 1]: ID images are a class pattern plus noise; OOD sets are blends of two
 patterns, other patterns, weaker patterns, more noise, and uniform noise.
 """
 
@@ -51,7 +50,7 @@ class Network(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """A set: images, labels, and what one pass of the network gives, float32."""
+    """A set: images, labels, and the network's outputs for them, float32."""
 
     images: Tensor
     labels: Tensor
@@ -70,12 +69,12 @@ class World(NamedTuple):
 
     @property
     def classifier(self) -> Classifier:
-        """The network as detectors see it."""
+        """The network as given to detectors."""
         return Classifier(self.network, CLASSES)
 
 
 def make_world(fit: int, test: int, units: int = 512, seed: int = 0) -> World:
-    """Draw a world: so many images to fit on, and in each set that is scored."""
+    """Draw a world with `fit` images to fit on and `test` images in each set that is scored."""
     generator = torch.Generator().manual_seed(seed)
     patterns, others = (torch.randn(CLASSES, *SHAPE, generator=generator) for _ in range(2))
     network = Network(units, generator).eval().requires_grad_(False)
@@ -90,18 +89,18 @@ def make_world(fit: int, test: int, units: int = 512, seed: int = 0) -> World:
         return (uniform if kind == "uniform" else 0.5 + 0.1 * shown + 0.1 * noise).clamp(0, 1), labels
 
     images, labels = drawn(fit)
-    _find_nearest_mean(network, network.features(images), labels)
+    _set_head(network, network.features(images), labels)
 
-    def seen(images: Tensor, labels: Tensor) -> Outputs:
+    def outputs(images: Tensor, labels: Tensor) -> Outputs:
         features = network.features(images)
         return Outputs(images, labels, features, network.head(features))
 
-    known = seen(images, labels), seen(*drawn(max(fit // 10, 50))), seen(*drawn(test))
-    return World(network, *known, {kind: seen(*drawn(test, kind)) for kind in OOD})
+    known = outputs(images, labels), outputs(*drawn(max(fit // 10, 50))), outputs(*drawn(test))
+    return World(network, *known, {kind: outputs(*drawn(test, kind)) for kind in OOD})
 
 
-def _find_nearest_mean(network: Network, features: Tensor, labels: Tensor) -> None:
-    """Give the head the weights that find the nearest class mean, on a scale that leaves the softmax undecided."""
+def _set_head(network: Network, features: Tensor, labels: Tensor) -> None:
+    """Set the head's weights to predict the nearest class mean, scaled so that the softmax does not saturate."""
     means = torch.stack([features[labels == k].mean(dim=0) for k in range(CLASSES)])
     lengths = (means**2).sum(dim=1) / 2
     network.head.weight.copy_(means)
@@ -112,7 +111,7 @@ def _find_nearest_mean(network: Network, features: Tensor, labels: Tensor) -> No
 
 
 def batch(detector: Detector, outputs: Outputs, world: World, labelled: bool = False) -> Batch:
-    """A set as a detector sees it; without `similarities`."""
+    """A set as given to a detector, without `similarities`."""
     parts = {
         "logits": lambda rows: outputs.logits[rows].double(),
         "features": outputs.features.__getitem__,
@@ -134,7 +133,7 @@ def fitted(spec: str, world: World) -> Detector:
 
 
 def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np.ndarray]:
-    """A set's scores by detectors that score alone, or that all share one product: block by block, as the harness."""
+    """The scores of a set by one detector, or by several that share one product of features; in blocks, as in a run."""
     if not compares(detectors[0]):
         (alone,) = detectors
         parts = batch(alone, outputs, world).batches(images_per_call(alone, CLASSES))
@@ -148,4 +147,4 @@ def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np
     blocks = [
         [one.score(part).numpy() for one, part in zip(detectors, row, strict=True)] for row in zip(*views, strict=True)
     ]
-    return [np.concatenate(own) for own in zip(*blocks, strict=True)]
+    return [np.concatenate(of_detector) for of_detector in zip(*blocks, strict=True)]

@@ -1,17 +1,17 @@
-"""How far our scores are from an independent float64 reference, written here plainly from the papers' equations.
+"""Compares the detectors' scores with an independent float64 reference, implemented here from the papers' equations.
 
     python perf/agreement.py [--fit 2000] [--test 1000] [--units 128]
 
-On the network and sets of perf/_world.py: the ID test set and every OOD set, joined. Per detector the largest relative
-difference, |ours - reference| / max(|reference|, median |reference|), and Spearman's rank correlation. Wanted are at
-most 1e-4 and at least 0.9999 (odin 0.999, whose gradient's sign flips where it is almost 0). The exit code is 1 if one
-fails.
+It uses the network and sets of perf/_world.py: the ID test set and every OOD set, joined. For each detector it prints
+the largest relative difference, |ours - reference| / max(|reference|, median |reference|), and Spearman's rank
+correlation. Required are at most 1e-4 and at least 0.9999 (0.999 for odin, whose gradient changes sign where it is
+almost 0). The exit code is 1 if a detector fails.
 
-The reference uses NumPy and SciPy only, and other routes where there are some: singular vectors in place of
-eigenvectors, sorting in place of selection, the softmax with 50 digits for msp, ODIN's gradient by hand.
+The reference uses only NumPy and SciPy, and different algorithms where possible: singular vectors instead of
+eigenvectors, sorting instead of selection, a softmax with 50 digits for msp, ODIN's gradient by hand.
 
-Singular covariances, which units that are never active make of every ReLU network: the reference takes the
-Moore-Penrose pseudo-inverse, cut off at 1e-10 of the largest variance. Ours does the same (`mahalanobis`).
+Every ReLU network with units that are never active has singular covariances. For these the reference uses the
+Moore-Penrose pseudo-inverse with a cutoff at 1e-10 of the largest variance, as our `mahalanobis` does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Set(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a reference may look at: the training and validation sets, the head, and the first layer."""
+    """The inputs of a reference: the training and validation sets, the head, and the first layer."""
 
     train: Set
     validation: Set
@@ -90,8 +90,8 @@ def odin(known: Known, test: Set, temperature: float = 1000.0, epsilon: float = 
 def squares(x: Array, covariance: Array) -> Array:
     """x^T S^+ x of each row, S^+ by the singular values of S."""
     left, values, right = np.linalg.svd(covariance)
-    kept = values > CUTOFF * values[0]
-    inverse = right[kept].T @ np.diag(1 / values[kept]) @ left[:, kept].T
+    large = values > CUTOFF * values[0]
+    inverse = right[large].T @ np.diag(1 / values[large]) @ left[:, large].T
     return np.einsum("nd,de,ne->n", x, inverse, x)
 
 
@@ -111,10 +111,10 @@ def mahalanobis(known: Known, test: Set) -> Array:
 
 
 def relative_mahalanobis(known: Known, test: Set) -> Array:
-    """`mahalanobis`, less the squared distance to the mean of all by the covariance around it."""
+    """`mahalanobis` minus the squared distance to the mean of all features, by the covariance around it."""
     features = known.train.features
-    whole = squares(test.features - features.mean(axis=0), np.cov(features.T, bias=True))
-    return mahalanobis(known, test) - whole
+    background = squares(test.features - features.mean(axis=0), np.cov(features.T, bias=True))
+    return mahalanobis(known, test) - background
 
 
 def knn(known: Known, test: Set) -> Array:
@@ -152,32 +152,32 @@ def react(known: Known, test: Set) -> Array:
 
 
 def dice(known: Known, test: Set) -> Array:
-    """Energy by the weights whose contribution w_kd E[f_d] is above the 90th percentile."""
+    """Energy with only the weights whose contribution w_kd E[f_d] is above the 90th percentile."""
     contribution = known.weight * known.train.features.mean(axis=0)
     return head(known, test.features, np.where(contribution > np.percentile(contribution, 90), known.weight, 0))
 
 
 def ash(known: Known, test: Set) -> Array:
     """Energy of the largest tenth of each feature's units, scaled by exp(sum before / sum after)."""
-    kept = test.features.shape[1] - round(test.features.shape[1] * 0.9)
-    smallest = np.sort(test.features, axis=1)[:, -kept]
+    count = test.features.shape[1] - round(test.features.shape[1] * 0.9)
+    smallest = np.sort(test.features, axis=1)[:, -count]
     pruned = np.where(test.features >= smallest[:, None], test.features, 0)
     scale = np.exp(test.features.sum(axis=1) / pruned.sum(axis=1))
     return head(known, pruned * scale[:, None])
 
 
 def she(known: Known, test: Set) -> Array:
-    """-<f, mean feature of the training images that are rightly taken for the predicted class>."""
+    """-<f, mean feature of the training images that are correctly classified as the predicted class>."""
     right = known.train.logits.argmax(axis=1) == known.train.labels
     means = [known.train.features[right & (known.train.labels == k)].mean(axis=0) for k in range(len(known.bias))]
     return -np.array([f @ means[k] for f, k in zip(test.features, test.logits.argmax(axis=1), strict=True)])
 
 
 def kl_matching(known: Known, test: Set) -> Array:
-    """min_k KL(p || mean softmax of the validation images taken for k)."""
+    """min_k KL(p || mean softmax of the validation images classified as k)."""
     p, q = softmax(test.logits, axis=1), softmax(known.validation.logits, axis=1)
-    own = [q[q.argmax(axis=1) == k].mean(axis=0) for k in np.unique(q.argmax(axis=1))]
-    found: Array = np.min([(p * (log_softmax(test.logits, axis=1) - np.log(d))).sum(axis=1) for d in own], axis=0)
+    means = [q[q.argmax(axis=1) == k].mean(axis=0) for k in np.unique(q.argmax(axis=1))]
+    found: Array = np.min([(p * (log_softmax(test.logits, axis=1) - np.log(d))).sum(axis=1) for d in means], axis=0)
     return found
 
 
@@ -191,13 +191,13 @@ REFERENCES: dict[str, Callable[[Known, Set], Array]] = {
 
 
 def doubled(*parts: Outputs) -> Set:
-    """Sets, joined, in float64."""
+    """The options sets joined, in float64."""
     images, labels, features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
     return Set(images.double().numpy(), labels.numpy(), features.double().numpy(), logits.double().numpy())
 
 
 def known_of(world: World) -> Known:
-    """What references may look at of a world."""
+    """The inputs of the references, from a world."""
     network = world.network
     weights = [one.double().numpy() for one in (network.head.weight, network.head.bias)]
     first = network.layer.weight.double().numpy(), network.layer.bias.double().numpy()
@@ -205,35 +205,35 @@ def known_of(world: World) -> Known:
 
 
 def agreement(name: str, world: World) -> tuple[float, float]:
-    """The largest relative difference of a detector's scores to the reference, and their rank correlation."""
+    """The largest relative difference between a detector's scores and the reference, and their rank correlation."""
     detector, sets = fitted(name, world), (world.test, *world.ood.values())
     ours = np.concatenate([scores([detector], outputs, world)[0] for outputs in sets])
-    wanted = REFERENCES[name](known_of(world), doubled(*sets))
-    relative = np.abs(ours - wanted) / np.maximum(np.abs(wanted), np.median(np.abs(wanted)))
-    return float(relative.max()), float(spearmanr(ours, wanted).statistic)
+    reference = REFERENCES[name](known_of(world), doubled(*sets))
+    relative = np.abs(ours - reference) / np.maximum(np.abs(reference), np.median(np.abs(reference)))
+    return float(relative.max()), float(spearmanr(ours, reference).statistic)
 
 
 def main() -> None:
-    """Print a row a detector."""
+    """Print one row per detector."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", type=int, default=2000, help="images to fit on")
     parser.add_argument("--test", type=int, default=1000, help="images in each of six sets")
     parser.add_argument("--units", type=int, default=128, help="features")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    missed = 0
+    failures = 0
     with torch.no_grad():
-        world = make_world(given.fit, given.test, given.units)
+        world = make_world(options.fit, options.test, options.units)
         covariance = tied(known_of(world))[1]
         rank = np.linalg.matrix_rank(covariance)
-        print(f"{6 * given.test} scores each; the covariance within classes has rank {rank} of {given.units}")
+        print(f"{6 * options.test} scores each; the covariance within classes has rank {rank} of {options.units}")
         print(f"{'':22} {'relative':>9} {'Spearman':>12}")
         for name in REFERENCES:
             relative, rank_correlation = agreement(name, world)
             good = relative <= 1e-4 and rank_correlation >= (0.999 if name == "odin" else 0.9999)
-            missed += not good
-            print(f"{name:22} {relative:9.1e} {rank_correlation:12.9f}{'' if good else '   too far'}", flush=True)
-    sys.exit(missed > 0)
+            failures += not good
+            print(f"{name:22} {relative:9.1e} {rank_correlation:12.9f}{'' if good else '   FAILED'}", flush=True)
+    sys.exit(failures > 0)
 
 
 if __name__ == "__main__":

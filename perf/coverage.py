@@ -1,11 +1,12 @@
-"""How often the intervals of `benchmark/intervals.py` hold the true value, on scores whose distributions are known.
+"""Simulates the coverage of the intervals of `stats/intervals.py`, on scores with known distributions.
 
     python perf/coverage.py [--draws 2000] [--only TEXT] [--metrics auroc,tnr_at_tpr95] [--bootstrap]
 
-A line is a setting: the shape of the scores, the sizes of the sets, the true AUROC. An entry is the percentage of draws
-whose 95% interval holds the true value, and in brackets those that lie wholly above it, then wholly below. Sets of
-10,000 are drawn a quarter as often. With 2,000 draws the standard error of a coverage of 95% is 0.5 points. With
---bootstrap: the percentile bootstrap of 1,000 replicates beside them, on a tenth of the draws, and both their times.
+There is one line per setting: the shape of the scores, the sizes of the sets, the true AUROC. An entry is the
+percentage of draws whose 95% interval contains the true value, followed in brackets by those entirely above it and
+entirely below it. Sets of 10,000 get a quarter of the draws. With 2,000 draws the standard error of a coverage of 95%
+is 0.5 points. With --bootstrap, the percentile bootstrap with 1,000 replicates is shown in addition, on a tenth of the
+draws, with the times of both.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from oodbench.benchmark.stats.intervals import confidence_intervals
 Floats = NDArray[np.float64]
 Draw = tuple[Floats, Floats, NDArray[np.int64] | None]
 GRID = 400_001
-"""Points on which continuous distributions are integrated for the true values."""
+"""Number of points at which continuous distributions are integrated for the true values."""
 SHOWN = ("auroc", "tnr_at_tpr95", "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out")
 REPLICATES = 1000
 
@@ -39,18 +40,18 @@ class World:
     n: int
     m: int
     draw: Callable[[np.random.Generator, int, int], Draw]
-    """(random, n, m) -> ID scores, OOD scores, and groups of both where images depend on each other."""
+    """(random, n, m) -> ID scores, OOD scores, and groups of both if images depend on each other."""
     at_most: tuple[Floats, Floats]
-    """Shares of ID and OOD at most each value of a grid, or of all values where they are few."""
+    """Shares of ID and OOD at or below each value of a grid, or of all values if there are few."""
 
     @property
     def name(self) -> str:
-        """As printed."""
+        """The printed name."""
         return f"{self.shape}, {self.n:,} + {self.m:,}, AUROC {100 * self.auroc:g}"
 
 
 def truth(world: World) -> dict[str, float]:
-    """Every metric of endless images from both sources, from its definition."""
+    """Every metric for infinitely many images from both sources, from its definition."""
     id_, ood = (np.concatenate(([0.0], share)) for share in world.at_most)
     id_step, ood_step = np.diff(id_), np.diff(ood)
     tnr = 1 - ood[np.searchsorted(id_, 0.95)]
@@ -73,7 +74,7 @@ def _ap(step: Floats, hits: Floats, misses: Floats) -> float:
 
 
 def normal(auroc: float, n: int, m: int, spread: float = 1.0, rounded: float = 0.0) -> World:
-    """ID scores N(0, 1), OOD scores N(shift, spread), rounded to multiples where asked."""
+    """ID scores N(0, 1), OOD scores N(shift, spread), optionally rounded to multiples of `rounded`."""
     shift = norm.ppf(auroc) * np.hypot(1, spread)
     ends = min(-9.0, shift - 9 * spread), max(9.0, shift + 9 * spread)
     values = np.linspace(*ends, GRID)
@@ -84,14 +85,14 @@ def normal(auroc: float, n: int, m: int, spread: float = 1.0, rounded: float = 0
 
     def draw(random: np.random.Generator, n: int, m: int) -> Draw:
         pair = random.normal(size=n), shift + spread * random.normal(size=m)
-        id_scores, ood_scores = (np.round(own / rounded) if rounded else own for own in pair)
+        id_scores, ood_scores = (np.round(side / rounded) if rounded else side for side in pair)
         return id_scores, ood_scores, None
 
     return World(shape, auroc, n, m, draw, (norm.cdf(values), norm.cdf(values, shift, spread)))
 
 
 def skewed(auroc: float, n: int, m: int) -> World:
-    """ID scores exponential, OOD scores exponential with a longer mean: no rank map makes both normal."""
+    """Exponential ID scores, exponential OOD scores with a larger mean: no monotone transform makes both normal."""
     mean = auroc / (1 - auroc)
     values = np.geomspace(1e-9, 50 * mean, GRID)
 
@@ -102,7 +103,7 @@ def skewed(auroc: float, n: int, m: int) -> World:
 
 
 def saturated(auroc: float, n: int, m: int) -> World:
-    """Normal scores, all below -1 tied, as softmax scores of confident images are."""
+    """Normal scores with all values below -1 tied, like softmax scores of confident images."""
     shift = norm.ppf(auroc) * np.sqrt(2)
     values = np.linspace(-1, shift + 9, GRID)
 
@@ -112,17 +113,18 @@ def saturated(auroc: float, n: int, m: int) -> World:
     return World("normal, below -1 tied", auroc, n, m, draw, (norm.cdf(values), norm.cdf(values, shift)))
 
 
-def grouped(auroc: float, n: int, m: int, told: bool, size: int = 10, shared: float = 0.5) -> World:
-    """Normal scores, a share of whose variance the images of a group have in common."""
+def grouped(auroc: float, n: int, m: int, known: bool, size: int = 10, shared: float = 0.5) -> World:
+    """Normal scores; the images of a group have a share of the variance in common."""
     plain = normal(auroc, n, m)
     shift = norm.ppf(auroc) * np.sqrt(2)
 
     def draw(random: np.random.Generator, n: int, m: int) -> Draw:
         common = [random.normal(size=k // size).repeat(size) for k in (n, m)]
-        own = [np.sqrt(shared) * one + np.sqrt(1 - shared) * random.normal(size=len(one)) for one in common]
-        return own[0], own[1] + shift, np.arange(max(n, m)) // size if told else None
+        scores = [np.sqrt(shared) * one + np.sqrt(1 - shared) * random.normal(size=len(one)) for one in common]
+        return scores[0], scores[1] + shift, np.arange(max(n, m)) // size if known else None
 
-    shape = f"normal, groups of {size} correlated by {shared:g}, {'told' if told else 'not told'}"
+    # the name seeds the random numbers: other words would give other draws than those in the documentation
+    shape = f"normal, groups of {size} correlated by {shared:g}, {'told' if known else 'not told'}"
     return World(shape, auroc, n, m, draw, plain.at_most)
 
 
@@ -137,14 +139,14 @@ def worlds() -> Iterator[World]:
         yield normal(0.9, size, size, rounded=0.5)
         yield saturated(0.9, size, size)
         yield skewed(0.9, size, size)
-    for told in (True, False):
-        yield grouped(0.9, 1000, 1000, told)
+    for known in (True, False):
+        yield grouped(0.9, 1000, 1000, known)
     yield grouped(0.9, 100, 100, True)
     yield grouped(0.9, 500, 500, True, 100, 0.05)
 
 
 def bootstrap(id_scores: Floats, ood_scores: Floats, random: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap of the metrics that need no threshold at a given TPR; for scores without ties."""
+    """Percentile bootstrap of the metrics without a threshold at a options TPR; for scores without ties."""
     order = np.argsort(np.concatenate((id_scores, ood_scores)))
     steps = np.zeros((2, REPLICATES, len(order)))
     for k, (start, count) in enumerate(((0, len(id_scores)), (len(id_scores), len(ood_scores)))):
@@ -164,7 +166,7 @@ def bootstrap(id_scores: Floats, ood_scores: Floats, random: np.random.Generator
 
 
 def measure(world: World, draws: int, names: tuple[str, ...], bootstrapped: bool, seed: int = 0) -> Iterator[str]:
-    """The setting's line, and the bootstrap's."""
+    """Yield the setting's line, and that of the bootstrap."""
     true, random = truth(world), np.random.default_rng([seed, *world.name.encode()])
     draws = max(draws // (4 if world.n == 10_000 else 10 if bootstrapped else 1), 1)
     ours: list[dict[str, tuple[float, float]]] = []
@@ -172,21 +174,21 @@ def measure(world: World, draws: int, names: tuple[str, ...], bootstrapped: bool
     seconds = [0.0, 0.0]
     for _ in range(draws):
         id_scores, ood_scores, groups = world.draw(random, world.n, world.m)
-        told = [None, None] if groups is None else [groups[: world.n], groups[: world.m]]
+        by_set = [None, None] if groups is None else [groups[: world.n], groups[: world.m]]
         start = time.process_time()
-        ours.append(confidence_intervals(id_scores, ood_scores, *told))
+        ours.append(confidence_intervals(id_scores, ood_scores, *by_set))
         middle = time.process_time()
         theirs += [bootstrap(id_scores, ood_scores, random)] if bootstrapped else []
         seconds = [seconds[0] + middle - start, seconds[1] + time.process_time() - middle]
     kinds = [("", ours, seconds[0])] + ([("; bootstrap", theirs, seconds[1])] if bootstrapped else [])
     for kind, found, took in kinds:
-        cells = [_covered([own[name] for own in found], true[name]) if name in found[0] else "" for name in names]
+        cells = [_covered([one[name] for one in found], true[name]) if name in found[0] else "" for name in names]
         yield f"| {world.name}{kind} | {draws} | {' | '.join(cells)} | {1000 * took / draws:.1f} |"
 
 
 def _covered(found: list[tuple[float, float]], true: float) -> str:
     low, high = np.transpose(found)
-    slack = 1e-6  # of the numerical integration behind the true value
+    slack = 1e-6  # error of the numerical integration behind the true value
     above, below = 100 * np.mean(low > true + slack), 100 * np.mean(high < true - slack)
     return f"{100 - above - below:.1f} ({above:.1f}, {below:.1f})"
 
@@ -197,13 +199,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name contains this")
     parser.add_argument("--metrics", default=",".join(SHOWN), help=f"of {', '.join(METRICS)}")
     parser.add_argument("--bootstrap", action="store_true")
-    given = parser.parse_args()
-    names = tuple(given.metrics.split(","))
+    options = parser.parse_args()
+    names = tuple(options.metrics.split(","))
     print(f"| scores, ID + OOD | draws | {' | '.join(names)} | ms |")
     print(f"| :-- | --: | {' | '.join('--:' for _ in names)} | --: |")
     for world in worlds():
-        if given.only in world.name:
-            for line in measure(world, given.draws, names, given.bootstrap):
+        if options.only in world.name:
+            for line in measure(world, options.draws, names, options.bootstrap):
                 print(line, flush=True)
 
 

@@ -1,19 +1,19 @@
-"""What a detector costs on outputs that are there: CPU seconds of fit and score, beside pytorch-ood's.
+"""Measures the CPU time of fit and score of each detector on existing outputs, compared with pytorch-ood.
 
     python perf/detectors.py [--fit 10000] [--test 10000] [--units 512] [--repeats 3] [--only msp,knn | --only matrix]
-    pip install --no-deps pytorch-ood==0.4.0      # for its side; without it only ours is printed
+    pip install --no-deps pytorch-ood==0.4.0      # for the comparison; without it only our times are printed
 
-The network and the sets are those of perf/_world.py: one ID test set and five OOD sets, in one process, one thread.
+The network and the sets are those of perf/_world.py: one ID test set and five OOD sets, in one process with one thread.
 
-- Each detector: fit on --fit images, score of one set of --test images, from logits and features in memory. Ours in
-  float64 and in the harness's blocks; theirs by `fit_*` and `predict_*` on the whole tensor. odin has its two passes.
-  Ours for knn, nnguide and relation alone includes the product of features that they share in a run.
-- All of them: the seven detectors of `MATRIX`, ID and five OOD sets. Ours: one pass a set, fit, score, with one
-  product. Theirs: as its documented loop does it, a loader of ID and OOD images for every OOD set, each detector with
-  passes of its own; and, to its advantage, each set once on our outputs.
+- Each detector: fit on --fit images, score one set of --test images, from logits and features in memory. Ours in
+  float64 and in the harness's blocks; pytorch-ood's with `fit_*` and `predict_*` on the whole tensor. odin includes its
+  two passes. Our time for knn, nnguide and relation includes the product of features that they share in a run.
+- The matrix: the seven detectors of `MATRIX` on ID and five OOD sets. Ours: one pass per set, fit, score, with one
+  product. pytorch-ood's: as in its documented loop, a loader of ID and OOD images for every OOD set, with separate
+  passes for each detector; and, in its favour, each set once, from our outputs.
 
-CPU seconds (`time.process_time`), which other programs on the machine disturb less than wall-clock time; of a
-detector's repeats the best.
+Times are CPU seconds (`time.process_time`), which other programs on the machine affect less than wall-clock time; the
+best of a detector's repeats.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ OURS = (
 MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")
 SHARING = ("knn", "nnguide", "relation")
 LOADED = 256
-"""Images in a batch of a loader."""
+"""Batch size of a loader."""
 
 
 def theirs(world: World) -> dict[str, tuple[Any, str]]:
-    """pytorch-ood's detectors by our names, each with what it reads: logits, features, maps or images."""
+    """Our name -> pytorch-ood's detector and the kind of its input: logits, features, maps or images."""
     from pytorch_ood import detector as peer
 
     network, weight, bias = world.network, world.network.head.weight, world.network.head.bias
@@ -80,13 +80,13 @@ def theirs(world: World) -> dict[str, tuple[Any, str]]:
 
 
 def read_by(kind: str, outputs: Outputs) -> torch.Tensor:
-    """What a detector of theirs reads of a set."""
+    """The input of a pytorch-ood detector for a set."""
     shown = {"logits": outputs.logits, "features": outputs.features, "images": outputs.images}
     return outputs.features[:, :, None, None] if kind == "maps" else shown[kind]
 
 
 def fit_theirs(name: str, one: Any, kind: str, world: World) -> None:
-    """Fit a detector of theirs on the data that ours of the name is fitted on, if it is to be fitted."""
+    """Fit a pytorch-ood detector on the same data as ours, if it needs fitting."""
     method = {"logits": "fit_logits", "features": "fit_features", "maps": "fit_feature_maps"}.get(kind, "")
     if hasattr(one, method) and getattr(one, "requires_fit", True):
         source = world.validation if name == "kl_matching" else world.fit
@@ -94,7 +94,7 @@ def fit_theirs(name: str, one: Any, kind: str, world: World) -> None:
 
 
 def score_theirs(one: Any, kind: str, outputs: Outputs) -> torch.Tensor:
-    """Score a set with a detector of theirs, from outputs."""
+    """Score a set with a pytorch-ood detector, from outputs."""
     if kind == "images":
         return torch.cat([one.predict(part) for part in outputs.images.split(LOADED)])
     method = {"logits": "predict_logits", "features": "predict_features", "maps": "predict_feature_maps"}[kind]
@@ -115,7 +115,7 @@ def seconds(call: Callable[[], object], repeats: int = 1) -> float:
 
 
 def compare(name: str, world: World, peer: dict[str, tuple[Any, str]], repeats: int) -> str:
-    """One detector's row."""
+    """The row of one detector."""
     fit = seconds(lambda: fitted(name, world), repeats)
     detector = fitted(name, world)
     score = seconds(lambda: scores([detector], world.test, world), repeats)
@@ -126,14 +126,14 @@ def compare(name: str, world: World, peer: dict[str, tuple[Any, str]], repeats: 
     try:
         their_fit = seconds(lambda: fit_theirs(name, one, kind, world), repeats)
         their_score = seconds(lambda: score_theirs(one, kind, world.test), repeats)
-    except Exception as error:  # theirs may refuse these data
+    except Exception as error:  # pytorch-ood may not accept these data
         return f"{row}   theirs: {type(error).__name__}: {error}"
     total = (their_fit + their_score) / (fit + score)
     return f"{row} {1e3 * their_fit:9.1f} {1e3 * their_score:9.1f} {their_score / score:9.2f} {total:9.2f}"
 
 
 def our_matrix(names: list[str], world: World) -> None:
-    """Everything from images on: one pass a set, then fit and score; one product for who shares it."""
+    """Everything starting from images: one pass per set, fit and score; one product for the detectors that share it."""
     sets = [one.images for one in (world.fit, world.validation, world.test, *world.ood.values())]
     for images in sets:
         for part in images.split(LOADED):
@@ -146,7 +146,7 @@ def our_matrix(names: list[str], world: World) -> None:
 
 
 def their_matrix(names: list[str], world: World, from_outputs: bool) -> None:
-    """The same by theirs: in its own loop, from images, or each set once from our outputs."""
+    """The same with pytorch-ood: in its own loop from images, or each set once from our outputs."""
     peer = theirs(world)
     for name in names:
         one, kind = peer[name]
@@ -165,29 +165,29 @@ def their_matrix(names: list[str], world: World, from_outputs: bool) -> None:
 
 
 def main() -> None:
-    """Print a row a detector, then the matrix."""
+    """Print one row per detector, then the matrix."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", type=int, default=10_000, help="images to fit on")
     parser.add_argument("--test", type=int, default=10_000, help="images in each scored set")
     parser.add_argument("--units", type=int, default=512, help="features")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="", help="detectors, with commas; 'matrix' for all of them together alone")
-    given = parser.parse_args()
+    parser.add_argument("--only", default="", help="detectors, separated by commas; 'matrix' for the matrix only")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
-        world = make_world(given.fit, given.test, given.units)
+        world = make_world(options.fit, options.test, options.units)
         try:
             peer = theirs(world)
         except ImportError:
             peer = {}
-            print("pytorch-ood is not installed (pip install --no-deps pytorch-ood==0.4.0): ours alone")
-        print(f"{given.fit} x {given.units} to fit on, {given.test} to score; milliseconds of CPU, one thread")
-        only = [name for name in OURS if not given.only or name in given.only.split(",")]
+            print("pytorch-ood is not installed (pip install --no-deps pytorch-ood==0.4.0): only our times are shown")
+        print(f"{options.fit} x {options.units} to fit on, {options.test} to score; milliseconds of CPU, one thread")
+        only = [name for name in OURS if not options.only or name in options.only.split(",")]
         if only:
             print(f"{'':22} {'our fit':>9} {'score':>9} {'their fit':>9} {'score':>9} {'score x':>9} {'both x':>9}")
         for name in only:
-            print(compare(name, world, peer, given.repeats), flush=True)
-        if given.only not in ("", "matrix"):
+            print(compare(name, world, peer, options.repeats), flush=True)
+        if options.only not in ("", "matrix"):
             return
         for names in (list(MATRIX), [name for name in MATRIX if name != "odin"]):
             ours = seconds(lambda names=names: our_matrix(names, world))

@@ -1,10 +1,10 @@
-"""What it is worth that freed memory is kept for the next block of images (`memory.keep_freed_memory`).
+"""Measures the benefit of keeping freed memory for the next block of images (`memory.keep_freed_memory`).
 
     python perf/freed.py [--backbone "resnet18[width=32]"] [--blocks 8] [--repeats 3] [--train]
 
 Blocks of 256 random images (3 x 32 x 32) go through a network on one thread, or with --train batches of 128 through a
-step of cross-entropy in float32: in a process that keeps what it frees and in one that does not, in turn. Seconds are
-of CPU, the system's part told apart; the ratio is of medians.
+cross-entropy step in float32: in processes that keep freed memory and in processes that do not, alternately. Seconds
+are CPU seconds, with user and system time separately; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ TRAINED = 128
 
 
 def used() -> list[float]:
-    """CPU seconds of the program and of the system, and pages that came in."""
-    found = resource.getrusage(resource.RUSAGE_SELF)
-    return [found.ru_utime, found.ru_stime, found.ru_minflt]
+    """User and system CPU seconds, and page faults, of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return [usage.ru_utime, usage.ru_stime, usage.ru_minflt]
 
 
 def spent(backbone: str, blocks: int, train: bool) -> list[float]:
-    """What some blocks take, after a few that do not count."""
+    """What `blocks` blocks take, after a few for warm-up."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = create("backbone", parse_spec(backbone)).build(10, (3, 32, 32)).train(train)
@@ -54,31 +54,30 @@ def spent(backbone: str, blocks: int, train: bool) -> list[float]:
 
 
 def main() -> None:
-    """Print a line each way, and the ratio."""
+    """Print one line with and one without keeping freed memory, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet18[width=32]")
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--train", action="store_true")
-    parser.add_argument("--child", choices=["kept", "anew"], help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        with memory.keep_freed_memory() if given.child == "kept" else nullcontext():
-            print(json.dumps(spent(given.backbone, given.blocks, given.train)))
+    parser.add_argument("--child", choices=["kept", "returned"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        with memory.keep_freed_memory() if options.child == "kept" else nullcontext():
+            print(json.dumps(spent(options.backbone, options.blocks, options.train)))
         return
-    found: dict[str, list[list[float]]] = {"anew": [], "kept": []}
-    for _ in range(given.repeats):
-        for how, runs in found.items():
-            again = [sys.executable, __file__, *sys.argv[1:], "--child", how]
-            runs.append(json.loads(subprocess.run(again, capture_output=True, check=True).stdout))
+    results: dict[str, list[list[float]]] = {"returned": [], "kept": []}
+    for _ in range(options.repeats):
+        for mode, runs in results.items():
+            command = [sys.executable, __file__, *sys.argv[1:], "--child", mode]
+            runs.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
     totals = {}
-    for how, runs in found.items():
-        own, system, faults = (statistics.median(column) for column in zip(*runs, strict=True))
-        totals[how] = statistics.median(run[0] + run[1] for run in runs)
-        parts = f"{own:.2f} of the program, {system:.2f} of the system"
-        print(f"{how}: {totals[how]:.2f} s of CPU ({parts}), {faults:,.0f} page faults")
-    what = "training" if given.train else "passes"
-    print(f"{given.backbone}, {what}: kept / anew {totals['kept'] / totals['anew']:.2f}")
+    for mode, runs in results.items():
+        user, system, faults = (statistics.median(column) for column in zip(*runs, strict=True))
+        totals[mode] = statistics.median(run[0] + run[1] for run in runs)
+        print(f"{mode}: {totals[mode]:.2f} s of CPU ({user:.2f} user, {system:.2f} system), {faults:,.0f} page faults")
+    task = "training" if options.train else "forward passes"
+    print(f"{options.backbone}, {task}: kept / returned {totals['kept'] / totals['returned']:.2f}")
 
 
 if __name__ == "__main__":

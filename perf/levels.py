@@ -1,12 +1,12 @@
-"""How often do the tests of `bench compare` reject a true null, and does the 95% set hold the best? By simulation.
+"""Simulates how often the tests of `bench compare` reject a true null, and whether the 95% set contains the best.
 
     python perf/levels.py [--draws 2000] [--only WORD]
 
-Prints one line a case: the share of draws, in percent, and its standard error. Scores are normal, N ID and N OOD
+Prints one line per case: the share of draws in percent, and its standard error. Scores are normal, with N ID and N OOD
 images; detectors share half of the variance of every image. "Shapes differ": the second detector's OOD scores have
 twice the standard deviation, and the mean that makes the two metrics equal in the population. Recipes: a third of an
-image's variance is shared by all networks, a third by a recipe's networks, a third is the network's own, and every
-network has a shift of its own. Every case has a random seed of its own.
+image's variance is common to all networks, a third to a recipe's networks, a third is specific to the network; every
+network also has its own shift. Every case has its own random seed.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ Floats = NDArray[np.float64]
 Case = tuple[str, Callable[[np.random.Generator], dict[str, bool]]]
 
 SHIFT = 1.5
-"""Of OOD scores, in standard deviations of a detector's: AUROC 0.856."""
+"""Shift of OOD scores, in standard deviations of a detector's scores: AUROC 0.856."""
 ALPHA = 0.05
 IMAGES, RESAMPLES = 100, 300
-"""Of the bootstrap's cases: few, so that they are hard, and quick."""
+"""Of the bootstrap cases: few, so that they are difficult and quick."""
 NORMALS = 2000
-"""Draws behind a simulated critical value; `bench compare` takes more."""
+"""Number of draws behind a simulated critical value; `bench compare` uses more."""
 TNR = "tnr_at_tpr95"
 TABLE = 15
-"""Detectors in a simulated table."""
+"""Number of detectors in a simulated table."""
 
 
 def detectors(rng: np.random.Generator, n: int, shifts: Floats, widths: Floats | None = None) -> list[Scores]:
@@ -58,7 +58,7 @@ def detectors(rng: np.random.Generator, n: int, shifts: Floats, widths: Floats |
 
 
 def recipes(rng: np.random.Generator, seeds: int, count: int, spread: float, n: int = 200) -> list[list[Scores]]:
-    """Scores on networks of `count` equal recipes from so many seeds each; `spread` is the sd of a network's shift."""
+    """Scores on networks of `count` equal recipes with `seeds` seeds each; `spread` is the sd of a network's shift."""
     sizes = ((1, 1), (1, count), (seeds, count))
     noise = sum(rng.normal(size=(2, *size, n)) for size in sizes) / np.sqrt(len(sizes))
     shifts = SHIFT + spread * rng.normal(size=(seeds, count, 1))
@@ -69,7 +69,7 @@ def auroc_joint(
     scores: list[list[Scores]], different_networks: bool, rng: np.random.Generator, draws: int = 1
 ) -> JointEstimate:
     count = len(scores[0])
-    placed = [[Placements.of(*pair) for pair in own] for own in scores]
+    placed = [[Placements.of(*pair) for pair in of_seed] for of_seed in scores]
     return estimate_from_placements(placed, different_networks & ~np.eye(count, dtype=bool), rng, draws)
 
 
@@ -96,10 +96,10 @@ def bootstrap_joints(
 
 
 def equal_shift(metric: str, width: float) -> float:
-    """The OOD mean at which a detector with OOD standard deviation `width` has the metric of the plain one."""
+    """The OOD mean at which a detector with OOD standard deviation `width` has the same metric as one with 1."""
     grid = stats.norm.ppf((np.arange(40_000) + 0.5) / 40_000)
-    aim = evaluate(grid, grid + SHIFT)[metric]
-    return float(optimize.brentq(lambda mu: evaluate(grid, width * grid + mu)[metric] - aim, -2, 8, xtol=1e-4))
+    target = evaluate(grid, grid + SHIFT)[metric]
+    return float(optimize.brentq(lambda mu: evaluate(grid, width * grid + mu)[metric] - target, -2, 8, xtol=1e-4))
 
 
 def delong_cases() -> Iterator[Case]:
@@ -125,8 +125,8 @@ def bootstrap_cases() -> Iterator[Case]:
         return {metric: joint.p[0, 1] < ALPHA for metric, joint in bootstrap_joints(METRICS, scores, rng).items()}
 
     yield f"bootstrap, N = {IMAGES}, equal", equal
-    # With as many ID as OOD images, and up to its sign, every other metric is one of these. `bench compare` no longer
-    # judges AUPR so (see `aupr_cases`).
+    # With equal numbers of ID and OOD images every other metric equals one of these up to its sign. `bench compare` no
+    # longer judges AUPR by the bootstrap (see `aupr_cases`).
     for metric, n in itertools.product((TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"), (100, 500)):
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
@@ -159,8 +159,8 @@ def group_cases() -> Iterator[Case]:
     """Two equal detectors whose scores of ID images depend on the image's group, and 200 independent OOD images."""
     for groups, size in ((10, 20), (4, 50)):
         group = np.arange(groups * size) // size
-        for told, metric in ((True, "auroc"), (True, TNR), (True, "aupr_in"), (False, "auroc")):
-            units = ResamplingUnits.of(len(group), group if told else None), ResamplingUnits.of(200)
+        for known, metric in ((True, "auroc"), (True, TNR), (True, "aupr_in"), (False, "auroc")):
+            units = ResamplingUnits.of(len(group), group if known else None), ResamplingUnits.of(200)
 
             def draw(
                 rng: np.random.Generator, group: Any = group, metric: str = metric, units: Any = units
@@ -169,7 +169,8 @@ def group_cases() -> Iterator[Case]:
                 scores = [(ind + rng.normal(size=group.max() + 1)[group] / 2**0.5, ood) for ind, ood in plain]
                 return {"p < 5%": grouped_joint(metric, scores, units, rng).p[0, 1] < ALPHA}
 
-            yield f"{groups} ID groups of {size}, {'told' if told else 'untold'}, {metric}", draw
+            # the name seeds the random numbers: other words would give other draws than those in the documentation
+            yield f"{groups} ID groups of {size}, {'told' if known else 'untold'}, {metric}", draw
 
 
 def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.Generator) -> JointEstimate:
@@ -187,7 +188,7 @@ def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.
 
 
 def seed_cases() -> Iterator[Case]:
-    """Two recipes, each network with a shift of its own; and two detectors on the same three fixed networks."""
+    """Two recipes whose networks have their own shifts; and two detectors on the same three fixed networks."""
     for seeds in (2, 3, 5):
         for spread in (0.0, 0.1, 0.5):
 
@@ -198,16 +199,16 @@ def seed_cases() -> Iterator[Case]:
 
     def fixed(rng: np.random.Generator) -> dict[str, bool]:
         shifts = np.array([[1.2, 1.8], [1.5, 1.2], [1.8, 1.5]])
-        scores = [detectors(rng, 200, own) for own in shifts]
+        scores = [detectors(rng, 200, of_network) for of_network in shifts]
         return {"p < 5%": auroc_joint(scores, False, rng).p[0, 1] < ALPHA}
 
     yield "AUROC, same three checkpoints, N = 200", fixed
 
 
 def column_cases() -> Iterator[Case]:
-    """A column of equal detectors; the first stands for the one that is best by a hair."""
+    """A column of equal detectors; the first represents the one that is best by a tiny margin."""
 
-    def told(joint: JointEstimate) -> dict[str, bool]:
+    def events(joint: JointEstimate) -> dict[str, bool]:
         top = int(joint.values.argmax())
         pairwise = joint.p[top] >= ALPHA
         ours = best_set(joint)
@@ -220,19 +221,19 @@ def column_cases() -> Iterator[Case]:
         }
 
     def tnr(rng: np.random.Generator) -> dict[str, bool]:
-        return told(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
+        return events(bootstrap_joints([TNR], detectors(rng, IMAGES, np.full(TABLE, SHIFT)), rng)[TNR])
 
     def aupr(rng: np.random.Generator) -> dict[str, bool]:
         scores = detectors(rng, IMAGES, np.full(TABLE, SHIFT))
-        return told(influence_joint("aupr_in", scores, rng, NORMALS))
+        return events(influence_joint("aupr_in", scores, rng, NORMALS))
 
     def trained(rng: np.random.Generator) -> dict[str, bool]:
-        return told(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
+        return events(auroc_joint(recipes(rng, 3, 5, 0.2), True, rng, NORMALS))
 
     for n in (200, 1000):
 
         def auroc(rng: np.random.Generator, n: int = n) -> dict[str, bool]:
-            return told(auroc_joint([detectors(rng, n, np.full(TABLE, SHIFT))], False, rng, NORMALS))
+            return events(auroc_joint([detectors(rng, n, np.full(TABLE, SHIFT))], False, rng, NORMALS))
 
         yield f"column of {TABLE} equal detectors, AUROC, N = {n}", auroc
     yield f"column of {TABLE} equal detectors, {TNR}, N = {IMAGES}", tnr
@@ -257,7 +258,7 @@ def matrix_cases() -> Iterator[Case]:
 
 
 def zero_cases() -> Iterator[Case]:
-    """A detector against itself, and against a strictly rising function of itself."""
+    """A detector against itself, and against a strictly increasing function of itself."""
 
     def draw(rng: np.random.Generator) -> dict[str, bool]:
         ((id_scores, ood_scores),) = detectors(rng, 50, np.array([SHIFT]))
@@ -272,18 +273,18 @@ def zero_cases() -> Iterator[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--only", default="", help="only cases whose name holds this word")
-    asked = parser.parse_args()
+    parser.add_argument("--only", default="", help="only cases whose name contains this word")
+    options = parser.parse_args()
     parts: list[Callable[[], Iterator[Any]]] = [
         delong_cases, bootstrap_cases, aupr_cases, group_cases, seed_cases, column_cases, matrix_cases, zero_cases,
     ]  # fmt: skip
-    for name, draw in (case for part in parts for case in part() if asked.only in case[0]):
+    for name, draw in (case for part in parts for case in part() if options.only in case[0]):
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        draws = [draw(rng) for _ in range(asked.draws)]
-        for what in draws[0]:
-            share = float(np.mean([one[what] for one in draws]))
-            error = (share * (1 - share) / asked.draws) ** 0.5
-            print(f"{100 * share:6.2f} ± {100 * error:.2f}  {name}: {what}", flush=True)
+        draws = [draw(rng) for _ in range(options.draws)]
+        for event in draws[0]:
+            share = float(np.mean([one[event] for one in draws]))
+            error = (share * (1 - share) / options.draws) ** 0.5
+            print(f"{100 * share:6.2f} ± {100 * error:.2f}  {name}: {event}", flush=True)
 
 
 if __name__ == "__main__":

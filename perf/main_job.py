@@ -1,9 +1,9 @@
-"""The main job: how long `bench run --detectors all` takes from an empty store, and the same command again.
+"""Measures how long `bench run --detectors all` takes with an empty store, and when repeated.
 
     python perf/main_job.py
 
-Wall time of whole processes, in a temporary results folder. The second command must do no job and redraw nothing: its
-plan and the plots' modification times are checked, and both are printed.
+Wall-clock time of whole processes, in a temporary results folder. The second command must run no job and redraw
+nothing: its plan and the plots' modification times are checked and printed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def main() -> None:
         before = drawn(results)
         _, plan = bench(results, "--dry-run")
         second, _ = bench(results)
-        left = [line.strip() for line in plan.splitlines() if "to do:" in line]
+        remaining = [line.strip() for line in plan.splitlines() if "to do:" in line]
         redrawn = sum(drawn(results)[path] != time_ for path, time_ in before.items())
     print(f"first run: {first:.1f} s; the same command again: {second:.1f} s, ratio {first / second:.0f}")
-    print(f"second run: {len(left)} jobs, {redrawn} of {len(before)} plots redrawn")
+    print(f"second run: {len(remaining)} jobs, {redrawn} of {len(before)} plots redrawn")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""How much memory fitting and scoring take at ImageNet's size, and how that grows with the number of images.
+"""Measures the memory of fitting and scoring at ImageNet's size, and how it grows with the number of images.
 
     python perf/memory.py [--images 10000,100000] [--dims 2048] [--classes 1000] [--detectors she,vim] [--scored N]
 
 For each N an array of N x D float16 features and one of N x K float32 logits are written to a temporary folder (at
 1,281,167 x 2,048 and 1,000 classes 10.4 GB, deleted afterwards). Each detector is then fitted on them and scores them,
-through the harness's own path from memory-mapped arrays to scores, in a process of its own. The process is watched from
-outside: peak = the largest `RssAnon` of /proc/PID/status seen in samples 20 ms apart, which counts what the process has
-allocated, PyTorch itself included, and not the mapped pages, which the system takes back at will. Linux only.
+through the harness's own path from memory-mapped arrays to scores, in a separate process. The process is monitored from
+outside: peak = the largest `RssAnon` of /proc/PID/status in samples 20 ms apart. It counts what the process has
+allocated, including PyTorch itself, but not mapped pages, which the system can reclaim at any time. Linux only.
 
-Features are a class's centre plus uniform noise; the head's weights are the centres. Logits are drawn, with the largest
-at the label for nine images of ten: what they hold does not matter here. Times are of one run on a machine that may
-have had other work; they say what to expect, not how fast the method is.
+Features are a class's centre plus uniform noise; the head's weights are the centres. Logits are random, with the
+largest at the label for nine images of ten; their values do not matter here. Times are from one run on a machine that
+may have had other work: they show what to expect, not how fast the method is.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.store.store import Key, Store
 
 DETECTORS = "mahalanobis,vim,she,fdbd,react,knn[fraction=0.01,k=1000]"
-"""knn as its paper runs it on ImageNet: 1% of the training images, the 1000th neighbour."""
+"""knn as in its paper on ImageNet: 1% of the training images, the 1000th neighbour."""
 BLOCK = 8192
-"""Rows made at a time."""
+"""Rows written at a time."""
 PAUSE = 0.02
-"""Seconds between two looks at a process."""
+"""Seconds between two samples of a process's memory."""
 
 
 class Size(NamedTuple):
-    """How many images, features and classes; and how many of the images are scored."""
+    """Numbers of images, features and classes; and of images that are scored."""
 
     images: int
     dims: int
@@ -60,22 +60,22 @@ class Size(NamedTuple):
 
 
 class Written(Store):
-    """A store whose arrays this script has just written: there is nothing to verify."""
+    """A store whose arrays this script has just written, so that they need no verification."""
 
     def find(self, key: Key) -> Path | None:
-        """The artifact's path, unread."""
+        """The artifact's path, without reading the file."""
         return self.root / key.path
 
 
 class Synthetic(JobContext):
-    """A bench with labels and a head, and neither pixels nor a network below the head."""
+    """A job context with labels and a head, but without pixels or a network below the head."""
 
     def __init__(self, root: Path, size: Size) -> None:
         super().__init__(Written(root), Library(root), torch.device("cpu"))
         self.size = size
 
     def images(self, data: SetRef) -> ImageSet:
-        """One black pixel an image, and the labels."""
+        """One black pixel per image, and the labels."""
         names = tuple(str(label) for label in range(self.size.classes))
         pixels = np.zeros((self.size.images, 1, 1, 1), dtype=np.uint8)
         return ImageSet(pixels, labels_of(self.size, slice(0, self.size.images)), names)
@@ -90,17 +90,17 @@ class Synthetic(JobContext):
 
 
 def labels_of(size: Size, rows: slice) -> np.ndarray:
-    """Every class in turn."""
+    """The labels of some rows: all classes in turn."""
     return np.arange(rows.start, rows.stop) % size.classes
 
 
 def centres_of(size: Size) -> np.ndarray:
-    """Each class's centre, float32 (K, D)."""
+    """The class centres, float32 (K, D)."""
     return np.random.default_rng(1).random((size.classes, size.dims), dtype=np.float32)
 
 
 def outputs_of(images: int) -> Outputs:
-    """The first so many images of the arrays in the folder."""
+    """The outputs for the first `images` images of the arrays in the folder."""
     logits, features = (Key(what, ".npy", what, {}) for what in ("logits", "features"))
     return Outputs(SetRef("synthetic", "train", images), logits, features)
 
@@ -124,41 +124,41 @@ def write_arrays(root: Path, size: Size) -> None:
         logits[rows] = drawn
 
 
-def fit_and_score(told: Connection, root: Path, size: Size, spec: str, threads: int) -> None:
-    """In a process of its own: say when the fit has ended and when the scores are there, and after how many seconds."""
+def fit_and_score(reports: Connection, root: Path, size: Size, spec: str, threads: int) -> None:
+    """The child process: report the end of fit and of score, each with its seconds."""
     torch.set_num_threads(threads)
-    with keep_freed_memory():  # what is kept after it, is as in every process of a run
+    with keep_freed_memory():  # leaves the allocator in the same state as in every process of a run
         pass
-    bench, train = Synthetic(root, size), outputs_of(size.images)
+    context, train = Synthetic(root, size), outputs_of(size.images)
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     detector: Detector = registry.get("detector", parse_spec(spec).name)
     if not detector.needs <= {"features", "logits", "similarities"}:
-        raise OodbenchError(f"'{spec}' needs more than features and logits, which is all that there is here.")
+        raise OodbenchError(f"'{spec}' needs more than features and logits, which is all that this script provides.")
     asked: dict[str, Any] = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
-    told.send(("fit", 0.0))
+    reports.send(("fit", 0.0))
     start = time.perf_counter()
     fit = FitJob(**asked, train=train, validation=train, outliers=None, seed=0)
-    fitted = fitted_detector(bench, fit, spec)
-    told.send(("score", time.perf_counter() - start))
+    fitted = fitted_detector(context, fit, spec)
+    reports.send(("score", time.perf_counter() - start))
     start = time.perf_counter()
     job = ScoreJob(**asked, outputs=outputs_of(size.scored), bank=train if compares(fitted) else None)
-    scores = scores_of(bench, job, fitted, job.outputs, lambda images: None)
+    scores = scores_of(context, job, fitted, job.outputs, lambda images: None)
     if len(scores) != size.scored:
         raise AssertionError(f"{len(scores)} scores of {size.scored} images")
-    told.send(("end", time.perf_counter() - start))
+    reports.send(("end", time.perf_counter() - start))
 
 
 class Measured(NamedTuple):
-    """One detector at one size: seconds and peak bytes of each phase that it came to."""
+    """One detector at one size: seconds and peak bytes of each phase that it reached."""
 
     seconds: dict[str, float]
     peak: dict[str, int]
     stopped: bool
-    """Whether it was ended because it took more than it may."""
+    """Whether it was killed because it exceeded the limit."""
 
 
 def anonymous_bytes(pid: int) -> int:
-    """What a process holds that is no page of a file; 0 once it has ended."""
+    """Anonymous memory of a process in bytes; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -167,32 +167,32 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def watch(root: Path, size: Size, spec: str, threads: int, most: float) -> Measured:
-    """Run one detector and look at its memory; end it if it takes more than `most` bytes."""
+    """Run one detector and monitor its memory; kill it if it takes more than `most` bytes."""
     context = multiprocessing.get_context("spawn")
-    hearing, telling = context.Pipe(duplex=False)
-    process = context.Process(target=fit_and_score, args=(telling, root, size, spec, threads))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=fit_and_score, args=(sender, root, size, spec, threads))
     process.start()
-    telling.close()
+    sender.close()
     seconds: dict[str, float] = {}
     peak: dict[str, int] = {}
     phase, stopped = "", False
     while phase != "end" and not stopped:
-        if hearing.poll(PAUSE):
+        if receiver.poll(PAUSE):
             try:
-                now, took = hearing.recv()
-            except EOFError:  # it has failed, and its traceback is on the screen
+                now, took = receiver.recv()
+            except EOFError:  # it has failed and printed its traceback
                 break
             seconds[phase], phase = took, now
-        held = anonymous_bytes(process.pid or 0)
-        peak[phase] = max(peak.get(phase, 0), held)
-        if stopped := held > most:
+        used = anonymous_bytes(process.pid or 0)
+        peak[phase] = max(peak.get(phase, 0), used)
+        if stopped := used > most:
             process.kill()
     process.join()
     return Measured(seconds, peak, stopped)
 
 
 def rows(options: argparse.Namespace) -> Iterator[str]:
-    """A line of the table for each number of images and detector, as soon as it is known."""
+    """Yield one line of the table per number of images and detector, as soon as it is measured."""
     yield "| detector | images | fit (s) | score (s) | peak in fit (MB) | peak in score (MB) |"
     yield "| :-- | --: | --: | --: | --: | --: |"
     for images in map(int, options.images.split(",")):
@@ -208,14 +208,16 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--images", default="10000,100000", help="numbers of images, with commas (ImageNet: 1281167)")
-    parser.add_argument("--dims", type=int, default=2048, help="features an image")
+    parser.add_argument(
+        "--images", default="10000,100000", help="numbers of images, separated by commas (ImageNet: 1281167)"
+    )
+    parser.add_argument("--dims", type=int, default=2048, help="features per image")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--detectors", default=DETECTORS)
-    parser.add_argument("--scored", type=int, help="score only the first so many images; all by default")
+    parser.add_argument("--scored", type=int, help="number of images to score; by default all")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where to put the arrays; the system's temporary folder by default")
-    parser.add_argument("--most", type=float, default=8.0, help="end a process that takes more GB than this")
+    parser.add_argument("--folder", type=Path, help="where to put the arrays; by default the system's temporary folder")
+    parser.add_argument("--most", type=float, default=8.0, help="kill a process that takes more GB than this")
     options = parser.parse_args()
     if not Path("/proc/self/status").is_file():
         sys.exit("perf/memory.py reads /proc/PID/status, which this system does not have; run it on Linux.")

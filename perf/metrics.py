@@ -1,22 +1,23 @@
-"""How much faster than scikit-learn, at what memory, and with what difference, all metrics of one cell are computed.
+"""Compares the computation of all metrics of one cell with scikit-learn: speed, memory and differences.
 
     python perf/metrics.py [--n 5000000] [--decimals D] [--repeats 5] [--sklearn-repeats 1]
 
-For float32 and for float64, in a process of its own each: N normal ID scores and N OOD scores shifted by one (with
-`--decimals`, rounded, so that most are tied).
+Separate processes for float32 and float64 use N normal ID scores and N OOD scores shifted by one (with `--decimals`,
+rounded, so that most are tied).
 
-- ours: `evaluate`, which gives all metrics from the two arrays, input checks included;
+- ours: `evaluate`, which computes all metrics from the two arrays, including input checks;
 - scikit-learn: `roc_auc_score`, `average_precision_score` for either class with weights of equal mass, and `roc_curve`,
-  from which the other metrics are read. Labels, weights, negated and joined scores are prepared beforehand, untimed.
+  from which the other metrics are derived. Labels, weights, negated and joined scores are prepared without timing.
 
-Ratio = scikit-learn's seconds / ours, each the best of its repeats, both taken in this process on the same arrays: in
-CPU seconds, which other programs on the machine disturb less, and in wall-clock seconds. Both run in one thread.
+Ratio = scikit-learn's seconds / ours, each the best of its repeats, in the same process on the same arrays: in CPU
+seconds, which other programs on the machine affect less, and in wall-clock seconds. Both run in one thread.
 Extra memory = growth of the process's peak resident memory from when the arrays exist (they are generated in place, so
-that the peak before is what is in use) to when `evaluate` has returned for the first time, before scikit-learn runs.
-Difference = the largest absolute one over all metrics that scikit-learn's results give.
+the peak before equals the memory in use) to the first return of `evaluate`, before scikit-learn runs.
+Difference = the largest absolute difference over all metrics that can be derived from scikit-learn's results.
 
-Sorting is half of our time or more, so the ratio depends on which of NumPy's sorts the processor gets. On AMD Zen 4 the
-AVX-512 one takes six times as long as the AVX2 one; `NPY_DISABLE_CPU_FEATURES=X86_V4` (NumPy 2.4) shows the latter.
+Sorting takes half of our time or more, so the ratio depends on which of NumPy's sorts the processor supports. On AMD
+Zen 4 the AVX-512 sort takes six times as long as the AVX2 sort; `NPY_DISABLE_CPU_FEATURES=X86_V4` (NumPy 2.4) selects
+the latter.
 """
 
 from __future__ import annotations
@@ -77,11 +78,11 @@ class Sklearn:
         self.results: dict[str, float] = {}
 
     def __call__(self) -> None:
-        """Compute what is timed, and keep it for the comparison."""
+        """Compute the metrics, and store them for the comparison."""
         area = roc_auc_score(self.is_ood, self.scores)
         average_in = average_precision_score(self.is_id, self.negated, sample_weight=self.weights)
         average_out = average_precision_score(self.is_ood, self.scores, sample_weight=self.weights)
-        # drop_intermediate would drop the very points that the 95% metrics are read from.
+        # drop_intermediate would drop the points from which the 95% metrics are computed.
         flagged_id, flagged_ood, _ = roc_curve(self.is_ood, self.scores, drop_intermediate=False)
         at_tpr95 = np.searchsorted(flagged_id, 0.05, side="right") - 1
         self.results = {
@@ -115,13 +116,13 @@ def measure(dtype: str, options: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--n", type=int, default=5_000_000, help="scores of each class")
-    parser.add_argument("--decimals", type=int, help="round the scores to so many decimals, for ties")
+    parser.add_argument("--decimals", type=int, help="round the scores to this number of decimals, for ties")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of ours")
     parser.add_argument("--sklearn-repeats", type=int, default=1, help="timed calls of scikit-learn's")
     options = parser.parse_args()
     print(f"{options.n} + {options.n} scores, {'continuous' if options.decimals is None else 'rounded'}", flush=True)
     for dtype in ("float32", "float64"):
-        # A fresh process, because a peak never goes down again.
+        # a new process, because the peak of a process never decreases
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             print(pool.apply(measure, (dtype, options)), flush=True)
 

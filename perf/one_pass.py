@@ -1,23 +1,23 @@
-"""What all detectors that need no pass of their own cost, beside the bare forward pass of the same images.
+"""Measures the cost of all detectors without passes of their own, relative to the bare forward pass of the images.
 
     python perf/one_pass.py [--train 5000] [--test 1000] [--backbone "resnet18[width=32]"]
     python perf/one_pass.py --suite cifar10-small --data-dir DIR
 
-Without --suite the sets are made up: ten classes of noisy patterns, 3 x 32 x 32, and four OOD sets of --test images.
-The network has random weights, and a head that finds the nearest class mean (layers take the same time, trained or
-not); it is handed to the harness as a user's file (`bench run --checkpoint`).
+Without --suite the sets are synthetic: ten classes of noisy patterns, 3 x 32 x 32, and four OOD sets of --test images.
+The network has random weights and a head that predicts the nearest class mean (layers take the same time whether
+trained or not); the harness gets it as a user's file (`bench run --checkpoint`).
 
-- bare: every image of the run once through the network, in the harness's blocks of 256, and one blocked product of all
-  test features with all training features (`bank.py`); with --inside the run's own passes are timed for that, one by
-  one, in place of passes of their own: for a machine that is too busy to compare two minutes with the two before;
-- jobs: those of `bench run` for every detector of logits and features and every set, into an empty store: the same
+- bare: every image of the run passes through the network once, in the harness's blocks of 256, plus one blocked product
+  of all test features with all training features (`training_bank.py`). With --inside the run's own passes are timed
+  instead of separate ones: for a machine whose load changes from minute to minute;
+- jobs: the jobs of `bench run` for every detector of logits and features and every set, with an empty store: the same
   pass, fit and score, and all files with their checksums;
-- run: that, and what comes before and after: looking for training images among the test images, metrics, intervals,
-  records. Without reading the data sets, plots and tables.
+- run: the jobs and what comes before and after them: the search for training images among the test images, metrics,
+  intervals, records. Without reading the data sets, plots and tables.
 
-Every image that the network is shown in the run is counted by its content, padding left out; each must be one of the
-run's images and come once, or this fails. Ratios to bare are of CPU and of wall-clock seconds, taken one after the
-other in this process; counting is not in them.
+Every image that the network is arguments in the run is counted by its content, without padding; each must be one of the
+run's images and occur once, or this script fails. Ratios to bare are of CPU and of wall-clock seconds, measured one
+after the other in this process, without the time for counting.
 """
 
 from __future__ import annotations
@@ -39,21 +39,22 @@ from torch import Tensor
 
 from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.engines import local
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.extract import BLOCK
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.train_loop import floats
 
 MOST = 8
-"""Lines of what was spent on what."""
+"""Number of jobs listed with their time."""
 FEWEST = 25
-"""Detectors that this is about, at least."""
+"""Minimum number of detectors measured."""
 SIDE, CLASSES = 32, 10
 OOD = {"perf_blends": 0.5, "perf_weak": 0.3, "perf_others": 1.0, "perf_noise": 0.0}
 SUITE = f"""
@@ -85,7 +86,7 @@ def images_of(kind: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def register(train: int, test: int) -> None:
-    """Make the sets known by name."""
+    """Register the synthetic sets by name."""
     for place, name in enumerate(("perf_known", *OOD)):
 
         def load(self: Dataset, split: str, data_dir: Path, place: int = place) -> ImageSet:
@@ -99,9 +100,9 @@ def register(train: int, test: int) -> None:
             "version": "1",
             "load": load,
         }
-        made: type[Dataset] = type("Made", (Dataset,), body)
-        made.name = name
-        registry.adopt("dataset", name, made, "perf/one_pass.py")
+        synthetic: type[Dataset] = type("Synthetic", (Dataset,), body)
+        synthetic.name = name
+        registry.adopt("dataset", name, synthetic, "perf/one_pass.py")
 
 
 def single_pass_detectors() -> list[str]:
@@ -117,7 +118,7 @@ def single_pass_detectors() -> list[str]:
 
 
 def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
-    """A network of random weights, whose head finds the nearest mean of some training images' features."""
+    """Write a network with random weights and a head that predicts the nearest mean of some training features."""
     torch.manual_seed(0)
     network = create("backbone", parse_spec(backbone)).build(len(images.classes), images.image_shape).eval()
     rows = np.linspace(0, len(images) - 1, min(4 * BLOCK, len(images)), dtype=np.int64)  # a file may be sorted by class
@@ -134,7 +135,7 @@ def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
 
 @contextmanager
 def clocked(spent: list[float]) -> Iterator[None]:
-    """Add the CPU and wall-clock seconds of what is done here."""
+    """Add the CPU and wall-clock seconds of the block to `spent`."""
     cpu, wall = time.process_time(), time.perf_counter()
     yield
     spent[0] += time.process_time() - cpu
@@ -143,7 +144,7 @@ def clocked(spent: list[float]) -> Iterator[None]:
 
 @contextmanager
 def counted(seen: Counter[bytes], spent: list[float], passes: list[float]) -> Iterator[None]:
-    """Count the images that networks are shown, black ones (padding) left out; time that, and the passes."""
+    """Count the images arguments to networks, without black ones (padding); time the counting, and the passes."""
     original = Classifier.features
 
     def features(self: Classifier, images: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def sets_of(made: Prepared) -> dict[str, np.ndarray]:
 
 
 def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[str, Tensor]]:
-    """Seconds of one pass of every image, and the features."""
+    """Seconds of one forward pass over every image, and the features."""
     (classifier,) = {job.checkpoint.key: made.context.classifier(job.checkpoint) for job in passes(made)}.values()
     features: dict[str, Tensor] = {}
     spent = [0.0, 0.0]
@@ -189,14 +190,14 @@ def multiplied(features: dict[str, Tensor]) -> Seconds:
     spent = [0.0, 0.0]
     with torch.inference_mode(), clocked(spent):
         bank = TrainingBank(next(part for name, part in features.items() if name.endswith("(train)")).numpy())
-        for name, whole in features.items():
-            for part in whole.split(bank.block) if name.endswith("(test)") else ():
+        for name, of_set in features.items():
+            for part in of_set.split(bank.block) if name.endswith("(test)") else ():
                 bank.similarities(part)
     return spent[0], spent[1]
 
 
 def stored(made: Prepared) -> dict[str, Tensor]:
-    """The features that the run has stored, by set and part."""
+    """The features stored by the run, by set and part."""
     load = made.context.store.load_array
     return {str(job.outputs.data): torch.from_numpy(np.array(load(job.outputs.features))) for job in passes(made)}
 
@@ -206,84 +207,83 @@ def passes(made: Prepared) -> list[ExtractJob]:
     return [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
 
 
-def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, Counter[str], Counter[bytes]]:
-    """Seconds of the jobs and of the run, of its passes, CPU seconds by what was done, and the images shown."""
+def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, list[tuple[str, float]], Counter[bytes]]:
+    """Seconds of the jobs and of the run, of its passes, CPU seconds by kind of job (sorted), counts of the images."""
     seen: Counter[bytes] = Counter()
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = {}
     counting, passes, jobs, run = ([0.0, 0.0] for _ in range(4))
-    do = made.context.do
+    run_job = local.run_job
 
-    def timed(job: Job, tick: Tick) -> None:
+    def timed(context: JobContext, job: Job, tick: Tick) -> None:
         before = jobs[0] - counting[0]
         with clocked(jobs):
-            do(job, tick)
-        what = f"{job.kind} {job.detector}" if isinstance(job, FitJob | ScoreJob) else job.kind
-        spent[what.partition("@")[0]] += jobs[0] - counting[0] - before
+            run_job(context, job, tick)
+        kind = (f"{job.kind} {job.detector}" if isinstance(job, FitJob | ScoreJob) else job.kind).partition("@")[0]
+        spent[kind] = spent.get(kind, 0.0) + jobs[0] - counting[0] - before
 
-    made.context.do = timed  # type: ignore[method-assign]
+    local.run_job = timed
     with counted(seen, counting, passes), clocked(run):
         done = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
+    local.run_job = run_job
     if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
-        sys.exit(f"These detectors did not run: {failed}")
+        sys.exit(f"These detectors failed: {failed}")
     seconds = {name: (s[0] - counting[0], s[1] - counting[1]) for name, s in (("jobs", jobs), ("run", run))}
-    return seconds, (passes[0], passes[1]), spent, seen
+    return seconds, (passes[0], passes[1]), sorted(spent.items(), key=lambda item: -item[1]), seen
 
 
 def main() -> None:
-    """Print what was run, what was counted, and the ratio."""
+    """Print the configuration, the counts and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="", help="a suite of one ID set, in place of the made-up sets")
+    parser.add_argument("--suite", default="", help="a suite with one ID set, instead of the synthetic sets")
     parser.add_argument("--data-dir", default="data", help="where the suite's files are")
-    parser.add_argument("--train", type=int, default=5000, help="training images of the made-up set")
-    parser.add_argument("--test", type=int, default=1000, help="images of each made-up test set")
+    parser.add_argument("--train", type=int, default=5000, help="training images of the synthetic set")
+    parser.add_argument("--test", type=int, default=1000, help="images of each synthetic test set")
     parser.add_argument("--backbone", default="resnet18[width=32]")
-    parser.add_argument("--detectors", default="", help="others than all, with commas")
+    parser.add_argument("--detectors", default="", help="detectors separated by commas; by default all")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--inside", action="store_true", help="time the run's own passes for bare")
-    given = parser.parse_args()
-    register(given.train, given.test)
-    names = given.detectors.split(",") if given.detectors else single_pass_detectors()
+    parser.add_argument("--inside", action="store_true", help="use the times of the run's own passes for bare")
+    arguments = parser.parse_args()
+    register(arguments.train, arguments.test)
+    names = arguments.detectors.split(",") if arguments.detectors else single_pass_detectors()
     with tempfile.TemporaryDirectory() as folder:
-        file, suite = Path(folder) / "weights.safetensors", given.suite
+        file, suite = Path(folder) / "weights.safetensors", arguments.suite
         if not suite:
             suite = str(Path(folder) / "one_pass.toml")
             Path(suite).write_text(SUITE, encoding="utf-8")
-        options = {"suite": suite, "data_dir": given.data_dir, "results": folder, "threads": given.threads}
-        fixed = {"backbone": given.backbone, "device": "cpu", **options}
+        options = {"suite": suite, "data_dir": arguments.data_dir, "results": folder, "threads": arguments.threads}
+        fixed = {"backbone": arguments.backbone, "device": "cpu", **options}
         planned = prepare("msp", name="look", **fixed)
         known = {cell.record.id_set for cell in planned.plan.cells}
         if len(known) > 1:
-            sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; name one of a single ID set.")
+            sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; give one with a single ID set.")
         ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
-        write_weights(given.backbone, planned.context.images(ref), file)
+        write_weights(arguments.backbone, planned.context.images(ref), file)
         made = prepare(names, checkpoint=file, **fixed)
         sets = sets_of(made)
         seconds, inside, spent, seen = ours(made)
-        wanted = Counter(
+        expected = Counter(
             hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             for images in sets.values()
             for image in images
             if image.any()
         )
-        if seen != wanted:
-            sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(wanted.values()):,} are in the run's sets")
-        alone, features = (inside, stored(made)) if given.inside else passed(made, sets)
+        if seen != expected:
+            sys.exit(f"{sum(seen.values()):,} images were forwarded, {sum(expected.values()):,} are in the run's sets")
+        alone, features = (inside, stored(made)) if arguments.inside else passed(made, sets)
         product = multiplied(features)
     print(
-        f"{known.pop()}: {len(names)} detectors, {given.backbone}, {given.threads} thread(s), torch {torch.__version__}"
+        f"{known.pop()}: {len(names)} detectors, {arguments.backbone}, {arguments.threads} thread(s), "
+        f"torch {torch.__version__}"
     )
     print("; ".join(f"{name} {len(images):,}" for name, images in sets.items()))
-    print(f"{sum(wanted.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
-    for place, what in enumerate(("CPU", "wall-clock")):
+    print(f"{sum(expected.values()):,} images in these sets, {sum(seen.values()):,} forwarded, each one once")
+    for place, clock in enumerate(("CPU", "wall-clock")):
         base = alone[place] + product[place]
-        told = [f"{name} {mine[place]:.1f} s ({mine[place] / base:.3f} times)" for name, mine in seconds.items()]
-        print(f"{what}: bare pass {alone[place]:.1f} s, product {product[place]:.1f} s, {', '.join(told)}")
-    most = ", ".join(f"{what} {seconds:.1f}" for what, seconds in spent.most_common(MOST))
-    print(f"CPU seconds in the jobs: {inside[0]:.1f} in the network; {most}; all others {_rest(spent):.1f}")
-
-
-def _rest(spent: Counter[str]) -> float:
-    return sum(spent.values()) - sum(seconds for _, seconds in spent.most_common(MOST))
+        ratios = [f"{name} {mine[place]:.1f} s ({mine[place] / base:.3f} times)" for name, mine in seconds.items()]
+        print(f"{clock}: bare pass {alone[place]:.1f} s, product {product[place]:.1f} s, {', '.join(ratios)}")
+    most = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in spent[:MOST])
+    rest = sum(seconds for _, seconds in spent[MOST:])
+    print(f"CPU seconds in the jobs: {inside[0]:.1f} in the network; {most}; all others {rest:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What softmax temperature alone does to a published AUROC: the released script's rules beside the exact metrics.
+"""Shows the effect of the softmax temperature alone on AUROC, by the released script's rules and by exact metrics.
 
     python perf/saturation.py [--out docs/images/saturation.png] [--fit]
     python perf/saturation.py --run results/runs/NAME --id cifar10 --ood svhn-small [--seed 0] --out FILE.png
 
-An image's margin is how far its winning logit leads, all other classes being equal; a temperature divides it. That
-changes no image's rank, so an exact metric of the ranking stays where it is; what float32 and the rules' 200,000
-thresholds can still tell apart changes. With --run the margins are those that give the stored `msp` scores of a run's
-network. Without, they are simulated: |N(mu, sigma)|, with the parameters of `FITTED`, which `--fit` finds anew: those
-whose metrics by the rules come nearest to the five numbers published for CIFAR-10 against LSUN, cross-entropy.
+An image's margin is the lead of its largest logit, with all other logits equal; a temperature divides it. That changes
+no image's rank, so an exact metric of the ranking does not change, but the resolution of float32 and of the rules'
+200,000 thresholds does. With --run the margins are those that give the stored `msp` scores of a run's network.
+Otherwise they are simulated: |N(mu, sigma)|, with the parameters of `FITTED`. `--fit` fits these again: their metrics
+by the rules are the closest to the five numbers published for CIFAR-10 against LSUN with cross-entropy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from oodbench.detectors.msp import log_one_minus_max
 CLASSES, IMAGES = 10, 10_000
 TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 OF_A_RUN = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
-"""For the scores of a run: below 1, what training on would do to its margins."""
+"""For the scores of a run; values below 1 show what further training would do to its margins."""
 NAMES = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 PUBLISHED = (14.0, 40.7, 63.2, 58.7, 71.5)
 """CIFAR-10 against LSUN, cross-entropy, Table 1 of Lee et al. (ICLR 2018), in the order of `NAMES`."""
@@ -40,7 +40,7 @@ Margins = NDArray[np.float64]
 
 
 def simulated(parameters: Sequence[float], seed: int = 0) -> tuple[Margins, Margins]:
-    """ID and OOD margins, (IMAGES,) each; the same random numbers for all parameters."""
+    """ID and OOD margins, (IMAGES,) each, from the same random numbers for all parameters."""
     drawn = np.random.default_rng(seed).standard_normal((2, IMAGES))
     pairs = (parameters[:2], parameters[2:])
     ind, ood = (np.abs(mu + sigma * normal) for (mu, sigma), normal in zip(pairs, drawn, strict=True))
@@ -48,7 +48,7 @@ def simulated(parameters: Sequence[float], seed: int = 0) -> tuple[Margins, Marg
 
 
 def stored(run: Run, id_set: str, ood_set: str, seed: int) -> tuple[Margins, Margins]:
-    """The margins behind the stored MSP scores log(1 - p) of a run, of ID and OOD images."""
+    """The ID and OOD margins behind the stored MSP scores log(1 - p) of a run."""
     wanted = ("msp", id_set, ood_set, seed)
     (record,) = (r for r in run.records if (r.label, r.id_set, r.ood_set, r.seed) == wanted)
     paths = [run.path.parent.parent / "cache" / record.artifacts[name] for name in ("id_scores", "ood_scores")]
@@ -74,9 +74,9 @@ def misfit(parameters: Sequence[float]) -> float:
 
 
 def fit() -> tuple[float, ...]:
-    """The margins' parameters nearest to the published numbers, by Nelder and Mead."""
+    """The margins' parameters whose metrics are closest to the published ones, by Nelder-Mead."""
     best = np.array((25.0, 12.0, 17.0, 12.0))
-    for _ in range(2):  # once more from where it stopped: the simplex collapses early
+    for _ in range(2):  # restarted from the result, because the simplex collapses early
         result = minimize(misfit, best, method="Nelder-Mead", options={"xatol": 0.01, "fatol": 0.002, "maxfev": 160})
         best = result.x
     return tuple(round(float(value), 2) for value in best)
@@ -85,7 +85,7 @@ def fit() -> tuple[float, ...]:
 def draw(
     temperatures: Sequence[float], rows: Sequence[dict[str, float]], title: str, published: float | None, path: Path
 ) -> None:
-    """AUROC and top-bin shares against temperature, side by side."""
+    """Plot AUROC and the top-bin shares over the temperature, side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 2.9), dpi=150, layout="constrained")
@@ -111,32 +111,33 @@ def draw(
 
 
 def main() -> None:
-    """Print a row a temperature and draw the figure."""
+    """Print one row per temperature and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images/saturation.png"))
-    parser.add_argument("--fit", action="store_true", help="find the parameters anew first (minutes)")
-    parser.add_argument("--run", type=Path, help="folder of a run with msp, whose cache lies beside it")
+    parser.add_argument("--fit", action="store_true", help="fit the parameters first (takes minutes)")
+    parser.add_argument("--run", type=Path, help="folder of a run with msp, inside its results folder")
     parser.add_argument("--id", default="cifar10")
     parser.add_argument("--ood", default="svhn-small")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    if given.run:
+    options = parser.parse_args()
+    if options.run:
         temperatures, published = OF_A_RUN, None
-        title = f"{given.run.name}: {given.id} against {given.ood}, seed {given.seed}"
-        margins = stored(read_run(given.run), given.id, given.ood, given.seed)
+        title = f"{options.run.name}: {options.id} against {options.ood}, seed {options.seed}"
+        margins = stored(read_run(options.run), options.id, options.ood, options.seed)
     else:
-        mine = fit() if given.fit else FITTED
-        print(f"margins: ID |N{mine[:2]}|, OOD |N{mine[2:]}|; {misfit(mine):.2f} points from the published row")
+        parameters = fit() if options.fit else FITTED
+        distance = misfit(parameters)
+        print(f"margins: ID |N{parameters[:2]}|, OOD |N{parameters[2:]}|; {distance:.2f} points from the published row")
         temperatures, published = TEMPERATURES, PUBLISHED[1]
         title = "Simulated margins, fitted to the published CIFAR-10 / LSUN baseline"
-        margins = simulated(mine)
+        margins = simulated(parameters)
     rows = [measured(*margins, temperature) for temperature in temperatures]
     shown = [*NAMES, "top_bin_id", "top_bin_ood", "float32_auroc", "score_auroc"]
     print("temperature  " + "  ".join(f"{name:>18}" for name in shown))
     for temperature, row in zip(temperatures, rows, strict=True):
         print(f"{temperature:11.2f}  " + "  ".join(f"{row[name]:18.2f}" for name in shown))
-    draw(temperatures, rows, title, published, given.out)
-    print(f"wrote {given.out}")
+    draw(temperatures, rows, title, published, options.out)
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What the Ray engine costs, on a cluster of several nodes on this machine.
+"""Measures the overhead of the Ray engine, on a cluster of several nodes on this machine.
 
-    python perf/scaling.py overhead      2,000 jobs of 20 ms, a task each: milliseconds a job beside the job itself
-    python perf/scaling.py efficiency    sleeping jobs on 1, 4, 16 and 64 logical CPUs: time they sleep / time they take
-    python perf/scaling.py memory        the planning process, with arrays of features 64 times as large
+    python perf/scaling.py overhead      2,000 jobs of 20 ms, one per task: milliseconds per job in addition to the job
+    python perf/scaling.py efficiency    sleeping jobs on 1, 4, 16 and 64 logical CPUs: time asleep / total time
+    python perf/scaling.py memory        of the planning process, with arrays of features 64 times as large
 
-The first two replace what a worker does with a task by a sleep, so that two cores can stand for many; everything else
-is the engine: packing, handing over, dependencies, reports, progress. Workers are started and warm before the clock is.
+The first two replace the work of a task by a sleep, so that two cores can stand for many; everything else is the real
+engine: packing, dispatch, dependencies, reports, progress. Workers are started and warmed up before the measurement.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STORE = 80_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SleepJob(Job):
-    """Stands for any job."""
+    """A job that sleeps."""
 
     seconds: float
 
@@ -48,8 +48,8 @@ class SleepJob(Job):
         return 1
 
 
-def sleep(setup: Any, board: Any, anew: bool, task: Any, *before: Report) -> Report:
-    """What a worker does here in place of a task."""
+def sleep(config: Any, events: Any, force: bool, task: Any, *before: Report) -> Report:
+    """Replaces what a worker does for a task."""
     for job in task.jobs:
         time.sleep(job.seconds)
     return Report(tuple((job.id, "", "") for job in task.jobs))
@@ -61,7 +61,7 @@ def jobs_of(count: int, seconds: float, name: str) -> list[SleepJob]:
 
 
 class Machine:
-    """A cluster with so many logical CPUs, on so many nodes."""
+    """A cluster with one node per entry of `cpus`, each with that number of logical CPUs."""
 
     def __init__(self, cpus: Sequence[int]) -> None:
         first, *others = cpus
@@ -73,15 +73,15 @@ class Machine:
         ray.init(address=self._machines.address, log_to_driver=False, logging_level="ERROR")
 
     def close(self) -> None:
-        """End it."""
+        """Shut the cluster down."""
         ray.shutdown()
         self._machines.shutdown()
 
 
 def seconds_of(engine: Any, jobs: Sequence[Job], folder: Path) -> float:
-    bench = open_context(WorkerConfig(folder / "cache", folder, "cpu", 1))
+    context = open_context(WorkerConfig(folder / "cache", folder, "cpu", 1))
     start = time.perf_counter()
-    outcomes = list(engine.run(jobs, bench, Quiet(), False))
+    outcomes = list(engine.run(jobs, context, Quiet(), False))
     assert len(outcomes) == len(jobs)
     return time.perf_counter() - start
 
@@ -94,7 +94,7 @@ def overhead(count: int, seconds: float) -> None:
     busy = 1000 * (wall * 3 / count - seconds)
     more = 1000 * (wall - count * seconds / 3) / count
     print(f"{count:,} jobs of {1000 * seconds:g} ms on 3 nodes of 1 CPU: {wall:.1f} s")
-    print(f"beside the job itself, {busy:.1f} ms of a worker's time a job, and {more:.1f} ms of wall time a job")
+    print(f"in addition to the job, per job: {busy:.1f} ms of a worker's time and {more:.1f} ms of wall-clock time")
 
 
 def efficiency(cpus: Sequence[int], seconds: float, rounds: int) -> None:
@@ -109,7 +109,7 @@ def efficiency(cpus: Sequence[int], seconds: float, rounds: int) -> None:
 
 
 class Anonymous:
-    """The most anonymous memory of this process while the block runs, in MB."""
+    """Records the peak anonymous memory of this process during the block, in MB."""
 
     def __enter__(self) -> Anonymous:
         self.most, self._over = 0.0, threading.Event()
@@ -130,12 +130,12 @@ class Anonymous:
 def memory() -> None:
     with tempfile.TemporaryDirectory() as name, closing(Machine([1, 1, 1])):
         options: dict[str, Any] = {"detectors": "msp,knn,mahalanobis", "epochs": 1, "threads": 1, "id_sets": "digits"}
-        for hidden in (32, 32, 2048):  # the first warms up what stays: imports, decoded sets
+        for hidden in (32, 32, 2048):  # the first is a warm-up: imports, decoded sets
             results = Path(name) / f"h{hidden}"
             with Anonymous() as used:
                 run(backbone=f"small_cnn[hidden={hidden}]", results=results, engine="ray", rerun="all", **options)
             size = sum(path.stat().st_size for path in (results / "cache/features").glob("*.npy")) / 2**20
-            print(f"{hidden:5} features: {size:7.1f} MB of arrays; planning process {used.most:.0f} MB at most")
+            print(f"{hidden:5} features: {size:7.1f} MB of arrays; planning process peak {used.most:.0f} MB")
 
 
 def main() -> None:
@@ -146,11 +146,11 @@ def main() -> None:
     parser.add_argument("--cpus", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=10)
-    given = parser.parse_args()
-    if given.what == "overhead":
-        overhead(given.jobs, given.ms / 1000)
-    elif given.what == "efficiency":
-        efficiency(given.cpus, given.seconds, given.rounds)
+    options = parser.parse_args()
+    if options.what == "overhead":
+        overhead(options.jobs, options.ms / 1000)
+    elif options.what == "efficiency":
+        efficiency(options.cpus, options.seconds, options.rounds)
     else:
         memory()
 

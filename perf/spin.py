@@ -1,9 +1,9 @@
-"""What OpenMP's spinning costs when another program wants a core: images a second of GAN training, spin by spin.
+"""Measures the cost of OpenMP's spinning when another program uses a core: images per second of GAN training.
 
     python perf/spin.py
 
-Each setting of GOMP_SPINCOUNT is timed in a process of its own, for five seconds, once alone and once beside a busy
-loop; the ratio is to the setting that `bench run` uses. Linux builds of torch with GNU OpenMP only.
+Each setting of GOMP_SPINCOUNT is timed in a separate process for five seconds, once alone and once next to a busy loop;
+ratios are relative to the setting that `bench run` uses. Only for Linux builds of torch with GNU OpenMP.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def images_per_second(spin: str) -> float:
 
 
 def main() -> None:
-    for situation in ("alone", "beside a busy loop"):
+    for situation in ("alone", "next to a busy loop"):
         other = subprocess.Popen([sys.executable, "-c", BUSY]) if situation != "alone" else None
         try:
             rates = {spin: images_per_second(spin) for spin in SETTINGS}

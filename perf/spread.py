@@ -1,11 +1,11 @@
-"""How a finished run's tasks, and those of OpenOOD's boards at its costs, would spread over 1, 8 and 64 workers.
+"""Computes how a finished run's tasks, and those of OpenOOD's leaderboards, would spread over 1, 8 and 64 workers.
 
     python perf/spread.py results/runs/cifar10-small
 
-Arithmetic, not a measurement: tasks, packed as the engines pack them, are handed out by the seconds that the run's side
-files tell, as soon as they can begin, each to the worker that is free first. A board's graph is that of the run with
-the board's numbers of images, every cost in proportion to them, its detectors those of the run; a training costs what
-it cost the run. What engines add themselves is left out (perf/scaling.py measures it).
+This is a simulation, not a measurement: tasks, packed as by the engines, take the seconds recorded in the run's side
+files, start as soon as they can, and go to the first free worker. A leaderboard's graph is that of the run with the
+leaderboard's numbers of images, all costs in proportion to them, and the run's detectors; a training takes as long as
+in the run. The overhead of the engines is left out (perf/scaling.py measures it).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORKERS = (1, 8, 64)
 
 @dataclass(frozen=True)
 class Board:
-    """Sizes of a board, from OpenOOD's lists: networks, training images, and images of the test sets, ID first."""
+    """Sizes of a leaderboard, from OpenOOD's lists: networks, training images, and test images by set, ID first."""
 
     title: str
     networks: int
@@ -46,7 +46,7 @@ BOARDS = (
 
 @dataclass(frozen=True)
 class Piece:
-    """A task: its name, its seconds, and the names of those before it."""
+    """A task: its name, its seconds, and the names of the tasks it depends on."""
 
     name: str
     seconds: float
@@ -54,7 +54,7 @@ class Piece:
 
 
 class Costs:
-    """What a run's jobs took."""
+    """The time that a run's jobs took, in seconds."""
 
     def __init__(self, store: Store, tasks: Sequence[WorkerTask]) -> None:
         self._store = store
@@ -62,31 +62,31 @@ class Costs:
         self._passes = {job.id: job for job in self._jobs if isinstance(job, ExtractJob) and not job.rows}
 
     def of(self, job: Job) -> float:
-        """Seconds of a job; a part of a pass takes its share, and putting parts together nothing."""
+        """Seconds of a job; a part of a pass takes its share, and joining parts takes none."""
         if isinstance(job, ReduceMapsJob):
             return 0.0
         if isinstance(job, ExtractJob):
             whole = self._passes[str(job.makes[0].content["of"])] if job.rows else job
-            keys = [*whole.makes, *(look.makes[0] for look in whole.looks)]
-            seconds = max(self._told(key.digest, key.path) for key in keys)
+            keys = [*whole.makes, *(reduction.makes[0] for reduction in whole.reductions)]
+            seconds = max(self._recorded(key.digest, key.path) for key in keys)
             return 0.0 if job.parts else seconds * job.size / whole.size
-        return self._told(job.id, job.makes[0].path)
+        return self._recorded(job.id, job.makes[0].path)
 
-    def _told(self, digest: str, path: str) -> float:
+    def _recorded(self, digest: str, path: str) -> float:
         key = self._store.key_of(path)
         return float(self._store.about(key).get("seconds", 0.0)) if key is not None and key.digest == digest else 0.0
 
     def training(self) -> float:
-        """Seconds of a training, on average."""
+        """Mean seconds of a training."""
         return mean(self.of(job) for job in self._jobs if isinstance(job, TrainJob))
 
     def image(self) -> float:
-        """Seconds of an image in a pass."""
+        """Seconds per image in a pass."""
         whole = [job for job in self._passes.values() if not job.parts] or list(self._passes.values())
         return sum(map(self.of, whole)) / sum(job.size for job in whole)
 
     def detectors(self, kind: type[FitJob] | type[ScoreJob]) -> dict[str, float]:
-        """Seconds of an image in a detector's fit or score."""
+        """Detector -> seconds per image in its fit or score."""
         by: dict[str, list[tuple[float, int]]] = {}
         for job in self._jobs:
             if isinstance(job, kind):
@@ -95,7 +95,7 @@ class Costs:
 
 
 def pieces_of(board: Board, costs: Costs) -> Iterator[Piece]:
-    """A board's graph."""
+    """The task graph of a leaderboard."""
     image, fits, scores = costs.image(), costs.detectors(FitJob), costs.detectors(ScoreJob)
     for n in range(board.networks):
         yield Piece(f"train {n}", costs.training() if board.trains else 0.0)
@@ -113,8 +113,8 @@ def pieces_of(board: Board, costs: Costs) -> Iterator[Piece]:
 
 
 def makespan(pieces: Sequence[Piece], workers: int) -> float:
-    """Seconds until all is done."""
-    left = {piece.name: len(piece.after) for piece in pieces}
+    """Seconds until all tasks are finished."""
+    waiting = {piece.name: len(piece.after) for piece in pieces}
     after: dict[str, list[Piece]] = {}
     for piece in pieces:
         for name in piece.after:
@@ -129,13 +129,13 @@ def makespan(pieces: Sequence[Piece], workers: int) -> float:
             number += 1
         now, _, done = heapq.heappop(busy)
         for piece in after.get(done.name, []):
-            left[piece.name] -= 1
-            if not left[piece.name]:
+            waiting[piece.name] -= 1
+            if not waiting[piece.name]:
                 ready.append(piece)
     return now
 
 
-def tell(title: str, pieces: Sequence[Piece]) -> None:
+def print_row(title: str, pieces: Sequence[Piece]) -> None:
     total, longest = sum(piece.seconds for piece in pieces), makespan(pieces, len(pieces))
     spans = {count: makespan(pieces, count) for count in WORKERS}
     row = " | ".join(f"{span / 3600:.2f} h ({total / span:.1f}x)" for span in spans.values())
@@ -152,17 +152,18 @@ def main() -> None:
         made = prepare(**options, results=run_dir.parent.parent, name=run_dir.name, rerun="all")
         for job in made.work.jobs:
             known = jobs.get(job.id)
-            if not isinstance(known, ExtractJob) or (isinstance(job, ExtractJob) and len(job.looks) > len(known.looks)):
-                jobs[job.id] = job
+            if isinstance(known, ExtractJob) and isinstance(job, ExtractJob):
+                job = max(known, job, key=lambda one: len(one.reductions))
+            jobs[job.id] = job
     tasks = pack_tasks(list(jobs.values()))
     costs = Costs(made.context.store, tasks)
-    print(f"{costs.training():.0f} s a training, {1000 * costs.image():.2f} ms an image in a pass")
+    print(f"{costs.training():.0f} s per training, {1000 * costs.image():.2f} ms per image in a pass")
     scores = sorted(costs.detectors(ScoreJob).items(), key=lambda item: -item[1])
-    print("ms an image to score: " + ", ".join(f"{name} {1000 * seconds:.2f}" for name, seconds in scores[:8]))
+    print("ms per image to score: " + ", ".join(f"{name} {1000 * seconds:.2f}" for name, seconds in scores[:8]))
     print(f"| | tasks | {' | '.join(f'{count} workers' for count in WORKERS)} | as many as tasks |")
-    tell(run_dir.name, [Piece(task.id, sum(map(costs.of, task.jobs)), task.after) for task in tasks])
+    print_row(run_dir.name, [Piece(task.id, sum(map(costs.of, task.jobs)), task.after) for task in tasks])
     for board in BOARDS:
-        tell(board.title, list(pieces_of(board, costs)))
+        print_row(board.title, list(pieces_of(board, costs)))
 
 
 if __name__ == "__main__":

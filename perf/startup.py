@@ -1,8 +1,8 @@
-"""How long `bench --help` and `bench list detectors` take, and whether either imports torch.
+"""Measures how long `bench --help` and `bench list detectors` take, and checks whether they import torch.
 
     python perf/startup.py
 
-Each command runs as a new process; the median of eleven wall times is printed, after one run to warm the disk cache.
+Each command runs in a new process; it prints the median of eleven wall-clock times, after one run to warm the cache.
 """
 
 from __future__ import annotations

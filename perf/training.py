@@ -1,19 +1,20 @@
-"""How many images a second the harness trains on, beside a plain loop of the same algorithm.
+"""Compares the harness's training speed, in images per second, with a plain loop of the same algorithm.
 
     python perf/training.py [--backbone vgg13] [--batch-size 128] [--steps 10] [--images 1280] [--device cuda]
 
 For cross-entropy and for joint training:
 
-- ours: the training job of `bench run` with these options, done by a `Bench` on a store that is deleted afterwards;
-- plain: a loop written anew after the algorithm of the confidence-loss paper's released script: eager, float32, default
-  memory format, a `DataLoader` in this process over PIL images turned to tensors one by one, Adam that is not fused,
-  one network pass a term. Joint, a batch: discriminator (real, then detached fakes); generator (non-saturating loss +
-  beta KL through the classifier, gradients into every network, zeroed later); classifier (cross-entropy on real images
-  in one pass, KL on fresh fakes, not detached, in another).
+- ours: the training job of `bench run` with these options, in a `JobContext` on a store that is deleted afterwards;
+- plain: a new implementation of the algorithm of the confidence-loss paper's released script: eager, float32, default
+  memory format, a `DataLoader` in this process over PIL images converted to tensors one by one, Adam that is not fused,
+  one network pass per term. Joint, per batch: discriminator (real, then detached fakes); generator (non-saturating loss
+  + beta KL through the classifier, gradients into every network, zeroed later); classifier (cross-entropy on real
+  images in one pass, KL on new fakes, not detached, in another).
 
-Same networks, images and batch sizes, one process, a loop after the other: plain, ours, plain, ours, ... Images are
-random, since no layer's time depends on them. A repetition starts anew; its first --warm-up steps do not count, nor
-does what comes after its last step (writing the checkpoint). An image counts once a batch, whatever passes it takes.
+Both use the same networks, images and batch sizes in one process, alternately: plain, ours, plain, ours, ... Images are
+random, because no layer's time depends on them. Every repetition starts from scratch; its first --warm-up steps and
+what follows its last step (writing the checkpoint) are not timed. An image counts once per batch, however many passes
+it takes.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ ood = [{{ set = "perf_others" }}]
 
 
 class Clock:
-    """Images a second from the end of the warm-up to the last of `total` images."""
+    """Measures images per second, from the end of the warm-up to the last of `total` images."""
 
     def __init__(self, warm_up: int, total: int, device: torch.device) -> None:
         self.warm_up, self.total, self.device = warm_up, total, device
@@ -76,22 +77,22 @@ class Clock:
         self.marks: list[tuple[float, int]] = []
 
     def __call__(self, images: int) -> None:
-        """Be told that so many images have passed since the last call."""
+        """Report that `images` more images have been processed."""
         self.images += images
         if self.images >= (self.total if self.marks else self.warm_up):
-            if self.device.type == "cuda":  # only here: the loops themselves need not wait for the device
+            if self.device.type == "cuda":  # only here, because the loops themselves need not wait for the device
                 torch.cuda.synchronize(self.device)
             self.marks.append((time.perf_counter(), self.images))
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Images per second."""
         (start, before), (end, after) = self.marks
         return (after - before) / (end - start)
 
 
 class PerSample(Dataset[tuple[Tensor, int]]):
-    """Images one by one, as torchvision's CIFAR-10 gives them: array, PIL image, tensor."""
+    """Images one by one, as in torchvision's CIFAR-10: array, PIL image, tensor."""
 
     def __init__(self, images: ImageSet) -> None:
         self.pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
@@ -177,33 +178,33 @@ def run_ours(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
 
 
 def card(name: str, count: int) -> type[Card]:
-    """Random images, `count` of which are trained on."""
+    """A data set of random images, `count` of which are used for training."""
 
     def load(self: Card, split: str, data_dir: Path) -> ImageSet:
-        held_out = math.ceil(count / 9)  # one group, because a group is never cut and a tenth is held out
+        held_out = math.ceil(count / 9)  # one group, because groups are not divided and a tenth is held out
         pixels = np.random.default_rng([*name.encode(), *split.encode()]).integers(
             0, 256, (count + held_out, 3, 32, 32), dtype=np.uint8
         )
         return ImageSet(pixels, np.arange(len(pixels)) % 10, self.classes, np.minimum(np.arange(len(pixels)), count))
 
     body = {"__module__": __name__, "classes": tuple("0123456789"), "family": name, "version": "1", "load": load}
-    made: type[Card] = type(Card)("Random", (Card,), body)
-    made.name = name
-    registry.adopt("dataset", name, made, "perf/training.py")
-    return made
+    random: type[Card] = type(Card)("Random", (Card,), body)
+    random.name = name
+    registry.adopt("dataset", name, random, "perf/training.py")
+    return random
 
 
 def prepared_run(options: argparse.Namespace, results: Path) -> Prepared:
     steps = math.ceil(options.images / options.batch_size)
     epochs = math.ceil((options.warm_up + options.steps) / steps)
-    wanted = {"backbone": options.backbone, "batch_size": options.batch_size, "epochs": epochs}
+    protocol = {"backbone": options.backbone, "batch_size": options.batch_size, "epochs": epochs}
     suite = results / "perf.toml"
-    suite.write_text(SUITE.format(**wanted, rate=RATE, beta=BETA), encoding="utf-8")
+    suite.write_text(SUITE.format(**protocol, rate=RATE, beta=BETA), encoding="utf-8")
     more = {"precision": options.precision} if options.precision else {}
     return prepare(
         "msp,joint",
         suite=str(suite),
-        seeds=options.repeats,  # a job of its own for each repetition
+        seeds=options.repeats,  # one job per repetition
         device=options.device,
         threads=options.threads,
         results=results,
@@ -212,30 +213,30 @@ def prepared_run(options: argparse.Namespace, results: Path) -> Prepared:
 
 
 def machine(device: torch.device) -> str:
-    """The processor and what it can do that matters here."""
+    """The processor and GPU, with the features that matter for training speed."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
     flags = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "bf16") if name in words]
-    told = f"{platform.machine()}, torch's kernels {torch.backends.cpu.get_cpu_capability()}, "
-    told += f"bf16 and matrix units: {' '.join(flags) or 'none known'}"
+    text = f"{platform.machine()}, torch's kernels {torch.backends.cpu.get_cpu_capability()}, "
+    text += f"bf16 and matrix units: {' '.join(flags) or 'none known'}"
     if device.type == "cuda":
         matmul, conv = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        told += f"; {torch.cuda.get_device_name(device)}, bf16 {torch.cuda.is_bf16_supported()}, "
-        told += f"TF32 in matrix products {matmul}, in convolutions {conv}"
-    return told
+        text += f"; {torch.cuda.get_device_name(device)}, bf16 {torch.cuda.is_bf16_supported()}, "
+        text += f"TF32 in matrix products {matmul}, in convolutions {conv}"
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--steps", type=int, default=10, help="counted steps of a repetition, at least")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before them")
+    parser.add_argument("--steps", type=int, default=10, help="minimum number of timed steps per repetition")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before the timed ones")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of either loop")
     parser.add_argument("--backbone", default="vgg13")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280, help="training images")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as `bench run`")
-    parser.add_argument("--precision", default="", help="ours, where the harness has a choice; plain is float32")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as in `bench run`")
+    parser.add_argument("--precision", default="", help="precision of ours; by default that of `bench run`")
     options = parser.parse_args()
     for name in ("perf_images", "perf_others"):
         card(name, options.images)
@@ -254,15 +255,15 @@ def main() -> None:
                     clock = Clock(options.warm_up * options.batch_size, job.size, device)
                     loop(prepared, job, clock)
                     rates[name].append(clock.rate)
-            middle = {name: statistics.median(values) for name, values in rates.items()}
+            median = {name: statistics.median(values) for name, values in rates.items()}
             best = {name: max(values) for name, values in rates.items()}
-            ratio = middle["ours"] / middle["plain"], best["ours"] / best["plain"]
-            numbers = [f"{middle[n]:.1f} ({best[n]:.1f})" for n in rates] + [f"{ratio[0]:.2f} ({ratio[1]:.2f})"]
+            ratio = median["ours"] / median["plain"], best["ours"] / best["plain"]
+            numbers = [f"{median[n]:.1f} ({best[n]:.1f})" for n in rates] + [f"{ratio[0]:.2f} ({ratio[1]:.2f})"]
             used = of_recipe[0].checkpoint.key.content.get("precision", "float32")
             print(f"{recipe:28}" + "".join(f"{text:17}" for text in numbers) + str(used), flush=True)
         print(
-            f"{options.repeats} repetitions of either loop in turn, {options.steps} steps or more each after "
-            f"{options.warm_up} that do not count; plain: eager float32, one pass a term, images one by one."
+            f"{options.repeats} repetitions of both loops alternately, {options.steps} steps or more each after "
+            f"{options.warm_up} for warm-up; plain: eager float32, one pass per term, images one by one."
         )
 
 
