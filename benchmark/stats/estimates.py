@@ -83,7 +83,7 @@ def estimate_from_influences(
     centre = (values * pairs + 0.5) / (pairs + 1)
     slope = centre * (1 - centre)
     roots = [
-        side.root(np.mean([[one[k] for one in own] for own in influences], axis=0).T / slope)
+        side.root(np.mean([[one[k] for one in row] for row in influences], axis=0).T / slope)
         for k, side in enumerate(units)
     ]
     triangles = [np.linalg.qr(root, mode="r") for root in roots]

@@ -453,8 +453,8 @@ def by_all_signs(differences: Floats) -> float:
 def test_signed_rank_p_counts_all_signs(sets: int, decimals: int) -> None:
     for seed in range(5):
         differences = np.random.default_rng([sets, seed]).normal(0.5, 1, sets).round(decimals)
-        told = differences[differences != 0]
-        expected = by_all_signs(told) if len(told) else 1.0
+        nonzero = differences[differences != 0]
+        expected = by_all_signs(nonzero) if len(nonzero) else 1.0
         assert signed_rank_p(differences) == pytest.approx(expected)
 
 

@@ -1,4 +1,4 @@
-"""The tables of a made-up run against values worked out by hand and against golden files.
+"""The tables of a synthetic run against values computed by hand and against golden files.
 
 After a wanted change of format: `UPDATE_GOLDEN=1 pytest tests/views/test_tables.py`, then read the diff.
 """
