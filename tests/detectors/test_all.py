@@ -29,8 +29,8 @@ LOGITS = ROWS.flatmap(lambda shape: arrays(np.float64, shape, elements=st.floats
 
 
 def detector(name: str, **settings: Any) -> Detector:
-    made: Detector = registry.get("detector", name)(**settings)
-    return made
+    plugin: Detector = registry.get("detector", name)(**settings)
+    return plugin
 
 
 def score(name: str, logits: np.ndarray, **settings: Any) -> np.ndarray:
@@ -43,14 +43,14 @@ def score(name: str, logits: np.ndarray, **settings: Any) -> np.ndarray:
 
 
 def with_margin(margins: tuple[float, ...] | np.ndarray, classes: int, level: float = 0.0) -> np.ndarray:
-    """One class ahead of all others, which are equal."""
+    """Logits of one class above all others, which are equal."""
     logits = np.full((len(margins), classes), level)
     logits[:, 1] += margins
     return logits
 
 
 def exact_log_one_minus_max(logits: np.ndarray) -> list[float]:
-    """Each row's log(1 - p_max), with 60 digits; of tied classes, one is the largest."""
+    """log(1 - p_max) of each row with 60 digits; one of several tied classes counts as the largest."""
     with localcontext(Context(prec=60)):
         rows = [sorted(Decimal(value).exp() for value in row) for row in logits.tolist()]
         return [float((sum(row[:-1], Decimal()) / sum(row, Decimal())).ln()) for row in rows]
@@ -165,7 +165,7 @@ def test_energy_refuses_other_temperatures(temperature: float) -> None:
 
 
 def test_energy_refuses_other_temperatures_with_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"'energy\[temperature=0\]' cannot be set up: temperature must be positive"):
+    with pytest.raises(UserError, match=r"'energy\[temperature=0\]' cannot be created: temperature must be positive"):
         create("detector", parse_spec("energy[temperature=0]"))
 
 

@@ -1,4 +1,4 @@
-"""The confidence loss against closed forms, and what it leaves untouched."""
+"""The confidence loss against closed forms, and the parts of a network that it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def of(logits: np.ndarray) -> np.ndarray:
 
 
 class Plain(nn.Sequential):
-    """No batch statistics."""
+    """A network without batch statistics."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3 * 6 * 6, 8), nn.Tanh(), nn.Linear(8, classes))
 
 
 class Normalised(nn.Sequential):
-    """Batch norm over pixels and over vectors, and a dropout that drops nothing."""
+    """A network with batch norm over pixels and over vectors, and dropout with probability 0."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -70,7 +70,7 @@ class Normalised(nn.Sequential):
 
 @pytest.fixture
 def data() -> tuple[Tensor, Tensor, Tensor]:
-    """ID images, labels, and outliers of another mean, spread and number."""
+    """ID images, labels, and outliers with another mean, spread and number."""
     random = torch.Generator().manual_seed(0)
     images = torch.rand(9, 3, 6, 6, generator=random)
     outliers = 4 + 3 * torch.rand(7, 3, 6, 6, generator=random)
@@ -83,7 +83,7 @@ def seeded() -> None:
 
 
 def forwards(network: nn.Module) -> list[int]:
-    """Filled, as the network runs, with the number of images of each call."""
+    """A list that is filled with the number of images of each call as the network runs."""
     calls: list[int] = []
     network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
     return calls
@@ -154,7 +154,7 @@ def test_kl_of_over_confident_float32_logits_is_finite() -> None:
     assert kl_to_uniform(logits).tolist() == pytest.approx([375 - np.log(4), 75 + np.log(3 / 4)], rel=1e-6)
 
 
-# the loss of a network without batch norm: one pass
+# The loss of a network without batch norm: one pass
 
 
 def test_one_pass_gives_the_losses_of_two(data: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -178,7 +178,7 @@ def test_network_without_batch_norm_is_called_once(data: tuple[Tensor, Tensor, T
     assert calls == [16]
 
 
-# the loss of a network with batch norm: outliers see the statistics of ID images
+# The loss of a network with batch norm: outliers are normalised by the statistics of ID images
 
 
 def test_network_with_batch_norm_is_called_twice(data: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -216,7 +216,7 @@ def test_outliers_are_normalised_by_running_statistics_and_id_images_by_their_ow
 
 def test_training_flags_are_restored(data: tuple[Tensor, Tensor, Tensor]) -> None:
     network = Normalised()
-    network[1].eval()  # frozen by its owner
+    network[1].eval()  # frozen by its user
     before = {name: module.training for name, module in network.named_modules()}
     confidence_loss(network, *data)
     assert {name: module.training for name, module in network.named_modules()} == before
@@ -237,7 +237,7 @@ def test_training_flags_are_restored_when_the_network_raises(data: tuple[Tensor,
     assert all(module.training for module in network.modules())
 
 
-# fixed weights
+# Fixed weights
 
 
 def test_fixed_weights_let_gradients_through_and_none_in(data: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Detectors of penultimate features, against loops over their formulas, and what they leave unchanged."""
+"""Detectors of penultimate features against loops over their formulas, and their invariances."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ World = Any
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    """Features to score in float64, where every formula is exact; tests/plan/test_precision.py has float32."""
-    made = feature_world()
-    made.test = made.test.astype(np.float64)
-    return made
+    """Features to score in float64, where every formula is exact; tests/detectors/test_float32.py tests float32."""
+    world = feature_world()
+    world.test = world.test.astype(np.float64)
+    return world
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def cosine(world: World, f: np.ndarray, to: str = "weights") -> float:
 
 def residual(world: World, f: np.ndarray, dim: int = 2) -> float:
     origin = -np.linalg.pinv(world.weight) @ world.bias
-    _, _, directions = np.linalg.svd(world.features - origin)  # not by the eigenvectors of the covariance
+    _, _, directions = np.linalg.svd(world.features - origin)  # independent of the eigenvectors of the covariance
     return float(np.linalg.norm(directions[dim:] @ (f - origin)))
 
 
@@ -160,12 +160,12 @@ FORMULAS: list[tuple[str, Callable[..., float], dict[str, Any]]] = [
     ("nci", nci, {"alpha": 0.1}),
 ]
 DEFAULTS = {"knn": {"k": 5}, "vim": {"dim": 2}, "residual": {"dim": 2}}
-"""Settings for a world as small as ours."""
+"""Detectors with settings for the small feature world."""
 NAMES = list(dict.fromkeys(name for name, _, _ in FORMULAS))
 
 
 FLOAT32 = {"nnguide": 1e-6, "relation": 1e-6}
-"""Relative precision of detectors that read similarities as they are, float32; that of others is 1e-9."""
+"""Relative precision of detectors that use float32 similarities directly; for others it is 1e-9."""
 
 
 def scores(world: World, name: str, **settings: Any) -> np.ndarray:

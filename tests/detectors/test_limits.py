@@ -1,4 +1,4 @@
-"""Where the formulas of detectors of features end: small banks, singular covariances, absent classes, dead units."""
+"""Edge cases of feature detectors: small banks, singular covariances, absent classes, inactive units."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fdbd": {},
     "nci": {},
 }
-"""Every detector that looks at features as they are, with settings for a world as small as ours."""
+"""Every detector that uses features directly, with settings for the small feature world."""
 
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    """Features to score in float64, where every formula is exact; tests/plan/test_precision.py has float32."""
-    made = feature_world()
-    made.test = made.test.astype(np.float64)
-    return made
+    """Features to score in float64, where every formula is exact; tests/detectors/test_float32.py tests float32."""
+    world = feature_world()
+    world.test = world.test.astype(np.float64)
+    return world
 
 
 def scores(world: World, name: str) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_a_singular_covariance_is_inverted_as_scikit_learn_does(feature_world: C
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_absent_classes_and_classes_of_one_image(world: World, name: str) -> None:
-    kept = (world.labels == 0) | (np.arange(len(world.labels)) == 2)  # image 2 is the first of class 2; none of class 1
+    kept = (world.labels == 0) | (np.arange(len(world.labels)) == 2)  # image 2 is the first of class 2
     world.features, world.labels = world.features[kept], world.labels[kept]
     assert len(np.unique(scores(world, name))) == len(world.test)
 

@@ -1,4 +1,4 @@
-"""Post-hoc detectors of logits, against loops over their formulas and arithmetic of 60 digits."""
+"""Post-hoc detectors of logits against loops over their formulas and arithmetic with 60 digits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARGINS = (0.0, 1e-3, 1.0, 16.0, 17.0, 36.0, 37.0, 38.0, 100.0, 699.0, 740.0, 80
 
 
 class World:
-    """Logits of training, validation and test images, right for about five images in six."""
+    """Logits of training, validation and test images; about five images in six are classified correctly."""
 
     def __init__(self, classes: int = 4, images: int = 120, size: float = 4.0) -> None:
         random = np.random.RandomState(0)
@@ -97,7 +97,7 @@ def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callab
 
 
 def exact(name: str, row: list[float]) -> float:
-    """The score with so many digits that 1 - p is never 0."""
+    """The score, computed with enough digits that 1 - p is never 0."""
     with localcontext(Context(prec=400)):
         powers = [Decimal(value).exp() for value in row]
         total = sum(powers, Decimal())
@@ -276,7 +276,7 @@ def test_gen_counts_at_most_the_classes_there_are(world: World, top: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "name, settings, told",
+    "name, settings, message",
     [
         ("gen", {"gamma": 0.0}, "gamma must lie in"),
         ("gen", {"top": 0}, "top be at least 1"),
@@ -285,6 +285,6 @@ def test_gen_counts_at_most_the_classes_there_are(world: World, top: int) -> Non
         ("openmax", {"output": "both"}, "output must be 'unknown' or 'known'"),
     ],
 )
-def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=f"{told}.*got"):
+def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*got"):
         registry.get("detector", name)(**settings)

@@ -1,4 +1,4 @@
-"""Detectors of feature maps against loops in float64, one image, one layer and one power at a time."""
+"""Detectors of feature maps against loops in float64 over images, blocks and powers."""
 
 from __future__ import annotations
 
@@ -9,80 +9,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData
+from oodbench.benchmark import Classifier, DataError, Detector, FitData
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plugins.specs import create, parse_spec
-
-K, SIDE = 3, 6
-Array = np.ndarray
-
-
-class Net(nn.Module):
-    """Two convolutions, ReLU and tanh, a pool, and a linear head; float64."""
-
-    def __init__(self, side: int = SIDE) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(4, 5, min(3, side), stride=2), nn.Tanh())
-        self.head = nn.Linear(5, K)
-
-    def features(self, images: Tensor) -> Tensor:
-        pooled: Tensor = self.second(self.first(images)).mean(dim=(2, 3))
-        return pooled
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
-
-
-def blocks_of(network: nn.Module) -> list[nn.Module]:
-    return [network.get_submodule("first"), network.get_submodule("second")]
-
-
-def classifier(side: int = SIDE, scale: float = 6.0) -> Classifier:
-    torch.manual_seed(1)
-    network = Net(side).double()
-    with torch.no_grad():
-        network.head.weight.mul_(scale)
-        features = network.features(images_of(50, 9, side))
-        network.head.bias.copy_(-(features @ network.head.weight.T).mean(dim=0))
-    return Classifier(network, K, blocks_of)
-
-
-def images_of(count: int, seed: int, side: int = SIDE) -> Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).rand(count, 3, side, side))
-
-
-def batch(
-    detector: Detector, net: Classifier, images: Tensor, labels: Tensor | None = None, keep: bool = True
-) -> Batch:
-    """What the harness would hand over."""
-    parts = {"images": lambda rows: images[rows].clone()} if "images" in detector.needs else {}
-    if keep and type(detector).reduce is not Detector.reduce:
-        with torch.no_grad():
-            kept = detector.reduce(*net.forward_with_maps(images))
-        parts["maps"] = lambda rows: kept[rows]
-    if labels is not None:
-        parts["labels"] = lambda rows: labels[rows]
-    return Batch(len(images), parts, detector.name, net if "network" in detector.needs else None)
-
-
-def maps_of(net: Classifier, images: Tensor) -> list[Array]:
-    with torch.no_grad():
-        first = net.network.get_submodule("first")(images)
-        return [first.numpy(), net.network.get_submodule("second")(first).numpy()]
-
-
-def predicted(net: Classifier, images: Tensor) -> list[int]:
-    found: list[int] = net(images).argmax(dim=1).tolist()
-    return found
-
+from tests.detectors.map_network import (
+    Array,
+    K,
+    batch,
+    blocks_of,
+    classifier,
+    images_of,
+    maps_of,
+    predicted,
+)
 
 # gram
 
 
 def gram(name: str, net: Classifier, train: Tensor, validation: Tensor, cut: Sequence[int] = (7,)) -> Detector:
-    """A fitted gram detector, its training images observed in pieces."""
+    """A fitted gram detector that has observed the training images in pieces."""
     detector: Detector = create("detector", parse_spec(name))
     with torch.no_grad():
         for piece in torch.tensor_split(train, list(cut)):
@@ -112,12 +57,12 @@ def naive_gram(net: Classifier, train: Tensor, validation: Tensor, test: Tensor,
             for n in range(len(images))
         ]
 
-    seen, classes = values(train), predicted(net, train)
+    training, classes = values(train), predicted(net, train)
 
     def deviations(images: Tensor) -> Array:
         out = []
         for value, k in zip(values(images), predicted(net, images), strict=True):
-            rows = [v for v, c in zip(seen, classes, strict=True) if c == k] or seen
+            rows = [v for v, c in zip(training, classes, strict=True) if c == k] or training
             layers = []
             for place in range(2):
                 total = 0.0
@@ -233,126 +178,17 @@ def test_rankfeat_refuses_maps_of_rank_one_and_too_few_blocks() -> None:
         deep.score(batch(deep, classifier(), images_of(2, 0)))
 
 
-# mahalanobis_ensemble
-
-
-def ensemble(settings: str, net: Classifier) -> tuple[Detector, Tensor, Tensor, Tensor, Tensor]:
-    detector: Detector = create("detector", parse_spec(f"mahalanobis_ensemble[{settings}]"))
-    train, validation, outliers = images_of(40, 0), images_of(12, 1), images_of(15, 2).round()
-    labels, held = torch.arange(40) % K, torch.arange(12) % K
-    data = FitData(
-        batch(detector, net, train, labels),
-        batch(detector, net, validation, held),
-        batch(detector, net, outliers) if "outliers" in detector.needs else None,
-    )
-    detector.fit(net, data)
-    return detector, train, labels, validation, outliers
-
-
-def naive_distance(net: Classifier, place: int, train: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-    """Squared distance of one layer's means to the nearest class, differentiable, by a pseudo-inverse."""
-
-    def means(x: Tensor) -> Tensor:
-        first = net.network.get_submodule("first")(x)
-        pooled: Tensor = (net.network.get_submodule("second")(first) if place else first).mean(dim=(2, 3))
-        return pooled
-
-    with torch.no_grad():
-        known = means(train)
-        centres = torch.stack([known[labels == k].mean(dim=0) for k in range(K)])
-        spread = sum(torch.outer(f - centres[y], f - centres[y]) for f, y in zip(known, labels, strict=True))
-        inverse = torch.linalg.pinv(spread / len(known), hermitian=True)
-    gaps = means(images)[:, None] - centres
-    return torch.einsum("nkc,cd,nkd->nk", gaps, inverse, gaps).amin(dim=1)
-
-
-def naive_scores(net: Classifier, train: Tensor, labels: Tensor, images: Tensor, epsilon: float) -> Array:
-    columns = []
-    for place in range(2):
-        column = []
-        for image in images:
-            x = image[None].clone().requires_grad_()
-            distance = naive_distance(net, place, train, labels, x)
-            (gradient,) = torch.autograd.grad(distance.sum(), x)
-            nudged = (x - epsilon * gradient.sign()).detach()
-            column.append(naive_distance(net, place, train, labels, nudged).item())
-        columns.append(column)
-    scores: Array = np.array(columns).T
-    return scores
-
-
-@pytest.mark.parametrize("settings", ["", "epsilon=0.01", "validation=outliers", "validation=outliers,epsilon=0.01"])
-def test_mahalanobis_ensemble_is_its_formula(settings: str) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    net = classifier()
-    detector, train, labels, validation, other = ensemble(settings, net)
-    epsilon = 0.01 if "epsilon" in settings else 0.0
-    if "outliers" not in settings:
-        x = validation.clone().requires_grad_()
-        log_p = net(x).log_softmax(dim=1)[torch.arange(12), torch.arange(12) % K]
-        (gradient,) = torch.autograd.grad(-log_p.sum(), x)
-        other = (validation + 0.05 * gradient.sign()).clamp(0, 1)
-    known, strange = (naive_scores(net, train, labels, some, epsilon) for some in (validation, other))
-    centre, spread = known.mean(axis=0), known.std(axis=0)
-    regression = LogisticRegression(class_weight="balanced")
-    regression.fit((np.concatenate([known, strange]) - centre) / spread, [0] * len(known) + [1] * len(strange))
-    test = images_of(8, 5)
-    expected = regression.decision_function((naive_scores(net, train, labels, test, epsilon) - centre) / spread)
-    found = detector.score(batch(detector, net, test)).numpy()
-    assert found == pytest.approx(expected, rel=2e-3, abs=2e-3)  # means are kept in float32, and lbfgs stops early
-    assert not any(module._forward_hooks for module in net.network.modules())
-
-
-def test_mahalanobis_ensemble_scores_without_the_network_unless_it_steps() -> None:
-    needs = {
-        "": {"maps", "images"},
-        "validation=outliers": {"maps", "outliers"},
-        "epsilon=0.1": {"maps", "images", "network"},
-        "epsilon=0.1,validation=outliers": {"maps", "images", "network", "outliers"},
-    }
-    for settings, expected in needs.items():
-        detector: Detector = create("detector", parse_spec(f"mahalanobis_ensemble[{settings}]"))
-        assert detector.needs == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "scoring", "fitting"),
-    [("", 0, 200), ("epsilon=0.1", 5, 1100), ("validation=outliers", 0, 0), ("validation=outliers,epsilon=1", 5, 650)],
-)
-def test_mahalanobis_ensemble_counts_its_passes(settings: str, scoring: int, fitting: int) -> None:
-    detector: Detector = create("detector", parse_spec(f"mahalanobis_ensemble[{settings}]"))
-    assert detector.passes_for(4) == scoring
-    assert detector.passes_in_fit(4, 100, 30) == fitting
-
-
-def test_the_number_of_passes_is_what_the_network_sees() -> None:
-    for settings in ("", "epsilon=0.01", "validation=outliers,epsilon=0.01"):
-        net = classifier()
-        passed: list[int] = []
-        train, other = images_of(40, 0), images_of(15, 2)
-        detector: Detector = create("detector", parse_spec(f"mahalanobis_ensemble[{settings}]"))
-        labelled = [(some, torch.arange(len(some)) % K) for some in (train, images_of(12, 1), other)]
-        train_, validation, outliers = (batch(detector, net, some, labels) for some, labels in labelled)
-        net.network.get_submodule("first").register_forward_hook(lambda m, x, y, seen=passed: seen.append(len(y)))
-        detector.fit(net, FitData(train_, validation, outliers))
-        assert sum(passed) == detector.passes_in_fit(2, 12, 15)
-        passed.clear()
-        detector.score(outliers)
-        assert sum(passed) == 15 * detector.passes_for(2)
-
-
 def test_blocks_are_not_shown_to_who_does_not_declare_them_and_must_be_maps() -> None:
-    with pytest.raises(PluginError, match="shows no blocks"):
+    with pytest.raises(PluginError, match="has no blocks available"):
         _ = classifier().without_blocks().blocks
     flat = Classifier(classifier().network, K, lambda network: [network.get_submodule("head")])
-    with pytest.raises(PluginError, match="Block 0 of the network gave nothing"):
+    with pytest.raises(PluginError, match="Block 0 of the network returned nothing"):
         flat.forward_with_maps(images_of(2, 0))
     assert not any(module._forward_hooks for module in flat.network.modules())
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("gram[powers=0]", "powers must be at least 1, got 0"),
         ("rankfeat[last=0]", "last must be at least 1, got 0"),
@@ -361,6 +197,6 @@ def test_blocks_are_not_shown_to_who_does_not_declare_them_and_must_be_maps() ->
         ("mahalanobis_ensemble[validation=ood]", "validation must be 'fgsm' or 'outliers', got 'ood'"),
     ],
 )
-def test_settings_without_meaning_are_refused(name: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_settings_without_meaning_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         create("detector", parse_spec(name))

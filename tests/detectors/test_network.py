@@ -1,4 +1,4 @@
-"""Detectors that run the network again: ODIN against gradients by hand, dropout masks against a loop."""
+"""Detectors that run the network: ODIN against gradients by hand, dropout masks against a loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Register = Callable[[str, type[Plugin]], None]
 
 
 class Net(nn.Module):
-    """Two layers with dropout between them, float64."""
+    """A float64 network of two layers with dropout between them."""
 
     def __init__(self, drop: float = 0.0) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def test_channels_are_dropped_whole_in_two_dimensional_dropout() -> None:
 
 
 class Dropping(Backbone):
-    """A backbone with dropout that builds nothing on the meta device."""
+    """A backbone with dropout that cannot be built on the meta device."""
 
     version = "1"
 
@@ -157,16 +157,16 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
     assert {cell.record.status for cell in plan.cells} != {"skipped"}
     charged = {cell.record.label: cell.record.forward_images for cell in plan.cells}
     assert charged["mc_dropout"] == 16 * (510 + 1000)
-    told = "it cannot score with backbone 'small_cnn': the network has no dropout to sample"
+    message = "it cannot score with backbone 'small_cnn': the network has no dropout to sample"
     everything = prepare("all", **options).plan  # type: ignore[arg-type]
-    assert ("mc_dropout", told) in everything.skipped
+    assert ("mc_dropout", message) in everything.skipped
     assert "mc_dropout" not in {cell.record.label for cell in everything.cells}
     with pytest.raises(UserError, match=r"Detector 'mc_dropout.samples=2.' cannot run: it cannot score"):
         prepare("mc_dropout[samples=2]", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("odin[temperature=0]", "temperature must be positive and finite, got 0"),
         ("odin[epsilon=-0.1]", "epsilon is a step in units of pixels from 0 to 1 and must not be negative, got -0.1"),
@@ -174,6 +174,6 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
         ("mc_dropout[statistic=mean]", "statistic must be 'max' or 'entropy', got 'mean'"),
     ],
 )
-def test_settings_without_meaning_are_refused(name: str, told: str) -> None:
-    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+def test_settings_without_meaning_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         create("detector", parse_spec(name))

@@ -1,4 +1,4 @@
-"""Detectors that change the feature and run the head again, GradNorm, and the sanity rows."""
+"""Detectors that change the feature and apply the head to it, GradNorm, and the sanity baselines."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ UNITS = 12
 
 @pytest.fixture
 def world(feature_world: Callable[..., World]) -> World:
-    """Features after a ReLU: some are exactly 0. Those to score are float64, in which every formula is exact."""
-    made = feature_world(units=UNITS)
-    made.test = made.test.astype(np.float64)
-    made.features[np.random.RandomState(5).rand(*made.features.shape) < 0.2] = 0
-    made.test[np.random.RandomState(6).rand(*made.test.shape) < 0.2] = 0
-    return made
+    """Features after a ReLU, some exactly 0. Those to score are float64, in which every formula is exact."""
+    world = feature_world(units=UNITS)
+    world.test = world.test.astype(np.float64)
+    world.features[np.random.RandomState(5).rand(*world.features.shape) < 0.2] = 0
+    world.test[np.random.RandomState(6).rand(*world.test.shape) < 0.2] = 0
+    return world
 
 
 def energy(world: World, shaped: list[float], weight: np.ndarray | None = None) -> float:
@@ -147,7 +147,7 @@ def test_the_scale_of_features_scales_logits_alone(world: World, name: str, sett
 def test_ties_and_zeros_are_treated_alike_in_whatever_order(world: World, variant: str) -> None:
     world.test = np.zeros((3, UNITS), dtype=np.float32)
     world.test[1, [3, 7, 8]], world.test[2, 5] = 2, 1
-    world.weight[:] = np.arange(3)[:, None]  # all units alike
+    world.weight[:] = np.arange(3)[:, None]  # all units are equal
     before = world.score("ash", variant=variant, percentile=70.0)
     world.test = world.test[:, ::-1].copy()
     assert world.score("ash", variant=variant, percentile=70.0) == pytest.approx(before, rel=1e-12)
@@ -200,7 +200,7 @@ def test_pooled_percentiles_are_numpys(world: World, percentile: float, sign: in
 
 
 @pytest.mark.parametrize(
-    "name, settings, told",
+    "name, settings, message",
     [
         ("react", {"percentile": 100.0}, "percentile"),
         ("dice", {"percentile": -1.0}, "percentile"),
@@ -212,12 +212,12 @@ def test_pooled_percentiles_are_numpys(world: World, percentile: float, sign: in
         ("gradnorm", {"temperature": 0.0}, "temperature"),
     ],
 )
-def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=f"{told}.*got"):
+def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*got"):
         registry.get("detector", name)(**settings)
 
 
-# Sanity rows
+# Sanity baselines
 
 
 def hashed(pixels: np.ndarray, **settings: Any) -> np.ndarray:

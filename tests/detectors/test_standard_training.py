@@ -1,4 +1,4 @@
-"""Crops and flips against a loop over images, schedules against their formulas, updates against SGD written out."""
+"""Crops and flips against a loop over images, schedules against formulas, updates against a plain SGD."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pictures(count: int = 9) -> Tensor:
 
 
 def by_loop(images: Tensor, by: int, flip: bool, seed: int, mode: str) -> Tensor:
-    """The same, one image after the other, from the same draws."""
+    """The same as `shifted`, image by image, from the same random numbers."""
     random = torch.Generator().manual_seed(seed)
     rows, columns = (torch.randint(0, 2 * by + 1, (len(images), 1), generator=random) for _ in range(2))
     coins = torch.rand((len(images), 1), generator=random) if flip else torch.ones(len(images), 1)
@@ -138,11 +138,11 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
 @pytest.mark.parametrize("progress, sides", [(0.0, (4, 4)), (0.3, (8, 8)), (0.59, (12, 8)), (0.6, (12, 10))])
 def test_images_are_small_at_first_and_grow(progress: float, sides: tuple[int, int]) -> None:
     recipe, training = begun("one_cycle", low_side=0.4)
-    seen: list[Tensor] = []
-    training.networks["classifier"].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    inputs: list[Tensor] = []
+    training.networks["classifier"].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     recipe.step(training._replace(progress=progress), batch())
-    assert seen[0].shape == (8, 3, *sides)
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert inputs[0].shape == (8, 3, *sides)
+    assert inputs[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_network_of_one_size_is_told() -> None:

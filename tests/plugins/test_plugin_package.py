@@ -1,4 +1,4 @@
-"""Another package's plug-ins, installed: they are listed, checked and run like ours, and a broken one harms nobody."""
+"""Plug-ins of an installed package: listed, checked and run like built-ins; a broken one affects no other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Bench = Callable[..., Result]
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package as pip would lay it out, visible to this process only."""
+    """The package as pip would install it, visible to this process only."""
     site = tmp_path / "site"
     shutil.copytree(PACKAGE / "oodbench_example", site / "oodbench_example")
     info = site / f"oodbench_example-{PROJECT['version']}.dist-info"
@@ -55,15 +55,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield site
     for name in [name for name in sys.modules if name.partition(".")[0] == "oodbench_example"]:
         del sys.modules[name]
-    theirs = [key for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench_example.")]
-    for key in theirs:
+    keys = [key for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench_example.")]
+    for key in keys:
         del registry._objects[key]
     registry.refresh()
 
 
 @pytest.fixture
 def bench(installed: Path, tmp_path: Path) -> Bench:
-    """The command line, with results in this test's own folder."""
+    """The command line, with results in a folder of the test."""
 
     def invoke(*arguments: str) -> Result:
         command = [*arguments]
@@ -92,10 +92,10 @@ def test_the_package_is_listed(bench: Bench, kind: str) -> None:
 
 
 def test_ours_are_listed_as_without_it(bench: Bench) -> None:
-    ours = [
+    lines = [
         line for line in bench("list", "detectors").stdout.splitlines() if ORIGIN not in line and BROKEN not in line
     ]
-    assert [line.split()[0] for line in ours] == [
+    assert [line.split()[0] for line in lines] == [
         name for name, entry in registry.entries("detector").items() if entry.origin.startswith("oodbench.")
     ]
     assert registry.entries("suite")[default_suite()].origin == "built-in"
@@ -143,7 +143,7 @@ def test_the_package_runs_and_is_stored_like_ours(bench: Bench, tmp_path: Path) 
 
 
 def test_a_changed_package_is_run_anew(bench: Bench, installed: Path) -> None:
-    """Its version is the hash of its source, as ours is."""
+    """Its version is the hash of its source, as for built-ins."""
     command = ["run", "--suite", "shapes", "--detectors", "class_means", "--ood", "uniform"]
     assert bench(*command).exit_code == 0
     module = installed / "oodbench_example" / "class_means.py"
@@ -167,9 +167,9 @@ def test_what_is_broken_is_noted_through_all_and_refused_by_name(bench: Bench) -
 
 @pytest.mark.slow
 def test_the_package_installs_and_runs_in_processes_of_its_own(tmp_path: Path) -> None:
-    """As a user would: pip install, then the command line."""
+    """As a user would do it: pip install, then the command line."""
     source, site, results = tmp_path / "source", tmp_path / "site", tmp_path / "results"
-    shutil.copytree(PACKAGE, source)  # building leaves files beside the sources
+    shutil.copytree(PACKAGE, source)  # building writes files next to the sources
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     built = subprocess.run(
         [*pip, "--no-build-isolation", "--target", str(site), str(source)], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Source versions: what moves them, what does not, and plug-ins that are in no file."""
+"""Source versions: what changes them, what does not, and plug-ins defined in notebooks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Plain(Detector):
 
 @pytest.fixture(autouse=True)
 def modules_as_before() -> Iterator[None]:
-    """Forget what a test imported."""
+    """Remove what a test imported."""
     modules = set(sys.modules)
     yield
     for name in set(sys.modules) - modules:
@@ -49,7 +49,7 @@ def modules_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The source version of class Other in strange_pkg.plugin, with the given files in a folder of its own."""
+    """The source version of class Other in strange_pkg.plugin, for a package with the given files."""
     count = iter(range(1000))
 
     def version(**files: str | bytes) -> str:
@@ -193,18 +193,18 @@ def test_an_import_that_cannot_be_followed_is_no_error(package: Callable[..., st
 
 
 def test_builtins_share_no_version_with_the_harness() -> None:
-    """A change of the harness has versions of its own in every key: training, extraction, scoring."""
+    """Changes of the harness are covered by separate versions in every key: training, extraction, scoring."""
     joint = registry.get("recipe", "joint")
     names = {Path(file).name for file in _source_files(joint.__module__, sys.modules[joint.__module__].__file__)}
     assert names >= {"joint.py", "gan_confidence.py", "_dcgan.py", "_confidence_loss.py"}
     assert not names & {"contract.py", "registry.py", "__init__.py"}
 
 
-# in no file
+# In no file
 
 
 class Notebook:
-    """A module typed in cells, whose text is where notebooks keep it."""
+    """A module defined in cells, whose text is stored as notebooks do."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.module = ModuleType("strange_notebook")
@@ -212,7 +212,7 @@ class Notebook:
         monkeypatch.setitem(sys.modules, "strange_notebook", self.module)
 
     def type(self, cell: str, text: bool = True) -> Any:
-        """Run a cell and return the class `Typed` as it is then."""
+        """Run a cell and return the class `Typed` that is then defined."""
         name = f"<cell {len(linecache.cache)}>"
         if text:
             self.patch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(keepends=True), name))
@@ -272,9 +272,7 @@ def test_a_typed_class_without_methods_has_the_version_of_its_settings(notebook:
 
 def test_a_class_whose_source_is_nowhere_must_pin_its_version(notebook: Notebook) -> None:
     typed = notebook.type(DEEPER + HELPER + TYPED, text=False)
-    with pytest.raises(
-        PluginError, match=r"'typed' \(strange_notebook\) is not available: .* Pin its `version`"
-    ):
+    with pytest.raises(PluginError, match=r"'typed' \(strange_notebook\) is not available: .* Pin its `version`"):
         source_version(typed)
     typed.version = "1"
     assert source_version(typed) == "1"
@@ -320,5 +318,5 @@ def test_a_script_finds_what_it_decorates(tmp_path: Path, how: str) -> None:
     done = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
     if how == "script":
         assert done.stdout.startswith("source:"), done.stderr
-    elif sys.version_info < (3, 13):  # from then on Python keeps the text of a command
+    elif sys.version_info < (3, 13):  # later versions of Python keep the text of a command
         assert "Pin its `version`" in done.stderr

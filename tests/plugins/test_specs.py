@@ -1,4 +1,4 @@
-"""The grammar of names, and plug-ins made with settings."""
+"""The grammar of names, and plug-ins created with settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ anything = st.text(max_size=40) | st.text(st.sampled_from("ab01.-e_" + SPECIAL +
 
 
 def sentence(error: pytest.ExceptionInfo[UserError]) -> str:
-    """The error's text, which must be one sentence or two."""
+    """The text of an error, which must be one or two sentences."""
     text = str(error.value)
     assert len(text.splitlines()) == 1
     assert 20 < len(text) < 400
@@ -96,7 +96,7 @@ def registered(register: Callable[[str, type[Plugin]], None]) -> None:
     register("demanding", Demanding)
 
 
-# grammar
+# Grammar
 
 
 @given(specs)
@@ -197,9 +197,9 @@ def test_list(text: str, items: list[str]) -> None:
              "a@b@c", "a+b", "a=b", "a,b", "a[x=1,x=2]", "a[x=b@c]"],
 )  # fmt: skip
 def test_a_bad_detector_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         parse_detector(text)
-    assert "is not of the form NAME" in sentence(told) or "setting" in sentence(told)
+    assert "is not of the form NAME" in sentence(error) or "setting" in sentence(error)
 
 
 @pytest.mark.parametrize(
@@ -207,21 +207,21 @@ def test_a_bad_detector_is_refused_in_a_sentence(text: str) -> None:
              "digits+", "+inverted", "digits++inverted", "digits[0]x", "digits@x", "digits[999999]", "digits[0][1]"],
 )  # fmt: skip
 def test_a_bad_set_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         parse_set(text)
-    assert "NAME[" in sentence(told)
+    assert "NAME[" in sentence(error)
 
 
-# settings
+# Settings
 
 
-def made(text: str, defaults: dict[str, Any] | None = None) -> dict[str, Any]:
+def settings_of(text: str, defaults: dict[str, Any] | None = None) -> dict[str, Any]:
     plugin: Plugin = create("detector", parse_spec(text), defaults)
     return plugin.settings
 
 
 def test_settings_are_stored_as_given() -> None:
-    assert made("knobs[real=0.5,whole=7,flag=true,word=max,open=12]") == {
+    assert settings_of("knobs[real=0.5,whole=7,flag=true,word=max,open=12]") == {
         "real": 0.5,
         "whole": 7,
         "flag": True,
@@ -231,15 +231,15 @@ def test_settings_are_stored_as_given() -> None:
 
 
 def test_a_whole_number_serves_as_a_float_and_makes_the_same_key() -> None:
-    one, other = made("knobs[real=2]"), made("knobs[real=2.0]")
+    one, other = settings_of("knobs[real=2]"), settings_of("knobs[real=2.0]")
     assert type(one["real"]) is float
     assert digest(one) == digest(other)
-    assert digest(made("knobs[real=1]")) == digest(made("knobs"))
+    assert digest(settings_of("knobs[real=1]")) == digest(settings_of("knobs"))
 
 
 def test_given_settings_win_over_defaults_beneath() -> None:
-    assert made("knobs[whole=9]", {"whole": 5, "real": 4})["whole"] == 9
-    assert made("knobs[whole=9]", {"whole": 5, "real": 4})["real"] == 4.0
+    assert settings_of("knobs[whole=9]", {"whole": 5, "real": 4})["whole"] == 9
+    assert settings_of("knobs[whole=9]", {"whole": 5, "real": 4})["real"] == 4.0
 
 
 @pytest.mark.parametrize("text", ["knobs", "knobs[real=1]", "knobs[whole=3,flag=false]"])
@@ -250,7 +250,7 @@ def test_defaults_given_are_no_change(text: str) -> None:
 def test_canonical_form_makes_the_same_plugin() -> None:
     plugin: Plugin = create("detector", parse_spec("knobs[whole=4,real=2,word=max,flag=true]"))
     assert str(canonical(plugin)) == "knobs[flag=True,real=2.0,whole=4,word=max]"
-    assert made(str(canonical(plugin))) == plugin.settings
+    assert settings_of(str(canonical(plugin))) == plugin.settings
 
 
 @pytest.mark.parametrize(
@@ -271,27 +271,27 @@ def test_canonical_form_makes_the_same_plugin() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_in_a_sentence(setting: str, expected: str) -> None:
-    with pytest.raises(UserError) as told:
-        made(f"knobs[{setting}]")
-    assert sentence(told) == expected
+    with pytest.raises(UserError) as error:
+        settings_of(f"knobs[{setting}]")
+    assert sentence(error) == expected
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["real", "open"])
 def test_numbers_that_are_not_finite_are_refused(name: str, value: float) -> None:
-    """A suite file may hold them; a key cannot."""
+    """A suite file may contain them, but a key cannot."""
     with pytest.raises(UserError, match=f"Setting '{name}' of the detector 'knobs' must be a finite number, got "):
-        made("knobs", {name: value})
+        settings_of("knobs", {name: value})
 
 
 def test_a_whole_number_too_large_for_a_float_is_refused() -> None:
     with pytest.raises(UserError, match="must be a float"):
-        made("knobs", {"real": 10**400})
+        settings_of("knobs", {"real": 10**400})
 
 
 def test_unknown_plugin_is_refused_before_its_settings() -> None:
     with pytest.raises(UserError, match=r"^Unknown detector 'knbos'\. Did you mean 'knobs'\?"):
-        made("knbos[whole=1]")
+        settings_of("knbos[whole=1]")
 
 
 @pytest.mark.parametrize(
@@ -306,17 +306,17 @@ def test_unknown_plugin_is_refused_before_its_settings() -> None:
     ],
 )
 def test_what_a_plugin_refuses_is_told_as_its_sentence(kind: str, text: str, why: str) -> None:
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         create(kind, parse_spec(text))
-    assert str(told.value).startswith(f"The {kind} '{text}' cannot be created: ")
-    assert why in sentence(told)
+    assert str(error.value).startswith(f"The {kind} '{text}' cannot be created: ")
+    assert why in sentence(error)
 
 
 # What is not a setting
 
 
 def test_a_name_that_ends_in_an_underscore_is_no_setting() -> None:
-    """However it is annotated: what `fit` learns is often declared with its type."""
+    """Also if it is annotated: what `fit` learns is often declared with its type."""
 
     class Learner(Detector):
         power: float = 2.0

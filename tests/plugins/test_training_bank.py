@@ -1,4 +1,4 @@
-"""The bank of training images: its similarities, in one product that all detectors share, and what they make of it."""
+"""The bank of training images: its similarities, their one product for all detectors, and the detectors' scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
@@ -46,14 +46,14 @@ def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [None, [3, 4, 90, 199]])
 def test_similarities_are_cosines(rows: list[int] | None) -> None:
     features, others = drawn(5), drawn(200, seed=1)
-    made = TrainingBank(others, None if rows is None else torch.tensor(rows))
+    bank = TrainingBank(others, None if rows is None else torch.tensor(rows))
     expected = cosines(features, others if rows is None else others[rows])
-    single, double = (made.similarities(torch.from_numpy(features), kind) for kind in (torch.float32, torch.float64))
+    single, double = (bank.similarities(torch.from_numpy(features), kind) for kind in (torch.float32, torch.float64))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
     assert single.numpy() == pytest.approx(expected, abs=2e-7)
     assert double.numpy() == pytest.approx(expected, abs=1e-14)
-    assert len(made) == expected.shape[1]
-    assert np.array_equal(made.features(torch.tensor([2, 0])), others[[90, 3]] if rows else others[[2, 0]])
+    assert len(bank) == expected.shape[1]
+    assert np.array_equal(bank.features(torch.tensor([2, 0])), others[[90, 3]] if rows else others[[2, 0]])
 
 
 def test_a_bank_that_is_not_held_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_feature_that_is_all_zero_is_similar_to_nothing() -> None:
 
 @pytest.mark.parametrize("images, block", [(1, 1024), (45_000, 93), (1_281_167, 64)])
 def test_only_the_bank_decides_how_many_images_a_block_has(images: int, block: int) -> None:
-    made = TrainingBank(np.empty((0, 2), dtype=np.float32))
-    made._rows = torch.empty(images, dtype=torch.int8)
-    assert made.block == block
+    bank = TrainingBank(np.empty((0, 2), dtype=np.float32))
+    bank._rows = torch.empty(images, dtype=torch.int8)
+    assert bank.block == block
 
 
 def test_what_is_shared_is_made_once_and_again_for_who_comes_after_a_change() -> None:
@@ -96,7 +96,7 @@ def test_what_is_shared_is_made_once_and_again_for_who_comes_after_a_change() ->
     assert asked == [first, first, slice(4, 6)]
 
 
-# What detectors make of it
+# The detectors' scores
 
 
 @pytest.mark.parametrize("columns", [1, 5 * GROUP, 8 * GROUP + 3, 40 * GROUP + 31])
@@ -145,7 +145,7 @@ THREE = ("knn", "nnguide[k=3]", "relation")
 
 
 class Spoils(Detector):
-    """Changes what it shares with others, after having read it."""
+    """Changes the shared similarities after reading them."""
 
     version = "1"
     needs = frozenset({"similarities"})
@@ -158,24 +158,24 @@ class Spoils(Detector):
 
 
 class Fails(Spoils):
-    """Raises, in one of its methods."""
+    """Raises an error in one of its methods."""
 
     where: str = ""
 
     def bank_rows(self, train: Batch) -> Tensor | None:
-        """All of the training images, or an error once fitted."""
+        """All training images, or an error once fitted."""
         if self.where == "bank" and hasattr(self, "fitted_"):
             raise ValueError("no bank")
         return None
 
     def fit(self, classifier: Any, data: FitData) -> None:
-        """Perhaps."""
+        """Learns nothing, or raises."""
         if self.where == "fit":
             raise ValueError("no fit")
         self.fitted_ = True
 
     def score(self, batch: Batch) -> Tensor:
-        """Nothing."""
+        """Mean similarity, or an error."""
         if self.where == "score":
             raise ValueError("no score")
         return batch.similarities.mean(dim=1)
@@ -191,7 +191,7 @@ class Draws(Spoils):
 
 @pytest.fixture
 def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Run detectors on a small matrix: their scores' bytes by detector and set, or the reason why there are none."""
+    """Run detectors on a small matrix; returns the bytes of their scores, or the reason why there are none."""
     for name, plugin in (("spoils", Spoils), ("fails", Fails), ("draws", Draws)):
         register(name, plugin)
     (tmp_path / "tiny.toml").write_text(SUITE)
@@ -199,12 +199,14 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(training_bank, "FEWEST", 16)
 
     def run(*detectors: str) -> dict[str, Any]:
-        for kind in ("fit", "scores"):  # to be made anew, by the network of the first run
+        for kind in ("fit", "scores"):  # to be computed again with the network of the first run
             shutil.rmtree(tmp_path / "cache" / kind, ignore_errors=True)
-        made = prepare(detectors, suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, device="cpu")
-        done: Run = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
-        store = made.context.store.root
-        assert not made.context.scored
+        prepared = prepare(detectors, suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, device="cpu")
+        done: StoredRun = run_plan(
+            prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet()
+        )
+        store = prepared.context.store.root
+        assert not prepared.context.scored
         return {
             f"{record.label} {record.ood_set}": record.reason
             or [(store / record.artifacts[part]).read_bytes() for part in ("id_scores", "ood_scores")]
@@ -223,19 +225,19 @@ def test_scores_are_the_same_bytes_alone_and_among_others(ran: Callable[..., dic
 
 
 def test_one_product_serves_all(ran: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    sizes: list[int] = []
     original = TrainingBank.similarities
 
     def counted(self: TrainingBank, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        made.append(len(features))
+        sizes.append(len(features))
         return original(self, features, dtype)
 
     monkeypatch.setattr(TrainingBank, "similarities", counted)
     ran("relation")
-    alone = sorted(made)
-    made.clear()
+    alone = sorted(sizes)
+    sizes.clear()
     ran("relation", "nnguide[k=3]", "draws")
-    assert sorted(made) == alone
+    assert sorted(sizes) == alone
     assert len(alone) > 9  # three sets, in several blocks
 
 
@@ -244,15 +246,15 @@ def test_who_spoils_or_fails_does_so_alone(ran: Callable[..., dict[str, Any]]) -
     bad = [f"fails[where={where}]" for where in ("fit", "bank", "score")]
     found = ran(*bad[:1], "spoils", "nnguide[k=3]", *bad[1:], "relation")
     assert {cell: found[cell] for cell in expected} == expected
-    for label, told in zip(bad, ("no fit", "no bank", "no score"), strict=True):
-        assert told in found[f"{label} greek"]
+    for label, message in zip(bad, ("no fit", "no bank", "no score"), strict=True):
+        assert message in found[f"{label} greek"]
     assert found["spoils greek"] == ran("spoils")["spoils greek"]
 
 
 def test_jobs_that_share_a_product_follow_one_another_and_their_fits(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(SUITE)
-    made = prepare(("knn", "msp", "nnguide"), suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1)
-    jobs = made.work.jobs
+    prepared = prepare(("knn", "msp", "nnguide"), suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1)
+    jobs = prepared.work.jobs
     ids = [job.id for job in jobs]
     assert all(ids.index(other) < ids.index(job.id) for job in jobs for other in job.after if other in ids)
     sharing = [(place, job) for place, job in enumerate(jobs) if isinstance(job, ScoreJob) and job.bank]

@@ -1,4 +1,4 @@
-"""The core names no plug-in, and nothing in the project unpickles or evaluates what it reads."""
+"""The core names no plug-in, and no code of the project unpickles or evaluates what it reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FALSE_POSITIVES: dict[tuple[str, str], str] = {
         "torchvision",
     ): "a distribution whose version is recorded, not the backbone of its networks",
 }
-"""(file in benchmark/, word) -> why that word is not the plug-in of the same name."""
+"""(file in benchmark/, word) -> why the word does not mean the plug-in of that name."""
 
 
 def where(path: Path) -> str:
@@ -44,15 +44,15 @@ def builtin_names() -> set[str]:
 
 
 def docstrings(tree: ast.AST) -> set[int]:
-    """Ids of the string nodes that stand alone: docstrings, also those under attributes."""
+    """Ids of the string nodes that are statements: docstrings, including those of attributes."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
 def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Every other string literal, with its line."""
-    told = docstrings(tree)
+    documentation = docstrings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
             yield node.lineno, node.value
 
 
@@ -135,7 +135,7 @@ def called(node: ast.Call) -> str:
 
 
 def unsafe(source: str) -> list[str]:
-    """Ways to run what a file holds: pickle, in whatever guise, and evaluation."""
+    """Ways to execute the content of a file: every form of pickle, and evaluation."""
     found = []
     tree = ast.parse(source)
     for line, module in imports(tree):

@@ -1,4 +1,4 @@
-"""The folder mapping of setup.cfg and the guards around it."""
+"""The folder mapping of setup.cfg and what depends on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_plugin_folders_hide_no_other_package() -> None:
 
 
 def test_every_package_is_listed() -> None:
-    """A sub-folder that is forgotten works in editable mode and is missing from the wheel."""
+    """A forgotten sub-folder works in editable mode, but is missing from the wheel."""
     listed = set(CONFIG["options"]["packages"].split())
     found = set()
     for package, folder in folders().items():
@@ -41,7 +41,7 @@ def test_typings_show_the_mapping() -> None:
     for package, folder in folders().items():
         link = ROOT / "typings" / Path(*package.split("."))
         if not link.is_symlink():
-            pytest.skip("this checkout was made without symbolic links; only type checkers need them")
+            pytest.skip("this checkout has no symbolic links; only type checkers need them")
         assert link.resolve() == folder.resolve()
 
 

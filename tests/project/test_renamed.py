@@ -1,4 +1,4 @@
-"""Names of older versions: each works with a warning, or is refused in a sentence that names the new one."""
+"""Names of older versions: each works with a warning, or is refused with the new name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_old_name_in_a_plugin_s_body_is_refused(base: type, old: str, new: st
         type("Mine", (base,), {old: False, "__module__": __name__})
 
 
-def test_a_classifier_still_looks_with_a_warning() -> None:
+def test_the_old_method_of_a_classifier_works_with_a_warning() -> None:
     network = torch.nn.Module()
     network.features = lambda images: images.mean(dim=(2, 3))  # type: ignore[assignment]
     network.head = torch.nn.Linear(3, 2)
