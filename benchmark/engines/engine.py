@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def remember(failed: dict[str, str], outcome: Outcome) -> None:
-    """Record why a job failed, in the words in which the jobs that depend on it will report it."""
+    """Record why a job failed, as the jobs that depend on it will report it."""
     job, reason = outcome.job, outcome.reason
     if reason:
         blocked = any(other in failed for other in job.after)

@@ -10,6 +10,7 @@ import torch
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.weights_file import match_weights, read_weights
 from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.specs import create, parse_spec
 
 if TYPE_CHECKING:
     from oodbench.benchmark.plan.jobs import ImportJob
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     """Store the weights of a user's file. Raises `UserError` if the file has changed or does not fit the backbone."""
-    from oodbench.benchmark.plugins.specs import create, parse_spec
-
     weights = read_weights(Path(job.file))
     if weights.sha256 != job.sha256:
         raise UserError(f"'{job.file}' has changed since the run was planned. Run the same command again.")

@@ -101,7 +101,7 @@ EVERY_EPOCH = SnapshotIntervals(after_epoch=0.0, within_epoch=600.0)
 def run(
     context: JobContext,
     job: TrainJob,
-    tick: Callable[[int], object] = lambda images: None,
+    tick: Callable[[int], None] = lambda images: None,
     every: SnapshotIntervals = EVERY_STEP,
 ) -> dict[str, object]:
     """Train with frequent snapshots."""
