@@ -23,8 +23,7 @@ from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
-from oodbench.benchmark.records.run import Run as StoredRun
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
@@ -55,7 +54,7 @@ class Prepared:
             run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.add, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
-                done = read_run(self.run_dir)
+                done = read_stored_run(self.run_dir)
                 update_best(done, store.root, ScoredImages(self.context.library))
                 write_views(done, store.root)
         return done
@@ -77,7 +76,7 @@ def prepare(
     ood_sets: str | Iterable[str] = "all",
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
-    metrics: str | Iterable[str] = EXACT,
+    metrics: str | Iterable[str] = "exact",
     protocol: str = "",
     precision: str = "",
     limit_train: int = 0,
@@ -137,7 +136,7 @@ def run(
     ood_sets: str | Iterable[str] = "all",
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
-    metrics: str | Iterable[str] = EXACT,
+    metrics: str | Iterable[str] = "exact",
     protocol: str = "",
     precision: str = "",
     limit_train: int = 0,
@@ -287,7 +286,7 @@ def _check_folders(results: Path, run_dir: Path, cache: Path) -> None:
             f"The results folder '{results}' cannot be used: '{nearest}' {reason}. Choose another --results."
         )
     if (run_dir / "run.json").is_file():
-        read_run(run_dir)  # a run of a newer oodbench is refused
+        read_stored_run(run_dir)  # a run of a newer oodbench is refused
     if (run_dir / "cache").is_dir() and run_dir not in cache.parents:
         raise UserError(
             f"The run '{run_dir.name}' repeats another run and has a store of its own, so nothing else can run under "

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, measured, served
 from oodbench.figures._lee2018_text import filled
@@ -40,7 +40,7 @@ def figure4(inputs: FigureInputs) -> Iterator[Picture]:
     blocks = [(block, rows, _unseen(block, rows)) for block, rows in served(inputs, [loss.label for loss in LOSSES])]
     blocks = [entry for entry in blocks if entry[2]]
     columns = max(len(sets) for _, _, sets in blocks)
-    figure, axes = canvas.grid(len(blocks), columns, (1.75, 1.35), Margins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
+    figure, axes = canvas.grid(len(blocks), columns, (1.75, 1.35), FigureMargins(0.5, 0.15, 0.76, 0.36, 0.14, 0.45))
     for (block, rows, sets), panels in zip(blocks, axes, strict=True):
         for i, panel in enumerate(panels):
             if i < len(sets):

@@ -14,7 +14,7 @@ from torch import nn
 from oodbench.benchmark import Picture
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors._dcgan import noise
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.detectors.gan_confidence import GAN
@@ -67,7 +67,7 @@ def figure3ab(seed: int, setting: Setting | None = None) -> Picture:
     }
     recipes = (GAN(**rates), GuidedGAN(beta=s.beta, **rates))
     samples = [_samples(s, recipe, points, torch.from_numpy(labels), classifier, seed) for recipe in recipes]
-    figure, (axes,) = canvas.grid(1, 2, (2.5, 2.5), Margins(0.5, 0.2, 0.72, 0.42, across=0.4))
+    figure, (axes,) = canvas.grid(1, 2, (2.5, 2.5), FigureMargins(0.5, 0.2, 0.72, 0.42, across=0.4))
     for panel, name, drawn in zip(axes, ("(a) original GAN", "(b) proposed GAN"), samples, strict=True):
         _panel(panel, s.plane, points, drawn)
         panel.set_title(name)

@@ -18,7 +18,7 @@ from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.benchmark.views.summary import Block
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, first_records, lacking, measured, served
 from oodbench.figures._lee2018_text import filled
@@ -155,7 +155,7 @@ def _draw(block: Block, columns: list[Column]) -> Figure:
     inside = sum(counts) * side + (sum(counts) - len(counts)) * gap + (len(counts) - 1) * between
     rows = len(LOSSES) + 1
     below = rows * side + (rows - 1) * gap
-    figure, ((panel,),) = canvas.grid(1, 1, (inside, below), Margins(left, 0.12, top, 0.12))
+    figure, ((panel,),) = canvas.grid(1, 1, (inside, below), FigureMargins(left, 0.12, top, 0.12))
     panel.set(xlim=(0, inside), ylim=(below, 0))
     panel.set_axis_off()
     x = 0.0

@@ -14,7 +14,7 @@ from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors import _dcgan
 from oodbench.detectors._confidence_loss import kl_to_uniform
 from oodbench.detectors.confidence import ConfidenceLoss
@@ -76,7 +76,7 @@ def figure3cd(inputs: FigureInputs, setting: Setting | None = None) -> Picture:
     held_out = _floats(_grey(test.images))
     responses.append(_responses(held_out[:MEASURED], guide, judge))
     accuracy = float((_logits(guide, held_out).argmax(dim=1).numpy() == test.labels).mean())
-    figure, (axes,) = canvas.grid(1, 2, (2.4, 2.4), Margins(0.15, 0.15, 0.5, 0.12, across=0.25))
+    figure, (axes,) = canvas.grid(1, 2, (2.4, 2.4), FigureMargins(0.15, 0.15, 0.5, 0.12, across=0.25))
     for panel, name, drawn in zip(axes, ("(c) original GAN", "(d) proposed GAN"), samples, strict=True):
         _mosaic(panel, drawn[: SHOWN**2, 0].numpy())
         panel.set_title(name, pad=4)

@@ -16,7 +16,7 @@ from torch import nn
 from oodbench.benchmark import Picture
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.figures._lee2018_text import filled
 from oodbench.figures._lee2018_toys import Plane, Points, Scaled, drawn_from, perceptron, probabilities, trained
@@ -61,7 +61,7 @@ def figure1(seed: int, setting: Setting | None = None) -> Picture:
     s = setting or Setting()
     points, labels = s.plane.draw(s.points, np.random.default_rng(derive(seed, "figure 1", "points")))
     maps = [_map(s, half_side, points, labels, seed) for half_side in (s.plane.box, s.near)]
-    figure, axes = canvas.grid(2, 2, (2.35, 2.35), Margins(0.55, 0.85, 0.72, 0.42, across=0.45, down=0.5))
+    figure, axes = canvas.grid(2, 2, (2.35, 2.35), FigureMargins(0.55, 0.85, 0.72, 0.42, across=0.45, down=0.5))
     for row, (made, half_side) in enumerate(zip(maps, (s.plane.box, s.near), strict=True)):
         box = f"[\N{MINUS SIGN}{half_side:g}, {half_side:g}]\N{SUPERSCRIPT TWO}"
         _scatter(axes[row][0], s.plane, points, labels, made.outliers)

@@ -15,7 +15,7 @@ from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.metrics.exact import auroc, roc_curve
 from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.detectors.msp import MSP
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, served
@@ -74,7 +74,7 @@ def _draw2(block: Block, shown: list[str], pairs: Pairs) -> Figure:
     side = 1.35
     total = columns * side + (columns - 1) * 0.18
     legend = max(1.75, canvas.legend_inches(["ID test", *shown]))
-    margins = Margins(0.5, legend, 0.5, 0.42 + side + 0.72, across=0.45)
+    margins = FigureMargins(0.5, legend, 0.5, 0.42 + side + 0.72, across=0.45)
     figure, (tops,) = canvas.grid(1, 2, ((total - 0.45) / 2, 1.6), margins)
     width, height = figure.get_size_inches()
     for panel, loss, letter in zip(tops, LOSSES, "ab", strict=False):

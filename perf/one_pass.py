@@ -39,13 +39,13 @@ from torch import Tensor
 
 from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.engines import local
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.runner.runner import run_plan
+from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.extract import BLOCK
 from oodbench.benchmark.stages.memory import keep_freed_memory
@@ -212,7 +212,7 @@ def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, list[tuple[str, f
     seen: Counter[bytes] = Counter()
     spent: dict[str, float] = {}
     counting, passes, jobs, run = ([0.0, 0.0] for _ in range(4))
-    run_job = local.run_job
+    run_job = dispatch.run_job
 
     def timed(context: JobContext, job: Job, tick: Tick) -> None:
         before = jobs[0] - counting[0]
@@ -221,10 +221,10 @@ def ours(made: Prepared) -> tuple[dict[str, Seconds], Seconds, list[tuple[str, f
         kind = (f"{job.kind} {job.detector}" if isinstance(job, FitJob | ScoreJob) else job.kind).partition("@")[0]
         spent[kind] = spent.get(kind, 0.0) + jobs[0] - counting[0] - before
 
-    local.run_job = timed
+    dispatch.run_job = timed
     with counted(seen, counting, passes), clocked(run):
         done = run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
-    local.run_job = run_job
+    dispatch.run_job = run_job
     if failed := {record.label: record.reason for record in done.records if record.status != "ok"}:
         sys.exit(f"These detectors failed: {failed}")
     seconds = {name: (s[0] - counting[0], s[1] - counting[1]) for name, s in (("jobs", jobs), ("run", run))}

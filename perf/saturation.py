@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.released_scripts import lee2018
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.detectors.msp import log_one_minus_max
 
 CLASSES, IMAGES = 10, 10_000
@@ -47,7 +47,7 @@ def simulated(parameters: Sequence[float], seed: int = 0) -> tuple[Margins, Marg
     return ind, ood
 
 
-def stored(run: Run, id_set: str, ood_set: str, seed: int) -> tuple[Margins, Margins]:
+def stored(run: StoredRun, id_set: str, ood_set: str, seed: int) -> tuple[Margins, Margins]:
     """The ID and OOD margins behind the stored MSP scores log(1 - p) of a run."""
     wanted = ("msp", id_set, ood_set, seed)
     (record,) = (r for r in run.records if (r.label, r.id_set, r.ood_set, r.seed) == wanted)
@@ -123,7 +123,7 @@ def main() -> None:
     if options.run:
         temperatures, published = OF_A_RUN, None
         title = f"{options.run.name}: {options.id} against {options.ood}, seed {options.seed}"
-        margins = stored(read_run(options.run), options.id, options.ood, options.seed)
+        margins = stored(read_stored_run(options.run), options.id, options.ood, options.seed)
     else:
         parameters = fit() if options.fit else FITTED
         distance = misfit(parameters)

@@ -24,7 +24,7 @@ from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
 from oodbench.benchmark.plugins.training_bank import TrainingBank
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.views import plots
@@ -110,10 +110,10 @@ def tiny_suite() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run() -> Callable[..., Run]:
+def tiny_run() -> Callable[..., StoredRun]:
     """Run a suite's file as `api.run` does, on one thread and without plots."""
 
-    def run(suite: Path, detectors: str = "msp", **options: Any) -> Run:
+    def run(suite: Path, detectors: str = "msp", **options: Any) -> StoredRun:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plots, "draw", lambda *_: [])
             return api.run(detectors, suite=str(suite), threads=1, **options)

@@ -20,7 +20,7 @@ from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import KINDS, registry
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.store.atomic import slug
 
 
@@ -150,7 +150,7 @@ def _suite_card(suite: Suite) -> str:
 
 
 def _run_card(run_dir: Path) -> str:
-    run = read_run(run_dir)
+    run = read_stored_run(run_dir)
     count = {status: sum(r.status == status for r in run.records) for status in (OK, SKIPPED, FAILED)}
     info = run.info
     commit = info.get("commit") or {}

@@ -68,15 +68,17 @@ def compare(
     from oodbench.benchmark.data.library import Library
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import split_list
-    from oodbench.benchmark.records.run import read_run
-    from oodbench.benchmark.views.compare_page import compare_text, write_comparison
+    from oodbench.benchmark.records.run import read_stored_run
+    from oodbench.benchmark.views.comparison.page import compare_text, write_comparison
 
     for file in plugins:
         registry.load_file(file)
     folder = run_dir(results, run_name)
     cache = cache_of(folder, results)
     images = ScoredImages(Library(data_dir, cache / "data"))
-    comparison = compare_detectors(read_run(folder), cache, split_list(detectors), metric, resamples, seed, images)
+    comparison = compare_detectors(
+        read_stored_run(folder), cache, split_list(detectors), metric, resamples, seed, images
+    )
     width = shutil.get_terminal_size((110, 40)).columns
     click.echo(compare_text(comparison, width, sys.stdout.isatty()))
     files = write_comparison(comparison, folder / "compare")

@@ -11,7 +11,7 @@ import click
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.paths import cache_of, run_dir
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 
 
 @click.command(
@@ -51,7 +51,7 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
     from oodbench.benchmark.views.cell import cell_text
 
     folder = run_dir(results, run_name)
-    return cell_text(find_cell(read_run(folder).records, selector), cache_of(folder, results))
+    return cell_text(find_cell(read_stored_run(folder).records, selector), cache_of(folder, results))
 
 
 WHERE = (

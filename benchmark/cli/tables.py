@@ -48,10 +48,10 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
     RUN is a name or a folder. 'bench list references' lists the published numbers for --against. --metrics shows what
     'bench run --metrics' has computed.
     """
-    from oodbench.benchmark.records.run import read_run
+    from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views import table_latex, table_markdown, tables
 
-    run_ = read_run(run_dir(results, run_name))
+    run_ = read_stored_run(run_dir(results, run_name))
     tables.write_tables(run_)
     if against or metrics != "exact":
         from oodbench.benchmark.cli.text import beside_text
@@ -80,9 +80,9 @@ def plot(run_name: str, results: Path) -> None:
 
     RUN is a name or a folder.
     """
-    from oodbench.benchmark.records.run import read_run
+    from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views import plots
 
     folder = run_dir(results, run_name)
-    for path in plots.draw(read_run(folder), cache_of(folder, results)):
+    for path in plots.draw(read_stored_run(folder), cache_of(folder, results)):
         click.echo(str(path))

@@ -7,7 +7,7 @@ from collections import Counter
 from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.errors import UserError, visible
 from oodbench.benchmark.records.record import FAILED, SKIPPED
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 
 EXAMPLES = 12
 """Number of jobs of each kind that a dry run lists; the rest is counted."""
@@ -32,7 +32,7 @@ def dry_run_text(prepared: Prepared) -> str:
     return "\n".join(map(visible, out))
 
 
-def run_footer(run: Run) -> str:
+def run_footer(run: StoredRun) -> str:
     """Where the files of a run are, and what to do about failures."""
     failed = sum(record.status == FAILED for record in run.records)
     out = [f"Files: {run.path} (records.csv, table.csv, table.md, table.tex, plots/)"]
@@ -44,7 +44,7 @@ def run_footer(run: Run) -> str:
     return "\n".join(out)
 
 
-def beside_text(run: Run, against: str, rules: str, form: str, width: int) -> str:
+def beside_text(run: StoredRun, against: str, rules: str, form: str, width: int) -> str:
     """A run next to the published numbers named `against`; if empty, its extended metrics or those by other rules."""
     from oodbench.benchmark.metrics.names import EXTENDED
     from oodbench.benchmark.papers import against_published as published

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.best import METRIC, NAME, Judged, Stored, _stored, inputs_of
 from oodbench.benchmark.records.record import Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -23,12 +23,7 @@ def judge_best(records: Sequence[Record], cache: Path, images: ScoredImages) -> 
 
     A column with fewer than two competing detectors is left out.
     """
-    from oodbench.benchmark.compare.column import (  # imports SciPy, which views should not wait for
-        ColumnComparison,
-        ComparisonConfig,
-        by_column,
-        compare_column,
-    )
+    from oodbench.benchmark.compare.column import ColumnComparison, ComparisonConfig, by_column, compare_column
 
     judged, complete = [], True
     config = ComparisonConfig(cache, METRIC, images=images)
@@ -54,7 +49,7 @@ def _judgement(column: ColumnComparison) -> Judged:
     )
 
 
-def update_best(run: Run, cache: Path, images: ScoredImages) -> None:
+def update_best(run: StoredRun, cache: Path, images: ScoredImages) -> None:
     """Judge a run's columns and store the result, unless that has already been done for these records."""
     stored, inputs = _stored(run.path), inputs_of(run.records)
     if stored is not None and stored.inputs == inputs and stored.whole:

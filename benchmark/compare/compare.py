@@ -19,7 +19,7 @@ from oodbench.benchmark.compare.column import (
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stats.paired_tests import Floats
 from oodbench.benchmark.stats.rank_tests import RankTests, rank_tests
 
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(
-    run: Run,
+    run: StoredRun,
     cache: Path,
     detectors: Sequence[str] = (),
     metric: str = AUROC,
@@ -94,7 +94,7 @@ def compare(
     return Comparison(name, metric, labels, resamples, tuple(columns), _matrix(columns, labels), not_judged)
 
 
-def _labels(run: Run, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
+def _labels(run: StoredRun, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
     known = list(dict.fromkeys(record.label for record in run.records))
     chosen = list(dict.fromkeys(detectors)) or known
     for label in chosen:

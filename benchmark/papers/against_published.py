@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oodbench.benchmark.papers.match import Line, compare
 from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.marks import DASH
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat
@@ -73,7 +73,7 @@ def _flags(line: Line, notes: Mapping[str, int]) -> str:
     return f"[{','.join(str(notes[reason]) for reason in line.reasons)}]" if line.reasons else ""
 
 
-def _title(run: Run, reference: Reference) -> str:
+def _title(run: StoredRun, reference: Reference) -> str:
     return f"{run.info.get('name') or run.path.name} against {reference.name}: {reference.title}"
 
 
@@ -127,19 +127,19 @@ def _grouped(missing: Iterable[Line]) -> list[str]:
     return [f"{names}: {', '.join(methods)}" for names, methods in labels.items()]
 
 
-def against_text(run: Run, reference: Reference, width: int = 100) -> str:
+def against_text(run: StoredRun, reference: Reference, width: int = 100) -> str:
     """The comparison for a terminal: one heading per cell, one line per metric, notes below."""
     stacks, legend = _parts(run, reference)
     return stacked_text(_title(run, reference), stacks, NOTHING, legend, width)
 
 
-def against_markdown(run: Run, reference: Reference) -> str:
+def against_markdown(run: StoredRun, reference: Reference) -> str:
     """The comparison as Markdown: one table per ID set, notes below."""
     stacks, legend = _parts(run, reference)
     return stacked_markdown(_title(run, reference), stacks, NOTHING, legend)
 
 
-def _parts(run: Run, reference: Reference) -> tuple[list[Stack], list[str]]:
+def _parts(run: StoredRun, reference: Reference) -> tuple[list[Stack], list[str]]:
     lines = compare(run, reference)
     matched = _matched(lines)
     notes = _footnotes(matched)
@@ -159,7 +159,7 @@ def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
     return Item(line.place, _flags(line, notes), TITLES[line.published.metric], numbers)
 
 
-def against_csv(run: Run, reference: Reference) -> str:
+def against_csv(run: StoredRun, reference: Reference) -> str:
     """The comparison as CSV with every published number: percent and percentage points, six decimals for ours."""
     columns = (
         "id_set", "ood_set", "group", "label", "metric", "status", "ours_percent", "ours_std", "seeds",

@@ -18,7 +18,7 @@ from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.records.record import OK
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.store import Store
@@ -82,7 +82,7 @@ def figure_request(
     """
     figures: Figures = registry.get("figure", name)()
     chosen = _chosen(figures, panels)
-    run = read_run(run_dir(results, run_name)) if run_name else _find_run(figures, results)
+    run = read_stored_run(run_dir(results, run_name)) if run_name else _find_run(figures, results)
     cache = cache_of(run.path, results) if run else results / "cache"
     context = JobContext(Store(cache), Library(data_dir, results / "cache" / "data"), torch.device("cpu"))
     inputs = RunFigureInputs(context, seed, run)
@@ -111,9 +111,9 @@ def _chosen(figures: Figures, items: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _find_run(figures: Figures, results: Path) -> Run | None:
+def _find_run(figures: Figures, results: Path) -> StoredRun | None:
     """The first run of one of the suites that the figures can be drawn from."""
-    runs = [read_run(path.parent) for path in sorted((results / "runs").glob("*/run.json"))]
+    runs = [read_stored_run(path.parent) for path in sorted((results / "runs").glob("*/run.json"))]
     for suite in figures.suites:
         for run in runs:
             name = (run.info.get("suite") or {}).get("name")

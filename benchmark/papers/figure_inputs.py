@@ -11,7 +11,7 @@ from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import Spec, parse_set
 from oodbench.benchmark.records.record import Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.views.plots import ScoreReader
 from oodbench.benchmark.views.summary import Summary, summary_of
@@ -23,7 +23,7 @@ class RunFigureInputs:
 
     context: JobContext
     seed: int
-    run_read: Run | None = None
+    run_read: StoredRun | None = None
 
     @property
     def library(self) -> Library:
@@ -31,7 +31,7 @@ class RunFigureInputs:
         return self.context.library
 
     @property
-    def run(self) -> Run:
+    def run(self) -> StoredRun:
         """The run to draw from. Raises `UserError` if there is none."""
         if self.run_read is None:
             raise UserError("There is no run to draw from. Name one with --from.")

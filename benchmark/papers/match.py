@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from oodbench.benchmark.papers.published import ID_ACCURACY, Published, Reference, alternatives
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import ABSENT, Block, Stat, Summary, TableRow, audit_of, summary_of
 
 OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench run --metrics {0} computes both"
@@ -43,7 +43,7 @@ class Line:
         return f"{where}, {self.label}"
 
 
-def compare(run: Run, reference: Reference) -> list[Line]:
+def compare(run: StoredRun, reference: Reference) -> list[Line]:
     """Every published number in the file's order: one line per counterpart, or one line if it has none."""
     matcher = _Matcher(run, summary_of(run))
     lines = []
@@ -57,7 +57,7 @@ def compare(run: Run, reference: Reference) -> list[Line]:
 class _Matcher:
     """Finds the counterparts of published numbers in one run."""
 
-    def __init__(self, run: Run, summary: Summary) -> None:
+    def __init__(self, run: StoredRun, summary: Summary) -> None:
         self.run = run
         self.audits: dict[str, dict[tuple[str, str, str], dict[str, Stat]]] = {}
         self.suite = str((run.info.get("suite") or {}).get("name", ""))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oodbench.benchmark.records.record import Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.store.safe_read import read_json
 from oodbench.benchmark.store.schema import Count, convert
@@ -58,7 +58,7 @@ Marks = Mapping[tuple[str, str], Judged]
 """(ID set, OOD set) -> the judgement of that column."""
 
 
-def read_best(run: Run) -> Marks:
+def read_best(run: StoredRun) -> Marks:
     """The judgements of a run; empty if it was not judged or its records have changed since."""
     stored = _stored(run.path)
     if stored is None or stored.inputs != inputs_of(run.records):
@@ -66,7 +66,7 @@ def read_best(run: Run) -> Marks:
     return {(one.id_set, one.ood_set): one for one in stored.columns}
 
 
-def is_outdated(run: Run) -> bool:
+def is_outdated(run: StoredRun) -> bool:
     """Whether a judgement exists that is unreadable or of other records than the run's."""
     stored = _stored(run.path)
     return (run.path / NAME).exists() and (stored is None or stored.inputs != inputs_of(run.records))

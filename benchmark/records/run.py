@@ -15,7 +15,7 @@ from oodbench.benchmark.store.schema import RunInfo, convert
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """A finished or interrupted run as read from its folder."""
 
     path: Path
@@ -30,7 +30,7 @@ def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
     write_atomically(run_dir / "run.json", to_json({"schema": SCHEMA, **info}))
 
 
-def read_run(run_dir: Path) -> Run:
+def read_stored_run(run_dir: Path) -> StoredRun:
     """Read a run folder: its `run.json` and those of the listed records that exist already.
 
     Raises `UserError` if `run.json` is missing, or if it or a record is invalid.
@@ -45,7 +45,7 @@ def read_run(run_dir: Path) -> Run:
             f"'{run_dir / 'run.json'}' does not describe a run: {error}. Remove it and run again."
         ) from error
     paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
-    return Run(run_dir, info, _with_backbone_labels([read_record(path) for path in paths if path.is_file()]))
+    return StoredRun(run_dir, info, _with_backbone_labels([read_record(path) for path in paths if path.is_file()]))
 
 
 def _with_backbone_labels(records: list[Record]) -> list[Record]:

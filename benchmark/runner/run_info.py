@@ -12,7 +12,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, T
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import read_record, write_record
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.stages.context import JobContext
 
@@ -114,7 +114,7 @@ def with_backbone_names(run_dir: Path, plan: Plan) -> dict[str, Any]:
 
     Records of older versions, or of another suite, may have the file names of cells of this plan.
     """
-    info = read_run(run_dir).info
+    info = read_stored_run(run_dir).info
     names = []
     for name in info.get("cells", []):
         path = run_dir / "cells" / Path(name).name

@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.run_info import collect_info, merge_info, with_backbone_names
 from oodbench.benchmark.stages.context import JobContext
@@ -95,7 +95,7 @@ def run_plan(
     progress: Progress,
     add: bool = False,
     engine: Engine = LOCAL,
-) -> Run:
+) -> StoredRun:
     """Have an engine run the jobs, write each cell's record as soon as it is complete, and return the run."""
     names = [cell.record.file_name for cell in plan.cells]
     info = {**collect_info(plan, context, asked), "cells": names}
@@ -110,7 +110,7 @@ def run_plan(
     _run_jobs(plan, work, context, engine, run_dir, progress)
     if not (run_dir / "run.json").is_file():
         raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again; it reuses the cache.")
-    return read_run(run_dir)
+    return read_stored_run(run_dir)
 
 
 def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
@@ -167,7 +167,7 @@ def _is_done(path: Path, key: str) -> bool:
     return record.status == OK and record.key == key
 
 
-def write_views(run: Run, cache: Path) -> list[Path]:
+def write_views(run: StoredRun, cache: Path) -> list[Path]:
     """Write a run's tables and plots, unless nothing they depend on has changed; returns the files."""
     inputs = _view_inputs(run)
     marker = run.path / "views.json"
@@ -196,7 +196,7 @@ def view_sources() -> list[Path]:
     return [file for package in VIEW_PACKAGES for file in sorted((root / package).rglob("*.py"))]
 
 
-def _view_inputs(run: Run) -> str:
+def _view_inputs(run: StoredRun) -> str:
     """A hash of everything that the views depend on: the records, the displayed run info, and their source code."""
     source = hashlib.sha256(b"".join(file.read_bytes() for file in view_sources()))
     shown = {

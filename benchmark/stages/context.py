@@ -11,12 +11,7 @@ import torch
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.metrics.extended import ClassifiedImages
-from oodbench.benchmark.plan.jobs import (
-    Checkpoint,
-    Job,
-    Outputs,
-    SetRef,
-)
+from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec

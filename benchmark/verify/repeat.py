@@ -27,7 +27,7 @@ from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class RepetitionOutcome:
 class Repetition:
     """A repetition of a run, ready to start."""
 
-    original: Run
+    original: StoredRun
     run_dir: Path
     """The repetition's folder."""
     overrides: Mapping[str, Any]
@@ -129,7 +129,7 @@ class Repetition:
 
     def compare(self) -> RepetitionOutcome:
         """Compare the repetition with the run, and write the outcome to `again.json` in the repetition's folder."""
-        repetition = read_run(self.run_dir)
+        repetition = read_stored_run(self.run_dir)
         by_name = {cell_name(record): record for record in repetition.records}
         pairs = [(record, by_name.get(cell_name(record))) for record in self.original.records]
         differences = {
@@ -166,7 +166,7 @@ def prepare_repetition(
     """
     path = Path(source)
     folder = path.parent if path.name == "run.json" else run_dir(Path(results or "results"), str(source))
-    original = read_run(folder)
+    original = read_stored_run(folder)
     parent = folder.resolve().parent
     root = Path(results) if results else (parent.parent if parent.name == "runs" else Path("results"))
     target = root / "runs" / slug(name or f"{folder.resolve().name}-again")
@@ -174,12 +174,14 @@ def prepare_repetition(
         raise UserError(f"The run '{folder}' has no cell with numbers, so there is nothing to repeat.")
     if target.resolve() == folder.resolve():
         raise UserError(f"'{target}' is the run itself. Choose another --name for its repetition.")
-    if (target / "run.json").is_file() and read_run(target).info.get("again", {}).get("of") != str(folder.resolve()):
+    if (target / "run.json").is_file() and read_stored_run(target).info.get("again", {}).get("of") != str(
+        folder.resolve()
+    ):
         raise UserError(f"'{target}' already exists and is not a repetition of '{folder}'. Choose another --name.")
     return Repetition(original, target, overrides)
 
 
-def _commands(run: Run) -> list[dict[str, Any]]:
+def _commands(run: StoredRun) -> list[dict[str, Any]]:
     """The options of the commands that produced a run; for runs of older versions, as far as they are recorded."""
     if "commands" in run.info:
         return [dict(options) for options in run.info["commands"]]
@@ -195,7 +197,7 @@ def _commands(run: Run) -> list[dict[str, Any]]:
     return [{**asked, **{name: run.info[name] for name in ("device", "threads") if name in run.info}}]
 
 
-def _outcome(recorded: Record, repeated: Record | None, original: Run, repetition: Run) -> CellOutcome:
+def _outcome(recorded: Record, repeated: Record | None, original: StoredRun, repetition: StoredRun) -> CellOutcome:
     name = cell_name(recorded)
     if recorded.status != OK:
         return CellOutcome(name, NOTHING, f"{recorded.status} in the run")
@@ -253,7 +255,7 @@ def _largest(values: Mapping[str, float], off: Mapping[str, float]) -> str:
     return ", ".join(f"{metric} {values[metric] + off[metric]:.6f} instead of {values[metric]:.6f}" for metric in shown)
 
 
-def _machine_differences(recorded: Record, repeated: Record, original: Run, repetition: Run) -> list[str]:
+def _machine_differences(recorded: Record, repeated: Record, original: StoredRun, repetition: StoredRun) -> list[str]:
     """How the machines and libraries of two records differ."""
     before, after = _machine(recorded, original), _machine(repeated, repetition)
     return [
@@ -263,7 +265,7 @@ def _machine_differences(recorded: Record, repeated: Record, original: Run, repe
     ]
 
 
-def _machine(record: Record, run: Run) -> dict[str, Any]:
+def _machine(record: Record, run: StoredRun) -> dict[str, Any]:
     return {**run.info.get("packages", {}), **run.info, **record.provenance.get("made", {})}
 
 

@@ -29,7 +29,7 @@ from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.csv_file import ENDS
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import OK, Record, read_record
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.store import digest, file_sha256, read_side
 from oodbench.benchmark.verify.recompute import Recompute
@@ -115,7 +115,7 @@ class _Verifier:
 
     def verdict(self) -> Verdict:
         try:
-            run: Run | None = read_run(self.run_dir)
+            run: StoredRun | None = read_stored_run(self.run_dir)
         except OodbenchError as error:
             run = None
             self.result.problems += self.unreadable() or [str(error)]
@@ -132,7 +132,7 @@ class _Verifier:
         """One problem for each record file that cannot be read."""
         return [problem for path in sorted((self.run_dir / "cells").glob("*.json")) if (problem := _unreadable(path))]
 
-    def absent(self, run: Run) -> list[str]:
+    def absent(self, run: StoredRun) -> list[str]:
         """One problem for each cell that `run.json` lists and that has no record."""
         listed = [self.run_dir / "cells" / Path(name).name for name in run.info.get("cells", [])]
         return [f"cells/{path.name}: missing; the run was stopped before it" for path in listed if not path.is_file()]
@@ -246,7 +246,7 @@ class _Verifier:
         logits = scores[0].key.get("outputs", {}).get("logits")
         return digest({**content, "scores": [artifact.digest for artifact in scores], "id": logits})
 
-    def best(self, run: Run) -> None:
+    def best(self, run: StoredRun) -> None:
         """Recompute which detectors may be the best of each column, and compare them with those in the run's file."""
         if is_outdated(run):
             self.result.problems.append(
@@ -274,7 +274,7 @@ class _Verifier:
             self.unchecked(f"{what}, {reasons[0]}", len(records))
         return not reasons
 
-    def tables(self, run: Run) -> None:
+    def tables(self, run: StoredRun) -> None:
         """Compare the tables in the run's folder with those that the checked records give, byte by byte."""
         for name, content in table_files(run).items():
             path, command = self.run_dir / name, f"bench table {self.run_dir.name}"

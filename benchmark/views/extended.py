@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.records.record import Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat, stat_of
 
@@ -29,17 +29,17 @@ NOTHING = "No cell of this run has extended metrics."
 Values = dict[str, Stat]
 
 
-def extended_text(run: Run, width: int = 100) -> str:
+def extended_text(run: StoredRun, width: int = 100) -> str:
     """The values for a terminal of `width` characters."""
     return stacked_text(_title(run), _stacks(run), NOTHING, _legend(run), width)
 
 
-def extended_markdown(run: Run) -> str:
+def extended_markdown(run: StoredRun) -> str:
     """The values as Markdown."""
     return stacked_markdown(_title(run), _stacks(run), NOTHING, _legend(run))
 
 
-def extended_csv(run: Run) -> str:
+def extended_csv(run: StoredRun) -> str:
     """One row per cell: means and standard deviations over seeds with six decimals, empty where not available."""
     cells = _cells(run)
     names = EXTENDED_METRICS
@@ -53,7 +53,7 @@ def extended_csv(run: Run) -> str:
     return out.getvalue()
 
 
-def _cells(run: Run) -> dict[tuple[str, str, str], Values]:
+def _cells(run: StoredRun) -> dict[tuple[str, str, str], Values]:
     """(ID set, label, OOD set) -> values over seeds."""
     found: dict[tuple[str, str, str], list[Record]] = {}
     for record in run.records:
@@ -73,7 +73,7 @@ def _stats(records: list[Record]) -> Values:
     return {name: stat for name, stat in found.items() if stat}
 
 
-def _stacks(run: Run) -> list[Stack]:
+def _stacks(run: StoredRun) -> list[Stack]:
     stacks = []
     cells = _cells(run)
     for id_set in dict.fromkeys(key[0] for key in cells):
@@ -103,11 +103,11 @@ def _written(values: Values, name: str) -> str:
     return f"{scale * stat.mean:.{digits}f}{spread}"
 
 
-def _title(run: Run) -> str:
+def _title(run: StoredRun) -> str:
     return f"{run.info.get('name') or run.path.name}: extended metrics"
 
 
-def _legend(run: Run) -> Iterator[str]:
+def _legend(run: StoredRun) -> Iterator[str]:
     yield "Percent, NLL in nats; mean ± std over seeds (ddof = 1). ECE, NLL: calibration of the classifier."
     yield "AURC (lower is better), AUROC errors: how well the score separates wrong from correct ID predictions."
     yield "OSCR: accepted and correctly classified ID against accepted OOD."

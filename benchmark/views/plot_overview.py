@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.marks import FEWER, SEEN, percent
-from oodbench.benchmark.views.plot_style import Look, Margins
+from oodbench.benchmark.views.plot_style import FigureMargins, Look
 from oodbench.benchmark.views.summary import Block, Summary, TableCell, TableRow
 from oodbench.benchmark.views.table_layout import wrapped_label
 
@@ -26,7 +26,7 @@ def bars(block: Block, styles: Mapping[str, Look], seeds: int) -> Figure:
     """Bars of the main metrics: one panel per metric, one group per OOD set, one bar per detector."""
     labels = [row.label for row in block.rows]
     width = min(max(len(block.sets) * max(1.25, 0.25 + 0.1 * len(labels)), 3.0), 13.0)
-    margins = Margins(0.45, canvas.legend_inches(labels), 0.5, 0.45, down=0.18)
+    margins = FigureMargins(0.45, canvas.legend_inches(labels), 0.5, 0.45, down=0.18)
     figure, axes = canvas.grid(len(BARS), 1, (width, 1.35), margins)
     for (panel,), (metric, name) in zip(axes, BARS.items(), strict=True):
         for i, row in enumerate(block.rows):
@@ -110,7 +110,7 @@ def _heat_panel(summary: Summary, sets: Sequence[str]) -> tuple[Figure, Axes]:
     lines = sum(len(block.rows) + 1 for block in summary.blocks)
     labels = [line for b in summary.blocks for row in b.rows for line in wrapped_label(row.label, LABEL)]
     slanted = 0.62 * canvas.text_inches(sets)
-    margins = Margins(canvas.text_inches(labels) + 0.2, max(0.8, slanted), 0.5 + slanted, 0.15)
+    margins = FigureMargins(canvas.text_inches(labels) + 0.2, max(0.8, slanted), 0.5 + slanted, 0.15)
     figure, ((panel,),) = canvas.grid(1, 1, (0.6 * len(sets), 0.24 * lines), margins)
     panel.set(xlim=(0, len(sets)), ylim=(lines, 0))
     panel.xaxis.tick_top()

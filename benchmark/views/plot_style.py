@@ -66,7 +66,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Margins:
+class FigureMargins:
     """Inches around the axes and between them."""
 
     left: float
@@ -94,7 +94,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def grid(rows: int, columns: int, size: tuple[float, float], margins: Margins) -> tuple[Figure, list[list[Axes]]]:
+def grid(rows: int, columns: int, size: tuple[float, float], margins: FigureMargins) -> tuple[Figure, list[list[Axes]]]:
     """A figure with `rows` x `columns` axes of `size` (width, height) inches each."""
     m = margins
     w = min(size[0], (MAX_INCHES - m.left - m.right) / columns - m.across)

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.metrics.exact import roc_curve
 from oodbench.benchmark.records.record import OK, QUICK_LOOK, Record
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.store.npy import stored_scores
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_overview import bars, heatmap
-from oodbench.benchmark.views.plot_style import Look, Margins
+from oodbench.benchmark.views.plot_style import FigureMargins, Look
 from oodbench.benchmark.views.summary import Block, OodSet, Summary, TableRow, summary_of
 from oodbench.benchmark.views.table_layout import wrapped_label
 
@@ -39,7 +39,7 @@ ID_GREY, OOD_BLUE = "#C4C4C4", "#0072B2"
 NO_SCORES = "scores not in the cache"
 
 
-def draw(run: Run, cache_dir: Path) -> list[Path]:
+def draw(run: StoredRun, cache_dir: Path) -> list[Path]:
     """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`."""
     summary = summary_of(run)
     store = ScoreReader.of(run, cache_dir, summary.seeds[0] if summary.seeds else 0)
@@ -62,7 +62,7 @@ class ScoreReader:
     records: Mapping[tuple[str, str, str], Record]
 
     @classmethod
-    def of(cls, run: Run, cache_dir: Path, seed: int) -> ScoreReader:
+    def of(cls, run: StoredRun, cache_dir: Path, seed: int) -> ScoreReader:
         """The reader for a run and a seed."""
         return cls(cache_dir, seed, {(r.id_set, r.label, r.ood_set): r for r in run.records if r.seed == seed})
 
@@ -99,7 +99,7 @@ def _figures(summary: Summary, store: ScoreReader) -> Iterator[tuple[str, Figure
 def _roc(block: Block, styles: Mapping[str, Look], store: ScoreReader, seed: str) -> Figure:
     columns = min(3, len(block.sets))
     labels = [row.label for row in block.rows]
-    margins = Margins(0.5, canvas.legend_inches(labels), 0.68, 0.45, across=0.2, down=0.42)
+    margins = FigureMargins(0.5, canvas.legend_inches(labels), 0.68, 0.45, across=0.2, down=0.42)
     figure, axes = canvas.grid(-(-len(block.sets) // columns), columns, (2.0, 2.0), margins)
     panels = [panel for row in axes for panel in row]
     for i, (panel, ood) in enumerate(zip(panels, block.sets, strict=False)):
@@ -148,7 +148,7 @@ def _roc_axes(panel: Axes, bottom: bool, left: bool) -> None:
 def _histograms(block: Block, rows: Sequence[TableRow], store: ScoreReader, seed: str) -> Figure:
     """All panels in one axes, one unit square each: separate axes would take most of the time of all plots."""
     names = [line for row in rows for line in wrapped_label(row.label, 22)]
-    margins = Margins(canvas.text_inches(names) + 0.2, 0.15, 0.78, 0.3)
+    margins = FigureMargins(canvas.text_inches(names) + 0.2, 0.15, 0.78, 0.3)
     figure, ((panel,),) = canvas.grid(1, 1, (1.45 * len(block.sets), 0.76 * len(rows)), margins)
     panel.set(xlim=(0, len(block.sets)), ylim=(len(rows), 0))
     panel.set_axis_off()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import RULE_METRICS
 from oodbench.benchmark.records.record import OK
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat, audit_of, has_rules, stat_of
 from oodbench.benchmark.views.table_layout import COLUMNS
@@ -17,17 +17,17 @@ from oodbench.benchmark.views.table_layout import COLUMNS
 NOTHING = "No cell of this run has a score on a scale to which the rules apply."
 
 
-def audit_text(run: Run, rules: str, width: int = 100) -> str:
+def audit_text(run: StoredRun, rules: str, width: int = 100) -> str:
     """The comparison for a terminal of `width` characters."""
     return stacked_text(_title(run, rules), _stacks(run, rules), NOTHING, _legend(run, rules), width)
 
 
-def audit_markdown(run: Run, rules: str) -> str:
+def audit_markdown(run: StoredRun, rules: str) -> str:
     """The comparison as Markdown."""
     return stacked_markdown(_title(run, rules), _stacks(run, rules), NOTHING, _legend(run, rules))
 
 
-def audit_csv(run: Run, rules: str) -> str:
+def audit_csv(run: StoredRun, rules: str) -> str:
     """The comparison as CSV: one row per cell, means and std over seeds as fractions with six decimals."""
     names = [*COLUMNS, *(f"{rules}_{name}" for name in RULE_METRICS)]
     out = io.StringIO()
@@ -45,7 +45,7 @@ def _csv_stat(stat: Stat) -> tuple[str, str]:
     return f"{stat.mean:.6f}", "" if stat.std is None else f"{stat.std:.6f}"
 
 
-def _cells(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+def _cells(run: StoredRun, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
     """(ID set, label, OOD set) -> exact metrics by name, and those by the rules with the rules' name as a prefix."""
     if not any(has_rules(record, rules) for record in run.records):
         raise _without(run, rules)
@@ -58,7 +58,7 @@ def _cells(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
     return found
 
 
-def _without(run: Run, rules: str) -> UserError:
+def _without(run: StoredRun, rules: str) -> UserError:
     name = run.info.get("name") or run.path.name
     available = sorted({f"'{rule}'" for record in run.records for rule in record.audit})
     only = f", only by {' and '.join(available)}" if available else ""
@@ -68,7 +68,7 @@ def _without(run: Run, rules: str) -> UserError:
     )
 
 
-def _stacks(run: Run, rules: str) -> list[Stack]:
+def _stacks(run: StoredRun, rules: str) -> list[Stack]:
     cells = _cells(run, rules)
     heads = ("exact", "exact on float32", f"rules {rules}", "rules - exact")
     items: dict[str, list[Item]] = {}
@@ -92,11 +92,11 @@ def _written(stat: Stat) -> str:
     return f"{100 * stat.mean:.1f}" + (f" ± {100 * stat.std:.1f}" if stat.std is not None else "")
 
 
-def _title(run: Run, rules: str) -> str:
+def _title(run: StoredRun, rules: str) -> str:
     return f"{run.info.get('name') or run.path.name}: exact metrics, and those by the rules '{rules}'"
 
 
-def _legend(run: Run, rules: str) -> Iterator[str]:
+def _legend(run: StoredRun, rules: str) -> Iterator[str]:
     yield (
         "Percent; mean ± std over seeds (ddof = 1). Exact: of the score, which does not saturate. Exact on float32: of "
         "the confidence defined in the method's paper, ties counting half. Top bin: the share of confidences that the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records import run as stored
 from oodbench.benchmark.records.csv_file import records_csv
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableRow, summary_of
 from oodbench.benchmark.views.table_html import table_html
 from oodbench.benchmark.views.table_latex import table_latex
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "md", "csv", "tex", "html"]
 
-FORMATS: Mapping[str, Callable[[stored.Run], str]] = {
+FORMATS: Mapping[str, Callable[[StoredRun], str]] = {
     "text": text_table,
     "md": table_markdown,
     "csv": table_csv,
@@ -43,7 +44,7 @@ TEXT_COLUMNS = ("id_set", "ood_set", "group", "detector", "recipe", "backbone", 
 """Columns of `records.csv` in which an empty field is an empty string, not a missing value."""
 
 
-class Run(stored.Run):
+class Run(StoredRun):
     """A finished or interrupted run, read from its folder.
 
     Attributes:
@@ -66,18 +67,11 @@ class Run(stored.Run):
         """
         import pandas as pd  # half a second that the command line need not wait for
 
-        table = records_csv(self.records)
-        numbers = [
-            name for name in table.partition("\n")[0].split(",") if name not in (*TEXT_COLUMNS, "settings", "seen")
-        ]
-        frame = pd.read_csv(
-            io.StringIO(table),
-            dtype={**dict.fromkeys(TEXT_COLUMNS, str), "settings": str},
-            keep_default_na=False,
-            na_values=dict.fromkeys(numbers, ""),
-            float_precision="round_trip",
-        )
-        return frame.assign(settings=frame["settings"].map(json.loads), seen=frame["seen"].astype(bool))
+        header, *rows = csv.reader(io.StringIO(records_csv(self.records)))
+        columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+        read = {"settings": json.loads, "seen": json.loads, **dict.fromkeys(TEXT_COLUMNS, str)}
+        values = {name: list(map(read.get(name, _number), texts)) for name, texts in columns.items()}
+        return pd.DataFrame(values, columns=header)
 
     @overload
     def table(self, format: None = None) -> pd.DataFrame: ...
@@ -123,6 +117,12 @@ class Run(stored.Run):
         return table_html(self)
 
 
+def _number(text: str) -> float:
+    """A whole number, a fraction to the last bit, or NaN where `records.csv` has an empty field."""
+    number: float = json.loads(text) if text else float("nan")
+    return number
+
+
 def _numbers(block: Block, row: TableRow) -> dict[tuple[str, str], float]:
     """A row's means in percent, by (OOD set or group, metric)."""
     found: dict[tuple[str, str], Stat | None] = {("", "id_accuracy"): row.id_accuracy}
@@ -144,9 +144,9 @@ def read_run(run: str | Path, results: str | Path = "results") -> Run:
     Example:
         >>> read_run("digits").table().round(1)  # doctest: +SKIP
     """
-    return public(stored.read_run(run_dir(Path(results), str(run))))
+    return public(read_stored_run(run_dir(Path(results), str(run))))
 
 
-def public(run: stored.Run) -> Run:
+def public(run: StoredRun) -> Run:
     """A run as read from disk, with the methods of `Run`."""
     return Run(run.path, run.info, run.records)

@@ -14,8 +14,8 @@ from oodbench.benchmark.errors import visible
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS, RULE_METRICS
 from oodbench.benchmark.records.best import METRIC, Judged, Marks, read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record
-from oodbench.benchmark.records.run import Run
-from oodbench.benchmark.views.marks import warnings_of
+from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.warnings import warnings_of
 
 NORMAL_975 = 1.959964
 """Standard deviations from the centre of a 95% interval to its end."""
@@ -116,7 +116,7 @@ class Summary:
     """The columns for which it was judged which detectors may be the best."""
 
 
-def summary_of(run: Run) -> Summary:
+def summary_of(run: StoredRun) -> Summary:
     """Arrange a run's records by ID set and row, in plan order."""
     seeds = tuple(sorted({*run.info.get("seeds", ()), *(record.seed for record in run.records)}))
     pairs = run.info.get("pairs", ())
@@ -142,7 +142,7 @@ def has_rules(record: Record, rules: str) -> bool:
     return record.audit.get(rules, {}).keys() >= {*RULE_METRICS} and record.metrics.keys() >= {*METRICS}
 
 
-def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
+def audit_of(run: StoredRun, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
     """(ID set, label, OOD set) -> values by other metric rules over seeds, in plan order, for cells that have them."""
     cells: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
     for record in run.records:
@@ -154,7 +154,7 @@ def audit_of(run: Run, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]
     }
 
 
-def _block(run: Run, id_set: str, seeds: Sequence[int], marks: Marks) -> Block:
+def _block(run: StoredRun, id_set: str, seeds: Sequence[int], marks: Marks) -> Block:
     records = [record for record in run.records if record.id_set == id_set]
     sets = _ood_sets([pair for pair in run.info.get("pairs", ()) if pair["id_set"] == id_set], records)
     measured = {record.ood_set for record in records if record.status == OK}

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_layout import Group, Sheet, TableEntry, legend, sheets
 
 STYLE = "text-align: right; white-space: nowrap"
 
 
-def table_html(run: Run) -> str:
+def table_html(run: StoredRun) -> str:
     """One table per ID set, all OOD sets side by side, and what the marks mean: a fragment, not a whole page."""
     summary = summary_of(run)
     parts = [f"<h3>{_text(str(run.info.get('name') or run.path.name))}</h3>"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_layout import INTERVAL, Group, Sheet, TableEntry, legend, pair_titles, sheets
 
@@ -50,7 +50,7 @@ SPECIAL = {
 """Characters that are markup in LaTeX, and symbols that its fonts lack. A bracket or star might follow a `\\`."""
 
 
-def table_latex(run: Run) -> str:
+def table_latex(run: StoredRun) -> str:
     """Two tables per ID set (accuracy with the overall AUROC, then every OOD set), and the legend."""
     summary = summary_of(run)
     lines = [line for sheet in sheets(summary) for line in (*_overall(sheet), "", *_pairs(sheet), "")]

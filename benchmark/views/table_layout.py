@@ -12,22 +12,21 @@ from typing import Any
 
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED, SKIPPED
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.marks import (
     DASH,
     FEWER,
     MAYBE,
     SEEDS,
     SEEN,
-    WARNED,
     bold_rows,
-    doubtful,
     image_lines,
     percent,
     seeds_scatter_more,
     warning_lines,
 )
 from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
+from oodbench.benchmark.views.warnings import WARNED, doubtful
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",
@@ -218,7 +217,7 @@ def seeds_line(summary: Summary) -> str:
     return f"One seed ({names})."
 
 
-def legend(run: Run, summary: Summary, best: str, column: str = "") -> list[str]:
+def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> list[str]:
     """The legend under the tables, one paragraph per item.
 
     `best` is how the best is marked, `column` the title of the column of intervals if the table has one.
@@ -291,7 +290,7 @@ def _partial(summary: Summary) -> Iterator[str]:
                     yield f"{FEWER} {block.id_set}, {row.label}, {name}: {cell.reason}"
 
 
-def _cell_notes(run: Run) -> Iterator[str]:
+def _cell_notes(run: StoredRun) -> Iterator[str]:
     """The notes of records on single cells; equal notes are combined."""
     cells: dict[str, dict[str, None]] = {}
     for record in run.records:

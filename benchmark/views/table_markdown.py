@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_layout import INTERVAL, Sheet, TableEntry, legend, pair_titles, sheets
 
 
-def table_markdown(run: Run) -> str:
+def table_markdown(run: StoredRun) -> str:
     """Two tables per ID set (accuracy with the overall AUROC, then every OOD set), and the legend."""
     summary = summary_of(run)
     lines = [f"# {escaped(str(run.info.get('name') or run.path.name))}", ""]

@@ -10,7 +10,7 @@ import click
 
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_layout import Group, Sheet, TableColumn, TableEntry, legend, sheets, wrapped_label
 
@@ -54,7 +54,7 @@ class Printed:
     below: str
 
 
-def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
+def text_table(run: StoredRun, width: int = 100, colour: bool = False) -> str:
     """The run's tables for a terminal of `width` characters, one block per ID set, and the legend."""
     summary, ink = summary_of(run), Ink(colour)
     if not summary.blocks:
@@ -66,7 +66,7 @@ def text_table(run: Run, width: int = 100, colour: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _run_title(run: Run) -> str:
+def _run_title(run: StoredRun) -> str:
     suite = run.info.get("suite") or {}
     texts = (run.info.get("name"), suite.get("title") or suite.get("name"))
     return " · ".join(visible(text) for text in texts if text)

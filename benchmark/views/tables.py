@@ -13,7 +13,7 @@ from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.best import METRIC
 from oodbench.benchmark.records.csv_file import ENDS, records_csv
 from oodbench.benchmark.records.record import OK
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableCell, TableRow, summary_of
 from oodbench.benchmark.views.table_latex import table_latex
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["summarise", "table_csv", "table_files", "table_latex", "table_markdown", "text_table", "write_tables"]
 
 
-def write_tables(run: Run) -> list[Path]:
+def write_tables(run: StoredRun) -> list[Path]:
     """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone."""
     contents = table_files(run)
     for name, content in contents.items():
@@ -36,7 +36,7 @@ def write_tables(run: Run) -> list[Path]:
     return [run.path / name for name in contents]
 
 
-def table_files(run: Run) -> dict[str, str]:
+def table_files(run: StoredRun) -> dict[str, str]:
     """File name -> content of `records.csv` and the tables."""
     return {
         "records.csv": records_csv(run.records),
@@ -49,7 +49,7 @@ def table_files(run: Run) -> dict[str, str]:
 # The data frame
 
 
-def summarise(run: Run) -> pd.DataFrame:
+def summarise(run: StoredRun) -> pd.DataFrame:
     """One row per number: its mean, its std over seeds (ddof = 1, NaN with one seed), and what it refers to.
 
     `low` and `high` are the 95% interval over draws of test images, for scope 'set' only and NaN where not recorded;
@@ -131,7 +131,7 @@ def _overall_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
 # CSV
 
 
-def table_csv(run: Run) -> str:
+def table_csv(run: StoredRun) -> str:
     """One row per detector and ID set; fractions with six decimals, empty where not available; no times."""
     summary = summary_of(run)
     sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from scipy.stats import t
 
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 
 LEARNED = {"cifar10": 0.60, "svhn-small": 0.75, "svhn": 0.75, "mnist": 0.98}
 """The least accuracy of a network whose numbers count."""
@@ -131,7 +131,7 @@ def _told(results: Results, verdict: str, shown: str, *labels: str) -> str:
 def main(folders: list[str]) -> None:
     """Print a table of accuracies and one of claims for every ID set."""
     for folder in folders:
-        run = read_run(Path(folder))
+        run = read_stored_run(Path(folder))
         for id_set in dict.fromkeys(record.id_set for record in run.records):
             results = Results(id_set, run.records)
             labels = list(dict.fromkeys(label for label, _, _ in results.cells))

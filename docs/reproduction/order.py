@@ -20,7 +20,7 @@ from scipy.stats import rankdata, spearmanr
 
 from oodbench.benchmark.papers.published import Reference, read_reference
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 
 GROUPS = ("near", "far")
 SANITY = ("random", "constant")
@@ -104,7 +104,7 @@ def main() -> None:
     """Print the page of the run and the reference that the command line names."""
     if len(sys.argv) != 3:
         raise SystemExit("Give a run's folder and the name of published numbers: see 'bench table --help'.")
-    run = read_run(Path(sys.argv[1]))
+    run = read_stored_run(Path(sys.argv[1]))
     records = complete([r for r in run.records if r.status == OK])
     print("\n".join(lines(records, read_reference(sys.argv[2]))))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.store import side_path
 
 SUITE = """
@@ -96,7 +96,7 @@ class World:
         (folder / "slow.py").write_text(PLUGIN, encoding="utf-8")
         (folder / "crashing.py").write_text(CRASHING, encoding="utf-8")
 
-    def run(self, results: str, **options: Any) -> Run:
+    def run(self, results: str, **options: Any) -> StoredRun:
         """Run the suite on one thread."""
         progress = options.pop("progress", None)
         return self.prepared(results, **options).start(progress)

@@ -26,7 +26,7 @@ from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.views import plots
@@ -70,11 +70,11 @@ class Hangs(Detector):
 
 
 @pytest.fixture
-def run_tiny(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+def run_tiny(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StoredRun]:
     """Run two detectors on the tiny suite, in this process, without plots."""
     monkeypatch.setattr(plots, "draw", lambda *_: [])
 
-    def run(detectors: str = "msp,energy", **options: Any) -> Run:
+    def run(detectors: str = "msp,energy", **options: Any) -> StoredRun:
         defaults = {"suite": str(tiny), "results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
         return api.run(detectors, **{**defaults, **options})
 
@@ -101,10 +101,10 @@ def undisturbed_cache(tmp_path_factory: pytest.TempPathFactory, suite_text: str)
 @pytest.fixture(scope="module")
 def undisturbed(undisturbed_cache: Path) -> RunTables:
     """The tables of an undisturbed run."""
-    return tables(read_run(undisturbed_cache.parent / "runs/tiny"))
+    return tables(read_stored_run(undisturbed_cache.parent / "runs/tiny"))
 
 
-def tables(run: Run) -> RunTables:
+def tables(run: StoredRun) -> RunTables:
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
     files: dict[str, object] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     return {**files, "records.csv": [{k: v for k, v in row.items() if k != "seconds"} for row in rows]}
@@ -159,7 +159,7 @@ CASES = [
 
 @pytest.mark.parametrize("owner, name, error, at", CASES)
 def test_a_disk_that_cannot_be_written(
-    run_tiny: Callable[..., Run],
+    run_tiny: Callable[..., StoredRun],
     undisturbed: RunTables,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full(
 
 @pytest.mark.parametrize("kind", [pytest.param(ExtractJob, marks=pytest.mark.slow), ScoreJob])
 def test_the_results_folder_is_removed(
-    run_tiny: Callable[..., Run], undisturbed: RunTables, tmp_path: Path, kind: type[Job]
+    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, tmp_path: Path, kind: type[Job]
 ) -> None:
     remove = At(kind, lambda: shutil.rmtree(tmp_path / "results"))
     with pytest.raises(StoreError, match=r"is missing from the store\. Run the same command again"):
@@ -242,7 +242,9 @@ def test_the_results_folder_is_removed(
     assert tables(run_tiny()) == undisturbed
 
 
-def test_the_folder_of_the_run_is_removed(run_tiny: Callable[..., Run], undisturbed: RunTables, tmp_path: Path) -> None:
+def test_the_folder_of_the_run_is_removed(
+    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, tmp_path: Path
+) -> None:
     remove = At(ScoreJob, lambda: shutil.rmtree(tmp_path / "results/runs/tiny"))
     with pytest.raises(StoreError, match=r"was removed during the run\. Run the same command again"):
         run_tiny(progress=remove)
@@ -266,7 +268,7 @@ def truncated(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flipped, pytest.param(truncated, marks=pytest.mark.slow)])
 def test_an_artifact_that_is_damaged_after_it_was_verified(
-    run_tiny: Callable[..., Run],
+    run_tiny: Callable[..., StoredRun],
     undisturbed: RunTables,
     tmp_path: Path,
     damage: Callable[[Path], None],
@@ -323,7 +325,7 @@ def test_decoded_images_that_are_damaged(tmp_path: Path, damage: Callable[[Path]
     ],
 )
 def test_memory_that_runs_out_in_a_detector(
-    run_tiny: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, reason: str
+    run_tiny: Callable[..., StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, reason: str
 ) -> None:
     plugin = tmp_path / "bad.py"
     plugin.write_text(BAD)
@@ -338,7 +340,7 @@ def test_memory_that_runs_out_in_a_detector(
 
 
 def test_memory_that_runs_out_in_extraction(
-    run_tiny: Callable[..., Run], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+    run_tiny: Callable[..., StoredRun], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     original, sizes = extract._forward, []
 
@@ -361,7 +363,7 @@ def test_memory_that_runs_out_in_extraction(
         assert json.loads(array.with_name(array.name + ".json").read_text())["about"]["block"] == 64
 
 
-def test_memory_that_holds_no_block(run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_holds_no_block(run_tiny: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oodbench.benchmark.stages.memory.release", lambda: None)
     monkeypatch.setattr(extract, "_forward", failing(lambda: None, 1, cast("OSError", MemoryError("nothing left"))))
     records = run_tiny("msp").records
@@ -372,7 +374,7 @@ def test_memory_that_holds_no_block(run_tiny: Callable[..., Run], monkeypatch: p
 # Time
 
 
-def test_a_detector_that_hangs_is_stopped(run_tiny: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_detector_that_hangs_is_stopped(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
     plugin = tmp_path / "bad.py"
     plugin.write_text(BAD)
     records = run_tiny("test_hangs,msp", plugins=[plugin], cell_timeout=1000.0).records
@@ -413,7 +415,7 @@ def test_without_alarms_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_a_limit_is_a_number_of_seconds(run_tiny: Callable[..., Run], seconds: float) -> None:
+def test_a_limit_is_a_number_of_seconds(run_tiny: Callable[..., StoredRun], seconds: float) -> None:
     with pytest.raises(UserError, match="cell_timeout must be a number of seconds"):
         run_tiny(cell_timeout=seconds)
 
@@ -429,7 +431,7 @@ def jumps() -> Iterator[float]:
 
 
 def test_a_clock_that_jumps(
-    run_tiny: Callable[..., Run], undisturbed: RunTables, monkeypatch: pytest.MonkeyPatch
+    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = jumps()
     monkeypatch.setattr(time, "time", lambda: next(clock))

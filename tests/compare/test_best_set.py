@@ -16,7 +16,7 @@ from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.best import read_best
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.views.table_text import text_table
 
 MATRIX = """
@@ -26,7 +26,7 @@ outliers = "glyphs"
 ood = [{ set = "greek" }, { set = "uniform" }, { set = "glyphs" }]
 """
 DETECTORS = "msp,energy,knn[k=3],msp@confidence"
-TinyRun = Callable[..., Run]
+TinyRun = Callable[..., StoredRun]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def stored(folder: Path) -> dict[str, Any]:
 
 
 def test_it_agrees_with_bench_compare(whole: Path) -> None:
-    run = read_run(whole / "runs/tiny")
+    run = read_stored_run(whole / "runs/tiny")
     library = Library(whole, whole / "cache/data")
     found = compare(run, whole / "cache", images=ScoredImages(library))
     judgements = read_best(run)
@@ -91,7 +91,7 @@ def test_a_damaged_judgement_is_replaced(place: Path, tiny_run: TinyRun) -> None
     assert "°".encode() in table
     for content in (b"", b"[", json.dumps({**before, "columns": [{"id_set": "x"}]}).encode()):
         path.write_bytes(content)
-        assert read_best(read_run(place / "runs/tiny")) == {}
+        assert read_best(read_stored_run(place / "runs/tiny")) == {}
         tiny_run(place / "tiny.toml", DETECTORS, results=place, seeds=2)
         assert stored(place) == before
         assert (place / "runs/tiny/table.md").read_bytes() == table
@@ -104,7 +104,7 @@ def test_one_detector_is_not_judged(tmp_path: Path, whole: Path, tiny_run: TinyR
 
 
 def test_missing_scores_leave_a_column_out_until_they_are_back(place: Path, whole: Path) -> None:
-    run, images = read_run(place / "runs/tiny"), ScoredImages(Library(place))
+    run, images = read_stored_run(place / "runs/tiny"), ScoredImages(Library(place))
     before = stored(place)
     record = next(r for r in run.records if (r.label, r.ood_set, r.seed) == ("energy", "greek", 1))
     gone = place / "cache" / record.artifacts["ood_scores"]

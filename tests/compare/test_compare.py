@@ -24,10 +24,10 @@ from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.compare_page import compare_markdown, compare_text
-from oodbench.benchmark.views.compare_plots import diagram, wins
+from oodbench.benchmark.views.comparison.page import compare_markdown, compare_text
+from oodbench.benchmark.views.comparison.plots import diagram, wins
 
 DETECTORS = ("alpha", "beta[heat=2]", "gamma@exposed", "delta")
 SHIFTS = (0.4, 0.5, 1.5, 0.0)
@@ -80,12 +80,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(results: Path) -> Run:
-    return read_run(results / "runs" / "toy")
+def run(results: Path) -> StoredRun:
+    return read_stored_run(results / "runs" / "toy")
 
 
 @pytest.fixture(scope="module")
-def found(results: Path, run: Run) -> Comparison:
+def found(results: Path, run: StoredRun) -> Comparison:
     return compare(run, results / "cache")
 
 
@@ -150,7 +150,7 @@ def test_a_column_is_judged_on_the_seeds_that_all_have(found: Comparison) -> Non
     assert "Left out: seed 2, for which alpha has no result (digits against mud)." in text
 
 
-def test_without_a_common_seed_the_one_that_most_have_decides(results: Path, run: Run) -> None:
+def test_without_a_common_seed_the_one_that_most_have_decides(results: Path, run: StoredRun) -> None:
     chosen = [r for r in run.records if (r.label == "alpha") == (r.seed == 0) and r.status == "ok"]
     found = compare(dataclasses.replace(run, records=chosen), results / "cache")
     column = next(column for column in found.columns if column.ood_set == "fur")
@@ -175,7 +175,7 @@ class Grouped(ScoredImages):
 
 
 @pytest.mark.parametrize("metric", ["auroc", "tnr_at_tpr95"])
-def test_groups_are_drawn_where_they_are_known(results: Path, run: Run, metric: str) -> None:
+def test_groups_are_drawn_where_they_are_known(results: Path, run: StoredRun, metric: str) -> None:
     found = compare(run, results / "cache", ("alpha", "delta"), metric, 300, images=Grouped())
     assert [(c.units[0].count, c.units[1].count) for c in found.columns] == [(6, 50)] * len(SETS)
     assert [c.images_unknown for c in found.columns] == [(name,) for name in SETS]
@@ -202,7 +202,7 @@ def test_one_seed_speaks_of_its_checkpoints_only(results: Path) -> None:
     assert {row["unit"] for row in rows(results / "runs" / "single")} == {"images", "sets"}
 
 
-def test_few_detectors_are_listed_pair_by_pair(results: Path, run: Run) -> None:
+def test_few_detectors_are_listed_pair_by_pair(results: Path, run: StoredRun) -> None:
     two = compare(run, results / "cache", ("beta[heat=2]", "delta"))
     page = compare_text(two)
     assert page.count("beta[heat=2] - delta") == len(SETS)
@@ -211,7 +211,7 @@ def test_few_detectors_are_listed_pair_by_pair(results: Path, run: Run) -> None:
     assert "`beta[heat=2] - delta`" in compare_markdown(two)
 
 
-def test_six_sets_are_enough_for_the_diagram(results: Path, run: Run) -> None:
+def test_six_sets_are_enough_for_the_diagram(results: Path, run: StoredRun) -> None:
     whole = [dataclasses.replace(r, outlier_source=False, seen=False) for r in run.records if r.label != "alpha"]
     found = compare(dataclasses.replace(run, records=whole), results / "cache")
     assert found.matrix is not None
@@ -231,7 +231,7 @@ def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None
     assert not stale.exists()
 
 
-def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: Run) -> None:
+def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: StoredRun) -> None:
     found = compare(run, results / "cache", ("alpha", "delta"), "fpr_at_tpr95", 200)
     assert all(column.best == "delta" for column in found.columns)
     assert found.counts("delta", "alpha")[0] > 0
@@ -287,7 +287,7 @@ def test_missing_scores_are_an_error_and_the_earlier_page_stays(tmp_path: Path) 
     assert bench(tmp_path / "results", "toy", "--detectors", "alpha,delta").exit_code == 0
 
 
-def test_other_images_are_not_compared(results: Path, run: Run, tmp_path: Path) -> None:
+def test_other_images_are_not_compared(results: Path, run: StoredRun, tmp_path: Path) -> None:
     cache = results / "cache"
     np.save(cache / "scores" / "shorter.npy", np.zeros(49))
     changed = [
@@ -305,13 +305,13 @@ def test_other_images_are_not_compared(results: Path, run: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("metric", ["aupr_in", "aupr_out"])
-def test_aupr_of_few_images_is_not_judged(results: Path, run: Run, metric: str) -> None:
+def test_aupr_of_few_images_is_not_judged(results: Path, run: StoredRun, metric: str) -> None:
     message = r"60 ID and 50 OOD images are too few to judge AUPR, which needs 100 of each"
     with pytest.raises(UserError, match=message):
         compare(run, results / "cache", metric=metric)
 
 
-def test_a_run_of_one_detector_is_rejected(results: Path, run: Run) -> None:
+def test_a_run_of_one_detector_is_rejected(results: Path, run: StoredRun) -> None:
     only = [record for record in run.records if record.label == "delta"]
     with pytest.raises(UserError, match="run 'toy' has only delta"):
         compare(dataclasses.replace(run, records=only), results / "cache")

@@ -36,7 +36,7 @@ from oodbench.benchmark.metrics.extended import (
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.plan.suite import read_suite
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
 
 
@@ -148,13 +148,15 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]) -> Callable[..., Run]:
+def go(
+    tmp_path: Path, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
+) -> Callable[..., StoredRun]:
     suite = tmp_path / "tiny.toml"
     suite.write_text(tiny_suite(MATRIX))
     return lambda metrics="exact": tiny_run(suite, "msp,knn", results=tmp_path, metrics=metrics)
 
 
-def test_a_run_has_them_when_asked(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_run_has_them_when_asked(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     plain = go()
     assert not any(record.extended for record in plain.records)
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "extended"]
@@ -198,7 +200,7 @@ def test_a_wrong_shifted_set_is_one_sentence(
 
 
 def test_what_depends_on_the_classifier_alone_is_computed_once(
-    go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    go: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[int, ...]] = []
     original = extended_module.calibration_error

@@ -24,7 +24,7 @@ from oodbench.benchmark.papers.against_published import against_csv, against_tex
 from oodbench.benchmark.papers.published import read_reference
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_by_rules
 from oodbench.benchmark.views.released_scripts import audit_csv, audit_markdown, audit_text
 
@@ -273,10 +273,10 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Callable[..., Run]:
+def go(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Callable[..., StoredRun]:
     (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
 
-    def run(metrics: str = EXACT, **options: Any) -> Run:
+    def run(metrics: str = EXACT, **options: Any) -> StoredRun:
         given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path, "threads": 1, "metrics": metrics}
         prepared = prepare("msp,energy", **{**given, **options})
         assert options.get("rerun") or not prepared.work.jobs or not (tmp_path / "runs").exists()
@@ -285,7 +285,7 @@ def go(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Calla
     return run
 
 
-def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     plain = go()
     assert all(not record.audit for record in plain.records)
     assert columns(plain) == list(CSV_COLUMNS)
@@ -299,11 +299,11 @@ def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., Run], tmp_pa
     assert all(not record.audit for record in go().records)
 
 
-def columns(run: Run) -> list[str]:
+def columns(run: StoredRun) -> list[str]:
     return next(csv.reader(io.StringIO((run.path / "records.csv").read_text())))
 
 
-def test_the_views_show_exact_and_ruled_values(go: Callable[..., Run]) -> None:
+def test_the_views_show_exact_and_ruled_values(go: Callable[..., StoredRun]) -> None:
     run = go("lee2018")
     text = " ".join(audit_text(run, "lee2018").split())
     assert "greek, msp TNR95" in text
@@ -316,7 +316,7 @@ def test_the_views_show_exact_and_ruled_values(go: Callable[..., Run]) -> None:
     assert float(rows[0]["lee2018_auroc/mean"]) == pytest.approx(audit["auroc"], abs=1e-6)
 
 
-def test_a_run_without_the_rules_says_how_to_get_them(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_run_without_the_rules_says_how_to_get_them(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     go()
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "lee2018"]
     done = CliRunner().invoke(main, arguments)
@@ -327,13 +327,13 @@ def test_a_run_without_the_rules_says_how_to_get_them(go: Callable[..., Run], tm
     assert CliRunner().invoke(main, [*arguments, "--format", "tex"]).exit_code == 2
 
 
-def test_unknown_rules_are_one_sentence(go: Callable[..., Run]) -> None:
+def test_unknown_rules_are_one_sentence(go: Callable[..., StoredRun]) -> None:
     with pytest.raises(UserError, match=r"Unknown metric rules 'lee2017'\. Did you mean 'lee2018'"):
         go("lee2017")
 
 
 def test_published_numbers_are_compared_with_values_by_their_rules(
-    go: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    go: Callable[..., StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "mine.csv"
     columns_ = (Path(__file__).parents[2] / "results/reference/lee2018.csv").read_text().splitlines()[0]

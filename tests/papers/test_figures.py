@@ -21,7 +21,7 @@ from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.papers.draw import figure_request
 from oodbench.benchmark.papers.figure_inputs import RunFigureInputs
 from oodbench.benchmark.records.record import write_record
-from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.records.run import read_stored_run, write_run_info
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
@@ -64,7 +64,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options: dict[str, Any] = {"suite": str(suite), "backbone": "small_cnn[width=4,hidden=16]", "name": "tiny"}
     made = prepare(detectors, results=folder, threads=1, seeds=2, **options)
     run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())  # no tables, no plots
-    tiny = read_run(folder / "runs" / "tiny")
+    tiny = read_stored_run(folder / "runs" / "tiny")
     other = folder / "runs" / "other"
     for record in tiny.records:
         write_record(other, record)
@@ -181,7 +181,7 @@ def test_a_requested_figure_that_cannot_be_drawn_is_an_error_before_any_work(
 def test_the_first_run_of_the_papers_suites_serves(results: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     for name, suite in (("a", "lee2018-small"), ("b", "lee2018"), ("c", "digits")):
-        of = read_run(results / "runs" / "tiny")
+        of = read_stored_run(results / "runs" / "tiny")
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "cells").symlink_to(of.path / "cells")
         write_run_info(tmp_path / "runs" / name, {**of.info, "suite": {"name": suite, "title": ""}})
@@ -208,7 +208,7 @@ def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
 
 def inputs_of(results: Path) -> RunFigureInputs:
     context = JobContext(Store(results / "cache"), Library(results / "no data"), torch.device("cpu"))
-    return RunFigureInputs(context, 0, read_run(results / "runs" / "tiny"))
+    return RunFigureInputs(context, 0, read_stored_run(results / "runs" / "tiny"))
 
 
 def test_the_histograms_are_of_the_softmax_of_the_stored_logits(results: Path) -> None:

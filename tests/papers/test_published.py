@@ -21,7 +21,7 @@ from oodbench.benchmark.papers.match import Line, compare
 from oodbench.benchmark.papers.published import COLUMNS, Reference, read_reference, references
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.record import Record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 
 TABLE1 = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 SIZES = {"cifar10": 10000, "svhn": 26032, "svhn-test-first10000": 10000, "gaussian": 10000, "lsun-resize": 10000}
@@ -40,7 +40,7 @@ def record(id_set: str, ood_set: str, detector: str, recipe: str, seed: int = 0,
     return Record(id_set=id_set, ood_set=ood_set, detector=detector, recipe=recipe, seed=seed, **{**facts, **more})
 
 
-def written(folder: Path, records: list[Record], suite: str = "lee2018") -> Run:
+def written(folder: Path, records: list[Record], suite: str = "lee2018") -> StoredRun:
     pairs = [
         {
             "id_set": r.id_set, "ood_set": r.ood_set, "group": r.group, "outlier_source": r.outlier_source,
@@ -50,7 +50,7 @@ def written(folder: Path, records: list[Record], suite: str = "lee2018") -> Run:
     ]  # fmt: skip
     cells = [write_record(folder, one).name for one in records]
     write_run_info(folder, {"name": "made_up", "suite": {"name": suite}, "pairs": pairs, "cells": cells})
-    return read_run(folder)
+    return read_stored_run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def lee() -> Reference:
     return read_reference("lee2018")
 
 
-def found(run: Run, reference: Reference, **facts: Any) -> list[Line]:
+def found(run: StoredRun, reference: Reference, **facts: Any) -> list[Line]:
     """The matched lines whose published number has these facts."""
     lines = [line for line in compare(run, reference) if line.status]
     return [line for line in lines if all(getattr(line.published, key) == value for key, value in facts.items())]

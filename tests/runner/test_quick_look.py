@@ -16,7 +16,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan import precision
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views import table_latex, table_markdown, table_text
 
 SUITE = """
@@ -71,7 +71,7 @@ def test_options_without_effect_do_not_change_the_key(ready: Prepare) -> None:
 
 
 def test_every_view_marks_a_quick_look(ready: Prepare) -> None:
-    run: Run = ready(epochs=1, limit_train=40).start()
+    run: StoredRun = ready(epochs=1, limit_train=40).start()
     message = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
     for text in (
         table_markdown.table_markdown(run),

@@ -23,7 +23,7 @@ from oodbench.benchmark.metrics.names import TIES
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner import run_info
 from oodbench.benchmark.stages import evaluate
 from oodbench.benchmark.stats.intervals import confidence_intervals
@@ -89,13 +89,13 @@ def suite(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def go(tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+def go(tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StoredRun]:
     """Run the tiny suite with some detectors, in a results folder per test; without plots unless `drawn`."""
     from oodbench.benchmark.views import plots
 
     draw = plots.draw
 
-    def run(detectors: str = "msp,energy", drawn: bool = False, **options: Any) -> Run:
+    def run(detectors: str = "msp,energy", drawn: bool = False, **options: Any) -> StoredRun:
         monkeypatch.setattr(plots, "draw", draw if drawn else lambda *_: [])
         settings = {"suite": str(suite), "results": tmp_path / "results", "threads": 1, **options}
         return api.run(detectors, **settings)
@@ -111,7 +111,7 @@ def plan(tmp_path: Path, suite: Path) -> Callable[..., Prepared]:
     return make
 
 
-def tables(run: Run) -> dict[str, bytes]:
+def tables(run: StoredRun) -> dict[str, bytes]:
     """The files that must be equal in equal runs; records without `seconds`."""
     files = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
@@ -133,7 +133,7 @@ class Spy(Quiet):
         self.jobs.append(job)
 
 
-def test_a_run_writes_records_tables_and_plots(go: Callable[..., Run]) -> None:
+def test_a_run_writes_records_tables_and_plots(go: Callable[..., StoredRun]) -> None:
     run = go("msp,energy,confidence", drawn=True)
     assert [(r.detector, r.ood_set, r.group, r.seen) for r in run.records] == [
         (detector, ood, group, detector == "confidence" and ood == "glyphs")
@@ -149,7 +149,7 @@ def test_a_run_writes_records_tables_and_plots(go: Callable[..., Run]) -> None:
     assert run.info["threads"] == 1
 
 
-def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_numbers_are_those_of_the_stored_scores(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
@@ -161,7 +161,7 @@ def test_numbers_are_those_of_the_stored_scores(go: Callable[..., Run], tmp_path
         assert (record.n_id, record.n_ood) == (len(id_), len(ood))
 
 
-def test_records_hold_the_counts_behind_warnings(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_records_hold_the_counts_behind_warnings(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     import numpy as np
 
     run = go("constant,energy")
@@ -208,7 +208,7 @@ def test_the_line_on_passes_names_the_detectors_that_add_some(plan: Callable[...
     assert sum(cell.record.forward_images for cell in made.cells) == images + 4 * (known + ood)
 
 
-def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callable[..., Run]) -> None:
+def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callable[..., StoredRun]) -> None:
     run = go("msp,confidence", ood_sets="greek")
     images = sum((run.records[0].n_id or 0, run.records[0].n_ood or 0))
     line = f"{images:,} distinct images, 2 classifiers: {2 * images:,} forwarded, each once a classifier for all detec"
@@ -217,7 +217,7 @@ def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callabl
 
 
 def test_repeating_a_command_recomputes_and_redraws_nothing(
-    go: Callable[..., Run], plan: Callable[..., Prepared]
+    go: Callable[..., StoredRun], plan: Callable[..., Prepared]
 ) -> None:
     first = go(drawn=True)
     before = tables(first)
@@ -230,7 +230,7 @@ def test_repeating_a_command_recomputes_and_redraws_nothing(
     assert {p: p.stat().st_mtime_ns for p in times} == times
 
 
-def test_adding_a_detector_costs_only_that_detector(go: Callable[..., Run]) -> None:
+def test_adding_a_detector_costs_only_that_detector(go: Callable[..., StoredRun]) -> None:
     before = {(r.detector, r.ood_set): r for r in go("msp").records}
     spy = Spy()
     after = go("msp,energy", progress=spy)
@@ -241,7 +241,7 @@ def test_adding_a_detector_costs_only_that_detector(go: Callable[..., Run]) -> N
             assert record.metrics == before["msp", record.ood_set].metrics
 
 
-def test_a_detector_on_another_recipes_network(go: Callable[..., Run]) -> None:
+def test_a_detector_on_another_recipes_network(go: Callable[..., StoredRun]) -> None:
     run = go("energy@confidence,energy")
     labels = {r.label: r.recipe for r in run.records}
     assert labels == {"energy@confidence": "confidence", "energy": "cross_entropy"}
@@ -265,7 +265,7 @@ def test_recipe_settings_make_another_checkpoint(plan: Callable[..., Prepared]) 
     ]
 
 
-def test_an_id_set_under_two_names_shares_its_artifacts(go: Callable[..., Run]) -> None:
+def test_an_id_set_under_two_names_shares_its_artifacts(go: Callable[..., StoredRun]) -> None:
     spy = Spy()
     run = go("msp,knn[k=3]", id_sets="digits,digits[0-9]", ood_sets="greek", limit_train=100, progress=spy)
     assert sum(isinstance(job, TrainJob) for job in spy.jobs) == 1
@@ -281,7 +281,7 @@ def test_a_recipe_that_builds_on_another_waits_for_it(plan: Callable[..., Prepar
     assert jobs[1].after == (jobs[0].id,)
 
 
-def test_adding_a_seed_moves_no_other_number(go: Callable[..., Run]) -> None:
+def test_adding_a_seed_moves_no_other_number(go: Callable[..., StoredRun]) -> None:
     one = {(r.label, r.ood_set): r.metrics for r in go("msp", seeds=1).records}
     spy = Spy()
     two = go("msp", seeds=2, progress=spy)
@@ -291,7 +291,7 @@ def test_adding_a_seed_moves_no_other_number(go: Callable[..., Run]) -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 4, 7, 9])
-def test_an_interrupted_run_resumes_to_the_same_bytes(go: Callable[..., Run], tmp_path: Path, stop: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_bytes(go: Callable[..., StoredRun], tmp_path: Path, stop: int) -> None:
     whole = tables(go(results=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         go(progress=Spy(stop))
@@ -300,7 +300,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(go: Callable[..., Run], tm
     assert len(spy.jobs) == 13 - stop  # 1 training, 4 extractions, 8 scorings: nothing runs twice
 
 
-def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_failing_detector_fails_its_own_cells(go: Callable[..., StoredRun], tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
     run = go("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file])
@@ -322,7 +322,7 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., Run], tmp_path
         assert len(spy.jobs) == done, rerun
 
 
-def test_a_failed_training_fails_dependent_cells(go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_training_fails_dependent_cells(go: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.benchmark.stages.train_loop import TrainLoop
 
     def fail(*_: object) -> None:
@@ -335,7 +335,7 @@ def test_a_failed_training_fails_dependent_cells(go: Callable[..., Run], monkeyp
 
 
 def test_a_damaged_artifact_is_set_aside_and_recomputed(
-    go: Callable[..., Run], tmp_path: Path, logged: list[str]
+    go: Callable[..., StoredRun], tmp_path: Path, logged: list[str]
 ) -> None:
     run = go("msp")
     before = tables(run)
@@ -368,7 +368,7 @@ def replace_weights(cache: Path, recipe: str) -> Path:
 
 @pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
 def test_weights_of_another_architecture_are_set_aside_and_retrained(
-    go: Callable[..., Run], tmp_path: Path, recipe: str, detector: str
+    go: Callable[..., StoredRun], tmp_path: Path, recipe: str, detector: str
 ) -> None:
     go(f"msp,{detector}")
     before = tables(go(f"msp,{detector}"))
@@ -407,7 +407,7 @@ def test_outliers_of_another_shape_are_refused_by_the_planner(tmp_path: Path, re
     assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
 
 
-def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(go: Callable[..., Run]) -> None:
+def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(go: Callable[..., StoredRun]) -> None:
     run = go("msp")
     path = run.path / "run.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
@@ -417,14 +417,14 @@ def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(go: Callable[...,
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
-def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callable[..., Run]) -> None:
+def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callable[..., StoredRun]) -> None:
     go("msp")
     assert {r.detector for r in go("energy").records} == {"energy"}
     assert {r.detector for r in go("msp", add=True).records} == {"energy", "msp"}
     assert {r.detector for r in go("msp").records} == {"msp"}
 
 
-def test_add_keeps_cells_of_another_backbone(go: Callable[..., Run], plan: Callable[..., Prepared]) -> None:
+def test_add_keeps_cells_of_another_backbone(go: Callable[..., StoredRun], plan: Callable[..., Prepared]) -> None:
     alone = go("msp", ood_sets="greek")
     assert [r.label for r in alone.records] == ["msp"]
     added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
@@ -439,7 +439,7 @@ def test_add_keeps_cells_of_another_backbone(go: Callable[..., Run], plan: Calla
     assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn[width=4,hidden=16]").records] == ["msp"]
 
 
-def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., Run]) -> None:
+def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., StoredRun]) -> None:
     run = go("msp", ood_sets="greek", backbone="small_cnn[width=8]")
     [path] = (run.path / "cells").iterdir()
     content = json.loads(path.read_text())
@@ -449,7 +449,7 @@ def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[.
     older.write_text(json.dumps(content))
     info = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**info, "cells": [older.name]}))
-    assert [r.metrics for r in read_run(run.path).records] == [run.records[0].metrics]
+    assert [r.metrics for r in read_stored_run(run.path).records] == [run.records[0].metrics]
     for backbone in ("", "small_cnn[width=8]"):
         added = go("msp", ood_sets="greek", add=True, backbone=backbone)
         assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn[hidden=16,width=4])"]
@@ -470,7 +470,7 @@ def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Pa
 
 
 def test_records_hold_intervals_that_respect_groups(
-    go: Callable[..., Run], tmp_path: Path, register: Callable[..., None]
+    go: Callable[..., StoredRun], tmp_path: Path, register: Callable[..., None]
 ) -> None:
     class Crops(Dataset):
         splits = ("test",)
@@ -494,20 +494,20 @@ def test_records_hold_intervals_that_respect_groups(
         assert {name: tuple(ends) for name, ends in record.intervals.items()} == expected
 
 
-def test_records_without_intervals_are_shown_and_filled_by_the_same_command(go: Callable[..., Run]) -> None:
+def test_records_without_intervals_are_shown_and_filled_by_the_same_command(go: Callable[..., StoredRun]) -> None:
     run = go("msp")
     before = tables(run)
     for path in (run.path / "cells").iterdir():
         content = json.loads(path.read_text())
         del content["intervals"]
         path.write_text(json.dumps({**content, "key": "older"}))
-    assert all(not record.intervals for record in read_run(run.path).records)
+    assert all(not record.intervals for record in read_stored_run(run.path).records)
     spy = Spy()
     assert tables(go("msp", progress=spy)) == before
     assert spy.jobs == []
 
 
-def test_views_need_no_scores_and_no_torch(go: Callable[..., Run]) -> None:
+def test_views_need_no_scores_and_no_torch(go: Callable[..., StoredRun]) -> None:
     run = go("msp")
     for name in ("table.csv", "table.md", "table.tex"):
         (run.path / name).unlink()

@@ -27,10 +27,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from oodbench.benchmark.data.files import FileDataset, Idx, ImageTree, Source, tree_file
 from oodbench.benchmark.data.files.cache import DataCache
-from oodbench.benchmark.data.files.file_dataset import Access
-from oodbench.benchmark.data.files.file_source import File
+from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
+from oodbench.benchmark.data.files.file_source import File, Source, tree_file
+from oodbench.benchmark.data.files.idx import Idx
+from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
@@ -40,7 +41,7 @@ from oodbench.benchmark.plan.weights_file import read_weights
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec, split_list
 from oodbench.benchmark.records.csv_file import records_csv
 from oodbench.benchmark.records.prune import prune
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
 from oodbench.benchmark.views.extended import extended_text
@@ -270,7 +271,7 @@ def reads_run(inside: Path, part: str) -> Read:
 
     def read(content: bytes) -> None:
         (folder / part).write_bytes(content)
-        run = read_run(folder)
+        run = read_stored_run(folder)
         lines_print(text_table(run), table_markdown(run), table_latex(run))
         lines_print(against_text(run, published), against_markdown(run, published))
         table_csv(run), records_csv(run.records), against_csv(run, published)

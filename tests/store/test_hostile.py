@@ -23,12 +23,14 @@ from PIL import Image
 from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.files import File, Fit, Idx, download, open_tree
 from oodbench.benchmark.data.files import decode as decode_module
-from oodbench.benchmark.data.files.archives import Limits
+from oodbench.benchmark.data.files import download, pixels
+from oodbench.benchmark.data.files.archives import Limits, open_tree
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
+from oodbench.benchmark.data.files.file_source import File
+from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
-from oodbench.benchmark.data.files.pixels import BadImageError, decode
+from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, UserError, visible
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.published import COLUMNS, read_reference
@@ -37,7 +39,7 @@ from oodbench.benchmark.plan.weights_file import read_weights
 from oodbench.benchmark.plugins.specs import MAX_SPEC, parse_set, parse_spec, split_list
 from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.record import Record, read_record, write_record
-from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.records.run import read_stored_run, write_run_info
 from oodbench.benchmark.store import npy as npy_module
 from oodbench.benchmark.store.safe_read import MAX_DEPTH, escapes_root, parse_json, read_bounded
 from oodbench.benchmark.store.schema import convert
@@ -190,7 +192,7 @@ def test_an_invalid_run_is_reported_by_every_command(tmp_path: Path, info: dict[
 def test_a_cell_that_a_run_lists_a_million_times_is_read_once(tmp_path: Path) -> None:
     name = write_record(tmp_path, RECORD).name
     write_run_info(tmp_path, {"cells": [name, f"a/{name}", f"../cells/{name}"] * 1000})
-    assert len(read_run(tmp_path).records) == 1
+    assert len(read_stored_run(tmp_path).records) == 1
 
 
 def evil_run(folder: Path) -> Path:
@@ -206,7 +208,7 @@ def evil_run(folder: Path) -> Path:
 
 
 def test_tables_escape_hostile_names(tmp_path: Path) -> None:
-    run = read_run(evil_run(tmp_path))
+    run = read_stored_run(evil_run(tmp_path))
     for text in (text_table(run), table_markdown(run), table_latex(run)):
         assert all(line.isprintable() for line in text.split("\n"))
     markdown = table_markdown(run)
@@ -227,7 +229,7 @@ def test_tables_escape_hostile_names(tmp_path: Path) -> None:
 
 def test_tables_of_hostile_names_are_written_twice(tmp_path: Path) -> None:
     """A lone surrogate is not valid UTF-8: it is escaped, and the file is not rewritten."""
-    run = read_run(evil_run(tmp_path))
+    run = read_stored_run(evil_run(tmp_path))
     first = {path: path.read_bytes() for path in write_tables(run)}
     assert {path: path.read_bytes() for path in write_tables(run)} == first
     assert table_csv(run)
@@ -621,7 +623,7 @@ def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monke
             most = max(most, waiting)
             yield row, f"{row}.png", bytes(1 << 20)
 
-    monkeypatch.setattr(decode_module, "decode", slow)
+    monkeypatch.setattr(pixels, "decode", slow)
     _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit(), chunk_bytes=1 << 20, held_bytes=1 << 22)
     assert len(bad) == 64
     assert most <= (1 << 22) + (2 << 20)
@@ -674,7 +676,7 @@ def test_a_parquet_file_may_not_declare_more_images_than_are_read(tmp_path: Path
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    from oodbench.benchmark.data.files import Parquet
+    from oodbench.benchmark.data.files.parquet import Parquet
 
     parquet.write_table(pa.table({"image": [{"bytes": b"x"}] * 9}), tmp_path / "x.parquet")
     for reader, expected in (

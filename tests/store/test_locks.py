@@ -15,11 +15,11 @@ import pytest
 from filelock import FileLock
 
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.engines import local
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.store.locks import Locks
 
 
@@ -120,7 +120,7 @@ def test_a_job_of_another_process_is_deferred_and_not_done_twice(
     def never(*_: object) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(local, "run_job", never)
+    monkeypatch.setattr(dispatch, "run_job", never)
     assert [outcome.reason for outcome in run_jobs(jobs, bench, Quiet())] == [""] * len(jobs)
     again = list(run_jobs(jobs[:1], bench, Quiet(), force=True))
     assert "done again" in again[0].reason

@@ -17,16 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
-from oodbench.benchmark.data.files import FileDataset, Idx, ImageTree, Source, tree_file
 from oodbench.benchmark.data.files.cache import DataCache
-from oodbench.benchmark.data.files.file_dataset import Access
-from oodbench.benchmark.data.files.file_source import File
+from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
+from oodbench.benchmark.data.files.file_source import File, Source, tree_file
+from oodbench.benchmark.data.files.idx import Idx
+from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.papers.published import read_reference
 from oodbench.benchmark.plan.suite import read_suite
 from oodbench.benchmark.plan.weights_file import read_weights
 from oodbench.benchmark.records.record import read_record
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file
 
@@ -218,7 +219,7 @@ def as_record(folder: Path, bomb: Bomb) -> None:
 
 def as_run(folder: Path, bomb: Bomb) -> None:
     (folder / "run.json").write_bytes(pickle.dumps(bomb))
-    read_run(folder)
+    read_stored_run(folder)
 
 
 def as_reference(folder: Path, bomb: Bomb) -> None:

@@ -23,7 +23,7 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages import snapshots, train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
@@ -526,7 +526,7 @@ def planned(
     return plan
 
 
-def tables(run: Run) -> dict[str, Any]:
+def tables(run: StoredRun) -> dict[str, Any]:
     """The files that must be equal for equal runs; records without their times."""
     files: dict[str, Any] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
     rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))

@@ -10,11 +10,11 @@ import pytest
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.cell_names import cell_name, find_cell
-from oodbench.benchmark.records.run import read_run
+from oodbench.benchmark.records.run import read_stored_run
 
 
 def test_a_record_has_its_provenance(finished: Path) -> None:
-    run = read_run(finished / "runs/tiny")
+    run = read_stored_run(finished / "runs/tiny")
     record = find_cell(run.records, "digits[0-1]/greek/knn")
     provenance = record.provenance
     assert provenance["needs"] == ["features", "similarities"]
@@ -44,7 +44,7 @@ def test_a_record_has_its_provenance(finished: Path) -> None:
 
 
 def test_cells_are_found_by_name(finished: Path) -> None:
-    records = read_run(finished / "runs/tiny").records
+    records = read_stored_run(finished / "runs/tiny").records
     for record in records:
         assert find_cell(records, cell_name(record)) is record
         assert find_cell(records, cell_name(record).removesuffix("/0")) is record
@@ -60,7 +60,7 @@ def test_cells_are_found_by_name(finished: Path) -> None:
 def test_settings_that_a_run_was_resolved_to_are_in_run_json(
     finished: Path, tiny_suite: Callable[[str], str], matrix: str
 ) -> None:
-    run = read_run(finished / "runs/tiny")
+    run = read_stored_run(finished / "runs/tiny")
     (options,) = run.info["commands"]
     assert options["threads"] == 1
     assert options["precision"] in ("float32", "bfloat16")

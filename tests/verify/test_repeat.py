@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from oodbench.benchmark import Record
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.records.record import FAILED
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.verify.repeat import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
 
 MATRIX = """
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 @pytest.fixture(scope="module")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
 ) -> Path:
     """A folder with a suite, and a run of it by two commands."""
     folder = tmp_path_factory.mktemp("again")
@@ -56,7 +56,7 @@ def test_a_run_is_reproduced_from_nothing(place: Path) -> None:
     before = {p: p.read_bytes() for p in (place / "results").rglob("*") if p.is_file()}
     suite = place / "tiny.toml"
     suite.write_text(suite.read_text().replace("epochs = 1", "epochs = 2"))  # nor the present text of the suite
-    edited = read_run(place / "results/runs/tiny")
+    edited = read_stored_run(place / "results/runs/tiny")
     edited.info["commands"] = [{**one, "suite": str(place / "tiny.toml")} for one in edited.info["commands"]]
     (place / "results/runs/tiny/run.json").write_text(json.dumps(edited.info))
     done = bench("run", "--from", place / "results/runs/tiny/run.json", "--quiet")
@@ -128,9 +128,9 @@ def test_a_dry_run_plans_every_command_and_does_nothing(place: Path) -> None:
 
 
 def test_runs_of_older_versions_are_repeated_as_far_as_recorded(finished: Path) -> None:
-    run = read_run(finished / "results/runs/tiny")
+    run = read_stored_run(finished / "results/runs/tiny")
     assert [one["detectors"] for one in _commands(run)] == [["msp"], ["energy"]]
-    older = Run(run.path, {name: value for name, value in run.info.items() if name != "commands"}, run.records)
+    older = StoredRun(run.path, {name: value for name, value in run.info.items() if name != "commands"}, run.records)
     older.info["asked"]["detectors"] = ["all"]
     (options,) = _commands(older)
     assert options["detectors"] == ["energy"]  # of the last command, the only one recorded
@@ -152,12 +152,12 @@ def of_another_run(record: Record, threads: int = 1, weights: str = "a", scores:
 
 
 def verdict(recorded: Record, repeated: Record | None) -> str:
-    run = Run(Path(), {}, [])
+    run = StoredRun(Path(), {}, [])
     return _outcome(recorded, repeated, run, run).verdict
 
 
 def test_the_same_machine_must_give_the_same_bytes(finished: Path) -> None:
-    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
+    recorded = of_another_run(read_stored_run(finished / "results/runs/tiny").records[0])
     close = {**recorded.metrics, "auroc": recorded.metrics["auroc"] + 1e-12}
     assert verdict(recorded, of_another_run(recorded)) == EXACT
     assert verdict(recorded, of_another_run(recorded, scores="c")) == DIFFERENT
@@ -168,7 +168,7 @@ def test_the_same_machine_must_give_the_same_bytes(finished: Path) -> None:
 
 
 def test_elsewhere_the_tolerance_depends_on_the_weights(finished: Path) -> None:
-    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
+    recorded = of_another_run(read_stored_run(finished / "results/runs/tiny").records[0])
 
     def elsewhere(weights: str, metric: str, off: float, **more: Any) -> str:
         metrics = {**recorded.metrics, metric: recorded.metrics[metric] + off}
@@ -189,11 +189,11 @@ def test_elsewhere_the_tolerance_depends_on_the_weights(finished: Path) -> None:
 
 
 def test_changes_since_the_run_are_reported(finished: Path) -> None:
-    recorded = of_another_run(read_run(finished / "results/runs/tiny").records[0])
+    recorded = of_another_run(read_stored_run(finished / "results/runs/tiny").records[0])
     resolved = {**recorded.provenance["resolved"], "scoring": "99"}
     repeated = of_another_run(recorded, key="other", scores="c")
     repeated = replace(repeated, provenance={**repeated.provenance, "resolved": resolved})
-    run = Run(Path(), {}, [])
+    run = StoredRun(Path(), {}, [])
     outcome = _outcome(recorded, repeated, run, run)
     assert outcome.verdict == DIFFERENT
     assert "since then: scoring 99 instead of 1" in outcome.message

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.records.cell_names import find_cell
-from oodbench.benchmark.records.run import Run, read_run
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def forget_provenance(results: Path) -> None:
 
 def test_older_records_verify_as_well(results: Path) -> None:
     forget_provenance(results)
-    assert all(record.provenance == {} for record in read_run(results / "runs/tiny").records)
+    assert all(record.provenance == {} for record in read_stored_run(results / "runs/tiny").records)
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 0, done.output
     damaged_checkpoint(results)
@@ -222,7 +222,7 @@ def test_an_unknown_run_is_exit_code_two(results: Path) -> None:
 def test_a_cell_is_shown_with_its_images_and_weights(results: Path) -> None:
     done = bench("show", "tiny", "--results", results, "--cell", "*/greek/knn")
     assert done.exit_code == 0, done.output
-    record = find_cell(read_run(results / "runs/tiny").records, "*/greek/knn")
+    record = find_cell(read_stored_run(results / "runs/tiny").records, "*/greek/knn")
     assert f"auroc                {record.metrics['auroc']}" in done.output
     for made in record.provenance["artifacts"]:
         assert made["path"] in done.output
@@ -271,7 +271,7 @@ ood = [{ set = "greek" }]
 
 @pytest.fixture(scope="module")
 def with_extended(
-    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., Run]
+    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
 ) -> Path:
     folder = tmp_path_factory.mktemp("extended")
     (folder / "tiny.toml").write_text(tiny_suite(EXTENDED))

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views import plots
 from oodbench.benchmark.views.plot_overview import bars, heatmap
@@ -62,14 +62,14 @@ def records(cache: Path, seeds: tuple[int, ...]) -> Iterator[Record]:
                     )  # fmt: skip
 
 
-def made_up(folder: Path, cache: Path, seeds: tuple[int, ...]) -> Run:
+def made_up(folder: Path, cache: Path, seeds: tuple[int, ...]) -> StoredRun:
     names = [write_record(folder, record).name for record in records(cache, seeds)]
     write_run_info(folder, {"name": "made_up", "seeds": list(seeds), "cells": names})
-    return read_run(folder)
+    return read_stored_run(folder)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, list[Path]]:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredRun, Path, list[Path]]:
     folder = tmp_path_factory.mktemp("plots")
     run = made_up(folder / "run", folder / "cache", (0, 1, 2))
     return run, folder / "cache", draw(run, folder / "cache")
@@ -79,18 +79,18 @@ def words(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
-def figures(run: Run, cache: Path) -> dict[str, Figure]:
+def figures(run: StoredRun, cache: Path) -> dict[str, Figure]:
     with canvas.styled():
         summary = summary_of(run)
         return dict(plots._figures(summary, plots.ScoreReader.of(run, cache, summary.seeds[0])))
 
 
 @pytest.fixture(scope="module")
-def made(drawn: tuple[Run, Path, list[Path]]) -> dict[str, Figure]:
+def made(drawn: tuple[StoredRun, Path, list[Path]]) -> dict[str, Figure]:
     return figures(drawn[0], drawn[1])
 
 
-def test_every_picture_is_there_as_png_and_svg(drawn: tuple[Run, Path, list[Path]]) -> None:
+def test_every_picture_is_there_as_png_and_svg(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, _, paths = drawn
     assert [path.name for path in paths] == [
         f"{stem}.{kind}" for stem in (*STEMS, "heatmap") for kind in ("png", "svg")
@@ -104,14 +104,16 @@ def test_every_picture_is_there_as_png_and_svg(drawn: tuple[Run, Path, list[Path
             assert b"<dc:date>" not in path.read_bytes()
 
 
-def test_equal_runs_give_equal_bytes(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+def test_equal_runs_give_equal_bytes(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, paths = drawn
     again = draw(dataclasses.replace(run, path=tmp_path), cache)
     for first, second in zip(paths, again, strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
 
 
-def test_the_users_own_style_changes_nothing_and_stays(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+def test_the_users_own_style_changes_nothing_and_stays(
+    drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path
+) -> None:
     run, cache, paths = drawn
     few = dataclasses.replace(run, records=[r for r in run.records if r.id_set == "digits"], path=tmp_path)
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.grid": True}):
@@ -121,7 +123,7 @@ def test_the_users_own_style_changes_nothing_and_stays(drawn: tuple[Run, Path, l
     assert again["roc_digits.svg"].read_bytes() == first.read_bytes()
 
 
-def test_titles_say_which_seed(drawn: tuple[Run, Path, list[Path]], made: dict[str, Figure]) -> None:
+def test_titles_say_which_seed(drawn: tuple[StoredRun, Path, list[Path]], made: dict[str, Figure]) -> None:
     run, cache, _ = drawn
     assert any("seed 0, the first of 3" in text for text in words(made["roc_digits"]))
     assert any("seed 0, the first of 3" in text for text in words(made["histograms_digits"]))
@@ -131,7 +133,7 @@ def test_titles_say_which_seed(drawn: tuple[Run, Path, list[Path]], made: dict[s
     assert any(text.endswith("accepted; seed 0") for text in words(figures(single, cache)["roc_digits"]))
 
 
-def test_means_over_fewer_seeds_are_marked(drawn: tuple[Run, Path, list[Path]], made: dict[str, Figure]) -> None:
+def test_means_over_fewer_seeds_are_marked(drawn: tuple[StoredRun, Path, list[Path]], made: dict[str, Figure]) -> None:
     run, cache, _ = drawn
     note = "‡ over fewer of the 3 seeds"
     assert not any(note in text for name in ("bars_digits", "heatmap") for text in words(made[name]))
@@ -155,7 +157,7 @@ def test_roc_lines_run_from_corner_to_corner_and_failures_are_named(made: dict[s
     assert r"signs (near, outlier source)" in words(figure)
 
 
-def test_missing_scores_are_mentioned(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+def test_missing_scores_are_mentioned(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, _ = drawn
     run = dataclasses.replace(run, records=[r for r in run.records if r.id_set == "digits"])
     without = figures(run, tmp_path)
@@ -168,7 +170,7 @@ def test_missing_scores_are_mentioned(drawn: tuple[Run, Path, list[Path]], tmp_p
     assert "3 of 4: scores not in the cache" in words(figures(run, tmp_path / "cache")["roc_digits"])
 
 
-def test_many_detectors_take_several_pages(drawn: tuple[Run, Path, list[Path]]) -> None:
+def test_many_detectors_take_several_pages(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, cache, _ = drawn
     base = [r for r in run.records if r.id_set == "digits" and r.label == "alpha"]
     many = [dataclasses.replace(r, label=f"d{i}", detector=f"d{i}") for i in range(13) for r in base]
@@ -179,7 +181,7 @@ def test_many_detectors_take_several_pages(drawn: tuple[Run, Path, list[Path]]) 
         assert max(figure.get_size_inches()) <= canvas.MAX_INCHES
 
 
-def test_heat_map_prints_percent_marks_seen_and_hatches_failures(drawn: tuple[Run, Path, list[Path]]) -> None:
+def test_heat_map_prints_percent_marks_seen_and_hatches_failures(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, _, _ = drawn
     summary = summary_of(run)
     figure = heatmap(summary)
@@ -189,7 +191,7 @@ def test_heat_map_prints_percent_marks_seen_and_hatches_failures(drawn: tuple[Ru
     assert r"ID set photos \$5" in words(figure)
 
 
-def test_bars_have_error_bars_only_over_several_seeds(drawn: tuple[Run, Path, list[Path]]) -> None:
+def test_bars_have_error_bars_only_over_several_seeds(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, _, _ = drawn
     block = summary_of(run).blocks[0]
     several = bars(block, canvas.looks(row.label for row in block.rows), 3)
@@ -209,17 +211,17 @@ def test_looks_differ_and_ink_stands_out() -> None:
 
 def test_a_run_without_cells_has_no_pictures(tmp_path: Path) -> None:
     write_run_info(tmp_path, {})
-    assert draw(read_run(tmp_path), tmp_path) == []
+    assert draw(read_stored_run(tmp_path), tmp_path) == []
 
 
-def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[Run, Path, list[Path]], tmp_path: Path) -> None:
+def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, _ = drawn
     one: Any = next(r for r in run.records if r.status == "ok")
     name = write_record(tmp_path, one).name
     write_run_info(tmp_path, {"cells": [name]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records.run import read_run\n"
+        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records.run import read_stored_run as read_run\n"
         f"assert len(draw(read_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )

@@ -26,7 +26,7 @@ import pytest
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.best import Judged, Stored, inputs_of
 from oodbench.benchmark.records.record import Record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
@@ -98,7 +98,7 @@ def record(id_set: str, ood: int, detector: int, seed: int) -> Record:
     )  # fmt: skip
 
 
-def made_up(folder: Path, seeds: Sequence[int], **info: Any) -> Run:
+def made_up(folder: Path, seeds: Sequence[int], **info: Any) -> StoredRun:
     pairs = [
         {
             "id_set": id_set, "ood_set": name, "group": group, "outlier_source": source,
@@ -134,19 +134,19 @@ def judgement(seeds: Sequence[int]) -> Iterator[Judged]:
         yield Judged(id_set, ood_set, common, compete, compete[-2:], [10, 50])
 
 
-def written(folder: Path, records: Sequence[Record], **info: Any) -> Run:
+def written(folder: Path, records: Sequence[Record], **info: Any) -> StoredRun:
     names = [write_record(folder, one).name for one in records]
     write_run_info(folder, {**info, "cells": names})
-    return read_run(folder)
+    return read_stored_run(folder)
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def three(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     return made_up(tmp_path_factory.mktemp("three"), (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def one(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     return made_up(tmp_path_factory.mktemp("one"), (0,))
 
 
@@ -161,7 +161,7 @@ def number(frame: Any, **where: Any) -> tuple[float, float, int]:
 # Numbers
 
 
-def test_means_and_deviations_are_over_seeds(three: Run) -> None:
+def test_means_and_deviations_are_over_seeds(three: StoredRun) -> None:
     frame = summarise(three)
     where = {"id_set": "digits_a", "label": "alpha", "scope": "set", "ood_set": "letters"}
     assert number(frame, metric="auroc", **where) == pytest.approx((0.85, 0.01, 3))
@@ -172,14 +172,14 @@ def test_means_and_deviations_are_over_seeds(three: Run) -> None:
     assert accuracy == pytest.approx((0.91, 0.01, 3))
 
 
-def test_one_seed_has_no_deviation(one: Run) -> None:
+def test_one_seed_has_no_deviation(one: StoredRun) -> None:
     mean, std, n = number(summarise(one), id_set="photos", label="delta", ood_set="noise", metric="auroc", scope="set")
     assert mean == pytest.approx(0.90)
     assert n == 1
     assert math.isnan(std)
 
 
-def test_means_leave_out_the_source_for_every_row(three: Run) -> None:
+def test_means_leave_out_the_source_for_every_row(three: StoredRun) -> None:
     frame = summarise(three)
     assert number(frame, id_set="digits_a", label="alpha", scope="near", metric="auroc")[0] == pytest.approx(0.85)
     assert number(frame, id_set="digits_a", label="gamma@exposed", scope="near", metric="auroc")[0] == pytest.approx(
@@ -204,7 +204,7 @@ def test_the_mean_is_taken_seed_by_seed(tmp_path: Path) -> None:
     assert number(frame, scope="set", ood_set="sky", metric="auroc")[1] == pytest.approx(math.sqrt(0.08))
 
 
-def test_worst_is_the_smallest_mean_or_the_largest_false_positive_rate(three: Run) -> None:
+def test_worst_is_the_smallest_mean_or_the_largest_false_positive_rate(three: StoredRun) -> None:
     frame = summarise(three)
     row = frame[(frame["id_set"] == "digits_a") & (frame["label"] == "alpha") & (frame["scope"] == "worst")]
     worst = row.set_index("metric")["ood_set"].to_dict()
@@ -213,7 +213,7 @@ def test_worst_is_the_smallest_mean_or_the_largest_false_positive_rate(three: Ru
     assert number(frame, id_set="digits_a", label="alpha", scope="worst", metric="auroc")[0] == pytest.approx(0.85)
 
 
-def test_a_row_that_lacks_a_set_has_no_mean_over_it(three: Run) -> None:
+def test_a_row_that_lacks_a_set_has_no_mean_over_it(three: StoredRun) -> None:
     frame = summarise(three)
     delta = frame[(frame["id_set"] == "digits_a") & (frame["label"] == "delta")]
     assert set(delta["scope"]) == {"id", "set", "near"}
@@ -222,7 +222,7 @@ def test_a_row_that_lacks_a_set_has_no_mean_over_it(three: Run) -> None:
     assert cell["reason"] == "MemoryError: 100% of the_memory & more\\less"
 
 
-def test_a_seed_that_failed_is_counted_and_reported(three: Run) -> None:
+def test_a_seed_that_failed_is_counted_and_reported(three: StoredRun) -> None:
     frame = summarise(three)
     where = {"id_set": "photos", "label": "alpha", "metric": "auroc"}
     expected = (statistics.mean([0.84, 0.86]), statistics.stdev([0.84, 0.86]), 2)
@@ -233,7 +233,7 @@ def test_a_seed_that_failed_is_counted_and_reported(three: Run) -> None:
     assert "‡ photos, alpha, noise: seed 1: diverged" in text_table(three)
 
 
-def test_who_may_be_the_best_is_marked_where_it_was_judged(three: Run, tmp_path: Path) -> None:
+def test_who_may_be_the_best_is_marked_where_it_was_judged(three: StoredRun, tmp_path: Path) -> None:
     text = blocks(text_table(three, 400))
     row = {line.split()[0].partition("[")[0]: line for line in text[0].splitlines() if "±" in line}
     assert row["delta"].count("°") == 2  # shop_signs and letters; it failed on sky, and noise was not judged
@@ -253,7 +253,7 @@ def test_who_may_be_the_best_is_marked_where_it_was_judged(three: Run, tmp_path:
     assert table_markdown(three).count("°") == 8 + 1  # and what it means
 
 
-def test_a_judgement_of_other_records_is_not_shown(three: Run, tmp_path: Path) -> None:
+def test_a_judgement_of_other_records_is_not_shown(three: StoredRun, tmp_path: Path) -> None:
     other = dataclasses.replace(three, records=[dataclasses.replace(r, key="f" * 12) for r in three.records])
     fewer = dataclasses.replace(three, records=three.records[:-1])
     for spoilt in (other, fewer):
@@ -265,7 +265,7 @@ def test_a_judgement_of_other_records_is_not_shown(three: Run, tmp_path: Path) -
         assert "°" not in text_table(copy)
 
 
-def test_seen_and_source_are_distinguished(three: Run) -> None:
+def test_seen_and_source_are_distinguished(three: StoredRun) -> None:
     frame = summarise(three)
     assert set(frame[frame["seen"]]["label"]) == {"gamma@exposed"}
     assert set(frame[frame["outlier_source"]]["label"]) == {label_of(*detector) for detector in DETECTORS}
@@ -287,13 +287,13 @@ def test_no_line_is_wider_than_the_terminal(which: str, width: int, request: pyt
         assert len(re.findall(rf"^ .*\b{name} \(", text, re.MULTILINE)) >= 1
 
 
-def test_panels_repeat_the_labels(three: Run) -> None:
+def test_panels_repeat_the_labels(three: StoredRun) -> None:
     first = blocks(text_table(three, 80))[0]
     assert first.count("alpha") == len(PAIRS["digits_a"]) + 1
     assert blocks(text_table(three, 400))[0].count("alpha") == 1
 
 
-def test_numbers_are_aligned(three: Run) -> None:
+def test_numbers_are_aligned(three: StoredRun) -> None:
     for block in blocks(text_table(three, 120)):
         for panel in block.split("\n\n"):
             rows = [line for line in panel.splitlines() if line.count("±") > 3]
@@ -302,7 +302,7 @@ def test_numbers_are_aligned(three: Run) -> None:
             assert sum(len(column) > 1 for column in whole) == 0 or "failed" in panel or "skipped" in panel
 
 
-def test_the_best_is_marked_and_seen_cells_do_not_compete(three: Run) -> None:
+def test_the_best_is_marked_and_seen_cells_do_not_compete(three: StoredRun) -> None:
     text = text_table(three, 400)
     lines = {line.split()[0]: line for line in blocks(text)[0].splitlines() if line}
     assert "85.0 ± 1.0†" in lines["gamma@exposed"]
@@ -335,7 +335,7 @@ def test_ties_as_printed_are_all_best_and_a_lone_row_is_not(tmp_path: Path) -> N
     assert "*" not in text_table(written(tmp_path / "b", close[:1]), 200).split("Percent.")[0]
 
 
-def test_colour_is_bold_and_changes_no_layout(three: Run) -> None:
+def test_colour_is_bold_and_changes_no_layout(three: StoredRun) -> None:
     coloured = text_table(three, 120, colour=True)
     assert "\x1b[1m" in coloured
     assert "*" not in click.unstyle(coloured)
@@ -344,7 +344,7 @@ def test_colour_is_bold_and_changes_no_layout(three: Run) -> None:
     assert [line.rstrip() for line in click.unstyle(coloured).split("Percent.")[0].splitlines()] == strip
 
 
-def test_the_legend_is_complete(one: Run, three: Run) -> None:
+def test_the_legend_is_complete(one: StoredRun, three: StoredRun) -> None:
     text = " ".join(text_table(three, 120).split())
     for sentence in (
         "Mean ± std over 3 seeds (0, 1, 2; ddof = 1)", "accepts 95% of ID", "[1] failed: MemoryError: 100% of the_",
@@ -401,16 +401,16 @@ def update_or_compare(name: str, content: str) -> None:
 @pytest.mark.parametrize(
     ("name", "view"), [("table.md", table_markdown), ("table.csv", table_csv), ("table.tex", table_latex)]
 )
-def test_golden_files(name: str, view: Any, three: Run) -> None:
+def test_golden_files(name: str, view: Any, three: StoredRun) -> None:
     update_or_compare(f"three_seeds_{name}", view(three))
 
 
-def test_golden_text(one: Run, three: Run) -> None:
+def test_golden_text(one: StoredRun, three: StoredRun) -> None:
     update_or_compare("three_seeds_120.txt", text_table(three, 120))
     update_or_compare("one_seed_100.txt", text_table(one, 100))
 
 
-def test_csv_is_fractions_with_six_decimals(three: Run) -> None:
+def test_csv_is_fractions_with_six_decimals(three: StoredRun) -> None:
     rows = list(csv.DictReader(io.StringIO(table_csv(three))))
     assert len(rows) == 2 * len(DETECTORS)
     first = rows[0]
@@ -422,7 +422,7 @@ def test_csv_is_fractions_with_six_decimals(three: Run) -> None:
     assert (rows[1]["settings"], rows[1]["recipe"]) == ('{"epsilon": 0.0014, "temperature": 1000}', "plain")
 
 
-def test_csv_does_not_depend_on_time(three: Run, tmp_path: Path) -> None:
+def test_csv_does_not_depend_on_time(three: StoredRun, tmp_path: Path) -> None:
     slower = dataclasses.replace(
         three, records=[dataclasses.replace(r, seconds=99.0, forward_images=9) for r in three.records]
     )
@@ -449,7 +449,7 @@ def test_markdown_escapes(tmp_path: Path) -> None:
 WEIRD = r"we_ird%&#$~^\{}[x=--1,y=<<2]@re'cipe"
 
 
-def weird(folder: Path) -> Run:
+def weird(folder: Path) -> StoredRun:
     base = record("photos", 1, 0, 0)
     odd = dataclasses.replace(base, label=WEIRD, id_set="i_d%", ood_set="o_o#d")
     lost = dataclasses.replace(odd, label="[*]", status="failed", reason="50% \\of {it} → ∑ “é” ž", metrics={})
@@ -499,7 +499,7 @@ def test_latex_compiles(which: str, tmp_path: Path, request: pytest.FixtureReque
     assert "Overfull" not in done.stdout
 
 
-def test_files_are_written_once(three: Run, tmp_path: Path) -> None:
+def test_files_are_written_once(three: StoredRun, tmp_path: Path) -> None:
     run = dataclasses.replace(three, path=tmp_path)
     paths = write_tables(run)
     assert [path.name for path in paths] == ["records.csv", "table.csv", "table.md", "table.tex"]

@@ -11,7 +11,7 @@ import pytest
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.metrics.names import TIES
 from oodbench.benchmark.records.record import Record, read_record, write_record
-from oodbench.benchmark.records.run import Run, read_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
@@ -32,10 +32,10 @@ def record(id_scores: list[float], ood_scores: list[float], **facts: Any) -> Rec
     )  # fmt: skip
 
 
-def run_of(folder: Path, *records: Record) -> Run:
+def run_of(folder: Path, *records: Record) -> StoredRun:
     names = [write_record(folder, one).name for one in records]
     write_run_info(folder, {"cells": names})
-    return read_run(folder)
+    return read_stored_run(folder)
 
 
 def shown(folder: Path, *records: Record) -> tuple[list[str], str]:

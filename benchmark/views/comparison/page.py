@@ -12,7 +12,7 @@ from pathlib import Path
 from oodbench.benchmark.compare.column import ColumnComparison
 from oodbench.benchmark.compare.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
-from oodbench.benchmark.views import compare_layout as compared
+from oodbench.benchmark.views.comparison import layout as compared
 from oodbench.benchmark.views.stacked_table import stacked_text
 from oodbench.benchmark.views.table_markdown import code, entry_text, escaped, table_lines
 from oodbench.benchmark.views.table_text import Ink, sheet_text
@@ -144,7 +144,7 @@ def _csv(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
 
 def write_comparison(found: Comparison, folder: Path) -> list[Path]:
     """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison."""
-    from oodbench.benchmark.views import compare_plots as plots
+    from oodbench.benchmark.views.comparison import plots
 
     drawn = plots.draw(found, folder)
     for name in plots.NAMES:

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 
 from oodbench.benchmark.compare.compare import Comparison, Matrix
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.compare_layout import metric_title
-from oodbench.benchmark.views.plot_style import Margins
+from oodbench.benchmark.views.comparison.layout import metric_title
+from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.benchmark.views.table_layout import wrapped_label
 
 WINS, DIAGRAM = NAMES = ("win_tie_loss", "critical_difference")
@@ -45,7 +45,7 @@ def wins(found: Comparison) -> Figure:
     count = len(found.labels)
     names = [f"{i} {label}" for i, label in enumerate(found.labels, 1)]
     lines = [line for name in names for line in wrapped_label(name, LABEL)]
-    margins = Margins(canvas.text_inches(lines) + 0.2, 0.3, 0.68, 0.15)
+    margins = FigureMargins(canvas.text_inches(lines) + 0.2, 0.3, 0.68, 0.15)
     figure, ((panel,),) = canvas.grid(1, 1, (0.56 * count, 0.27 * count), margins)
     panel.set(xlim=(0, count), ylim=(count, 0))
     panel.xaxis.tick_top()
@@ -82,7 +82,7 @@ def diagram(matrix: Matrix, metric: str) -> Figure:
     groups = tests.groups
     side = canvas.text_inches([f"{label} 00.00" for label in matrix.labels]) + 0.25
     bars = 0.12 * len(groups) + 0.1
-    margins = Margins(side, side, 0.95, 0.1)
+    margins = FigureMargins(side, side, 0.95, 0.1)
     height = bars + STEP * half + 0.1
     figure, ((panel,),) = canvas.grid(1, 1, (max(2.6, 0.3 * count), height), margins)
     panel.set(xlim=(1, count), ylim=(-height, 0))

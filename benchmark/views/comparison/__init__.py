@@ -1,0 +1,1 @@
+"""The page of `bench compare`: its layout, text, CSV and plots."""
