@@ -31,7 +31,7 @@ class CifarBinary:
         index = {member.name: k for k, member in enumerate(tree.members)}
         for name in self.members:
             if name not in index:
-                raise DataError(f"'{paths[0]}' lacks '{name}': it is not the binary archive. Get it again.")
+                raise DataError(f"'{paths[0]}' lacks '{name}': it is not the binary archive. Download it again.")
         content = {tree.members[k].name: data for k, data in tree.read({index[name] for name in self.members})}
         records = np.concatenate([self._records(content[name], name, paths[0]) for name in self.members])
         labels = records[:, self.label_bytes - 1].astype(np.int64)

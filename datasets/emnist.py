@@ -33,7 +33,7 @@ class EmnistZip:
         index = {member.name: k for k, member in enumerate(tree.members)}
         for name in names:
             if name not in index:
-                raise DataError(f"'{paths[0]}' lacks '{name}': it is not EMNIST's gzip.zip. Get it again.")
+                raise DataError(f"'{paths[0]}' lacks '{name}': it is not EMNIST's gzip.zip. Download it again.")
         content = {tree.members[k].name: data for k, data in tree.read({index[name] for name in names})}
         images, labels = (
             idx_array(gzip.GzipFile(fileobj=io.BytesIO(content[name])), dimensions, paths[0] / name)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ class StlBinary:
         index = {member.name: k for k, member in enumerate(tree.members)}
         for name in names:
             if name not in index:
-                raise DataError(f"'{paths[0]}' lacks '{name}': it is not STL-10's binary archive. Get it again.")
+                raise DataError(f"'{paths[0]}' lacks '{name}': it is not STL-10's binary archive. Download it again.")
         content = {tree.members[k].name: data for k, data in tree.read({index[name] for name in names})}
         pixels, labels = (np.frombuffer(content[name], np.uint8) for name in names)
         if not len(labels) or len(pixels) != len(labels) * 3 * SIDE * SIDE:
