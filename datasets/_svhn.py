@@ -45,7 +45,9 @@ class SvhnMat:
         try:
             stored = loadmat(path, variable_names=("X", "y"))
         except Exception as error:  # SciPy may raise anything for a damaged file
-            raise DataError(f"'{path}' cannot be read as a MATLAB file ({first_line(error)}). Download it again.") from error
+            raise DataError(
+                f"'{path}' cannot be read as a MATLAB file ({first_line(error)}). Download it again."
+            ) from error
         pixels, labels = stored.get("X"), stored.get("y")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3):
             raise DataError(f"'{path}' has no X of uint8 (32, 32, 3, N): it is not an SVHN file in format 2.")
