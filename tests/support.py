@@ -1,0 +1,200 @@
+"""Helpers that several test files share: the command line, tiny suites and runs, jobs, images, and files on disk.
+
+Fixtures are in conftest.py. A test file keeps what only it needs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from oodbench.benchmark import api
+from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.store.store import Key
+from oodbench.benchmark.views import plots
+
+TINY_BACKBONE = "small_cnn[hidden=4,width=2]"
+"""A network that trains within a second."""
+
+
+# The command line
+
+
+def bench(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
+    """Run the command line in this process. An unexpected exception fails the test with its traceback."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env, catch_exceptions=False)
+
+
+# Suites and runs
+
+
+def tiny_suite(
+    matrix: str, *, backbone: str = TINY_BACKBONE, training: str = "epochs = 1", title: str = "", more: str = ""
+) -> str:
+    """The text of a suite with a tiny network, trained for one epoch, given what is tested on what (`[[id]]`).
+
+    `training`: the lines of `[training]`; `more`: further sections.
+    """
+    lines = ["schema = 1", *([f'title = "{title}"'] if title else [])]
+    lines += ["[protocol]", f'backbone = "{backbone}"', 'recipe = "cross_entropy"', "[training]", training]
+    return "\n".join([*lines, *([more.strip()] if more else []), matrix.strip(), ""])
+
+
+def write_suite(folder: Path, matrix: str, *, name: str = "tiny", **options: str) -> Path:
+    """Write `tiny_suite` to NAME.toml; runs of it are called NAME. `options`: as for `tiny_suite`."""
+    path = folder / f"{name}.toml"
+    path.write_text(tiny_suite(matrix, **options), encoding="utf-8")
+    return path
+
+
+def prepare_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> Prepared:
+    """Plan a suite's file on one thread; results are stored in the folder `results` beside it by default."""
+    return prepare(detectors, **{"suite": str(suite), "results": suite.parent / "results", "threads": 1, **options})
+
+
+def run_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> StoredRun:
+    """Run a suite's file as `api.run` does, with the defaults of `prepare_suite` and without plots."""
+    defaults = {"suite": str(suite), "results": suite.parent / "results", "threads": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        draw_no_plots(patch)
+        return api.run(detectors, **{**defaults, **options})
+
+
+def draw_no_plots(patch: pytest.MonkeyPatch) -> None:
+    """Let runs draw no plots: they take longer than a tiny run."""
+    patch.setattr(plots, "draw", lambda *_: [])
+
+
+def tables_of(run_dir: Path) -> dict[str, bytes]:
+    """The files that are the same in equal runs, by name; records.csv without times."""
+    rows = [{**row, "seconds": ""} for row in csv_rows((run_dir / "records.csv").read_text(encoding="utf-8"))]
+    files = {name: (run_dir / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
+    return {**files, "records.csv": json.dumps(rows).encode()}
+
+
+def csv_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV text with a header."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+# Jobs and keys
+
+
+def array_key(content: Any = 1, label: str = "an array", kind: str = "scores", extension: str = ".npy") -> Key:
+    """The key of an artifact; `content` identifies it."""
+    return Key(kind, extension, label, {"made of": content})
+
+
+def train_job(
+    recipe: str = "cross_entropy",
+    backbone: str = TINY_BACKBONE,
+    *,
+    images: int,
+    outliers: SetRef | None = None,
+    schedule: Schedule,
+    seed: int = 3,
+    tag: str = "",
+    **options: Any,
+) -> TrainJob:
+    """A training on `images` images of the set 'id', of 4 classes and 3x32x32; equal jobs may differ in `tag` only.
+
+    `options`: further fields of `TrainJob`.
+    """
+    content = {"recipe": recipe, "backbone": backbone, "schedule": schedule, "seed": seed, "tag": tag}
+    key = Key("checkpoint", ".safetensors", f"{recipe}-s{seed}", content)
+    return TrainJob(
+        title=f"train {recipe}",
+        makes=(key,),
+        checkpoint=Checkpoint(key, recipe, backbone, 4, (3, 32, 32)),
+        train=SetRef("id", "train", images),
+        outliers=outliers,
+        schedule=schedule,
+        seed=seed,
+        **{"given": None, **options},
+    )
+
+
+# Images and files in the formats of data sets
+
+
+def noise_images(count: int, seed: int = 0, shape: tuple[int, ...] = (3, 32, 32)) -> np.ndarray:
+    """Random images, uint8 (count, *shape)."""
+    images: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+    return images
+
+
+def encode_image(image: Image.Image | np.ndarray, form: str = "PNG", **options: Any) -> bytes:
+    """An image file; `image`: an image, or its pixels as uint8 (H, W) or (H, W, 3)."""
+    out = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, form, **options)
+    return out.getvalue()
+
+
+def idx_file(sizes: Sequence[int], body: bytes = b"") -> bytes:
+    """A file in MNIST's format with these sizes in its header, which the body need not match."""
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + body
+
+
+def encode_idx(array: np.ndarray) -> bytes:
+    """A uint8 array in MNIST's format."""
+    return idx_file(array.shape, array.tobytes())
+
+
+def safetensors_file(header: object, body: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file with this header, as bytes or as JSON, and a body and length that need not match it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+# Files on disk
+
+
+def artifact_files(folder: Path) -> list[str]:
+    """Every file except the remembered checksums of data sets and the locks, which are not artifacts."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if not name.endswith(("data/checksums.json", ".lock")))
+
+
+def leave_killed(cache: Path) -> list[Path]:
+    """Create the files that a killed process leaves in a cache: a temporary file, an unfinished pass, and a lock."""
+    left = [cache / name for name in ("scores/.a.npy.x1.tmp", ".pass-abc/logits.npy", "locks/job-0123.lock")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    return left
+
+
+def flip_last_bit(path: Path) -> None:
+    """Damage a file without changing its size."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut_last_byte(path: Path) -> None:
+    """Truncate a file by one byte."""
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+# Reference implementations
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, in NumPy: independent of the product's torch code."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
