@@ -197,8 +197,8 @@ def feature_world() -> type[FeatureWorld]:
     return FeatureWorld
 
 
-class GivenImages(JobContext):
-    """A bench whose sets are handed to it."""
+class ContextOfSets(JobContext):
+    """A job context with the given image sets."""
 
     def __init__(self, root: Path, sets: Mapping[str, ImageSet]) -> None:
         super().__init__(Store(root), Library(root), torch.device("cpu"))
@@ -209,9 +209,9 @@ class GivenImages(JobContext):
 
 
 @pytest.fixture
-def bench_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], JobContext]:
-    """Make a bench, with an empty store, of image sets by name."""
-    return lambda sets: GivenImages(tmp_path / "cache", sets)
+def context_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], JobContext]:
+    """Create a job context with an empty store from image sets by name."""
+    return lambda sets: ContextOfSets(tmp_path / "cache", sets)
 
 
 @pytest.fixture(params=["memory", "file"])

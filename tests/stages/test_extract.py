@@ -36,9 +36,9 @@ from tests.stages.extracted_sets import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_outputs_are_those_of_the_network_in_float32_and_in_order(bench_with: ContextWith) -> None:
+def test_outputs_are_those_of_the_network_in_float32_and_in_order(context_with: ContextWith) -> None:
     images = noise(BLOCK + 30)
-    context = bench_with({"set": ImageSet(images)})
+    context = context_with({"set": ImageSet(images)})
     network = stored_network(context)
     logits, features = extracted(context, "set")
     with torch.inference_mode():
@@ -51,10 +51,10 @@ def test_outputs_are_those_of_the_network_in_float32_and_in_order(bench_with: Co
 
 
 @pytest.mark.parametrize("last", [1, 88, BLOCK])
-def test_a_set_cut_at_blocks_has_the_same_bits(bench_with: ContextWith, last: int) -> None:
+def test_a_set_cut_at_blocks_has_the_same_bits(context_with: ContextWith, last: int) -> None:
     images = noise(2 * BLOCK + last)
     parts = {"whole": images, "tail": images[BLOCK:], "last": images[2 * BLOCK :], "head": images[: 2 * BLOCK]}
-    context = bench_with({name: ImageSet(part) for name, part in parts.items()})
+    context = context_with({name: ImageSet(part) for name, part in parts.items()})
     stored_network(context)
     results = {name: extracted(context, name) for name in parts}
     for kind in (0, 1):
@@ -65,16 +65,16 @@ def test_a_set_cut_at_blocks_has_the_same_bits(bench_with: ContextWith, last: in
 
 
 @pytest.mark.parametrize("last", [1, 3, 88])
-def test_a_partial_block_has_the_bits_of_a_full_one(bench_with: ContextWith, last: int) -> None:
+def test_a_partial_block_has_the_bits_of_a_full_one(context_with: ContextWith, last: int) -> None:
     images = noise(2 * BLOCK)
-    context = bench_with({"partial": ImageSet(images[: BLOCK + last]), "full": ImageSet(images)})
+    context = context_with({"partial": ImageSet(images[: BLOCK + last]), "full": ImageSet(images)})
     stored_network(context)
     for partial, full in zip(extracted(context, "partial"), extracted(context, "full"), strict=True):
         assert np.array_equal(partial, full[: BLOCK + last])
 
 
-def test_progress_counts_images_without_padding(bench_with: ContextWith) -> None:
-    context = bench_with({"set": ImageSet(noise(BLOCK + 30))})
+def test_progress_counts_images_without_padding(context_with: ContextWith) -> None:
+    context = context_with({"set": ImageSet(noise(BLOCK + 30))})
     stored_network(context)
     ticks: list[int] = []
     extracted(context, "set", ticks.append)
@@ -82,8 +82,8 @@ def test_progress_counts_images_without_padding(bench_with: ContextWith) -> None
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9)])
-def test_images_of_another_shape_are_refused(bench_with: ContextWith, shape: tuple[int, int, int]) -> None:
-    context = bench_with({"set": ImageSet(noise(5, shape=shape))})
+def test_images_of_another_shape_are_refused(context_with: ContextWith, shape: tuple[int, int, int]) -> None:
+    context = context_with({"set": ImageSet(noise(5, shape=shape))})
     stored_network(context)
     with pytest.raises(DataError) as caught:
         extracted(context, "set")
@@ -94,8 +94,8 @@ def test_images_of_another_shape_are_refused(bench_with: ContextWith, shape: tup
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_are_refused(bench_with: ContextWith, value: float) -> None:
-    context = bench_with({"set": ImageSet(noise(5))})
+def test_logits_that_are_not_finite_are_refused(context_with: ContextWith, value: float) -> None:
+    context = context_with({"set": ImageSet(noise(5))})
     network = stored_network(context)
     with torch.no_grad():
         network.head.bias[2] = value
@@ -114,9 +114,9 @@ class OneTooMany(Backbone):
         return SmallCNN(width=4, hidden=16).build(num_classes + 1, image_shape)
 
 
-def test_logits_of_another_number_of_classes_are_refused(bench_with: ContextWith, register: Register) -> None:
+def test_logits_of_another_number_of_classes_are_refused(context_with: ContextWith, register: Register) -> None:
     register("one_too_many", OneTooMany)
-    context = bench_with({"set": ImageSet(noise(5))})
+    context = context_with({"set": ImageSet(noise(5))})
     trained, keys = checkpoint("one_too_many"), outputs("set", 5)
     store_network(context, OneTooMany().build(CLASSES, SHAPE), trained)
     job = ExtractJob(title="", makes=(keys.logits, keys.features), checkpoint=trained, outputs=keys)

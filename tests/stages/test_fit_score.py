@@ -61,9 +61,9 @@ def scores_of(context: JobContext, job: ScoreJob) -> np.ndarray:
     return np.array(context.store.load_array(job.makes[0]))
 
 
-def test_scores_are_float64_one_per_image_in_order(bench_with: ContextWith, register: Register) -> None:
+def test_scores_are_float64_one_per_image_in_order(context_with: ContextWith, register: Register) -> None:
     count = BATCH + 40
-    context = bench_with({"set": ImageSet(noise(count))})
+    context = context_with({"set": ImageSet(noise(count))})
     stored_network(context)
     logits, features = extracted(context, "set")
     batches: list[Batch] = []
@@ -88,9 +88,9 @@ def test_scores_are_float64_one_per_image_in_order(bench_with: ContextWith, regi
 @pytest.mark.parametrize("needs", [{"logits"}, {"features"}, {"images"}, set()])
 @pytest.mark.parametrize("asked", ["logits", "features", "images", "labels", "classifier"])
 def test_what_is_not_declared_is_not_supplied(
-    bench_with: ContextWith, register: Register, needs: set[str], asked: str
+    context_with: ContextWith, register: Register, needs: set[str], asked: str
 ) -> None:
-    context = bench_with({"set": labelled(noise(5))})
+    context = context_with({"set": labelled(noise(5))})
     stored_network(context)
     extracted(context, "set")
 
@@ -107,9 +107,9 @@ def test_what_is_not_declared_is_not_supplied(
 
 
 def test_gradients_reach_the_images_after_an_extraction_in_the_same_process(
-    bench_with: ContextWith, register: Register
+    context_with: ContextWith, register: Register
 ) -> None:
-    context = bench_with({"set": ImageSet(noise(5))})
+    context = context_with({"set": ImageSet(noise(5))})
     network = stored_network(context)
     extracted(context, "set")
 
@@ -128,8 +128,8 @@ def test_gradients_reach_the_images_after_an_extraction_in_the_same_process(
     assert (scores > 0).all()
 
 
-def test_random_scores_come_from_the_job_seed(bench_with: ContextWith, register: Register) -> None:
-    context = bench_with({"set": ImageSet(noise(5))})
+def test_random_scores_come_from_the_job_seed(context_with: ContextWith, register: Register) -> None:
+    context = context_with({"set": ImageSet(noise(5))})
     stored_network(context)
     probe(register, {"network"}, score=lambda self, batch: torch.rand(len(batch)))
     results = []
@@ -154,9 +154,9 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("count", [1, 3, 5, 60])
 def test_scores_that_depend_on_the_batch_are_refused(
-    bench_with: ContextWith, register: Register, name: str, count: int
+    context_with: ContextWith, register: Register, name: str, count: int
 ) -> None:
-    context = bench_with({"set": ImageSet(noise(count))})
+    context = context_with({"set": ImageSet(noise(count))})
     stored_network(context)
     logits, _ = extracted(context, "set")
     probe(register, {"logits"}, score=lambda self, batch: SCORES[name](batch.logits[:, 0]))
@@ -242,9 +242,9 @@ def fit_job(count: int = 30, outliers: bool = False, seed: int = 0) -> FitJob:
     )
 
 
-def context_to_fit(bench_with: ContextWith) -> JobContext:
+def context_to_fit(context_with: ContextWith) -> JobContext:
     sets = {name: labelled(noise(30, seed)) for seed, name in enumerate(("train", "validation", "test"))}
-    context = bench_with({**sets, "outliers": ImageSet(noise(30, 9))})
+    context = context_with({**sets, "outliers": ImageSet(noise(30, 9))})
     stored_network(context)
     for name in (*sets, "outliers"):
         extracted(context, name)
@@ -253,9 +253,9 @@ def context_to_fit(bench_with: ContextWith) -> JobContext:
 
 @pytest.mark.parametrize("declared", [False, True])
 def test_fit_sees_labelled_train_and_validation_and_declared_outliers(
-    bench_with: ContextWith, register: Register, declared: bool
+    context_with: ContextWith, register: Register, declared: bool
 ) -> None:
-    context = context_to_fit(bench_with)
+    context = context_to_fit(context_with)
     passed: list[FitData] = []
     needs = {"logits", "features", "images", *(["outliers"] if declared else [])}
     probe(register, needs, fit=lambda self, classifier, data: passed.append(data), score=never_called)
@@ -292,9 +292,9 @@ class Slices:
 
 
 def test_a_detector_reads_only_the_rows_it_asks_for_and_in_its_own_type(
-    bench_with: ContextWith, register: Register, monkeypatch: pytest.MonkeyPatch
+    context_with: ContextWith, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, made = context_to_fit(bench_with), outputs("train", 30)
+    context, made = context_to_fit(context_with), outputs("train", 30)
     half = {key: context.store.load_array(key).astype(np.float16) for key in (made.logits, made.features)}
     for key, array in half.items():
         context.store.save_array(key, array, {})
@@ -312,8 +312,8 @@ def test_a_detector_reads_only_the_rows_it_asks_for_and_in_its_own_type(
     assert [rows.most for rows in read.values()] == [7, 7]
 
 
-def test_fit_gets_the_frozen_classifier(bench_with: ContextWith, register: Register) -> None:
-    context = context_to_fit(bench_with)
+def test_fit_gets_the_frozen_classifier(context_with: ContextWith, register: Register) -> None:
+    context = context_to_fit(context_with)
     passed: list[Classifier] = []
     probe(register, {"logits"}, fit=lambda self, classifier, data: passed.append(classifier), score=never_called)
     fit(context, fit_job(), no_tick)
@@ -325,10 +325,10 @@ def test_fit_gets_the_frozen_classifier(bench_with: ContextWith, register: Regis
 
 
 @pytest.mark.parametrize("kind", ["int32", "uint16", ">i8"])
-def test_labels_are_int64_whatever_the_data_set_holds(bench_with: ContextWith, register: Register, kind: str) -> None:
+def test_labels_are_int64_whatever_the_data_set_holds(context_with: ContextWith, register: Register, kind: str) -> None:
     labels = (np.arange(30) % CLASSES).astype(kind)
     held = ImageSet(noise(30), labels, tuple("abcd"))
-    context = bench_with({"train": held, "validation": held})
+    context = context_with({"train": held, "validation": held})
     stored_network(context)
     passed: list[Tensor] = []
     probe(register, set(), fit=lambda self, classifier, data: passed.append(data.train.labels), score=never_called)
@@ -338,20 +338,20 @@ def test_labels_are_int64_whatever_the_data_set_holds(bench_with: ContextWith, r
 
 
 @pytest.mark.parametrize("change", ["read-only", "mirrored"])
-def test_memory_layout_of_images_does_not_matter(bench_with: ContextWith, register: Register, change: str) -> None:
+def test_memory_layout_of_images_does_not_matter(context_with: ContextWith, register: Register, change: str) -> None:
     images = noise(5)
     if change == "read-only":
         images.flags.writeable = False
     else:
         images = images[..., ::-1]
-    context = bench_with({"set": ImageSet(images)})
+    context = context_with({"set": ImageSet(images)})
     probe(register, {"images"}, score=lambda self, batch: batch.images[:, 0, 0, 0])
     scores = scores_of(context, score_job(outputs("set", 5)))
     assert scores.tolist() == (images[:, 0, 0, 0].astype(np.float32) / np.float32(255)).tolist()
 
 
-def test_what_fit_learned_reaches_score(bench_with: ContextWith, register: Register) -> None:
-    context = context_to_fit(bench_with)
+def test_what_fit_learned_reaches_score(context_with: ContextWith, register: Register) -> None:
+    context = context_to_fit(context_with)
 
     def learn(self: Any, classifier: Classifier, data: FitData) -> None:
         self.center_ = data.train.logits.mean(dim=0)
@@ -367,8 +367,8 @@ def test_what_fit_learned_reaches_score(bench_with: ContextWith, register: Regis
     assert scores == pytest.approx(np.linalg.norm(test - train.mean(axis=0), axis=1), rel=1e-12)
 
 
-def test_random_fits_come_from_the_job_seed(bench_with: ContextWith, register: Register) -> None:
-    context = context_to_fit(bench_with)
+def test_random_fits_come_from_the_job_seed(context_with: ContextWith, register: Register) -> None:
+    context = context_to_fit(context_with)
 
     def learn(self: Any, classifier: Classifier, data: FitData) -> None:
         self.drawn_ = torch.rand(3)

@@ -21,7 +21,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.records.prune import prune
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages import extract as extraction
 from oodbench.benchmark.stages.extract import GrowingArray
@@ -87,7 +87,7 @@ def world(tmp_path: Path, register: Register) -> World:
     return make
 
 
-def done(made: Prepared) -> Run:
+def done(made: Prepared) -> StoredRun:
     return run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())
 
 

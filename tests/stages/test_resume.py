@@ -48,11 +48,11 @@ class Dropping(Backbone):
 
 
 @pytest.fixture
-def context(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], register: Register) -> JobContext:
+def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext], register: Register) -> JobContext:
     register("dropping", Dropping)
     random = np.random.RandomState(0)
     images = [random.randint(0, 256, (count, *SHAPE)).astype(np.uint8) for count in (IMAGES, OUTLIERS)]
-    return bench_with({"id": ImageSet(images[0], np.arange(IMAGES) % 4, tuple("abcd")), "out": ImageSet(images[1])})
+    return context_with({"id": ImageSet(images[0], np.arange(IMAGES) % 4, tuple("abcd")), "out": ImageSet(images[1])})
 
 
 def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -> TrainJob:

@@ -42,9 +42,9 @@ def numbered(count: int, seed: int, labelled: bool = True, shape: tuple[int, int
 
 
 @pytest.fixture
-def context(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
+def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
     sets = {"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, labelled=False)}
-    return bench_with(sets)
+    return context_with(sets)
 
 
 def job(recipe: str = "cross_entropy", seed: int = 0, given: TrainJob | None = None, **schedule: Any) -> TrainJob:
@@ -511,14 +511,14 @@ def test_divergence_names_loss_recipe_and_epoch(context: JobContext, register: R
     assert context.store.find(job("broken", epochs=3).checkpoint.key) is None
 
 
-def test_outliers_must_have_the_same_shape(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
-    context = bench_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
+def test_outliers_must_have_the_same_shape(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
+    context = context_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
     with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 32\) images, 'id' \(3, 32, 32\); they"):
         train(context, job("confidence"))
 
 
-def test_training_needs_labels(bench_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
-    context = bench_with({"id": numbered(IMAGES, 0, labelled=False)})
+def test_training_needs_labels(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
+    context = context_with({"id": numbered(IMAGES, 0, labelled=False)})
     with pytest.raises(OodbenchError, match=r"id \(train\) has no labels"):
         train(context, job())
 
@@ -541,8 +541,8 @@ def changed_set(change: str) -> ImageSet:
 
 @pytest.mark.parametrize("change", ["read-only", "mirrored", "channels last", "int32", "uint8", "uint16", ">i8"])
 def test_memory_layout_and_integer_type_do_not_matter(
-    bench_with: Callable[[Mapping[str, ImageSet]], JobContext], change: str
+    context_with: Callable[[Mapping[str, ImageSet]], JobContext], change: str
 ) -> None:
     outliers = numbered(OUTLIERS, 1, labelled=False)
-    plain = stored(bench_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))
-    assert stored(bench_with({"id": changed_set(change), "outliers": outliers}), job("confidence")) == plain
+    plain = stored(context_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))
+    assert stored(context_with({"id": changed_set(change), "outliers": outliers}), job("confidence")) == plain

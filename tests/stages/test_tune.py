@@ -18,7 +18,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.records.run import Run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_cell
 from oodbench.benchmark.views import table_text
 
@@ -108,7 +108,7 @@ def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_n
 
 def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     prepared = ready(protocol="val_ood", ood_sets="greek")
-    run: Run = prepared.start()
+    run: StoredRun = prepared.start()
     (record,) = run.records
     context = prepared.context
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))

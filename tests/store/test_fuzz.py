@@ -50,6 +50,7 @@ from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import table_csv
+from tests.support import encode_image, idx_file, safetensors_file
 
 SEEDS = Path(__file__).parents[1] / "fuzz"
 FEW, MANY = 20, 720
@@ -160,28 +161,23 @@ def json_like(text: str) -> st.SearchStrategy[bytes]:
 # Formats around the seeds
 
 
-def npy(header: bytes) -> bytes:
+def npy_from_header(header: bytes) -> bytes:
     text = header + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(text), 65_535)) + text + bytes(64)
 
 
-def safetensors(header: bytes, body: bytes = bytes(32)) -> bytes:
-    return struct.pack("<Q", len(header)) + header + body
+def with_32_bytes(header: bytes) -> bytes:
+    """A safetensors file with this header."""
+    return safetensors_file(header, bytes(32))
 
 
-def idx(sizes: list[int], body: int) -> bytes:
-    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(body)
+IDX_SIZES = st.lists(st.sampled_from([0, 1, 2, 8, 1 << 20, (1 << 32) - 1]), max_size=4)
 
 
 @cache
 def pictures() -> tuple[bytes, ...]:
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 9, 3)).astype(np.uint8))
-    found = []
-    for form in ("PNG", "JPEG", "WEBP", "BMP", "PPM"):
-        out = io.BytesIO()
-        image.save(out, form)
-        found.append(out.getvalue())
-    return tuple(found)
+    return tuple(encode_image(image, form) for form in ("PNG", "JPEG", "WEBP", "BMP", "PPM"))
 
 
 def zipped(names: list[str], content: bytes, method: int) -> bytes:
@@ -382,7 +378,7 @@ def reads_state(inside: Path) -> Read:
 
 
 def reads_idx(inside: Path) -> Read:
-    (inside / "labels").write_bytes(idx([2], 2))
+    (inside / "labels").write_bytes(idx_file([2], bytes(2)))
 
     def read(content: bytes) -> object:
         (inside / "images").write_bytes(content)
@@ -431,14 +427,16 @@ TARGETS: dict[str, tuple[Callable[[Path], Read], st.SearchStrategy[bytes]]] = {
     "run": (reads_info, json_like(seed("run.json"))),
     "side": (reads_side, json_like(seed("side.json"))),
     "decoded": (reads_decoded, json_like(seed("decoded.json"))),
-    "array": (reads_array, st.builds(npy, bytes_like(*(line.encode() for line in seed("npy.txt").splitlines())))),
-    "safetensors": (reads_weights, st.builds(safetensors, json_like(seed("safetensors.json")))),
+    "array": (
+        reads_array,
+        st.builds(npy_from_header, bytes_like(*(line.encode() for line in seed("npy.txt").splitlines()))),
+    ),
+    "safetensors": (reads_weights, json_like(seed("safetensors.json")).map(with_32_bytes)),
     "checkpoint": (reads_weights, st.builds(repacked, EDITS) | bytes_like(checkpoint(True), checkpoint(False))),
     "state": (reads_state, bytes_like(STATE)),
     "idx": (
         reads_idx,
-        st.builds(idx, st.lists(st.sampled_from([0, 1, 2, 8, 1 << 20, (1 << 32) - 1]), max_size=4), st.integers(0, 150))
-        | bytes_like(idx([2, 8, 8], 128)),
+        st.builds(idx_file, IDX_SIZES, st.integers(0, 150).map(bytes)) | bytes_like(idx_file([2, 8, 8], bytes(128))),
     ),
     "zip": (
         reads_zip,
@@ -546,11 +544,11 @@ def test_seeds_are_valid(tmp_path: Path, target: str) -> None:
         "run": seed("run.json").encode(),
         "side": seed("side.json").encode(),
         "decoded": seed("decoded.json").encode(),
-        "array": npy(seed("npy.txt").splitlines()[0].encode()),
-        "safetensors": safetensors(seed("safetensors.json").encode()),
+        "array": npy_from_header(seed("npy.txt").splitlines()[0].encode()),
+        "safetensors": with_32_bytes(seed("safetensors.json").encode()),
         "checkpoint": checkpoint(True),
         "state": STATE,
-        "idx": idx([2, 8, 8], 128),
+        "idx": idx_file([2, 8, 8], bytes(128)),
         "zip": zipped(["0.png"], pictures()[0], zipfile.ZIP_DEFLATED),
         "tar": tarred(["0.png"], pictures()[0], b"0", len(pictures()[0]), {}),
         "image": pictures()[0],

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.files import decode as decode_module
-from oodbench.benchmark.data.files import download, pixels
+from oodbench.benchmark.data.files import download
 from oodbench.benchmark.data.files.archives import Limits, open_tree
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.file_source import File
@@ -49,6 +47,7 @@ from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import table_csv, write_tables
+from tests.support import bench, encode_image, idx_file, safetensors_file
 
 EVIL = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>\\|\u202e\\input{/etc/passwd}`$x$|\ud800\nnext"
 """Terminal escapes, HTML, LaTeX, Markdown, a mark that reverses the text direction, a lone surrogate, a line end."""
@@ -183,7 +182,7 @@ def test_an_invalid_run_is_reported_by_every_command(tmp_path: Path, info: dict[
     name = write_record(folder, RECORD).name
     write_run_info(folder, {"cells": [name], **info})
     for command in ("table", "plot", "show"):
-        result = CliRunner().invoke(main, [command, "x", "--results", str(tmp_path)])
+        result = bench(command, "x", "--results", str(tmp_path))
         assert result.exit_code == 2, result.output
         assert "run.json' does not describe a run: " in result.output
         assert len(result.output.splitlines()) == 1
@@ -239,12 +238,12 @@ def test_commands_show_hostile_runs(tmp_path: Path) -> None:
     evil_run(tmp_path / "runs" / "evil")
     (tmp_path / "runs" / "evil").rename(tmp_path / "runs" / "evil\x1b[2J")
     for command in (["table", "evil\x1b[2J"], ["list", "runs"]):
-        result = CliRunner().invoke(main, [*command, "--results", str(tmp_path)])
+        result = bench(*command, "--results", str(tmp_path))
         assert result.exit_code in (0, 2), result.output
         assert "\x1b" not in result.output
     folder = str(tmp_path / "runs" / "evil\x1b[2J")
     for form in ("text", "md", "tex", "csv"):
-        result = CliRunner().invoke(main, ["table", folder, "--format", form, "--results", str(tmp_path)])
+        result = bench("table", folder, "--format", form, "--results", str(tmp_path))
         assert result.exit_code == 0, result.output
         assert form == "csv" or "\x1b" not in result.output
 
@@ -260,7 +259,7 @@ def test_a_run_s_name_stays_in_the_folder_of_runs(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("command", ["show", "table", "plot", "check"])
 def test_names_on_the_command_line_with_path_parts(tmp_path: Path, command: str, name: str) -> None:
     where = ["--results", str(tmp_path)] if command != "check" else ["--data-dir", str(tmp_path)]
-    result = CliRunner().invoke(main, [command, *where, "--", name])
+    result = bench(command, *where, "--", name)
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     assert "\x1b" not in result.output
@@ -272,7 +271,7 @@ def test_names_on_the_command_line_with_path_parts(tmp_path: Path, command: str,
 KEY = Key("scores", ".npy", "an array", {"made of": 1})
 
 
-def stored(folder: Path, content: bytes) -> Store:
+def in_store(folder: Path, content: bytes) -> Store:
     store = Store(folder)
 
     def write(path: Path) -> None:
@@ -299,7 +298,7 @@ def stored(folder: Path, content: bytes) -> Store:
     ],
 )
 def test_a_forged_side_file_counts_as_damage(tmp_path: Path, side: str) -> None:
-    store = stored(tmp_path / "cache", b"x")
+    store = in_store(tmp_path / "cache", b"x")
     (tmp_path / "cache" / f"{KEY.path}.json").write_text(side)
     assert store.about(KEY) == {}
     assert store.key_of(KEY.path) is None
@@ -322,25 +321,25 @@ def test_no_artifact_outside_the_store_is_touched(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"mine"
 
 
-def npy(header: str, body: bytes = b"", version: int = 1) -> bytes:
+def forged_npy(header: str, body: bytes = b"", version: int = 1) -> bytes:
     text = header.encode("latin1").ljust(118) + b"\n"
     length = struct.pack("<H", len(text)) if version == 1 else struct.pack("<I", len(text))
     return b"\x93NUMPY" + bytes([version, 0]) + length + text + body
 
 
 FORGED = {
-    "more than there is": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}", b"\0" * 64),
-    "exabytes": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}", b"\0" * 8),
-    "overflow": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4)}"),
-    "negative": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}", b"\0" * 8),
-    "objects": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"\x80\x04."),
-    "words": npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
-    "records": npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", b"\0" * 8),
-    "no dict": npy("[1, 2]"),
-    "unhashable": npy("{[]: 1}"),
-    "unbalanced": npy("((((("),
-    "nested": npy("(" * 100 + ")" * 100),
-    "code": npy("__import__('os').system('touch marker')"),
+    "more than there is": forged_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}", b"\0" * 64),
+    "exabytes": forged_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}", b"\0" * 8),
+    "overflow": forged_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4)}"),
+    "negative": forged_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}", b"\0" * 8),
+    "objects": forged_npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"\x80\x04."),
+    "words": forged_npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", b"\0" * 16),
+    "records": forged_npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", b"\0" * 8),
+    "no dict": forged_npy("[1, 2]"),
+    "unhashable": forged_npy("{[]: 1}"),
+    "unbalanced": forged_npy("((((("),
+    "nested": forged_npy("(" * 100 + ")" * 100),
+    "code": forged_npy("__import__('os').system('touch marker')"),
     "cut": b"\x93NUMPY\x01\x00\xff\xff",
     "huge header": b"\x93NUMPY\x02\x00\xff\xff\xff\x7f",
     "empty": b"",
@@ -352,7 +351,9 @@ FORGED = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_forged_array_headers(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "cannot be read" in message_of(lambda: stored(tmp_path / "cache", FORGED[kind]).load_array(KEY), StoreError)
+    assert "cannot be read" in message_of(
+        lambda: in_store(tmp_path / "cache", FORGED[kind]).load_array(KEY), StoreError
+    )
     with pytest.raises((ValueError, OSError)):
         npy_module.load_array(tmp_path / "cache" / KEY.path, "c")
     assert not (tmp_path / "marker").exists()
@@ -361,20 +362,17 @@ def test_forged_array_headers(tmp_path: Path, kind: str, monkeypatch: pytest.Mon
 def test_an_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.savez(out, a=np.zeros(3))
-    assert "it contains an archive" in message_of(lambda: stored(tmp_path, out.getvalue()).load_array(KEY), StoreError)
+    assert "it contains an archive" in message_of(
+        lambda: in_store(tmp_path, out.getvalue()).load_array(KEY), StoreError
+    )
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"\xff", b"[" * 9999, b"5"])
 def test_forged_stored_json(tmp_path: Path, content: bytes) -> None:
-    assert "cannot be read" in message_of(lambda: stored(tmp_path, content).load_json(KEY), StoreError)
+    assert "cannot be read" in message_of(lambda: in_store(tmp_path, content).load_json(KEY), StoreError)
 
 
 # Weights
-
-
-def safetensors(header: object, body: bytes = b"", length: int | None = None) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + body
 
 
 def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[str, Any]:
@@ -382,22 +380,22 @@ def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[st
 
 
 HEADERS = {
-    "huge length": safetensors({}, length=1 << 62),
-    "length beyond the file": safetensors({"a": entry([1], 0, 4)}, length=1 << 20),
-    "offset beyond the file": safetensors({"a": entry([100], 0, 400)}, b"\0" * 4),
-    "overlapping": safetensors({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4),
-    "negative": safetensors({"a": entry([-1], 0, -4)}, b"\0" * 4),
-    "backwards": safetensors({"a": entry([1], 4, 0)}, b"\0" * 4),
-    "a hole": safetensors({"a": entry([1], 4, 8)}, b"\0" * 8),
-    "another size": safetensors({"a": entry([2], 0, 4)}, b"\0" * 4),
-    "overflow": safetensors({"a": entry([1 << 40, 1 << 40], 0, 4)}, b"\0" * 4),
-    "unknown type": safetensors({"a": entry([1], 0, 4, "F31")}, b"\0" * 4),
-    "another type": safetensors({"a": entry([4], 0, 4, "F8_E4M3")}, b"\0" * 4),
-    "complex": safetensors({"a": entry([1], 0, 8, "C64")}, b"\0" * 8),
-    "nested": safetensors(b'{"a":' * 5000),
-    "no header": safetensors(b"{"),
-    "null": safetensors({"a": None}),
-    "no numbers": safetensors({"__metadata__": {"a": "b"}}),
+    "huge length": safetensors_file({}, length=1 << 62),
+    "length beyond the file": safetensors_file({"a": entry([1], 0, 4)}, length=1 << 20),
+    "offset beyond the file": safetensors_file({"a": entry([100], 0, 400)}, b"\0" * 4),
+    "overlapping": safetensors_file({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4),
+    "negative": safetensors_file({"a": entry([-1], 0, -4)}, b"\0" * 4),
+    "backwards": safetensors_file({"a": entry([1], 4, 0)}, b"\0" * 4),
+    "a hole": safetensors_file({"a": entry([1], 4, 8)}, b"\0" * 8),
+    "another size": safetensors_file({"a": entry([2], 0, 4)}, b"\0" * 4),
+    "overflow": safetensors_file({"a": entry([1 << 40, 1 << 40], 0, 4)}, b"\0" * 4),
+    "unknown type": safetensors_file({"a": entry([1], 0, 4, "F31")}, b"\0" * 4),
+    "another type": safetensors_file({"a": entry([4], 0, 4, "F8_E4M3")}, b"\0" * 4),
+    "complex": safetensors_file({"a": entry([1], 0, 8, "C64")}, b"\0" * 8),
+    "nested": safetensors_file(b'{"a":' * 5000),
+    "no header": safetensors_file(b"{"),
+    "null": safetensors_file({"a": None}),
+    "no numbers": safetensors_file({"__metadata__": {"a": "b"}}),
 }
 
 
@@ -413,7 +411,7 @@ def test_forged_safetensors_headers(tmp_path: Path, kind: str) -> None:
 def test_a_duplicate_name_gives_one_tensor_or_an_error(tmp_path: Path) -> None:
     one = json.dumps(entry([1], 0, 4))
     path = tmp_path / "mine.safetensors"
-    path.write_bytes(safetensors(f'{{"a": {one}, "a": {one}}}'.encode(), struct.pack("<f", 2)))
+    path.write_bytes(safetensors_file(f'{{"a": {one}, "a": {one}}}'.encode(), struct.pack("<f", 2)))
     try:
         found = read_weights(path).tensors["a"].tolist()
     except UserError:
@@ -510,24 +508,24 @@ def test_invalid_published_numbers_are_refused(tmp_path: Path) -> None:
 # Files of images
 
 
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
 FRAMES = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
 IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "one pixel": (lambda: encoded(Image.new("RGB", (1, 1)), "PNG"), ""),
-    "CMYK": (lambda: encoded(Image.new("CMYK", (8, 8)), "JPEG"), ""),
-    "one bit": (lambda: encoded(Image.new("1", (8, 8)), "PNG"), ""),
-    "16 bits": (lambda: encoded(Image.new("I;16", (8, 8)), "PNG"), "more than 8 bits"),
-    "GIF": (lambda: encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "no image in a known format"),
-    "animated PNG": (lambda: encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "several frames"),
-    "animated WebP": (lambda: encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), "several frames"),
-    "truncated PNG": (lambda: encoded(FRAMES[0], "PNG")[:60], "cannot be decoded"),
-    "truncated JPEG": (lambda: encoded(FRAMES[0], "JPEG")[:-30], "cannot be decoded"),
-    "TIFF": (lambda: encoded(FRAMES[0], "TIFF"), "no image in a known format"),
+    "one pixel": (lambda: encode_image(Image.new("RGB", (1, 1)), "PNG"), ""),
+    "CMYK": (lambda: encode_image(Image.new("CMYK", (8, 8)), "JPEG"), ""),
+    "one bit": (lambda: encode_image(Image.new("1", (8, 8)), "PNG"), ""),
+    "16 bits": (lambda: encode_image(Image.new("I;16", (8, 8)), "PNG"), "more than 8 bits"),
+    "GIF": (
+        lambda: encode_image(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
+        "no image in a known format",
+    ),
+    "animated PNG": (lambda: encode_image(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "several frames"),
+    "animated WebP": (
+        lambda: encode_image(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]),
+        "several frames",
+    ),
+    "truncated PNG": (lambda: encode_image(FRAMES[0], "PNG")[:60], "cannot be decoded"),
+    "truncated JPEG": (lambda: encode_image(FRAMES[0], "JPEG")[:-30], "cannot be decoded"),
+    "TIFF": (lambda: encode_image(FRAMES[0], "TIFF"), "no image in a known format"),
     "a line": (lambda: b"P5 100000 1 255\n" + bytes(100_000), "more than 65,535 on a side"),
     "50 megapixels": (lambda: b"P5 10000 5001 255\n", "more than 50,000,000"),
     "a bomb": (lambda: b"P5 20000 20000 255\n", "cannot be decoded"),
@@ -623,7 +621,7 @@ def test_a_bomb_of_many_images_is_unpacked_a_few_at_a_time(tmp_path: Path, monke
             most = max(most, waiting)
             yield row, f"{row}.png", bytes(1 << 20)
 
-    monkeypatch.setattr(pixels, "decode", slow)
+    monkeypatch.setattr(decode_module, "decode", slow)
     _, bad, _ = decode_module.decode_all(stored_images(), 64, Fit(), chunk_bytes=1 << 20, held_bytes=1 << 22)
     assert len(bad) == 64
     assert most <= (1 << 22) + (2 << 20)
@@ -643,32 +641,28 @@ def test_a_pipe_and_a_link_in_a_folder_are_refused(tmp_path: Path) -> None:
 def test_file_names_that_are_not_valid_unicode_are_hashed(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.png")
     try:
-        (tmp_path / name).write_bytes(encoded(FRAMES[0], "PNG"))
+        (tmp_path / name).write_bytes(encode_image(FRAMES[0], "PNG"))
     except OSError:
         pytest.skip("this file system only accepts valid Unicode")
     assert len(DataCache(tmp_path.parent / "cache").hash(tmp_path)) == 64
     assert len(ImageTree().read([tmp_path]).images) == 1
 
 
-def idx(*sizes: int, body: bytes = b"") -> bytes:
-    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + body
-
-
 @pytest.mark.parametrize(
     "images, expected",
     [
-        (idx(1, 1, 1 << 29), "at most 65,535 on a side"),
-        (idx(1, 1 << 29, 1), "at most 65,535 on a side"),
-        (idx(1 << 29, 1, 1), "at most 2,000,000 are read"),
-        (idx(1 << 31, 1 << 31, 1 << 31), "at most 1,073,741,824"),
-        (idx(0, 28, 28), "at least one"),
-        (idx(9, 28, 28), "values but contains 0. Download it again."),
+        (idx_file([1, 1, 1 << 29]), "at most 65,535 on a side"),
+        (idx_file([1, 1 << 29, 1]), "at most 65,535 on a side"),
+        (idx_file([1 << 29, 1, 1]), "at most 2,000,000 are read"),
+        (idx_file([1 << 31, 1 << 31, 1 << 31]), "at most 1,073,741,824"),
+        (idx_file([0, 28, 28]), "at least one"),
+        (idx_file([9, 28, 28]), "values but contains 0. Download it again."),
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_forged_idx_headers(tmp_path: Path, images: bytes, expected: str, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "images").write_bytes(pack(images))
-    (tmp_path / "labels").write_bytes(pack(idx(9, body=bytes(9))))
+    (tmp_path / "labels").write_bytes(pack(idx_file([9], bytes(9))))
     assert expected in message_of(lambda: Idx(2).read([tmp_path / "images", tmp_path / "labels"]), DataError)
 
 

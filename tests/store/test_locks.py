@@ -15,12 +15,13 @@ import pytest
 from filelock import FileLock
 
 from oodbench.benchmark.api import prepare
+from oodbench.benchmark.engines import local
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import TrainJob
-from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.store.locks import Locks
+from tests.support import leave_killed
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
@@ -104,12 +105,12 @@ def test_a_job_of_another_process_is_deferred_and_not_done_twice(
     options: dict[str, Any] = {"results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
     other = "msp@cross_entropy[learning_rate=0.01]"
     prepared = prepare(f"msp,{other}", id_sets="digits[0-1]", backbone="small_cnn[hidden=4,width=2]", **options)
-    bench, jobs = prepared.context, prepared.work.jobs
+    context, jobs = prepared.context, prepared.work.jobs
     train = next(job for job in jobs if isinstance(job, TrainJob))
-    held = Locks(bench.store.root).attempt(f"job-{train.id[:16]}")
+    held = Locks(context.store.root).attempt(f"job-{train.id[:16]}")
     assert held is not None
     messages = on_message(held.release)
-    outcomes = list(run_jobs(jobs, bench, Quiet()))
+    outcomes = list(run_jobs(jobs, context, Quiet()))
     assert [outcome.reason for outcome in outcomes] == [""] * len(jobs)
     assert messages == [f"Waiting for another process, which is working on: {train.title}."]
     order = [outcome.job for outcome in outcomes]
@@ -120,9 +121,9 @@ def test_a_job_of_another_process_is_deferred_and_not_done_twice(
     def never(*_: object) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(dispatch, "run_job", never)
-    assert [outcome.reason for outcome in run_jobs(jobs, bench, Quiet())] == [""] * len(jobs)
-    again = list(run_jobs(jobs[:1], bench, Quiet(), force=True))
+    monkeypatch.setattr(local, "run_job", never)
+    assert [outcome.reason for outcome in run_jobs(jobs, context, Quiet())] == [""] * len(jobs)
+    again = list(run_jobs(jobs[:1], context, Quiet(), force=True))
     assert "done again" in again[0].reason
 
 
@@ -147,17 +148,8 @@ def test_a_folder_without_room_for_locks_is_reported(tmp_path: Path) -> None:
         Locks(tmp_path).attempt("one")
 
 
-def leave(folder: Path) -> list[Path]:
-    """Create the files that a killed process leaves behind."""
-    left = [folder / name for name in ("scores/.a.npy.x1.tmp", ".pass-abc/logits.npy", "locks/job-0123.lock")]
-    for path in left:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    return left
-
-
 def test_the_first_process_removes_what_killed_processes_left(tmp_path: Path) -> None:
-    left = leave(tmp_path)
+    left = leave_killed(tmp_path)
     data, kept = tmp_path / "data/.b.tmp", tmp_path / "scores/a.npy"
     for path in (data, kept):
         path.parent.mkdir(exist_ok=True)
@@ -167,7 +159,7 @@ def test_the_first_process_removes_what_killed_processes_left(tmp_path: Path) ->
         assert not (tmp_path / ".pass-abc").exists()
         assert data.exists(), "other commands write decoded images"
         assert kept.exists()
-        left = leave(tmp_path)
+        left = leave_killed(tmp_path)
         with Locks(tmp_path).present(tmp_path):
             assert all(path.exists() for path in left), "the other process may be using them"
         assert len(Locks(tmp_path).others()) == 1

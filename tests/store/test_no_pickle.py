@@ -101,7 +101,7 @@ def test_the_bomb_works(tmp_path: Path) -> None:
     assert (tmp_path / "marker").exists()
 
 
-def npy(bomb: Bomb) -> bytes:
+def pickled_npy(bomb: Bomb) -> bytes:
     out = io.BytesIO()
     np.save(out, np.array([bomb], dtype=object), allow_pickle=True)
     return out.getvalue()
@@ -140,7 +140,7 @@ def opened(folder: Path, card: FileDataset) -> None:
 
 
 def as_array(folder: Path, bomb: Bomb) -> None:
-    store, key = in_store(folder, npy(bomb), ".npy")
+    store, key = in_store(folder, pickled_npy(bomb), ".npy")
     store.load_array(key)
 
 
@@ -271,6 +271,6 @@ def test_planted_pixels_are_not_executed_and_decoded_again(tmp_path: Path) -> No
     access = Access(tmp_path, DataCache(tmp_path / "cache"))
     checksum = Planted().open("test", access).images.checksum
     (stored,) = (tmp_path / "cache").glob("*.images.npy")
-    stored.write_bytes(npy(Bomb(tmp_path / "marker")))
+    stored.write_bytes(pickled_npy(Bomb(tmp_path / "marker")))
     assert Planted().open("test", Access(tmp_path, DataCache(tmp_path / "cache"))).images.checksum == checksum
     assert not (tmp_path / "marker").exists()

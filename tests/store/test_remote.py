@@ -10,11 +10,10 @@ from typing import Any
 
 import fsspec
 import pytest
-from click.testing import CliRunner
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.store.remote import ATTEMPTS, Listings, Remote, without_secrets
+from tests.support import bench
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
@@ -77,14 +76,14 @@ class Failing:
         return self.then(*arguments, **options)
 
 
-def failing(remote: Remote, monkeypatch: pytest.MonkeyPatch, method: str, times: int, error: Exception) -> Failing:
+def fail_times(remote: Remote, monkeypatch: pytest.MonkeyPatch, method: str, times: int, error: Exception) -> Failing:
     replacement = Failing(times, error, getattr(remote._fs, method))
     monkeypatch.setattr(remote._fs, method, replacement)
     return replacement
 
 
 def test_a_failed_request_is_retried(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = failing(remote, monkeypatch, "pipe_file", ATTEMPTS - 1, ConnectionResetError("gone away"))
+    failures = fail_times(remote, monkeypatch, "pipe_file", ATTEMPTS - 1, ConnectionResetError("gone away"))
     remote.write("folder/a", b"a")
     assert failures.calls == ATTEMPTS
     assert remote.read("folder/a") == b"a"
@@ -92,7 +91,7 @@ def test_a_failed_request_is_retried(remote: Remote, monkeypatch: pytest.MonkeyP
 
 def test_persistent_failures_are_reported(remote: Remote, monkeypatch: pytest.MonkeyPatch, store_url: str) -> None:
     error = RuntimeError("no route to host, see https://me:hunter2@proxy/?token=abc\nand more")
-    failures = failing(remote, monkeypatch, "pipe_file", 99, error)
+    failures = fail_times(remote, monkeypatch, "pipe_file", 99, error)
     with pytest.raises(StoreError) as caught:
         remote.write("folder/a", b"a")
     assert failures.calls == ATTEMPTS
@@ -105,7 +104,7 @@ def test_persistent_failures_are_reported(remote: Remote, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Access Denied"), OSError(28, "No space left on device")])
 def test_permanent_errors_are_not_retried(remote: Remote, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
-    failures = failing(remote, monkeypatch, "pipe_file", 99, error)
+    failures = fail_times(remote, monkeypatch, "pipe_file", 99, error)
     with pytest.raises(StoreError, match=rf"^Cannot write '\.oodbench-\w+' to the store '.*': {error.strerror}\. "):
         remote.refuse_unwritable()
     assert failures.calls == 1
@@ -164,7 +163,7 @@ def test_faults_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for url in ("s4://bucket/x", "bucket", f"file://{tmp_path}/file", f"file://{tmp_path}/results/cache"):
         arguments = ["run", "--detectors", "msp", "--results", str(tmp_path / "results"), "--store", url]
-        result = CliRunner().invoke(main, arguments)
+        result = bench(*arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith("Error: ")
         assert len(result.stderr.splitlines()) == 1
@@ -193,7 +192,7 @@ def test_credentials_in_urls_are_left_out(text: str, shown: str) -> None:
 
 def test_credentials_that_a_library_quotes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = Remote("memory://place/x?token=s3cr%2Fet", pause=0)
-    failing(remote, monkeypatch, "pipe_file", 99, PermissionError("bad token s3cr/et (s3cr%2Fet) in /place/x"))
+    fail_times(remote, monkeypatch, "pipe_file", 99, PermissionError("bad token s3cr/et (s3cr%2Fet) in /place/x"))
     with pytest.raises(StoreError, match=r"memory://place/x': bad token \*\*\* \(\*\*\*\) in /place/x\. "):
         remote.write("a", b"")
     assert remote._at("a") == "/place/x/a"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from oodbench.benchmark import api
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store.remote import Remote
+from tests.support import prepare_suite, write_suite
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,14 +71,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server", "one_thread")
-def test_a_run_is_continued_on_another_machine(
-    tmp_path: Path, tiny_suite: Callable[[str], str], logged: list[str]
-) -> None:
-    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
+def test_a_run_is_continued_on_another_machine(tmp_path: Path, logged: list[str]) -> None:
+    suite = write_suite(tmp_path, MATRIX)
 
-    def planned(results: str) -> api.Prepared:
-        given: dict[str, Any] = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1}
-        return api.prepare("msp,vim", store="s3://bench/runs", **given)
+    def planned(results: str) -> Prepared:
+        return prepare_suite(suite, "msp,vim", store="s3://bench/runs", results=tmp_path / results)
 
     one = planned("one").start()
     prepared = planned("two")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,21 +14,22 @@ import pytest
 import torch
 
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.plan.jobs import Checkpoint, Job, SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import Job, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.stages import snapshots, train
+from oodbench.benchmark.stages import train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.snapshots import SnapshotIntervals
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.shared import SharedStore
-from oodbench.benchmark.store.store import Key, Store
+from oodbench.benchmark.store.store import Store
+from tests.support import array_key, noise_images, prepare_suite, tables_of, train_job, write_suite
 
 IN_FILES = pytest.mark.parametrize("store_url", ["file"], indirect=True)
 """For tests that are slow or do not depend on the protocol."""
@@ -42,10 +41,6 @@ MATRIX = """
 set = "digits[0-2]"
 ood = [{ set = "greek", group = "near" }]
 """
-
-
-def key_of(content: Any = 1, kind: str = "scores") -> Key:
-    return Key(kind, ".npy", "an array", {"made of": content})
 
 
 class Watched(Remote):
@@ -96,7 +91,7 @@ def eager(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
 
 
 def test_one_machine_finds_what_another_computed(machine: Callable[[str], Machine], logged: list[str]) -> None:
-    one, other, key = machine("one"), machine("other"), key_of()
+    one, other, key = machine("one"), machine("other"), array_key()
     made = one.save_array(key, ARRAY, {"seconds": 1.5})
     assert other.has(key)
     found = other.find(key)
@@ -112,16 +107,16 @@ def test_one_machine_finds_what_another_computed(machine: Callable[[str], Machin
 
 def test_a_missing_artifact(machine: Callable[[str], Machine]) -> None:
     store = machine("one")
-    assert not store.has(key_of())
-    assert store.find(key_of()) is None
-    assert store.side(key_of()) == {}
+    assert not store.has(array_key())
+    assert store.find(array_key()) is None
+    assert store.side(array_key()) == {}
     with pytest.raises(StoreError, match="is missing from the store"):
-        store.load_array(key_of())
+        store.load_array(array_key())
 
 
 def test_a_query_downloads_nothing_and_lists_each_folder_once(machine: Callable[[str], Machine]) -> None:
     one, other = machine("one"), machine("other")
-    keys = [key_of(n, kind) for kind in ("logits", "features") for n in range(30)]
+    keys = [array_key(n, kind=kind) for kind in ("logits", "features") for n in range(30)]
     for key in keys[::2]:
         one.save_array(key, ARRAY, {})
     assert [other.has(key) for key in keys] == [True, False] * 30
@@ -130,41 +125,41 @@ def test_a_query_downloads_nothing_and_lists_each_folder_once(machine: Callable[
 
 
 def test_a_side_file_is_read_without_its_artifact(machine: Callable[[str], Machine]) -> None:
-    one, other, key = machine("one"), machine("other"), key_of()
+    one, other, key = machine("one"), machine("other"), array_key()
     one.save_array(key, ARRAY, {"seconds": 2.5})
     for _ in range(2):
         assert other.side(key) == one.side(key)
         assert other.about(key) == {"seconds": 2.5}
     assert other.watched.asked == [("read", f"{key.path}.json")]
-    assert other.side(key_of(2)) == {}
+    assert other.side(array_key(2)) == {}
 
 
 def test_an_artifact_written_after_the_listing_is_found(machine: Callable[[str], Machine]) -> None:
     """The planning process writes a record as soon as another machine has done its jobs."""
-    one, other, key = machine("one"), machine("other"), key_of()
+    one, other, key = machine("one"), machine("other"), array_key()
     assert not other.has(key)
     assert other.side(key) == {}
     one.save_array(key, ARRAY, {"seconds": 2.5})
     assert not other.has(key), "a listing stays valid for a while"
     assert other.has(key, now=True)
-    assert not other.has(key_of(2), now=True)
+    assert not other.has(array_key(2), now=True)
     assert other.has(key)
     assert other.about(key) == {"seconds": 2.5}
     assert np.array_equal(other.load_array(key), ARRAY)
 
 
 def test_processes_of_one_machine_download_once(machine: Callable[[str], Machine]) -> None:
-    machine("one").save_array(key_of(), ARRAY, {})
+    machine("one").save_array(array_key(), ARRAY, {})
     processes = [machine("other") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda store: store.find(key_of()), processes))
-    assert found == [processes[0].root / key_of().path] * 4
+        found = list(pool.map(lambda store: store.find(array_key()), processes))
+    assert found == [processes[0].root / array_key().path] * 4
     assert sum(len(store.asked("get")) for store in processes) == 1
 
 
 def test_all_available_artifacts_are_downloaded_together(machine: Callable[[str], Machine]) -> None:
     one, other = machine("one"), machine("other")
-    keys = [key_of(n) for n in range(40)]
+    keys = [array_key(n) for n in range(40)]
     for key in keys[:30]:
         one.save_array(key, ARRAY, {})
     other.save_array(keys[0], ARRAY, {})
@@ -191,7 +186,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "one bit flipped": ("", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
     "emptied": ("", lambda content: b""),
     "side file garbage": (".json", lambda content: b"\xff{"),
-    "side file of another key": (".json", other_field("digest", key_of(2).digest)),
+    "side file of another key": (".json", other_field("digest", array_key(2).digest)),
     "side file of another artifact": (".json", other_field("sha256", "0" * 64)),
 }
 
@@ -200,7 +195,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 def test_damage_is_reported_and_counts_as_missing(
     machine: Callable[[str], Machine], store_url: str, damage: str, logged: list[str]
 ) -> None:
-    one, key = machine("one"), key_of()
+    one, key = machine("one"), array_key()
     one.save_array(key, ARRAY, {})
     suffix, change = DAMAGE[damage]
     rewrite(one, f"{key.path}{suffix}", change)
@@ -224,7 +219,7 @@ def test_an_artifact_without_side_file_counts_as_missing(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """The process is killed between the two uploads."""
-    one, key = machine("one"), key_of()
+    one, key = machine("one"), array_key()
     put = Remote.put
 
     def killed(self: Remote, source: Path, path: str) -> None:
@@ -250,7 +245,7 @@ def test_an_artifact_without_side_file_counts_as_missing(
 def test_an_old_side_file_never_validates_a_new_artifact(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    machine("one").save_array(key_of(), ARRAY, {})
+    machine("one").save_array(array_key(), ARRAY, {})
     put = Remote.put
 
     def killed(self: Remote, source: Path, path: str) -> None:
@@ -260,50 +255,50 @@ def test_an_old_side_file_never_validates_a_new_artifact(
     with monkeypatch.context() as patch:
         patch.setattr(Remote, "put", killed)
         with pytest.raises(KeyboardInterrupt):
-            machine("two").save_array(key_of(), ARRAY + 1, {})
+            machine("two").save_array(array_key(), ARRAY + 1, {})
     other = machine("other")
-    assert not other.has(key_of())
-    assert other.find(key_of()) is None
+    assert not other.has(array_key())
+    assert other.find(array_key()) is None
     assert logged == []
 
 
 def test_an_artifact_that_is_being_replaced_is_downloaded_at_the_second_attempt(
     machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    machine("one").save_array(key_of(), ARRAY, {})
+    machine("one").save_array(array_key(), ARRAY, {})
     other, get = machine("other"), Watched.get
 
     def late(self: Watched, path: str, target: Path) -> bool:
         if len(self.asked) == 1:  # the side file has been read
-            machine("two").save_array(key_of(), ARRAY + 1, {})
+            machine("two").save_array(array_key(), ARRAY + 1, {})
         return get(self, path, target)
 
     monkeypatch.setattr(Watched, "get", late)
-    assert np.array_equal(other.load_array(key_of()), ARRAY + 1)
+    assert np.array_equal(other.load_array(array_key()), ARRAY + 1)
     assert logged == []
 
 
 def test_local_damage_is_repaired_from_the_remote(machine: Callable[[str], Machine], logged: list[str]) -> None:
-    path = machine("one").save_array(key_of(), ARRAY, {})
+    path = machine("one").save_array(array_key(), ARRAY, {})
     path.write_bytes(b"x")
     again = machine("one")
-    assert np.array_equal(again.load_array(key_of()), ARRAY)
+    assert np.array_equal(again.load_array(array_key()), ARRAY)
     assert len(logged) == 1
 
 
 def test_an_unusable_artifact_is_not_downloaded_again(machine: Callable[[str], Machine]) -> None:
     """Such as undamaged weights that do not fit their network."""
-    machine("one").save_array(key_of(), ARRAY, {})
+    machine("one").save_array(array_key(), ARRAY, {})
     other = machine("other")
-    other.load_array(key_of())
-    assert other.set_aside(key_of()).is_file()
+    other.load_array(array_key())
+    assert other.set_aside(array_key()).is_file()
     for store in (other, machine("third")):
-        assert not store.has(key_of())
-        assert store.find(key_of()) is None
+        assert not store.has(array_key())
+        assert store.find(array_key()) is None
 
 
 def test_a_lost_connection_loses_nothing(machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    one, key = machine("one"), key_of()
+    one, key = machine("one"), array_key()
     one.remote.write("x", b"")
 
     def unreachable(*_: Any, **__: Any) -> None:
@@ -314,24 +309,24 @@ def test_a_lost_connection_loses_nothing(machine: Callable[[str], Machine], monk
         with pytest.raises(StoreError, match=r"network is unreachable\. No finished work is lost: run the same"):
             one.save_array(key, ARRAY, {})
     assert Store(one.root).find(key) is not None
-    machine("one").share([key, key_of(2)])
+    machine("one").share([key, array_key(2)])
     assert np.array_equal(machine("other").load_array(key), ARRAY)
 
 
 def test_nothing_is_uploaded_twice(machine: Callable[[str], Machine]) -> None:
     one = machine("one")
-    Store(one.root).save_array(key_of(1), ARRAY, {})
-    one.save_array(key_of(2), ARRAY, {})
-    one.share([key_of(1), key_of(2), key_of(3)])
-    one.share([key_of(1), key_of(2), key_of(3)])
-    assert one.asked("put") == [f"{key_of(n).path}{end}" for n in (2, 1) for end in ("", ".json")]
+    Store(one.root).save_array(array_key(1), ARRAY, {})
+    one.save_array(array_key(2), ARRAY, {})
+    one.share([array_key(1), array_key(2), array_key(3)])
+    one.share([array_key(1), array_key(2), array_key(3)])
+    assert one.asked("put") == [f"{array_key(n).path}{end}" for n in (2, 1) for end in ("", ".json")]
 
 
 # by-products and unfinished trainings
 
 
 def test_by_products_are_uploaded_too(machine: Callable[[str], Machine]) -> None:
-    one, key = machine("one"), key_of(kind="checkpoint")
+    one, key = machine("one"), array_key(kind="checkpoint")
     curve, folder, absent = (one.extra(key, suffix) for suffix in (".losses.csv", ".tensorboard", ".samples.png"))
     folder.mkdir(parents=True)
     (folder / "events").write_text("events")
@@ -355,7 +350,7 @@ def test_a_by_product_that_cannot_be_uploaded_is_only_logged(
 
     monkeypatch.setattr(Remote, "put", refused)
     for content in (1, 2):
-        key = key_of(content, "checkpoint")
+        key = array_key(content, kind="checkpoint")
         curve = one.extra(key, ".losses.csv")
         curve.parent.mkdir(exist_ok=True, parents=True)
         curve.write_text("epoch,loss\n")
@@ -364,32 +359,23 @@ def test_a_by_product_that_cannot_be_uploaded_is_only_logged(
     assert logged == ["The run continues without by-products in the store: No."]
 
 
+@pytest.fixture
+def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> JobContext:
+    """A context with the images of `job`."""
+    return context_with({"id": ImageSet(noise_images(20), np.arange(20) % 4, tuple("abcd"))})
+
+
 def job(tag: str = "") -> TrainJob:
     """The same job under different keys, for different tags."""
-    key = Key("checkpoint", ".safetensors", "cross_entropy", {"tag": tag})
-    return TrainJob(
-        title="train",
-        makes=(key,),
-        checkpoint=Checkpoint(key, "cross_entropy", "small_cnn[hidden=4,width=2]", 4, (3, 32, 32)),
-        train=SetRef("id", "train", 20),
-        outliers=None,
-        given=None,
-        schedule=Schedule(3, 8, (0.5,), 0.1),
-        seed=3,
-        precision="float32",
-    )
+    return train_job(images=20, schedule=Schedule(3, 8, (0.5,), 0.1), tag=tag, precision="float32")
 
 
-@pytest.fixture
-def bench(bench_with: Callable[[Mapping[str, ImageSet]], JobContext], monkeypatch: pytest.MonkeyPatch) -> JobContext:
-    """A context that takes a snapshot after every step."""
-    for name in ("AFTER_EPOCH", "WITHIN_EPOCH"):
-        monkeypatch.setattr(snapshots, name, 0.0)
-    images = np.random.RandomState(0).randint(0, 256, (20, 3, 32, 32)).astype(np.uint8)
-    return bench_with({"id": ImageSet(images, np.arange(20) % 4, tuple("abcd"))})
+def train_with_snapshots(context: JobContext, job: TrainJob, tick: Callable[[int], None]) -> dict[str, object]:
+    """Train, and take a snapshot after every step."""
+    return train.train(context, job, tick, SnapshotIntervals(after_epoch=0.0, within_epoch=0.0))
 
 
-def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_after(steps: int, context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the training and kill the process after `steps` steps."""
     plugin, left = registry.get("recipe", "cross_entropy"), iter(range(steps))
     step = plugin.step
@@ -402,28 +388,28 @@ def stopped_after(steps: int, bench: JobContext, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(plugin, "step", counted)
         with pytest.raises(KeyboardInterrupt):
-            train.train(bench, job(), lambda images: None)
+            train_with_snapshots(context, job(), lambda images: None)
 
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_resumes_on_another_machine(
-    bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
+    context: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    bench.store = eager("one")
-    stopped_after(4, bench, monkeypatch)
+    context.store = eager("one")
+    stopped_after(4, context, monkeypatch)
     assert eager("two").watched.names("unfinished") == {
         f"{job().makes[0].path.split('/')[1]}{e}" for e in ("", ".json")
     }
-    bench.store = other = eager("two")
+    context.store = other = eager("two")
     progress: list[int] = []
-    about = train.train(bench, job(), progress.append)
+    about = train_with_snapshots(context, job(), progress.append)
     assert (about["stops"], progress[0], sum(progress)) == (1, 28, 60)
     stem = Path(job().makes[0].path).stem
     assert logged == [f"Resuming from a snapshot of '{stem}' that another machine has uploaded to the store."]
     assert other.watched.names("unfinished") == set()
-    train.train(bench, job("whole"), lambda images: None)
-    whole, cut = (bench.store.require(job(tag).makes[0]).read_bytes() for tag in ("whole", ""))
+    train_with_snapshots(context, job("whole"), lambda images: None)
+    whole, cut = (context.store.require(job(tag).makes[0]).read_bytes() for tag in ("whole", ""))
     assert cut == whole
 
 
@@ -431,7 +417,7 @@ def test_a_training_resumes_on_another_machine(
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("here", "there", "first"), [(2, 5, 36), (5, 2, 36), (3, 3, 20)])
 def test_the_most_advanced_snapshot_is_used(
-    bench: JobContext,
+    context: JobContext,
     eager: Callable[[str], Machine],
     monkeypatch: pytest.MonkeyPatch,
     here: int,
@@ -439,25 +425,25 @@ def test_the_most_advanced_snapshot_is_used(
     first: int,
     tmp_path: Path,
 ) -> None:
-    bench.store = Store(tmp_path / "here")
-    stopped_after(here, bench, monkeypatch)
-    bench.store = eager("there")
-    stopped_after(there, bench, monkeypatch)
-    bench.store = eager("here")
+    context.store = Store(tmp_path / "here")
+    stopped_after(here, context, monkeypatch)
+    context.store = eager("there")
+    stopped_after(there, context, monkeypatch)
+    context.store = eager("here")
     progress: list[int] = []
-    train.train(bench, job(), progress.append)
+    train_with_snapshots(context, job(), progress.append)
     assert progress[0] == first
-    assert len(bench.store.asked("get")) == (there > here)
+    assert len(context.store.asked("get")) == (there > here)
 
 
 @IN_FILES
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("why", ["another torch", "another device", "damaged", "no facts"])
 def test_an_unsuitable_snapshot_is_ignored(
-    bench: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
+    context: JobContext, eager: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    bench.store = one = eager("one")
-    stopped_after(4, bench, monkeypatch)
+    context.store = one = eager("one")
+    stopped_after(4, context, monkeypatch)
     name = f"unfinished/{Path(job().makes[0].path).name}"
     if why == "damaged":
         rewrite(one, name, lambda content: content[:-1])
@@ -466,11 +452,11 @@ def test_an_unsuitable_snapshot_is_ignored(
         facts = {"done": [1, 8], "torch": torch.__version__, "device": "cpu"}
         rewrite(one, f"{name}.json", lambda content: json.dumps({**json.loads(content), "about": (
             {**facts, **changed} if changed else {})}).encode())  # fmt: skip
-    bench.store = eager("two")
+    context.store = eager("two")
     progress: list[int] = []
-    train.train(bench, job(), progress.append)
+    train_with_snapshots(context, job(), progress.append)
     assert progress[0] == 8, "restarted from the beginning"
-    assert not (bench.store.root / name).exists()
+    assert not (context.store.root / name).exists()
 
 
 def test_snapshots_are_uploaded_at_intervals(
@@ -510,27 +496,14 @@ class Jobs(Quiet):
 
 
 @pytest.fixture
-def planned(
-    tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch, tiny_suite: Callable[[str], str]
-) -> Callable[..., Prepared]:
+def planned(tmp_path: Path, store_url: str, undrawn: None) -> Callable[..., Prepared]:
     """Plan the tiny suite for a results folder by name, with one shared URL."""
-    from oodbench.benchmark.views import plots
-
-    monkeypatch.setattr(plots, "draw", lambda *_: [])
-    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
+    suite = write_suite(tmp_path, MATRIX)
 
     def plan(results: str, detectors: str = "msp,vim", **options: Any) -> Prepared:
-        given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / results, "threads": 1, "store": store_url}
-        return prepare(detectors, **{**given, **options})
+        return prepare_suite(suite, detectors, **{"results": tmp_path / results, "store": store_url, **options})
 
     return plan
-
-
-def tables(run: StoredRun) -> dict[str, Any]:
-    """The files that must be equal for equal runs; records without their times."""
-    files: dict[str, Any] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
-    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
-    return {**files, "records": [{**row, "seconds": ""} for row in rows]}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -543,7 +516,7 @@ def test_a_run_continues_in_another_results_folder(planned: Callable[..., Prepar
     assert len(second.work.cells) == len(one.records)
     two = second.start(jobs)
     assert jobs.done == []
-    assert tables(two) == tables(one)
+    assert tables_of(two.path) == tables_of(one.path)
     kinds = {path.parent.name for path in (tmp_path / "two" / "cache").rglob("*.npy")}
     assert kinds == {"scores", "logits"}, "no features, because they are large"
     assert not list((tmp_path / "two" / "cache").rglob("*.safetensors"))
@@ -660,7 +633,7 @@ def test_a_damaged_artifact_is_recomputed_by_the_same_command(
     with pytest.raises(StoreError, match=r"is missing from the store\. Run the same command again"):
         planned("two").start()
     jobs = Jobs()
-    assert tables(planned("two").start(jobs)) == tables(one)
+    assert tables_of(planned("two").start(jobs).path) == tables_of(one.path)
     assert [job.makes for job in jobs.done] == [(key,)]
     assert planned("three").work.jobs == []
 

@@ -16,13 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.store.store import Key, Store, digest
+from oodbench.benchmark.store.store import Store, digest
+from tests.support import array_key, artifact_files, cut_last_byte, flip_last_bit
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
-def key_of(content: Any = 1, label: str = "an array", kind: str = "scores", extension: str = ".npy") -> Key:
-    return Key(kind, extension, label, {"made of": content})
 
 
 @pytest.fixture
@@ -35,17 +32,11 @@ def again(store: Store) -> Store:
     return Store(store.root)
 
 
-def files(folder: Path) -> list[str]:
-    """Every file except the remembered checksums of data sets and the locks, which are not artifacts."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if not name.endswith(("data/checksums.json", ".lock")))
-
-
 # keys
 
 
 def test_a_label_is_not_part_of_the_identity() -> None:
-    one, other = key_of(label="one"), key_of(label="other")
+    one, other = array_key(label="one"), array_key(label="other")
     assert one == other
     assert hash(one) == hash(other)
     assert one.digest == other.digest
@@ -53,9 +44,17 @@ def test_a_label_is_not_part_of_the_identity() -> None:
 
 
 def test_the_content_is_the_identity() -> None:
-    keys = [key_of(1), key_of(1.5), key_of("1"), key_of([1]), key_of(None), key_of(True), key_of(1, kind="logits")]
+    keys = [
+        array_key(1),
+        array_key(1.5),
+        array_key("1"),
+        array_key([1]),
+        array_key(None),
+        array_key(True),
+        array_key(1, kind="logits"),
+    ]
     assert len({key.digest for key in keys}) == len(keys)
-    assert key_of(1) != "something else"
+    assert array_key(1) != "something else"
 
 
 def test_a_digest_never_changes() -> None:
@@ -79,10 +78,10 @@ def test_a_value_without_canonical_json_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize("label", ["../../x", "..", "<b>", "a/b", "", "x" * 500, "odin[t=1,e=2]@joint", "é", "-rf"])
 def test_a_path_stays_in_its_folder(label: str, tmp_path: Path) -> None:
-    path = tmp_path / key_of(label=label).path
+    path = tmp_path / array_key(label=label).path
     assert path.resolve().parent == (tmp_path / "scores").resolve()
     assert len(path.name) < 200
-    assert path.name.endswith(f"-{key_of().digest[:12]}.npy")
+    assert path.name.endswith(f"-{array_key().digest[:12]}.npy")
     assert not path.name.startswith(".")
 
 
@@ -90,7 +89,7 @@ def test_a_path_stays_in_its_folder(label: str, tmp_path: Path) -> None:
 
 
 def test_an_array_is_stored(store: Store, logged: list[str]) -> None:
-    key = key_of()
+    key = array_key()
     assert store.find(key) is None
     path = store.save_array(key, ARRAY, {"seconds": 1.5})
     for one in (store, again(store)):
@@ -101,20 +100,20 @@ def test_an_array_is_stored(store: Store, logged: list[str]) -> None:
         assert not loaded.flags.writeable
         assert one.about(key) == {"seconds": 1.5}
     assert logged == []
-    assert files(store.root) == [key.path, f"{key.path}.json"]
+    assert artifact_files(store.root) == [key.path, f"{key.path}.json"]
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("array", [np.zeros(0), np.zeros((3, 0), np.float32), np.float64(3), np.asfortranarray(ARRAY)])
 def test_arrays_of_any_shape_are_stored(store: Store, array: np.ndarray) -> None:
-    store.save_array(key_of(), array, {})
-    loaded = store.load_array(key_of())
+    store.save_array(array_key(), array, {})
+    loaded = store.load_array(array_key())
     assert loaded.shape == array.shape
     assert np.array_equal(loaded, array)
 
 
 def test_weights_are_stored(store: Store, logged: list[str]) -> None:
-    key = key_of(kind="checkpoint", extension=".safetensors")
+    key = array_key(kind="checkpoint", extension=".safetensors")
     shared = torch.arange(6.0).reshape(2, 3)
     tensors = {"a": shared, "tied": shared, "view": shared[:, 1], "turned": shared.T, "whole": torch.arange(3),
                "parameter": torch.nn.Parameter(torch.ones(2)), "scalar": torch.tensor(2.0)}  # fmt: skip
@@ -127,7 +126,7 @@ def test_weights_are_stored(store: Store, logged: list[str]) -> None:
 
 
 def test_the_side_file_describes_the_artifact(store: Store) -> None:
-    key = key_of({"deep": ["x", 1]})
+    key = array_key({"deep": ["x", 1]})
     path = store.save_array(key, ARRAY, {"title": "score x"})
     side = json.loads((path.parent / f"{path.name}.json").read_text())
     assert side["key"] == {"kind": "scores", "schema": 1, "made of": {"deep": ["x", 1]}}
@@ -138,21 +137,21 @@ def test_the_side_file_describes_the_artifact(store: Store) -> None:
 
 def test_saving_again_replaces(store: Store, logged: list[str]) -> None:
     for value in (1, 2):
-        store.save_array(key_of(), np.full(3, value), {"value": value})
-    assert again(store).load_array(key_of()).tolist() == [2, 2, 2]
-    assert again(store).about(key_of()) == {"value": 2}
-    assert len(files(store.root)) == 2
+        store.save_array(array_key(), np.full(3, value), {"value": value})
+    assert again(store).load_array(array_key()).tolist() == [2, 2, 2]
+    assert again(store).about(array_key()) == {"value": 2}
+    assert len(artifact_files(store.root)) == 2
 
 
 def test_a_missing_artifact_is_reported(store: Store) -> None:
     with pytest.raises(
         StoreError, match=r"^'scores/an_array-\w{12}\.npy' is missing from the store\. Run the same command"
     ):
-        store.load_array(key_of())
+        store.load_array(array_key())
 
 
 def test_by_products_are_placed_beside_the_artifact(store: Store) -> None:
-    key = key_of(kind="checkpoint", extension=".safetensors", label="joint[beta=0.5] on digits")
+    key = array_key(kind="checkpoint", extension=".safetensors", label="joint[beta=0.5] on digits")
     path = store.extra(key, ".losses.csv")
     assert path.parent == (store.root / key.path).parent
     assert path.name == f"joint_beta_0.5_on_digits-{key.digest[:12]}.losses.csv"
@@ -160,8 +159,8 @@ def test_by_products_are_placed_beside_the_artifact(store: Store) -> None:
 
 def test_no_pickle_is_written(store: Store) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
-        store.save_array(key_of(), np.array([{"a": 1}], dtype=object), {})
-    assert files(store.root) == []
+        store.save_array(array_key(), np.array([{"a": 1}], dtype=object), {})
+    assert artifact_files(store.root) == []
 
 
 @pytest.mark.parametrize("stored", [np.array([{"a": 1}], dtype=object), np.array(["x", None])])
@@ -170,9 +169,9 @@ def test_no_pickle_is_read(store: Store, stored: np.ndarray) -> None:
         with path.open("wb") as file:
             np.save(file, stored, allow_pickle=True)
 
-    store.save(key_of(), write, {})
+    store.save(array_key(), write, {})
     with pytest.raises(StoreError, match=r"is not an array that can be read safely .*Python objects"):
-        store.load_array(key_of())
+        store.load_array(array_key())
 
 
 # crashes
@@ -185,23 +184,23 @@ def test_a_crash_during_writing_leaves_nothing(store: Store, error: BaseExceptio
         raise error
 
     with pytest.raises(type(error)):
-        store.save(key_of(), write, {})
-    assert files(store.root) == []
-    assert store.find(key_of()) is None
+        store.save(array_key(), write, {})
+    assert artifact_files(store.root) == []
+    assert store.find(array_key()) is None
 
 
 def test_a_crash_during_writing_leaves_the_old_artifact(store: Store, logged: list[str]) -> None:
-    store.save_array(key_of(), ARRAY, {})
-    before = {file: (store.root / file).read_bytes() for file in files(store.root)}
+    store.save_array(array_key(), ARRAY, {})
+    before = {file: (store.root / file).read_bytes() for file in artifact_files(store.root)}
 
     def write(path: Path) -> None:
         path.write_bytes(b"half")
         raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):
-        store.save(key_of(), write, {})
-    assert {file: (store.root / file).read_bytes() for file in files(store.root)} == before
-    assert np.array_equal(again(store).load_array(key_of()), ARRAY)
+        store.save(array_key(), write, {})
+    assert {file: (store.root / file).read_bytes() for file in artifact_files(store.root)} == before
+    assert np.array_equal(again(store).load_array(array_key()), ARRAY)
 
 
 def test_a_full_disk_is_reported(store: Store) -> None:
@@ -209,8 +208,8 @@ def test_a_full_disk_is_reported(store: Store) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StoreError, match=r"^Cannot write '.*': No space left on device\. Choose another --results\.$"):
-        store.save(key_of(), write, {})
-    assert files(store.root) == []
+        store.save(array_key(), write, {})
+    assert artifact_files(store.root) == []
 
 
 @pytest.mark.parametrize("dies", [1, 2])
@@ -228,19 +227,19 @@ def test_a_power_failure_while_files_are_renamed(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            store.save_array(key_of(), ARRAY, {})
+            store.save_array(array_key(), ARRAY, {})
     other = again(store)
-    assert other.find(key_of()) is None
-    assert files(store.root) == ([] if dies == 1 else [key_of().path])
-    other.save_array(key_of(), ARRAY, {})
-    assert np.array_equal(again(store).load_array(key_of()), ARRAY)
+    assert other.find(array_key()) is None
+    assert artifact_files(store.root) == ([] if dies == 1 else [array_key().path])
+    other.save_array(array_key(), ARRAY, {})
+    assert np.array_equal(again(store).load_array(array_key()), ARRAY)
     assert logged == []
 
 
 def test_an_old_side_file_never_validates_a_new_artifact(
     store: Store, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.save_array(key_of(), ARRAY, {})
+    store.save_array(array_key(), ARRAY, {})
     real = Path.replace
 
     def killed(self: Path, target: Path) -> Path:
@@ -251,22 +250,12 @@ def test_an_old_side_file_never_validates_a_new_artifact(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            store.save_array(key_of(), ARRAY + 1, {})
-    assert again(store).find(key_of()) is None
+            store.save_array(array_key(), ARRAY + 1, {})
+    assert again(store).find(array_key()) is None
     assert logged == []
 
 
 # damage
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 def emptied(path: Path) -> None:
@@ -278,15 +267,15 @@ def side(path: Path) -> Path:
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "truncated": truncated,
-    "one bit flipped": flipped,
+    "truncated": cut_last_byte,
+    "one bit flipped": flip_last_bit,
     "emptied": emptied,
     "side file garbage": lambda path: side(path).write_bytes(b"\xff{"),
     "side file empty": lambda path: side(path).write_text(""),
     "side file a list": lambda path: side(path).write_text("[]"),
     "side file of nothing": lambda path: side(path).write_text("{}"),
     "side file of another key": lambda path: side(path).write_text(
-        json.dumps({**json.loads(side(path).read_text()), "digest": key_of(2).digest})
+        json.dumps({**json.loads(side(path).read_text()), "digest": array_key(2).digest})
     ),
     "side file of another artifact": lambda path: side(path).write_text(
         json.dumps({**json.loads(side(path).read_text()), "sha256": "0" * 64})
@@ -296,7 +285,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_set_aside_and_reported(store: Store, logged: list[str], damage: str) -> None:
-    key = key_of()
+    key = array_key()
     path = store.save_array(key, ARRAY, {})
     DAMAGE[damage](path)
     damaged = path.read_bytes()
@@ -304,7 +293,7 @@ def test_damage_is_set_aside_and_reported(store: Store, logged: list[str], damag
     assert other.find(key) is None
     aside = store.root / "damaged" / f"{path.name}.0"
     assert logged == [f"'{path}' does not match its checksum. It was moved to '{aside}' and is computed again."]
-    assert files(store.root) == [f"damaged/{path.name}.0"]
+    assert artifact_files(store.root) == [f"damaged/{path.name}.0"]
     assert aside.read_bytes() == damaged
     assert other.find(key) is None
     assert len(logged) == 1, "reported once"
@@ -316,37 +305,37 @@ def test_damage_is_set_aside_and_reported(store: Store, logged: list[str], damag
 
 def test_damaged_files_do_not_replace_each_other(store: Store, logged: list[str]) -> None:
     for n in range(3):
-        path = store.save_array(key_of(), np.full(3, n), {})
-        flipped(path)
-        assert again(store).find(key_of()) is None
-    assert files(store.root) == [f"damaged/{path.name}.{n}" for n in range(3)]
+        path = store.save_array(array_key(), np.full(3, n), {})
+        flip_last_bit(path)
+        assert again(store).find(array_key()) is None
+    assert artifact_files(store.root) == [f"damaged/{path.name}.{n}" for n in range(3)]
     assert len(logged) == 3
 
 
 def test_a_side_file_without_artifact_does_not_count(store: Store, logged: list[str]) -> None:
-    path = store.save_array(key_of(), ARRAY, {})
+    path = store.save_array(array_key(), ARRAY, {})
     path.unlink()
-    assert store.find(key_of()) is None
-    assert again(store).find(key_of()) is None
+    assert store.find(array_key()) is None
+    assert again(store).find(array_key()) is None
     assert logged == []
 
 
 def test_damage_that_cannot_be_moved_away_is_reported(store: Store, logged: list[str]) -> None:
-    path = store.save_array(key_of(), ARRAY, {})
-    flipped(path)
+    path = store.save_array(array_key(), ARRAY, {})
+    flip_last_bit(path)
     (store.root / "damaged").write_text("a file in place of the folder")
     with pytest.raises(StoreError, match=r"' is damaged and cannot be moved away: .*\. Remove it\.$"):
-        again(store).find(key_of())
+        again(store).find(array_key())
 
 
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(StoreError, match=r"^Cannot write '.*': .*\. Choose another --results\.$"):
-        Store(tmp_path / "cache").save_array(key_of(), ARRAY, {})
+        Store(tmp_path / "cache").save_array(array_key(), ARRAY, {})
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o555)
     with pytest.raises(StoreError, match=r"^Cannot write '.*': Permission denied\. Choose another --results\.$"):
-        Store(tmp_path / "cache").save_array(key_of(), ARRAY, {})
+        Store(tmp_path / "cache").save_array(array_key(), ARRAY, {})

@@ -19,7 +19,7 @@ class Learner(Detector):
         return batch.logits[:, 0]
 
 
-def stored(value: Any, folder: Path) -> Any:
+def through_a_file(value: Any, folder: Path) -> Any:
     detector, fresh = Learner(), Learner()
     detector.load_state({"learned_": value})
     save_state(detector, folder / "state.safetensors")
@@ -43,20 +43,20 @@ def stored(value: Any, folder: Path) -> Any:
     ],
 )
 def test_plain_data_is_restored(tmp_path: Path, value: Any) -> None:
-    assert stored(value, tmp_path) == value
-    assert repr(stored(value, tmp_path)) == repr(value), "including types"
+    assert through_a_file(value, tmp_path) == value
+    assert repr(through_a_file(value, tmp_path)) == repr(value), "including types"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "int32", "uint8", "bool"])
 def test_arrays_and_tensors_are_restored(tmp_path: Path, dtype: str) -> None:
     array = np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype)
     for value in (array, array[:, ::-1], array.T, array[:0], np.array(array[1, 1])):
-        loaded = stored(value, tmp_path)
+        loaded = through_a_file(value, tmp_path)
         assert isinstance(loaded, np.ndarray)
         assert (loaded.dtype, loaded.shape) == (value.dtype, value.shape)
         assert np.array_equal(loaded, value)
         as_tensor = torch.from_numpy(value.copy())
-        back = stored({"means": [as_tensor, as_tensor]}, tmp_path)["means"]
+        back = through_a_file({"means": [as_tensor, as_tensor]}, tmp_path)["means"]
         assert all(
             isinstance(t, torch.Tensor) and t.dtype == as_tensor.dtype and torch.equal(t, as_tensor) for t in back
         )
@@ -64,14 +64,14 @@ def test_arrays_and_tensors_are_restored(tmp_path: Path, dtype: str) -> None:
 
 def test_state_is_copied_not_shared(tmp_path: Path) -> None:
     weights = torch.nn.Parameter(torch.ones(3))
-    loaded = stored(weights[1:], tmp_path)
+    loaded = through_a_file(weights[1:], tmp_path)
     assert not loaded.requires_grad
     assert loaded.tolist() == [1, 1]
 
 
 def test_equal_states_are_equal_bytes(tmp_path: Path) -> None:
     for _ in range(2):
-        stored({"b": torch.ones(3), "a": [np.zeros(2), "x"]}, tmp_path)
+        through_a_file({"b": torch.ones(3), "a": [np.zeros(2), "x"]}, tmp_path)
         (tmp_path / "state.safetensors").replace(tmp_path / f"{len(list(tmp_path.iterdir()))}")
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
@@ -97,5 +97,5 @@ def test_values_that_cannot_be_stored_are_reported(tmp_path: Path, value: Any) -
     with pytest.raises(
         PluginError, match=r"^What detector '' learned cannot be stored: .* Attributes that end in '_' "
     ):
-        stored(value, tmp_path)
+        through_a_file(value, tmp_path)
     assert list(tmp_path.iterdir()) == []
