@@ -6,10 +6,12 @@ Fixtures are in conftest.py. A test file keeps what only it needs.
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import struct
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from torch import Tensor, nn
 
-from oodbench.benchmark import api
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
@@ -66,12 +68,15 @@ def prepare_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options
     return prepare(detectors, **{"suite": str(suite), "results": suite.parent / "results", "threads": 1, **options})
 
 
-def run_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> StoredRun:
-    """Run a suite's file as `api.run` does, with the defaults of `prepare_suite` and without plots."""
-    defaults = {"suite": str(suite), "results": suite.parent / "results", "threads": 1}
+def run_suite(
+    suite: Path, detectors: str | Sequence[str] = "msp", plots_drawn: bool = False, **options: Any
+) -> StoredRun:
+    """Run a suite's file with the defaults of `prepare_suite`; without plots, unless asked for."""
+    progress = options.pop("progress", None)
     with pytest.MonkeyPatch.context() as patch:
-        draw_no_plots(patch)
-        return api.run(detectors, **{**defaults, **options})
+        if not plots_drawn:
+            draw_no_plots(patch)
+        return prepare_suite(suite, detectors, **options).start(progress)
 
 
 def draw_no_plots(patch: pytest.MonkeyPatch) -> None:
@@ -188,6 +193,40 @@ def flip_last_bit(path: Path) -> None:
 def cut_last_byte(path: Path) -> None:
     """Truncate a file by one byte."""
     path.write_bytes(path.read_bytes()[:-1])
+
+
+# Objects in memory
+
+
+def reachable(*roots: object) -> Iterator[object]:
+    """Every object reachable from `roots` through attributes, items, closures or slots, except through modules.
+
+    A module's globals reach everything that was ever imported, whatever the harness passes to a detector.
+    """
+    seen: dict[int, object] = {}
+    todo = list(roots)
+    while todo:
+        one = todo.pop()
+        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | None):
+            continue
+        seen[id(one)] = one
+        yield one
+        names = ("__globals__", "__builtins__") if isinstance(one, types.FunctionType) else ()
+        hidden = {id(getattr(one, name)) for name in names}
+        todo += [other for other in gc.get_referents(one) if id(other) not in hidden]
+        if isinstance(one, np.ndarray):
+            todo.append(one.base)
+        elif not isinstance(one, Tensor | nn.Module) and type(one).__module__.startswith("oodbench"):
+            public = [name for name in dir(one) if not name.startswith("__")]
+            todo += [value for name in public if (value := _getattr_or_none(one, name)) is not None]
+
+
+def _getattr_or_none(one: object, name: str) -> object:
+    try:
+        value: object = getattr(one, name)
+    except Exception:  # properties may raise
+        return None
+    return value
 
 
 # Reference implementations

@@ -11,20 +11,14 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.pixel_baseline import largest_gradient
+from tests.support import bench, write_suite
 
-SUITE = """
-schema = 1
-title = "Tiny"
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 ood = [{ set = "greek", group = "near" }]
@@ -35,13 +29,13 @@ ood = [{ set = "greek", group = "near" }]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a suite and one finished run of it."""
     folder = tmp_path_factory.mktemp("cli")
-    (folder / "tiny.toml").write_text(SUITE)
-    result = bench(folder, "run", "--detectors", "msp,energy")
+    write_suite(folder, MATRIX, title="Tiny", backbone="small_cnn")
+    result = bench_in(folder, "run", "--detectors", "msp,energy")
     assert result.exit_code == 0, result.output
     return folder
 
 
-def bench(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Result:
+def bench_in(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Result:
     """Run the command line in this process, on the folder's suite and results."""
     defaults: Sequence[str] = ()
     if arguments[0] == "run":
@@ -49,11 +43,11 @@ def bench(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> R
     elif arguments[0] in ("table", "plot", "show", "list"):
         defaults = ("--results", str(folder / "results"))
     # Options given by the test come last and win.
-    return CliRunner().invoke(main, [arguments[0], *defaults, *arguments[1:]], env=env)
+    return bench(arguments[0], *defaults, *arguments[1:], env=env)
 
 
 def test_run_prints_the_table_and_the_paths_of_the_files(place: Path) -> None:
-    result = bench(place, "run", "--detectors", "msp,energy", "--quiet")
+    result = bench_in(place, "run", "--detectors", "msp,energy", "--quiet")
     assert result.exit_code == 0
     assert "ID set digits[0-2]" in result.output
     assert "greek (near)" in result.output
@@ -63,7 +57,7 @@ def test_run_prints_the_table_and_the_paths_of_the_files(place: Path) -> None:
 
 def test_dry_run_changes_nothing(place: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (place / "results").rglob("*")}
-    result = bench(place, "run", "--detectors", "msp,energy,max_logit", "--dry-run")
+    result = bench_in(place, "run", "--detectors", "msp,energy,max_logit", "--dry-run")
     assert result.exit_code == 0
     assert "train        1 jobs, 1 cached or done, 0 to do" in result.output
     assert "score        6 jobs, 4 cached or done, 2 to do" in result.output
@@ -80,7 +74,9 @@ def test_a_failed_cell_gives_exit_code_one(place: Path, tmp_path: Path) -> None:
         "    def score(self, batch):\n"
         "        raise ValueError('on purpose')\n"
     )
-    result = bench(place, "run", "--plugin", str(plugin), "--detectors", "msp,test_cli_bad", "--name", "bad", "--quiet")
+    result = bench_in(
+        place, "run", "--plugin", str(plugin), "--detectors", "msp,test_cli_bad", "--name", "bad", "--quiet"
+    )
     assert result.exit_code == 1
     assert "on purpose" in result.output
     assert "1 of 2 cells failed" in result.output
@@ -130,7 +126,7 @@ WRONG = {
 @pytest.mark.parametrize("options, sentence", WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_option_gives_one_sentence_and_exit_code_two(place: Path, options: list[str], sentence: str) -> None:
     before = sorted((place / "results").rglob("*"))
-    result = bench(place, "run", *options)
+    result = bench_in(place, "run", *options)
     assert result.exit_code == 2, result.output
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
@@ -226,7 +222,7 @@ def test_unusable_input_gives_one_sentence_and_nothing_is_lost(
 ) -> None:
     before = {p: p.read_bytes() for p in (place / "results/runs").rglob("*") if p.is_file()}
     given = [option.format(place=unusable) for option in options]
-    result = bench(place, "run", "--plugin", str(unusable / "sets.py"), "--detectors", "msp", *given)
+    result = bench_in(place, "run", "--plugin", str(unusable / "sets.py"), "--detectors", "msp", *given)
     assert result.exit_code == 2, result.output
     assert sentence in " ".join(result.stderr.split())
     assert result.stderr.startswith("Error: ")
@@ -245,7 +241,7 @@ def test_a_missing_cuda_device_is_an_error(place: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    result = bench(place, "run", "--device", "cuda")
+    result = bench_in(place, "run", "--device", "cuda")
     assert result.exit_code == 2
     assert "torch finds no CUDA device" in result.stderr
 
@@ -254,7 +250,7 @@ def test_a_results_folder_that_cannot_be_written_is_an_error(place: Path, tmp_pa
     file = tmp_path / "file"
     file.write_text("not a folder")
     for path in (file, file / "below"):
-        result = bench(place, "run", "--results", str(path))
+        result = bench_in(place, "run", "--results", str(path))
         assert result.exit_code == 2
         assert "is not a folder" in result.stderr
     assert file.read_text() == "not a folder"
@@ -262,11 +258,11 @@ def test_a_results_folder_that_cannot_be_written_is_an_error(place: Path, tmp_pa
 
 def test_options_come_from_the_environment(place: Path) -> None:
     environment = {"OODBENCH_SEEDS": "0,4", "OODBENCH_DETECTORS": "energy"}
-    result = bench(place, "run", "--dry-run", env=environment)
+    result = bench_in(place, "run", "--dry-run", env=environment)
     assert result.exit_code == 0
     assert "Suite tiny: 2 cells" in result.output
     assert "seed 4" in result.output
-    assert bench(place, "run", env={"OODBENCH_SEEDS": "x"}).exit_code == 2
+    assert bench_in(place, "run", env={"OODBENCH_SEEDS": "x"}).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -296,7 +292,7 @@ def test_options_come_from_the_environment(place: Path) -> None:
     ],
 )
 def test_commands_print_the_expected_output(place: Path, arguments: list[str], expected: str) -> None:
-    result = bench(place, *arguments)
+    result = bench_in(place, *arguments)
     assert result.exit_code == 0, result.output
     assert expected in result.output
 
@@ -312,24 +308,24 @@ def test_commands_print_the_expected_output(place: Path, arguments: list[str], e
     ],
 )
 def test_unknown_names_give_exit_code_two(place: Path, arguments: list[str], sentence: str) -> None:
-    result = bench(place, *arguments)
+    result = bench_in(place, *arguments)
     assert result.exit_code == 2, result.output
     assert sentence in result.stderr
 
 
-def commands(group: click.Group = main, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def all_commands(group: click.Group = main, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command and group, with the words that call it."""
     yield path, group
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
-            yield from commands(command, *path, name)
+            yield from all_commands(command, *path, name)
         else:
             yield (*path, name), command
 
 
-@pytest.mark.parametrize("path, command", [*commands()])
+@pytest.mark.parametrize("path, command", [*all_commands()])
 def test_every_help_has_examples_and_explains_every_option(path: tuple[str, ...], command: click.Command) -> None:
-    result = CliRunner().invoke(main, [*path, "--help"])
+    result = bench(*path, "--help")
     assert result.exit_code == 0
     assert " ".join(["bench", *path]) in result.output.partition("Examples:")[2]
     assert all(option.help for option in command.params if isinstance(option, click.Option))
@@ -339,7 +335,7 @@ def test_every_help_has_examples_and_explains_every_option(path: tuple[str, ...]
 
 @pytest.mark.parametrize("command", ["run", "list", "show", "table", "compare", "new", "check"])
 def test_the_help_shows_the_first_steps(command: str) -> None:
-    assert f"bench {command} " in CliRunner().invoke(main, ["--help"]).output.partition("Examples:")[2]
+    assert f"bench {command} " in bench("--help").output.partition("Examples:")[2]
 
 
 def test_table_and_plot_do_not_import_torch(place: Path) -> None:
@@ -357,7 +353,7 @@ def test_table_and_plot_do_not_import_torch(place: Path) -> None:
 
 
 def test_prune_deletes_nothing_if_a_record_is_unreadable(place: Path, tmp_path: Path) -> None:
-    absent = CliRunner().invoke(main, ["cache", "prune", "--results", str(tmp_path / "absent")])
+    absent = bench("cache", "prune", "--results", str(tmp_path / "absent"))
     assert (absent.exit_code, absent.stderr.count("\n")) == (2, 1)
     assert f"The results folder '{tmp_path / 'absent'}' does not exist." in absent.stderr
     record = next((place / "results/runs/tiny/cells").iterdir())
@@ -370,7 +366,7 @@ def test_prune_deletes_nothing_if_a_record_is_unreadable(place: Path, tmp_path: 
         content.replace(b'"artifacts": {', b'"artifacts": 3, "x": {'),
     ):
         record.write_bytes(damaged)
-        refused = CliRunner().invoke(main, ["cache", "prune", "--results", str(place / "results")])
+        refused = bench("cache", "prune", "--results", str(place / "results"))
         assert refused.exit_code == 2
         assert f"Nothing was deleted, because the record '{record}' cannot be read" in refused.stderr
         assert sorted((place / "results").rglob("*")) == before
@@ -378,16 +374,16 @@ def test_prune_deletes_nothing_if_a_record_is_unreadable(place: Path, tmp_path: 
 
 
 def test_prune_keeps_what_runs_use(place: Path) -> None:
-    assert bench(place, "run", "--detectors", "max_logit", "--name", "other", "--quiet").exit_code == 0
+    assert bench_in(place, "run", "--detectors", "max_logit", "--name", "other", "--quiet").exit_code == 0
     used = json.loads(next((place / "results/runs/other/cells").iterdir()).read_text())["artifacts"]["ood_scores"]
     command = ["cache", "prune", "--results", str(place / "results")]
-    assert "Deleted 0 files" in CliRunner().invoke(main, command).output
+    assert "Deleted 0 files" in bench(*command).output
     for path in sorted((place / "results/runs/other").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    assert "Would delete 4 files" in CliRunner().invoke(main, [*command, "--dry-run"]).output
+    assert "Would delete 4 files" in bench(*command, "--dry-run").output
     assert (place / "results/cache" / used).is_file()
-    assert "Deleted 4 files" in CliRunner().invoke(main, command).output
+    assert "Deleted 4 files" in bench(*command).output
     assert not (place / "results/cache" / used).exists()
-    before = bench(place, "table", "tiny").output
-    assert bench(place, "run", "--detectors", "msp,energy", "--quiet").exit_code == 0
-    assert bench(place, "table", "tiny").output == before
+    before = bench_in(place, "table", "tiny").output
+    assert bench_in(place, "run", "--detectors", "msp,energy", "--quiet").exit_code == 0
+    assert bench_in(place, "table", "tiny").output == before

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.files import inventory
 from oodbench.benchmark.records import prune
+from tests.support import bench
 
 MESSAGE = "'a[b]' is \x1b[31mdamaged"
 SHOWN = "'a[b]' is \\x1b[31mdamaged\n"
@@ -43,7 +42,7 @@ def test_commands_of_groups_show_each_message_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(prune, "prune", log)
     monkeypatch.setattr(inventory, "to_fetch", no_files)
     for command in (["cache", "prune", "--results", str(tmp_path)], ["data", "fetch", "cifar10"]):
-        result = CliRunner().invoke(main, command)
+        result = bench(*command)
         assert result.exit_code == 0, result.output
         assert result.stderr == SHOWN
 
@@ -51,8 +50,8 @@ def test_commands_of_groups_show_each_message_once(tmp_path: Path, monkeypatch: 
 def test_the_logger_is_left_as_it_was(tmp_path: Path) -> None:
     logger = logging.getLogger("oodbench")
     before = logger.handlers[:], logger.level, logger.propagate
-    assert CliRunner().invoke(main, ["list", "runs", "--results", str(tmp_path)]).exit_code == 0
-    assert CliRunner().invoke(main, ["show", "no_such_name"]).exit_code == 2
+    assert bench("list", "runs", "--results", str(tmp_path)).exit_code == 0
+    assert bench("show", "no_such_name").exit_code == 2
     assert (logger.handlers, logger.level, logger.propagate) == before
 
 

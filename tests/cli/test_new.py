@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import csv
 import io
 import os
 import re
@@ -16,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.plugins.registry import registry
+from tests.support import bench, csv_rows, write_suite
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,10 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def suite(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Path:
-    file = tmp_path / "tiny.toml"
-    file.write_text(tiny_suite(MATRIX))
-    return file
+def suite(tmp_path: Path, undrawn: None) -> Path:
+    return write_suite(tmp_path, MATRIX)
 
 
 @pytest.fixture
@@ -77,10 +74,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     for name in [name for name in sys.modules if name.startswith("oodbench_my")]:
         del sys.modules[name]
     registry.refresh()
-
-
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments], catch_exceptions=False)
 
 
 def new(*arguments: str) -> Result:
@@ -128,7 +121,7 @@ def test_the_commands_it_prints_work(kind: str, suite: Path, folder: Path) -> No
     all_ok(bench(*check.split()[1:]), kind, f"my_{kind}")
     done = bench(*run.split()[1:], "--suite", str(suite), "--threads", "1", "--quiet")
     assert done.exit_code == 0, done.output
-    rows = list(csv.DictReader(io.StringIO((folder / "results/runs/tiny/records.csv").read_text())))
+    rows = csv_rows((folder / "results/runs/tiny/records.csv").read_text())
     assert rows
     assert {row["status"] for row in rows} == {"ok"}
     used = {word for row in rows for column in ("detector", "recipe", "ood_set", "backbone") for word in [row[column]]}

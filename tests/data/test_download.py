@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.files import File, download
+from oodbench.benchmark.data.files import download
 from oodbench.benchmark.data.files.download import Progress
+from oodbench.benchmark.data.files.file_source import File
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
+from tests.support import bench
 
 CONTENT = hashlib.sha256(b"seed").digest() * 20_000  # 640,000 bytes: several blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -255,10 +255,6 @@ class Remote(FileDataset):
     splits = ("test",)
     sources = {{"test": (Source((File(("remote.zip",), ("{url}",), sha256="{sha256}"),), ImageTree()),)}}
 """
-
-
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 def test_commands_fetch_list_and_verify(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

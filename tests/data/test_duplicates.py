@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Dataset, Detector, FitData, ImageSet
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data import duplicates
 from oodbench.benchmark.data.duplicates import CachedDuplicates, descriptors, exact_duplicates, near_duplicates
 from oodbench.benchmark.data.files.cache import DataCache
@@ -24,6 +23,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.inputs import NEEDS
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import Store
+from tests.support import prepare_suite, reachable, write_suite
 
 Register = Callable[[str, type[Plugin]], None]
 
@@ -133,9 +133,7 @@ def image_set(train: np.ndarray, test: np.ndarray) -> type[Dataset]:
 
 
 @pytest.fixture
-def ready(
-    tmp_path: Path, register: Register, tiny_suite: Callable[[str], str], undrawn: None
-) -> Callable[..., Prepared]:
+def plan_leaks(tmp_path: Path, register: Register, undrawn: None) -> Callable[..., Prepared]:
     """Plan runs on small sets; 'leak_copied' tests on 10 training images of 'leak_known'."""
     parts = {name: (smooth(80, 2 * k, SHAPE), smooth(60, 2 * k + 1, SHAPE)) for k, name in enumerate(SETS)}
     known, outliers, tuning = (parts[name][0] for name in ("leak_known", "leak_outliers", "leak_tuning"))
@@ -144,13 +142,7 @@ def ready(
     for name, (train, test) in parts.items():
         repeated = test if name != "leak_by_accident" else smooth(200, 99, SHAPE)
         register(name, image_set(train, np.concatenate([repeated, copied.get(name, test[:0])])))
-    path = tmp_path / "leak.toml"
-    path.write_text(tiny_suite(MATRIX))
-
-    def make(detectors: str = "msp", **options: Any) -> Prepared:
-        return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
-
-    return make
+    return partial(prepare_suite, write_suite(tmp_path, MATRIX, name="leak"))
 
 
 SETS = (
@@ -159,57 +151,57 @@ SETS = (
 )  # fmt: skip
 
 
-def test_an_ood_set_with_training_images_is_refused_or_skipped(ready: Callable[..., Prepared]) -> None:
+def test_an_ood_set_with_training_images_is_refused_or_skipped(plan_leaks: Callable[..., Prepared]) -> None:
     with pytest.raises(UserError, match=r"10 of 70 test images of 'leak_copied' are training images of 'leak_known'\."):
-        ready(ood_sets="leak_copied")
-    plan = ready().plan  # requested through 'all'
+        plan_leaks(ood_sets="leak_copied")
+    plan = plan_leaks().plan  # requested through 'all'
     assert {cell.record.ood_set for cell in plan.cells} == {"leak_clean"}
     assert [absence.what for absence in plan.skipped] == ["leak_copied"]
 
 
-def test_a_single_accidentally_shared_image_is_noted(ready: Callable[..., Prepared]) -> None:
-    prepared = ready(ood_sets="leak_by_accident")
+def test_a_single_accidentally_shared_image_is_noted(plan_leaks: Callable[..., Prepared]) -> None:
+    prepared = plan_leaks(ood_sets="leak_by_accident")
     expected = "1 of 201 test images of 'leak_by_accident' are training images of 'leak_known', by accident"
     assert any(expected in note for note in prepared.context.library.notes)
 
 
 def test_an_ood_set_with_outliers_is_refused_whatever_its_family(
-    ready: Callable[..., Prepared], register: Register, tmp_path: Path
+    plan_leaks: Callable[..., Prepared], register: Register, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"1 test images of 'leak_of_outliers' are among the outliers 'leak_outliers'"):
-        ready(ood_sets="leak_of_outliers")
+        plan_leaks(ood_sets="leak_of_outliers")
     # In a seen cell, which has the distribution of the outliers, new images are scored; a training image is refused.
     library = Library(tmp_path)
     kin = image_set(smooth(9, 51, SHAPE), smooth(60, 50, SHAPE))
     kin.family = "leak_outliers"
     register("leak_kin", kin)
-    cells = ready("msp@confidence", ood_sets="leak_kin").plan.cells
+    cells = plan_leaks("msp@confidence", ood_sets="leak_kin").plan.cells
     assert [cell.record.seen for cell in cells] == [True]
-    seen = library.split(ready().plan.suite.entries[0].outliers, "train").images  # type: ignore[arg-type]
+    seen = library.split(plan_leaks().plan.suite.entries[0].outliers, "train").images  # type: ignore[arg-type]
     spoilt = image_set(smooth(9, 51, SHAPE), np.concatenate([smooth(2000, 52, SHAPE), seen[:1]]))
     spoilt.family = "leak_outliers"
     register("leak_spoilt", spoilt)
     with pytest.raises(UserError, match="1 test images of 'leak_spoilt' are among the outliers"):  # of 2,001
-        ready("msp@confidence", ood_sets="leak_spoilt")
+        plan_leaks("msp@confidence", ood_sets="leak_spoilt")
 
 
 def test_an_ood_set_with_tuning_images_is_refused(
-    ready: Callable[..., Prepared], tmp_path: Path, register: Register
+    plan_leaks: Callable[..., Prepared], tmp_path: Path, register: Register
 ) -> None:
     with pytest.raises(UserError, match="1 test images of 'leak_of_tuning' are in 'leak_tuning', which protocol"):
-        ready("odin", protocol="val_ood", ood_sets="leak_of_tuning")
+        plan_leaks("odin", protocol="val_ood", ood_sets="leak_of_tuning")
     # leave_one_out: images that one set is tuned on are scored in another
     one = smooth(40, 60, SHAPE)
     register("leak_one", image_set(smooth(9, 61, SHAPE), one))
     register("leak_two", image_set(smooth(9, 62, SHAPE), np.concatenate([smooth(40, 63, SHAPE), one[:4]])))
-    cells = ready("odin,msp", protocol="leave_one_out", ood_sets="leak_one,leak_two").plan.cells
+    cells = plan_leaks("odin,msp", protocol="leave_one_out", ood_sets="leak_one,leak_two").plan.cells
     reasons = {(cell.record.label, cell.record.ood_set): cell.record.reason for cell in cells}
     assert "of its scored images are among those of 'leak_one'" in reasons["odin", "leak_two"]
     assert reasons["msp", "leak_two"] == reasons["msp", "leak_one"] == reasons["odin", "leak_one"] == ""
 
 
-def test_near_duplicates_are_counted_in_the_notes(ready: Callable[..., Prepared]) -> None:
-    run = ready(ood_sets="leak_near,leak_clean").start()
+def test_near_duplicates_are_counted_in_the_notes(plan_leaks: Callable[..., Prepared]) -> None:
+    run = plan_leaks(ood_sets="leak_near,leak_clean").start()
     (note,) = (note for note in run.info["notes"] if "near-duplicates" in note)
     assert note.startswith("10 of 70 test images of 'leak_near' are near-duplicates of training images of 'leak_known'")
     assert [record.status for record in run.records] == ["ok", "ok"]
@@ -245,37 +237,6 @@ class Burglar(Detector):
         return batch.logits[:, 0]
 
 
-def reachable(roots: list[object]) -> Iterator[object]:
-    """Every object reachable from `roots` through attributes, items, closures or slots, except through modules.
-
-    A module's globals reach everything that was ever imported, whatever the harness passes to a detector.
-    """
-    seen: dict[int, object] = {}
-    todo = list(roots)
-    while todo:
-        one = todo.pop()
-        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | None):
-            continue
-        seen[id(one)] = one
-        yield one
-        names = ("__globals__", "__builtins__") if isinstance(one, types.FunctionType) else ()
-        hidden = {id(getattr(one, name)) for name in names}
-        todo += [other for other in gc.get_referents(one) if id(other) not in hidden]
-        if isinstance(one, np.ndarray):
-            todo.append(one.base)
-        elif not isinstance(one, Tensor | nn.Module) and type(one).__module__.startswith("oodbench"):
-            public = [name for name in dir(one) if not name.startswith("__")]
-            todo += [value for name in public if (value := getattr_or_none(one, name)) is not None]
-
-
-def getattr_or_none(one: object, name: str) -> object:
-    try:
-        value: object = getattr(one, name)
-    except Exception:  # properties may raise
-        return None
-    return value
-
-
 def test_the_search_finds_hidden_arrays() -> None:
     target = np.arange(7)
 
@@ -292,15 +253,15 @@ def test_the_search_finds_hidden_arrays() -> None:
         iter([target]),
         Batch(1, {"x": lambda _: torch.from_numpy(target)}, ""),
     ):
-        assert any(one is target for one in reachable([hidden])), hidden
+        assert any(one is target for one in reachable(hidden)), hidden
 
 
 def test_no_test_split_is_reachable_from_the_arguments_of_fit(
-    ready: Callable[..., Prepared], register: Register
+    plan_leaks: Callable[..., Prepared], register: Register
 ) -> None:
     register("leak_burglar", Burglar)
     Burglar.received.clear()
-    prepared = ready("leak_burglar", ood_sets="leak_clean")
+    prepared = plan_leaks("leak_burglar", ood_sets="leak_clean")
     run = prepared.start()
     assert [record.status for record in run.records] == ["ok"], run.records[0].reason
     library, store = prepared.context.library, prepared.context.store
@@ -332,9 +293,9 @@ def image_of(array: np.ndarray, test: np.ndarray) -> bool:
     return any(np.array_equal(one, other) for one in array for other in floats)
 
 
-def test_a_split_that_is_a_view_is_copied(ready: Callable[..., Prepared]) -> None:
+def test_a_split_that_is_a_view_is_copied(plan_leaks: Callable[..., Prepared]) -> None:
     """The `.base` of the careless author's array contains the test split as well."""
-    library = ready(ood_sets="leak_clean").context.library
+    library = plan_leaks(ood_sets="leak_clean").context.library
     (known,) = (
         images for spec, images in library._splits.items() if spec[1] == "train" and spec[0].name == "leak_known"
     )

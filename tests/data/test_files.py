@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
-from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.files import File, FileDataset, Fit, Idx, ImageTree, Joined, Parquet, Source, tree_file
 from oodbench.benchmark.data.files import cache as cache_module
 from oodbench.benchmark.data.files.archives import Limits, open_tree
 from oodbench.benchmark.data.files.cache import DataCache
-from oodbench.benchmark.data.files.pixels import BadImageError, decode, resized
+from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.file_source import File, Source, tree_file
+from oodbench.benchmark.data.files.idx import Idx
+from oodbench.benchmark.data.files.image_tree import ImageTree, Joined
+from oodbench.benchmark.data.files.parquet import Parquet
+from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode, resized
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
@@ -34,6 +36,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.prune import prune
+from tests.support import bench, encode_idx, encode_image, write_suite
 
 CLASSES = ("cat", "dog")
 Register = Callable[[str, type[Plugin]], None]
@@ -45,15 +48,9 @@ def picture(seed: int, size: tuple[int, int] = (32, 32), mode: str = "RGB") -> I
     return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (*size, *channels)).astype(np.uint8), mode)
 
 
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
 def tree(count: int = 3, classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
     """CLASS/IMAGE.png, `count` images per class."""
-    return {f"{c}/{k:02d}.png": encoded(picture(10 * n + k)) for n, c in enumerate(classes) for k in range(count)}
+    return {f"{c}/{k:02d}.png": encode_image(picture(10 * n + k)) for n, c in enumerate(classes) for k in range(count)}
 
 
 def as_folder(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -151,14 +148,16 @@ def test_an_absent_set_says_which_file_to_put_where(tmp_path: Path, pets: str) -
 
 
 BAD: dict[str, Callable[[], bytes]] = {
-    "cut short": lambda: encoded(picture(0))[:-40],
+    "cut short": lambda: encode_image(picture(0))[:-40],
     "no image": lambda: b"<html>not found</html>",
     "empty": lambda: b"",
-    "too large": lambda: encoded(picture(0, (33, 32))),
-    "transparent": lambda: encoded(picture(0, mode="RGBA")),
-    "16 bits grey": lambda: encoded(Image.fromarray(np.full((32, 32), 40_000, np.uint16))),
+    "too large": lambda: encode_image(picture(0, (33, 32))),
+    "transparent": lambda: encode_image(picture(0, mode="RGBA")),
+    "16 bits grey": lambda: encode_image(Image.fromarray(np.full((32, 32), 40_000, np.uint16))),
     "16 bits a channel": lambda: png16(),
-    "several frames": lambda: encoded(picture(0), "WEBP", save_all=True, append_images=[picture(1)], lossless=True),
+    "several frames": lambda: encode_image(
+        picture(0), "WEBP", save_all=True, append_images=[picture(1)], lossless=True
+    ),
     "huge": lambda: huge_png(),
 }
 
@@ -318,7 +317,7 @@ def test_declared_sizes_are_limited(tmp_path: Path, limits: Limits, expected: st
 
 
 def test_numbered_files_are_in_their_original_order(tmp_path: Path) -> None:
-    members = {f"{'dog' if k % 3 else 'cat'}/{k}.png": encoded(picture(k)) for k in (9, 10, 2, 100)}
+    members = {f"{'dog' if k % 3 else 'cat'}/{k}.png": encode_image(picture(k)) for k in (9, 10, 2, 100)}
     found = ImageTree(CLASSES, numbered=True, group=2).read([as_zip(tmp_path / "pets.zip", members)])
     assert found.labels is not None
     assert list(found.labels) == [1, 0, 1, 1]  # 2, 9, 10, 100
@@ -331,14 +330,16 @@ def test_numbered_files_are_in_their_original_order(tmp_path: Path) -> None:
 def test_joined_files_keep_their_rows_groups_and_bad_images(tmp_path: Path) -> None:
     part = ImageTree(CLASSES, numbered=True, group=2)
     names = [f"{CLASSES[k % 2]}/{k}.png" for k in range(6)]
-    one = as_zip(tmp_path / "one.zip", {name: encoded(picture(k)) for k, name in enumerate(names)})
-    two = as_zip(tmp_path / "two.zip", {n: encoded(picture(9 + k)) if k != 4 else b"" for k, n in enumerate(names)})
+    one = as_zip(tmp_path / "one.zip", {name: encode_image(picture(k)) for k, name in enumerate(names)})
+    two = as_zip(
+        tmp_path / "two.zip", {n: encode_image(picture(9 + k)) if k != 4 else b"" for k, n in enumerate(names)}
+    )
     found = Joined(((part, 0, None), (part, 3, None))).read([one, two])
     assert len(found.images) == 9
     assert found.groups is not None
     assert list(found.groups) == [0, 0, 1, 1, 2, 2, 4, 5, 5]
     assert list(found.bad) == [7]
-    assert np.array_equal(found.images[8], decode(encoded(picture(9 + 5)), Fit())[0])
+    assert np.array_equal(found.images[8], decode(encode_image(picture(9 + 5)), Fit())[0])
 
 
 # Single images
@@ -349,7 +350,7 @@ def test_other_modes_are_converted(mode: str) -> None:
     image = picture(3, mode=mode)
     if mode in ("RGBA", "LA"):
         image.putalpha(255)
-    pixels, found = decode(encoded(image, "JPEG", quality=100) if mode == "CMYK" else encoded(image), Fit())
+    pixels, found = decode(encode_image(image, "JPEG", quality=100) if mode == "CMYK" else encode_image(image), Fit())
     assert found == mode
     if mode in ("L", "LA"):
         assert (pixels == pixels[0]).all()
@@ -358,7 +359,7 @@ def test_other_modes_are_converted(mode: str) -> None:
 
 def test_palette_images_are_converted() -> None:
     image = picture(3).quantize(16)
-    pixels, mode = decode(encoded(image), Fit())
+    pixels, mode = decode(encode_image(image), Fit())
     assert mode == "P"
     assert np.array_equal(pixels.transpose(1, 2, 0), np.asarray(image.convert("RGB")))
 
@@ -372,38 +373,34 @@ def test_resizing_is_antialiased_bilinear() -> None:
         antialias=True,
         align_corners=False,
     )[0]
-    pixels, _ = decode(encoded(image), Fit())
+    pixels, _ = decode(encode_image(image), Fit())
     assert np.abs(pixels - expected.numpy()).max() <= 1.01  # Pillow rounds twice
 
 
 def test_centre_square_and_centre_cut() -> None:
     image = picture(6, (40, 64))
     square = image.crop((12, 0, 52, 40))
-    assert np.array_equal(decode(encoded(image), Fit(how="crop"))[0], decode(encoded(square), Fit())[0])
-    cut, _ = decode(encoded(image), Fit(how="cut"))
+    assert np.array_equal(decode(encode_image(image), Fit(how="crop"))[0], decode(encode_image(square), Fit())[0])
+    cut, _ = decode(encode_image(image), Fit(how="cut"))
     assert np.array_equal(cut.transpose(1, 2, 0), np.asarray(image)[4:36, 16:48])
     with pytest.raises(BadImageError, match="at least 32x32"):
-        decode(encoded(picture(0, (31, 40))), Fit(how="cut"))
+        decode(encode_image(picture(0, (31, 40))), Fit(how="cut"))
 
 
 def test_arrays_are_resized_as_files_are() -> None:
     grey, colour = picture(7, (28, 28), "L"), picture(8, (96, 96))
-    assert np.array_equal(resized(np.asarray(grey)[None])[0], decode(encoded(grey), Fit())[0])
+    assert np.array_equal(resized(np.asarray(grey)[None])[0], decode(encode_image(grey), Fit())[0])
     planes = np.asarray(colour).transpose(2, 0, 1)[None]
-    assert np.array_equal(resized(planes)[0], decode(encoded(colour), Fit())[0])
+    assert np.array_equal(resized(planes)[0], decode(encode_image(colour), Fit())[0])
 
 
 # Idx and parquet
 
 
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
 def idx_files(folder: Path, images: np.ndarray, labels: np.ndarray) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    (folder / "images.gz").write_bytes(gzip.compress(idx(images)))
-    (folder / "labels").write_bytes(idx(labels))
+    (folder / "images.gz").write_bytes(gzip.compress(encode_idx(images)))
+    (folder / "labels").write_bytes(encode_idx(labels))
     return [folder / "images.gz", folder / "labels"]
 
 
@@ -425,14 +422,14 @@ def test_idx_pair_gzipped_or_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "images, labels, expected",
     [
-        (idx(GREY), idx(FIVE[:4]), "5 images but '.*' 4 labels"),
-        (idx(GREY), idx(FIVE + 1), "labels from 1 to 3, expected 0 to 2"),
-        (idx(GREY)[:-1], idx(FIVE), "declares 3,920 values but contains 3,919"),
-        (idx(GREY) + b"x", idx(FIVE), "contains more"),
-        (idx(FIVE), idx(FIVE), "begins with 00000801, expected 00000803"),
-        (b"", idx(FIVE), "begins with nothing"),
-        (gzip.compress(idx(GREY))[:-30], idx(FIVE), "damaged or incomplete"),
-        (bytes([0, 0, 8, 3]) + b"\xff" * 12, idx(FIVE), "at most"),
+        (encode_idx(GREY), encode_idx(FIVE[:4]), "5 images but '.*' 4 labels"),
+        (encode_idx(GREY), encode_idx(FIVE + 1), "labels from 1 to 3, expected 0 to 2"),
+        (encode_idx(GREY)[:-1], encode_idx(FIVE), "declares 3,920 values but contains 3,919"),
+        (encode_idx(GREY) + b"x", encode_idx(FIVE), "contains more"),
+        (encode_idx(FIVE), encode_idx(FIVE), "begins with 00000801, expected 00000803"),
+        (b"", encode_idx(FIVE), "begins with nothing"),
+        (gzip.compress(encode_idx(GREY))[:-30], encode_idx(FIVE), "damaged or incomplete"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, encode_idx(FIVE), "at most"),
     ],
     ids=["counts", "labels", "cut", "longer", "labels for images", "empty", "gzip cut", "absurd"],
 )
@@ -456,7 +453,7 @@ def parquet_file(path: Path, columns: Mapping[str, Any], names: list[str] | None
 
 
 def cells(count: int = 4) -> list[dict[str, Any]]:
-    return [{"bytes": encoded(picture(k)), "path": None} for k in range(count)]
+    return [{"bytes": encode_image(picture(k)), "path": None} for k in range(count)]
 
 
 def test_parquet_in_the_format_of_the_hub(tmp_path: Path) -> None:
@@ -464,7 +461,7 @@ def test_parquet_in_the_format_of_the_hub(tmp_path: Path) -> None:
     found = Parquet(CLASSES).read([path])
     assert found.labels is not None
     assert list(found.labels) == [1, 0, 0, 1]
-    assert np.array_equal(found.images[2], decode(encoded(picture(2)), Fit())[0])
+    assert np.array_equal(found.images[2], decode(encode_image(picture(2)), Fit())[0])
 
 
 @pytest.mark.parametrize(
@@ -661,7 +658,7 @@ def test_own_images_with_classes(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.usefixtures("clean_registry")
 def test_own_images_without_classes(tmp_path: Path) -> None:
     path = as_folder(
-        tmp_path / "photos", {"a/x.jpg": encoded(picture(0, (50, 70)), "JPEG"), "y.png": encoded(picture(1))}
+        tmp_path / "photos", {"a/x.jpg": encode_image(picture(0, (50, 70)), "JPEG"), "y.png": encode_image(picture(1))}
     )
     spec = adopt(parse_set(f"folder:{path}"))
     images = Library(tmp_path).split(spec, "test")
@@ -690,7 +687,7 @@ def test_own_images_with_wrong_folders(tmp_path: Path, members: dict[str, bytes]
 @pytest.mark.usefixtures("clean_registry")
 def test_two_folders_of_the_same_name(tmp_path: Path) -> None:
     for place in ("a", "b"):
-        as_folder(tmp_path / place / "mine", {"x.png": encoded(picture(0))})
+        as_folder(tmp_path / place / "mine", {"x.png": encode_image(picture(0))})
     adopt(parse_set(f"folder:{tmp_path / 'a' / 'mine'}"))
     with pytest.raises(UserError, match="would both be called 'folder:mine'"):
         adopt(parse_set(f"folder:{tmp_path / 'b' / 'mine'}"))
@@ -701,40 +698,21 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
         adopt(parse_set(f"folder:{tmp_path / 'nowhere'}"))
 
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
-batch_size = 16
-[[id]]
-set = "digits"
-ood = [{ set = "uniform" }]
-"""
+MATRIX = '[[id]]\nset = "digits"\nood = [{ set = "uniform" }]'
 
 
 @pytest.mark.usefixtures("clean_registry")
 def test_run_on_own_images(tmp_path: Path) -> None:
     """From the command line to the table; an unreadable image is left out and counted."""
-    (tmp_path / "suite.toml").write_text(SUITE)
+    suite = write_suite(tmp_path, MATRIX, training="epochs = 1\nbatch_size = 16")
     mine = as_folder(tmp_path / "mine", {**both_splits(20), "test/cat/99.png": b"broken"})
-    photos = as_zip(tmp_path / "photos.zip", {f"{k}.png": encoded(picture(k, (40, 48))) for k in range(30)})
-    options = [
-        "run",
-        "--suite",
-        str(tmp_path / "suite.toml"),
-        "--results",
-        str(tmp_path / "results"),
-        "--detectors",
-        "msp",
-    ]
+    photos = as_zip(tmp_path / "photos.zip", {f"{k}.png": encode_image(picture(k, (40, 48))) for k in range(30)})
+    options: list[str | Path] = ["run", "--suite", suite, "--results", tmp_path / "results", "--detectors", "msp"]
     options += ["--id", f"folder:{mine}", "--ood", f"folder:{photos},uniform", "--threads", "1", "--quiet"]
-    refused = CliRunner().invoke(main, options)
+    refused = bench(*options)
     assert refused.exit_code == 2
     assert "test/cat/99.png in mine is no image" in refused.output
-    done = CliRunner().invoke(main, [*options, "--skip-bad-images"])
+    done = bench(*options, "--skip-bad-images")
     assert done.exit_code == 0, done.output
     assert "folder:photos" in done.output
     run = json.loads(next((tmp_path / "results" / "runs").glob("*/run.json")).read_text())
@@ -755,14 +733,10 @@ def test_a_part_of_the_id_set_under_another_name_is_refused_as_ood_set(tmp_path:
 
     register("part", Part)
     as_zip(tmp_path / "pets.zip", tree())
-    (tmp_path / "suite.toml").write_text(SUITE)
-    options = ["run", "--suite", str(tmp_path / "suite.toml"), "--results", str(tmp_path / "results")]
-    done = CliRunner().invoke(main, [*options, "--data-dir", str(tmp_path), "--id", "digits", "--ood", "part"])
+    options: list[str | Path] = ["--suite", write_suite(tmp_path, MATRIX), "--results", tmp_path / "results"]
+    done = bench("run", *options, "--data-dir", tmp_path, "--id", "digits", "--ood", "part")
     assert done.exit_code == 2
     assert "'part' cannot be an OOD set of 'digits': both sample one distribution" in done.output
-
-
-OUTLIERS = SUITE.replace("ood = [", 'outliers = "pets"\nood = [')
 
 
 @pytest.mark.usefixtures("clean_registry")
@@ -779,14 +753,15 @@ def test_an_ood_set_with_images_of_the_outliers_is_refused(tmp_path: Path, regis
         register(name, plugin)
     as_zip(tmp_path / "pets-train.zip", tree())
     as_zip(
-        tmp_path / "pets-test.zip", {**tree(), "cat/02.png": encoded(picture(99)), "dog/02.png": encoded(picture(98))}
+        tmp_path / "pets-test.zip",
+        {**tree(), "cat/02.png": encode_image(picture(99)), "dog/02.png": encode_image(picture(98))},
     )
-    (tmp_path / "suite.toml").write_text(OUTLIERS)
-    options = ["run", "--suite", str(tmp_path / "suite.toml"), "--results", str(tmp_path / "results"), "--dry-run"]
-    options += ["--data-dir", str(tmp_path), "--detectors", "msp", "--ood"]
-    refused = CliRunner().invoke(main, [*options, "part"])
+    suite = write_suite(tmp_path, MATRIX.replace("ood = [", 'outliers = "pets"\nood = ['))
+    options: list[str | Path] = ["run", "--suite", suite, "--results", tmp_path / "results", "--dry-run"]
+    options += ["--data-dir", tmp_path, "--detectors", "msp", "--ood"]
+    refused = bench(*options, "part")
     assert refused.exit_code == 2
     assert "4 test images of 'part' are among the outliers 'pets' that training may see" in refused.output
-    assert CliRunner().invoke(main, [*options, "pets"]).exit_code == 0
+    assert bench(*options, "pets").exit_code == 0
     library = Library(tmp_path)
     assert library.shared_images(parse_set("pets"), parse_set("part")) == 4

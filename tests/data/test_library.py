@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,14 +28,14 @@ from oodbench.benchmark.plugins.specs import SetSpec, parse_set
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.fit_score import fit
 from oodbench.benchmark.store.store import Key, Store
+from tests.support import noise_images, reachable
 
 Register = Callable[[str, type[Plugin]], None]
 NAMES = tuple("abcde")
 
 
 def pixels(count: int, seed: int = 0, side: int = 4) -> np.ndarray:
-    images: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, 3, side, side)).astype(np.uint8)
-    return images
+    return noise_images(count, seed, (3, side, side))
 
 
 def labelled(labels: list[int] | np.ndarray, groups: list[int] | np.ndarray | None = None) -> ImageSet:
@@ -496,31 +496,6 @@ class Explorer(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         return batch.logits[:, 0]
-
-
-def reachable(root: object) -> Iterator[object]:
-    """Every object reachable from `root` through attributes, items, closures and bound methods."""
-    seen: dict[int, object] = {}
-    todo = [root]
-    while todo:
-        one = todo.pop()
-        if id(one) in seen or isinstance(one, type | types.ModuleType | str | bytes | int | float | None):
-            continue
-        seen[id(one)] = one
-        yield one
-        if isinstance(one, dict):
-            todo += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set | frozenset):
-            todo += one
-        elif isinstance(one, types.FunctionType):
-            todo += [cell.cell_contents for cell in one.__closure__ or ()]
-            todo += [one.__defaults__, one.__kwdefaults__]
-        elif isinstance(one, partial):
-            todo += [one.func, one.args, one.keywords]
-        elif isinstance(one, np.ndarray):
-            todo.append(one.base)
-        todo += [getattr(one, "__dict__", None), getattr(one, "__self__", None)]
-        todo += [getattr(one, slot, None) for slot in getattr(type(one), "__slots__", ())]
 
 
 @pytest.fixture

@@ -21,11 +21,7 @@ from oodbench.benchmark.data.pixel_baseline import (
     statistics,
 )
 from oodbench.benchmark.metrics import exact
-
-
-def noise(count: int, seed: int = 0, shape: tuple[int, int, int] = (3, 8, 8)) -> np.ndarray:
-    images: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
-    return images
+from tests.support import noise_images
 
 
 def naive_auroc(id_scores: list[float], ood_scores: list[float]) -> float:
@@ -48,7 +44,7 @@ def naive_statistics(image: np.ndarray) -> dict[str, float]:
 
 
 def test_statistics_are_those_of_naive_loops() -> None:
-    images = noise(6, shape=(2, 4, 5))
+    images = noise_images(6, shape=(2, 4, 5))
     naive = [naive_statistics(image) for image in images]
     assert mean(images).tolist() == pytest.approx([row["pixel mean"] for row in naive], rel=1e-12)
     assert standard_deviation(images).tolist() == pytest.approx([row["pixel std"] for row in naive], rel=1e-12)
@@ -57,7 +53,7 @@ def test_statistics_are_those_of_naive_loops() -> None:
 
 @pytest.mark.parametrize("block", [1, 3 * 31 * 33, 5 * 3 * 31 * 33 + 7, 1 << 20])
 def test_blocks_change_no_bit_of_a_statistic(block: int) -> None:
-    images = noise(23, shape=(3, 31, 33))
+    images = noise_images(23, shape=(3, 31, 33))
     for flipped in (images, images[:, :, ::-1]):
         whole = [mean(flipped), standard_deviation(flipped), largest_gradient(flipped)]
         assert [part.tobytes() for part in statistics(flipped, block).values()] == [array.tobytes() for array in whole]
@@ -73,7 +69,7 @@ def test_temporaries_of_big_images_are_small() -> None:
 
 
 def test_a_set_is_measured_once_and_a_pair_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two, three = (ImageSet(noise(12, seed)) for seed in range(3))
+    one, two, three = (ImageSet(noise_images(12, seed)) for seed in range(3))
     measured: list[int] = []
 
     def counted(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -128,7 +124,7 @@ def test_best_statistic_and_its_direction_are_found(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_statistic_beats_the_best(seed: int) -> None:
-    id_images, ood_images = noise(12, seed, (1, 3, 3)), noise(9, seed + 100, (1, 3, 3))
+    id_images, ood_images = noise_images(12, seed, (1, 3, 3)), noise_images(9, seed + 100, (1, 3, 3))
     naive = [[naive_statistics(image) for image in images] for images in (id_images, ood_images)]
     values = {}
     for name in naive[0][0]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from oodbench.benchmark.data.files import File, FileDataset, Idx, ImageTree, Source, tree_file
+from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.file_source import File, Source, tree_file
+from oodbench.benchmark.data.files.idx import Idx
+from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.staging import StagedFiles
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError
@@ -23,6 +24,7 @@ from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.store import Store
+from tests.support import encode_image
 
 CLASSES = ("cat", "dog")
 PETS = parse_set("pets")
@@ -73,9 +75,8 @@ def put_pets(data: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w") as archive:
         for n in range(6):
-            content = BytesIO()
-            Image.fromarray(random.randint(0, 256, (32, 32, 3)).astype(np.uint8)).save(content, "png")
-            archive.writestr(f"{CLASSES[n % 2]}/{n}.png", content.getvalue())
+            pixels = random.randint(0, 256, (32, 32, 3)).astype(np.uint8)
+            archive.writestr(f"{CLASSES[n % 2]}/{n}.png", encode_image(pixels))
     return path
 
 

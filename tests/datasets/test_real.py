@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oodbench.benchmark.data.files import FileDataset
+from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.files.inventory import to_fetch
 from oodbench.benchmark.data.files.pixels import resized
 from oodbench.benchmark.data.library import Library
@@ -29,6 +28,7 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.datasets import gtsrb as gtsrb_module
 from oodbench.datasets import svhn as svhn_module
 from oodbench.datasets._svhn import NEIGHBOURS
+from tests.support import encode_idx, encode_image
 
 
 def cards() -> dict[str, FileDataset]:
@@ -140,12 +140,6 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
 
 
-def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, form)
-    return out.getvalue()
-
-
 def zipped(path: Path, members: Mapping[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
@@ -159,10 +153,6 @@ def tarred(path: Path, members: Mapping[str, bytes], mode: str = "w:gz") -> None
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def split(folder: Path, name: str, part: str) -> tuple[np.ndarray, list[int] | None]:
@@ -252,7 +242,7 @@ def numbered(path: Path, count: int, seed: int) -> np.ndarray:
     """Write DIGIT/INDEX.png, cycling through the digits, and return the pixels."""
     pixels = random(count, 32, 32, 3, seed=seed)
     planes: np.ndarray = pixels.transpose(0, 3, 1, 2)
-    zipped(path, {f"{k % 10}/{k:05d}.png": encoded(image) for k, image in enumerate(pixels)})
+    zipped(path, {f"{k % 10}/{k:05d}.png": encode_image(image) for k, image in enumerate(pixels)})
     return planes
 
 
@@ -293,8 +283,8 @@ def test_subsets_sample_the_same_distribution() -> None:
 @pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
 def test_halves_of_a_test_split(tmp_path: Path, name: str) -> None:
     grey, labels = random(5003, 28, 28), random(5003) % 10
-    (tmp_path / f"{name}-t10k-images-idx3-ubyte").write_bytes(idx(grey))
-    (tmp_path / f"{name}-t10k-labels-idx1-ubyte").write_bytes(idx(labels))
+    (tmp_path / f"{name}-t10k-images-idx3-ubyte").write_bytes(encode_idx(grey))
+    (tmp_path / f"{name}-t10k-labels-idx1-ubyte").write_bytes(encode_idx(labels))
     images, found = split(tmp_path, f"{name}-halves", "test")
     assert np.array_equal(images, resized(grey[5000:]))
     assert found == [int(label) for label in labels[5000:]]
@@ -309,7 +299,7 @@ def test_idx_pairs(tmp_path: Path, name: str, plain: bool) -> None:
     for stem, raw in (("train", "train"), ("test", "t10k")):
         for what, array in (("images-idx3", grey), ("labels-idx1", labels)):
             path = tmp_path / f"{name}-{raw}-{what}-ubyte{'' if plain else '.gz'}"
-            path.write_bytes(idx(array) if plain else gzip.compress(idx(array)))
+            path.write_bytes(encode_idx(array) if plain else gzip.compress(encode_idx(array)))
         images, found = split(tmp_path, name, stem)
         assert found == [int(label) for label in labels]
         assert np.array_equal(images, resized(grey))
@@ -318,14 +308,14 @@ def test_idx_pairs(tmp_path: Path, name: str, plain: bool) -> None:
 def test_idx_pairs_where_torchvision_stores_them(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    (raw / "t10k-images-idx3-ubyte").write_bytes(idx(random(3, 28, 28)))
-    (raw / "t10k-labels-idx1-ubyte").write_bytes(idx(random(3) % 10))
+    (raw / "t10k-images-idx3-ubyte").write_bytes(encode_idx(random(3, 28, 28)))
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(encode_idx(random(3) % 10))
     assert len(split(tmp_path, "mnist", "test")[0]) == 3
 
 
 def test_emnist_zip_and_pair(tmp_path: Path) -> None:
     grey, labels = random(5, 28, 28), np.array([1, 26, 3, 4, 5], np.uint8)
-    stored = {"images-idx3": idx(grey.transpose(0, 2, 1).copy()), "labels-idx1": idx(labels)}
+    stored = {"images-idx3": encode_idx(grey.transpose(0, 2, 1).copy()), "labels-idx1": encode_idx(labels)}
     members = {f"gzip/emnist-letters-test-{what}-ubyte.gz": gzip.compress(data) for what, data in stored.items()}
     zipped(tmp_path / "one" / "emnist-gzip.zip", members)
     (tmp_path / "two").mkdir()
@@ -340,7 +330,7 @@ def test_emnist_zip_and_pair(tmp_path: Path) -> None:
 
 
 def test_notmnist_small_leaves_out_its_two_unreadable_files(tmp_path: Path) -> None:
-    members = {f"notMNIST_small/{c}/x.png": encoded(random(28, 28, seed=k)) for k, c in enumerate("ABCDEFGHIJ")}
+    members = {f"notMNIST_small/{c}/x.png": encode_image(random(28, 28, seed=k)) for k, c in enumerate("ABCDEFGHIJ")}
     members["notMNIST_small/A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png"] = b""
     members["notMNIST_small/F/Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png"] = b""
     tarred(tmp_path / "notMNIST_small.tar.gz", members)
@@ -359,14 +349,16 @@ def test_omniglot_zip(tmp_path: Path) -> None:
 
 
 def test_textures_archive(tmp_path: Path) -> None:
-    members = {f"dtd/images/{c}/{c}_0001.jpg": encoded(random(60, 90, 3), "JPEG") for c in CARDS["textures"].classes}
+    members = {
+        f"dtd/images/{c}/{c}_0001.jpg": encode_image(random(60, 90, 3), "JPEG") for c in CARDS["textures"].classes
+    }
     members.update({"dtd/labels/train1.txt": b"", "dtd/images/waffled/.directory": b"[Dolphin]"})
     tarred(tmp_path / "dtd-r1.0.1.tar.gz", members)
     assert split(tmp_path, "textures", "test")[1] == list(range(47))
 
 
 def test_places365_archive(tmp_path: Path) -> None:
-    members = {f"val_256/Places365_val_{k:08d}.jpg": encoded(random(256, 256, 3, seed=k), "JPEG") for k in (1, 2)}
+    members = {f"val_256/Places365_val_{k:08d}.jpg": encode_image(random(256, 256, 3, seed=k), "JPEG") for k in (1, 2)}
     tarred(tmp_path / "val_256.tar", members, "w")
     images, labels = split(tmp_path, "places365", "test")
     assert labels is None
@@ -391,7 +383,7 @@ def test_stl10_archive(tmp_path: Path) -> None:
 def test_gtsrb_archives(tmp_path: Path) -> None:
     frames = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (42, 0, 0)]
     members = {
-        f"GTSRB/Training/{c:05d}/{t:05d}_{f:05d}.ppm": encoded(random(29, 30, 3, seed=c + t + f), "PPM")
+        f"GTSRB/Training/{c:05d}/{t:05d}_{f:05d}.ppm": encode_image(random(29, 30, 3, seed=c + t + f), "PPM")
         for c, t, f in frames
     }
     zipped(tmp_path / "GTSRB-Training_fixed.zip", {**members, "GTSRB/Training/00000/GT-00000.csv": b"Filename;"})
@@ -401,7 +393,9 @@ def test_gtsrb_archives(tmp_path: Path) -> None:
     assert train.groups is not None
     assert list(train.groups) == [0, 0, 1, 2]
 
-    pictures = {f"GTSRB/Final_Test/Images/{k:05d}.ppm": encoded(random(20, 20, 3, seed=k), "PPM") for k in range(3)}
+    pictures = {
+        f"GTSRB/Final_Test/Images/{k:05d}.ppm": encode_image(random(20, 20, 3, seed=k), "PPM") for k in range(3)
+    }
     zipped(
         tmp_path / "GTSRB_Final_Test_Images.zip", {**pictures, "GTSRB/Final_Test/Images/GT-final_test.test.csv": b""}
     )
@@ -416,8 +410,8 @@ def test_gtsrb_archives(tmp_path: Path) -> None:
 
 def test_tinyimagenet_zip(tmp_path: Path) -> None:
     wnids = [f"n{k:08d}" for k in range(200)]
-    jpeg = encoded(random(64, 64, 3), "JPEG")
-    grey = encoded(random(64, 64), "JPEG")
+    jpeg = encode_image(random(64, 64, 3), "JPEG")
+    grey = encode_image(random(64, 64), "JPEG")
     root = "tiny-imagenet-200"
     members = {f"{root}/train/{w}/images/{w}_0.JPEG": grey if w == wnids[3] else jpeg for w in wnids}
     members.update({f"{root}/train/{w}/{w}_boxes.txt": b"" for w in wnids})
@@ -445,7 +439,7 @@ def test_odin_archives(tmp_path: Path, name: str, side: int) -> None:
     archive, member = ODIN[name]
     pixels = random(2, side, side, 3)
     form = "PNG" if member.endswith("png") else "JPEG"
-    tarred(tmp_path / archive, {member.format(k): encoded(image, form) for k, image in enumerate(pixels)})
+    tarred(tmp_path / archive, {member.format(k): encode_image(image, form) for k, image in enumerate(pixels)})
     images, labels = split(tmp_path, name, "test")
     assert labels is None
     cut = (side - 32) // 2
@@ -461,7 +455,7 @@ def test_odin_archives(tmp_path: Path, name: str, side: int) -> None:
     ],
 )
 def test_subsets_under_their_own_names(tmp_path: Path, name: str, file: str, members: list[str]) -> None:
-    zipped(tmp_path / f"{file}.zip", {m: encoded(random(32, 32, 3, seed=k)) for k, m in enumerate(members)})
+    zipped(tmp_path / f"{file}.zip", {m: encode_image(random(32, 32, 3, seed=k)) for k, m in enumerate(members)})
     library = Library(tmp_path)
     assert len(library.split(parse_set(name), "test")) == len(members)
     assert name in library.notes[0]

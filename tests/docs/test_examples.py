@@ -6,17 +6,14 @@ import importlib.util
 import sys
 import zipfile
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from PIL import Image
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.plan.suite import read_suite
 from tests.docs.pages import PAGES, Block, blocks, shell_commands
+from tests.support import bench, encode_image
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,10 +61,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     random = np.random.RandomState(0)
     with zipfile.ZipFile(tmp_path / "DIR" / "pets.zip", "w") as archive:
         for k in range(24):
-            image = BytesIO()
-            Image.fromarray(random.randint(0, 256, (40, 48, 3)).astype(np.uint8)).save(image, "PNG")
+            image = encode_image(random.randint(0, 256, (40, 48, 3)).astype(np.uint8))
             place = f"{('train', 'test')[k % 2]}/{('cat', 'dog')[k // 2 % 2]}/{k}.png"
-            archive.writestr(place, image.getvalue())
+            archive.writestr(place, image)
     return tmp_path
 
 
@@ -77,8 +73,9 @@ def write(page: str, file: str, folder: Path) -> Path:
     return folder / file
 
 
-def bench(*arguments: str) -> str:
-    result = CliRunner().invoke(main, arguments)
+def output_of(*arguments: str) -> str:
+    """What a command prints, if it succeeds."""
+    result = bench(*arguments)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -87,7 +84,7 @@ def bench(*arguments: str) -> str:
 def test_plug_ins_keep_the_contract(page: str, file: str, folder: Path) -> None:
     write(page, file, folder)
     for name in PLUGINS[page][file].split():
-        lines = bench("check", name, "--plugin", file, "--data-dir", "DIR").splitlines()
+        lines = output_of("check", name, "--plugin", file, "--data-dir", "DIR").splitlines()
         assert lines
         assert [line for line in lines if not line.startswith("ok ")] == []
 
@@ -109,7 +106,7 @@ def test_commands_with_a_plug_in_run(page: str, file: str, folder: Path) -> None
     lines = [words for words in shell_commands(page) if file in words]
     assert lines
     for words in lines:
-        assert "failed" not in bench(*shortened(words))
+        assert "failed" not in output_of(*shortened(words))
 
 
 @pytest.fixture
@@ -145,7 +142,7 @@ def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -
     page = "guides/your_own_network.md"
     run_script("save_weights", code(page)[0].text, folder, imported)
     (words,) = [words for words in shell_commands(page) if "mine.pt" in words and "digits" in words]
-    assert "checkpoint[file=mine.pt]" in bench(*words, "--threads", "1", "--quiet")
+    assert "checkpoint[file=mine.pt]" in output_of(*words, "--threads", "1", "--quiet")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -161,4 +158,4 @@ def test_the_suite_of_the_reference_can_be_planned(folder: Path) -> None:
     page = "reference/suite_file.md"
     write(page, "my_suite.toml", folder)
     (words,) = [words for words in shell_commands(page) if "--dry-run" in words]
-    assert "Suite my_suite: " in bench(*words)
+    assert "Suite my_suite: " in output_of(*words)

@@ -10,27 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, api
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
 from oodbench.benchmark.plan.weights_file import match_weights, read_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from tests.support import TINY_BACKBONE, bench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TINY = "small_cnn[hidden=4,width=2]"
 SHAPE = (3, 32, 32)
 Weights = dict[str, Tensor]
 Wrapped = Callable[[Weights], Any]
 
 
-def network(text: str = TINY, classes: int = 10) -> tuple[Backbone, nn.Module]:
+def network(text: str = TINY_BACKBONE, classes: int = 10) -> tuple[Backbone, nn.Module]:
     backbone: Backbone = create("backbone", parse_spec(text))
     torch.manual_seed(4)
     return backbone, backbone.build(classes, SHAPE)
@@ -146,7 +144,7 @@ def test_files_that_are_not_checkpoints_give_one_sentence(tmp_path: Path) -> Non
 
 def asked(tmp_path: Path, checkpoint: Path, **options: Any) -> dict[str, Any]:
     where = {"results": tmp_path / "results", "data_dir": tmp_path, "threads": 1, "device": "cpu"}
-    sets = {"id_sets": "digits", "ood_sets": "greek", "backbone": TINY}
+    sets = {"id_sets": "digits", "ood_sets": "greek", "backbone": TINY_BACKBONE}
     return {"checkpoint": checkpoint, **where, **sets, **options}
 
 
@@ -168,12 +166,12 @@ def test_a_run_scores_with_the_given_weights_and_trains_nothing(tmp_path: Path, 
         assert record.recipe == "checkpoint"
         assert record.recipe_settings == {"file": "mine [1].pt", "sha256": sha256} == record.training
         assert record.label == f"{record.detector}@checkpoint[file=mine_1_.pt]"
-    bench = prepared.context
+    context = prepared.context
     (extract,) = (j for j in prepared.plan.jobs.values() if isinstance(j, ExtractJob) and j.outputs.data.set == "greek")
-    images = torch.from_numpy(bench.images(extract.outputs.data).images).float() / 255
+    images = torch.from_numpy(context.images(extract.outputs.data).images).float() / 255
     with torch.no_grad():
         expected = network()[1].eval()(images).numpy()
-    assert np.allclose(bench.store.load_array(extract.outputs.logits), expected, rtol=1e-4, atol=1e-5)
+    assert np.allclose(context.store.load_array(extract.outputs.logits), expected, rtol=1e-4, atol=1e-5)
     again = prepare("msp,energy", **asked(tmp_path, file))
     assert not again.work.jobs
 
@@ -237,11 +235,11 @@ def test_imported_weights_give_the_scores_of_the_run_that_trained_them(tmp_path:
 
 
 def test_the_command_line_imports_a_file(tmp_path: Path, file: Path) -> None:
-    given = ["run", "--detectors", "msp", "--id", "digits", "--ood", "greek", "--backbone", TINY, "--dry-run"]
+    given = ["run", "--detectors", "msp", "--id", "digits", "--ood", "greek", "--backbone", TINY_BACKBONE, "--dry-run"]
     given += ["--results", str(tmp_path / "results"), "--checkpoint"]
-    done = CliRunner().invoke(main, [*given, str(file)])
+    done = bench(*given, file)
     assert done.exit_code == 0, done.output
     assert "to do: import mine [1].pt for small_cnn" in done.output
-    wrong = CliRunner().invoke(main, [*given, str(tmp_path / "nothing.pt")])
+    wrong = bench(*given, tmp_path / "nothing.pt")
     assert wrong.exit_code == 2
     assert "Error: The checkpoint" in wrong.output

@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.prune import KEPT_DAYS, prune
 from oodbench.benchmark.records.record import read_record, write_record
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.store import Key, Store
+from tests.support import artifact_files, leave_killed, prepare_suite, write_suite
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
 
-SUITE = """
-schema = 1
-protocol = { backbone = "small_cnn", recipe = "cross_entropy" }
+MATRIX = """
 [[id]]
 set = "digits[0-3]"
 outliers = "glyphs"
@@ -32,9 +30,8 @@ ood = [{ set = "digits[4-5]" }]
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A results folder as after a run with a recipe that is based on another: all artifacts, and the records."""
-    (tmp_path / "tiny.toml").write_text(SUITE)
     results = tmp_path / "results"
-    prepared = prepare("gan_confidence,energy", suite=str(tmp_path / "tiny.toml"), results=results)
+    prepared = prepare_suite(write_suite(tmp_path, MATRIX), "gan_confidence,energy")
     store = Store(results / "cache")
     for job in prepared.plan.jobs.values():
         for key in job.makes:
@@ -53,23 +50,17 @@ def results(tmp_path: Path) -> Path:
     return results
 
 
-def files(folder: Path) -> list[str]:
-    """Every file except the remembered checksums of data sets and the locks, which are not artifacts."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if not name.endswith(("data/checksums.json", ".lock")))
-
-
 def test_prune_keeps_what_records_depend_on(results: Path) -> None:
-    before = files(results)
+    before = artifact_files(results)
     kinds = {name.split("/")[1] for name in before if name.startswith("cache/")}
     assert kinds == {"checkpoint", "logits", "features", "scores"}
     assert sum(name.startswith("cache/checkpoint/gan-") for name in before) == 4, "the GAN for the recipe"
     assert prune(results) == (0, 0)
-    assert files(results) == before
+    assert artifact_files(results) == before
 
 
 def test_prune_deletes_what_no_record_depends_on(results: Path) -> None:
-    before = files(results)
+    before = artifact_files(results)
     store = Store(results / "cache")
     store.save_array(Key("scores", ".npy", "an array", {"made of": 1}), ARRAY, {})
     unused = ["checkpoint/old.safetensors", "damaged/x.npy.0", "scores/.half.tmp", "scores/alone.npy.json"]
@@ -77,13 +68,13 @@ def test_prune_deletes_what_no_record_depends_on(results: Path) -> None:
         path = results / "cache" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"12345")
-    more = sorted(set(files(results)) - set(before))
+    more = sorted(set(artifact_files(results)) - set(before))
     size = sum((results / name).stat().st_size for name in more)
     assert len(more) == 6
     assert prune(results, dry_run=True) == (size, 6)
-    assert sorted(set(files(results)) - set(before)) == more, "a dry run deletes nothing"
+    assert sorted(set(artifact_files(results)) - set(before)) == more, "a dry run deletes nothing"
     assert prune(results) == (size, 6)
-    assert files(results) == before
+    assert artifact_files(results) == before
     assert prune(results) == (0, 0)
 
 
@@ -93,13 +84,13 @@ def test_prune_deletes_what_only_deleted_records_used(results: Path) -> None:
         if read_record(path).detector == "gan_confidence":
             path.unlink()
     prune(results)
-    left = files(results / "cache")
+    left = artifact_files(results / "cache")
     assert not [name for name in left if "gan" in name]
     assert len([name for name in left if name.startswith("checkpoint/cross_entropy")]) == 4
     for path in records:
         path.unlink(missing_ok=True)
     prune(results)
-    assert files(results / "cache") == []
+    assert artifact_files(results / "cache") == []
 
 
 def test_prune_of_an_empty_or_missing_folder(tmp_path: Path) -> None:
@@ -109,22 +100,13 @@ def test_prune_of_an_empty_or_missing_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-def leave(folder: Path) -> list[Path]:
-    """Create the files that a killed process leaves behind."""
-    left = [folder / name for name in ("scores/.a.npy.x1.tmp", ".pass-abc/logits.npy", "locks/job-0123.lock")]
-    for path in left:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    return left
-
-
 def test_nothing_is_pruned_while_a_process_is_working(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    left = leave(cache)[:2]
+    left = leave_killed(cache)[:2]
     message = r"^Nothing was deleted, because process-.* is working in '.*cache'\."
     with Locks(cache).present(), pytest.raises(UserError, match=message):
         prune(tmp_path)
-    left = leave(cache)[:2]
+    left = leave_killed(cache)[:2]
     assert prune(tmp_path, dry_run=True) == (0, 2)
     assert all(path.exists() for path in left)
     assert prune(tmp_path) == (0, 2)

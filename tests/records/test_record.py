@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,8 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS, records_csv
 from oodbench.benchmark.records.record import SCHEMA, Record, read_record, write_record
-from oodbench.benchmark.records.run import read_run, write_run_info
+from oodbench.benchmark.records.run import read_stored_run, write_run_info
+from tests.support import csv_rows
 
 RECORD = Record(
     id_set="digits",
@@ -108,7 +107,7 @@ def test_a_run_shows_the_records_that_it_lists(tmp_path: Path) -> None:
     write_record(tmp_path, replace(RECORD, seed=9))
     names = [record.file_name for record in records]
     write_run_info(tmp_path, {"cells": [*names, "not-yet.json"], "name": "x"})
-    run = read_run(tmp_path)
+    run = read_stored_run(tmp_path)
     assert run.records == records
     assert (run.path, run.info["name"]) == (tmp_path, "x")
 
@@ -118,14 +117,14 @@ def test_a_run_never_reads_files_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "run" / "cells").mkdir(parents=True)
     assert (tmp_path / "run" / "cells" / "../../other/cells" / RECORD.file_name).is_file()
     write_run_info(tmp_path / "run", {"cells": [f"../../other/cells/{RECORD.file_name}"]})
-    assert read_run(tmp_path / "run").records == []
+    assert read_stored_run(tmp_path / "run").records == []
 
 
 def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"' is not a run: it has no run\.json\. 'bench list runs' shows the runs that exist"
     ):
-        read_run(tmp_path)
+        read_stored_run(tmp_path)
 
 
 HOSTILE = ["../../x", "..", ".", "<b>", "/etc/passwd", "C:\\x", "a" * 300, "", " ", "\n", "con[x=1]@y", "é", "a\0b"]
@@ -168,7 +167,7 @@ def test_the_tidy_table_has_raw_values() -> None:
     )
     text = records_csv([RECORD])
     assert "\r" not in text
-    (row,) = csv.DictReader(io.StringIO(text))
+    (row,) = csv_rows(text)
     assert tuple(row) == CSV_COLUMNS
     assert json.loads(row["settings"]) == {"temperature": 2.0}
     assert (row["seen"], row["seed"], row["n_id"], row["seconds"]) == ("false", "3", "510", "1.235")
@@ -182,7 +181,7 @@ def test_the_tidy_table_is_empty_where_values_are_missing() -> None:
     failed = replace(
         RECORD, metrics={}, intervals={}, id_accuracy=None, tpr=None, status="failed", reason='a, "b"\nc', seen=True
     )
-    (row,) = csv.DictReader(io.StringIO(records_csv([failed])))
+    (row,) = csv_rows(records_csv([failed]))
     assert {row[name] for name in (*METRICS, "id_accuracy", "auroc_low", "auroc_high")} == {""}
     assert (row["status"], row["reason"], row["seen"]) == ("failed", 'a, "b"\nc', "true")
     assert records_csv([]) == ",".join(CSV_COLUMNS) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan import precision
@@ -18,14 +19,9 @@ from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views import table_latex, table_markdown, table_text
+from tests.support import prepare_suite, write_suite
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=4]"
-recipe = "cross_entropy"
-[training]
-epochs = 2
+MATRIX = """
 [[id]]
 set = "digits[0-3]"
 ood = [{ set = "uniform" }]
@@ -34,14 +30,8 @@ Prepare = Callable[..., Prepared]
 
 
 @pytest.fixture
-def ready(tmp_path: Path) -> Prepare:
-    path = tmp_path / "tiny.toml"
-    path.write_text(SUITE)
-
-    def make(**options: Any) -> Prepared:
-        return prepare("msp", **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
-
-    return make
+def prepare_tiny(tmp_path: Path) -> Prepare:
+    return partial(prepare_suite, write_suite(tmp_path, MATRIX, training="epochs = 2"))
 
 
 def training(prepared: Prepared) -> TrainJob:
@@ -49,9 +39,9 @@ def training(prepared: Prepared) -> TrainJob:
     return job
 
 
-def test_each_is_part_of_the_key_and_of_the_record(ready: Prepare) -> None:
+def test_each_is_part_of_the_key_and_of_the_record(prepare_tiny: Prepare) -> None:
     asked: list[dict[str, Any]] = [{}, {"epochs": 1}, {"limit_train": 40}, {"precision": "bfloat16"}]
-    prepared = [ready(**{"precision": "float32", **options}) for options in asked]
+    prepared = [prepare_tiny(**{"precision": "float32", **options}) for options in asked]
     jobs = [training(one) for one in prepared]
     assert len({job.id for job in jobs}) == len(jobs)
     assert [job.schedule.epochs for job in jobs] == [2, 1, 2, 2]
@@ -63,15 +53,15 @@ def test_each_is_part_of_the_key_and_of_the_record(ready: Prepare) -> None:
     assert [f["precision"] for f in facts] == ["float32"] * 3 + ["bfloat16"]
 
 
-def test_options_without_effect_do_not_change_the_key(ready: Prepare) -> None:
-    plain = training(ready())
-    assert training(ready(epochs=2)).id == plain.id
-    assert training(ready(limit_train=10**6)).id == plain.id
-    assert training(ready(precision=precision.resolve_precision("auto", torch.device("cpu")))).id == plain.id
+def test_options_without_effect_do_not_change_the_key(prepare_tiny: Prepare) -> None:
+    plain = training(prepare_tiny())
+    assert training(prepare_tiny(epochs=2)).id == plain.id
+    assert training(prepare_tiny(limit_train=10**6)).id == plain.id
+    assert training(prepare_tiny(precision=precision.resolve_precision("auto", torch.device("cpu")))).id == plain.id
 
 
-def test_every_view_marks_a_quick_look(ready: Prepare) -> None:
-    run: StoredRun = ready(epochs=1, limit_train=40).start()
+def test_every_view_marks_a_quick_look(prepare_tiny: Prepare) -> None:
+    run: StoredRun = prepare_tiny(epochs=1, limit_train=40).start()
     message = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"
     for text in (
         table_markdown.table_markdown(run),
@@ -85,8 +75,8 @@ def test_every_view_marks_a_quick_look(ready: Prepare) -> None:
     assert all("quick look" in picture for picture in pictures)
 
 
-def test_a_full_run_is_not_marked(ready: Prepare) -> None:
-    run = ready().start()
+def test_a_full_run_is_not_marked(prepare_tiny: Prepare) -> None:
+    run = prepare_tiny().start()
     assert "quick look" not in (run.path / "records.csv").read_text() + table_markdown.table_markdown(run)
     assert not any("quick look" in path.read_text() for path in (run.path / "plots").glob("*.svg"))
 
@@ -110,9 +100,9 @@ def test_limited_images_are_spread_over_the_stored_order(tmp_path: Path) -> None
         ({"precision": "half"}, "Unknown precision 'half'. Choose one of auto, float32, bfloat16."),
     ],
 )
-def test_wrong_values_are_errors(ready: Prepare, options: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_errors(prepare_tiny: Prepare, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        ready(**options)
+        prepare_tiny(**options)
     assert message in str(error.value)
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Dataset, ImageSet, api
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark import Dataset, ImageSet
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import StoreError, UserError
@@ -28,6 +27,7 @@ from oodbench.benchmark.runner import run_info
 from oodbench.benchmark.stages import evaluate
 from oodbench.benchmark.stats.intervals import confidence_intervals
 from oodbench.benchmark.views.summary import summary_of
+from tests.support import prepare_suite, run_suite, tables_of
 
 SUITE = """
 schema = 1
@@ -89,35 +89,14 @@ def suite(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def go(tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StoredRun]:
-    """Run the tiny suite with some detectors, in a results folder per test; without plots unless `drawn`."""
-    from oodbench.benchmark.views import plots
-
-    draw = plots.draw
-
-    def run(detectors: str = "msp,energy", drawn: bool = False, **options: Any) -> StoredRun:
-        monkeypatch.setattr(plots, "draw", draw if drawn else lambda *_: [])
-        settings = {"suite": str(suite), "results": tmp_path / "results", "threads": 1, **options}
-        return api.run(detectors, **settings)
-
-    return run
+def run_tiny(suite: Path) -> Callable[..., StoredRun]:
+    """Run the tiny suite with some detectors, in a results folder per test; without plots unless `plots_drawn`."""
+    return partial(run_suite, suite)
 
 
 @pytest.fixture
 def plan(tmp_path: Path, suite: Path) -> Callable[..., Prepared]:
-    def make(detectors: str = "msp,energy", **options: Any) -> Prepared:
-        return prepare(detectors, **{"suite": str(suite), "results": tmp_path / "results", "threads": 1, **options})
-
-    return make
-
-
-def tables(run: StoredRun) -> dict[str, bytes]:
-    """The files that must be equal in equal runs; records without `seconds`."""
-    files = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
-    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
-    for row in rows:
-        del row["seconds"]
-    return {**files, "records.csv": json.dumps(rows).encode()}
+    return partial(prepare_suite, suite)
 
 
 class Spy(Quiet):
@@ -133,8 +112,8 @@ class Spy(Quiet):
         self.jobs.append(job)
 
 
-def test_a_run_writes_records_tables_and_plots(go: Callable[..., StoredRun]) -> None:
-    run = go("msp,energy,confidence", drawn=True)
+def test_a_run_writes_records_tables_and_plots(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp,energy,confidence", plots_drawn=True)
     assert [(r.detector, r.ood_set, r.group, r.seen) for r in run.records] == [
         (detector, ood, group, detector == "confidence" and ood == "glyphs")
         for detector in ("msp", "energy", "confidence")
@@ -149,11 +128,11 @@ def test_a_run_writes_records_tables_and_plots(go: Callable[..., StoredRun]) -> 
     assert run.info["threads"] == 1
 
 
-def test_numbers_are_those_of_the_stored_scores(go: Callable[..., StoredRun], tmp_path: Path) -> None:
+def test_numbers_are_those_of_the_stored_scores(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
-    run = go("energy")
+    run = run_tiny("energy")
     for record in run.records:
         id_, ood = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
         labels = np.r_[np.zeros(len(id_)), np.ones(len(ood))]
@@ -161,10 +140,10 @@ def test_numbers_are_those_of_the_stored_scores(go: Callable[..., StoredRun], tm
         assert (record.n_id, record.n_ood) == (len(id_), len(ood))
 
 
-def test_records_hold_the_counts_behind_warnings(go: Callable[..., StoredRun], tmp_path: Path) -> None:
+def test_records_hold_the_counts_behind_warnings(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
     import numpy as np
 
-    run = go("constant,energy")
+    run = run_tiny("constant,energy")
     for record in run.records:
         id_, ood = (np.load(tmp_path / "results/cache" / record.artifacts[k]) for k in ("id_scores", "ood_scores"))
         assert (record.ties["distinct_id"], record.ties["distinct_ood"]) == (len(set(id_)), len(set(ood)))
@@ -208,8 +187,8 @@ def test_the_line_on_passes_names_the_detectors_that_add_some(plan: Callable[...
     assert sum(cell.record.forward_images for cell in made.cells) == images + 4 * (known + ood)
 
 
-def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callable[..., StoredRun]) -> None:
-    run = go("msp,confidence", ood_sets="greek")
+def test_the_line_on_passes_names_no_detector_without_further_passes(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp,confidence", ood_sets="greek")
     images = sum((run.records[0].n_id or 0, run.records[0].n_ood or 0))
     line = f"{images:,} distinct images, 2 classifiers: {2 * images:,} forwarded, each once a classifier for all detec"
     assert run.info["passes"] == f"{line}tors."
@@ -217,23 +196,23 @@ def test_the_line_on_passes_names_no_detector_without_further_passes(go: Callabl
 
 
 def test_repeating_a_command_recomputes_and_redraws_nothing(
-    go: Callable[..., StoredRun], plan: Callable[..., Prepared]
+    run_tiny: Callable[..., StoredRun], plan: Callable[..., Prepared]
 ) -> None:
-    first = go(drawn=True)
-    before = tables(first)
+    first = run_tiny("msp,energy", plots_drawn=True)
+    before = tables_of(first.path)
     times = {p: p.stat().st_mtime_ns for p in first.path.rglob("*") if p.is_file() and p.name != "run.json"}
-    assert plan().work.jobs == []
+    assert plan("msp,energy").work.jobs == []
     spy = Spy()
-    again = go(progress=spy, drawn=True)
+    again = run_tiny("msp,energy", progress=spy, plots_drawn=True)
     assert spy.jobs == []
-    assert tables(again) == before
+    assert tables_of(again.path) == before
     assert {p: p.stat().st_mtime_ns for p in times} == times
 
 
-def test_adding_a_detector_costs_only_that_detector(go: Callable[..., StoredRun]) -> None:
-    before = {(r.detector, r.ood_set): r for r in go("msp").records}
+def test_adding_a_detector_costs_only_that_detector(run_tiny: Callable[..., StoredRun]) -> None:
+    before = {(r.detector, r.ood_set): r for r in run_tiny("msp").records}
     spy = Spy()
-    after = go("msp,energy", progress=spy)
+    after = run_tiny("msp,energy", progress=spy)
     assert {type(job) for job in spy.jobs} == {ScoreJob}
     assert len(spy.jobs) == 4
     for record in after.records:
@@ -241,8 +220,8 @@ def test_adding_a_detector_costs_only_that_detector(go: Callable[..., StoredRun]
             assert record.metrics == before["msp", record.ood_set].metrics
 
 
-def test_a_detector_on_another_recipes_network(go: Callable[..., StoredRun]) -> None:
-    run = go("energy@confidence,energy")
+def test_a_detector_on_another_recipes_network(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("energy@confidence,energy")
     labels = {r.label: r.recipe for r in run.records}
     assert labels == {"energy@confidence": "confidence", "energy": "cross_entropy"}
     base, other = (
@@ -265,9 +244,9 @@ def test_recipe_settings_make_another_checkpoint(plan: Callable[..., Prepared]) 
     ]
 
 
-def test_an_id_set_under_two_names_shares_its_artifacts(go: Callable[..., StoredRun]) -> None:
+def test_an_id_set_under_two_names_shares_its_artifacts(run_tiny: Callable[..., StoredRun]) -> None:
     spy = Spy()
-    run = go("msp,knn[k=3]", id_sets="digits,digits[0-9]", ood_sets="greek", limit_train=100, progress=spy)
+    run = run_tiny("msp,knn[k=3]", id_sets="digits,digits[0-9]", ood_sets="greek", limit_train=100, progress=spy)
     assert sum(isinstance(job, TrainJob) for job in spy.jobs) == 1
     assert sum(isinstance(job, ScoreJob) for job in spy.jobs) == 4
     metrics = {(record.id_set, record.detector): record.metrics for record in run.records}
@@ -281,29 +260,31 @@ def test_a_recipe_that_builds_on_another_waits_for_it(plan: Callable[..., Prepar
     assert jobs[1].after == (jobs[0].id,)
 
 
-def test_adding_a_seed_moves_no_other_number(go: Callable[..., StoredRun]) -> None:
-    one = {(r.label, r.ood_set): r.metrics for r in go("msp", seeds=1).records}
+def test_adding_a_seed_moves_no_other_number(run_tiny: Callable[..., StoredRun]) -> None:
+    one = {(r.label, r.ood_set): r.metrics for r in run_tiny("msp", seeds=1).records}
     spy = Spy()
-    two = go("msp", seeds=2, progress=spy)
+    two = run_tiny("msp", seeds=2, progress=spy)
     assert {getattr(job, "seed", 1) for job in spy.jobs} == {1}
     assert {(r.label, r.ood_set): r.metrics for r in two.records if r.seed == 0} == one
     assert {r.seed for r in two.records} == {0, 1}
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 4, 7, 9])
-def test_an_interrupted_run_resumes_to_the_same_bytes(go: Callable[..., StoredRun], tmp_path: Path, stop: int) -> None:
-    whole = tables(go(results=tmp_path / "whole"))
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+    run_tiny: Callable[..., StoredRun], tmp_path: Path, stop: int
+) -> None:
+    whole = tables_of(run_tiny("msp,energy", results=tmp_path / "whole").path)
     with pytest.raises(KeyboardInterrupt):
-        go(progress=Spy(stop))
+        run_tiny("msp,energy", progress=Spy(stop))
     spy = Spy()
-    assert tables(go(progress=spy)) == whole
+    assert tables_of(run_tiny("msp,energy", progress=spy).path) == whole
     assert len(spy.jobs) == 13 - stop  # 1 training, 4 extractions, 8 scorings: nothing runs twice
 
 
-def test_a_failing_detector_fails_its_own_cells(go: Callable[..., StoredRun], tmp_path: Path) -> None:
+def test_a_failing_detector_fails_its_own_cells(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
-    run = go("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file])
+    run = run_tiny("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file])
     status = {(r.detector, r.status) for r in run.records}
     bad = ("test_raises", "test_nan", "test_shape", "test_batch")
     assert status == {("msp", "ok"), *((name, "failed") for name in bad)}
@@ -318,35 +299,37 @@ def test_a_failing_detector_fails_its_own_cells(go: Callable[..., StoredRun], tm
 
     for rerun, done in (("missing", 0), ("failed", 16), ("all", 25)):
         spy = Spy()
-        go("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file], rerun=rerun, progress=spy)
+        run_tiny("msp,test_raises,test_nan,test_shape,test_batch", plugins=[file], rerun=rerun, progress=spy)
         assert len(spy.jobs) == done, rerun
 
 
-def test_a_failed_training_fails_dependent_cells(go: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_training_fails_dependent_cells(
+    run_tiny: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from oodbench.benchmark.stages.train_loop import TrainLoop
 
     def fail(*_: object) -> None:
         raise MemoryError("nothing left")
 
     monkeypatch.setattr(TrainLoop, "run", fail)
-    run = go("msp")
+    run = run_tiny("msp")
     assert {r.status for r in run.records} == {"failed"}
     assert "train cross_entropy on digits[0-3], seed 0: MemoryError: nothing left" in run.records[0].reason
 
 
 def test_a_damaged_artifact_is_set_aside_and_recomputed(
-    go: Callable[..., StoredRun], tmp_path: Path, logged: list[str]
+    run_tiny: Callable[..., StoredRun], tmp_path: Path, logged: list[str]
 ) -> None:
-    run = go("msp")
-    before = tables(run)
+    run = run_tiny("msp")
+    before = tables_of(run.path)
     scores = tmp_path / "results/cache" / run.records[0].artifacts["ood_scores"]
     scores.write_bytes(scores.read_bytes()[:-8])
     spy = Spy()
-    again = go("msp", progress=spy)
+    again = run_tiny("msp", progress=spy)
     assert len(logged) == 1
     assert "does not match its checksum" in logged[0]
     assert [type(job) for job in spy.jobs] == [ScoreJob]
-    assert tables(again) == before
+    assert tables_of(again.path) == before
     assert len(list((tmp_path / "results/cache/damaged").iterdir())) == 1
 
 
@@ -368,10 +351,10 @@ def replace_weights(cache: Path, recipe: str) -> Path:
 
 @pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
 def test_weights_of_another_architecture_are_set_aside_and_retrained(
-    go: Callable[..., StoredRun], tmp_path: Path, recipe: str, detector: str
+    run_tiny: Callable[..., StoredRun], tmp_path: Path, recipe: str, detector: str
 ) -> None:
-    go(f"msp,{detector}")
-    before = tables(go(f"msp,{detector}"))
+    run_tiny(f"msp,{detector}")
+    before = tables_of(run_tiny(f"msp,{detector}").path)
     cache = tmp_path / "results/cache"
     path = replace_weights(cache, recipe)
     for kind in ("logits", "scores"):
@@ -380,10 +363,10 @@ def test_weights_of_another_architecture_are_set_aside_and_retrained(
     if recipe == "gan":
         next((cache / "checkpoint").glob("gan_confidence-*.safetensors")).unlink()
     with pytest.raises(StoreError, match=rf"do not fit the networks of recipe '{recipe}.*moved to '.*damaged"):
-        go(f"msp,{detector}")
+        run_tiny(f"msp,{detector}")
     assert not path.exists()
     assert [file.name for file in (cache / "damaged").iterdir()] == [path.name + ".0"]
-    assert tables(go(f"msp,{detector}")) == before
+    assert tables_of(run_tiny(f"msp,{detector}").path) == before
 
 
 def test_outliers_of_another_shape_are_refused_by_the_planner(tmp_path: Path, register: Callable[..., None]) -> None:
@@ -396,38 +379,37 @@ def test_outliers_of_another_shape_are_refused_by_the_planner(tmp_path: Path, re
     register("run_large", Large)
     path = tmp_path / "large.toml"
     path.write_text(SUITE.replace('outliers = "glyphs"', 'outliers = "run_large"').replace('"glyphs"', '"run_large"'))
-    options: dict[str, Any] = {"suite": str(path), "results": tmp_path / "results", "threads": 1}
     with pytest.raises(
         UserError, match="'confidence' needs outliers: the images of 'run_large' have 3 channels of 48 x 48"
     ):
-        prepare("confidence", **options)
-    plan = prepare("all", **options).plan
+        prepare_suite(path, "confidence")
+    plan = prepare_suite(path, "all").plan
     assert "run_large" not in {cell.record.ood_set for cell in plan.cells}
     assert "run_large" in [absence.what for absence in plan.skipped]
     assert {c.record.label for c in plan.cells if c.record.status == "skipped"} == {"confidence"}
 
 
-def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(go: Callable[..., StoredRun]) -> None:
-    run = go("msp")
+def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp")
     path = run.path / "run.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="schema 99, newer than 1"):
-        go("energy")
+        run_tiny("energy")
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
-def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(go: Callable[..., StoredRun]) -> None:
-    go("msp")
-    assert {r.detector for r in go("energy").records} == {"energy"}
-    assert {r.detector for r in go("msp", add=True).records} == {"energy", "msp"}
-    assert {r.detector for r in go("msp").records} == {"msp"}
+def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(run_tiny: Callable[..., StoredRun]) -> None:
+    run_tiny("msp")
+    assert {r.detector for r in run_tiny("energy").records} == {"energy"}
+    assert {r.detector for r in run_tiny("msp", add=True).records} == {"energy", "msp"}
+    assert {r.detector for r in run_tiny("msp").records} == {"msp"}
 
 
-def test_add_keeps_cells_of_another_backbone(go: Callable[..., StoredRun], plan: Callable[..., Prepared]) -> None:
-    alone = go("msp", ood_sets="greek")
+def test_add_keeps_cells_of_another_backbone(run_tiny: Callable[..., StoredRun], plan: Callable[..., Prepared]) -> None:
+    alone = run_tiny("msp", ood_sets="greek")
     assert [r.label for r in alone.records] == ["msp"]
-    added = go("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
+    added = run_tiny("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
     assert [r.label for r in added.records] == ["msp (small_cnn[hidden=16,width=4])", "msp (small_cnn[width=8])"]
     assert added.records[0].metrics == alone.records[0].metrics != added.records[1].metrics
     for name in ("table.md", "table.tex", "table.csv"):
@@ -436,11 +418,12 @@ def test_add_keeps_cells_of_another_backbone(go: Callable[..., StoredRun], plan:
     assert [row.cells["greek"].stats["auroc"].mean for row in block.rows] == [r.metrics["auroc"] for r in added.records]
     assert len(plan("msp", ood_sets="greek", add=True).work.cells) == 0
     assert len(plan("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]").work.cells) == 0
-    assert [r.label for r in go("msp", ood_sets="greek", backbone="small_cnn[width=4,hidden=16]").records] == ["msp"]
+    last = run_tiny("msp", ood_sets="greek", backbone="small_cnn[width=4,hidden=16]")
+    assert [r.label for r in last.records] == ["msp"]
 
 
-def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[..., StoredRun]) -> None:
-    run = go("msp", ood_sets="greek", backbone="small_cnn[width=8]")
+def test_records_of_another_backbone_under_an_older_name_are_kept(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp", ood_sets="greek", backbone="small_cnn[width=8]")
     [path] = (run.path / "cells").iterdir()
     content = json.loads(path.read_text())
     del content["other_backbone"]
@@ -451,7 +434,7 @@ def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[.
     (run.path / "run.json").write_text(json.dumps({**info, "cells": [older.name]}))
     assert [r.metrics for r in read_stored_run(run.path).records] == [run.records[0].metrics]
     for backbone in ("", "small_cnn[width=8]"):
-        added = go("msp", ood_sets="greek", add=True, backbone=backbone)
+        added = run_tiny("msp", ood_sets="greek", add=True, backbone=backbone)
         assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn[hidden=16,width=4])"]
         assert added.records[0].metrics == run.records[0].metrics
         assert {p.name for p in (run.path / "cells").iterdir()} == {path.name, older.name}
@@ -460,17 +443,16 @@ def test_records_of_another_backbone_under_an_older_name_are_kept(go: Callable[.
 def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "bare.toml"
     path.write_text(SUITE.replace('outliers = "glyphs"\n', ""))
-    options: dict[str, Any] = {"suite": str(path), "results": tmp_path / "results", "threads": 1}
     with pytest.raises(UserError, match="needs outliers, and the suite names none"):
-        prepare("confidence", **options)
-    cells = prepare("all", **options).plan.cells
+        prepare_suite(path, "confidence")
+    cells = prepare_suite(path, "all").plan.cells
     skipped = {c.record.label: c.record.reason for c in cells if c.record.status == "skipped"}
     assert set(skipped) == {"confidence"}
     assert "needs outliers" in skipped["confidence"]
 
 
 def test_records_hold_intervals_that_respect_groups(
-    go: Callable[..., StoredRun], tmp_path: Path, register: Callable[..., None]
+    run_tiny: Callable[..., StoredRun], suite: Path, tmp_path: Path, register: Callable[..., None]
 ) -> None:
     class Crops(Dataset):
         splits = ("test",)
@@ -481,9 +463,8 @@ def test_records_hold_intervals_that_respect_groups(
 
     greek = registry.get("dataset", "greek")()
     register("run_crops", Crops)
-    path = tmp_path / "tiny.toml"
-    path.write_text(SUITE.replace('"uniform"', '"run_crops"'))
-    run = go("msp", suite=str(path), ood_sets="greek,run_crops")
+    suite.write_text(SUITE.replace('"uniform"', '"run_crops"'))
+    run = run_tiny("msp", ood_sets="greek,run_crops")
     cache = tmp_path / "results/cache"
     library = Library(tmp_path)
     groups = {name: library.part(parse_set(name), "test").groups for name in ("digits[0-3]", "greek", "run_crops")}
@@ -494,25 +475,26 @@ def test_records_hold_intervals_that_respect_groups(
         assert {name: tuple(ends) for name, ends in record.intervals.items()} == expected
 
 
-def test_records_without_intervals_are_shown_and_filled_by_the_same_command(go: Callable[..., StoredRun]) -> None:
-    run = go("msp")
-    before = tables(run)
+def test_records_without_intervals_are_shown_and_filled_by_the_same_command(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp")
+    before = tables_of(run.path)
     for path in (run.path / "cells").iterdir():
         content = json.loads(path.read_text())
         del content["intervals"]
         path.write_text(json.dumps({**content, "key": "older"}))
     assert all(not record.intervals for record in read_stored_run(run.path).records)
     spy = Spy()
-    assert tables(go("msp", progress=spy)) == before
+    assert tables_of(run_tiny("msp", progress=spy).path) == before
     assert spy.jobs == []
 
 
-def test_views_need_no_scores_and_no_torch(go: Callable[..., StoredRun]) -> None:
-    run = go("msp")
+def test_deleted_tables_are_written_again(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("msp")
+    before = tables_of(run.path)
+    assert set(before) == {"table.csv", "table.md", "table.tex", "best.json", "records.csv"}
     for name in ("table.csv", "table.md", "table.tex"):
         (run.path / name).unlink()
-    before = tables(go("msp"))
-    assert set(before) == {"table.csv", "table.md", "table.tex", "records.csv"}
+    assert tables_of(run_tiny("msp").path) == before
 
 
 def test_a_cell_key_depends_on_its_scores_only(plan: Callable[..., Prepared]) -> None:
