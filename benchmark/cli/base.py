@@ -14,7 +14,7 @@ import click
 
 from oodbench.benchmark.errors import OodbenchError, visible
 
-CONTEXT = {"auto_envvar_prefix": "OODBENCH", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,12 +46,24 @@ def log_to_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
+def variable_of(option: click.Option) -> str:
+    """The environment variable of an option: OODBENCH_LIMIT_TRAIN for `--limit-train`.
+
+    Named after the flag that users write. Click would name it after the function's parameter: ID_SETS for `--id`.
+    """
+    return "OODBENCH_" + option.opts[0].lstrip("-").replace("-", "_").upper()
+
+
 class _WithExamples(click.Command):
-    """Adds `examples`, one per line, to the end of the help."""
+    """Adds `examples`, one per line, to the end of the help, and lets every option be set in the environment."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
         self.examples = examples
+        for parameter in self.params:
+            # Not --version: a variable OODBENCH_VERSION is often set by others, and would replace every command.
+            if isinstance(parameter, click.Option) and parameter.expose_value:
+                parameter.envvar = variable_of(parameter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples without wrapping them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.cli.runs import repeat
@@ -166,9 +167,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table.")
 @click.option("--from", "from_run", default="", metavar="RUN", help="Repeat a run from scratch and compare every cell.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, without running it.")
-@click.option("--quiet", "verbosity", flag_value="quiet", help="Print the table without progress.")
-@click.option("--verbose", "verbosity", flag_value="verbose", help="Print one line per job instead of progress bars.")
-def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path, ...], **options: Any) -> None:
+@click.option("--quiet", is_flag=True, help="Print the table without progress.")
+@click.option("--verbose", is_flag=True, help="Print one line per job instead of progress bars.")
+def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple[Path, ...], **options: Any) -> None:
     """Train classifiers, score every detector on every pair of ID and OOD sets, and print the table.
 
     Results of earlier commands are reused, so that a stopped run continues. With --from, a run is repeated from scratch
@@ -179,8 +180,10 @@ def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path
     # Set before torch is imported. OpenMP threads spin at every barrier, which slows small networks down a lot if other
     # programs need the cores. perf/spin.py measures the effect of spinning only briefly.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    context = click.get_current_context()
+    verbosity = chosen_verbosity(context, quiet, verbose)
     if from_run:
-        repeat(click.get_current_context(), dry_run, verbosity or "", from_run=from_run, plugins=plugins, **options)
+        repeat(context, dry_run, verbosity, from_run=from_run, plugins=plugins, **options)
         return
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.cli.progress import watch
@@ -190,12 +193,25 @@ def run(from_run: str, dry_run: bool, verbosity: str | None, plugins: tuple[Path
     if dry_run:
         click.echo(dry_run_text(prepared))
         return
-    with watch(prepared.work.jobs, verbosity or "") as progress:
+    with watch(prepared.work.jobs, verbosity) as progress:
         finished = prepared.start(progress)
     print_table(finished)
     click.echo(run_footer(finished))
     if any(record.status == "failed" for record in finished.records):
         sys.exit(1)
+
+
+def chosen_verbosity(context: click.Context, quiet: bool, verbose: bool) -> str:
+    """'quiet', 'verbose' or '' for progress bars. Of both flags, the one on the command line counts.
+
+    Raises `click.UsageError` if both come from the same place.
+    """
+    if quiet and verbose:
+        sources = {name: context.get_parameter_source(name) for name in ("quiet", "verbose")}
+        if sources["quiet"] == sources["verbose"]:
+            raise click.UsageError("--quiet and --verbose exclude each other. Leave out one of them.")
+        quiet = sources["quiet"] is ParameterSource.COMMANDLINE
+    return "quiet" if quiet else "verbose" if verbose else ""
 
 
 def print_table(run_: Any) -> None:

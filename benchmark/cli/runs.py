@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.errors import UserError
@@ -56,9 +57,17 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
 
 WHERE = (
     *("from_run", "device", "threads", "engine", "jobs", "ray_address", "gpus"),
-    *("data_dir", "results", "name", "plugins", "dry_run", "verbosity"),
+    *("data_dir", "results", "name", "plugins"),
 )
 """Options of `bench run` that can be combined with --from: where and how to run, not what."""
+
+
+def _written(context: click.Context, name: str) -> str:
+    """How the user gave an option: as a flag, or as an environment variable."""
+    option = next(parameter for parameter in context.command.params if parameter.name == name)
+    if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+        return f"the environment variable {option.envvar}"
+    return option.opts[0]
 
 
 def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any) -> None:
@@ -67,9 +76,8 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
     from oodbench.benchmark.cli.text import dry_run_text
     from oodbench.benchmark.verify.repeat import DIFFERENT, prepare_repetition
 
-    given = {name for name in options if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
-    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    if other := sorted(str(flags[name]) for name in given - set(WHERE)):
+    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if other := sorted(_written(context, name) for name in given - set(WHERE)):
         raise UserError(f"--from repeats a run with its own options, so leave out {' and '.join(other)}.")
     chosen = {name: options[name] for name in WHERE if name in given}
     repetition = prepare_repetition(chosen.pop("from_run"), **chosen)

@@ -1,0 +1,118 @@
+"""Every option of every command can be set in the environment, by a variable with the name of its flag."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from oodbench.benchmark.cli import main
+from oodbench.benchmark.cli.base import CONTEXT
+from oodbench.benchmark.cli.run import chosen_verbosity
+from tests.support import bench
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """The commands without subcommands below `command`, by path."""
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield path, command
+
+
+OPTIONS = [
+    pytest.param(command, option, id=" ".join((*path, option.opts[0])))
+    for path, command in leaves(main)
+    for option in command.params
+    if isinstance(option, click.Option)
+]
+
+TEXTS = {"seeds": "0,5", "device": "cpu", "engine": "ray"}
+
+
+def text_for(option: click.Option) -> str:
+    """A valid value of an option, other than its default."""
+    if isinstance(option.type, click.Choice):
+        return str(next(choice for choice in reversed(option.type.choices) if choice != option.default))
+    if isinstance(option.type, click.types.FloatParamType):
+        return "0.25"
+    if isinstance(option.type, click.types.IntParamType):
+        return "7"
+    return TEXTS.get(str(option.name), "some-text")
+
+
+def parsed(command: click.Command, arguments: list[str]) -> dict[str, Any]:
+    """The values that a command's function would be called with."""
+    names = {"kind": "forms" if command.name == "list" else "detector", "name": "x", "names": "x", "run_name": "x"}
+    positional = [str(names[str(p.name)]) for p in command.params if isinstance(p, click.Argument)]
+    return dict(command.make_context(command.name, [*arguments, *positional]).params)
+
+
+@pytest.mark.parametrize("command, option", OPTIONS)
+def test_a_variable_is_the_option_of_that_name(
+    command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = option.opts[0]
+    text = text_for(option)
+    by_option = parsed(command, [flag] if option.is_flag else [flag, text])
+    assert by_option != parsed(command, [])
+    monkeypatch.setenv("OODBENCH_" + flag[2:].upper().replace("-", "_"), "1" if option.is_flag else text)
+    assert parsed(command, []) == by_option
+
+
+def test_every_command_with_options_is_tried() -> None:
+    commands = {path[-1] for path, command in leaves(main) if any(isinstance(p, click.Option) for p in command.params)}
+    assert {"run", "list", "show", "table", "plot", "compare", "verify", "check", "new", "figures", "prune"} <= commands
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    run = main.commands["run"]
+    for flag, variable, name in (("--quiet", "OODBENCH_VERBOSE", "quiet"), ("--verbose", "OODBENCH_QUIET", "verbose")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(variable, "1")
+            context = run.make_context("run", [flag])
+        assert chosen_verbosity(context, context.params["quiet"], context.params["verbose"]) == name
+
+
+def test_both_flags_of_verbosity_are_refused() -> None:
+    result = bench("run", "--quiet", "--verbose", "--dry-run")
+    assert result.exit_code == 2
+    assert "--quiet and --verbose exclude each other. Leave out one of them." in result.stderr
+
+
+def test_several_plugin_files_are_separated_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_PLUGIN", os.pathsep.join(["one.py", "two.py"]))
+    assert parsed(main.commands["list"], [])["plugins"] == (Path("one.py"), Path("two.py"))
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_FORMAT", "")
+    assert parsed(main.commands["table"], [])["form"] == "text"
+
+
+@pytest.mark.parametrize("variable", ["OODBENCH_VERSION", "OODBENCH_HELP"])
+def test_variables_of_other_programs_do_not_replace_the_command(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert "auto_envvar_prefix" not in CONTEXT  # click's own names are those of the functions' parameters
+    result = bench("list", "runs", "--results", tmp_path)
+    assert result.output == "No runs yet.\n"
+
+
+def test_from_names_the_variable_that_it_cannot_use() -> None:
+    result = bench("run", "--from", "x", env={"OODBENCH_SEEDS": "3"})
+    assert result.exit_code == 2
+    assert "leave out the environment variable OODBENCH_SEEDS." in result.stderr
+    assert "leave out --id." in bench("run", "--from", "x", "--id", "digits").stderr
+
+
+def test_a_variable_reaches_the_command(tmp_path: Path) -> None:
+    result = bench("run", "--dry-run", env={"OODBENCH_ID": "nowhere_at_all", "OODBENCH_RESULTS": str(tmp_path)})
+    assert result.exit_code == 2
+    assert "nowhere_at_all" in result.stderr
