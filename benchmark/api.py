@@ -21,6 +21,7 @@ from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights_file import IMPORTED
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
@@ -110,11 +111,13 @@ def prepare(
     sets = (_list(detectors), _list(id_sets), _list(ood_sets))
     extra = _extra_metrics(metrics)
     request = Request(suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, str(checkpoint))
+    files = tuple(Path(file) for file in plugins)
+    for file in files:
+        registry.load_file(file)  # before the suite is read: it may name them
     share = read_suite(suite or default_suite()).gpus if gpus is None else gpus
     chosen_engine = choose_engine(engine, jobs, ray_address, share)
     cache, count = _cache(Path(results), name, own_cache), threads or chosen_engine.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    files = tuple(Path(file) for file in plugins)
     config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
     context = open_context(config, chosen_engine.planning_device(device))
     plan = make_plan(request, context.library, context.device)
