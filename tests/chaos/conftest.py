@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.distributed import SUITE, Tables, World, tables_of
+from tests.chaos.distributed import MATRIX, TRAINING, Tables, World
+from tests.support import tables_of, write_suite
 
 KILLED = -9
 
@@ -22,7 +23,7 @@ class ForkServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "tiny.toml").write_text(SUITE)
+        write_suite(folder, MATRIX, training=TRAINING)
         command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         # A process that has started OpenMP threads cannot be forked.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -84,18 +85,10 @@ def reference(fork_server: ForkServer) -> Tables:
     return fork_server.tables("reference")
 
 
-@pytest.fixture(scope="session")
-def suite_text() -> str:
-    """The tiny suite."""
-    return SUITE
-
-
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The tiny suite's file."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(SUITE)
-    return path
+    return write_suite(tmp_path, MATRIX, training=TRAINING)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import random
 import signal
@@ -17,22 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.store import side_path
+from tests.support import prepare_suite, tables_of, write_suite
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[hidden=4,width=2]"
-recipe = "cross_entropy"
-[training]
-epochs = 2
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 outliers = "glyphs"
 ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
 """
+TRAINING = "epochs = 2"
 
 PLUGIN = '''
 """A detector whose pass takes long enough to be killed within it."""
@@ -78,21 +71,12 @@ class Crashing(Detector):
 '''
 
 
-def tables_of(run_dir: Path) -> Tables:
-    """The files that must not differ between equal runs; records without times."""
-    rows = list(csv.DictReader(io.StringIO((run_dir / "records.csv").read_text(encoding="utf-8"))))
-    untimed = json.dumps([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
-    files = {name: (run_dir / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
-    return {**files, "records.csv": untimed.encode()}
-
-
 class World:
     """Runs the small suite, all results below one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        longer = SUITE.replace("epochs = 2", "epochs = 30")  # leaves time to kill a worker
-        (folder / "tiny.toml").write_text(longer, encoding="utf-8")
+        write_suite(folder, MATRIX, training="epochs = 30")  # leaves time to kill a worker
         (folder / "slow.py").write_text(PLUGIN, encoding="utf-8")
         (folder / "crashing.py").write_text(CRASHING, encoding="utf-8")
 
@@ -103,9 +87,8 @@ class World:
 
     def prepared(self, results: str, **options: Any) -> Prepared:
         """The same run, not yet started."""
-        defaults: dict[str, Any] = {"suite": str(self.folder / "tiny.toml"), "threads": 1, "device": "cpu"}
-        defaults |= {"plugins": [self.folder / "slow.py"], "results": self.folder / results, "detectors": DETECTORS}
-        return prepare(**{**defaults, **options})
+        defaults = {"device": "cpu", "plugins": [self.folder / "slow.py"], "detectors": DETECTORS}
+        return prepare_suite(self.folder / "tiny.toml", results=self.folder / results, **{**defaults, **options})
 
     @cached_property
     def side_files(self) -> dict[str, tuple[str, ...]]:

@@ -129,7 +129,7 @@ def run_child(plan: dict[str, Any]) -> int:
     options, output = plan["options"], Path(plan["output"])
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stream.fileno())
-    snapshots.AFTER_EPOCH = snapshots.WITHIN_EPOCH = 0.0  # a snapshot after every step
+    snapshots.AFTER_EPOCH = snapshots.WITHIN_EPOCH = 0.0  # after every step; no option sets them
     if not plan.get("plots"):
         plots.draw = lambda *_: []
     if "artifacts" in plan:

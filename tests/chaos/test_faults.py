@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import shutil
 import subprocess
@@ -18,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.benchmark import api
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.engines.engine import Quiet
@@ -26,10 +23,11 @@ from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ScoreJob
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
-from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
-from oodbench.benchmark.views import plots
+from tests.chaos.distributed import MATRIX, TRAINING
+from tests.support import cut_last_byte, flip_last_bit, run_suite, tables_of, write_suite
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import ForkServer
@@ -70,44 +68,29 @@ class Hangs(Detector):
 
 
 @pytest.fixture
-def run_tiny(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StoredRun]:
+def run_tiny(tiny: Path) -> Callable[..., StoredRun]:
     """Run two detectors on the tiny suite, in this process, without plots."""
-    monkeypatch.setattr(plots, "draw", lambda *_: [])
 
     def run(detectors: str = "msp,energy", **options: Any) -> StoredRun:
-        defaults = {"suite": str(tiny), "results": tmp_path / "results", "threads": 1, "epochs": 1, "ood_sets": "greek"}
-        return api.run(detectors, **{**defaults, **options})
+        return run_suite(tiny, detectors, **{"epochs": 1, "ood_sets": "greek", **options})
 
     return run
 
 
-RunTables = dict[str, object]
-
-
 @pytest.fixture(scope="module")
-def undisturbed_cache(tmp_path_factory: pytest.TempPathFactory, suite_text: str) -> Path:
+def undisturbed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "tiny.toml").write_text(suite_text)
-    options: dict[str, Any] = {"suite": str(folder / "tiny.toml"), "threads": 1, "epochs": 1, "ood_sets": "greek"}
     before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *_: [])
-        api.run("msp,energy", results=folder, **options)
+    run_suite(write_suite(folder, MATRIX, training=TRAINING), "msp,energy", results=folder, epochs=1, ood_sets="greek")
     torch.set_num_threads(before)
     return folder / "cache"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(undisturbed_cache: Path) -> RunTables:
+def undisturbed(undisturbed_cache: Path) -> Tables:
     """The tables of an undisturbed run."""
-    return tables(read_stored_run(undisturbed_cache.parent / "runs/tiny"))
-
-
-def tables(run: StoredRun) -> RunTables:
-    rows = list(csv.DictReader(io.StringIO((run.path / "records.csv").read_text())))
-    files: dict[str, object] = {name: (run.path / name).read_bytes() for name in ("table.csv", "table.md", "table.tex")}
-    return {**files, "records.csv": [{k: v for k, v in row.items() if k != "seconds"} for row in rows]}
+    return tables_of(undisturbed_cache.parent / "runs/tiny")
 
 
 class At(Quiet):
@@ -160,7 +143,7 @@ CASES = [
 @pytest.mark.parametrize("owner, name, error, at", CASES)
 def test_a_disk_that_cannot_be_written(
     run_tiny: Callable[..., StoredRun],
-    undisturbed: RunTables,
+    undisturbed: Tables,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     owner: Any,
@@ -175,7 +158,7 @@ def test_a_disk_that_cannot_be_written(
     assert temporary(tmp_path / "results") == []
     finished = len(list((tmp_path / "results/cache/scores").glob("*.npy.json")))
     watch = At()
-    assert tables(run_tiny(progress=watch)) == undisturbed
+    assert tables_of(run_tiny(progress=watch).path) == undisturbed
     assert watch.jobs <= 7 - finished, "finished jobs are not repeated"
 
 
@@ -234,42 +217,32 @@ def test_a_disk_that_is_full(
 
 @pytest.mark.parametrize("kind", [pytest.param(ExtractJob, marks=pytest.mark.slow), ScoreJob])
 def test_the_results_folder_is_removed(
-    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, tmp_path: Path, kind: type[Job]
+    run_tiny: Callable[..., StoredRun], undisturbed: Tables, tmp_path: Path, kind: type[Job]
 ) -> None:
     remove = At(kind, lambda: shutil.rmtree(tmp_path / "results"))
     with pytest.raises(StoreError, match=r"is missing from the store\. Run the same command again"):
         run_tiny(progress=remove)
-    assert tables(run_tiny()) == undisturbed
+    assert tables_of(run_tiny().path) == undisturbed
 
 
 def test_the_folder_of_the_run_is_removed(
-    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, tmp_path: Path
+    run_tiny: Callable[..., StoredRun], undisturbed: Tables, tmp_path: Path
 ) -> None:
     remove = At(ScoreJob, lambda: shutil.rmtree(tmp_path / "results/runs/tiny"))
     with pytest.raises(StoreError, match=r"was removed during the run\. Run the same command again"):
         run_tiny(progress=remove)
     watch = At()
-    assert tables(run_tiny(progress=watch)) == undisturbed
+    assert tables_of(run_tiny(progress=watch).path) == undisturbed
     assert watch.jobs == 0, "the cache has everything"
 
 
 # Data
 
 
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-@pytest.mark.parametrize("damage", [flipped, pytest.param(truncated, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("damage", [flip_last_bit, pytest.param(cut_last_byte, marks=pytest.mark.slow)])
 def test_an_artifact_that_is_damaged_after_it_was_verified(
     run_tiny: Callable[..., StoredRun],
-    undisturbed: RunTables,
+    undisturbed: Tables,
     tmp_path: Path,
     damage: Callable[[Path], None],
     logged: list[str],
@@ -283,10 +256,10 @@ def test_an_artifact_that_is_damaged_after_it_was_verified(
         run_tiny(progress=At(ScoreJob, strike))
     assert len(logged) == 1
     assert "does not match its checksum. It was moved to" in logged[0]
-    assert tables(run_tiny()) == undisturbed
+    assert tables_of(run_tiny().path) == undisturbed
 
 
-@pytest.mark.parametrize("damage", [flipped, truncated])
+@pytest.mark.parametrize("damage", [flip_last_bit, cut_last_byte])
 def test_decoded_images_that_are_damaged(tmp_path: Path, damage: Callable[[Path], None], logged: list[str]) -> None:
     pixels = np.arange(5 * 3 * 32 * 32, dtype=np.uint32).astype(np.uint8).reshape(5, 3, 32, 32)
     reads: list[None] = []
@@ -431,9 +404,9 @@ def jumps() -> Iterator[float]:
 
 
 def test_a_clock_that_jumps(
-    run_tiny: Callable[..., StoredRun], undisturbed: RunTables, monkeypatch: pytest.MonkeyPatch
+    run_tiny: Callable[..., StoredRun], undisturbed: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = jumps()
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    assert tables(run_tiny()) == undisturbed
+    assert tables_of(run_tiny().path) == undisturbed
     assert all(record.seconds >= 0 for record in run_tiny().records)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support import csv_rows
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import ForkServer
@@ -35,7 +35,7 @@ def test_five_hundred_cells(fork_server: ForkServer) -> None:
     for kill in (1500, 3000):
         assert fork_server.run("soak", detectors, more=more, kill=kill) == KILLED, fork_server.output("soak")[-2000:]
     assert fork_server.run("soak", detectors, more=more, memory="memory.txt") == 1, fork_server.output("soak")[-2000:]
-    rows = list(csv.DictReader(io.StringIO((fork_server.folder / "soak/runs/tiny/records.csv").read_text())))
+    rows = csv_rows((fork_server.folder / "soak/runs/tiny/records.csv").read_text())
     assert len(rows) == CELLS
     failed = [row for row in rows if row["status"] != "ok"]
     assert {(row["detector"], row["ood_set"]) for row in failed} == {("test_fails", ood) for ood in ("glyphs", "greek")}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support import csv_rows
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import ForkServer
@@ -83,7 +83,7 @@ def test_rerun_all_beside_a_plain_run(fork_server: ForkServer, reference: Tables
 def test_processes_that_add_to_one_table(fork_server: ForkServer) -> None:
     detectors = ("msp", "energy", "knn[k=3]")
     assert fork_server.together([fork_server.plan("add", one, more=["--add"]) for one in detectors]) == [0, 0, 0]
-    rows = csv.DictReader(io.StringIO((fork_server.folder / "add/runs/tiny/records.csv").read_text()))
+    rows = csv_rows((fork_server.folder / "add/runs/tiny/records.csv").read_text())
     assert {(row["detector"], row["ood_set"]) for row in rows} == {
         (detector.partition("[")[0], ood) for detector in detectors for ood in ("glyphs", "greek")
     }

@@ -15,6 +15,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.extract import extract
 from oodbench.benchmark.store.store import Key
+from tests.support import noise_images
 
 CLASSES, SHAPE = 4, (3, 8, 8)
 BACKBONE = "small_cnn[hidden=16,width=4]"
@@ -22,9 +23,9 @@ Register = Callable[[str, type[Plugin]], None]
 ContextWith = Callable[[Mapping[str, ImageSet]], JobContext]
 
 
-def noise(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    images: np.ndarray = np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
-    return images
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    """Random images of the shape that the network takes."""
+    return noise_images(count, seed, SHAPE)
 
 
 def labelled(images: np.ndarray) -> ImageSet:

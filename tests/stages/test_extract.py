@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, DataError, Dataset, ImageSet
-from oodbench.benchmark.api import prepare
+from oodbench.benchmark import Backbone, DataError, ImageSet
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import PluginError
@@ -32,6 +30,8 @@ from tests.stages.extracted_sets import (
     store_network,
     stored_network,
 )
+from tests.stages.planted_sets import PLANTED_MATRIX, PLANTED_TRAINING, register_planted
+from tests.support import noise_images, prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,7 +83,7 @@ def test_progress_counts_images_without_padding(context_with: ContextWith) -> No
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9)])
 def test_images_of_another_shape_are_refused(context_with: ContextWith, shape: tuple[int, int, int]) -> None:
-    context = context_with({"set": ImageSet(noise(5, shape=shape))})
+    context = context_with({"set": ImageSet(noise_images(5, shape=shape))})
     stored_network(context)
     with pytest.raises(DataError) as caught:
         extracted(context, "set")
@@ -127,55 +127,15 @@ def test_logits_of_another_number_of_classes_are_refused(context_with: ContextWi
 # One pass for all detectors
 
 
-class Planted(Dataset):
-    """A few images, different for each seed."""
-
-    version = "1"
-    splits = ("train", "test")
-    classes = ("a", "b")
-    seed = 0
-
-    def load(self, split: str, data_dir: Path) -> ImageSet:
-        count = 40 if split == "train" else 24
-        labels = np.arange(count) % 2
-        images = noise(count, 2 * self.seed + (split == "test"), (3, 32, 32)) // 2
-        return ImageSet(images + (64 * labels[:, None, None, None]).astype(np.uint8), labels, ("a", "b"))
-
-
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
-batch_size = 20
-[recipes.gan]
-width = 2
-[recipes.joint]
-width = 2
-[[id]]
-set = "planted"
-outliers = "planted-outliers"
-ood = [{ set = "planted-near", group = "near" }, { set = "planted-far" }]
-"""
-
-
-def suite(register: Register, folder: Path) -> str:
-    for seed, name in enumerate(("planted", "planted-outliers", "planted-near", "planted-far")):
-        register(name, type(f"Planted{seed}", (Planted,), {"seed": seed, "__module__": __name__}))
-    file = folder / "planted.toml"
-    file.write_text(SUITE, encoding="utf-8")
-    return str(file)
-
-
 DETECTORS = ("msp", "max_logit", "energy", "confidence", "gan_confidence", "joint")
 
 
 def test_each_image_passes_once_through_each_classifier(
     tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = suite(register, tmp_path)
+    register_planted(register, (3, 32, 32))
+    widths = "[recipes.gan]\nwidth = 2\n[recipes.joint]\nwidth = 2"
+    suite = write_suite(tmp_path, PLANTED_MATRIX, training=PLANTED_TRAINING, more=widths)
     forwarded: dict[tuple[float, ...], Counter[bytes]] = {}
     original = SmallCNNNetwork.features
 
@@ -186,8 +146,7 @@ def test_each_image_passes_once_through_each_classifier(
         return original(self, images)
 
     monkeypatch.setattr(SmallCNNNetwork, "features", features)
-    options: dict[str, Any] = {"suite": file, "device": "cpu", "threads": 1, "results": tmp_path / "results"}
-    prepared = prepare(DETECTORS, backbone="small_cnn[hidden=4,width=2]", **options)
+    prepared = prepare_suite(suite, DETECTORS, device="cpu")
     run = run_plan(prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet())
     assert [record.status for record in run.records] == ["ok"] * 12
     names = ("planted", "planted-near", "planted-far")

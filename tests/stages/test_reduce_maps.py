@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, Batch, Dataset, Detector, ImageSet
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark import Backbone, Batch, Detector
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
@@ -26,42 +26,14 @@ from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages import extract as extraction
 from oodbench.benchmark.stages.extract import GrowingArray
 from oodbench.benchmark.store.store import Key
+from tests.stages.planted_sets import PLANTED_MATRIX, PLANTED_TRAINING, register_planted
+from tests.support import prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_blocks")
 
 Register = Callable[[str, type[Plugin]], None]
 TEST, TRAIN, VALIDATION = 24, 36, 4  # a tenth of 40 training images is for validation
 OUTLIERS = 40
-
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
-batch_size = 20
-[[id]]
-set = "planted"
-outliers = "planted-outliers"
-tuning = "planted-outliers"
-ood = [{ set = "planted-near", group = "near" }, { set = "planted-far" }]
-"""
-
-
-class Planted(Dataset):
-    """A few images, different for each seed."""
-
-    version = "1"
-    splits = ("train", "test")
-    classes = ("a", "b")
-    seed = 0
-
-    def load(self, split: str, data_dir: Path) -> ImageSet:
-        count = 40 if split == "train" else TEST
-        labels = np.arange(count) % 2
-        drawn = np.random.RandomState(2 * self.seed + (split == "test")).randint(0, 128, (count, 3, 16, 16))
-        return ImageSet((drawn + 64 * labels[:, None, None, None]).astype(np.uint8), labels, ("a", "b"))
 
 
 @pytest.fixture
@@ -70,19 +42,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "BLOCK", 16)
 
 
-World = Callable[..., Prepared]
+Prepare = Callable[..., Prepared]
 
 
 @pytest.fixture
-def world(tmp_path: Path, register: Register) -> World:
-    for seed, name in enumerate(("planted", "planted-outliers", "planted-near", "planted-far")):
-        register(name, type(f"Planted{seed}", (Planted,), {"seed": seed, "__module__": __name__}))
-    file = tmp_path / "planted.toml"
-    file.write_text(SUITE, encoding="utf-8")
+def prepare_planted(tmp_path: Path, register: Register) -> Prepare:
+    register_planted(register, (3, 16, 16))
+    write_suite(tmp_path, PLANTED_MATRIX, name="planted", training=PLANTED_TRAINING)
 
-    def make(*detectors: str, **options: Any) -> Prepared:
-        given = {"suite": str(file), "device": "cpu", "threads": 1, "results": tmp_path / "results", "name": "run"}
-        return prepare(detectors, **{**given, "backbone": "small_cnn[hidden=4,width=2]", **options})
+    def make(*detectors: str, suite: str = "planted", **options: Any) -> Prepared:
+        return prepare_suite(tmp_path / f"{suite}.toml", detectors, **{"device": "cpu", "name": "run", **options})
 
     return make
 
@@ -118,8 +87,8 @@ FITTED = [("planted", "train"), ("planted", "validation")]
 SCORED = [("planted", "test"), ("planted-near", "test"), ("planted-far", "test")]
 
 
-def test_all_detectors_share_one_pass(world: World, passed: list[bytes]) -> None:
-    made = world("msp", "knn[k=5]", "gram", "mahalanobis_ensemble[epsilon=0,validation=outliers]")
+def test_all_detectors_share_one_pass(prepare_planted: Prepare, passed: list[bytes]) -> None:
+    made = prepare_planted("msp", "knn[k=5]", "gram", "mahalanobis_ensemble[epsilon=0,validation=outliers]")
     run = done(made)
     assert {record.status for record in run.records} == {"ok"}
     expected = images_of(made, [*FITTED, *SCORED, ("planted-outliers", "outliers")])
@@ -130,14 +99,14 @@ def test_all_detectors_share_one_pass(world: World, passed: list[bytes]) -> None
 
 
 @pytest.mark.parametrize("name", ["mahalanobis_ensemble", "mahalanobis_ensemble[epsilon=0.01]", "rankfeat", "gram"])
-def test_forward_images_are_those_that_are_forwarded(world: World, passed: list[bytes], name: str) -> None:
-    made = world("msp", name)
+def test_forward_images_are_those_that_are_forwarded(prepare_planted: Prepare, passed: list[bytes], name: str) -> None:
+    made = prepare_planted("msp", name)
     run = done(made)
     assert {record.status for record in run.records} == {"ok"}
     assert sum(record.forward_images for record in run.records) == len(passed)
 
 
-def stored(made: Prepared, kind: str) -> dict[str, bytes]:
+def stored_arrays(made: Prepared, kind: str) -> dict[str, bytes]:
     folder = made.context.store.root / kind
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))} if folder.is_dir() else {}
 
@@ -147,55 +116,57 @@ def stamps(made: Prepared) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for kind in ("logits", "features") for p in (root / kind).glob("*.npy")}
 
 
-def test_a_map_detector_added_later_costs_one_pass_and_rewrites_nothing(world: World, passed: list[bytes]) -> None:
-    first = world("msp", "knn[k=5]")
+def test_a_map_detector_added_later_costs_one_pass_and_rewrites_nothing(
+    prepare_planted: Prepare, passed: list[bytes]
+) -> None:
+    first = prepare_planted("msp", "knn[k=5]")
     done(first)
     before = stamps(first)
     passed.clear()
-    added = world("msp", "knn[k=5]", "gram")
+    added = prepare_planted("msp", "knn[k=5]", "gram")
     done(added)
     assert Counter(passed) == images_of(added, [*FITTED, *SCORED])
     assert stamps(added) == before
     passed.clear()
-    run = done(world("msp", "knn[k=5]", "gram", "energy", "cosine"))
+    run = done(prepare_planted("msp", "knn[k=5]", "gram", "energy", "cosine"))
     assert {record.status for record in run.records} == {"ok"}
     assert not passed
 
 
-def test_scores_do_not_depend_on_which_other_detectors_run_or_when(world: World, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_which_other_detectors_run_or_when(prepare_planted: Prepare, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    done(world("msp", "mahalanobis", results=one))
-    late = world("gram", "mahalanobis_ensemble", results=one)
-    together = world("gram", "mahalanobis_ensemble", "mahalanobis", "msp", results=two)
+    done(prepare_planted("msp", "mahalanobis", results=one))
+    late = prepare_planted("gram", "mahalanobis_ensemble", results=one)
+    together = prepare_planted("gram", "mahalanobis_ensemble", "mahalanobis", "msp", results=two)
     done(late)
     done(together)
     for kind in ("logits", "features", "maps", "scores"):
-        assert stored(late, kind) == stored(together, kind)
+        assert stored_arrays(late, kind) == stored_arrays(together, kind)
 
 
-def test_only_what_cells_need_remains_to_be_done(world: World) -> None:
-    made = world("msp", "gram")
+def test_only_what_cells_need_remains_to_be_done(prepare_planted: Prepare) -> None:
+    made = prepare_planted("msp", "gram")
     done(made)
     reductions = [job for job in made.plan.jobs.values() if isinstance(job, ReduceMapsJob)]
     assert sorted(job.learns for job in reductions) == [False] * 4 + [True]
     for path in (made.context.store.root / "maps").iterdir():
         path.unlink()
-    assert world("msp", "gram").work.jobs == []  # no cell needs them any more
+    assert prepare_planted("msp", "gram").work.jobs == []  # no cell needs them any more
     for path in (made.context.store.root / "scores").glob("msp--*near*"):
         path.unlink()
-    (score,) = world("msp", "gram").work.jobs
+    (score,) = prepare_planted("msp", "gram").work.jobs
     assert score.kind == "score"
     for path in (made.context.store.root / "logits").glob("*near*"):
         path.unlink()
-    extract, score = world("msp", "gram").work.jobs
+    extract, score = prepare_planted("msp", "gram").work.jobs
     assert isinstance(extract, ExtractJob)
     assert (extract.reductions, extract.stored, score.kind) == ((), False, "score")
-    assert len(done(world("msp", "gram")).records) == 4
+    assert len(done(prepare_planted("msp", "gram")).records) == 4
 
 
-def test_a_pass_only_for_reductions_waits_for_what_they_need(world: World) -> None:
-    done(world("msp"))
-    jobs = world("msp", "gram").work.jobs
+def test_a_pass_only_for_reductions_waits_for_what_they_need(prepare_planted: Prepare) -> None:
+    done(prepare_planted("msp"))
+    jobs = prepare_planted("msp", "gram").work.jobs
     kinds = [(job.kind, job.data.part if isinstance(job, ReduceMapsJob) else "") for job in jobs]
     passes = {job.outputs.data.part: place for place, job in enumerate(jobs) if isinstance(job, ExtractJob)}
     learned = kinds.index(("reduce", "train"))
@@ -227,9 +198,9 @@ class Means(Detector):
         return batch.maps.sum(dim=1)
 
 
-def test_what_is_observed_reaches_reduce_and_a_score_without_fit(world: World, register: Register) -> None:
+def test_what_is_observed_reaches_reduce_and_a_score_without_fit(prepare_planted: Prepare, register: Register) -> None:
     register("means", Means)
-    run = done(world("means"))
+    run = done(prepare_planted("means"))
     assert {record.status for record in run.records} == {"ok"}
 
 
@@ -246,16 +217,18 @@ def broken(register: Register, where: str, raised: BaseException, after: int = 0
 
 
 @pytest.mark.parametrize("where", ["observe", "reduce"])
-def test_a_detector_that_fails_in_the_pass_fails_alone(world: World, register: Register, where: str) -> None:
+def test_a_detector_that_fails_in_the_pass_fails_alone(
+    prepare_planted: Prepare, register: Register, where: str
+) -> None:
     broken(register, where, ValueError("no such map"))
-    run = done(world("broken", "msp", "gram"))
+    run = done(prepare_planted("broken", "msp", "gram"))
     status = {(record.label, record.status) for record in run.records}
     assert status == {("broken", "failed"), ("msp", "ok"), ("gram", "ok")}
     assert all("ValueError: no such map" in r.reason for r in run.records if r.status == "failed")
-    assert world("broken", "msp", "gram").work.jobs == []
+    assert prepare_planted("broken", "msp", "gram").work.jobs == []
     assert all(
         isinstance(job, ExtractJob | ReduceMapsJob) or job.kind == "score"
-        for job in world("broken", rerun="failed").work.jobs
+        for job in prepare_planted("broken", rerun="failed").work.jobs
     )
 
 
@@ -267,29 +240,31 @@ def test_a_detector_that_fails_in_the_pass_fails_alone(world: World, register: R
         (torch.full((16, 1), torch.nan), "reduces maps to NaN or infinite values"),
     ],
 )
-def test_invalid_reductions_are_refused(world: World, register: Register, reduced: Any, message: str) -> None:
+def test_invalid_reductions_are_refused(
+    prepare_planted: Prepare, register: Register, reduced: Any, message: str
+) -> None:
     body = {"reduce": lambda self, *inputs: reduced, "__module__": __name__, "version": "1"}
     register("strange", type("Strange", (Means,), body))
-    records = done(world("strange", "msp")).records
+    records = done(prepare_planted("strange", "msp")).records
     failed = [record.reason for record in records if record.status == "failed"]
     assert len(failed) == 2
     assert all(re.search(message, reason) for reason in failed)
 
 
-def test_an_interrupted_pass_leaves_nothing(world: World, register: Register) -> None:
+def test_an_interrupted_pass_leaves_nothing(prepare_planted: Prepare, register: Register) -> None:
     broken(register, "reduce", KeyboardInterrupt(), after=1)
-    made = world("broken", "msp")
+    made = prepare_planted("broken", "msp")
     with pytest.raises(KeyboardInterrupt):
         done(made)
     left = [path.relative_to(made.context.store.root).as_posix() for path in made.context.store.root.rglob("*")]
     assert not [path for path in left if path.startswith(("maps", ".pass")) or ".tmp" in path]
     assert [path for path in left if path.startswith("observed/")]  # the training pass was complete
-    finished = done(world("msp", "gram"))
+    finished = done(prepare_planted("msp", "gram"))
     assert {record.status for record in finished.records} == {"ok"}
 
 
 def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare_planted: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces: dict[str, list[int]] = {}
     original = GrowingArray.add
@@ -301,7 +276,7 @@ def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
         assert self.path.stat().st_size >= size + rows.nbytes
 
     monkeypatch.setattr(GrowingArray, "add", add)
-    made = world("gram", "mahalanobis_ensemble", "msp")
+    made = prepare_planted("gram", "mahalanobis_ensemble", "msp")
     done(made)
     assert max(max(sizes) for sizes in pieces.values()) == 16
     assert len(pieces) == 2 + 4 + 5  # logits, features; gram of all but train; the ensemble of all
@@ -311,8 +286,8 @@ def test_rows_are_written_block_by_block_and_read_as_numpy_writes_them(
             assert path.read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
-def test_incomplete_rows_are_not_stored(world: World, tmp_path: Path) -> None:
-    context = world("msp").context
+def test_incomplete_rows_are_not_stored(prepare_planted: Prepare, tmp_path: Path) -> None:
+    context = prepare_planted("msp").context
     rows, key = GrowingArray(tmp_path / "rows.npy", 3), Key("maps", ".npy", "x", {"x": 1})
     rows.add(np.ones((2, 4)))
     with pytest.raises(AssertionError, match="2 of 3 rows"):
@@ -320,31 +295,33 @@ def test_incomplete_rows_are_not_stored(world: World, tmp_path: Path) -> None:
     assert context.store.find(key) is None
 
 
-def test_settings_that_do_not_affect_reduce_share_its_result(world: World, passed: list[bytes]) -> None:
-    made = world("mahalanobis_ensemble", "mahalanobis_ensemble[cutoff=0.01]", "mahalanobis_ensemble[epsilon=0.01]")
+def test_settings_that_do_not_affect_reduce_share_its_result(prepare_planted: Prepare, passed: list[bytes]) -> None:
+    made = prepare_planted(
+        "mahalanobis_ensemble", "mahalanobis_ensemble[cutoff=0.01]", "mahalanobis_ensemble[epsilon=0.01]"
+    )
     assert {record.status for record in done(made).records} == {"ok"}
-    assert len(stored(made, "maps")) == 5
-    two = world("gram", "gram[powers=2]")
+    assert len(stored_arrays(made, "maps")) == 5
+    two = prepare_planted("gram", "gram[powers=2]")
     assert {record.status for record in done(two).records} == {"ok"}
-    assert len(stored(two, "maps")) == 5 + 2 * 4
+    assert len(stored_arrays(two, "maps")) == 5 + 2 * 4
 
 
-def test_settings_chosen_on_held_out_data_share_reductions(world: World, passed: list[bytes]) -> None:
-    made = world("mahalanobis_ensemble", protocol="val_ood")
+def test_settings_chosen_on_held_out_data_share_reductions(prepare_planted: Prepare, passed: list[bytes]) -> None:
+    made = prepare_planted("mahalanobis_ensemble", protocol="val_ood")
     run = done(made)
     assert {record.status for record in run.records} == {"ok"}
     assert all("epsilon" in record.tuned["settings"] or not record.tuned["settings"] for record in run.records)
-    assert len(stored(made, "maps")) == 6
+    assert len(stored_arrays(made, "maps")) == 6
     assert len(passed) == sum(record.forward_images for record in run.records)
 
 
-def test_pruning_keeps_what_a_run_is_made_from(world: World, tmp_path: Path) -> None:
-    made = world("gram", "mahalanobis_ensemble")
+def test_pruning_keeps_what_a_run_is_made_from(prepare_planted: Prepare, tmp_path: Path) -> None:
+    made = prepare_planted("gram", "mahalanobis_ensemble")
     done(made)
-    before = {kind: stored(made, kind) for kind in ("maps", "scores", "logits")}
+    before = {kind: stored_arrays(made, kind) for kind in ("maps", "scores", "logits")}
     observed = list((made.context.store.root / "observed").iterdir())
     prune(tmp_path / "results")
-    assert {kind: stored(made, kind) for kind in before} == before
+    assert {kind: stored_arrays(made, kind) for kind in before} == before
     assert all(path.exists() for path in observed)
 
 
@@ -357,20 +334,21 @@ class Blockless(Backbone):
         return SmallCNN(width=2, hidden=4).build(num_classes, image_shape)
 
 
-def test_a_backbone_without_blocks_is_skipped_with_the_reason(world: World, register: Register) -> None:
+def test_a_backbone_without_blocks_is_skipped_with_the_reason(prepare_planted: Prepare, register: Register) -> None:
     register("blockless", Blockless)
-    plan = world("all", "msp", backbone="blockless").plan
+    plan = prepare_planted("all", "msp", backbone="blockless").plan
     reason = "it looks at the maps of blocks, and backbone 'blockless' names none"
     for name in ("gram", "rankfeat", "mahalanobis_ensemble"):
         assert (name, reason) in plan.skipped
     with pytest.raises(UserError, match=r"Detector 'gram' cannot run: .* names none"):
-        world("gram", "msp", backbone="blockless")
+        prepare_planted("gram", "msp", backbone="blockless")
 
 
-def test_detectors_fitted_on_outliers_are_marked_as_seen_on_their_distribution(world: World, tmp_path: Path) -> None:
-    file = tmp_path / "seen.toml"
+def test_detectors_fitted_on_outliers_are_marked_as_seen_on_their_distribution(
+    prepare_planted: Prepare, tmp_path: Path
+) -> None:
     near, same = '{ set = "planted-near", group = "near" }', '{ set = "planted-outliers" }'
-    file.write_text(SUITE.replace(near, same), encoding="utf-8")
-    made = world("mahalanobis_ensemble[validation=outliers]", "mahalanobis_ensemble", suite=str(file))
+    write_suite(tmp_path, PLANTED_MATRIX.replace(near, same), name="seen", training=PLANTED_TRAINING)
+    made = prepare_planted("mahalanobis_ensemble[validation=outliers]", "mahalanobis_ensemble", suite="seen")
     seen = {(cell.record.ood_set, cell.record.label) for cell in made.plan.cells if cell.record.seen}
     assert seen == {("planted-outliers", "mahalanobis_ensemble[validation=outliers]")}

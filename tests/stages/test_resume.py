@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training
-from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
@@ -21,8 +21,8 @@ from oodbench.benchmark.stages import networks, train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.train_loop import ShuffledIndices, TrainLoop
-from oodbench.benchmark.store.store import Key
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
+from tests.support import train_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,16 +57,13 @@ def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext], regist
 
 def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -> TrainJob:
     """A training job; equal jobs with different tags have different keys."""
-    key = Key("checkpoint", ".safetensors", recipe, {"recipe": recipe, "backbone": backbone, "tag": tag})
-    return TrainJob(
-        title=f"train {recipe}",
-        makes=(key,),
-        checkpoint=Checkpoint(key, recipe, backbone, 4, SHAPE),
-        train=SetRef("id", "train", IMAGES),
+    return train_job(
+        recipe,
+        backbone,
+        images=IMAGES,
         outliers=SetRef("out", "outliers", OUTLIERS) if recipe == "confidence" else None,
-        given=None,
         schedule=Schedule(EPOCHS, BATCH, (0.5,), 0.1),
-        seed=3,
+        tag=tag,
         precision=precision,
     )
 

@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, DataError, ImageSet, OodbenchError, Recipe, TrainBatch, Training
-from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages import train as train_module
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.store.store import Key
+from tests.support import noise_images, train_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +36,7 @@ Register = Callable[[str, type[Plugin]], None]
 
 def numbered(count: int, seed: int, labelled: bool = True, shape: tuple[int, int, int] = SHAPE) -> ImageSet:
     """Noise images whose first pixel is their number."""
-    images = np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+    images = noise_images(count, seed, shape)
     images[:, 0, 0, 0] = np.arange(count)
     return ImageSet(images, np.arange(count) % CLASSES, tuple("abcd")) if labelled else ImageSet(images)
 
@@ -49,17 +49,14 @@ def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> Job
 
 def job(recipe: str = "cross_entropy", seed: int = 0, given: TrainJob | None = None, **schedule: Any) -> TrainJob:
     """A job on the sets of `context`; two epochs by default."""
-    plan = Schedule(**{"epochs": 2, "batch_size": BATCH, **schedule})
     needs = registry.get("recipe", recipe.partition("[")[0]).needs
-    key = Key("checkpoint", ".safetensors", f"{recipe}-s{seed}", {"recipe": recipe, "seed": seed, "schedule": plan})
-    return TrainJob(
-        title=f"train {recipe}",
-        makes=(key,),
-        checkpoint=Checkpoint(key, recipe, BACKBONE, CLASSES, SHAPE),
-        train=SetRef("id", "train", IMAGES),
+    return train_job(
+        recipe,
+        BACKBONE,
+        images=IMAGES,
         outliers=SetRef("outliers", "outliers", OUTLIERS) if "outliers" in needs else None,
         given=given.checkpoint if given else None,
-        schedule=plan,
+        schedule=Schedule(**{"epochs": 2, "batch_size": BATCH, **schedule}),
         seed=seed,
     )
 
@@ -74,7 +71,7 @@ def train(context: JobContext, job: TrainJob) -> dict[str, Tensor]:
     return context.store.load_tensors(job.checkpoint.key)
 
 
-def stored(context: JobContext, job: TrainJob) -> bytes:
+def trained_bytes(context: JobContext, job: TrainJob) -> bytes:
     train(context, job)
     return context.store.require(job.checkpoint.key).read_bytes()
 
@@ -285,7 +282,7 @@ def test_networks_are_in_training_mode_every_epoch(
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(context: JobContext) -> None:
-    one, two = stored(context, job("joint[width=4]")), stored(context, job("joint[width=4]"))
+    one, two = trained_bytes(context, job("joint[width=4]")), trained_bytes(context, job("joint[width=4]"))
     assert one == two
     other = train(context, job("joint[width=4]", seed=1))
     weights = train(context, job("joint[width=4]"))
@@ -320,7 +317,7 @@ def test_training_neither_reads_nor_changes_the_global_random_state(context: Job
     for seed in (7, 8):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        results.append(stored(context, joint))
+        results.append(trained_bytes(context, joint))
         assert torch.equal(torch.get_rng_state(), before)
     assert results[0] == results[1]
 
@@ -544,5 +541,5 @@ def test_memory_layout_and_integer_type_do_not_matter(
     context_with: Callable[[Mapping[str, ImageSet]], JobContext], change: str
 ) -> None:
     outliers = numbered(OUTLIERS, 1, labelled=False)
-    plain = stored(context_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))
-    assert stored(context_with({"id": changed_set(change), "outliers": outliers}), job("confidence")) == plain
+    plain = trained_bytes(context_with({"id": numbered(IMAGES, 0), "outliers": outliers}), job("confidence"))
+    assert trained_bytes(context_with({"id": changed_set(change), "outliers": outliers}), job("confidence")) == plain

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark import Batch, Detector, ImageSet, auroc
-from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.splits import first_half
 from oodbench.benchmark.errors import UserError
@@ -21,6 +21,7 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_cell
 from oodbench.benchmark.views import table_text
+from tests.support import prepare_suite, write_suite
 
 MATRIX = """
 [[id]]
@@ -50,17 +51,10 @@ class Chooser(Detector):
 
 
 @pytest.fixture
-def ready(
-    tmp_path: Path, register: Callable[[str, type[Plugin]], None], tiny_suite: Callable[[str], str], undrawn: None
-) -> Prepare:
+def prepare_tiny(tmp_path: Path, register: Callable[[str, type[Plugin]], None], undrawn: None) -> Prepare:
     register("chooser", Chooser)
-    path = tmp_path / "tiny.toml"
-    path.write_text(tiny_suite(MATRIX))
-
-    def make(detectors: str = "chooser", **options: Any) -> Prepared:
-        return prepare(detectors, **{"suite": str(path), "results": tmp_path / "results", "threads": 1, **options})
-
-    return make
+    suite = write_suite(tmp_path, MATRIX)
+    return lambda detectors="chooser", **options: prepare_suite(suite, detectors, **options)
 
 
 def test_defaults_come_first_and_settings_of_the_user_are_fixed() -> None:
@@ -73,14 +67,14 @@ def test_defaults_come_first_and_settings_of_the_user_are_fixed() -> None:
     ]
 
 
-def test_without_a_protocol_nothing_is_chosen(ready: Prepare) -> None:
-    plan = ready().plan
+def test_without_a_protocol_nothing_is_chosen(prepare_tiny: Prepare) -> None:
+    plan = prepare_tiny().plan
     assert not any(isinstance(job, TuneJob) for job in plan.jobs.values())
     assert all(cell.tuned is None for cell in plan.cells)
 
 
-def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_nowhere(ready: Prepare) -> None:
-    prepared = ready(protocol="leave_one_out")
+def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_nowhere(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny(protocol="leave_one_out")
     plan, library = prepared.plan, prepared.context.library
     jobs = plan.jobs
     scored = {cell.record.ood_set: cell for cell in plan.cells}
@@ -106,8 +100,8 @@ def test_no_image_of_a_cell_s_own_set_or_kin_tunes_it_and_what_tunes_is_scored_n
     assert not every & tested
 
 
-def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
-    prepared = ready(protocol="val_ood", ood_sets="greek")
+def test_the_choice_is_the_best_on_what_it_is_made_on(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny(protocol="val_ood", ood_sets="greek")
     run: StoredRun = prepared.start()
     (record,) = run.records
     context = prepared.context
@@ -135,14 +129,14 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(ready: Prepare) -> None:
     assert note in " ".join(table_text.text_table(run).split())
 
 
-def test_settings_chosen_on_the_ood_sets_own_source_are_noted(ready: Prepare, tmp_path: Path) -> None:
-    (record,) = ready(protocol="val_ood", ood_sets="glyphs").start().records
+def test_settings_chosen_on_the_ood_sets_own_source_are_noted(prepare_tiny: Prepare, tmp_path: Path) -> None:
+    (record,) = prepare_tiny(protocol="val_ood", ood_sets="glyphs").start().records
     assert record.tuned["own_source"] is True
     assert any("among them images of the OOD set's own source" in note for note in record.notes)
 
 
-def test_passes_of_every_candidate_are_counted(ready: Prepare) -> None:
-    plan = ready("odin", protocol="val_ood", ood_sets="greek").plan
+def test_passes_of_every_candidate_are_counted(prepare_tiny: Prepare) -> None:
+    plan = prepare_tiny("odin", protocol="val_ood", ood_sets="greek").plan
     (tune,) = (job for job in plan.jobs.values() if isinstance(job, TuneJob))
     images = tune.validation.data.images + tune.ood[0].data.images
     assert tune.passes == 2 * images * len(tune.candidates)
@@ -166,10 +160,10 @@ class Stepping(Chooser):
 
 
 def test_a_record_is_charged_the_passes_of_what_was_chosen(
-    ready: Prepare, register: Callable[[str, type[Plugin]], None]
+    prepare_tiny: Prepare, register: Callable[[str, type[Plugin]], None]
 ) -> None:
     register("stepping", Stepping)
-    prepared = ready("stepping[sign=-1.0]", protocol="val_ood", ood_sets="greek")
+    prepared = prepare_tiny("stepping[sign=-1.0]", protocol="val_ood", ood_sets="greek")
     (planned,) = prepared.plan.cells
     (record,) = prepared.start().records
     images = {1: planned.record.forward_images}
@@ -188,37 +182,37 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
         assert evaluate_cell(planned, {}, prepared.context).forward_images == images[power]
 
 
-def test_a_detector_without_a_choice_is_scored_on_the_same_images(ready: Prepare) -> None:
-    plan = ready("msp,chooser", protocol="leave_one_out").plan
+def test_a_detector_without_a_choice_is_scored_on_the_same_images(prepare_tiny: Prepare) -> None:
+    plan = prepare_tiny("msp,chooser", protocol="leave_one_out").plan
     sizes = {(cell.record.label, cell.record.ood_set): cell.record.n_ood for cell in plan.cells}
     for ood in ("greek", "uniform"):
         assert sizes["msp", ood] == sizes["chooser", ood]
     assert sizes["msp", "uniform"] == 500
 
 
-def changed(suite: Path, old: str, new: str) -> None:
+def edit(suite: Path, old: str, new: str) -> None:
     text = suite.read_text()
     assert old in text
     suite.write_text(text.replace(old, new))
 
 
-def test_having_nothing_to_tune_on_is_an_error(ready: Prepare, tmp_path: Path) -> None:
+def test_having_nothing_to_tune_on_is_an_error(prepare_tiny: Prepare, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no other OOD set to tune on than 'uniform' and its kin"):
-        ready(protocol="leave_one_out", ood_sets="uniform,gaussian")
-    changed(tmp_path / "tiny.toml", 'tuning = "glyphs"\n', "")
+        prepare_tiny(protocol="leave_one_out", ood_sets="uniform,gaussian")
+    edit(tmp_path / "tiny.toml", 'tuning = "glyphs"\n', "")
     with pytest.raises(UserError, match=r"needs an OOD set to tune on, and suite 'tiny' names none for 'digits.0-3.'"):
-        ready(protocol="val_ood")
+        prepare_tiny(protocol="val_ood")
     with pytest.raises(UserError, match=r"Unknown protocol 'best'\. Choose defaults, val_ood, leave_one_out"):
-        ready(protocol="best")
+        prepare_tiny(protocol="best")
 
 
-def test_a_suite_can_choose_the_protocol(ready: Prepare, tmp_path: Path) -> None:
-    changed(tmp_path / "tiny.toml", "[protocol]", '[protocol]\ntuning = "leave_one_out"')
-    assert all(cell.tuned for cell in ready().plan.cells)
-    assert not any(cell.tuned for cell in ready(protocol="defaults").plan.cells)
-    changed(tmp_path / "tiny.toml", '"leave_one_out"', '"best"')
+def test_a_suite_can_choose_the_protocol(prepare_tiny: Prepare, tmp_path: Path) -> None:
+    edit(tmp_path / "tiny.toml", "[protocol]", '[protocol]\ntuning = "leave_one_out"')
+    assert all(cell.tuned for cell in prepare_tiny().plan.cells)
+    assert not any(cell.tuned for cell in prepare_tiny(protocol="defaults").plan.cells)
+    edit(tmp_path / "tiny.toml", '"leave_one_out"', '"best"')
     with pytest.raises(UserError, match=r"tuning in .protocol. is 'best'; it must be one of defaults, val_ood"):
-        ready()
+        prepare_tiny()
 
 
 def test_halves_split_no_group_and_contain_every_class(tmp_path: Path) -> None:
