@@ -41,7 +41,7 @@ class Counts:
     @classmethod
     def of(cls, id_scores: ArrayLike, ood_scores: ArrayLike) -> Counts:
         """Sort and count the scores. Raise `MetricError` for scores from which no metric can be computed."""
-        id_array, ood_array = _checked(id_scores, "id_scores"), _checked(ood_scores, "ood_scores")
+        id_array, ood_array = checked_scores(id_scores, "id_scores"), checked_scores(ood_scores, "ood_scores")
         _check_exact_together(id_array, ood_array)
         scores = np.concatenate((id_array, ood_array))
         return cls(*_count(scores, _merge(scores, len(id_array)), len(id_array)))
@@ -110,7 +110,7 @@ def ties_of(counts: Counts) -> dict[str, int]:
     distinct = np.zeros(2, dtype=np.int64)
     for both in counts.blocks():
         distinct += [np.count_nonzero(np.diff(at_most)) for at_most in both]
-    entry = _entry_at_tpr95(counts)
+    entry = entry_at_tpr95(counts)
     tied = [int(at_most[entry] - at_most[entry - 1]) for at_most in (counts.id_at_most, counts.ood_at_most)]
     return dict(zip(TIES, [*distinct.tolist(), *tied], strict=True))
 
@@ -120,7 +120,7 @@ def tpr_threshold(id_scores: ArrayLike) -> float:
 
     An image is accepted when its score is at most t. Integer scores give an integer. Raises `MetricError`.
     """
-    array = _checked(id_scores, "id_scores")
+    array = checked_scores(id_scores, "id_scores")
     rank = _ceil_95_percent(len(array)) - 1
     threshold: float = np.partition(array, rank)[rank].item()
     return threshold
@@ -129,19 +129,19 @@ def tpr_threshold(id_scores: ArrayLike) -> float:
 @_metric
 def tpr(counts: Counts) -> float:
     """Return the share of ID accepted at `tpr_threshold`: 0.95, or more where N or ties do not allow exactly that."""
-    return int(counts.id_at_most[_entry_at_tpr95(counts)]) / counts.n_id
+    return int(counts.id_at_most[entry_at_tpr95(counts)]) / counts.n_id
 
 
 @_metric
 def tnr_at_tpr95(counts: Counts) -> float:
     """Return the share of OOD scores above `tpr_threshold`; ID is positive (Liang et al. 2018; Lee et al. 2018)."""
-    return (counts.n_ood - int(counts.ood_at_most[_entry_at_tpr95(counts)])) / counts.n_ood
+    return (counts.n_ood - int(counts.ood_at_most[entry_at_tpr95(counts)])) / counts.n_ood
 
 
 @_metric
 def fpr_at_tpr95(counts: Counts) -> float:
     """Return 1 - `tnr_at_tpr95`: the share of OOD accepted when 95% of ID is; ID is positive (Liang et al. 2018)."""
-    return int(counts.ood_at_most[_entry_at_tpr95(counts)]) / counts.n_ood
+    return int(counts.ood_at_most[entry_at_tpr95(counts)]) / counts.n_ood
 
 
 @_metric
@@ -228,7 +228,8 @@ def _ceil_95_percent(n: int) -> int:
     return -(-19 * n // 20)
 
 
-def _entry_at_tpr95(counts: Counts) -> int:
+def entry_at_tpr95(counts: Counts) -> int:
+    """Return the entry of `counts` whose threshold is `tpr_threshold`: the first that accepts 95% of ID."""
     return int(np.searchsorted(counts.id_at_most, _ceil_95_percent(counts.n_id)))
 
 
@@ -255,7 +256,8 @@ def _precision_sum(new: NDArray[Any], hits: NDArray[Any], misses: NDArray[Any], 
     return float(hits.sum())
 
 
-def _checked(scores: ArrayLike, name: str) -> NDArray[Any]:
+def checked_scores(scores: ArrayLike, name: str) -> NDArray[Any]:
+    """Return scores as an array, (N,), integers or floats. Raise `MetricError`, which calls them `name`."""
     try:
         array = np.asarray(scores)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oodbench.benchmark.metrics.exact import Counts, auroc, evaluate, tpr_threshold
+from oodbench.benchmark.errors import MetricError
+from oodbench.benchmark.metrics.exact import Counts, auroc, checked_scores, entry_at_tpr95, evaluate
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
 
-EXTENDED_VERSION = "1"
+EXTENDED_VERSION = "2"
 """Part of the key of every cell with these values; increase it when one of them changes."""
 
 CALIBRATION_BINS = 15
@@ -96,16 +97,27 @@ def extended(
 
 
 def softmax(logits: ArrayLike) -> Floats:
-    """(N, K) logits -> (N, K) probabilities, in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
+    """(N, K) logits -> (N, K) probabilities, in float64. Raises `MetricError` for values that are not finite."""
+    shifted = _finite(logits)
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
 
 
-def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean -log p(label) of (N, K) logits and (N,) labels, in nats."""
+def _finite(logits: ArrayLike) -> Floats:
     values = np.asarray(logits, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise MetricError(
+            f"logits has values that are not finite for {len(bad)} of {len(values)} images, the first at index "
+            f"{bad[0]}; expected finite logits for every image."
+        )
+    return values
+
+
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean -log p(label) of (N, K) logits and (N,) labels, in nats. Raises `MetricError` as `softmax` does."""
+    values = _finite(logits)
     top = values.max(axis=1)
     log_sum = top + np.log(np.exp(values - top[:, None]).sum(axis=1))
     return float(np.mean(log_sum - values[np.arange(len(values)), np.asarray(labels)]))
@@ -130,9 +142,9 @@ def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
     `aurc`: the mean over n = 1 .. N of the share of errors among the n images with the lowest scores (Geifman &
     El-Yaniv, NeurIPS 2017, and Geifman, Uziel & El-Yaniv, ICLR 2019); lower is better. For tied scores it is the
     expectation over a random order. `auroc_errors`: P(score of an error > score of a correct prediction), ties counting
-    half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are correct.
+    half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are correct. Raises `MetricError` for NaN.
     """
-    values, correct = np.asarray(scores), np.asarray(right, dtype=bool)
+    values, correct = checked_scores(scores, "scores"), np.asarray(right, dtype=bool)
     order = np.argsort(values, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1) + 1
     errors = np.cumsum(~correct[order])[ends - 1]
@@ -156,10 +168,17 @@ def oscr(id_scores: ArrayLike, right: ArrayLike, ood_scores: ArrayLike) -> float
 
 
 def deployed(id_scores: ArrayLike, ood_scores: ArrayLike, validation_scores: ArrayLike) -> dict[str, float]:
-    """TPR and TNR on test images at the threshold that accepts 95% of ID *validation*, as in deployment."""
-    threshold = tpr_threshold(validation_scores)
-    accepted, flagged = np.asarray(id_scores) <= threshold, np.asarray(ood_scores) > threshold
-    return {"tpr_validation": float(accepted.mean()), "tnr_validation": float(flagged.mean())}
+    """TPR and TNR on test images at the threshold that accepts 95% of ID *validation*, as in deployment.
+
+    Each set is counted together with the validation scores, so that scores of different types are compared exactly.
+    Raises `MetricError` as `metrics.exact` does.
+    """
+    validation = checked_scores(validation_scores, "validation_scores")
+    named = (id_scores, "id_scores"), (ood_scores, "ood_scores")
+    counted = [Counts.of(validation, checked_scores(scores, name)) for scores, name in named]
+    accepted = [int(counts.ood_at_most[entry_at_tpr95(counts)]) for counts in counted]
+    n_id, n_ood = (counts.n_ood for counts in counted)
+    return {"tpr_validation": accepted[0] / n_id, "tnr_validation": (n_ood - accepted[1]) / n_ood}
 
 
 def tnr_at_tpr99(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
@@ -172,10 +191,13 @@ def tnr_at_tpr99(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
 def precisions(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
     """Precision of a flag at the 95% threshold if 1% or 10% of all images were OOD.
 
-    P = p TNR / (p TNR + (1 - p) (1 - TPR)) with p the share of OOD; left out where nothing is flagged.
+    P = p TNR / (p TNR + (1 - p) (1 - TPR)) with p the share of OOD; left out where nothing is flagged. Raises
+    `MetricError` as `metrics.exact` does.
     """
-    threshold = tpr_threshold(id_scores)
-    hits, alarms = np.mean(np.asarray(ood_scores) > threshold), np.mean(np.asarray(id_scores) > threshold)
+    counts = Counts.of(id_scores, ood_scores)
+    entry = entry_at_tpr95(counts)
+    hits = (counts.n_ood - int(counts.ood_at_most[entry])) / counts.n_ood
+    alarms = (counts.n_id - int(counts.id_at_most[entry])) / counts.n_id
     if hits + alarms == 0:
         return {}
     shares: Mapping[str, float] = {"precision_1pct": 0.01, "precision_10pct": 0.1}

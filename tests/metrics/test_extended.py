@@ -17,7 +17,7 @@ from sklearn.metrics import auc
 
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import MetricError, UserError
 from oodbench.benchmark.metrics import extended as extended_module
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.extended import (
@@ -120,6 +120,39 @@ def test_thresholds_by_hand() -> None:
     assert deployed([0, 94, 94.5, 200], [94, 95], validation) == {"tpr_validation": 0.5, "tnr_validation": 0.5}
     assert tnr_at_tpr99(np.arange(100.0), [98, 98.5, 99, 100]) == 0.75
     assert tnr_at_tpr99(np.arange(101.0), [98, 99, 99.5, 100]) == 0.5  # ceil(99.99) = 100 of 101
+
+
+def test_a_score_between_two_float32_values_is_not_rounded_to_the_threshold() -> None:
+    # 95% of validation lies at or below 0.1 in float64; 0.1 in float32 is larger, and so it is flagged.
+    exact, rounded = 0.1, np.float32(0.1)
+    assert rounded > np.float64(exact)
+    validation = np.full(20, exact)
+    kept = np.full(4, rounded, dtype=np.float32)
+    assert deployed(kept, kept, validation) == {"tpr_validation": 0.0, "tnr_validation": 1.0}
+    assert deployed(validation, validation, kept) == {"tpr_validation": 1.0, "tnr_validation": 0.0}
+    assert precisions(validation, kept) == {"precision_1pct": 1.0, "precision_10pct": 1.0}
+    assert evaluate(validation, kept)["tnr_at_tpr95"] == 1.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_rejected_by_name(bad: float) -> None:
+    good, wrong = [0.0, 1.0], [0.0, bad]
+    for name, arguments in (
+        ("id_scores", (wrong, good, good)),
+        ("ood_scores", (good, wrong, good)),
+        ("validation_scores", (good, good, wrong)),
+    ):
+        with pytest.raises(MetricError, match=rf"^{name} has 1 of 2 values that are not finite"):
+            deployed(*arguments)
+    for name, pair in (("id_scores", (wrong, good)), ("ood_scores", (good, wrong))):
+        with pytest.raises(MetricError, match=rf"^{name} has 1 of 2 values that are not finite"):
+            precisions(*pair)
+    with pytest.raises(MetricError, match=r"^scores has 1 of 2 values that are not finite"):
+        failures(wrong, [True, True])
+    with pytest.raises(MetricError, match=r"^logits has values that are not finite for 1 of 2 images, .* index 1"):
+        negative_log_likelihood([[0.0, 1.0], [bad, 0.0]], [0, 1])
+    with pytest.raises(MetricError, match=r"^logits has values that are not finite"):
+        softmax([[bad, 0.0]])
 
 
 def test_precision_at_a_prevalence() -> None:

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from oodbench.benchmark import Batch, Detector
-from oodbench.benchmark.api import prepare
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import MetricError, PluginError, UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.names import EXACT, RULE_METRICS
@@ -27,6 +24,7 @@ from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_by_rules
 from oodbench.benchmark.views.released_scripts import audit_csv, audit_markdown, audit_text
+from tests.support import bench, csv_rows, prepare_suite, write_suite
 
 Floats = np.ndarray
 
@@ -84,7 +82,7 @@ def literal(ind: Floats, ood: Floats, bins: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def softmax(rng: np.random.Generator, mu: float, sigma: float, n: int) -> Floats:
+def softmax_confidences(rng: np.random.Generator, mu: float, sigma: float, n: int) -> Floats:
     """Float32 max-softmax of 10 classes, one ahead of the others by |N(mu, sigma)|."""
     logits = torch.zeros(n, 10)
     logits[:, 0] = torch.from_numpy(np.abs(rng.normal(mu, sigma, n)))
@@ -98,10 +96,10 @@ def samples(kind: str, seed: int) -> tuple[Floats, Floats]:
     if kind == "spread":
         return rng.beta(8, 2, n).astype(np.float32), rng.beta(4, 4, m).astype(np.float32)
     if kind == "saturated":
-        return softmax(rng, 22, 8, n), softmax(rng, 9.5, 8, m)
+        return softmax_confidences(rng, 22, 8, n), softmax_confidences(rng, 9.5, 8, m)
     if kind == "ties":
         return (rng.integers(0, 6, n) / 5).astype(np.float32), (rng.integers(0, 5, m) / 5).astype(np.float32)
-    return np.full(n, 1, np.float32), softmax(rng, 1, 1, m)
+    return np.full(n, 1, np.float32), softmax_confidences(rng, 1, 1, m)
 
 
 @pytest.mark.parametrize("kind", ["spread", "saturated", "ties", "all ID alike"])
@@ -177,31 +175,31 @@ ROWS: dict[str, tuple[Pair, Pair, int, int, tuple[float, ...]]] = {
 DEVIATION = (0.8, 0.5, 0.3, 0.3, 0.3)
 
 
-def drawn(name: str, seed: int = 5) -> tuple[Floats, Floats]:
+def draw_confidences(name: str, seed: int = 5) -> tuple[Floats, Floats]:
     (a, b), (c, d), n, m, _ = ROWS[name]
     rng = np.random.default_rng(seed)
     if name == "spread":
         return rng.beta(a, b, n).astype(np.float32), rng.beta(c, d, m).astype(np.float32)
-    return softmax(rng, a, b, n), softmax(rng, c, d, m)
+    return softmax_confidences(rng, a, b, n), softmax_confidences(rng, c, d, m)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_demonstration_is_reproduced(name: str) -> None:
-    values = lee2018(*drawn(name))
+    values = lee2018(*draw_confidences(name))
     for metric, expected, deviation in zip(RULE_METRICS, ROWS[name][4], DEVIATION, strict=False):
         order = 3.0 if (name, metric) == ("OOD more confident", "aupr_out") else 0.0
         assert 100 * values[metric] == pytest.approx(expected, abs=max(order, 5.7 * deviation)), metric
 
 
 def test_rules_and_exact_metrics_agree_where_nothing_saturates() -> None:
-    values = lee2018(*drawn("spread"))
+    values = lee2018(*draw_confidences("spread"))
     assert values["top_bin_id"] < 0.001
     for metric in RULE_METRICS[1:5]:
         assert values[metric] == pytest.approx(values[f"float32_{metric}"], abs=1e-3)
 
 
 def test_rules_and_exact_metrics_part_where_scores_saturate() -> None:
-    over, ultra = lee2018(*drawn("over-confident")), lee2018(*drawn("ultra-saturated"))
+    over, ultra = lee2018(*draw_confidences("over-confident")), lee2018(*draw_confidences("ultra-saturated"))
     assert over["top_bin_id"] > 0.8
     assert over["float32_auroc"] - over["auroc"] > 0.12
     assert over["aupr_out"] > over["float32_aupr_out"] + 0.02
@@ -273,67 +271,66 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(tmp_path: Path, tiny_suite: Callable[[str], str], undrawn: None) -> Callable[..., StoredRun]:
-    (tmp_path / "tiny.toml").write_text(tiny_suite(MATRIX))
+def run_tiny(tmp_path: Path, undrawn: None) -> Callable[..., StoredRun]:
+    suite = write_suite(tmp_path, MATRIX)
 
     def run(metrics: str = EXACT, **options: Any) -> StoredRun:
-        given = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path, "threads": 1, "metrics": metrics}
-        prepared = prepare("msp,energy", **{**given, **options})
+        prepared = prepare_suite(suite, "msp,energy", results=tmp_path, metrics=metrics, **options)
         assert options.get("rerun") or not prepared.work.jobs or not (tmp_path / "runs").exists()
         return prepared.start()
 
     return run
 
 
-def test_a_run_computes_the_rules_only_when_asked(go: Callable[..., StoredRun], tmp_path: Path) -> None:
-    plain = go()
+def test_a_run_computes_the_rules_only_when_asked(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
+    plain = run_tiny()
     assert all(not record.audit for record in plain.records)
     assert columns(plain) == list(CSV_COLUMNS)
-    asked = go("lee2018")  # the fixture asserts that no job is repeated
+    asked = run_tiny("lee2018")  # the fixture asserts that no job is repeated
     by_detector = {record.detector: record.audit for record in asked.records}
     assert tuple(by_detector["msp"]["lee2018"]) == tuple(sorted(RULE_METRICS))
     assert by_detector["energy"] == {}
     assert columns(asked) == [*CSV_COLUMNS, *(f"lee2018_{name}" for name in RULE_METRICS)]
     for old, new in zip(plain.records, asked.records, strict=True):
         assert (old.metrics, old.tpr) == (new.metrics, new.tpr)
-    assert all(not record.audit for record in go().records)
+    assert all(not record.audit for record in run_tiny().records)
 
 
 def columns(run: StoredRun) -> list[str]:
     return next(csv.reader(io.StringIO((run.path / "records.csv").read_text())))
 
 
-def test_the_views_show_exact_and_ruled_values(go: Callable[..., StoredRun]) -> None:
-    run = go("lee2018")
+def test_the_views_show_exact_and_ruled_values(run_tiny: Callable[..., StoredRun]) -> None:
+    run = run_tiny("lee2018")
     text = " ".join(audit_text(run, "lee2018").split())
     assert "greek, msp TNR95" in text
     assert "top bin, OOD" in text
     assert "Without values by these rules: energy." in text
     assert "| gaussian, msp | AUROC |" in audit_markdown(run, "lee2018")
-    rows = list(csv.DictReader(io.StringIO(audit_csv(run, "lee2018"))))
+    rows = csv_rows(audit_csv(run, "lee2018"))
     assert [row["ood_set"] for row in rows] == ["greek", "gaussian"]
     audit = run.records[0].audit["lee2018"]
     assert float(rows[0]["lee2018_auroc/mean"]) == pytest.approx(audit["auroc"], abs=1e-6)
 
 
-def test_a_run_without_the_rules_says_how_to_get_them(go: Callable[..., StoredRun], tmp_path: Path) -> None:
-    go()
+def test_a_run_without_the_rules_says_how_to_get_them(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
+    run_tiny()
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "lee2018"]
-    done = CliRunner().invoke(main, arguments)
+    done = bench(*arguments)
     assert done.exit_code == 2
     assert "Repeat the command that made it with --metrics lee2018" in done.stderr
-    go("lee2018")
-    assert "rules - exact" in CliRunner().invoke(main, arguments).output
-    assert CliRunner().invoke(main, [*arguments, "--format", "tex"]).exit_code == 2
+    run_tiny("lee2018")
+    assert "rules - exact" in bench(*arguments).output
+    assert bench(*arguments, "--format", "tex").exit_code == 2
 
 
-def test_unknown_rules_are_one_sentence(go: Callable[..., StoredRun]) -> None:
+def test_unknown_rules_are_one_sentence(run_tiny: Callable[..., StoredRun]) -> None:
     with pytest.raises(UserError, match=r"Unknown metric rules 'lee2017'\. Did you mean 'lee2018'"):
-        go("lee2017")
+        run_tiny("lee2017")
 
 
 def test_published_numbers_are_compared_with_values_by_their_rules(
-    go: Callable[..., StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_tiny: Callable[..., StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "mine.csv"
     columns_ = (Path(__file__).parents[2] / "results/reference/lee2018.csv").read_text().splitlines()[0]
@@ -343,13 +340,13 @@ def test_published_numbers_are_compared_with_values_by_their_rules(
     }  # fmt: skip
     reference.write_text(f"{columns_}\n" + ",".join(values.get(name, "") for name in columns_.split(",")) + "\n")
     published = read_reference(str(reference))
-    assert "ours by the exact metrics" in against_text(go(), published)
-    run = go("lee2018")
+    assert "ours by the exact metrics" in against_text(run_tiny(), published)
+    run = run_tiny("lee2018")
     record = run.records[0]
     text = against_text(run, published)
     assert "ours by the exact metrics" not in text
     assert "by its rules" in text
-    (row,) = csv.DictReader(io.StringIO(against_csv(run, published)))
+    (row,) = csv_rows(against_csv(run, published))
     assert float(row["ours_percent"]) == pytest.approx(100 * record.metrics["auroc"], abs=1e-5)
     assert float(row["by_its_rules_percent"]) == pytest.approx(100 * record.audit["lee2018"]["auroc"], abs=1e-5)
     assert float(row["difference_points"]) == pytest.approx(100 * record.audit["lee2018"]["auroc"] - 50, abs=1e-5)
