@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.compare.best_set import update_best
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
@@ -25,7 +24,8 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
-from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left, write_views
+from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left
+from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
@@ -56,8 +56,7 @@ class Prepared:
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_stored_run(self.run_dir)
-                update_best(done, store.root, ScoredImages(self.context.library))
-                write_views(done, store.root)
+                write_views(done, store.root, ScoredImages(self.context.library))
         return done
 
     def _share(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,20 @@ def variable_of(option: click.Option) -> str:
     """
     return "OODBENCH_" + option.opts[0].lstrip("-").replace("-", "_").upper()
 
+@contextmanager
+def no_gui_backend() -> Iterator[None]:
+    """Plug-ins that draw, and worker processes, need no GUI, whatever backend a notebook server asks of matplotlib."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("MPLBACKEND", None)
+        else:
+            os.environ["MPLBACKEND"] = before
+
+
 
 class _WithExamples(click.Command):
     """Adds `examples`, one per line, to the end of the help, and lets every option be set in the environment."""
@@ -86,7 +101,7 @@ class Command(_WithExamples):
             if isinstance(stream, io.TextIOWrapper):  # do not fail for a name that the terminal cannot show
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with log_to_stderr():
+            with log_to_stderr(), no_gui_backend():
                 return super().invoke(ctx)
         except OodbenchError as error:
             fail(str(error))

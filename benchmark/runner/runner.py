@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +14,6 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.job_order import share_passes, share_products
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.plan import Cell, Plan
-from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.runner import provenance
@@ -25,8 +21,7 @@ from oodbench.benchmark.runner.run_info import collect_info, merge_info, with_ba
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_content
 from oodbench.benchmark.store.atomic import write_atomically
-from oodbench.benchmark.store.safe_read import read_json
-from oodbench.benchmark.store.store import Store, digest
+from oodbench.benchmark.store.store import Store
 
 RERUN = ("missing", "failed", "all")
 
@@ -165,42 +160,3 @@ def _drop_stale(run_dir: Path, work: Work, shown: list[str]) -> None:
 def _is_done(path: Path, key: str) -> bool:
     record = read_record(path)
     return record.status == OK and record.key == key
-
-
-def write_views(run: StoredRun, cache: Path) -> list[Path]:
-    """Write a run's tables and plots, unless nothing they depend on has changed; returns the files."""
-    inputs = _view_inputs(run)
-    marker = run.path / "views.json"
-    try:
-        last = read_json(marker)
-        files = [run.path / name for name in last["files"]]
-        if last["inputs"] == inputs and all(file.is_file() for file in files):
-            return files
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    from oodbench.benchmark.views import plots, tables
-
-    files = [*tables.write_tables(run), *plots.draw(run, cache)]
-    names = [file.relative_to(run.path).as_posix() for file in files]
-    write_atomically(marker, json.dumps({"inputs": inputs, "files": names}, indent=2) + "\n")
-    return files
-
-
-VIEW_PACKAGES = ("metrics", "records", "views")
-"""Packages whose source determines the tables and plots."""
-
-
-def view_sources() -> list[Path]:
-    """The source files whose change causes a run's tables and plots to be redrawn."""
-    root = Path(str(resources.files("oodbench.benchmark")))
-    return [file for package in VIEW_PACKAGES for file in sorted((root / package).rglob("*.py"))]
-
-
-def _view_inputs(run: StoredRun) -> str:
-    """A hash of everything that the views depend on: the records, the displayed run info, and their source code."""
-    source = hashlib.sha256(b"".join(file.read_bytes() for file in view_sources()))
-    shown = {
-        k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
-    }
-    shown["best"] = [asdict(judged) for judged in read_best(run).values()]
-    return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,6 +5,10 @@ Axes are placed by hand because matplotlib's layout engines draw every figure a 
 
 from __future__ import annotations
 
+from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

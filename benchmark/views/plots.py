@@ -6,6 +6,10 @@ equal bytes. The colours suit colour-blind readers; line styles, hatches and pri
 
 from __future__ import annotations
 
+from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

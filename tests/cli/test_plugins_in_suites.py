@@ -65,7 +65,17 @@ def test_a_suite_names_what_a_plugin_file_registers(
     tmp_path: Path, plugin: Path, text: str, options: list[str]
 ) -> None:
     suite = written(tmp_path, text)
-    common = ["run", "--suite", suite, "--detectors", "msp", "--dry-run", "--results", tmp_path / "results", *options]
+    common: list[str | Path] = [
+        "run",
+        "--suite",
+        suite,
+        "--detectors",
+        "msp",
+        "--dry-run",
+        "--results",
+        tmp_path / "results",
+        *options,
+    ]
     without = bench(*common)
     assert without.exit_code == 2
     assert "suite_" in without.stderr

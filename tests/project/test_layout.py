@@ -13,7 +13,7 @@ from oodbench.benchmark import Batch, Detector, Run
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import source_version
 from oodbench.benchmark.records import environment
-from oodbench.benchmark.runner import runner
+from oodbench.benchmark.runner import write_views
 from oodbench.benchmark.store.store import Key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +68,9 @@ def test_the_commit_is_that_of_the_checkout() -> None:
 
 
 def test_views_are_redrawn_when_any_of_their_sources_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = runner.view_sources()
+    sources = write_views.view_sources()
     assert {path.relative_to(BENCHMARK.resolve()).parts[0] for path in map(Path.resolve, sources)} == set(
-        runner.VIEW_PACKAGES
+        write_views.VIEW_PACKAGES
     )
     for name in ("views/tables.py", "views/plots.py", "records/csv_file.py", "metrics/exact.py"):
         assert (BENCHMARK / name).resolve() in map(Path.resolve, sources)
@@ -79,11 +79,11 @@ def test_views_are_redrawn_when_any_of_their_sources_changes(tmp_path: Path, mon
     for place, path in enumerate(sources):
         copies.append(tmp_path / f"{place}.py")
         copies[-1].write_bytes(path.read_bytes())
-    monkeypatch.setattr(runner, "view_sources", lambda: copies)
-    before = runner._view_inputs(run)
-    assert runner._view_inputs(run) == before
+    monkeypatch.setattr(write_views, "view_sources", lambda: copies)
+    before = write_views._view_inputs(run)
+    assert write_views._view_inputs(run) == before
     copies[-1].write_bytes(copies[-1].read_bytes() + b"MORE = 1\n")
-    assert runner._view_inputs(run) != before
+    assert write_views._view_inputs(run) != before
 
 
 def test_suites_are_found() -> None:

@@ -20,6 +20,9 @@ ALPHA = 1 - LEVEL
 
 TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)"}
 
+PLOTS = ("win_tie_loss", "critical_difference")
+"""The names of the plots: the heat map of wins and losses, and the critical-difference diagram."""
+
 PAIRS_SHOWN = 10
 """With more pairs than those of five detectors, the page shows wins and losses only; the CSV file has all pairs."""
 

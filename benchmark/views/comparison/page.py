@@ -12,6 +12,7 @@ from pathlib import Path
 from oodbench.benchmark.compare.column import ColumnComparison
 from oodbench.benchmark.compare.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
+from oodbench.benchmark.views.alone import make_alone
 from oodbench.benchmark.views.comparison import layout as compared
 from oodbench.benchmark.views.stacked_table import stacked_text
 from oodbench.benchmark.views.table_markdown import code, entry_text, escaped, table_lines
@@ -142,12 +143,17 @@ def _csv(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def write_comparison(found: Comparison, folder: Path) -> list[Path]:
-    """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison."""
+def _plots(found: Comparison, folder: Path) -> list[Path]:
     from oodbench.benchmark.views.comparison import plots
 
-    drawn = plots.draw(found, folder)
-    for name in plots.NAMES:
+    return plots.draw(found, folder)
+
+
+def write_comparison(found: Comparison, folder: Path) -> list[Path]:
+    """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison."""
+    again = f"bench compare {folder.parent}"
+    drawn = make_alone("plots of the comparison", lambda: _plots(found, folder), folder.parent, again) or []
+    for name in compared.PLOTS:
         for stale in {folder / f"{name}{kind}" for kind in (".png", ".svg")} - set(drawn):
             stale.unlink(missing_ok=True)
     pictures = [path.name for path in drawn if path.suffix == ".png"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +17,11 @@ from matplotlib.patches import Rectangle
 
 from oodbench.benchmark.compare.compare import Comparison, Matrix
 from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.comparison.layout import metric_title
+from oodbench.benchmark.views.comparison.layout import PLOTS, metric_title
 from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.benchmark.views.table_layout import wrapped_label
 
-WINS, DIAGRAM = NAMES = ("win_tie_loss", "critical_difference")
+WINS, DIAGRAM = PLOTS
 
 LABEL = 34
 """Characters per line of a label."""
