@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,12 @@ import click
 from oodbench.benchmark.errors import OodbenchError, visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+ONCE = {
+    "--checkpoint": "Run the command once for each file; with --name NAME and --add they share one table.",
+    "--from": "Run the command once for each run.",
+}
+"""Options that name what is evaluated -> what to do with several. Of other options the last value counts, as usual."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,13 +54,6 @@ def log_to_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def variable_of(option: click.Option) -> str:
-    """The environment variable of an option: OODBENCH_LIMIT_TRAIN for `--limit-train`.
-
-    Named after the flag that users write. Click would name it after the function's parameter: ID_SETS for `--id`.
-    """
-    return "OODBENCH_" + option.opts[0].lstrip("-").replace("-", "_").upper()
-
 @contextmanager
 def no_gui_backend() -> Iterator[None]:
     """Plug-ins that draw, and worker processes, need no GUI, whatever backend a notebook server asks of matplotlib."""
@@ -68,6 +68,13 @@ def no_gui_backend() -> Iterator[None]:
             os.environ["MPLBACKEND"] = before
 
 
+def variable_of(option: click.Option) -> str:
+    """The environment variable of an option: OODBENCH_LIMIT_TRAIN for `--limit-train`.
+
+    Named after the flag that users write. Click would name it after the function's parameter: ID_SETS for `--id`.
+    """
+    return "OODBENCH_" + option.opts[0].lstrip("-").replace("-", "_").upper()
+
 
 class _WithExamples(click.Command):
     """Adds `examples`, one per line, to the end of the help, and lets every option be set in the environment."""
@@ -79,6 +86,14 @@ class _WithExamples(click.Command):
             # Not --version: a variable OODBENCH_VERSION is often set by others, and would replace every command.
             if isinstance(parameter, click.Option) and parameter.expose_value:
                 parameter.envvar = variable_of(parameter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a second value where it would silently replace the first."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(given).items():
+            if times > 1 and option.opts[0] in ONCE and not ctx.resilient_parsing:
+                raise click.UsageError(f"{option.opts[0]} takes one value, got {times}. {ONCE[option.opts[0]]}", ctx)
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples without wrapping them."""

@@ -23,9 +23,10 @@ from oodbench.benchmark.plan.precision import resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
-from oodbench.benchmark.plan.weights_file import Imported, match_weights, read_weights
+from oodbench.benchmark.plan.weights_file import Imported, read_weights
+from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.detector import Detector
-from oodbench.benchmark.plugins.specs import canonical, create, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import SetSpec, canonical, create, parse_set, parse_spec
 from oodbench.benchmark.records.record import QUICK_LOOK, SKIPPED, Record
 
 CPU = torch.device("cpu")
@@ -57,6 +58,8 @@ class _Planner:
         self.jobs = DetectorJobs(self.builder)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
+        self.misfits: dict[SetSpec, str] = {}
+        """Why the user's file of weights does not fit the network for an ID set; empty if it does."""
 
     def fill(self) -> None:
         specs = list(self.resolver.detectors())
@@ -208,11 +211,15 @@ class _Planner:
             return ""
         if not isinstance(row.recipe, Imported):
             return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
-        try:
-            match_weights(self.weights, self.backbone, self.builder.untrained_network(entry))
-        except UserError as error:
-            return f"with '{entry.set}': {error}"
-        return ""
+        if entry.set not in self.misfits:
+            try:
+                match = match_weights(self.weights, self.backbone, self.builder.untrained_network(entry))
+            except UserError as error:
+                self.misfits[entry.set] = f"with '{entry.set}': {error}"
+            else:
+                self.misfits[entry.set] = ""
+                self.library.notes += [match.note] if match.note and match.note not in self.library.notes else []
+        return self.misfits[entry.set]
 
     def unmet_outliers(self, entry: IDEntry) -> str:
         """Which outliers of an ID set are missing, and why; empty if they can be used."""

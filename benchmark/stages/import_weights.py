@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights_file import match_weights, read_weights
+from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
 
@@ -25,7 +26,7 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
     with torch.random.fork_rng(devices=[]):
         network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
-    state = match_weights(weights, backbone, network)
+    state = match_weights(weights, backbone, network).tensors
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)
     context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
     tick(job.size)

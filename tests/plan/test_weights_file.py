@@ -17,7 +17,8 @@ from oodbench.benchmark import Backbone, api
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
-from oodbench.benchmark.plan.weights_file import match_weights, read_weights
+from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from tests.support import TINY_BACKBONE, bench
 
@@ -62,7 +63,7 @@ def test_weights_are_found_however_they_are_wrapped(how: str, tmp_path: Path) ->
     path = saved(tmp_path / "w.pt", WRAPPED[how](weights))
     read = read_weights(path)
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    found = match_weights(read, backbone, net)
+    found = match_weights(read, backbone, net).tensors
     assert list(found) == list(weights)
     assert all(torch.allclose(found[name], weights[name], rtol=0.01) for name in weights)
 
@@ -72,13 +73,13 @@ def test_other_names_of_the_head_and_missing_counters_fit(tmp_path: Path) -> Non
     backbone, net = network("resnet18[width=2]")
     kept = {n.replace("head.", "fc."): v.double() for n, v in net.state_dict().items() if "num_batches" not in n}
     save_file(kept, tmp_path / "w.safetensors")
-    found = match_weights(read_weights(tmp_path / "w.safetensors"), backbone, net)
+    found = match_weights(read_weights(tmp_path / "w.safetensors"), backbone, net).tensors
     assert found["head.weight"].dtype == torch.float32
     net.load_state_dict(found)
     other, wrapper = network("torchvision:shufflenet_v2_x0_5")
     names = {"fc" + n[4:] if n.startswith("head.") else n.removeprefix("network."): n for n in wrapper.state_dict()}
     given = {name: wrapper.state_dict()[own] for name, own in names.items()}
-    matched = match_weights(read_weights(saved(tmp_path / "t.pt", given)), other, wrapper)
+    matched = match_weights(read_weights(saved(tmp_path / "t.pt", given)), other, wrapper).tensors
     assert matched.keys() == wrapper.state_dict().keys()
 
 
