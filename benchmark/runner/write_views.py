@@ -13,7 +13,7 @@ from typing import Any
 from oodbench.benchmark.compare.best_set import update_best
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.records.best import read_best
+from oodbench.benchmark.records.best import NAME, read_best
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
@@ -39,7 +39,7 @@ def write_views(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]
             failures.append(error)
             return None
 
-    made("marks of the best", lambda: update_best(run, cache, images) or [], f"bench compare {run.path}")
+    made("marks of the best", lambda: _marks(run, cache, images), f"bench compare {run.path}")
     inputs = _view_inputs(run)
     before = _last(run.path)
     if before.get("inputs") == inputs and all((run.path / name).is_file() for name in before["files"]):
@@ -57,6 +57,11 @@ def write_views(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]
     if failures:
         raise failures[0]
     return files
+
+
+def _marks(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]:
+    update_best(run, cache, images)
+    return [run.path / NAME]
 
 
 def _tables(run: StoredRun) -> list[Path]:
