@@ -36,9 +36,19 @@ TINY_BACKBONE = "small_cnn[hidden=4,width=2]"
 # The command line
 
 
-def bench(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
-    """Run the command line in this process. An unexpected exception fails the test with its traceback."""
+def bench(*arguments: object, env: Mapping[str, str] | None = None) -> Result:
+    """Run the command line in this process, with the text of each argument; unexpected exceptions fail the test."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env, catch_exceptions=False)
+
+
+# Names of tests
+
+
+def short_id(value: object) -> str:
+    """A parameter in a test's name, given as `ids`: the name of a class or check, and nothing for long messages."""
+    if isinstance(value, type):
+        return value.__name__
+    return str(value) if str(value).startswith("check_") else ""
 
 
 # Suites and runs

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import re
 import subprocess
 import sys
@@ -14,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from matplotlib.text import Text
 
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.compare.compare import Comparison, compare
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
@@ -28,6 +25,7 @@ from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.comparison.page import compare_markdown, compare_text
 from oodbench.benchmark.views.comparison.plots import diagram, wins
+from tests.support import bench, csv_rows
 
 DETECTORS = ("alpha", "beta[heat=2]", "gamma@exposed", "delta")
 SHIFTS = (0.4, 0.5, 1.5, 0.0)
@@ -35,7 +33,7 @@ SETS = ("signs", "noise", "fur", "ink", "sky", "mud")
 SEEDS = (0, 1, 2)
 
 
-def scores(detector: int, ood: int, seed: int) -> dict[str, np.ndarray]:
+def made_up_scores(detector: int, ood: int, seed: int) -> dict[str, np.ndarray]:
     """60 ID and 50 OOD scores; the images are the same for all detectors and seeds; delta is always right."""
     images, own = np.random.default_rng(ood), np.random.default_rng([detector, ood, seed])
     shift = 20.0 if DETECTORS[detector] == "delta" else SHIFTS[detector]
@@ -47,7 +45,7 @@ def records(cache: Path, seeds: tuple[int, ...]) -> Iterator[Record]:
     for d, label in enumerate(DETECTORS):
         for o, ood_set in enumerate(SETS):
             for seed in seeds:
-                arrays = scores(d, o, seed)
+                arrays = made_up_scores(d, o, seed)
                 names = {name: f"scores/{d}-{o}-{seed}-{name}.npy" for name in arrays}
                 for name, path in names.items():
                     (cache / path).parent.mkdir(parents=True, exist_ok=True)
@@ -89,17 +87,17 @@ def found(results: Path, run: StoredRun) -> Comparison:
     return compare(run, results / "cache")
 
 
-def bench(results: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["compare", *arguments, "--results", str(results)])
+def bench_compare(results: Path, *arguments: str) -> Result:
+    return bench("compare", *arguments, "--results", results)
 
 
 def rows(run_folder: Path, name: str = "compare.csv") -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((run_folder / "compare" / name).read_text())))
+    return csv_rows((run_folder / "compare" / name).read_text())
 
 
 def test_the_page_and_its_files(results: Path) -> None:
     folder = results / "runs" / "toy"
-    result = bench(results, "toy")
+    result = bench_compare(results, "toy")
     assert result.exit_code == 0, result.output
     assert "toy: which detector is better? AUROC" in result.output
     assert re.search(r"^delta +100\.0°\* +100\.0°\*", result.output, re.MULTILINE)
@@ -108,15 +106,15 @@ def test_the_page_and_its_files(results: Path) -> None:
         "compare.md", "compare.csv", "best.csv", "wins.csv", "win_tie_loss.png", "win_tie_loss.svg"
     }  # fmt: skip
     assert written["win_tie_loss.png"].startswith(b"\x89PNG")
-    bench(results, "toy")
+    bench_compare(results, "toy")
     assert {path.name: path.read_bytes() for path in (folder / "compare").iterdir()} == written
 
 
 def test_the_numbers_are_those_of_the_scores(results: Path) -> None:
-    bench(results, "toy")
+    bench_compare(results, "toy")
     table = rows(results / "runs" / "toy")
     row = next(r for r in table if (r["ood_set"], r["a"], r["b"]) == ("noise", "alpha", "gamma@exposed"))
-    means = [np.mean([evaluate(**scores(d, 1, s))["auroc"] for s in SEEDS]) for d in (0, 2)]
+    means = [np.mean([evaluate(**made_up_scores(d, 1, s))["auroc"] for s in SEEDS]) for d in (0, 2)]
     assert float(row["value_a"]) == pytest.approx(means[0], abs=1e-6)
     assert float(row["difference"]) == pytest.approx(means[0] - means[1], abs=2e-6)
     assert (row["n_id"], row["n_ood"], row["seeds"]) == ("60", "50", "0 1 2")
@@ -144,7 +142,7 @@ def test_a_column_is_judged_on_the_seeds_that_all_have(found: Comparison) -> Non
     assert by_set["fur"].seeds == (0, 1, 2)
     mud = by_set["mud"]
     assert (mud.seeds, mud.left_out, mud.seeds_left_out) == ((0, 1), {}, {2: ("alpha",)})
-    expected = [np.mean([evaluate(**scores(d, 5, s))["auroc"] for s in (0, 1)]) for d in range(len(DETECTORS))]
+    expected = [np.mean([evaluate(**made_up_scores(d, 5, s))["auroc"] for s in (0, 1)]) for d in range(len(DETECTORS))]
     np.testing.assert_allclose(mud.estimate.values, expected)
     text = " ".join(compare_text(found).split())
     assert "Left out: seed 2, for which alpha has no result (digits against mud)." in text
@@ -196,7 +194,7 @@ def test_wins_and_losses_mirror_each_other(found: Comparison) -> None:
 
 
 def test_one_seed_speaks_of_its_checkpoints_only(results: Path) -> None:
-    result = bench(results, "single", "--detectors", "alpha,gamma@exposed")
+    result = bench_compare(results, "single", "--detectors", "alpha,gamma@exposed")
     assert result.exit_code == 0, result.output
     assert "for these checkpoints only" in " ".join(result.output.split())
     assert {row["unit"] for row in rows(results / "runs" / "single")} == {"images", "sets"}
@@ -227,7 +225,7 @@ def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None
     stale = results / "runs" / "toy" / "compare" / "critical_difference.png"
     stale.parent.mkdir(exist_ok=True)
     stale.write_bytes(b"old")
-    bench(results, "toy")
+    bench_compare(results, "toy")
     assert not stale.exists()
 
 
@@ -265,7 +263,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_one_sentence_and_exit_code_two(results: Path, case: str) -> None:
     arguments, sentence = WRONG[case]
-    result = bench(results, *arguments)
+    result = bench_compare(results, *arguments)
     assert result.exit_code == 2
     assert sentence in result.output
     assert "Traceback" not in result.output
@@ -273,18 +271,18 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_two(results: Path, case: st
 
 def test_missing_scores_are_an_error_and_the_earlier_page_stays(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "results", "toy")
-    assert bench(tmp_path / "results", "toy").exit_code == 0
+    assert bench_compare(tmp_path / "results", "toy").exit_code == 0
     page = (folder / "compare" / "compare.md").read_bytes()
     path = tmp_path / "results" / "cache" / "scores" / "1-1-0-ood_scores.npy"
     for spoil in (lambda: path.write_bytes(path.read_bytes()[:90]), path.unlink):
         spoil()
-        result = bench(tmp_path / "results", "toy")
+        result = bench_compare(tmp_path / "results", "toy")
         assert result.exit_code == 2
         assert "The scores of 'beta[heat=2]' on digits against noise, seed 0, are not in the cache" in result.output
         assert "Repeat the command that made the run" in result.output
         assert (folder / "compare" / "compare.md").read_bytes() == page
     # A comparison that does not need them is still possible.
-    assert bench(tmp_path / "results", "toy", "--detectors", "alpha,delta").exit_code == 0
+    assert bench_compare(tmp_path / "results", "toy", "--detectors", "alpha,delta").exit_code == 0
 
 
 def test_other_images_are_not_compared(results: Path, run: StoredRun, tmp_path: Path) -> None:

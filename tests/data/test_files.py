@@ -48,9 +48,10 @@ def picture(seed: int, size: tuple[int, int] = (32, 32), mode: str = "RGB") -> I
     return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (*size, *channels)).astype(np.uint8), mode)
 
 
-def tree(count: int = 3, classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
-    """CLASS/IMAGE.png, `count` images per class."""
-    return {f"{c}/{k:02d}.png": encode_image(picture(10 * n + k)) for n, c in enumerate(classes) for k in range(count)}
+def tree(count: int = 3, classes: tuple[str, ...] = CLASSES, first: int = 0) -> dict[str, bytes]:
+    """CLASS/IMAGE.png, `count` images per class; the first of them is picture number `first`."""
+    seeds = {f"{c}/{k:02d}.png": first + 10 * n + k for n, c in enumerate(classes) for k in range(count)}
+    return {name: encode_image(picture(seed)) for name, seed in seeds.items()}
 
 
 def as_folder(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -638,7 +639,9 @@ def clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def both_splits(count: int = 3, classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
-    return {f"{split}/{name}": content for split in ("train", "test") for name, content in tree(count, classes).items()}
+    """TRAIN|TEST/CLASS/IMAGE.png; the splits share no image."""
+    trees = {"train": tree(count, classes), "test": tree(count, classes, first=1000)}
+    return {f"{split}/{name}": content for split, members in trees.items() for name, content in members.items()}
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
@@ -707,7 +710,7 @@ def test_run_on_own_images(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, MATRIX, training="epochs = 1\nbatch_size = 16")
     mine = as_folder(tmp_path / "mine", {**both_splits(20), "test/cat/99.png": b"broken"})
     photos = as_zip(tmp_path / "photos.zip", {f"{k}.png": encode_image(picture(k, (40, 48))) for k in range(30)})
-    options: list[str | Path] = ["run", "--suite", suite, "--results", tmp_path / "results", "--detectors", "msp"]
+    options = ["run", "--suite", suite, "--results", tmp_path / "results", "--detectors", "msp"]
     options += ["--id", f"folder:{mine}", "--ood", f"folder:{photos},uniform", "--threads", "1", "--quiet"]
     refused = bench(*options)
     assert refused.exit_code == 2
@@ -733,7 +736,7 @@ def test_a_part_of_the_id_set_under_another_name_is_refused_as_ood_set(tmp_path:
 
     register("part", Part)
     as_zip(tmp_path / "pets.zip", tree())
-    options: list[str | Path] = ["--suite", write_suite(tmp_path, MATRIX), "--results", tmp_path / "results"]
+    options = ["--suite", write_suite(tmp_path, MATRIX), "--results", tmp_path / "results"]
     done = bench("run", *options, "--data-dir", tmp_path, "--id", "digits", "--ood", "part")
     assert done.exit_code == 2
     assert "'part' cannot be an OOD set of 'digits': both sample one distribution" in done.output
@@ -757,11 +760,13 @@ def test_an_ood_set_with_images_of_the_outliers_is_refused(tmp_path: Path, regis
         {**tree(), "cat/02.png": encode_image(picture(99)), "dog/02.png": encode_image(picture(98))},
     )
     suite = write_suite(tmp_path, MATRIX.replace("ood = [", 'outliers = "pets"\nood = ['))
-    options: list[str | Path] = ["run", "--suite", suite, "--results", tmp_path / "results", "--dry-run"]
+    options = ["run", "--suite", suite, "--results", tmp_path / "results", "--dry-run"]
     options += ["--data-dir", tmp_path, "--detectors", "msp", "--ood"]
     refused = bench(*options, "part")
     assert refused.exit_code == 2
     assert "4 test images of 'part' are among the outliers 'pets' that training may see" in refused.output
-    assert bench(*options, "pets").exit_code == 0
+    refused = bench(*options, "pets")
+    assert refused.exit_code == 2
+    assert "4 test images of 'pets' are among the outliers 'pets' that training may see" in refused.output
     library = Library(tmp_path)
     assert library.shared_images(parse_set("pets"), parse_set("part")) == 4

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from oodbench.benchmark.api import prepare
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import PluginError, UserError
@@ -34,19 +31,10 @@ from oodbench.figures import _lee2018_mnist as mnist
 from oodbench.figures import _lee2018_plane as plane
 from oodbench.figures import _lee2018_softmax as softmax
 from oodbench.figures._lee2018_toys import Plane
+from tests.support import bench, prepare_suite, write_suite
 
-SUITE = """
-schema = 1
-title = "Four losses, tiny"
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
-[recipes.gan]
-width = 2
-[recipes.joint]
-width = 2
+WIDTHS = "[recipes.gan]\nwidth = 2\n[recipes.joint]\nwidth = 2"
+MATRIX = """
 [[id]]
 set = "digits[0-2]"
 outliers = "glyphs"
@@ -58,11 +46,8 @@ ood = [{ set = "glyphs", group = "near" }, { set = "greek", group = "near" }]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a run of the four losses; tests must not change it."""
     folder = tmp_path_factory.mktemp("figures")
-    suite = folder / "tiny.toml"
-    suite.write_text(SUITE)
-    detectors = "msp,confidence,gan_confidence,joint"
-    options: dict[str, Any] = {"suite": str(suite), "backbone": "small_cnn[width=4,hidden=16]", "name": "tiny"}
-    made = prepare(detectors, results=folder, threads=1, seeds=2, **options)
+    suite = write_suite(folder, MATRIX, backbone="small_cnn[width=4,hidden=16]", title="Four losses, tiny", more=WIDTHS)
+    made = prepare_suite(suite, "msp,confidence,gan_confidence,joint", results=folder, seeds=2)
     run_plan(made.plan, made.work, made.context, made.run_dir, made.asked, Quiet())  # no tables, no plots
     tiny = read_stored_run(folder / "runs" / "tiny")
     other = folder / "runs" / "other"
@@ -82,12 +67,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "Setting", lambda tiny=tiny: tiny)
 
 
-def bench(results: Path, *arguments: str) -> Result:
-    nowhere = ["--data-dir", str(results / "no data"), "--results", str(results)]
-    return CliRunner().invoke(main, ["figures", *arguments, *nowhere])
+def bench_figures(results: Path, *arguments: str) -> Result:
+    """Draw figures from a results folder, without data sets that need files."""
+    return bench("figures", *arguments, "--data-dir", results / "no data", "--results", results)
 
 
-def files(results: Path) -> dict[str, bytes]:
+def figure_files(results: Path) -> dict[str, bytes]:
     folder = results / "figures" / "lee2018"
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*"))} if folder.is_dir() else {}
 
@@ -104,9 +89,9 @@ def clean(results: Path) -> Iterator[Path]:
 
 
 def test_all_figures_of_a_run_twice_to_the_same_bytes(clean: Path, small: None) -> None:
-    first = bench(clean, "lee2018", "--from", "tiny")
+    first = bench_figures(clean, "lee2018", "--from", "tiny")
     assert first.exit_code == 0, first.output
-    drawn = files(clean)
+    drawn = figure_files(clean)
     pictures = ["figure1", "figure2_digits_0-2", "figure3ab", "figure4", "figure5_digits_0-2"]
     assert sorted(drawn) == ["captions.md", *sorted(f"{name}.{kind}" for name in pictures for kind in ("png", "svg"))]
     assert "skipped: figure 3cd: " in first.stderr
@@ -115,42 +100,42 @@ def test_all_figures_of_a_run_twice_to_the_same_bytes(clean: Path, small: None) 
     assert [line[3:] for line in captions.splitlines() if line.startswith("## ")] == pictures
     for path in (clean / "figures").rglob("*.*"):
         path.unlink()
-    assert bench(clean, "lee2018", "--from", "tiny").exit_code == 0
-    assert files(clean) == drawn
+    assert bench_figures(clean, "lee2018", "--from", "tiny").exit_code == 0
+    assert figure_files(clean) == drawn
 
 
 def test_another_seed_draws_another_toy(clean: Path, small: None) -> None:
-    assert bench(clean, "lee2018", "--figures", "1").exit_code == 0
-    before = files(clean)["figure1.png"]
-    assert bench(clean, "lee2018", "--figures", "1", "--seed", "1").exit_code == 0
-    assert files(clean)["figure1.png"] != before
+    assert bench_figures(clean, "lee2018", "--figures", "1").exit_code == 0
+    before = figure_files(clean)["figure1.png"]
+    assert bench_figures(clean, "lee2018", "--figures", "1", "--seed", "1").exit_code == 0
+    assert figure_files(clean)["figure1.png"] != before
 
 
 def test_drawing_one_figure_keeps_the_others_and_their_captions(clean: Path, small: None) -> None:
-    assert bench(clean, "lee2018", "--figures", "4", "--from", "tiny").exit_code == 0
-    assert bench(clean, "lee2018", "--figures", "1").exit_code == 0
-    captions = files(clean)["captions.md"].decode()
+    assert bench_figures(clean, "lee2018", "--figures", "4", "--from", "tiny").exit_code == 0
+    assert bench_figures(clean, "lee2018", "--figures", "1").exit_code == 0
+    captions = figure_files(clean)["captions.md"].decode()
     assert captions.index("## figure1\n") < captions.index("## figure4\n")
     assert "run `tiny`" in captions
 
 
 def test_a_picture_of_another_run_is_deleted(clean: Path) -> None:
-    assert bench(clean, "lee2018", "--figures", "2", "--from", "tiny").exit_code == 0
+    assert bench_figures(clean, "lee2018", "--figures", "2", "--from", "tiny").exit_code == 0
     folder = clean / "figures" / "lee2018"
     page = folder / "captions.md"
     page.write_text(page.read_text().replace("digits_0-2", "letters"))
     (folder / "figure2_letters.png").write_bytes(b"old")
-    assert bench(clean, "lee2018", "--figures", "2", "--from", "tiny").exit_code == 0
-    assert "figure2_letters.png" not in files(clean)
-    assert "letters" not in files(clean)["captions.md"].decode()
+    assert bench_figures(clean, "lee2018", "--figures", "2", "--from", "tiny").exit_code == 0
+    assert "figure2_letters.png" not in figure_files(clean)
+    assert "letters" not in figure_files(clean)["captions.md"].decode()
 
 
 def test_without_a_run_its_figures_are_skipped(tmp_path: Path, small: None) -> None:
-    done = bench(tmp_path, "lee2018")
+    done = bench_figures(tmp_path, "lee2018")
     assert done.exit_code == 0
     for number in "245":
         assert f"skipped: figure {number}: it needs a run, and there is none of suite lee2018 or " in done.stderr
-    assert {name.partition(".")[0] for name in files(tmp_path)} == {"captions", "figure1", "figure3ab"}
+    assert {name.partition(".")[0] for name in figure_files(tmp_path)} == {"captions", "figure1", "figure3ab"}
 
 
 @pytest.mark.parametrize(
@@ -171,11 +156,11 @@ def test_without_a_run_its_figures_are_skipped(tmp_path: Path, small: None) -> N
 def test_a_requested_figure_that_cannot_be_drawn_is_an_error_before_any_work(
     results: Path, arguments: list[str], sentence: str
 ) -> None:
-    done = bench(results, *arguments)
+    done = bench_figures(results, *arguments)
     assert done.exit_code == 2
     assert f"Error: {sentence}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not files(results)
+    assert not figure_files(results)
 
 
 def test_the_first_run_of_the_papers_suites_serves(results: Path, tmp_path: Path) -> None:
@@ -197,9 +182,9 @@ def test_without_scores_or_checkpoints_the_figure_says_so(results: Path, tmp_pat
 
 
 def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
-    listed = CliRunner().invoke(main, ["list", "figures"])
+    listed = bench("list", "figures")
     assert listed.output.startswith("lee2018  Figures of the confidence-loss paper")
-    assert "3cd: " in CliRunner().invoke(main, ["show", "lee2018"]).output
+    assert "3cd: " in bench("show", "lee2018").output
     assert {result.status for result in run_checks(["lee2018"], tmp_path) if result.kind == "figure"} == {"ok"}
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
@@ -22,6 +18,7 @@ from oodbench.benchmark.papers.published import COLUMNS, Reference, read_referen
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
+from tests.support import bench, csv_rows
 
 TABLE1 = ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 SIZES = {"cifar10": 10000, "svhn": 26032, "svhn-test-first10000": 10000, "gaussian": 10000, "lsun-resize": 10000}
@@ -200,9 +197,7 @@ def test_ours_published_and_the_difference(lee: Reference, tmp_path: Path) -> No
     text = against_text(run, lee)
     assert re.search(r"AUROC +51\.0 ± 1\.4 +40\.7 +\+10\.3", text)
     assert re.search(r"ID acc +80\.00 ± 0\.00 +80\.14 +-0\.14", text)
-    (row,) = (
-        row for row in csv.DictReader(io.StringIO(against_csv(run, lee))) if row["status"] and row["metric"] == "auroc"
-    )
+    (row,) = (row for row in csv_rows(against_csv(run, lee)) if row["status"] and row["metric"] == "auroc")
     assert (row["ours_percent"], row["published_percent"], row["difference_points"], row["seeds"]) == (
         "51.000000", "40.7", "10.300000", "2",
     )  # fmt: skip
@@ -275,7 +270,7 @@ def test_unlike_sets_recipes_and_detectors_have_no_counterpart(lee: Reference, t
     text = " ".join(against_text(run, lee).split())
     assert "Published, without a counterpart in this run: all 46 numbers on ID set svhn." in text
     assert "svhn, tinyimagenet-resize, lsun-resize, gaussian: msp@cross_entropy;" in text
-    rows = list(csv.DictReader(io.StringIO(against_csv(run, lee))))
+    rows = csv_rows(against_csv(run, lee))
     assert len(rows) == len(lee.values)
     assert sum(bool(row["status"]) for row in rows) == 1
 
@@ -342,17 +337,15 @@ def test_no_line_is_wider_than_the_terminal(lee: Reference, tmp_path: Path) -> N
 def test_the_command_prints_each_format(tmp_path: Path) -> None:
     written(tmp_path / "runs" / "made_up", [record("cifar10", "svhn", "msp", "cross_entropy")])
 
-    def bench(*arguments: str) -> Any:
-        return CliRunner().invoke(main, ["table", "made_up", "--results", str(tmp_path), *arguments])
-
-    assert "46.6" in bench("--against", "lee2018").output
-    assert bench("--against", "lee2018", "--format", "csv").output.startswith("id_set,ood_set")
-    assert "| svhn, msp | AUROC |" in bench("--against", "lee2018", "--format", "md").output
+    table = ("table", "made_up", "--results", tmp_path)
+    assert "46.6" in bench(*table, "--against", "lee2018").output
+    assert bench(*table, "--against", "lee2018", "--format", "csv").output.startswith("id_set,ood_set")
+    assert "| svhn, msp | AUROC |" in bench(*table, "--against", "lee2018", "--format", "md").output
     for arguments, sentence in (
         (["--against", "lee2018", "--format", "tex"], "has no LaTeX form"),
         (["--against", "lee2017"], "Did you mean 'lee2018'?"),
     ):
-        done = bench(*arguments)
+        done = bench(*table, *arguments)
         assert done.exit_code == 2
         assert sentence in done.stderr
-    assert "lee2018" in CliRunner().invoke(main, ["list", "references"]).output
+    assert "lee2018" in bench("list", "references").output

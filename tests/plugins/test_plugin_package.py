@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -13,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.plan.suite import default_suite
 from oodbench.benchmark.plugins.registry import registry
+from tests.support import bench, csv_rows
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,20 +60,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture
-def bench(installed: Path, tmp_path: Path) -> Bench:
+def bench_installed(installed: Path, tmp_path: Path) -> Bench:
     """The command line, with results in a folder of the test."""
 
     def invoke(*arguments: str) -> Result:
         command = [*arguments]
         if arguments[0] == "run":
             command += ["--results", str(tmp_path / "results"), "--threads", "1", "--quiet"]
-        return CliRunner().invoke(main, command, catch_exceptions=False)
+        return bench(*command)
 
     return invoke
-
-
-def records(run: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((run / "records.csv").read_text())))
 
 
 def listed(output: str) -> dict[str, str]:
@@ -84,16 +78,18 @@ def listed(output: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_the_package_is_listed(bench: Bench, kind: str) -> None:
-    result = bench("list", kind)
+def test_the_package_is_listed(bench_installed: Bench, kind: str) -> None:
+    result = bench_installed("list", kind)
     assert result.exit_code == 0
     assert {name: listed(result.stdout).get(name) for name in NAMES[kind]} == NAMES[kind]
     assert len(listed(result.stdout)) > len(NAMES[kind])
 
 
-def test_ours_are_listed_as_without_it(bench: Bench) -> None:
+def test_ours_are_listed_as_without_it(bench_installed: Bench) -> None:
     lines = [
-        line for line in bench("list", "detectors").stdout.splitlines() if ORIGIN not in line and BROKEN not in line
+        line
+        for line in bench_installed("list", "detectors").stdout.splitlines()
+        if ORIGIN not in line and BROKEN not in line
     ]
     assert [line.split()[0] for line in lines] == [
         name for name, entry in registry.entries("detector").items() if entry.origin.startswith("oodbench.")
@@ -102,32 +98,32 @@ def test_ours_are_listed_as_without_it(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["class_means", "shapes", "one_layer"])
-def test_the_package_keeps_the_contract(bench: Bench, name: str) -> None:
-    result = bench("check", name)
+def test_the_package_keeps_the_contract(bench_installed: Bench, name: str) -> None:
+    result = bench_installed("check", name)
     assert result.exit_code == 0, result.output
     assert {line.split()[0] for line in result.stdout.splitlines()} == {"ok"}
 
 
-def test_what_is_broken_fails_its_check_with_the_reason(bench: Bench) -> None:
-    result = bench("check", "broken", "shapes")
+def test_what_is_broken_fails_its_check_with_the_reason(bench_installed: Bench) -> None:
+    result = bench_installed("check", "broken", "shapes")
     assert result.exit_code == 1
     assert f"failed   detector broken: import: {BROKEN}" in result.stdout
     assert "ok       dataset shapes: check_dataset" in result.stdout
 
 
-def test_cards_tell_where_a_plugin_comes_from(bench: Bench) -> None:
-    text = bench("show", "class_means").stdout
+def test_cards_tell_where_a_plugin_comes_from(bench_installed: Bench) -> None:
+    text = bench_installed("show", "class_means").stdout
     assert ORIGIN in text
     assert "normalise=False" in text
-    assert "unavailable:" in bench("show", "broken").stdout
+    assert "unavailable:" in bench_installed("show", "broken").stdout
 
 
-def test_the_package_runs_and_is_stored_like_ours(bench: Bench, tmp_path: Path) -> None:
+def test_the_package_runs_and_is_stored_like_ours(bench_installed: Bench, tmp_path: Path) -> None:
     command = ["run", "--suite", "shapes", "--detectors", "class_means[normalise=true],class_means,msp"]
-    result = bench(*command)
+    result = bench_installed(*command)
     assert result.exit_code == 0, result.output
     run = tmp_path / "results" / "runs" / "shapes"
-    rows = records(run)
+    rows = csv_rows((run / "records.csv").read_text())
     assert {(row["id_set"], row["backbone"], row["recipe"], row["status"]) for row in rows} == {
         ("shapes", "one_layer", "cross_entropy", "ok")
     }
@@ -137,18 +133,18 @@ def test_the_package_runs_and_is_stored_like_ours(bench: Bench, tmp_path: Path) 
         for ood in ("shapes+inverted", "uniform")
     ]
     assert "class_means" in (run / "table.csv").read_text()
-    again = bench(*command, "--dry-run")
+    again = bench_installed(*command, "--dry-run")
     assert ", 0 to do" in again.stdout
     assert ", 1 to do" not in again.stdout
 
 
-def test_a_changed_package_is_run_anew(bench: Bench, installed: Path) -> None:
+def test_a_changed_package_is_run_anew(bench_installed: Bench, installed: Path) -> None:
     """Its version is the hash of its source, as for built-ins."""
     command = ["run", "--suite", "shapes", "--detectors", "class_means", "--ood", "uniform"]
-    assert bench(*command).exit_code == 0
+    assert bench_installed(*command).exit_code == 0
     module = installed / "oodbench_example" / "class_means.py"
     module.write_text(module.read_text().replace("amin(dim=1)", "amin(dim=1) + 1"))
-    again = bench(*command, "--dry-run").stdout
+    again = bench_installed(*command, "--dry-run").stdout
     kinds = {line.split()[0]: line for line in again.splitlines() if " jobs, " in line}
     assert kinds["train"].endswith(", 0 to do")
     assert kinds["extract"].endswith(", 0 to do")
@@ -156,11 +152,11 @@ def test_a_changed_package_is_run_anew(bench: Bench, installed: Path) -> None:
     assert kinds["score"].endswith(", 2 to do")
 
 
-def test_what_is_broken_is_noted_through_all_and_refused_by_name(bench: Bench) -> None:
-    plan = bench("run", "--suite", "shapes", "--dry-run")
+def test_what_is_broken_is_noted_through_all_and_refused_by_name(bench_installed: Bench) -> None:
+    plan = bench_installed("run", "--suite", "shapes", "--dry-run")
     assert plan.exit_code == 0, plan.output
     assert f"  unavailable: broken: {BROKEN}" in plan.stdout.splitlines()
-    refused = bench("run", "--suite", "shapes", "--detectors", "broken,msp")
+    refused = bench_installed("run", "--suite", "shapes", "--detectors", "broken,msp")
     assert refused.exit_code == 2
     assert refused.stderr == f"Error: {BROKEN}\n"
 
@@ -194,7 +190,8 @@ def test_the_package_installs_and_runs_in_processes_of_its_own(tmp_path: Path) -
     run = results / "runs" / "shapes"
     info = json.loads((run / "run.json").read_text())
     assert {"name": "broken", "reason": BROKEN} in info["unavailable"]
-    methods = {row["detector"] for row in records(run) if row["status"] == "ok"}
+    rows = csv_rows((run / "records.csv").read_text())
+    methods = {row["detector"] for row in rows if row["status"] == "ok"}
     assert {"class_means", "msp"} <= methods
     assert "broken" not in methods
     assert "class_means" in (run / "table.csv").read_text()

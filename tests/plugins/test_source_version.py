@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from oodbench.benchmark import Batch, Detector, run
+from oodbench.benchmark import Batch, Detector
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import _source_files, code_of, source_version
+from tests.support import run_suite, write_suite
 
 DETECTOR = """
 from oodbench.benchmark import Detector, detector
@@ -278,14 +279,7 @@ def test_a_class_whose_source_is_nowhere_must_pin_its_version(notebook: Notebook
     assert source_version(typed) == "1"
 
 
-SUITE = """
-schema = 1
-title = "Tiny"
-[protocol]
-backbone = "small_cnn"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 ood = [{ set = "greek" }]
@@ -296,12 +290,11 @@ def test_what_is_registered_in_this_process_is_run_by_name(notebook: Notebook, t
     for cell in (DEEPER, HELPER, TYPED):
         notebook.type(cell)
     assert registry.entries("detector")["typed"].origin == "this process, strange_notebook"
-    (tmp_path / "tiny.toml").write_text(SUITE)
-    options: dict[str, Any] = {"suite": str(tmp_path / "tiny.toml"), "results": tmp_path / "results", "threads": 1}
-    [record] = run("typed", **options).records
+    suite = write_suite(tmp_path, MATRIX)
+    [record] = run_suite(suite, "typed").records
     assert record.status == "ok"
     notebook.type(TYPED.replace("* self", "* 0 * self"))
-    [changed] = run("typed", **options).records
+    [changed] = run_suite(suite, "typed").records
     assert (changed.status, changed.metrics["auroc"]) == ("ok", 0.5), "the class as it was typed last"
     assert changed.artifacts["checkpoint"] == record.artifacts["checkpoint"]
 

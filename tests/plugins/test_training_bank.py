@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, FitData
-from oodbench.benchmark.api import prepare
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
 from oodbench.benchmark.plugins import training_bank
@@ -23,13 +22,14 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
+from tests.support import prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Register = Callable[[str, type[Plugin]], None]
 
 
-def drawn(images: int, units: int = 7, seed: int = 0) -> np.ndarray:
+def random_features(images: int, units: int = 7, seed: int = 0) -> np.ndarray:
     features: np.ndarray = abs(np.random.RandomState(seed).randn(images, units)).astype(np.float32)
     return features
 
@@ -45,7 +45,7 @@ def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [None, [3, 4, 90, 199]])
 def test_similarities_are_cosines(rows: list[int] | None) -> None:
-    features, others = drawn(5), drawn(200, seed=1)
+    features, others = random_features(5), random_features(200, seed=1)
     bank = TrainingBank(others, None if rows is None else torch.tensor(rows))
     expected = cosines(features, others if rows is None else others[rows])
     single, double = (bank.similarities(torch.from_numpy(features), kind) for kind in (torch.float32, torch.float64))
@@ -58,10 +58,10 @@ def test_similarities_are_cosines(rows: list[int] | None) -> None:
 
 def test_a_bank_that_is_not_held_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(training_bank, "PIECE", 64)
-    halves = drawn(300).astype(np.float16)
+    halves = random_features(300).astype(np.float16)
     np.save(tmp_path / "features.npy", halves)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
-    features = torch.from_numpy(drawn(9, seed=1))
+    features = torch.from_numpy(random_features(9, seed=1))
     held = TrainingBank(halves).similarities(features)
     monkeypatch.setattr(training_bank, "HELD", 0)
     assert torch.equal(TrainingBank(mapped).similarities(features), held)
@@ -130,17 +130,12 @@ def test_neighbours_too_near_for_float32_are_ordered_in_float64(
 
 # In a run
 
-SUITE = """
-schema = 1
-[protocol]
-backbone = "small_cnn[width=2,hidden=8]"
-recipe = "cross_entropy"
-[training]
-epochs = 1
+MATRIX = """
 [[id]]
 set = "digits[0-3]"
 ood = [{ set = "greek" }, { set = "uniform" }]
 """
+BACKBONE = "small_cnn[width=2,hidden=8]"
 THREE = ("knn", "nnguide[k=3]", "relation")
 
 
@@ -194,14 +189,14 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     """Run detectors on a small matrix; returns the bytes of their scores, or the reason why there are none."""
     for name, plugin in (("spoils", Spoils), ("fails", Fails), ("draws", Draws)):
         register(name, plugin)
-    (tmp_path / "tiny.toml").write_text(SUITE)
+    suite = write_suite(tmp_path, MATRIX, backbone=BACKBONE)
     monkeypatch.setattr(training_bank, "ENTRIES", 100_000)
     monkeypatch.setattr(training_bank, "FEWEST", 16)
 
     def run(*detectors: str) -> dict[str, Any]:
         for kind in ("fit", "scores"):  # to be computed again with the network of the first run
             shutil.rmtree(tmp_path / "cache" / kind, ignore_errors=True)
-        prepared = prepare(detectors, suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1, device="cpu")
+        prepared = prepare_suite(suite, detectors, results=tmp_path, device="cpu")
         done: StoredRun = run_plan(
             prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet()
         )
@@ -252,8 +247,7 @@ def test_who_spoils_or_fails_does_so_alone(ran: Callable[..., dict[str, Any]]) -
 
 
 def test_jobs_that_share_a_product_follow_one_another_and_their_fits(tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(SUITE)
-    prepared = prepare(("knn", "msp", "nnguide"), suite=str(tmp_path / "tiny.toml"), results=tmp_path, threads=1)
+    prepared = prepare_suite(write_suite(tmp_path, MATRIX, backbone=BACKBONE), ("knn", "msp", "nnguide"))
     jobs = prepared.work.jobs
     ids = [job.id for job in jobs]
     assert all(ids.index(other) < ids.index(job.id) for job in jobs for other in job.after if other in ids)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from oodbench.benchmark import Run
+from tests.support import run_suite, write_suite
 
-
-@pytest.fixture(scope="module")
-def matrix() -> str:
-    """The suite's sets."""
-    return """
+MATRIX = """
 [[id]]
 set = "digits[0-1]"
 ood = [{ set = "greek" }, { set = "uniform" }]
@@ -21,14 +16,8 @@ ood = [{ set = "greek" }, { set = "uniform" }]
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_suite: Callable[[str], str],
-    tiny_run: Callable[..., Run],
-    matrix: str,
-) -> Path:
-    """A results folder with one finished run of four cells, called 'tiny'."""
-    folder = tmp_path_factory.mktemp("verify")
-    (folder / "tiny.toml").write_text(tiny_suite(matrix))
-    tiny_run(folder / "tiny.toml", "msp,knn[k=3]", results=folder / "results")
-    return folder / "results"
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one finished run of four cells, called 'tiny'; its suite is beside it."""
+    suite = write_suite(tmp_path_factory.mktemp("verify"), MATRIX)
+    run_suite(suite, "msp,knn[k=3]")
+    return suite.parent / "results"

@@ -17,19 +17,15 @@ from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.other_checks import check_dataset, check_form
 from oodbench.benchmark.verify.plugin_checks import Result
 from oodbench.benchmark.verify.toy_world import toy_world
+from tests.support import noise_images, short_id
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Register = Callable[[str, type[Plugin]], None]
 
 
-def short_id(value: object) -> str:
-    """The name of a class; messages are too long for a test's id."""
-    return value.__name__ if isinstance(value, type) else ""
-
-
-def drawn(seed: int, count: int = 6, labelled: bool = True) -> ImageSet:
-    images = np.random.RandomState(seed).randint(0, 256, (count, 3, 4, 4)).astype(np.uint8)
+def noise_set(seed: int, count: int = 6, labelled: bool = True) -> ImageSet:
+    images = noise_images(count, seed, (3, 4, 4))
     return ImageSet(images, np.arange(count) % 2, ("a", "b")) if labelled else ImageSet(images)
 
 
@@ -37,15 +33,15 @@ class Embedded(Dataset):
     classes = ("a", "b")
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        return drawn(len(split))
+        return noise_set(len(split))
 
 
 class Overlapping(Embedded):
     def load(self, split: str, data_dir: Path) -> ImageSet:
         if split == "train":
-            return drawn(5)
-        images = drawn(4).images.copy()
-        images[2] = drawn(5).images[3]
+            return noise_set(5)
+        images = noise_set(4).images.copy()
+        images[2] = noise_set(5).images[3]
         return ImageSet(images, np.arange(6) % 2, ("a", "b"))
 
 
@@ -54,19 +50,19 @@ class WrongChecksum(Embedded):
 
 
 class RightChecksum(Embedded):
-    checksums: ClassVar[Mapping[str, str]] = {"test": drawn(4).checksum, "train": drawn(5).checksum}
+    checksums: ClassVar[Mapping[str, str]] = {"test": noise_set(4).checksum, "train": noise_set(5).checksum}
 
 
 class DrawnAgain(Embedded):
     seeds: ClassVar[Any] = itertools.count(100)
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        return drawn(next(self.seeds))
+        return noise_set(next(self.seeds))
 
 
 class Unlabelled(Embedded):
     def load(self, split: str, data_dir: Path) -> ImageSet:
-        return drawn(len(split), labelled=False)
+        return noise_set(len(split), labelled=False)
 
 
 class OtherClasses(Embedded):
@@ -84,7 +80,7 @@ class Unreadable(Embedded):
         (Embedded, ""),
         (RightChecksum, ""),
         (Overlapping, "the test split contains an image of the train split"),
-        (WrongChecksum, rf"the test split has checksum {drawn(4).checksum}, the card says 0000"),
+        (WrongChecksum, rf"the test split has checksum {noise_set(4).checksum}, the card says 0000"),
         (DrawnAgain, "the train split has checksum [0-9a-f]{64}, it had another when loaded again: [0-9a-f]{64}"),
         (Unlabelled, "the train split and the card differ in classes"),
         (OtherClasses, "the train split and the card differ in classes"),

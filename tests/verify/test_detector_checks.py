@@ -16,6 +16,7 @@ from oodbench.benchmark.verify import detector_checks
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.detector_checks import DETECTOR_CHECKS, fitted
 from oodbench.benchmark.verify.toy_world import planted_network, toy_batch, toy_world
+from tests.support import short_id
 from tests.verify.wrong_detectors import (
     WRONG_DETECTORS,
     ClipsWeights,
@@ -30,13 +31,6 @@ from tests.verify.wrong_detectors import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Register = Callable[[str, type[Plugin]], None]
-
-
-def short_id(value: object) -> str:
-    """The name of a class or check; messages are too long for a test's id."""
-    if isinstance(value, type):
-        return value.__name__
-    return str(value) if str(value).startswith("check_") else ""
 
 
 @pytest.mark.parametrize("plugin, check, message", WRONG_DETECTORS, ids=short_id)

@@ -18,17 +18,11 @@ from oodbench.benchmark import Backbone, Recipe, Task, TrainBatch, Training, run
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.other_checks import check_backbone
+from tests.support import short_id
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Register = Callable[[str, type[Plugin]], None]
-
-
-def short_id(value: object) -> str:
-    """The name of a class or check; messages are too long for a test's id."""
-    if isinstance(value, type):
-        return value.__name__
-    return str(value) if str(value).startswith("check_") else ""
 
 
 # Recipes

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from oodbench.benchmark import Record
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.records.record import FAILED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.verify.repeat import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
+from tests.support import bench, run_suite, write_suite
 
 MATRIX = """
 [[id]]
@@ -29,15 +27,12 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
-) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a suite, and a run of it by two commands."""
     folder = tmp_path_factory.mktemp("again")
-    suite, options = folder / "tiny.toml", {"results": folder / "results", "limit_train": 64}
-    suite.write_text(tiny_suite(MATRIX))
-    tiny_run(suite, "msp", **options)
-    tiny_run(suite, "energy", add=True, **options)
+    suite = write_suite(folder, MATRIX)
+    run_suite(suite, "msp", limit_train=64)
+    run_suite(suite, "energy", add=True, limit_train=64)
     return folder
 
 
@@ -45,10 +40,6 @@ def finished(
 def place(finished: Path, tmp_path: Path) -> Path:
     copy: Path = shutil.copytree(finished, tmp_path / "copy")
     return copy
-
-
-def bench(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_run_is_reproduced_from_nothing(place: Path) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.records.cell_names import find_cell
-from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.records.run import read_stored_run
+from tests.support import bench, run_suite, write_suite
 
 
 @pytest.fixture
@@ -23,10 +22,6 @@ def results(finished: Path, tmp_path: Path) -> Path:
     """A copy that tests may damage."""
     copy: Path = shutil.copytree(finished, tmp_path / "results")
     return copy
-
-
-def bench(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def record_file(results: Path, detector: str, ood: str) -> Path:
@@ -44,17 +39,17 @@ def artifact(results: Path, detector: str, ood: str, which: str) -> Path:
     return results / "cache" / path
 
 
-def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+def files_and_times(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
 
 def test_all_is_well_and_nothing_changes(results: Path) -> None:
-    before = files(results)
+    before = files_and_times(results)
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 0, done.output
     assert done.output.startswith("tiny: No problems: 4 cells, 36 metrics, 36 intervals, ")
     assert done.output.count("\n") == 1
-    after = {path: content for path, content in files(results).items() if "cache/data" not in path.as_posix()}
+    after = {path: content for path, content in files_and_times(results).items() if "cache/data" not in path.as_posix()}
     assert {path: content for path, content in before.items() if path in after} == after
 
 
@@ -270,13 +265,10 @@ ood = [{ set = "greek" }]
 
 
 @pytest.fixture(scope="module")
-def with_extended(
-    tmp_path_factory: pytest.TempPathFactory, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
-) -> Path:
-    folder = tmp_path_factory.mktemp("extended")
-    (folder / "tiny.toml").write_text(tiny_suite(EXTENDED))
-    tiny_run(folder / "tiny.toml", "msp,energy", results=folder / "results", metrics="extended")
-    return folder / "results"
+def with_extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    suite = write_suite(tmp_path_factory.mktemp("extended"), EXTENDED)
+    run_suite(suite, "msp,energy", metrics="extended")
+    return suite.parent / "results"
 
 
 @pytest.mark.parametrize("name", ["nll", "oscr", "tnr_validation", "fs_auroc", "shifted_accuracy"])

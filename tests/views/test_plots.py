@@ -104,6 +104,15 @@ def test_every_picture_is_there_as_png_and_svg(drawn: tuple[StoredRun, Path, lis
             assert b"<dc:date>" not in path.read_bytes()
 
 
+def test_id_sets_with_like_names_have_their_own_plots(tmp_path: Path) -> None:
+    names = [write_record(tmp_path, dataclasses.replace(next(records(tmp_path / "cache", (0,))), id_set=name)).name
+             for name in ("k>5", "k<5", "k=5!", "plain")]  # fmt: skip
+    write_run_info(tmp_path, {"name": "alike", "seeds": [0], "cells": names})
+    paths = draw(read_stored_run(tmp_path), tmp_path / "cache")
+    assert len(set(paths)) == len(paths) == 2 * (4 * 3 + 1)
+    assert tmp_path / "plots" / "roc_plain.png" in paths
+
+
 def test_equal_runs_give_equal_bytes(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, paths = drawn
     again = draw(dataclasses.replace(run, path=tmp_path), cache)
@@ -221,8 +230,9 @@ def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[StoredRun, Path, li
     write_run_info(tmp_path, {"cells": [name]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from oodbench.benchmark.views.plots import draw; from oodbench.benchmark.records.run import read_stored_run as read_run\n"
-        f"assert len(draw(read_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
+        "from oodbench.benchmark.views.plots import draw\n"
+        "from oodbench.benchmark.records.run import read_stored_run\n"
+        f"assert len(draw(read_stored_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

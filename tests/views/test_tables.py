@@ -5,9 +5,7 @@ After a wanted change of format: `UPDATE_GOLDEN=1 pytest tests/views/test_tables
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import math
 import os
@@ -32,6 +30,7 @@ from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import summarise, table_csv, write_tables
+from tests.support import csv_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DASH = "\N{EN DASH}"
@@ -243,7 +242,7 @@ def test_who_may_be_the_best_is_marked_where_it_was_judged(three: StoredRun, tmp
     frame = summarise(three)
     letters = frame[(frame["metric"] == "auroc") & (frame["ood_set"] == "letters") & (frame["id_set"] == "digits_a")]
     assert letters[letters["scope"] == "set"]["may_be_best"].tolist() == [False, False, True, True]
-    rows = list(csv.DictReader(io.StringIO(table_csv(three))))
+    rows = csv_rows(table_csv(three))
     assert [one["sky/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "true", ""]
     assert [one["shop_signs/auroc/may_be_best"] for one in rows[:4]] == ["false", "true", "", "true"]
     legend = " ".join(text_table(three, 400).split())
@@ -258,7 +257,7 @@ def test_a_judgement_of_other_records_is_not_shown(three: StoredRun, tmp_path: P
     fewer = dataclasses.replace(three, records=three.records[:-1])
     for spoilt in (other, fewer):
         assert "°" not in text_table(spoilt)
-        assert not any(one["letters/auroc/may_be_best"] for one in csv.DictReader(io.StringIO(table_csv(spoilt))))
+        assert not any(one["letters/auroc/may_be_best"] for one in csv_rows(table_csv(spoilt)))
     copy = dataclasses.replace(three, path=tmp_path)
     for content in ("", "[]", '{"inputs": 3}', '{"columns": [{"id_set": 1}], "inputs": "", "whole": true}', "{" * 9999):
         (tmp_path / "best.json").write_text(content)
@@ -411,7 +410,7 @@ def test_golden_text(one: StoredRun, three: StoredRun) -> None:
 
 
 def test_csv_is_fractions_with_six_decimals(three: StoredRun) -> None:
-    rows = list(csv.DictReader(io.StringIO(table_csv(three))))
+    rows = csv_rows(table_csv(three))
     assert len(rows) == 2 * len(DETECTORS)
     first = rows[0]
     assert (first["letters/auroc/mean"], first["letters/auroc/std"]) == ("0.850000", "0.010000")
