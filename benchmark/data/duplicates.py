@@ -46,10 +46,17 @@ def exact_duplicates(seen: NDArray[np.uint8], tested: NDArray[np.uint8], block_b
     """Count the tested images (M, C, H, W) that equal a seen image (N, C, H, W) in every pixel; both uint8."""
     if seen.shape[1:] != tested.shape[1:]:
         return 0
-    hashes = _hashes(seen, block_bytes)
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    tested_hashes = _hashes(tested, block_bytes)
+    return _count_equal(seen, tested, _hashes(seen, block_bytes), _hashes(tested, block_bytes))
+
+
+def _count_equal(
+    seen: NDArray[np.uint8],
+    tested: NDArray[np.uint8],
+    seen_hashes: NDArray[np.uint64],
+    tested_hashes: NDArray[np.uint64],
+) -> int:
+    order = np.argsort(seen_hashes, kind="stable")
+    ordered = seen_hashes[order]
     first, last = (np.searchsorted(ordered, tested_hashes, side=side) for side in ("left", "right"))
     count = 0
     for row in np.flatnonzero(first < last):  # unequal images may have equal hashes, so compare the pixels
@@ -76,29 +83,37 @@ def near_duplicates(
     """Count the tested images (M, C, H, W) that are within `near` of a seen image; exact copies are included."""
     if seen.shape[1:] != tested.shape[1:]:
         return 0
-    described = descriptors(seen, block_bytes), descriptors(tested, block_bytes)
-    return _count_near(seen, tested, *described, near, block_bytes)
+    searchable = _Searchable(descriptors(seen, block_bytes))
+    return _count_near(seen, tested, searchable, descriptors(tested, block_bytes), near, block_bytes)
+
+
+class _Searchable:
+    """The descriptors of a set, and the tree of their projections."""
+
+    def __init__(self, described: NDArray[np.float32]) -> None:
+        from scipy.spatial import cKDTree
+
+        dimensions = described.shape[1]
+        covariance = np.cov(described.T.astype(np.float64), bias=True).reshape(dimensions, -1)
+        _, directions = np.linalg.eigh(covariance)
+        self.described = described
+        self.projection = directions[:, -DIRECTIONS:]  # orthonormal, so projecting never increases a distance
+        self.tree = cKDTree(described @ self.projection)
 
 
 def _count_near(
     seen: NDArray[np.uint8],
     tested: NDArray[np.uint8],
-    seen_descriptors: NDArray[np.float32],
+    searchable: _Searchable,
     tested_descriptors: NDArray[np.float32],
     near: float,
     block_bytes: int,
 ) -> int:
-    from scipy.spatial import cKDTree
-
-    dimensions = seen_descriptors.shape[1]
-    covariance = np.cov(seen_descriptors.T.astype(np.float64), bias=True).reshape(dimensions, -1)
-    _, directions = np.linalg.eigh(covariance)
-    projection = directions[:, -DIRECTIONS:]  # orthonormal, so projecting never increases a distance
+    seen_descriptors = searchable.described
     limit = near * (1 + 1e-4) + 1e-3  # slack for float32 rounding, so that no near-duplicate is lost
-    tree = cKDTree(seen_descriptors @ projection)
     neighbours = min(CANDIDATES, len(seen))
-    distances, rows = tree.query(
-        tested_descriptors @ projection, k=[*range(1, neighbours + 1)], distance_upper_bound=limit
+    distances, rows = searchable.tree.query(
+        tested_descriptors @ searchable.projection, k=[*range(1, neighbours + 1)], distance_upper_bound=limit
     )
     found = np.zeros(len(tested), dtype=bool)
     for rank in range(neighbours):
@@ -158,14 +173,25 @@ def _blocks(images: NDArray[np.uint8], block_bytes: int) -> Iterator[NDArray[np.
 
 
 class CachedDuplicates:
-    """Near-duplicate counts by the contents of two sets.
+    """Counts of shared images by the contents of two sets.
 
-    A pair is counted once for all runs that share a store, and a set's descriptors are computed once per object.
+    A pair is counted once for all runs that share a store, and a set is hashed, described and sorted once per object.
     """
 
     def __init__(self, cache: DataCache) -> None:
         self._cache = cache
+        self._image_hashes: dict[str, NDArray[np.uint64]] = {}
         self._descriptors: dict[str, NDArray[np.float32]] = {}
+        self._searchable: dict[str, _Searchable] = {}
+
+    def exact(self, seen: ImageSet, tested: ImageSet, stored: bool = True) -> int:
+        """As `exact_duplicates`. With `stored`, the count is read from, or written to, the store."""
+        if seen.image_shape != tested.image_shape:
+            return 0
+        if not stored:
+            return self._count_exact(seen, tested)
+        name = f"{tested.checksum} within {seen.checksum}"
+        return int(self._cache.checksum(name, lambda: str(self._count_exact(seen, tested))))
 
     def near(self, seen: ImageSet, tested: ImageSet) -> int:
         """As `near_duplicates`."""
@@ -174,9 +200,19 @@ class CachedDuplicates:
         name = f"{tested.checksum} near {seen.checksum} version {LEAKAGE_VERSION}"
         return int(self._cache.result(name, lambda: {"near": self._count(seen, tested)})["near"])
 
+    def _count_exact(self, seen: ImageSet, tested: ImageSet) -> int:
+        return _count_equal(seen.images, tested.images, self._hash(seen), self._hash(tested))
+
     def _count(self, seen: ImageSet, tested: ImageSet) -> int:
-        described = self._describe(seen), self._describe(tested)
-        return _count_near(seen.images, tested.images, *described, NEAR, BLOCK)
+        if seen.checksum not in self._searchable:
+            self._searchable[seen.checksum] = _Searchable(self._describe(seen))
+        searchable = self._searchable[seen.checksum]
+        return _count_near(seen.images, tested.images, searchable, self._describe(tested), NEAR, BLOCK)
+
+    def _hash(self, images: ImageSet) -> NDArray[np.uint64]:
+        if images.checksum not in self._image_hashes:
+            self._image_hashes[images.checksum] = _hashes(images.images, BLOCK)
+        return self._image_hashes[images.checksum]
 
     def _describe(self, images: ImageSet) -> NDArray[np.float32]:
         if images.checksum not in self._descriptors:

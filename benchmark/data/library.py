@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oodbench.benchmark.data.duplicates import exact_duplicates
+from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
@@ -45,6 +45,7 @@ class Library:
         """Remarks on the loaded data, printed under the tables."""
         self.sources: dict[str, dict[str, str]] = {}
         """The files of each split that was loaded: path -> SHA-256."""
+        self._duplicates = CachedDuplicates(self.files.cache)
         self._loaded: dict[tuple[str, str], ImageSet] = {}
         self._splits: dict[tuple[SetSpec, str], ImageSet] = {}
         self._parts: dict[tuple[SetSpec, str], ImageSet] = {}
@@ -133,12 +134,9 @@ class Library:
 
         By default, test images of the OOD set that are in the other set's training split.
         """
-        seen_images, tested = self.part(seen, seen_as), self.part(ood, scored_as)
-        if not all(isinstance(self.card(spec), FileDataset) for spec in (seen, ood)):
-            return exact_duplicates(seen_images.images, tested.images)
-        name = f"{tested.checksum} within {seen_images.checksum}"
-        count = self.files.cache.checksum(name, lambda: str(exact_duplicates(seen_images.images, tested.images)))
-        return int(count)
+        # Small sets in memory are counted faster than a count is read from the disk.
+        stored = all(isinstance(self.card(spec), FileDataset) for spec in (seen, ood))
+        return self._duplicates.exact(self.part(seen, seen_as), self.part(ood, scored_as), stored)
 
     def split(self, spec: SetSpec, split: str) -> ImageSet:
         """A stored split of a set, restricted to the spec's classes and with its forms applied."""

@@ -18,6 +18,7 @@ from oodbench.benchmark.metrics.names import EXTENDED
 from oodbench.benchmark.plan.detector_jobs import DetectorJobs
 from oodbench.benchmark.plan.job_builder import JobBuilder, TrainedClassifier
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
@@ -66,6 +67,8 @@ class _Planner:
         for entry in self.resolver.id_entries():
             pairs = [self.pair(entry, ood) for ood in self.resolver.ood_entries(entry)]
             self.plan.pairs.extend(pairs)
+            self.resolver.leakage.note_repeated(parse_set(pair.ood.set) for pair in pairs)
+            self.resolver.leakage.refuse_shifted(entry, self.shifted_sets(entry))
             declared = self.tuning_source(entry, pairs) if self.protocol == VAL_OOD else None
             rows = list({row.label: row for row in (self.resolver.row(spec, entry) for spec in specs)}.values())
             for seed in self.request.seeds:
@@ -131,7 +134,12 @@ class _Planner:
         """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets."""
         if EXTENDED not in self.request.metrics:
             return []
-        return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in entry.shifted)]
+        shifted = self.shifted_sets(entry)
+        return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in shifted)]
+
+    def shifted_sets(self, entry: IDEntry) -> tuple[SetSpec, ...]:
+        """The shifted forms of an ID set that are scored: those of the suite, if extended metrics are requested."""
+        return entry.shifted if EXTENDED in self.request.metrics else ()
 
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
         """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can or need not."""
@@ -139,11 +147,15 @@ class _Planner:
             return ""
         if not sources:
             return f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
-        ood = parse_set(pair.ood.set)
+        copies = self.resolver.leakage.copies
         for source in sources:
-            shared = self.library.shared_images(parse_set(source.set), ood, "tuning", "scored")
-            if shared:
-                return f"{shared:,} of its scored images are among those of '{source.set}' that settings are chosen on"
+            chosen_on = f"are among those of '{source.set}' that settings are chosen on"
+            found = copies(parse_set(source.set), parse_set(pair.ood.set), "tuning", "scored")
+            if found.count:
+                return f"{found.count:,} of its scored images {chosen_on}"
+            found = copies(parse_set(source.set), parse_set(pair.id.set), "tuning", "test")
+            if found.exceed(ACCIDENTAL):
+                return f"{found.count:,} of {found.images:,} test images of '{pair.id.set}' {chosen_on}"
         return ""
 
     def other_ood_sets(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
@@ -167,18 +179,8 @@ class _Planner:
             raise UserError(f"Protocol '{VAL_OOD}' cannot tune '{entry.set}' on '{entry.tuning}': {error}") from error
         if reason := shape_mismatch(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
             raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
-        for ood in pairs:
-            shared = self.library.shared_images(entry.tuning, parse_set(ood.ood.set))
-            if shared and parse_set(ood.ood.set).name != entry.tuning.name:
-                raise UserError(
-                    f"{shared:,} test images of '{ood.ood.set}' are in '{entry.tuning}', which protocol '{VAL_OOD}' "
-                    f"tunes on. Choose another --ood for '{entry.set}'."
-                )
-            self.resolver.note(
-                f"{shared:,} test images of '{ood.ood.set}' are in its training split, which tunes: they are repeated "
-                "in the set.",
-                shared,
-            )
+        scored = [entry.set, *self.shifted_sets(entry), *(parse_set(pair.ood.set) for pair in pairs)]
+        self.resolver.leakage.refuse_tuning(entry, entry.tuning, scored)
         return self.builder.ref(entry.tuning, "outliers")
 
     def backbone_mismatch(self, entry: IDEntry, row: Row) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.plan.leakage import Leakage
 from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
 from oodbench.benchmark.plan.weights_file import IMPORTED, Imported
@@ -20,18 +21,13 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import DetectorSpec, SetSpec, Spec, canonical, create, parse_detector, parse_set
 from oodbench.benchmark.store.atomic import slug
 
-ACCIDENTAL = 0.01
-"""Largest share of an OOD set's test images that may be training images, where the sets' distributions differ.
-
-Published sets share single images by accident: one test image of CIFAR-100 is a training image of CIFAR-10.
-"""
-
 
 class Resolver:
     """Resolves one request; what is unavailable is noted in the plan."""
 
     def __init__(self, request: Request, library: Library, plan: Plan, imported: Imported) -> None:
         self.request, self.library, self.plan, self.imported = request, library, plan, imported
+        self.leakage = Leakage(library, plan)
 
     def detectors(self) -> Iterator[DetectorSpec]:
         """The requested detectors; 'all' leaves out, and notes, those that cannot be loaded."""
@@ -79,9 +75,20 @@ class Resolver:
         found = {}
         for name in self.request.id_sets:
             for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [adopt(parse_set(name))]:
-                if all(self.is_available(spec, part, named=name != ALL) for part in ("train", "test")):
+                if self.is_usable_id(spec, named=name != ALL):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())
+
+    def is_usable_id(self, spec: SetSpec, named: bool) -> bool:
+        """Whether a set can be an ID set. Raises `UserError` where leaving it out would mislead."""
+        if not all(self.is_available(spec, part, named) for part in ("train", "test")):
+            return False
+        if self.leakage.spoils_id(spec, named):
+            return False
+        entry = self.plan.suite.entry(spec)
+        self.leakage.refuse_outliers(entry, spec, f"Choose other outliers for '{spec}', or another --id")
+        self.leakage.note_outliers(entry)
+        return True
 
     def ood_entries(self, entry: IDEntry) -> list[OODEntry]:
         """The requested OOD sets that are available and suitable for one ID set."""
@@ -103,9 +110,9 @@ class Resolver:
         self.refuse_same_distribution(entry.set, ood)
         if not self.is_available(ood, "test", named) or not self.has_same_shape(entry.set, ood, named):
             return False
-        if self.is_training_data(entry.set, ood, named):
+        if self.leakage.spoils_ood(entry.set, ood, named):
             return False
-        self.refuse_outliers(entry, ood)
+        self.leakage.refuse_outliers(entry, ood, f"Choose another --ood for '{entry.set}'")
         return True
 
     def is_available(self, spec: SetSpec, part: str, named: bool) -> bool:
@@ -145,46 +152,9 @@ class Resolver:
                 f"'{ood}' cannot be an OOD set of '{id_set}': both sample one distribution. Choose another --ood."
             )
 
-    def is_training_data(self, id_set: SetSpec, ood: SetSpec, named: bool) -> bool:
-        """Whether an OOD set's test images are ID training images; if so, an error if the user named it, else a note.
-
-        Up to a share of `ACCIDENTAL` is accepted, with a note under the tables.
-        """
-        shared = self.library.shared_images(id_set, ood)
-        images = len(self.library.part(ood, "test"))
-        finding = f"{shared:,} of {images:,} test images of '{ood}' are training images of '{id_set}'"
-        if shared <= ACCIDENTAL * images:
-            self.note(f"{finding}, by accident: the sets share them.", shared)
-            return False
-        if named:
-            raise UserError(f"{finding}. Choose another --ood for '{id_set}'.")
-        self.plan.skipped.append(Absence(str(ood), finding))
-        return True
-
-    def refuse_outliers(self, entry: IDEntry, ood: SetSpec) -> None:
-        """Raise `UserError` if test images of an OOD set are among the outliers.
-
-        It is a note if the outliers are of the same set, or if the sets share single images by accident.
-        """
-        if entry.outliers is None:
-            return
-        try:
-            shared = self.library.shared_images(entry.outliers, ood)
-        except OodbenchError:
-            return  # unavailable outliers are reported for the detectors that need them
-        finding = f"{shared:,} test images of '{ood}' are among the outliers '{entry.outliers}' that training may see"
-        if ood.name == entry.outliers.name:
-            self.note(f"{finding}: they are repeated in the set.", shared)
-            return
-        accidental = 0.0 if self.library.same_distribution(entry.outliers, ood) else ACCIDENTAL
-        if shared > accidental * len(self.library.part(ood, "test")):
-            raise UserError(f"{finding}. Choose another --ood for '{entry.set}'.")
-        self.note(f"{finding}, by accident: the sets share them.", shared)
-
     def note(self, text: str, count: int) -> None:
-        """Add a note about a number of images under the tables, once; none for 0 images."""
-        if count and text not in self.library.notes:
-            self.library.notes.append(text)
+        """Add a note about a number of things under the tables, once; none for 0."""
+        self.leakage.note(text, count)
 
 
 def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:

@@ -142,3 +142,6 @@ def read_versioned(path: Path) -> dict[str, Any]:
 
 QUICK_LOOK = "quick look, not the suite's protocol"
 """Beginning of the note in records of a run that was shortened by --limit-train or --epochs."""
+
+WARNING = "Warning: "
+"""Beginning of a run's note that tables show first."""

@@ -7,46 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data import pixel_baseline
-from oodbench.benchmark.data.duplicates import NEAR, CachedDuplicates
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import read_record, write_record
 from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.runner import provenance
+from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
-
-
-def near_notes(plan: Plan, context: JobContext) -> list[str]:
-    """Notes under the tables on OOD test images that are near-duplicates of ID, outlier or tuning images."""
-    duplicates = CachedDuplicates(context.library.files.cache)
-    notes = []
-    for pair in plan.pairs:
-        tested = context.images(pair.ood)
-        for data, description in _images_to_compare(plan, pair).items():
-            if count := duplicates.near(context.images(data), tested):
-                notes.append(
-                    f"{count:,} of {len(tested):,} test images of '{pair.ood.set}' are near-duplicates of "
-                    f"{description} (RMS difference at most {NEAR:g} of 255 grey levels); they are scored all the same."
-                )
-    return list(dict.fromkeys(notes))
-
-
-def _images_to_compare(plan: Plan, pair: Pair) -> dict[SetRef, str]:
-    """The ID, outlier and tuning images that the pair's OOD images should not resemble, with their descriptions."""
-    train = SetRef(pair.id.set, "outliers", 0)  # the full training split, including the validation images
-    sets = {train: f"training images of '{pair.id.set}'", pair.id: f"test images of '{pair.id.set}'"}
-    for job in plan.jobs.values():
-        if isinstance(job, TrainJob) and job.train.set == pair.id.set and job.outliers:
-            sets[job.outliers] = f"the outliers '{job.outliers.set}'"
-        elif isinstance(job, FitJob) and job.train.data.set == pair.id.set and job.outliers:
-            sets[job.outliers.data] = f"the outliers '{job.outliers.data.set}'"
-        elif isinstance(job, TuneJob) and job.train.data.set == pair.id.set:
-            tuning = [
-                outputs.data for outputs in job.ood if (outputs.data.set, pair.ood.part) != (pair.ood.set, "scored")
-            ]
-            sets |= {data: f"images of '{data.set}' that settings are chosen on" for data in tuning}
-    return sets
 
 
 def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.records.record import FAILED, SKIPPED
+from oodbench.benchmark.records.record import FAILED, SKIPPED, WARNING
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.marks import (
     DASH,
@@ -231,7 +231,7 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         *(f"[{number}] {note}" for note, number in footnotes(summary).items()),
         *_partial(summary),
         *warning_lines(summary),
-        *(f"Note: {note}" for note in run.info.get("notes", ())),
+        *_run_notes(run),
         *_cell_notes(run),
         *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),
         *(_because("Unavailable", item, "name") for item in run.info.get("unavailable", ())),
@@ -288,6 +288,13 @@ def _partial(summary: Summary) -> Iterator[str]:
             for name, cell in row.cells.items():
                 if cell.status == PARTIAL and cell.reason:
                     yield f"{FEWER} {block.id_set}, {row.label}, {name}: {cell.reason}"
+
+
+def _run_notes(run: StoredRun) -> Iterator[str]:
+    """The notes of the run, warnings first."""
+    notes = list(run.info.get("notes", ()))
+    yield from (note for note in notes if note.startswith(WARNING))
+    yield from (f"Note: {note}" for note in notes if not note.startswith(WARNING))
 
 
 def _cell_notes(run: StoredRun) -> Iterator[str]:

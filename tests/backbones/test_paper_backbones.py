@@ -197,7 +197,7 @@ from oodbench.benchmark import Dataset, ImageSet, dataset
 class Given(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        images = np.random.RandomState(len(split)).randint(0, 256, (40, 1, 28, 28), dtype=np.uint8)
+        images = np.random.RandomState(len(split) * len(self.name)).randint(0, 256, (40, 1, 28, 28), dtype=np.uint8)
         return ImageSet(images, np.arange(40) % 2, self.classes)
 
 @dataset("test_small_grey", title="Small")
