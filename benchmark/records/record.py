@@ -140,6 +140,9 @@ def read_versioned(path: Path) -> dict[str, Any]:
     return data
 
 
+MISFIT = "the given weights do not fit the ID set's labels"
+"""Beginning of the note in records of a run with `--checkpoint` whose classifier is wrong on many ID test images."""
+
 QUICK_LOOK = "quick look, not the suite's protocol"
 """Beginning of the note in records of a run that was shortened by --limit-train or --epochs."""
 

@@ -50,6 +50,8 @@ class JobContext:
         self.device = device
         self.failed_reductions: dict[str, Exception] = {}
         """Errors that detectors raised while a pass reduced the maps, by id of the `ReduceMapsJob`."""
+        self.warned: set[str] = set()
+        """Notes of cells that were logged as warnings."""
         self.scored: set[str] = set()
         """Ids of score jobs that were done ahead of their turn, together with another one (`ScoreJob.others`)."""
         self._classifiers: dict[str, Classifier] = {}

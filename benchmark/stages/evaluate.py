@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,18 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.benchmark.errors import OodbenchError, PluginError
+from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ScoredClassification, extended
 from oodbench.benchmark.metrics.names import METRICS_VERSION
 from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
+from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.record import FAILED, OK, Record
+from oodbench.benchmark.stages.class_order import class_order_note
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.store import Key, digest
+
+logger = logging.getLogger("oodbench")
 
 
 def evaluate_by_rules(
@@ -65,6 +71,8 @@ def key_content(cell: Cell) -> dict[str, Any]:
         content["audit"] = [rules, RULES_VERSION]
     if cell.extended_inputs:
         content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
+    if cell.record.recipe == IMPORTED:
+        content["class_order"] = CLASS_ORDER_VERSION
     return content
 
 
@@ -89,6 +97,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     tuned = _tuned(cell, context)
     if tuned:
         notes = (*notes, _tuning_note(tuned))
+    notes = (*_misfit(cell, cell.id_outputs, context), *notes)
     keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
     return replace(
         cell.record,
@@ -107,6 +116,15 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _misfit(cell: Cell, outputs: Outputs, context: JobContext) -> tuple[str, ...]:
+    """A note, also logged once, if weights from a user's file do not fit the ID set's labels."""
+    note = class_order_note(context.classified(outputs)) if cell.record.recipe == IMPORTED else ""
+    if note and note not in context.warned:
+        context.warned.add(note)
+        logger.warning("Warning: with '%s', %s.", cell.record.id_set, note)
+    return (note,) if note else ()
 
 
 def _groups(cell: Cell, context: JobContext) -> list[np.ndarray | None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.records.record import MISFIT, Record
 
 if TYPE_CHECKING:
     pass
@@ -16,12 +16,14 @@ WARNED = "¶"
 """Marks a number with a warning."""
 
 CONSTANT, EXPECTED, TIED, REVERSED = "one score", "one score, as expected", "tied", "reversed"
+UNFIT = "unfit"
 """The kinds of warnings."""
 
 TIED_SHARE = 0.01
 """Share of a set's scores: if more of them are equal to the threshold, there is a warning."""
 
 SENTENCES = {
+    UNFIT: "Warning: the given weights do not fit the ID set's labels, for which the notes give the reason",
     CONSTANT: "Warning: all images of a set have the same score, so that nothing is told apart within it",
     EXPECTED: "A sanity row gives all images the same score, as it is meant to: these are the numbers of a detector "
     "that knows nothing",
@@ -37,6 +39,7 @@ _DOUBTFUL: Mapping[str, tuple[str, ...]] = {
     EXPECTED: (),
     TIED: ("tnr_at_tpr95", "fpr_at_tpr95"),
     REVERSED: ("auroc",),
+    UNFIT: METRICS,
 }
 """Kind of warning -> the metrics that it makes doubtful."""
 
@@ -47,12 +50,12 @@ def warnings_of(records: Sequence[Record]) -> dict[str, str]:
     Records of older versions lack what most warnings need, and give none. A constant score is also tied at the
     threshold, which is not reported in addition. A sanity row's AUROC may be under 50% without a warning.
     """
+    found = {UNFIT: accuracies} if (accuracies := ", ".join(map(_misfit, records)).strip(", ")) else {}
     sanity = any(record.sanity for record in records)
     if kinds := sorted({kind for record in records for kind in _constant_over(record)}):
-        return {EXPECTED if sanity else CONSTANT: " and ".join(kinds)}
+        return {**found, EXPECTED if sanity else CONSTANT: " and ".join(kinds)}
     if sanity:
-        return {}
-    found = {}
+        return found
     shares = {kind: max((_share_tied(record, kind) for record in records), default=0.0) for kind in ("id", "ood")}
     if max(shares.values()) > TIED_SHARE:
         found[TIED] = ", ".join(f"{100 * share:.1f}% of {kind.upper()}" for kind, share in shares.items())
@@ -60,6 +63,13 @@ def warnings_of(records: Sequence[Record]) -> dict[str, str]:
     if areas and sum(areas) / len(areas) < 0.5:
         found[REVERSED] = f"{100 * sum(areas) / len(areas):.1f}"
     return found
+
+
+def _misfit(record: Record) -> str:
+    """The accuracy of given weights that do not fit the ID set's labels; empty if they do."""
+    if record.id_accuracy is None or not any(note.startswith(MISFIT) for note in record.notes):
+        return ""
+    return f"accuracy {100 * record.id_accuracy:.1f}%"
 
 
 def _constant_over(record: Record) -> Iterator[str]:
