@@ -29,6 +29,9 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.store import Key
 from oodbench.benchmark.views import plots
 
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+
 TINY_BACKBONE = "small_cnn[hidden=4,width=2]"
 """A network that trains within a second."""
 
@@ -49,6 +52,11 @@ def short_id(value: object) -> str:
     if isinstance(value, type):
         return value.__name__
     return str(value) if str(value).startswith("check_") else ""
+
+
+def in_repository(path: Path) -> str:
+    """A file's path in the repository, for the name of a test or a message."""
+    return path.relative_to(ROOT).as_posix()
 
 
 # Suites and runs

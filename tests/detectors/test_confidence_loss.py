@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,31 +15,18 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from oodbench.detectors._confidence_loss import confidence_loss, fixed_weights, frozen_batch_norm, kl_to_uniform
+from tests.support import softmax
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
 LOGITS = st.tuples(st.integers(1, 5), st.integers(2, 12)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=st.floats(-100, 100))
 )
 
 
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    """Networks and data in float64."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def draw_logits(rows: int, classes: int, scale: float = 3.0) -> np.ndarray:
     drawn: np.ndarray = scale * np.random.RandomState(classes).randn(rows, classes)
     return drawn
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return p
 
 
 def of(logits: np.ndarray) -> np.ndarray:
@@ -75,11 +61,6 @@ def data() -> tuple[Tensor, Tensor, Tensor]:
     images = torch.rand(9, 3, 6, 6, generator=random)
     outliers = 4 + 3 * torch.rand(7, 3, 6, 6, generator=random)
     return images, torch.arange(9) % 4, outliers
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
 
 
 def forwards(network: nn.Module) -> list[int]:

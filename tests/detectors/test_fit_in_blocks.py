@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from oodbench.detectors import _gaussian, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
 from oodbench.detectors.openmax import weibull_of
 from oodbench.detectors.vim import mean_largest_logit
+from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-World = Any
-"""tests/conftest.py: FeatureWorld."""
 
 IMAGES = 2 * BLOCK + 1234
 STREAMED = (
@@ -46,16 +44,16 @@ class RecordedReads:
 
 
 @pytest.fixture
-def world(feature_world: Callable[..., World]) -> World:
-    return feature_world(images=IMAGES)
+def world() -> FeatureWorld:
+    return FeatureWorld(images=IMAGES)
 
 
-def watched(world: World, detector: Detector) -> dict[str, RecordedReads]:
+def watched(world: FeatureWorld, detector: Detector) -> dict[str, RecordedReads]:
     whole = {"features": world.features, "logits": world.logits(world.features)}
     return {name: RecordedReads(whole[name]) for name in whole if name in detector.needs}
 
 
-def fitted(world: World, spec: str, parts: dict[str, RecordedReads] | None = None) -> Any:
+def fitted(world: FeatureWorld, spec: str, parts: dict[str, RecordedReads] | None = None) -> Any:
     detector: Detector = create("detector", parse_spec(spec))
     asked = watched(world, detector) if parts is None else parts
     train = Batch(IMAGES, {**asked, "labels": torch.from_numpy(world.labels).__getitem__}, spec)
@@ -64,7 +62,7 @@ def fitted(world: World, spec: str, parts: dict[str, RecordedReads] | None = Non
 
 
 @pytest.mark.parametrize("spec", STREAMED)
-def test_fits_never_read_more_than_a_block_at_once(world: World, spec: str) -> None:
+def test_fits_never_read_more_than_a_block_at_once(world: FeatureWorld, spec: str) -> None:
     parts = watched(world, create("detector", parse_spec(spec)))
     fitted(world, spec, parts)
     for what, asked in parts.items():
@@ -73,13 +71,13 @@ def test_fits_never_read_more_than_a_block_at_once(world: World, spec: str) -> N
     assert read >= IMAGES, "every image is read"
 
 
-def features(world: World) -> Batch:
+def features(world: FeatureWorld) -> Batch:
     parts = {"features": torch.from_numpy(world.features), "labels": torch.from_numpy(world.labels)}
     parts["logits"] = torch.from_numpy(world.logits(world.features))
     return Batch(IMAGES, {name: part.__getitem__ for name, part in parts.items()}, "a test")
 
 
-def test_moments_are_those_of_the_whole_array(world: World) -> None:
+def test_moments_are_those_of_the_whole_array(world: FeatureWorld) -> None:
     whole = world.features.astype(np.float64)
     means, counts = class_means(features(world), 3)
     by_class = np.stack([whole[world.labels == label].mean(axis=0) for label in range(3)])
@@ -99,7 +97,7 @@ def test_a_covariance_of_many_units_is_symmetric_and_complete() -> None:
     assert found.numpy() == pytest.approx(np.cov(vectors.numpy().T, bias=True), rel=1e-11, abs=1e-13)
 
 
-def test_patterns_of_she_are_those_of_the_whole_array(world: World) -> None:
+def test_patterns_of_she_are_those_of_the_whole_array(world: FeatureWorld) -> None:
     right = world.logits(world.features).argmax(axis=1) == world.labels
     assert 0.5 < right.mean() < 1
     whole = world.features.astype(np.float64)
@@ -107,7 +105,7 @@ def test_patterns_of_she_are_those_of_the_whole_array(world: World) -> None:
     assert fitted(world, "she").patterns_.numpy() == pytest.approx(np.stack(patterns), rel=1e-12)
 
 
-def test_the_scale_of_vim_is_that_of_the_whole_array(world: World) -> None:
+def test_the_scale_of_vim_is_that_of_the_whole_array(world: FeatureWorld) -> None:
     largest = world.logits(world.features).max(axis=1).mean()
     assert mean_largest_logit(features(world)) == pytest.approx(largest, rel=1e-12)
     vim = fitted(world, "vim[dim=2]")
@@ -115,13 +113,15 @@ def test_the_scale_of_vim_is_that_of_the_whole_array(world: World) -> None:
     assert vim.alpha_ == pytest.approx(largest / residuals.mean(), rel=1e-12)
 
 
-def test_the_percentile_of_react_is_that_of_the_whole_array(world: World) -> None:
+def test_the_percentile_of_react_is_that_of_the_whole_array(world: FeatureWorld) -> None:
     assert fitted(world, "react").clip_ == pytest.approx(
         np.percentile(world.features.astype(np.float64), 90.0), rel=1e-12
     )
 
 
-def test_percentiles_of_units_are_those_of_the_whole_array(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_percentiles_of_units_are_those_of_the_whole_array(
+    world: FeatureWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vra, "HELD", 2 * IMAGES)  # two of the five units in a pass
     monkeypatch.setattr(vra, "SORTED", IMAGES)
     low, high = np.percentile(world.features.astype(np.float64), (60.0, 90.0), axis=0)
@@ -130,7 +130,7 @@ def test_percentiles_of_units_are_those_of_the_whole_array(world: World, monkeyp
     assert found.high_.numpy() == pytest.approx(high, rel=1e-12)
 
 
-def test_covariances_of_classes_are_those_of_the_whole_array(world: World) -> None:
+def test_covariances_of_classes_are_those_of_the_whole_array(world: FeatureWorld) -> None:
     means, counts = class_means(features(world), 3)
     found = class_covariances(features(world), means, counts, lambda part: part.features.double())
     for label in range(3):
@@ -139,7 +139,9 @@ def test_covariances_of_classes_are_those_of_the_whole_array(world: World) -> No
 
 
 @pytest.mark.parametrize("spec", ["ssd", "ssd[clusters=classes]", "gmm"])
-def test_scores_are_those_of_a_fit_on_one_block(world: World, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_those_of_a_fit_on_one_block(
+    world: FeatureWorld, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = torch.from_numpy(world.test)
     batch = Batch(len(test), {"features": test.__getitem__}, spec)
     in_blocks = fitted(world, spec).score(batch)
@@ -148,7 +150,7 @@ def test_scores_are_those_of_a_fit_on_one_block(world: World, spec: str, monkeyp
     assert in_blocks.numpy() == pytest.approx(fitted(world, spec).score(batch).numpy(), rel=1e-12)
 
 
-def test_the_tails_of_openmax_are_those_of_the_whole_array(world: World) -> None:
+def test_the_tails_of_openmax_are_those_of_the_whole_array(world: FeatureWorld) -> None:
     logits = world.logits(world.features)
     right = logits.argmax(axis=1) == world.labels
     found = fitted(world, "openmax")

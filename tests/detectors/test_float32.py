@@ -6,9 +6,6 @@ independent float64 computation from NumPy's pseudo-inverse or singular vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -20,11 +17,10 @@ from oodbench.detectors import _gaussian, vim
 from oodbench.detectors._gaussian import PANEL, product, trapezoidal
 from oodbench.detectors._rectified import kept_from
 from oodbench.detectors.vra import _rounded_up
+from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-World = Any
-"""tests/conftest.py: FeatureWorld."""
 
 UNITS, IMAGES = 40, 400
 IN_FLOAT32 = (
@@ -33,9 +29,9 @@ IN_FLOAT32 = (
 )
 
 
-def spread_world(feature_world: Callable[..., World], smallest: float) -> World:
+def spread_world(smallest: float) -> FeatureWorld:
     """A world whose features have standard deviations from 1 down to `smallest` within a class, rotated, and > 0."""
-    world, random = feature_world(units=UNITS, images=IMAGES), np.random.RandomState(3)
+    world, random = FeatureWorld(units=UNITS, images=IMAGES), np.random.RandomState(3)
     rotation = np.linalg.qr(random.randn(UNITS, UNITS))[0]
     deviations = np.geomspace(1, smallest, UNITS)
 
@@ -51,7 +47,7 @@ def spread_world(feature_world: Callable[..., World], smallest: float) -> World:
     return world
 
 
-def score_in_both(world: World, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
+def score_in_both(world: FeatureWorld, spec: str) -> tuple[Detector, np.ndarray, np.ndarray]:
     """A fitted detector, and its scores of the test features in float32 and in float64."""
     named = parse_spec(spec)
     detector = world.fit(named.name, **create("detector", named).changed_settings())
@@ -69,15 +65,15 @@ def max_error(scores: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("spec", IN_FLOAT32)
-def test_float32_is_good_to_six_digits_and_does_not_tie(feature_world: Callable[..., World], spec: str) -> None:
-    world = spread_world(feature_world, 0.1)
+def test_float32_is_good_to_six_digits_and_does_not_tie(spec: str) -> None:
+    world = spread_world(0.1)
     _, single, double = score_in_both(world, spec)
     assert single.dtype == np.float64
     assert 0 < max_error(single, double) < 1e-5  # 0 would mean that float32 was not used
     assert len(np.unique(single)) == len(single)
 
 
-def by_pseudo_inverse(world: World) -> np.ndarray:
+def by_pseudo_inverse(world: FeatureWorld) -> np.ndarray:
     """The squared distance to the nearest class mean, in float64."""
     features = world.features.astype(np.float64)
     means = np.stack([features[world.labels == k].mean(axis=0) for k in range(3)])
@@ -89,10 +85,8 @@ def by_pseudo_inverse(world: World) -> np.ndarray:
 
 
 @pytest.mark.parametrize("smallest, single", [(0.1, True), (0.006, True), (1e-3, False), (2e-5, False)])
-def test_mahalanobis_uses_float32_only_where_its_bound_holds(
-    feature_world: Callable[..., World], smallest: float, single: bool
-) -> None:
-    world = spread_world(feature_world, smallest)
+def test_mahalanobis_uses_float32_only_where_its_bound_holds(smallest: float, single: bool) -> None:
+    world = spread_world(smallest)
     detector, found, double = score_in_both(world, "mahalanobis")
     condition = detector.state()["space_"].condition
     assert 1 < condition * smallest**2 < 20  # from the largest variance, and from the means
@@ -102,17 +96,15 @@ def test_mahalanobis_uses_float32_only_where_its_bound_holds(
 
 
 @pytest.mark.parametrize("smallest", [1e-3, 1e-4])
-def test_float32_is_not_enough_where_float64_is_used(
-    feature_world: Callable[..., World], smallest: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = spread_world(feature_world, smallest)
+def test_float32_is_not_enough_where_float64_is_used(smallest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = spread_world(smallest)
     exact = score_in_both(world, "mahalanobis")[1]
     monkeypatch.setattr(_gaussian, "SINGLE", np.inf)
     assert max_error(score_in_both(world, "mahalanobis")[1], exact) > 10 * max_error(exact, by_pseudo_inverse(world))
 
 
-def test_a_far_class_mean_counts_in_the_condition(feature_world: Callable[..., World]) -> None:
-    world = spread_world(feature_world, 0.1)
+def test_a_far_class_mean_counts_in_the_condition() -> None:
+    world = spread_world(0.1)
     near = score_in_both(world, "mahalanobis")[0].state()["space_"].condition
     world.features[world.labels == 1] += 500
     far, single, double = score_in_both(world, "mahalanobis")
@@ -120,8 +112,8 @@ def test_a_far_class_mean_counts_in_the_condition(feature_world: Callable[..., W
     assert np.array_equal(single, double)
 
 
-def test_relative_mahalanobis_is_float64_whatever_the_condition(feature_world: Callable[..., World]) -> None:
-    world = spread_world(feature_world, 0.1)
+def test_relative_mahalanobis_is_float64_whatever_the_condition() -> None:
+    world = spread_world(0.1)
     _, single, double = score_in_both(world, "relative_mahalanobis")
     assert np.array_equal(single, double)
     features = world.features.astype(np.float64)
@@ -131,10 +123,8 @@ def test_relative_mahalanobis_is_float64_whatever_the_condition(feature_world: C
 
 
 @pytest.mark.parametrize("smallest, single", [(0.1, True), (1e-5, False)])
-def test_vim_uses_float32_only_where_its_bound_holds(
-    feature_world: Callable[..., World], smallest: float, single: bool
-) -> None:
-    world = spread_world(feature_world, smallest)
+def test_vim_uses_float32_only_where_its_bound_holds(smallest: float, single: bool) -> None:
+    world = spread_world(smallest)
     detector, found, double = score_in_both(world, "vim[dim=20]")
     ratio = detector.state()["ratio_"]
     assert (ratio <= vim.SINGLE) is single

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from sklearn.covariance import EmpiricalCovariance
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors.vim import usual_dim
+from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-World = Any
-"""tests/conftest.py: FeatureWorld."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "mahalanobis": {},
@@ -36,15 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Every detector that uses features directly, with settings for the small feature world."""
 
 
-@pytest.fixture
-def world(feature_world: Callable[..., World]) -> World:
-    """Features to score in float64, where every formula is exact; tests/detectors/test_float32.py tests float32."""
-    world = feature_world()
-    world.test = world.test.astype(np.float64)
-    return world
-
-
-def scores(world: World, name: str) -> np.ndarray:
+def scores(world: FeatureWorld, name: str) -> np.ndarray:
     found: np.ndarray = world.score(name, **SETTINGS[name])
     return found
 
@@ -53,7 +43,7 @@ def scores(world: World, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["knn", "nnguide", "relation"])
-def test_a_smaller_bank_is_the_same_share_of_every_class_whatever_the_order(world: World, name: str) -> None:
+def test_a_smaller_bank_is_the_same_share_of_every_class_whatever_the_order(world: FeatureWorld, name: str) -> None:
     settings = {"fraction": 0.5, **({} if name == "relation" else {"k": 2})}
     rows = world.bank_rows(registry.get("detector", name)(**settings))
     assert np.bincount(world.labels[rows]).tolist() == [7, 7, 7]
@@ -66,7 +56,7 @@ def test_a_smaller_bank_is_the_same_share_of_every_class_whatever_the_order(worl
     ).size
 
 
-def test_a_bank_smaller_than_k_is_told(world: World) -> None:
+def test_a_bank_smaller_than_k_is_told(world: FeatureWorld) -> None:
     with pytest.raises(DataError, match="holds 42 training images, fewer than the 50 neighbours"):
         world.score("knn")
 
@@ -76,13 +66,13 @@ def test_a_bank_smaller_than_k_is_told(world: World) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("classes", [2, 200])
-def test_two_classes_and_many(feature_world: Callable[..., World], name: str, classes: int) -> None:
-    found = scores(feature_world(classes=classes, units=6, images=6 * classes), name)
+def test_two_classes_and_many(name: str, classes: int) -> None:
+    found = scores(FeatureWorld(classes=classes, units=6, images=6 * classes), name)
     assert len(np.unique(found)) == len(found)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_units_that_are_dead_in_training_change_nothing(world: World, name: str) -> None:
+def test_units_that_are_dead_in_training_change_nothing(world: FeatureWorld, name: str) -> None:
     before = scores(world, name)
     for field in ("features", "validation", "test", "weight"):
         setattr(world, field, np.insert(getattr(world, field), [1, 5], 0, axis=1))
@@ -90,15 +80,15 @@ def test_units_that_are_dead_in_training_change_nothing(world: World, name: str)
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "gmm"])
-def test_a_unit_that_repeats_another_changes_no_distance(world: World, name: str) -> None:
+def test_a_unit_that_repeats_another_changes_no_distance(world: FeatureWorld, name: str) -> None:
     before = scores(world, name)
     for field in ("features", "validation", "test", "weight"):
         setattr(world, field, np.concatenate([getattr(world, field), getattr(world, field)[:, :1]], axis=1))
     assert scores(world, name) == pytest.approx(before, rel=1e-8)
 
 
-def test_a_singular_covariance_is_inverted_as_scikit_learn_does(feature_world: Callable[..., World]) -> None:
-    world = feature_world(units=40, images=30)
+def test_a_singular_covariance_is_inverted_as_scikit_learn_does() -> None:
+    world = FeatureWorld(units=40, images=30)
     means = np.stack([world.features[world.labels == k].astype(np.float64).mean(axis=0) for k in range(3)])
     world.test = world.test.astype(np.float64)
     fitted = EmpiricalCovariance().fit(world.features - means[world.labels])
@@ -108,13 +98,13 @@ def test_a_singular_covariance_is_inverted_as_scikit_learn_does(feature_world: C
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_absent_classes_and_classes_of_one_image(world: World, name: str) -> None:
+def test_absent_classes_and_classes_of_one_image(world: FeatureWorld, name: str) -> None:
     kept = (world.labels == 0) | (np.arange(len(world.labels)) == 2)  # image 2 is the first of class 2
     world.features, world.labels = world.features[kept], world.labels[kept]
     assert len(np.unique(scores(world, name))) == len(world.test)
 
 
-def test_she_compares_a_class_without_a_pattern_with_the_nearest(world: World) -> None:
+def test_she_compares_a_class_without_a_pattern_with_the_nearest(world: FeatureWorld) -> None:
     world.test = np.stack([f for f in world.features[world.labels == 1] if world.logits(f).argmax() == 1])
     kept = world.labels != 1
     world.features, world.labels = world.features[kept], world.labels[kept]
@@ -123,7 +113,7 @@ def test_she_compares_a_class_without_a_pattern_with_the_nearest(world: World) -
     assert world.score("she") == pytest.approx([min(-f @ pattern for pattern in patterns) for f in world.test])
 
 
-def test_classes_too_small_for_a_covariance_of_their_own_are_told(world: World) -> None:
+def test_classes_too_small_for_a_covariance_of_their_own_are_told(world: FeatureWorld) -> None:
     kept = (world.labels != 2) | (np.arange(len(world.labels)) < 9)
     world.features, world.labels = world.features[kept], world.labels[kept]
     with pytest.raises(DataError, match=r"class 2 vary in 2 directions, those of others in up to 5"):
@@ -134,14 +124,14 @@ def test_classes_too_small_for_a_covariance_of_their_own_are_told(world: World) 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "gmm", "ssd"])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
-def test_features_that_do_not_vary_are_told(world: World, name: str, value: float) -> None:
+def test_features_that_do_not_vary_are_told(world: FeatureWorld, name: str, value: float) -> None:
     world.features[:] = value
     with pytest.raises(DataError, match="training features do not vary"):
         world.score(name)
 
 
 @pytest.mark.parametrize("name", ["vim", "residual"])
-def test_principal_spaces_that_leave_nothing_are_told(world: World, name: str) -> None:
+def test_principal_spaces_that_leave_nothing_are_told(world: FeatureWorld, name: str) -> None:
     assert world.fit(name).residual_.shape == (5, 3)  # half of the units
     for dim in (5, 512):
         with pytest.raises(
@@ -159,7 +149,7 @@ def test_the_principal_space_of_known_networks(features: int, dim: int) -> None:
     assert usual_dim(features) == dim
 
 
-def test_all_zero_features_have_a_score(world: World) -> None:
+def test_all_zero_features_have_a_score(world: FeatureWorld) -> None:
     world.test[0] = 0
     for name in SETTINGS:
         assert np.isfinite(scores(world, name)).all()
@@ -167,7 +157,7 @@ def test_all_zero_features_have_a_score(world: World) -> None:
     assert scores(world, "cosine")[0] == 0
 
 
-def test_an_image_at_the_training_mean_has_a_score(world: World) -> None:
+def test_an_image_at_the_training_mean_has_a_score(world: FeatureWorld) -> None:
     world.features[:21] = np.round(world.features[:21])
     world.features[21:] = 8 - world.features[:21]
     world.test = np.full((1, 5), 4, dtype=np.float32)
@@ -175,7 +165,7 @@ def test_an_image_at_the_training_mean_has_a_score(world: World) -> None:
     assert world.score("fdbd") < -1e9
 
 
-def test_networks_that_a_formula_does_not_fit_are_told(world: World) -> None:
+def test_networks_that_a_formula_does_not_fit_are_told(world: FeatureWorld) -> None:
     world.weight[1] = world.weight[0]
     with pytest.raises(DataError, match="Classes 0 and 1 have the same weights"):
         world.score("fdbd")

@@ -25,7 +25,7 @@ NAMES = ("temperature_scaling", "entropy", "gen", "kl_matching", "openmax", "doc
 MARGINS = (0.0, 1e-3, 1.0, 16.0, 17.0, 36.0, 37.0, 38.0, 100.0, 699.0, 740.0, 800.0, 5000.0)
 
 
-class World:
+class LogitWorld:
     """Logits of training, validation and test images; about five images in six are classified correctly."""
 
     def __init__(self, classes: int = 4, images: int = 120, size: float = 4.0) -> None:
@@ -56,25 +56,25 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> LogitWorld:
+    return LogitWorld()
 
 
-def entropy(world: World, p: np.ndarray) -> float:
+def entropy(world: LogitWorld, p: np.ndarray) -> float:
     return math.log(-sum(v * math.log(v) for v in p.tolist()))
 
 
-def gen(world: World, p: np.ndarray, gamma: float = 0.1, top: int = 100) -> float:
+def gen(world: LogitWorld, p: np.ndarray, gamma: float = 0.1, top: int = 100) -> float:
     return math.log(sum((v * (1 - v)) ** gamma for v in sorted(p.tolist(), reverse=True)[:top]))
 
 
-def doctor(world: World, p: np.ndarray, temperature: float = 1.0) -> float:
+def doctor(world: LogitWorld, p: np.ndarray, temperature: float = 1.0) -> float:
     powers = p ** (1 / temperature)
     g = 1 - sum(v * v for v in (powers / powers.sum()).tolist())
     return math.log(g / (1 - g))
 
 
-def kl_matching(world: World, p: np.ndarray) -> float:
+def kl_matching(world: LogitWorld, p: np.ndarray) -> float:
     known = softmax(world.validation, axis=1)
     templates = [known[known.argmax(axis=1) == k].mean(axis=0) for k in range(world.classes)]
     return float(min(sum(v * math.log(v / d) for v, d in zip(p, template, strict=True)) for template in templates))
@@ -91,7 +91,9 @@ FORMULAS: list[tuple[str, Callable[..., float], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("name, formula, settings", FORMULAS, ids=lambda value: str(value).split(" at ")[0])
-def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callable[..., float], settings: Any) -> None:
+def test_equals_a_loop_over_its_formula(
+    world: LogitWorld, name: str, formula: Callable[..., float], settings: Any
+) -> None:
     expected = [formula(world, p, **settings) for p in softmax(world.test, axis=1)]
     assert world.score(name, **settings) == pytest.approx(expected, rel=1e-9)
 
@@ -111,14 +113,14 @@ def exact(name: str, row: list[float]) -> float:
 
 @pytest.mark.parametrize("name", ["entropy", "doctor", "gen"])
 def test_is_exact_at_every_margin(name: str) -> None:
-    world = World(classes=3)
+    world = LogitWorld(classes=3)
     world.test = np.array([[0, margin, -1.5] for margin in MARGINS[:-2]])
     expected = [exact(name, row) for row in world.test.tolist()]
     assert world.score(name) == pytest.approx(expected, rel=1e-12, abs=1e-13)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "kl_matching"])
-def test_over_confident_logits_do_not_tie(world: World, name: str) -> None:
+def test_over_confident_logits_do_not_tie(world: LogitWorld, name: str) -> None:
     world.test = np.zeros((len(MARGINS), 4))
     world.test[:, 2] = MARGINS
     assert len(np.unique(world.score(name))) == len(MARGINS)
@@ -129,14 +131,14 @@ def test_over_confident_logits_do_not_tie(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "openmax"])
 @pytest.mark.parametrize("shift", [-1000.0, 0.5])
-def test_a_constant_added_to_the_logits_does_not_matter(world: World, name: str, shift: float) -> None:
+def test_a_constant_added_to_the_logits_does_not_matter(world: LogitWorld, name: str, shift: float) -> None:
     before = world.score(name)
     world.validation, world.test = world.validation + shift, world.test + shift
     assert world.score(name) == pytest.approx(before, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_orders_of_images_and_classes_do_not_matter(world: World, name: str) -> None:
+def test_orders_of_images_and_classes_do_not_matter(world: LogitWorld, name: str) -> None:
     before, random = world.score(name), np.random.RandomState(1)
     images, classes = random.permutation(len(world.labels)), np.array([2, 0, 3, 1])
     world.train, world.validation = world.train[images][:, classes], world.validation[images][:, classes]
@@ -144,7 +146,7 @@ def test_orders_of_images_and_classes_do_not_matter(world: World, name: str) -> 
     assert world.score(name) == pytest.approx(before, rel=1e-9)
 
 
-def test_doctor_ranks_as_gen_without_its_exponent(world: World) -> None:
+def test_doctor_ranks_as_gen_without_its_exponent(world: LogitWorld) -> None:
     world.test = np.random.RandomState(2).randn(200, 4) * 5
     assert spearmanr(world.score("doctor"), world.score("gen", gamma=1.0)).statistic == pytest.approx(1)
 
@@ -152,12 +154,12 @@ def test_doctor_ranks_as_gen_without_its_exponent(world: World) -> None:
 # Temperature scaling
 
 
-def likelihood(world: World, temperature: float) -> float:
+def likelihood(world: LogitWorld, temperature: float) -> float:
     logs = torch.log_softmax(torch.from_numpy(world.validation) / temperature, dim=1).numpy()
     return float(-logs[np.arange(len(logs)), world.labels].mean())
 
 
-def test_temperature_minimises_the_likelihood_of_validation_labels(world: World) -> None:
+def test_temperature_minimises_the_likelihood_of_validation_labels(world: LogitWorld) -> None:
     found = world.fit("temperature_scaling").temperature_
     assert 0.1 < found < 10
     assert likelihood(world, found) < min(likelihood(world, found * factor) for factor in (0.999, 1.001))
@@ -166,14 +168,14 @@ def test_temperature_minimises_the_likelihood_of_validation_labels(world: World)
 
 
 @pytest.mark.parametrize("factor", [0.2, 5.0])
-def test_temperature_takes_the_scale_of_logits_away(world: World, factor: float) -> None:
+def test_temperature_takes_the_scale_of_logits_away(world: LogitWorld, factor: float) -> None:
     before, found = world.score("temperature_scaling"), world.fit("temperature_scaling").temperature_
     world.validation, world.test = factor * world.validation, factor * world.test
     assert world.fit("temperature_scaling").temperature_ == pytest.approx(factor * found, rel=1e-9)
     assert world.score("temperature_scaling") == pytest.approx(before, rel=1e-9)
 
 
-def test_temperature_has_ends(world: World) -> None:
+def test_temperature_has_ends(world: LogitWorld) -> None:
     wrong = np.argsort(np.random.RandomState(1).rand(len(world.labels), 4), axis=1).astype(float)
     world.validation = np.eye(4)[world.labels]
     assert world.fit("temperature_scaling").temperature_ == 0.01
@@ -184,18 +186,18 @@ def test_temperature_has_ends(world: World) -> None:
 # KL matching
 
 
-def test_classes_that_nothing_is_taken_for_have_no_template(world: World) -> None:
+def test_classes_that_nothing_is_taken_for_have_no_template(world: LogitWorld) -> None:
     world.validation[:, 3] = -50
     assert world.fit("kl_matching").log_templates_.shape == (3, 4)
     assert len(np.unique(world.score("kl_matching"))) == len(world.test)
 
 
-def test_templates_are_never_zero(world: World) -> None:
+def test_templates_are_never_zero(world: LogitWorld) -> None:
     world.validation, world.test = 2000 * world.validation, 2000 * world.test
     assert np.isfinite(world.score("kl_matching")).all()
 
 
-def test_the_template_of_a_class_is_at_no_distance_from_itself(world: World) -> None:
+def test_the_template_of_a_class_is_at_no_distance_from_itself(world: LogitWorld) -> None:
     world.test = world.fit("kl_matching").log_templates_.numpy()
     assert world.score("kl_matching") == pytest.approx(0, abs=1e-12)
 
@@ -203,7 +205,7 @@ def test_the_template_of_a_class_is_at_no_distance_from_itself(world: World) -> 
 # OpenMax
 
 
-def openmax(world: World, v: np.ndarray, tail: int = 20, alpha: int = 10, output: str = "unknown") -> float:
+def openmax(world: LogitWorld, v: np.ndarray, tail: int = 20, alpha: int = 10, output: str = "unknown") -> float:
     order = sorted(range(len(v)), key=lambda k: -v[k])
     known, unknown, alpha = v.copy(), 0.0, min(alpha, len(v))
     for k in range(len(v)):
@@ -222,7 +224,7 @@ def openmax(world: World, v: np.ndarray, tail: int = 20, alpha: int = 10, output
 @pytest.mark.parametrize(
     "settings", [{}, {"tail": 5, "alpha": 2}, {"output": "known"}, {"output": "known", "alpha": 1}]
 )
-def test_openmax_equals_a_loop_over_its_algorithm(world: World, settings: dict[str, Any]) -> None:
+def test_openmax_equals_a_loop_over_its_algorithm(world: LogitWorld, settings: dict[str, Any]) -> None:
     assert world.score("openmax", **settings) == pytest.approx(
         [openmax(world, v, **settings) for v in world.test], rel=1e-9
     )
@@ -239,7 +241,7 @@ def test_weibull_parameters_are_of_greatest_likelihood(shape: float, scale: floa
     assert best >= max(weibull_min.logpdf(values, k, 0, lam).sum() for k, lam in others) - 1e-9
 
 
-def test_openmax_never_revises_a_class_without_a_tail(world: World) -> None:
+def test_openmax_never_revises_a_class_without_a_tail(world: LogitWorld) -> None:
     kept = (world.labels != 1) & ((world.labels != 2) | (np.arange(len(world.labels)) == 2))
     world.train, world.validation, world.labels = world.train[kept], world.validation[kept], world.labels[kept]
     fitted = world.fit("openmax")
@@ -247,7 +249,7 @@ def test_openmax_never_revises_a_class_without_a_tail(world: World) -> None:
     assert len(np.unique(world.score("openmax"))) == len(world.test)
 
 
-def test_openmax_needs_images_that_are_classified_correctly(world: World) -> None:
+def test_openmax_needs_images_that_are_classified_correctly(world: LogitWorld) -> None:
     world.labels = (world.train.argmax(axis=1) + 1) % 4
     with pytest.raises(DataError, match="of 120 images 0 are classified correctly"):
         world.fit("openmax")
@@ -259,19 +261,19 @@ def test_openmax_needs_images_that_are_classified_correctly(world: World) -> Non
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_two_classes_and_many(name: str, classes: int) -> None:
-    world = World(classes, images=2 * classes + 20)
+    world = LogitWorld(classes, images=2 * classes + 20)
     assert len(np.unique(world.score(name))) == len(world.test)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_less_confident_images_score_higher(world: World, name: str) -> None:
+def test_less_confident_images_score_higher(world: LogitWorld, name: str) -> None:
     world.test = np.array([[0.3, 0.0, 0.2, 0.1], [6.0, 0.0, 0.2, 0.1]])
     undecided, confident = world.score(name)
     assert undecided > confident
 
 
 @pytest.mark.parametrize("top", [4, 10, 100])
-def test_gen_counts_at_most_the_classes_there_are(world: World, top: int) -> None:
+def test_gen_counts_at_most_the_classes_there_are(world: LogitWorld, top: int) -> None:
     assert np.array_equal(world.score("gen", top=top), world.score("gen"))
 
 

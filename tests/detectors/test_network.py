@@ -15,6 +15,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from tests.support import softmax
 
 N, D, H, K = 7, 12, 5, 4
 Register = Callable[[str, type[Plugin]], None]
@@ -42,12 +43,12 @@ def images() -> Tensor:
     return torch.from_numpy(np.random.RandomState(0).rand(N, 3, 2, 2))
 
 
-def classifier(drop: float = 0.0) -> Classifier:
+def dropout_classifier(drop: float = 0.0) -> Classifier:
     torch.manual_seed(1)
     return Classifier(Net(drop).double(), K)
 
 
-def scores(name: str, classifier: Classifier, images: Tensor) -> np.ndarray:
+def scores_of_images(name: str, classifier: Classifier, images: Tensor) -> np.ndarray:
     detector: Detector = create("detector", parse_spec(name))
     batch = Batch(len(images), {"images": lambda rows: images[rows].clone()}, name, classifier)
     return detector.score(batch).numpy()
@@ -58,15 +59,9 @@ def weights(classifier: Classifier) -> list[np.ndarray]:
     return [p.detach().numpy() for p in (*first.parameters(), classifier.weight, classifier.bias)]
 
 
-def softmax(z: np.ndarray) -> np.ndarray:
-    powers = np.exp(z - z.max())
-    shares: np.ndarray = powers / powers.sum()
-    return shares
-
-
 @pytest.mark.parametrize(("temperature", "epsilon"), [(1000.0, 0.0014), (1.0, 0.0), (2.0, 0.3)])
 def test_odin_is_its_formula_with_the_gradient_by_hand(images: Tensor, temperature: float, epsilon: float) -> None:
-    net = classifier()
+    net = dropout_classifier()
     w1, b1, w2, b2 = weights(net)
     expected = []
     for x in images.numpy().reshape(N, D):
@@ -79,28 +74,31 @@ def test_odin_is_its_formula_with_the_gradient_by_hand(images: Tensor, temperatu
         nudged = x + epsilon * np.sign(gradient)
         q = softmax((w2 @ np.maximum(w1 @ nudged + b1, 0) + b2) / temperature)
         expected.append(np.log(np.delete(q, q.argmax()).sum()))
-    found = scores(f"odin[temperature={temperature},epsilon={epsilon}]", net, images)
+    found = scores_of_images(f"odin[temperature={temperature},epsilon={epsilon}]", net, images)
     assert found == pytest.approx(np.array(expected), rel=1e-9)
 
 
 def test_odin_without_a_step_at_temperature_one_is_msp(images: Tensor) -> None:
-    net = classifier()
+    net = dropout_classifier()
     msp: Detector = create("detector", parse_spec("msp"))
     logits = net(images).detach()
     batch = Batch(N, {"logits": lambda rows: logits[rows]}, "msp")
-    assert scores("odin[temperature=1,epsilon=0]", net, images) == pytest.approx(msp.score(batch).numpy(), rel=1e-12)
+    assert scores_of_images("odin[temperature=1,epsilon=0]", net, images) == pytest.approx(
+        msp.score(batch).numpy(), rel=1e-12
+    )
 
 
 def test_odin_raises_the_largest_probability(images: Tensor) -> None:
-    net = classifier()
+    net = dropout_classifier()
     assert (
-        scores("odin[temperature=1,epsilon=0.001]", net, images) < scores("odin[temperature=1,epsilon=0]", net, images)
+        scores_of_images("odin[temperature=1,epsilon=0.001]", net, images)
+        < scores_of_images("odin[temperature=1,epsilon=0]", net, images)
     ).all()
 
 
 @pytest.mark.parametrize("statistic", ["max", "entropy"])
 def test_mc_dropout_is_a_loop_over_masks(images: Tensor, statistic: str) -> None:
-    net = classifier(0.4)
+    net = dropout_classifier(0.4)
     w1, b1, w2, b2 = weights(net)
     random = torch.Generator().manual_seed(5)
     masks = [(torch.rand((1, H), generator=random) >= 0.4).numpy()[0] / 0.6 for _ in range(3)]
@@ -109,17 +107,17 @@ def test_mc_dropout_is_a_loop_over_masks(images: Tensor, statistic: str) -> None
         hidden = np.maximum(w1 @ x + b1, 0)
         p = np.mean([softmax(w2 @ (hidden * mask) + b2) for mask in masks], axis=0)
         expected.append(np.log(1 - p.max()) if statistic == "max" else -(p * np.log(p)).sum())
-    found = scores(f"mc_dropout[samples=3,statistic={statistic},mask_seed=5]", net, images)
+    found = scores_of_images(f"mc_dropout[samples=3,statistic={statistic},mask_seed=5]", net, images)
     assert found == pytest.approx(np.array(expected), rel=1e-6)
 
 
 def test_mc_dropout_masks_do_not_depend_on_the_batch_and_leave_the_network_alone(images: Tensor) -> None:
-    net = classifier(0.5)
+    net = dropout_classifier(0.5)
     before = net(images)
-    together = scores("mc_dropout", net, images)
-    alone = np.concatenate([scores("mc_dropout", net, image[None]) for image in images])
+    together = scores_of_images("mc_dropout", net, images)
+    alone = np.concatenate([scores_of_images("mc_dropout", net, image[None]) for image in images])
     assert together == pytest.approx(alone, rel=1e-12)
-    assert scores("mc_dropout[mask_seed=1]", net, images) != pytest.approx(together, rel=1e-3)
+    assert scores_of_images("mc_dropout[mask_seed=1]", net, images) != pytest.approx(together, rel=1e-3)
     assert torch.equal(net(images), before)
     assert not any(module._forward_hooks for module in net.network.modules())
 

@@ -15,36 +15,35 @@ from oodbench.benchmark import Batch
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._rectified import pooled_percentile
+from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-World = Any
-"""tests/conftest.py: FeatureWorld."""
 UNITS = 12
 
 
 @pytest.fixture
-def world(feature_world: Callable[..., World]) -> World:
+def world() -> FeatureWorld:
     """Features after a ReLU, some exactly 0. Those to score are float64, in which every formula is exact."""
-    world = feature_world(units=UNITS)
+    world = FeatureWorld(units=UNITS)
     world.test = world.test.astype(np.float64)
     world.features[np.random.RandomState(5).rand(*world.features.shape) < 0.2] = 0
     world.test[np.random.RandomState(6).rand(*world.test.shape) < 0.2] = 0
     return world
 
 
-def energy(world: World, shaped: list[float], weight: np.ndarray | None = None) -> float:
+def energy(world: FeatureWorld, shaped: list[float], weight: np.ndarray | None = None) -> float:
     weight = world.weight if weight is None else weight
     return -float(logsumexp([sum(w * z for w, z in zip(row, shaped, strict=True)) for row in weight] + world.bias))
 
 
-def react(world: World, f: list[float], percentile: float = 90.0) -> float:
+def react(world: FeatureWorld, f: list[float], percentile: float = 90.0) -> float:
     clip = np.percentile(world.features.astype(np.float64), percentile)
     return energy(world, [min(z, clip) for z in f])
 
 
 def vra(
-    world: World, f: list[float], low: float = 60.0, high: float = 90.0, gamma: float = 0.0, pooled: bool = False
+    world: FeatureWorld, f: list[float], low: float = 60.0, high: float = 90.0, gamma: float = 0.0, pooled: bool = False
 ) -> float:
     shaped = []
     for unit, z in enumerate(f):
@@ -54,7 +53,7 @@ def vra(
     return energy(world, shaped)
 
 
-def dice(world: World, f: list[float], percentile: float = 90.0) -> float:
+def dice(world: FeatureWorld, f: list[float], percentile: float = 90.0) -> float:
     contribution = world.weight * world.features.astype(np.float64).mean(axis=0)
     return energy(world, f, np.where(contribution > np.percentile(contribution, percentile), world.weight, 0))
 
@@ -65,7 +64,7 @@ def split(f: list[float], percentile: float) -> tuple[list[float], float, float]
     return pruned, sum(f), sum(pruned)
 
 
-def ash(world: World, f: list[float], percentile: float = 90.0, variant: str = "s") -> float:
+def ash(world: FeatureWorld, f: list[float], percentile: float = 90.0, variant: str = "s") -> float:
     pruned, before, after = split(f, percentile)
     count = sum(z > 0 for z in pruned)
     shaped = {
@@ -76,12 +75,12 @@ def ash(world: World, f: list[float], percentile: float = 90.0, variant: str = "
     return energy(world, shaped[variant])
 
 
-def scale(world: World, f: list[float], percentile: float = 85.0) -> float:
+def scale(world: FeatureWorld, f: list[float], percentile: float = 85.0) -> float:
     _, before, after = split(f, percentile)
     return energy(world, [z * np.exp(before / after) for z in f])
 
 
-def gradnorm(world: World, f: list[float], temperature: float = 1.0) -> float:
+def gradnorm(world: FeatureWorld, f: list[float], temperature: float = 1.0) -> float:
     weight = torch.tensor(world.weight, requires_grad=True)
     logits = weight @ torch.tensor(f, dtype=torch.float64) + torch.from_numpy(world.bias)
     F.log_softmax(logits / temperature, dim=0).mean().backward()
@@ -104,14 +103,16 @@ NAMES = list(dict.fromkeys(name for name, _, _ in FORMULAS))
 
 
 @pytest.mark.parametrize("name, formula, settings", FORMULAS, ids=lambda value: str(value).split(" at ")[0])
-def test_equals_a_loop_over_its_formula(world: World, name: str, formula: Callable[..., float], settings: Any) -> None:
+def test_equals_a_loop_over_its_formula(
+    world: FeatureWorld, name: str, formula: Callable[..., float], settings: Any
+) -> None:
     found = world.score(name, **settings)
     assert found == pytest.approx([formula(world, f, **settings) for f in world.test.tolist()], rel=1e-9, abs=1e-12)
     assert len(np.unique(found)) == len(found)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_orders_of_images_units_and_classes_do_not_matter(world: World, name: str) -> None:
+def test_orders_of_images_units_and_classes_do_not_matter(world: FeatureWorld, name: str) -> None:
     before, random = world.score(name), np.random.RandomState(1)
     images, units, classes = (random.permutation(n) for n in (len(world.labels), UNITS, 3))
     world.features = world.features[images][:, units]
@@ -121,7 +122,7 @@ def test_orders_of_images_units_and_classes_do_not_matter(world: World, name: st
 
 
 @pytest.mark.parametrize("name", ["react", "dice", "ash", "scale", "vra"])
-def test_a_constant_added_to_the_biases_is_taken_from_the_energy(world: World, name: str) -> None:
+def test_a_constant_added_to_the_biases_is_taken_from_the_energy(world: FeatureWorld, name: str) -> None:
     before = world.score(name)
     world.bias = world.bias + 2.5
     assert world.score(name) == pytest.approx(before - 2.5, rel=1e-9)
@@ -130,13 +131,13 @@ def test_a_constant_added_to_the_biases_is_taken_from_the_energy(world: World, n
 @pytest.mark.parametrize(
     "name, settings", [("react", {"percentile": 99.999}), ("ash", {"variant": "p", "percentile": 0.0})]
 )
-def test_without_a_change_of_the_feature_it_is_energy(world: World, name: str, settings: Any) -> None:
+def test_without_a_change_of_the_feature_it_is_energy(world: FeatureWorld, name: str, settings: Any) -> None:
     world.test = world.features[:5].astype(np.float64) / 2
     assert world.score(name, **settings) == pytest.approx(world.score("energy"), rel=1e-9)
 
 
 @pytest.mark.parametrize("name, settings", [("ash", {"variant": "s"}), ("ash", {"variant": "b"}), ("scale", {})])
-def test_the_scale_of_features_scales_logits_alone(world: World, name: str, settings: Any) -> None:
+def test_the_scale_of_features_scales_logits_alone(world: FeatureWorld, name: str, settings: Any) -> None:
     world.bias[:] = 0
     before = world.score(name, **settings)
     world.features, world.test, world.weight = 4 * world.features, 4 * world.test, world.weight / 4
@@ -144,7 +145,7 @@ def test_the_scale_of_features_scales_logits_alone(world: World, name: str, sett
 
 
 @pytest.mark.parametrize("variant", ["s", "b", "p"])
-def test_ties_and_zeros_are_treated_alike_in_whatever_order(world: World, variant: str) -> None:
+def test_ties_and_zeros_are_treated_alike_in_whatever_order(world: FeatureWorld, variant: str) -> None:
     world.test = np.zeros((3, UNITS), dtype=np.float32)
     world.test[1, [3, 7, 8]], world.test[2, 5] = 2, 1
     world.weight[:] = np.arange(3)[:, None]  # all units are equal
@@ -156,25 +157,25 @@ def test_ties_and_zeros_are_treated_alike_in_whatever_order(world: World, varian
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("classes", [2, 200])
-def test_two_classes_and_many(feature_world: Callable[..., World], name: str, classes: int) -> None:
-    found = feature_world(classes=classes, units=UNITS, images=2 * classes).score(name)
+def test_two_classes_and_many(name: str, classes: int) -> None:
+    found = FeatureWorld(classes=classes, units=UNITS, images=2 * classes).score(name)
     assert len(np.unique(found)) == len(found)
 
 
 @pytest.mark.parametrize("name", ["ash", "scale"])
-def test_negative_features_are_refused_where_sums_would_mean_nothing(world: World, name: str) -> None:
+def test_negative_features_are_refused_where_sums_would_mean_nothing(world: FeatureWorld, name: str) -> None:
     world.features[3, 1] = -0.25
     with pytest.raises(DataError, match=f"'{name}' takes features to be activations after a ReLU.*down to -0.25"):
         world.score(name)
 
 
 @pytest.mark.parametrize("name, formula", [("react", react), ("vra", vra), ("dice", dice), ("gradnorm", gradnorm)])
-def test_negative_features_are_fine_elsewhere(world: World, name: str, formula: Callable[..., float]) -> None:
+def test_negative_features_are_fine_elsewhere(world: FeatureWorld, name: str, formula: Callable[..., float]) -> None:
     world.features, world.test = world.features - 0.5, world.test - 0.5
     assert world.score(name) == pytest.approx([formula(world, f) for f in world.test.tolist()], rel=1e-9)
 
 
-def test_percentiles_that_leave_nothing_are_told(world: World) -> None:
+def test_percentiles_that_leave_nothing_are_told(world: FeatureWorld) -> None:
     world.features *= np.random.RandomState(4).rand(*world.features.shape) < 0.05
     with pytest.raises(DataError, match="90th percentile of the training features is 0: clipping there leaves nothing"):
         world.score("react")
@@ -190,7 +191,7 @@ def test_percentiles_that_leave_nothing_are_told(world: World) -> None:
 
 @pytest.mark.parametrize("percentile", [0.0, 10.0, 50.0, 90.0, 99.9])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_pooled_percentiles_are_numpys(world: World, percentile: float, sign: int) -> None:
+def test_pooled_percentiles_are_numpys(world: FeatureWorld, percentile: float, sign: int) -> None:
     random = np.random.RandomState(7)
     features = sign * (random.randn(9000, 7) * 10.0 ** random.randint(-30, 30, (9000, 7))).astype(np.float32)
     features[:40] = 0

@@ -81,18 +81,18 @@ def test_one_cycle_is_two_straight_lines() -> None:
     assert one_cycle(0, 0.0, 0.2, 0.5) == 1.0
 
 
-def classifier() -> nn.Module:
+def pooling_classifier() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4))
 
 
 def begun(name: str, seed: int = 0, **settings: Any) -> tuple[Recipe, Training]:
     torch.manual_seed(seed)
     recipe: Recipe = registry.get("recipe", name)(**settings)
-    networks = recipe.networks(Task(4, SHAPE, classifier))
+    networks = recipe.networks(Task(4, SHAPE, pooling_classifier))
     return recipe, Training(networks, recipe.optimizers(networks), {}, torch.Generator().manual_seed(5))
 
 
-def batch() -> TrainBatch:
+def small_batch() -> TrainBatch:
     return TrainBatch(pictures(8), torch.arange(8) % 4, None)
 
 
@@ -106,12 +106,12 @@ def test_updates_are_sgd_written_out(name: str) -> None:
     decays = (5e-4, 5e-4 if name == "standard" else 0.0)
     for step in range(4):
         progress = step / 4
-        recipe.step(training._replace(progress=progress), batch())
+        recipe.step(training._replace(progress=progress), small_batch())
         by, mode = (4, "constant") if name == "standard" else (2, "reflect")
-        images = shifted(batch().images, by, True, random, mode)
+        images = shifted(small_batch().images, by, True, random, mode)
         own = [w.requires_grad_() for w in weights]
         logits = F.adaptive_avg_pool2d(images, 2).flatten(1) @ own[0].T + own[1]
-        targets = F.one_hot(batch().labels, 4) * (1 - smoothing) + smoothing / 4
+        targets = F.one_hot(small_batch().labels, 4) * (1 - smoothing) + smoothing / 4
         loss = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
         share = cosine(progress, 1e-5) if name == "standard" else one_cycle(progress, 0.25, 0.2, 0.01)
         for k, gradient in enumerate(torch.autograd.grad(loss, own)):
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
     for seed in (0, 0, 1):
         recipe, training = begun(name, seed)
         for _ in range(3):
-            recipe.step(training, batch())
+            recipe.step(training, small_batch())
         results.append(training.networks["classifier"][2].weight.detach().clone())  # type: ignore[index]
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -140,7 +140,7 @@ def test_images_are_small_at_first_and_grow(progress: float, sides: tuple[int, i
     recipe, training = begun("one_cycle", low_side=0.4)
     inputs: list[Tensor] = []
     training.networks["classifier"].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    recipe.step(training._replace(progress=progress), batch())
+    recipe.step(training._replace(progress=progress), small_batch())
     assert inputs[0].shape == (8, 3, *sides)
     assert inputs[0].is_contiguous(memory_format=torch.channels_last)
 

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from numpy.typing import NDArray
 from sklearn.metrics import auc
 
-from oodbench.benchmark.api import prepare
-from oodbench.benchmark.cli import main
 from oodbench.benchmark.errors import MetricError, UserError
 from oodbench.benchmark.metrics import extended as extended_module
 from oodbench.benchmark.metrics.exact import evaluate
@@ -38,6 +35,7 @@ from oodbench.benchmark.plan.suite import read_suite
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
+from tests.support import bench, csv_rows, prepare_suite, run_suite, write_suite
 
 
 def known(n: int = 200, ties: bool = False, seed: int = 0) -> ScoredClassification:
@@ -181,21 +179,18 @@ ood = [{ set = "greek", group = "near" }, { set = "gaussian", group = "far" }]
 
 
 @pytest.fixture
-def go(
-    tmp_path: Path, tiny_suite: Callable[[str], str], tiny_run: Callable[..., StoredRun]
-) -> Callable[..., StoredRun]:
-    suite = tmp_path / "tiny.toml"
-    suite.write_text(tiny_suite(MATRIX))
-    return lambda metrics="exact": tiny_run(suite, "msp,knn", results=tmp_path, metrics=metrics)
+def run_tiny(tmp_path: Path) -> Callable[..., StoredRun]:
+    suite = write_suite(tmp_path, MATRIX)
+    return lambda metrics="exact": run_suite(suite, "msp,knn", results=tmp_path, metrics=metrics)
 
 
-def test_a_run_has_them_when_asked(go: Callable[..., StoredRun], tmp_path: Path) -> None:
-    plain = go()
+def test_a_run_has_them_when_asked(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
+    plain = run_tiny()
     assert not any(record.extended for record in plain.records)
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "extended"]
-    refused = CliRunner().invoke(main, arguments)
+    refused = bench(*arguments)
     assert (refused.exit_code, "Repeat the command that made it with --metrics extended" in refused.stderr) == (2, True)
-    asked = go("lee2018,extended")
+    asked = run_tiny("lee2018,extended")
     for old, new in zip(plain.records, asked.records, strict=True):
         assert old.metrics == new.metrics
         assert set(new.extended) == set(EXTENDED_METRICS)
@@ -203,15 +198,15 @@ def test_a_run_has_them_when_asked(go: Callable[..., StoredRun], tmp_path: Path)
     header = next(csv.reader(io.StringIO((asked.path / "records.csv").read_text())))
     assert header[-len(EXTENDED_METRICS) :] == [f"extended_{name}" for name in EXTENDED_METRICS]
     assert header[: len(CSV_COLUMNS)] == list(CSV_COLUMNS)
-    shown = CliRunner().invoke(main, arguments)
+    shown = bench(*arguments)
     assert (shown.exit_code, "FS-AUROC" in shown.stdout) == (0, True)
     assert "| greek | knn |" in extended_markdown(asked)
-    rows = list(csv.DictReader(io.StringIO(extended_csv(asked))))
+    rows = csv_rows(extended_csv(asked))
     assert float(rows[0]["oscr/mean"]) == pytest.approx(asked.records[0].extended["oscr"], abs=1e-6)
     text = extended_text(asked)
     assert text.count("the ID set alone") == 1
     # computed metrics are not computed again
-    assert not prepare("msp,knn", suite=str(tmp_path / "tiny.toml"), results=tmp_path, metrics="extended").work.jobs
+    assert not prepare_suite(tmp_path / "tiny.toml", "msp,knn", results=tmp_path, metrics="extended").work.jobs
 
 
 @pytest.mark.parametrize(
@@ -223,17 +218,14 @@ def test_a_run_has_them_when_asked(go: Callable[..., StoredRun], tmp_path: Path)
         ('"digits[0-2]+faded"', "shifted must be a list"),
     ],
 )
-def test_a_wrong_shifted_set_is_one_sentence(
-    tmp_path: Path, tiny_suite: Callable[[str], str], shifted: str, message: str
-) -> None:
-    path = tmp_path / "wrong.toml"
-    path.write_text(tiny_suite(MATRIX).replace('["digits[0-2]+faded"]', shifted))
+def test_a_wrong_shifted_set_is_one_sentence(tmp_path: Path, shifted: str, message: str) -> None:
+    path = write_suite(tmp_path, MATRIX.replace('["digits[0-2]+faded"]', shifted))
     with pytest.raises(UserError, match=message):
         read_suite(str(path))
 
 
 def test_what_depends_on_the_classifier_alone_is_computed_once(
-    go: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch
+    run_tiny: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[int, ...]] = []
     original = extended_module.calibration_error
@@ -243,7 +235,7 @@ def test_what_depends_on_the_classifier_alone_is_computed_once(
         return original(probabilities, labels)
 
     monkeypatch.setattr(extended_module, "calibration_error", counting)
-    run = go("extended")
+    run = run_tiny("extended")
     assert len(run.records) == 4
     assert len(counted) == 1  # one checkpoint, one ID set
     assert len({record.extended["ece"] for record in run.records}) == 1

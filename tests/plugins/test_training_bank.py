@@ -22,6 +22,7 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
+from tests.detectors.feature_world import FeatureWorld
 from tests.support import prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,10 +113,8 @@ def test_the_largest_are_those_of_a_sort(columns: int, k: int, values: int) -> N
 
 
 @pytest.mark.parametrize("spread", [1e-5, 1e-3])
-def test_neighbours_too_near_for_float32_are_ordered_in_float64(
-    feature_world: Callable[..., Any], spread: float
-) -> None:
-    world = feature_world()
+def test_neighbours_too_near_for_float32_are_ordered_in_float64(spread: float) -> None:
+    world = FeatureWorld()
     random = np.random.RandomState(0)
     world.features = (world.features[:1] * (1 + spread * random.randn(42, 5))).astype(np.float32)
     world.test = world.features[:9] * np.float32(1 + spread * random.randn(9, 5))

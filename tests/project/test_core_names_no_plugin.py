@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oodbench.benchmark.plugins.registry import KINDS, registry
+from tests.support import ROOT, in_repository
 
-ROOT = Path(__file__).resolve().parents[2]
 PLUGIN_FOLDERS = ("backbones", "suites")
 CORE = sorted(
     path
@@ -33,10 +33,6 @@ FALSE_POSITIVES: dict[tuple[str, str], str] = {
     ): "a distribution whose version is recorded, not the backbone of its networks",
 }
 """(file in benchmark/, word) -> why the word does not mean the plug-in of that name."""
-
-
-def where(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def builtin_names() -> set[str]:
@@ -83,11 +79,11 @@ def named_plugins(source: str, names: set[str]) -> list[tuple[int, str]]:
     return literals + modules
 
 
-@pytest.mark.parametrize("path", CORE, ids=where)
+@pytest.mark.parametrize("path", CORE, ids=in_repository)
 def test_core_names_no_plugin(path: Path) -> None:
     inside = path.relative_to(ROOT / "benchmark").as_posix()
     found = [
-        f"{where(path)}:{line} names '{name}'"
+        f"{in_repository(path)}:{line} names '{name}'"
         for line, name in named_plugins(path.read_text(encoding="utf-8"), builtin_names())
         if (inside, name) not in FALSE_POSITIVES
     ]
@@ -165,7 +161,7 @@ def unsafe(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=where)
+@pytest.mark.parametrize("path", SOURCES, ids=in_repository)
 def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
     assert unsafe(path.read_text(encoding="utf-8")) == []
 

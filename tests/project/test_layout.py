@@ -15,16 +15,12 @@ from oodbench.benchmark.plugins.source_version import source_version
 from oodbench.benchmark.records import environment
 from oodbench.benchmark.runner import write_views
 from oodbench.benchmark.store.store import Key
+from tests.support import ROOT, in_repository
 
-ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK = ROOT / "benchmark"
 SOURCES = sorted(BENCHMARK.rglob("*.py"))
 PACKAGES = sorted({path.parent for path in SOURCES})
 BESIDE = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
-
-
-def where(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def test_the_top_folder_has_at_most_20_names() -> None:
@@ -32,19 +28,19 @@ def test_the_top_folder_has_at_most_20_names() -> None:
     assert len(names) <= 20, sorted(names)
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=where)
+@pytest.mark.parametrize("package", PACKAGES, ids=in_repository)
 def test_a_package_has_at_most_20_files(package: Path) -> None:
     assert len(list(package.glob("*.py"))) <= 20
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=where)
+@pytest.mark.parametrize("package", PACKAGES, ids=in_repository)
 def test_a_package_says_what_it_is_for(package: Path) -> None:
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))
     assert text is not None
     assert len(text) > 20
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=where)
+@pytest.mark.parametrize("path", SOURCES, ids=in_repository)
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 350

@@ -20,7 +20,7 @@ from oodbench.benchmark.stats.intervals import confidence_intervals
 Floats = NDArray[np.float64]
 
 
-def scores(n: int, m: int, shift: float = 1.5, seed: int = 0, ties: bool = False) -> tuple[Floats, Floats]:
+def normal_scores(n: int, m: int, shift: float = 1.5, seed: int = 0, ties: bool = False) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(seed)
     both = rng.normal(0, 1, n), rng.normal(shift, 1.3, m)
     id_scores, ood_scores = (np.round(own, 1) for own in both) if ties else both
@@ -43,7 +43,7 @@ def logit_interval(value: float, pairs: int, id_values: Floats, ood_values: Floa
 
 @pytest.mark.parametrize("n, m, ties", [(9, 30, False), (60, 25, True), (200, 200, True)])
 def test_auroc_is_delong_on_the_logit_scale(n: int, m: int, ties: bool) -> None:
-    id_scores, ood_scores = scores(n, m, ties=ties)
+    id_scores, ood_scores = normal_scores(n, m, ties=ties)
     wins = (ood_scores > id_scores[:, None]) + 0.5 * (ood_scores == id_scores[:, None])
     expected = logit_interval(float(wins.mean()), n * m, wins.mean(axis=1), wins.mean(axis=0))
     assert confidence_intervals(id_scores, ood_scores)["auroc"] == pytest.approx(expected, abs=1e-12)
@@ -61,7 +61,7 @@ def weighted_ap(positive: Floats, negative: Floats, p: Floats, q: Floats, weight
 @pytest.mark.parametrize("name", ["aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts"])
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_is_by_its_derivative_for_every_image(name: str, ties: bool) -> None:
-    pair = scores(31, 20, ties=ties)
+    pair = normal_scores(31, 20, ties=ties)
     positive, negative = pair if "in" in name.split("_") else (-pair[1], -pair[0])
     weight = len(negative) / len(positive) if name.endswith("counts") else 1.0
     step = 1e-6
@@ -93,7 +93,7 @@ def of_moments(mean: float, variance: float) -> tuple[float, float]:
 @pytest.mark.parametrize("m", [25, 400])
 def test_tnr_is_the_bootstrap_of_the_threshold_and_jeffreys_beta_above_it(m: int) -> None:
     # With 99 scores the rank 0.95 (n + 1) is 95: the bootstrap resamples that order statistic.
-    id_scores, ood_scores = scores(99, m)
+    id_scores, ood_scores = normal_scores(99, m)
     random = np.random.default_rng(1)
     thresholds = np.sort(random.choice(id_scores, (60_000, 99)), axis=1)[:, 94]
     above = m - np.searchsorted(np.sort(ood_scores), thresholds, side="right")
@@ -104,7 +104,7 @@ def test_tnr_is_the_bootstrap_of_the_threshold_and_jeffreys_beta_above_it(m: int
 
 
 def test_with_few_id_images_the_threshold_may_lie_above_them_all() -> None:
-    id_scores, ood_scores = scores(12, 30)
+    id_scores, ood_scores = normal_scores(12, 30)
     ordered = np.sort(id_scores)
     edges = [1.0, *(float((ood_scores > t).mean()) for t in ordered), 0.0]
     chances = stats.binom.pmf(np.arange(13), 12, 0.95)
@@ -118,7 +118,7 @@ def test_with_few_id_images_the_threshold_may_lie_above_them_all() -> None:
 
 
 def test_id_and_ood_are_treated_alike() -> None:
-    id_scores, ood_scores = scores(80, 60, ties=True)
+    id_scores, ood_scores = normal_scores(80, 60, ties=True)
     found, mirrored = confidence_intervals(id_scores, ood_scores), confidence_intervals(-ood_scores, -id_scores)
     low, high = found["tnr_at_tpr95"]
     assert found["fpr_at_tpr95"] == pytest.approx((1 - high, 1 - low))
@@ -139,7 +139,7 @@ def test_detection_accuracy_is_not_taken_for_better_than_chance() -> None:
 
 
 def test_only_the_order_of_the_scores_counts_and_the_bytes_are_the_same() -> None:
-    id_scores, ood_scores = scores(150, 70, ties=True)
+    id_scores, ood_scores = normal_scores(150, 70, ties=True)
     expected = confidence_intervals(id_scores, ood_scores)
     random = np.random.default_rng(3)
     shuffled = random.permutation(id_scores), random.permutation(ood_scores)
@@ -148,7 +148,7 @@ def test_only_the_order_of_the_scores_counts_and_the_bytes_are_the_same() -> Non
 
 
 def test_copies_in_groups_add_no_information() -> None:
-    id_scores, ood_scores = scores(60, 40)
+    id_scores, ood_scores = normal_scores(60, 40)
     once = confidence_intervals(id_scores, ood_scores)
     id_groups, ood_groups = np.repeat(np.arange(60), 5), np.repeat(np.arange(40), 5)
     copies = confidence_intervals(id_scores.repeat(5), ood_scores.repeat(5), id_groups, ood_groups)
@@ -173,7 +173,7 @@ def test_few_groups_beside_many_images_leave_no_interval_undefined(groups: int, 
 
 
 def test_groups_of_one_image_count_as_independent_images() -> None:
-    id_scores, ood_scores = scores(50, 30)
+    id_scores, ood_scores = normal_scores(50, 30)
     alone = confidence_intervals(id_scores, ood_scores, np.arange(50)[::-1], np.arange(30))
     for name, interval in confidence_intervals(id_scores, ood_scores).items():
         if name != "detection_accuracy":  # its random halves depend on the numbering of the groups
@@ -247,3 +247,79 @@ def test_wald_intervals_would_have_failed_the_same_check() -> None:
     plain, ours = np.mean(held, axis=0)
     assert plain < 0.87
     assert ours > 0.93
+
+
+def in_few_groups(
+    of_id: int, of_ood: int, seed: int, shift: float, shared: float = 0.1, size: int = 60
+) -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Normal scores whose groups have a share of the variance in common: ID and OOD scores, and their groups."""
+    rng = np.random.default_rng([seed, of_id, of_ood])
+    groups = [np.repeat(np.arange(count), size) for count in (of_id, of_ood)]
+    own = [
+        math.sqrt(shared) * rng.normal(size=count)[group] + math.sqrt(1 - shared) * rng.normal(size=len(group))
+        for count, group in zip((of_id, of_ood), groups, strict=True)
+    ]
+    return own[0], own[1] + shift, groups[0], groups[1]
+
+
+def test_few_groups_do_not_pull_an_interval_below_the_printed_value() -> None:
+    ends = dict.fromkeys(("auroc", "aupr_in", "aupr_out", "aupr_in_counts", "aupr_out_counts"), 0)
+    for seed in range(60):
+        own = in_few_groups(4, 2, seed, 2.5)
+        values, found = evaluate(*own[:2]), confidence_intervals(*own)
+        for name in ends:
+            ends[name] += found[name][1] <= values[name] or found[name][0] >= values[name]
+    assert set(ends.values()) == {0}
+
+
+@pytest.mark.parametrize("of_id, of_ood", [(4, 2), (2, 2), (3, 3), (2, 4), (6, 2)])
+def test_coverage_with_few_groups(of_id: int, of_ood: int) -> None:
+    """Fixed seeds; perf/coverage.py measures it well."""
+    truth = stats.norm.cdf(2.5 / math.sqrt(2))  # AUROC 96
+    held = []
+    for seed in range(150):
+        low, high = confidence_intervals(*in_few_groups(of_id, of_ood, seed, 2.5))["auroc"]
+        held.append(low <= truth <= high)
+    assert np.mean(held) > 0.9
+
+
+def test_images_that_do_not_depend_on_their_groups_count_each() -> None:
+    """The centre of the interval is that of independent images, and so is, with many groups, the interval."""
+    id_scores, ood_scores = scores(1200, 1200)
+    alone = confidence_intervals(id_scores, ood_scores)["auroc"]
+    groups = np.random.default_rng(1).permutation(1200) % 300
+    assert confidence_intervals(id_scores, ood_scores, groups, groups)["auroc"] == pytest.approx(alone, abs=0.004)
+
+
+def test_two_groups_place_no_quantile() -> None:
+    """The threshold of TNR95 is a quantile of ID, that of OpenOOD's FPR95 one of OOD."""
+    for seed in range(5):
+        found = confidence_intervals(*in_few_groups(4, 2, seed, 2.5))
+        assert found["openood_fpr95"] == (0, 1)
+        assert found["tnr_at_tpr95"] != (0, 1) != found["fpr_at_tpr95"]
+        found = confidence_intervals(*in_few_groups(2, 4, seed, 2.5))
+        assert found["tnr_at_tpr95"] == found["fpr_at_tpr95"] == (0, 1)
+        assert found["openood_fpr95"] != (0, 1)
+
+
+@pytest.mark.parametrize("groups", [4, 3])
+def test_coverage_of_a_quantile_of_few_groups_that_differ_much(groups: int) -> None:
+    shift, held = 3.29, []  # AUROC 99
+    truth = stats.norm.sf(stats.norm.ppf(0.05) + shift)
+    for seed in range(150):
+        own = in_few_groups(2, groups, seed, shift, 0.7)
+        alone = np.random.default_rng(seed).normal(size=1000)
+        low, high = confidence_intervals(alone, own[1], None, own[3])["openood_fpr95"]
+        held.append(low <= truth <= high)
+    assert np.mean(held) > (0.85 if groups == 4 else 0.78)
+
+
+@pytest.mark.parametrize("few", [2, 3, 6])
+def test_coverage_of_tnr_with_a_handful_of_independent_id_images(few: int) -> None:
+    shift, held = 2.5, []
+    truth = stats.norm.sf(stats.norm.ppf(0.95) - shift)
+    for seed in range(150):
+        rng = np.random.default_rng([seed, few])
+        low, high = confidence_intervals(rng.normal(size=few), rng.normal(shift, size=500))["tnr_at_tpr95"]
+        held.append(low <= truth <= high)
+    assert np.mean(held) > 0.93
