@@ -29,7 +29,7 @@ from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
-from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.store.atomic import unique_slug
 from oodbench.benchmark.views.run import Run, public
 
 
@@ -120,10 +120,10 @@ def prepare(
     config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
     context = open_context(config, chosen_engine.planning_device(device))
     plan = make_plan(request, context.library, context.device)
-    run_dir = Path(results) / "runs" / slug(name or plan.suite.name)
+    run_dir = Path(results) / "runs" / unique_slug(name or plan.suite.name)
     _check_folders(Path(results), run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
-    asked = {"name": run_dir.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
+    asked = {"name": name or plan.suite.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
     asked["commands"] = [_options(request, plan, context, count, **where)]
     return Prepared(plan, work_left(plan, context, run_dir, rerun), context, chosen_engine, run_dir, asked, add)
@@ -276,7 +276,7 @@ def _options(request: Request, plan: Plan, context: JobContext, threads: int, **
 
 def _cache(results: Path, name: str, own: bool) -> Path:
     """Where artifacts lie: in the results folder, or in the run's own, which then needs a name."""
-    return results / "runs" / slug(name) / "cache" if own else results / "cache"
+    return results / "runs" / unique_slug(name) / "cache" if own else results / "cache"
 
 
 def _check_folders(results: Path, run_dir: Path, cache: Path) -> None:

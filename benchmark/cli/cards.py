@@ -21,7 +21,7 @@ from oodbench.benchmark.plugins.registry import KINDS, registry
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import read_stored_run
-from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.store.atomic import unique_slug
 
 
 def cards(name: str, data_dir: Path, results: Path) -> list[str]:
@@ -29,7 +29,7 @@ def cards(name: str, data_dir: Path, results: Path) -> list[str]:
     found = [_plugin_card(kind, name, data_dir, results) for kind in KINDS if name in registry.entries(kind)]
     if name in registry.entries("suite") or name.endswith(".toml"):
         found.append(_suite_card(read_suite(name)))
-    run_dir = results / "runs" / slug(name)
+    run_dir = results / "runs" / unique_slug(name)
     if (run_dir / "run.json").is_file():
         found.append(_run_card(run_dir))
     if not found:

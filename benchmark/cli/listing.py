@@ -44,7 +44,7 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
 
         rows = list(references().items())
     elif kind == "runs":
-        rows = [(p.parent.name, "") for p in sorted((results / "runs").glob("*/run.json"))]
+        rows = [(p.parent.name, _given_name(p)) for p in sorted((results / "runs").glob("*/run.json"))]
     else:
         rows = [(entry.name, _description(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
     if not rows:
@@ -52,6 +52,17 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         click.echo(visible(f"{name:{width}}  {text}".rstrip()))
+
+
+def _given_name(run_json: Path) -> str:
+    """A run's name as it was given, if its folder is called otherwise; empty if that cannot be read."""
+    from oodbench.benchmark.store.safe_read import read_json
+
+    try:
+        name = read_json(run_json).get("name")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return name if isinstance(name, str) and name != run_json.parent.name else ""
 
 
 def _description(entry: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oodbench.benchmark.errors import unknown
-from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.store.atomic import unique_slug
 from oodbench.benchmark.store.safe_read import is_file
 
 
@@ -13,7 +13,7 @@ def run_dir(results: Path, name: str) -> Path:
     """The folder of a run, given by its name or its path. Raises `UserError` if it does not exist."""
     if is_file(Path(name) / "run.json"):
         return Path(name)
-    path = results / "runs" / slug(name)
+    path = results / "runs" / unique_slug(name)
     if not path.is_dir():
         known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))
         raise unknown("run", name, known, "bench list runs")

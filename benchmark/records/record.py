@@ -102,7 +102,8 @@ class Record:
         """A readable name for the record's file, with a hash if the readable part would not be unique."""
         names = [self.label, self.id_set, self.ood_set, *([self.backbone] if self.other_backbone else [])]
         slugs = [slug(name)[:60] for name in names]
-        suffix = "" if slugs == names else "-" + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+        plain = slugs == names and not any("--" in name for name in names)
+        suffix = "" if plain else "-" + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
         return f"{'--'.join(slugs)}--s{self.seed}{suffix}.json"
 
 

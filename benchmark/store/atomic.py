@@ -6,15 +6,20 @@ file can be lost while a later one that depends on it exists.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store import atomic
+
+SLUG = 100
+"""Most characters of a slug; file systems allow 255 bytes."""
 
 SUFFIX = ".tmp"
 """Suffix of files that are being written; their names begin with a dot."""
@@ -77,10 +82,25 @@ def flush_folder(folder: Path) -> None:
 def slug(text: str) -> str:
     """A file name made from `text`: ASCII letters, digits, '.', '-' and '_', with runs of anything else as one '_'.
 
-    Leading dots are removed, so that it is neither a hidden file nor a parent folder. At most 100 characters.
+    Leading dots are removed, so that it is neither a hidden file nor a parent folder. At most 100 characters. Different
+    texts can have the same slug: it makes a name readable. Where it must identify the text, use `unique_slug`.
     """
     kept = "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else " " for c in text)
-    return "_".join(kept.split()).lstrip(".")[:100] or "_"
+    return "_".join(kept.split()).lstrip(".")[:SLUG] or "_"
+
+
+def unique_slug(text: str) -> str:
+    """`text` if it is a slug already, else its slug and a hash: different texts get different file names.
+
+    Texts that differ only in how accents are encoded (Unicode's NFC and NFD) are the same: file systems may change it.
+    The slug of the result is the result itself. At most 100 characters.
+    """
+    text = unicodedata.normalize("NFC", text)
+    readable = slug(text)
+    if readable == text:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{readable[: SLUG - 9]}-{digest[:8]}"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -28,7 +28,7 @@ from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
-from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+from oodbench.benchmark.store.atomic import to_json, unique_slug, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def prepare_repetition(
     original = read_stored_run(folder)
     parent = folder.resolve().parent
     root = Path(results) if results else (parent.parent if parent.name == "runs" else Path("results"))
-    target = root / "runs" / slug(name or f"{folder.resolve().name}-again")
+    target = root / "runs" / unique_slug(name or f"{folder.resolve().name}-again")
     if not any(record.status == OK for record in original.records):
         raise UserError(f"The run '{folder}' has no cell with numbers, so there is nothing to repeat.")
     if target.resolve() == folder.resolve():

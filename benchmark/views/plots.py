@@ -10,6 +10,7 @@ from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from oodbench.benchmark.metrics.exact import roc_curve
 from oodbench.benchmark.records.record import OK, QUICK_LOOK, Record
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.store.atomic import slug, unique_slug
 from oodbench.benchmark.store.npy import stored_scores
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_overview import bars, heatmap
@@ -86,8 +87,11 @@ class ScoreReader:
 def _figures(summary: Summary, store: ScoreReader) -> Iterator[tuple[str, Figure]]:
     styles = canvas.looks(row.label for block in summary.blocks for row in block.rows)
     seed = f"seed {store.seed}" + (f", the first of {len(summary.seeds)}" if len(summary.seeds) > 1 else "")
+    slugs = Counter(slug(block.id_set) for block in summary.blocks)
     for block in summary.blocks:
         name = slug(block.id_set)
+        if slugs[name] > 1:  # such as digits[0-2] and digits+0-2
+            name = unique_slug(block.id_set)
         yield f"roc_{name}", _roc(block, styles, store, seed)
         for page in range(0, len(block.rows), ROWS_A_PAGE):
             number = f"_{page // ROWS_A_PAGE + 1}" if page else ""

@@ -146,13 +146,19 @@ def test_plain_names_are_readable() -> None:
     assert RECORD.file_name.startswith("energy_temperature_2.0--digits--glyphs--s3-")
 
 
-@given(
-    st.lists(st.sampled_from([*HOSTILE, "a_b", "a[b]", "a@b", "x" * 99 + "1", "x" * 99 + "2"]), min_size=6, max_size=6)
-)
+NAMES = [*HOSTILE, "a_b", "a[b]", "a@b", "x" * 99 + "1", "x" * 99 + "2", "a", "b--a", "a--b"]
+
+
+@given(st.lists(st.sampled_from(NAMES), min_size=6, max_size=6))
 @settings(deadline=None)
 def test_different_cells_have_different_files(names: list[str]) -> None:
     one, other = (replace(RECORD, label=a, id_set=b, ood_set=c) for a, b, c in (names[:3], names[3:]))
     assert (one.file_name == other.file_name) == (names[:3] == names[3:])
+
+
+def test_names_with_the_separator_have_different_files() -> None:
+    one, other = (replace(RECORD, label=a, id_set=b) for a, b in (("a--b", "c"), ("a", "b--c")))
+    assert one.file_name != other.file_name
 
 
 # records.csv

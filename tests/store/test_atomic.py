@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oodbench.benchmark.errors import StoreError
-from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+from oodbench.benchmark.store.atomic import slug, to_json, unique_slug, write_atomically
 
 
 @pytest.mark.parametrize("old", [None, "old"])
@@ -70,3 +70,43 @@ def test_a_slug_is_a_valid_file_name(text: str) -> None:
     assert len(slug(text)) <= 100
     assert slug(text) not in (".", "..")
     assert slug(slug(text)) == slug(text)
+
+
+ALIKE = [
+    "模型",
+    "модель",
+    "🐈",
+    "a/b",
+    "a b",
+    "a_b ",
+    "k>5",
+    "k<5",
+    "a" * 101,
+    "a" * 102,
+    "../x",
+    "x/..",
+    "\udcff",
+    "\udcfe",
+]
+"""Groups of these share a slug."""
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *ALIKE])
+def test_a_unique_slug_is_a_valid_file_name(text: str) -> None:
+    name = unique_slug(text)
+    assert name == slug(name) == unique_slug(name)
+    assert len(name) <= 100
+
+
+def test_different_names_have_different_unique_slugs() -> None:
+    texts = {*HOSTILE, *ALIKE, *map(slug, HOSTILE), *map(slug, ALIKE)}
+    assert len({unique_slug(text) for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("text", ["digits", "lee2018-small", "my.run_2", "A" * 100, "_"])
+def test_plain_names_are_their_own_unique_slug(text: str) -> None:
+    assert unique_slug(text) == text
+
+
+def test_the_encoding_of_accents_makes_no_difference() -> None:
+    assert unique_slug("caf\N{LATIN SMALL LETTER E WITH ACUTE}") == unique_slug("cafe\N{COMBINING ACUTE ACCENT}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.store import atomic
-from oodbench.benchmark.store.atomic import slug, to_json
+from oodbench.benchmark.store.atomic import to_json, unique_slug
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.remote import Listings, Remote
 from oodbench.benchmark.store.store import file_sha256, parse_side
@@ -80,7 +80,7 @@ class StagedFiles:
 
     def _fetch(self, name: str) -> None:
         target = self._data_dir / name
-        with self._locks.hold(f"fetch-{slug(name)}", f"is fetching '{target}'"):
+        with self._locks.hold(f"fetch-{unique_slug(name)}", f"is fetching '{target}'"):
             if target.exists():
                 return
             logger.info(f"Fetching '{target}' from the store.")

@@ -6,7 +6,9 @@ all images in it, in whatever folders, are the test split of an OOD set. In tabl
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -78,14 +80,18 @@ def adopt_all(paths: Iterable[Path]) -> None:
 
 
 def _name(path: Path) -> str:
+    """The name in tables: the folder's, with '-' for what a name of a data set cannot hold.
+
+    Names in other scripts end in a hash, because little or nothing else is left of them.
+    """
     suffix = next(suffix for suffix in PACKED if path.name.lower().endswith(suffix))
     stem = path.name[: len(path.name) - len(suffix)] if suffix and path.is_file() else path.name
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
-    if not name:
-        raise UserError(
-            f"'{path}' has no name that tables can show. Give the path of a folder named in letters or digits."
-        )
-    return name
+    stem = unicodedata.normalize("NFC", stem)
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
+    if readable and stem.isascii():
+        return readable
+    digest = hashlib.sha256(stem.encode(errors="surrogatepass")).hexdigest()
+    return f"{readable or 'images'}-{digest[:8]}"
 
 
 def _dataset(name: str, path: Path) -> type[Dataset]:
