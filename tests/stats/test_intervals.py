@@ -285,7 +285,7 @@ def test_coverage_with_few_groups(of_id: int, of_ood: int) -> None:
 
 def test_images_that_do_not_depend_on_their_groups_count_each() -> None:
     """The centre of the interval is that of independent images, and so is, with many groups, the interval."""
-    id_scores, ood_scores = scores(1200, 1200)
+    id_scores, ood_scores = normal_scores(1200, 1200)
     alone = confidence_intervals(id_scores, ood_scores)["auroc"]
     groups = np.random.default_rng(1).permutation(1200) % 300
     assert confidence_intervals(id_scores, ood_scores, groups, groups)["auroc"] == pytest.approx(alone, abs=0.004)
