@@ -33,14 +33,20 @@ class Library:
     """Loads image sets, each split once.
 
     `cache` is the folder for decoded images and checksums. `staged` fetches files that are in a shared store and not in
-    `data_dir`. With `skip_bad`, images that cannot be decoded are left out and counted in `notes`.
+    `data_dir`. With `skip_bad`, images that cannot be decoded are left out and counted in `notes`. With `hash_again`,
+    every file is hashed, whatever hash of it is stored.
     """
 
     def __init__(
-        self, data_dir: Path, cache: Path | None = None, skip_bad: bool = False, staged: StagedFiles | None = None
+        self,
+        data_dir: Path,
+        cache: Path | None = None,
+        skip_bad: bool = False,
+        staged: StagedFiles | None = None,
+        hash_again: bool = False,
     ) -> None:
         self.data_dir = data_dir
-        self.files = Access(data_dir, DataCache(cache), skip_bad, staged)
+        self.files = Access(data_dir, DataCache(cache, hash_again), skip_bad, staged)
         self.notes: list[str] = []
         """Remarks on the loaded data, printed under the tables."""
         self.sources: dict[str, dict[str, str]] = {}

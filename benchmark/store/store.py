@@ -43,8 +43,9 @@ SWAP = "store"
 UNFINISHED = "unfinished"
 """Name of the folder of snapshots of unfinished trainings."""
 
-Stamp = tuple[int, int, int]
-"""Inode, size and modification time of a file, which change when it is rewritten."""
+Stamp = tuple[int, int, int, int]
+"""Inode, size, modification time and change time of a file. Programs can set the modification time; the system sets the
+change time whenever content, name or attributes change."""
 
 
 def digest(value: object) -> str:
@@ -346,4 +347,4 @@ def _stamp(path: Path) -> Stamp | None:
         stat = path.stat()
     except FileNotFoundError:
         return None
-    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

@@ -1,8 +1,8 @@
 """Verifies a finished run against its stored scores, for `bench verify`. Reads everything and changes nothing.
 
-Every artifact that a cell depends on is hashed once. Metrics, intervals and the best of each column are recomputed from
-the stored scores, and the tables from the recomputed numbers. Not checked: seconds, plots, and the pixel statistics of
-`run.json`, which come from images and not from scores.
+Every artifact that a cell depends on is hashed once, and so are the files of its data sets. Metrics, intervals and the
+best of each column are recomputed from the stored scores, and the tables from the recomputed numbers. Not checked:
+seconds, plots, and the pixel statistics of `run.json`, which come from images and not from scores.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.store import digest, file_sha256, read_side
+from oodbench.benchmark.verify.data_sets import DataSets
 from oodbench.benchmark.verify.recompute import Recompute
 from oodbench.benchmark.views.tables import table_files
 
@@ -101,7 +102,8 @@ class _Verifier:
 
     def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
         self.run_dir, self.cache = run_dir, cache
-        self.images = ScoredImages(Library(data_dir, cache / "data"))
+        library = Library(data_dir, cache / "data", hash_again=True)
+        self.images, self.data_sets = ScoredImages(library), DataSets(library, self.unchecked)
         self.recompute = Recompute(self.images, self.undamaged_artifact)
         self.result = Verdict()
         self.artifacts: dict[str, Artifact] = {}
@@ -121,6 +123,7 @@ class _Verifier:
             self.result.problems += self.unreadable() or [str(error)]
         if run is not None:
             self.result.problems += self.absent(run)
+            self.data_sets.adopt_folders(run.info)
             checked = replace(run, records=[self.cell(record) for record in run.records])
             self.result.problems += [f"{problem}; {_counted(names)}" for problem, names in self.affected.items()]
             self.best(checked)
@@ -148,6 +151,8 @@ class _Verifier:
         for path, problem in bad.items():
             self.affected.setdefault(f"{path}: {problem}", []).append(name)
             self.doubtful.add((record.id_set, record.ood_set))
+        for problem in self.data_sets.problems(record):
+            self.affected.setdefault(problem, []).append(name)
         paths = [record.artifacts.get(which, "") for which in ("id_scores", "ood_scores")]
         if any(path in bad or not path for path in paths):
             return record

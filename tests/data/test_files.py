@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import stat
 import struct
 import tarfile
@@ -13,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import Image
 
 from oodbench.benchmark.data.files import cache as cache_module
 from oodbench.benchmark.data.files.archives import Limits, open_tree
-from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.files.file_source import File, Source, tree_file
 from oodbench.benchmark.data.files.idx import Idx
@@ -502,14 +502,15 @@ def test_without_pyarrow_the_message_says_what_to_install(tmp_path: Path, monkey
 # The cache
 
 
-def aged(path: Path) -> Path:
-    """Make a file old enough for its hash to be stored."""
-    os.utime(path, (time.time() - 60, time.time() - 60))
-    return path
+@pytest.fixture
+def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are old enough for their hashes to be stored."""
+    monkeypatch.setattr(cache_module, "time", SimpleNamespace(time=lambda: time.time() + 60))
 
 
+@pytest.mark.usefixtures("a_minute_later")
 def test_files_are_hashed_and_decoded_once(tmp_path: Path, pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    aged(as_zip(tmp_path / "pets.zip", tree()))
+    as_zip(tmp_path / "pets.zip", tree())
     library, first = load(tmp_path, tmp_path / "cache")
     checksum = library.split(parse_set(pets), "test").checksum
 
@@ -525,6 +526,7 @@ def test_files_are_hashed_and_decoded_once(tmp_path: Path, pets: str, monkeypatc
     assert library.sources == {
         "pets (test)": {str(tmp_path / "pets.zip"): library.files.cache.hash(tmp_path / "pets.zip")}
     }
+    monkeypatch.setattr(cache_module, "file_hash", file_hash)  # renaming changes a file's change time
     (tmp_path / "pets.zip").rename(tmp_path / "other.zip")
     (tmp_path / "other.zip").rename(tmp_path / "pets.zip")
     load(tmp_path, tmp_path / "cache")
@@ -541,8 +543,9 @@ def test_the_stored_checksum_is_that_of_the_content(tmp_path: Path, pets: str) -
     assert images.checksum == fresh.checksum
 
 
+@pytest.mark.usefixtures("a_minute_later")
 def test_a_replaced_file_is_decoded_again(tmp_path: Path, pets: str) -> None:
-    aged(as_zip(tmp_path / "pets.zip", tree()))
+    as_zip(tmp_path / "pets.zip", tree())
     _, before = load(tmp_path, tmp_path / "cache")
     as_zip(tmp_path / "pets.zip", dict(zip(tree(), reversed(tree().values()), strict=True)))
     _, after = load(tmp_path, tmp_path / "cache")

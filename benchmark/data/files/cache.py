@@ -1,11 +1,13 @@
 """Caches decoded images, file hashes and results on disk, so that each file is hashed and decoded once.
 
-    cache/data/hashes.json             file -> size, modification time, hash (recomputed when size or time differ)
+    cache/data/hashes.json             file -> stamp, hash (recomputed when the stamp differs)
     cache/data/checksums.json          subset of a split -> SHA-256 of its content
     cache/data/statistics.json         SHA-256 of two contents -> results such as the best pixel statistic
     cache/data/NAME-KEY.images.npy     uint8 (N, 3, 32, 32), memory-mapped; with .labels.npy and .groups.npy
     cache/data/NAME-KEY.json           source files, reader and checksums; written last
 
+A file's stamp is its inode, size, modification time and change time: programs can set the modification time, but the
+system sets the change time whenever content, name or attributes change.
 KEY is the SHA-256 of the source files' SHA-256, the reader with all its settings, the classes and the decoder's
 version: a file that was moved or renamed is not decoded again, a file that was replaced is.
 """
@@ -43,7 +45,7 @@ PARTS = ("images", "labels", "groups")
 """The arrays of a decoded split."""
 
 RACY = 2.0
-"""Seconds. A file modified more recently could change again with the same time stamp, so its hash is not stored."""
+"""Seconds. A file changed more recently could change again with the same stamp, so its hash is not stored."""
 
 
 class DecodedSplit(NamedTuple):
@@ -57,10 +59,15 @@ class DecodedSplit(NamedTuple):
 
 
 class DataCache:
-    """The cache folder. Without a folder (`root` is None), everything is computed each time."""
+    """The cache folder. Without a folder (`root` is None), everything is computed each time.
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
+    With `hash_again`, every file is hashed once by this object, whatever hash is stored.
+    """
+
+    def __init__(self, root: Path | None, hash_again: bool = False) -> None:
+        self.root, self.hash_again = root, hash_again
+        self._hashed_again: set[tuple[str, str]] = set()
+        """Names and stamps of the files that were."""
         self._memo: dict[str, dict[str, Any]] = {}
 
     def hash(self, path: Path, algorithm: str = "sha256") -> str:
@@ -68,9 +75,12 @@ class DataCache:
         stamp, newest = _stamp(path)
         name = f"{algorithm} {path.absolute()}"
         known = self._read("hashes.json").get(name)
+        if self.hash_again and (name, stamp) not in self._hashed_again:
+            known = None
         if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("hash"), str):
             return str(known["hash"])
         digest = _folder_hash(path, algorithm) if path.is_dir() else file_hash(path, algorithm)
+        self._hashed_again.add((name, stamp))
         if time.time() - newest > RACY:
             self._remember("hashes.json", name, {"stamp": stamp, "hash": digest})
         return digest
@@ -233,16 +243,20 @@ def _load(stem: Path, key: str, classes: tuple[str, ...]) -> DecodedSplit | None
 
 
 def _stamp(path: Path) -> tuple[str, float]:
-    """A string that changes when a file or folder does, without reading contents, and the latest modification time."""
+    """A string that changes when a file or folder does, without reading contents, and the time of the latest change."""
     try:
         stats = [(".", path.stat())] if path.is_file() else [(str(p), p.stat()) for p in _files(path)]
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
-    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
-    newest = max((stat.st_mtime for _, stat in stats), default=0.0)
+    newest = max((max(stat.st_mtime, stat.st_ctime) for _, stat in stats), default=0.0)
     if path.is_file():
-        return f"{stats[0][1].st_size} {stats[0][1].st_mtime_ns}", newest
+        return _stamp_of(stats[0][1]), newest
+    text = "\n".join(f"{name} {_stamp_of(stat)}" for name, stat in stats)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(), newest
+
+
+def _stamp_of(stat: os.stat_result) -> str:
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _files(folder: Path) -> Sequence[Path]:

@@ -1,0 +1,59 @@
+"""Compares the images in --data-dir with those that a run's cells were computed from, for `bench verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from oodbench.benchmark.data.files.user_folder import PREFIX, adopt
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set
+from oodbench.benchmark.records.record import Record
+
+ABSENT = "data sets, which are not in --data-dir"
+
+
+class DataSets:
+    """Checks every set that cells were trained, tuned or scored on; each is read once.
+
+    Args:
+        library: Loads the images.
+        unchecked: Called with `ABSENT` for each cell that used a set whose images are absent.
+    """
+
+    def __init__(self, library: Library, unchecked: Callable[[str], None]) -> None:
+        self.library, self.unchecked = library, unchecked
+        self._found: dict[tuple[str, str, int, str], str] = {}
+
+    def adopt_folders(self, info: Mapping[str, Any]) -> None:
+        """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
+        data = info.get("data")
+        for name, files in data.items() if isinstance(data, dict) else ():
+            if name.startswith(PREFIX) and isinstance(files, dict):
+                for path in files:
+                    with suppress(OodbenchError):
+                        adopt(SetSpec(f"{PREFIX}{path}"))
+
+    def problems(self, record: Record) -> list[str]:
+        """What is wrong with the sets of a record's provenance, a clause for each; empty if it records none."""
+        found = []
+        for used in record.provenance.get("data", ()):
+            limit = used.get("limit", 0)
+            key = (str(used.get("set")), str(used.get("part")), int(limit), str(used.get("sha256")))
+            if key not in self._found:
+                self._found[key] = self._compare(*key)
+            found.append(self._found[key])
+        if ABSENT in found:
+            self.unchecked(ABSENT)
+        return [problem for problem in dict.fromkeys(found) if problem not in ("", ABSENT)]
+
+    def _compare(self, name: str, part: str, limit: int, sha256: str) -> str:
+        try:
+            checksum = self.library.part(parse_set(name), part, limit).checksum
+        except OodbenchError:
+            return ABSENT
+        if checksum == sha256:
+            return ""
+        return f"{name} ({part}): SHA-256 {checksum[:12]} in --data-dir, but the cell was computed from {sha256[:12]}"
