@@ -32,6 +32,9 @@ class Gram(Detector):
     (v - Hi) / |Hi| above it, 0 within; |Lo| and |Hi| count as at least 1e-6. mean_val(d_l) is the mean over ID
     validation images, at least 1e-7. A class that is predicted for no training image gets the range of all of them.
 
+    With `by_softmax`, every d_l is divided by the image's largest softmax. The authors' code does so; the paper does
+    not say it.
+
     An image has as many v as `powers` times the channels of all blocks, but only one number per block is stored: the
     ranges are learned in the pass over the training images (`observe`).
 
@@ -43,6 +46,7 @@ class Gram(Detector):
 
     needs = frozenset({"maps"})
     powers: int = 10
+    by_softmax: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is at least one power."""
@@ -73,7 +77,8 @@ class Gram(Detector):
             below, above = (lo - v).clamp_min(0) / lo.abs().clamp_min(TINY), (v - hi).clamp_min(0)
             deviations.append((below + above / hi.abs().clamp_min(TINY)).sum(dim=1))
             start = columns.stop
-        return torch.stack(deviations, dim=1)
+        found = torch.stack(deviations, dim=1)
+        return found / logits.double().softmax(dim=1).amax(dim=1, keepdim=True) if self.by_softmax else found
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Average each block's deviation over the ID validation images."""

@@ -23,7 +23,8 @@ class KLMatching(Detector):
     digits it is -log d_k(k), a constant of the class.
 
     Differs: one matrix product, where OpenOOD calls SciPy once per image and class. OpenOOD's validation images come
-    from the test set, and a class that is predicted for none of them becomes NaN.
+    from the test set, and a class that is predicted for none of them gets the one-hot vector as
+    its d_k: no softmax matches it but one that is one-hot itself, which then scores 0.
     """
 
     def fit(self, classifier: Classifier, data: FitData) -> None:

@@ -27,8 +27,8 @@ class ODIN(Detector):
     image.
 
     Differs: the authors tune epsilon on OOD images (0.0014 was chosen for DenseNet-BC on CIFAR-10) and count a gradient
-    of 0 as positive. OpenOOD does not divide by the standard deviation, so its epsilon has another meaning, and it
-    ranks by a float32 softmax, which keeps few digits at T = 1000.
+    of 0 as positive. OpenOOD also does that, and divides by the standard deviation as the authors do; it ranks by a
+    float32 softmax, which keeps few digits at T = 1000.
     """
 
     needs = frozenset({"images", "network"})

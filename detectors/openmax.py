@@ -45,15 +45,17 @@ class OpenMax(Detector):
         v'_c = v_c (1 - w_c F_c(|v - mu_c|)),   v'_unknown = sum_c (v_c - v'_c),   w = (alpha + 1 - rank) / alpha
 
     mu_c is the mean logit vector of the correctly classified training images of class c. F_c is the Weibull
-    distribution of the `tail` largest distances of these images from mu_c, shifted so that the smallest is 1, as in
-    libmr. Only the `alpha` largest logits are revised. `output="unknown"`: log p_unknown / (1 - p_unknown);
+    distribution of the `tail` largest distances of these images from mu_c, shifted so that the smallest is `shift`.
+    Only the `alpha` largest logits are revised. `output="unknown"`: log p_unknown / (1 - p_unknown);
     `output="known"`: log (1 - p) / p for the largest known p. The AUROC of the two can differ by several points.
+
+    `shift` is 1 in PyPI's libmr, which OpenOOD uses, and 10,000 in the library of the authors' own code.
 
     A class with fewer than two different distances (two images have the same distance from their mean) has no F_c, and
     its logit is never revised.
 
     Differs: the likelihood is maximised exactly, without libmr. Distances are Euclidean, as in OpenOOD; the authors'
-    code uses |v - mu| / 200 plus the cosine distance, for the logits of its network, and the shift by 1 makes the fit
+    code uses |v - mu| / 200 plus the cosine distance, for the logits of its network, and the shift makes the fit
     depend on that unit. alpha is the paper's 10; OpenOOD has 3. The weight w is that of the authors' code: as printed,
     algorithm 2 has the survival function instead of F.
     """
@@ -61,6 +63,7 @@ class OpenMax(Detector):
     tail: int = 20
     alpha: int = 10
     output: str = "unknown"
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the settings: a tail needs two values for two parameters."""
@@ -68,6 +71,8 @@ class OpenMax(Detector):
             raise ValueError(f"tail must be at least 2 and alpha at least 1, got {self.tail} and {self.alpha}")
         if self.output not in ("unknown", "known"):
             raise ValueError(f"output must be 'unknown' or 'known', got {self.output!r}")
+        if not 0 < self.shift < float("inf"):
+            raise ValueError(f"shift must be positive and finite, got {self.shift}")
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit means and Weibull tails on the correctly classified training images."""
@@ -79,9 +84,9 @@ class OpenMax(Detector):
         self.means_ = sums / counts.clamp_min(1)[:, None]
         shift, shape, scale = torch.tensor([[0.0], [1.0], [np.inf]], dtype=torch.float64).repeat(1, classes)
         for label, largest in enumerate(self._tails(data.train)):
-            if len(largest) and np.ptp(largest) > 1e-12 * largest[-1]:
-                shift[label] = largest[0] - 1
-                shape[label], scale[label] = weibull_of(largest - largest[0] + 1)
+            if len(largest) and np.ptp(largest) > 1e-12 * max(largest[-1], self.shift):
+                shift[label] = largest[0] - self.shift
+                shape[label], scale[label] = weibull_of(largest - largest[0] + self.shift)
         if torch.isinf(scale).all():
             raise DataError(
                 "OpenMax needs a class with three correctly classified training images, at different distances from "
