@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,25 @@ def grouped(auroc: float, n: int, m: int, known: bool, size: int = 10, shared: f
     return World(shape, auroc, n, m, draw, plain.at_most)
 
 
+def with_outliers(bulk: float, n: int, m: int, share: float = 0.03) -> World:
+    """Normal scores with AUROC `bulk`, but `share` of ID scores are beyond all OOD scores: mislabelled images."""
+    shift, far = norm.ppf(bulk) * np.sqrt(2), 1000.0
+    values = np.append(np.linspace(-9, shift + 9, GRID), far)
+
+    def draw(random: np.random.Generator, n: int, m: int) -> Draw:
+        id_scores = random.normal(size=n)
+        return np.where(random.random(n) < share, far, id_scores), shift + random.normal(size=m), None
+
+    at_most = np.where(values < far, (1 - share) * norm.cdf(values), 1.0), norm.cdf(values, shift)
+    return World(f"normal, {100 * share:g}% of ID beyond all OOD", (1 - share) * bulk, n, m, draw, at_most)
+
+
+def few_groups(auroc: float, of_id: int, of_ood: int, shared: float, size: int = 100) -> World:
+    """`grouped` with so many known groups of ID and OOD images."""
+    world = grouped(auroc, of_id * size, of_ood * size, True, size, shared)
+    return replace(world, shape=f"normal, {of_id} + {of_ood} groups of {size} correlated by {shared:g}")
+
+
 def worlds() -> Iterator[World]:
     """All settings."""
     for size in (50, 1000, 10_000):
@@ -143,10 +162,22 @@ def worlds() -> Iterator[World]:
         yield grouped(0.9, 1000, 1000, known)
     yield grouped(0.9, 100, 100, True)
     yield grouped(0.9, 500, 500, True, 100, 0.05)
+    for size in (50, 1000):
+        yield normal(0.9, size, size, rounded=1.0)
+        yield with_outliers(0.99, size, size)
+    yield from (normal(value, few, 1000) for few in (3, 6) for value in (0.9, 0.96))
+    for of_id, of_ood in ((2, 2), (2, 4), (2, 6), (3, 3), (4, 2), (4, 4), (6, 2), (6, 6)):
+        yield from (few_groups(*case) for case in few_cases(of_id, of_ood))
+
+
+def few_cases(of_id: int, of_ood: int) -> Iterator[tuple[float, int, int, float]]:
+    """(AUROC, ID groups, OOD groups, share of the variance in common)."""
+    for value, shared in ((0.8, 0.1), (0.96, 0.02), (0.96, 0.1), (0.96, 0.3), (0.9, 0.7)):
+        yield value, of_id, of_ood, shared
 
 
 def bootstrap(id_scores: Floats, ood_scores: Floats, random: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap of the metrics without a threshold at a options TPR; for scores without ties."""
+    """Percentile bootstrap of the metrics without a threshold at a given TPR; for scores without ties."""
     order = np.argsort(np.concatenate((id_scores, ood_scores)))
     steps = np.zeros((2, REPLICATES, len(order)))
     for k, (start, count) in enumerate(((0, len(id_scores)), (len(id_scores), len(ood_scores)))):

@@ -127,7 +127,12 @@ def bootstrap_cases() -> Iterator[Case]:
     yield f"bootstrap, N = {IMAGES}, equal", equal
     # With equal numbers of ID and OOD images every other metric equals one of these up to its sign. `bench compare` no
     # longer judges AUPR by the bootstrap (see `aupr_cases`).
-    for metric, n in itertools.product((TNR, "openood_fpr95", "detection_accuracy", "aupr_in", "aupr_out"), (100, 500)):
+    by_threshold = TNR, "openood_fpr95", "detection_accuracy"
+    cases = (
+        *itertools.product((*by_threshold, "aupr_in", "aupr_out"), (100, 500)),
+        *((name, 50) for name in by_threshold),
+    )
+    for metric, n in cases:
         shifts = np.array([SHIFT, equal_shift(metric, 2.0)])
 
         def draw(
@@ -171,6 +176,24 @@ def group_cases() -> Iterator[Case]:
 
             # the name seeds the random numbers: other words would give other draws than those in the documentation
             yield f"{groups} ID groups of {size}, {'told' if known else 'untold'}, {metric}", draw
+    for (of_id, of_ood), metric in itertools.product(
+        ((4, 2), (2, 4), (4, 4)), ("auroc", TNR, "openood_fpr95", "aupr_in")
+    ):
+        yield f"{of_id} ID and {of_ood} OOD groups of 50, {metric}", few_groups_case(of_id, of_ood, metric)
+
+
+def few_groups_case(of_id: int, of_ood: int, metric: str) -> Callable[[np.random.Generator], dict[str, bool]]:
+    """Two equal detectors whose scores depend on the groups of 50 ID and of 50 OOD images."""
+    groups = [np.arange(50 * count) // 50 for count in (of_id, of_ood)]
+    units = ResamplingUnits.of(len(groups[0]), groups[0]), ResamplingUnits.of(len(groups[1]), groups[1])
+
+    def draw(rng: np.random.Generator) -> dict[str, bool]:
+        noise = [rng.normal(size=(3, len(group))) + rng.normal(size=(3, group.max() + 1))[:, group] for group in groups]
+        id_scores, ood_scores = (own[0] + own[1:] for own in noise)
+        scores = [(id_scores[d] / 2, SHIFT + ood_scores[d] / 2) for d in range(2)]
+        return {"p < 5%": grouped_joint(metric, scores, units, rng).p[0, 1] < ALPHA}
+
+    return draw
 
 
 def grouped_joint(metric: str, scores: list[Scores], units: Any, rng: np.random.Generator) -> JointEstimate:

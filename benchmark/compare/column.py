@@ -29,6 +29,7 @@ from oodbench.benchmark.stats.estimates import (
 )
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
 from oodbench.benchmark.stats.paired_tests import LEVEL, Flags, Floats, JointEstimate
+from oodbench.benchmark.stats.unseen_images import UnseenImages
 from oodbench.benchmark.store.npy import stored_scores
 
 AUROC = "auroc"
@@ -38,8 +39,10 @@ RESAMPLES = 2000
 FEWEST = 2
 """Images, or groups of images, that a set needs: a single one has no variance."""
 
-FEWEST_OF_AUPR = 100
-"""Images per set needed to judge AUPR: with 50, p was below 5% for up to 7% of true nulls (perf/levels.py)."""
+NEED_MANY = (*PRECISIONS, "detection_accuracy")
+
+FEWEST_OF_THESE = 100
+"""Images per set needed for `NEED_MANY`: with 50, up to 8% of true nulls have p below 5% (perf/levels.py)."""
 
 SETS = ("ID", "OOD")
 
@@ -134,8 +137,9 @@ def compare_column(
     if min(side.count for side in sides) < FEWEST:
         counts = " and ".join(f"{side.count} {unit}" for side, unit in zip(sides, _unit_names(sides), strict=True))
         return f"{counts} are too few"
-    if config.metric in PRECISIONS and min(n_id, n_ood) < FEWEST_OF_AUPR:
-        return f"{n_id} ID and {n_ood} OOD images are too few to judge AUPR, which needs {FEWEST_OF_AUPR} of each"
+    if config.metric in NEED_MANY and min(n_id, n_ood) < FEWEST_OF_THESE:
+        name = "AUPR" if config.metric in PRECISIONS else config.metric
+        return f"{n_id} ID and {n_ood} OOD images are too few to judge {name}, which needs {FEWEST_OF_THESE} of each"
     rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
     estimate = _estimate(config, scores, _different_networks(used), sides, rng)
     return ColumnComparison(
@@ -229,8 +233,9 @@ def _estimate(
         )
     sign = -1 if config.metric in LOWER_IS_BETTER else 1
     values = np.array([[evaluate(*pair)[config.metric] for pair in of_seed] for of_seed in scores])
+    unseen = UnseenImages(min(side.count for side in sides), config.metric, sides[1].images / sides[0].images)
     if config.metric in PRECISIONS:
         influences = [[precision_influences(config.metric, *pair) for pair in of_seed] for of_seed in scores]
-        return estimate_from_influences(values, influences, different_networks, rng, sides)
+        return estimate_from_influences(values, influences, different_networks, rng, sides, unseen=unseen)
     drawn = resampled((config.metric,), scores, config.resamples, rng, sides)[config.metric]
-    return estimate_from_resamples(sign * values, sign * drawn, different_networks, sides, rng)
+    return estimate_from_resamples(sign * values, sign * drawn, different_networks, sides, rng, unseen)

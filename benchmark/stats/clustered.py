@@ -98,6 +98,21 @@ class ScorePlaces:
         sums = np.bincount(self.group, values - values.mean(), self.independent).astype(np.float64)
         return VarianceEstimate.of(sums * (self.independent / len(self)))
 
+    def equivalent(self, values: Floats) -> float:
+        """How many independent images (N,) values are worth: N divided by their design effect, one per group to N.
+
+        The design effect is by how much groups increase the variance of a mean (Kish, Survey Sampling, 1965): the sum
+        over groups of the squared sums of deviations, divided by the sum of squared deviations. Copies of an image in a
+        group count once; images that differ as much as those of other groups count each.
+        """
+        if self.independent == len(self):
+            return float(len(self))
+        deviations = values - values.mean()
+        sums = np.bincount(self.group, deviations, self.independent)
+        between, total = float(sums @ sums), float(deviations @ deviations)
+        size = len(self) * total / between if between > 0 else len(self)
+        return float(np.clip(size, self.independent, len(self)))
+
     def effective(self, entry: int) -> float:
         """Effective sample size, 1 to N: how many independent images give the share accepted at `entry` its variance.
 

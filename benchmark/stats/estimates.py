@@ -14,6 +14,7 @@ from scipy import special
 from oodbench.benchmark.stats.clustered import ResamplingUnits, VarianceEstimate
 from oodbench.benchmark.stats.delong import Placements
 from oodbench.benchmark.stats.paired_tests import NO_VARIANCE, Flags, Floats, JointEstimate, variance_of_differences
+from oodbench.benchmark.stats.unseen_images import UnseenImages
 
 SetUnits = tuple[ResamplingUnits, ResamplingUnits]
 """The resampling units of the ID and of the OOD set."""
@@ -44,7 +45,10 @@ def estimate_from_placements(
     # Both covariances are estimated, so the errors are multivariate t rather than normal.
     errors = sum(_drawn_t(root, side.count - 1, draws, rng) for root, side in zip(roots, sides, strict=True))
     per_seed = np.array([[p.auroc for p in row] for row in placed])
-    return JointEstimate(per_seed, np.concatenate(roots), np.asarray(errors), different_networks, _welch(roots, sides))
+    unseen = UnseenImages(min(side.count for side in sides), "auroc")
+    return JointEstimate(
+        per_seed, np.concatenate(roots), np.asarray(errors), different_networks, _welch(roots, sides), unseen=unseen
+    )
 
 
 def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
@@ -72,6 +76,7 @@ def estimate_from_influences(
     rng: np.random.Generator,
     units: SetUnits,
     draws: int = NORMAL_DRAWS,
+    unseen: UnseenImages | None = None,
 ) -> JointEstimate:
     """A smooth metric of D detectors and S seeds, from (S, D) values and the influence of each image on them.
 
@@ -79,7 +84,9 @@ def estimate_from_influences(
     log(v / (1 - v)), as in `intervals`, because they are less skewed there. A variance that depends on few images gets
     few degrees of freedom: Satterthwaite's, of the least certain of the variances of the difference and of both values.
     """
-    values, pairs = per_seed.mean(axis=0), units[0].count * units[1].count
+    # Pairs of images, the same number for all detectors: with pairs of groups, which may be few, half a pair would move
+    # a value by more than its error.
+    values, pairs = per_seed.mean(axis=0), units[0].images * units[1].images
     centre = (values * pairs + 0.5) / (pairs + 1)
     slope = centre * (1 - centre)
     roots = [
@@ -96,6 +103,7 @@ def estimate_from_influences(
         _satterthwaite(roots),
         _chords(values, centre),
         True,
+        unseen,
     )
 
 
@@ -134,6 +142,7 @@ def estimate_from_resamples(
     different_networks: Flags,
     units: SetUnits | None = None,
     rng: np.random.Generator | None = None,
+    unseen: UnseenImages | None = None,
 ) -> JointEstimate:
     """Any metric, from (S, D) values and (B, D) means over seeds on B resamples of the images; higher = better.
 
@@ -145,7 +154,8 @@ def estimate_from_resamples(
     errors = resampled - per_seed.mean(axis=0)
     root = errors / np.sqrt(len(errors))
     if units is None or rng is None or all(side.group is None for side in units):
-        return JointEstimate(per_seed, root, errors, different_networks)
+        return JointEstimate(per_seed, root, errors, different_networks, unseen=unseen)
     degrees = min(side.count for side in units) - 1
     drawn = errors * np.sqrt(degrees / rng.chisquare(degrees, (len(errors), 1)))
-    return JointEstimate(per_seed, root, drawn, different_networks, np.full(different_networks.shape, float(degrees)))
+    of_pairs = np.full(different_networks.shape, float(degrees))
+    return JointEstimate(per_seed, root, drawn, different_networks, of_pairs, unseen=unseen)

@@ -14,16 +14,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oodbench.benchmark.errors import MetricError
-from oodbench.benchmark.metrics.exact import Counts, evaluate
+from oodbench.benchmark.metrics.exact import Counts, entry_at_tpr95, evaluate
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.stats.clustered import TAIL, Floats, ScorePlaces, student_quantile, zero_event_bound
 from oodbench.benchmark.stats.delong import Placements
+from oodbench.benchmark.stats.unseen_images import precision_loss
 
-INTERVALS_VERSION = "1"
+INTERVALS_VERSION = "2"
 """Part of every cell's key; raise it when an interval changes."""
 
 FEW = 40
 """With fewer independent ID images than this, too few lie above the true 95% quantile to bound it."""
+
+FEWEST = 10
+"""With fewer independent ID images than this, the true 95% quantile lies above them all more often than not."""
+
+FEWEST_GROUPS = 3
+"""Groups needed to place a 95% quantile: two agree by chance too often for their variance to say anything."""
 
 SPLITS, SEED = 8, 0
 """Number of random halvings behind the bias correction of detection accuracy, and their seed."""
@@ -124,14 +131,15 @@ def _each(sample: Sample, values: Mapping[str, float]) -> dict[str, Interval]:
 def _on_logits(sample: Sample, value: float, id_values: Floats, ood_values: Floats, miss: float) -> Interval:
     """Interval on the scale of log(v / (1 - v)), from the (N,) and (M,) contributions of the images to a metric.
 
-    Half a pair added to either side keeps the logit of 0 and 1 finite. Student's t, with degrees of freedom estimated
-    from the contributions, widens intervals that depend on few images. Where all contributions are equal, the interval
-    extends `miss` to either side: as far as the source may differ from this sample.
+    Half a pair of images added to either side keeps the logit of 0 and 1 finite. Student's t, with degrees of freedom
+    estimated from the contributions, widens intervals that depend on few images. Where all contributions are equal, the
+    interval extends `miss` to either side: as far as the source may differ from this sample.
     """
     error = sample.id.variance_of_mean(id_values) + sample.ood.variance_of_mean(ood_values)
     if error.variance < 1e-30:  # a rounding error: one pair among ten million x ten million images gives 1e-28
         return max(value - miss, 0.0), min(value + miss, 1.0)
-    pairs = sample.id.independent * sample.ood.independent
+    # Not pairs of groups: half of one of their few pairs would move the centre by more than the error.
+    pairs = sample.id.equivalent(id_values) * sample.ood.equivalent(ood_values)
     centre = (value * pairs + 0.5) / (pairs + 1)
     reach = student_quantile(error.degrees_of_freedom) * np.sqrt(error.variance) / (centre * (1 - centre))
     odds = centre / (1 - centre) * np.exp(np.clip([-reach, reach], -700, 700))
@@ -146,10 +154,8 @@ def _auroc(sample: Sample, value: float) -> Interval:
 
 def _average_precision(sample: Sample, value: float, ood_weight: float) -> Interval:
     """The interval with ID positive."""
-    missed = ood_weight * _miss(sample)
-    # Worst case: a share q of OOD is missing from the sample and looks most like ID. AP = 1 - q log(1 + 1 / q).
-    worst = missed * np.log1p(1 / missed)
-    return _on_logits(sample, value, *_precision_parts(sample, ood_weight), worst)
+    worst = precision_loss(np.array(ood_weight * _miss(sample)))
+    return _on_logits(sample, value, *_precision_parts(sample, ood_weight), float(worst))
 
 
 def _precision_parts(sample: Sample, ood_weight: float) -> tuple[Floats, Floats]:
@@ -190,25 +196,33 @@ def _tnr(sample: Sample) -> Interval:
     """Interval of TNR at the true 95% quantile of ID, allowing for the errors of both the quantile and the TNR there.
 
     The quantile has a distribution over the ID scores (`_places`). The TNR at each has the Beta distribution that
-    Jeffreys' prior gives. The mixture is approximated by the Beta distribution with its mean and variance.
+    Jeffreys' prior gives. The mixture is approximated by the Beta distribution with its mean and variance. With fewer
+    than `FEWEST_GROUPS` groups of ID images, anything is possible.
     """
     counts = sample.counts
-    entry = int(np.searchsorted(counts.id_at_most, -(-19 * counts.n_id // 20)))
+    if sample.id.independent < min(FEWEST_GROUPS, counts.n_id):
+        return 0.0, 1.0
+    entry = entry_at_tpr95(counts)
     size = sample.ood.effective(entry)
-    weights, shares = _places(counts, sample.id.effective(entry))
+    weights, shares, widths = _places(counts, sample.id.effective(entry))
     means = (shares * size + 0.5) / (size + 1)
     mean = float(weights @ means)
     variance = float(weights @ (means * (1 - means) / (size + 2) + (means - mean) ** 2))
+    # What a TNR spread evenly over the width of its gap adds to the Beta distribution's variance.
+    variance += float(weights @ widths**2) / 12 * size**2 / ((size + 1) * (size + 2))
     return _beta(mean, variance)
 
 
-def _places(counts: Counts, size: float) -> tuple[Floats, Floats]:
-    """Probabilities, summing to 1, of the places where the true quantile may lie, and the share of OOD above each.
+def _places(counts: Counts, size: float) -> tuple[Floats, Floats, Floats]:
+    """Where the true quantile may lie: the places' probabilities, summing to 1, and the share of OOD above each.
+
+    The third array is by how much that share differs from one end of a place to the other; 0 where it is not used.
 
     The places are the ID scores, with their weights in Harrell & Davis's quantile (Biometrika 69 (1982)): the exact
     bootstrap distribution of the order statistic of rank 0.95 (N + 1) (Hutson & Ernst, JRSS B 62 (2000)). With fewer
     than `FEW` images the largest score would often have to represent everything above it. There the places are the gaps
-    between scores, the one above the largest included, with the binomial probability of so many scores below.
+    between scores, the one above the largest included, with the binomial probability of so many scores below. With
+    fewer than `FEWEST`, most of the probability is in that last gap, and its middle alone would look certain.
     """
     from scipy.special import bdtr, betainc
 
@@ -216,13 +230,14 @@ def _places(counts: Counts, size: float) -> tuple[Floats, Floats]:
         below = np.arange(round(size) + 1)
         weights = np.diff(bdtr(below, len(below) - 1, 0.95), prepend=0.0)
         edges = np.append(_above(counts, below / (len(below) - 1)), 0.0)
-        return weights, (edges[:-1] + edges[1:]) / 2
+        widths = edges[:-1] - edges[1:]
+        return weights, (edges[:-1] + edges[1:]) / 2, widths if size < FEWEST else np.zeros_like(widths)
     rank, rank_from_top = 0.95 * (size + 1), 0.05 * (size + 1)
     spread = 8 * np.sqrt(0.05 * 0.95 / size)
     first, last = (int(np.clip(share * counts.n_id, 0, counts.n_id)) for share in (0.95 - spread, 0.95 + spread))
     ranks = np.arange(first, last + 1) / counts.n_id
     weights = np.diff(betainc(rank, rank_from_top, ranks))
-    return weights / weights.sum(), _above(counts, ranks[1:])
+    return weights / weights.sum(), _above(counts, ranks[1:]), np.zeros_like(weights)
 
 
 def _above(counts: Counts, shares: Floats) -> Floats:

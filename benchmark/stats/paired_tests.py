@@ -15,7 +15,8 @@ values vary together over draws of images, and how they vary from seed to seed. 
   Holm's tails. Satterthwaite's approximation would reject a true null in up to 13% of draws
   (docs/appendix/uncertainty_simulations.md).
 
-Where a difference has no variance at all there is no scale to judge it by, and p = 1.
+Where a difference has no variance at all there is no scale to judge it by. A difference of 0 then has p = 1; a lead has
+the p of `unseen_images`, and the best of a column is judged by the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+
+from oodbench.benchmark.stats.unseen_images import UnseenImages
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +58,8 @@ class JointEstimate:
     """(D, D): the slope from the scale of `root` and `draws` to that of the values; None for the same scale."""
     normal_draws: bool = False
     """Whether `draws` are normal although `degrees_of_freedom` calls for t."""
+    unseen: UnseenImages | None = None
+    """By what a lead without variance is judged; None: it has p = 1 and decides the best nevertheless."""
 
     @cached_property
     def values(self) -> Floats:
@@ -112,20 +117,30 @@ class JointEstimate:
 
     @cached_property
     def p(self) -> Floats:
-        """(D, D): two-sided p of each difference; 1 where it has no variance, as on the diagonal."""
+        """(D, D): two-sided p of each difference; 1 where equal values have no variance, as on the diagonal."""
         p: Floats = np.ones_like(self.error)
         varies = self.error > 0
         studentised = np.abs(self.difference[varies]) / self.error[varies]
         p[varies] = 2 * upper_tail(
             studentised, self.image_share[varies], len(self.per_seed) - 1, self.image_degrees[varies]
         )
+        if self.unseen:
+            p[self.certain] = self.unseen.p(self.difference[self.certain])
         return p
+
+    @cached_property
+    def certain(self) -> Flags:
+        """(D, D): whether two values differ although their difference has no variance."""
+        certain: Flags = (self.error == 0) & (self.difference != 0)
+        return certain
 
     @cached_property
     def half_width(self) -> Floats:
         """(D, D): half of the 95% confidence interval of each difference."""
         tail, degrees = (1 - LEVEL) / 2, len(self.per_seed) - 1
         half: Floats = _critical(self.image_share, tail, degrees, self.image_degrees) * self.error
+        if self.unseen:
+            half[self.certain] = self.unseen.half_width
         return half
 
     @cached_property
@@ -199,20 +214,21 @@ def best_set(estimate: JointEstimate, level: float = LEVEL) -> Flags:
     the `level` quantile of the largest of its D - 1 studentised errors (max-T over the joint draws). No detector is
     truly ahead of the best one, so the best is excluded with probability 1 - level at most. Comparisons across
     different networks have their own critical values and use up their part of the level by Bonferroni's inequality.
-    A lead that is the same on every image has no variance and counts as it is.
+    A lead without variance is judged by its p, also by Bonferroni's inequality.
     """
     return np.array([_may_be_best(estimate, i, 1 - level) for i in range(len(estimate.values))])
 
 
 def _may_be_best(estimate: JointEstimate, i: int, alpha: float) -> bool:
     lead, error = -estimate.difference[i], estimate.error[i]
-    varies = error > 0
-    if np.any(lead[~varies] > 0):
-        return False
-    if not varies.any():
+    varies, ahead = error > 0, estimate.certain[i] & (lead > 0)
+    compared = varies.sum() + ahead.sum()
+    if not compared:
         return True
+    each, seed_degrees = alpha / compared, len(estimate.per_seed) - 1
+    if ahead.any() and (estimate.unseen is None or np.any(estimate.p[i][ahead] / 2 < each)):
+        return False
     by_seeds, by_images = varies & estimate.by_seeds[i], varies & ~estimate.by_seeds[i]
-    each, seed_degrees = alpha / varies.sum(), len(estimate.per_seed) - 1
     studentised, image_degrees = lead[by_seeds] / error[by_seeds], estimate.image_degrees[i]
     if np.any(upper_tail(studentised, estimate.image_share[i][by_seeds], seed_degrees, image_degrees[by_seeds]) < each):
         return False

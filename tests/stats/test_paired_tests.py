@@ -21,6 +21,7 @@ from oodbench.benchmark.stats.estimates import (
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
 from oodbench.benchmark.stats.paired_tests import JointEstimate, best_set, holm, upper_tail
 from oodbench.benchmark.stats.rank_tests import critical_difference, rank_tests, signed_rank_p
+from oodbench.benchmark.stats.unseen_images import UnseenImages
 
 Floats = NDArray[np.float64]
 
@@ -108,12 +109,49 @@ def test_no_scatter_gives_p_one() -> None:
         assert (estimate_from_resamples(values, drawn, np.zeros((3, 3), dtype=bool)).p == 1).all(), metric
 
 
-def test_a_lead_on_every_image_alike_has_p_one_and_yet_decides_the_best() -> None:
-    different_networks = (np.arange(20.0), np.arange(20.0) + 100)
-    joint = joint_of([[different_networks, (np.zeros(20), np.zeros(20))]])
+def separated(n: int) -> Scores:
+    return np.arange(float(n)), np.arange(float(n)) + 1000
+
+
+@pytest.mark.parametrize("n, decided", [(3, False), (10, False), (20, True), (100, True)])
+def test_a_lead_without_variance_is_judged_alike_by_p_by_its_interval_and_by_the_best(n: int, decided: bool) -> None:
+    joint = joint_of([[separated(n), (np.zeros(n), np.zeros(n))]])
     assert joint.values.tolist() == [1.0, 0.5]
-    assert joint.p[0, 1] == 1
-    assert joint.best_set.tolist() == [True, False]
+    assert joint.error[0, 1] == 0
+    # A quarter of a source that nobody saw takes the perfect detector down, and the constant one up, by a quarter.
+    assert joint.p[0, 1] == joint.p[1, 0] == pytest.approx(min(1.0, 2 * 0.75**n))
+    assert joint.half_width[0, 1] == pytest.approx(min(1.0, 2 * (1 - 0.025 ** (1 / n))))
+    assert (joint.p[0, 1] < 0.05) == (joint.half_width[0, 1] < 0.5) == (joint.holm[0, 1] < 0.05) == decided
+    assert joint.best_set.tolist() == [True, joint.p[0, 1] / 2 >= 0.05]
+
+
+def test_groups_are_the_units_of_a_lead_without_variance() -> None:
+    scores = [separated(40), (np.zeros(40), np.zeros(40))]
+    assert joint_of([scores]).p[0, 1] < 1e-4
+    joint = in_groups(scores)  # six groups
+    assert joint.p[0, 1] == pytest.approx(2 * 0.75**6)
+    assert joint.best_set.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_p_and_interval_of_every_metric_without_variance_agree(metric: str) -> None:
+    for n in (4, 30, 60, 500):
+        unseen = UnseenImages(n, metric, 2.0)
+        differences = np.array([0.001, unseen.half_width * 0.99, min(unseen.half_width * 1.01, 1.0), 1.0])
+        p = unseen.p(differences)
+        assert (np.diff(p) <= 0).all()
+        assert p[1] >= 0.05 - 1e-9
+        assert p[2] <= 0.05 + 1e-9 or unseen.half_width == 1
+        for difference, own in zip(differences, p, strict=True):  # by trying all shares
+            shares = np.linspace(0, 1, 200_001)
+            enough = shares[unseen.reach(shares) >= difference]
+            expected = 2 * (1 - enough[0]) ** n if len(enough) else 0.0
+            assert own == pytest.approx(min(expected, 1.0), abs=1e-2)
+
+
+def test_a_threshold_may_lie_beyond_what_few_images_show() -> None:
+    assert UnseenImages(50, "tnr_at_tpr95").p(np.array([1.0]))[0] == pytest.approx(2 * 0.95**50)
+    assert UnseenImages(50, "auroc").p(np.array([1.0]))[0] == pytest.approx(2 * 0.5**50)
 
 
 def test_holm_by_hand() -> None:
@@ -386,10 +424,10 @@ def satterthwaite(parts: list[Floats]) -> tuple[float, float]:
 def test_p_of_aupr_is_a_t_test_of_log_odds(metric: str, grouped: bool) -> None:
     scores = clustered(5, [0.5, 0.9, 1.5])
     joint = of_added(metric, scores, GROUPS if grouped else None)
-    units = (6 if grouped else 40) * 30
+    pairs = 40 * 30  # of images, with groups as well
     odds, parts = [], []
     for pair in scores:
-        centre = (evaluate(*pair)[metric] * units + 0.5) / (units + 1)
+        centre = (evaluate(*pair)[metric] * pairs + 0.5) / (pairs + 1)
         odds.append(np.log(centre / (1 - centre)))
         of_id, of_ood = (own / (centre * (1 - centre)) for own in added(metric, pair))
         if grouped:

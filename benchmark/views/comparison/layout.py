@@ -135,7 +135,8 @@ def notes(found: Comparison, best: str) -> list[str]:
         *_units(found, seeds),
         *_groups(found),
         "Wins and losses: number of columns of the table in which the difference is significant at 5%, with p adjusted "
-        "by Holm's method over all pairs of the column; p = 1 where a difference has no variance. There is no "
+        "by Holm's method over all pairs of the column; p = 1 where values are equal and no image differs. A lead that "
+        "is the same on every image is judged by how likely so many images miss what would end it. There is no "
         "adjustment over columns.",
         "Tests over the matrix assume that columns are independent. Columns with the same ID set share its networks, "
         "so p tends to be too small there. Columns with the suite's outlier source are left out.",
