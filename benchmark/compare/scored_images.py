@@ -34,18 +34,19 @@ class ScoredImages:
         return used[0] if used else {"set": name, "part": "test", "images": count}
 
     def known(self, used: Mapping[str, Any]) -> ImageSet | str:
-        """The images described by a record's provenance: `set`, `part`, `images`, and `sha256` if known."""
-        wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256"))
+        """The images described by a record's provenance: `set`, `part`, `images`; `sha256` and `groups` if known."""
+        wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256", "groups"))
         if wanted not in self._found:
             self._found[wanted] = self._load(*wanted)
         return self._found[wanted]
 
-    def _load(self, name: str, part: str, count: str, sha256: str) -> ImageSet | str:
+    def _load(self, name: str, part: str, count: str, sha256: str, groups: str) -> ImageSet | str:
         try:
             images = self.library.part(parse_set(name), part)
         except OodbenchError:
             return ABSENT
-        return images if str(len(images)) == count and sha256 in ("", images.checksum) else OTHERS
+        same = str(len(images)) == count and sha256 in ("", images.checksum) and groups in ("", images.groups_checksum)
+        return images if same else OTHERS
 
 
 def _is(used: Mapping[str, Any], name: str) -> bool:

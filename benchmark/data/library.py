@@ -79,7 +79,7 @@ class Library:
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
-                how = f"{name} of {SPLIT_VERSION}"
+                how = f"{name} of {_split_by(train)}"
                 self._parts[spec, name] = self._with_cached_checksum(spec, images, train, how)
         return self._parts[spec, part]
 
@@ -88,7 +88,7 @@ class Library:
             test = self.split(spec, "test")
             first = first_half(test)
             for name, rows in (("tuning", first), ("scored", ~first)):
-                how = f"{name} of {SPLIT_VERSION}"
+                how = f"{name} of {_split_by(test)}"
                 half = test.take(np.flatnonzero(rows))
                 self._parts[spec, name] = self._with_cached_checksum(spec, half, test, how)
         return self._parts[spec, part]
@@ -196,6 +196,11 @@ class Library:
             return images
         name = f"{whole.checksum} {how.strip()}"
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
+
+
+def _split_by(images: ImageSet) -> str:
+    """What decides, besides the images, how a split is divided; part of the cache key of a part's checksum."""
+    return f"{SPLIT_VERSION} by {images.groups_checksum}" if images.groups is not None else SPLIT_VERSION
 
 
 def _load_split(card: Dataset, split: str, data_dir: Path) -> ImageSet:

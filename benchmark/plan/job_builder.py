@@ -70,7 +70,7 @@ class JobBuilder:
         """Part of a set, by name; --limit-train applies to the training part."""
         limit = self.request.limit_train if part == "train" else 0
         images = self.library.part(spec, part, limit)
-        return SetRef(str(spec), part, len(images), limit, images.checksum)
+        return SetRef(str(spec), part, len(images), limit, images.checksum, images.groups_checksum)
 
     def checksum(self, data: SetRef) -> str:
         """Checksum of the images that a reference names."""

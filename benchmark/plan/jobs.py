@@ -31,6 +31,8 @@ class SetRef:
     """Number of training images given with --limit-train; 0 for all."""
     checksum: str = ""
     """Checksum of the images that keys were computed from; a worker with other images under the name fails."""
+    groups: str = ""
+    """Checksum of the groups of images that depend on each other, part of a cell's key; empty without groups."""
 
     def __str__(self) -> str:
         return f"{self.set} ({self.part})"

@@ -133,6 +133,13 @@ class ImageSet:
             digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
 
+    @cached_property
+    def groups_checksum(self) -> str:
+        """SHA-256 of the groups, which `checksum` leaves out because no score depends on them; empty without groups."""
+        if self.groups is None:
+            return ""
+        return hashlib.sha256(np.ascontiguousarray(self.groups, dtype="<i8").data).hexdigest()
+
     def with_checksum(self, checksum: str) -> ImageSet:
         """Return the same images with a known checksum, which is then not computed."""
         copy = dataclasses.replace(self)

@@ -83,7 +83,7 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
 
 def _facts(ref: SetRef, context: JobContext) -> dict[str, Any]:
     facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": context.images(ref).checksum}
-    return {**facts, "limit": ref.limit} if ref.limit else facts
+    return {**facts, **({"limit": ref.limit} if ref.limit else {}), **({"groups": ref.groups} if ref.groups else {})}
 
 
 def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:

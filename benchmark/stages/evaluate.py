@@ -62,10 +62,13 @@ def cell_key(cell: Cell) -> str:
 
 
 def key_content(cell: Cell) -> dict[str, Any]:
-    """Everything that a cell's numbers depend on: artifact keys and the versions of the metrics."""
+    """Everything that a cell's numbers depend on: artifact keys, the versions of the metrics, and groups of images."""
     keys = [key.digest if key else None for key in (cell.id_scores, cell.ood_scores)]
     labels = cell.id_outputs.logits.digest if cell.id_outputs else None
     content: dict[str, Any] = {"scores": keys, "id": labels, "metrics": METRICS_VERSION, "intervals": INTERVALS_VERSION}
+    groups = [cell.pair.id.groups, cell.pair.ood.groups] if cell.pair else []
+    if any(groups):
+        content["groups"] = groups
     if cell.rules:
         rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
         content["audit"] = [rules, RULES_VERSION]

@@ -25,7 +25,7 @@ class DataSets:
 
     def __init__(self, library: Library, unchecked: Callable[[str], None]) -> None:
         self.library, self.unchecked = library, unchecked
-        self._found: dict[tuple[str, str, int, str], str] = {}
+        self._found: dict[tuple[str, str, int, str, str], str] = {}
 
     def adopt_folders(self, info: Mapping[str, Any]) -> None:
         """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
@@ -41,7 +41,9 @@ class DataSets:
         found = []
         for used in record.provenance.get("data", ()):
             limit = used.get("limit", 0)
-            key = (str(used.get("set")), str(used.get("part")), int(limit), str(used.get("sha256")))
+            # Only intervals depend on groups.
+            groups = str(used.get("groups", "")) if used.get("use") == "score" else ""
+            key = (str(used.get("set")), str(used.get("part")), int(limit), str(used.get("sha256")), groups)
             if key not in self._found:
                 self._found[key] = self._compare(*key)
             found.append(self._found[key])
@@ -49,11 +51,16 @@ class DataSets:
             self.unchecked(ABSENT)
         return [problem for problem in dict.fromkeys(found) if problem not in ("", ABSENT)]
 
-    def _compare(self, name: str, part: str, limit: int, sha256: str) -> str:
+    def _compare(self, name: str, part: str, limit: int, sha256: str, groups: str) -> str:
         try:
-            checksum = self.library.part(parse_set(name), part, limit).checksum
+            images = self.library.part(parse_set(name), part, limit)
         except OodbenchError:
             return ABSENT
-        if checksum == sha256:
-            return ""
-        return f"{name} ({part}): SHA-256 {checksum[:12]} in --data-dir, but the cell was computed from {sha256[:12]}"
+        if images.checksum != sha256:
+            found, expected = images.checksum, sha256
+            return (
+                f"{name} ({part}): SHA-256 {found[:12]} in --data-dir, but the cell was computed from {expected[:12]}"
+            )
+        if groups not in ("", images.groups_checksum):
+            return f"{name} ({part}): its images are grouped in another way than when the cell was computed"
+        return ""

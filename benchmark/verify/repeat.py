@@ -285,6 +285,7 @@ def _inputs(record: Record) -> dict[str, Any]:
     inputs = _flat(record.provenance.get("resolved", {}))
     for used in record.provenance.get("data", ()):
         inputs[f"data {used['set']} ({used['part']})"] = used["sha256"][:12]
+        inputs[f"groups of {used['set']} ({used['part']})"] = used.get("groups", "")[:12]
     return inputs
 
 
