@@ -42,7 +42,7 @@ FEWEST = 2
 NEED_MANY = (*PRECISIONS, "detection_accuracy")
 
 FEWEST_OF_THESE = 100
-"""Images per set needed for `NEED_MANY`: with 50, up to 8% of true nulls have p below 5% (perf/levels.py)."""
+"""Images per set needed for `NEED_MANY`: with 50, p was below 5% for up to 7% of true nulls (perf/levels.py)."""
 
 SETS = ("ID", "OOD")
 

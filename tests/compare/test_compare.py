@@ -309,6 +309,13 @@ def test_aupr_of_few_images_is_not_judged(results: Path, run: StoredRun, metric:
         compare(run, results / "cache", metric=metric)
 
 
+def test_detection_accuracy_of_few_images_is_not_judged(results: Path, run: StoredRun) -> None:
+    message = r"60 ID and 50 OOD images are too few to judge detection_accuracy, which needs 100 of each"
+    with pytest.raises(UserError, match=message):
+        compare(run, results / "cache", metric="detection_accuracy")
+    assert compare(run, results / "cache", metric="tnr_at_tpr95").columns
+
+
 def test_a_run_of_one_detector_is_rejected(results: Path, run: StoredRun) -> None:
     only = [record for record in run.records if record.label == "delta"]
     with pytest.raises(UserError, match="run 'toy' has only delta"):
