@@ -14,7 +14,7 @@ from oodbench.benchmark.data.splits import carve_validation, copy_views, first_h
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.source_version import source_version
+from oodbench.benchmark.plugins.source_version import examine
 from oodbench.benchmark.plugins.specs import SetSpec
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Library:
 
     def _select(self, spec: SetSpec, split: str) -> ImageSet:
         whole = images = self._load(spec.name, split)
-        how = ""
+        how, is_covered = "", True
         if spec.classes is not None:
             images = only_classes(images, spec)
             how = f"classes {spec.classes}"
@@ -187,8 +187,9 @@ class Library:
             changed = form().apply(images.images)
             # A form may return a flipped view with negative strides, which torch does not accept.
             images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
-            how += f" {name} {source_version(form)}"
-        return self._with_cached_checksum(spec, images, whole, how) if how else images
+            version, uncovered = examine(form)
+            how, is_covered = f"{how} {name} {version}", is_covered and not uncovered
+        return self._with_cached_checksum(spec, images, whole, how) if how and is_covered else images
 
     def _with_cached_checksum(self, spec: SetSpec, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:
         """Take the checksum of a file data set's subset from the cache: such sets may be large and slow to hash."""

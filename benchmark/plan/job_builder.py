@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.weights_file import Imported, Weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.recipe import Recipe
-from oodbench.benchmark.plugins.source_version import identity
+from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.store.store import Key
 
@@ -62,6 +62,7 @@ class JobBuilder:
         backbone: Backbone,
         weights: Weights | None,
     ) -> None:
+        start_command()
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.weights = resolver, backbone, weights
         self._networks: dict[SetSpec, torch.nn.Module] = {}

@@ -41,6 +41,11 @@ class Plugin:
     """Part of the key of every stored result. None, the default, means a hash of the source code. Pin a string to keep
     stored results when the code changes and the numbers do not."""
 
+    depends_on: ClassVar[tuple[str, ...] | None] = None
+    """Files that the code reads, such as ("config.json",): their content is part of the version. Paths are relative to
+    the plug-in's file. A plug-in whose code opens files and that declares none is computed again by every command; ()
+    says that what is read changes no result."""
+
     RENAMED: ClassVar[Mapping[str, str]] = {}
     """Attribute names of older versions -> a sentence that gives the new name. A subclass that defines one is refused
     with `PluginError`."""

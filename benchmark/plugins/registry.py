@@ -8,7 +8,6 @@ packages register through entry points (`oodbench.detectors`, `oodbench.recipes`
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -27,7 +26,9 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.dataset import Dataset, Form
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.figures import Figures
+from oodbench.benchmark.plugins.plugin_file import forget, has_changed, import_file, name_of
 from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.plugins.source_version import reads_files
 from oodbench.benchmark.store.safe_read import is_file
 
 
@@ -148,26 +149,30 @@ class Registry:
     def load_file(self, path: Path) -> list[tuple[str, str]]:
         """Import a Python file and return the (kind, name) pairs that it registers.
 
-        Raises `UserError` if the file cannot be imported, registers nothing, or uses the name of an installed plug-in.
+        It is imported again if it or a file beside it has changed, or if it reads other files. Raises `UserError` if it
+        cannot be imported, registers nothing, or uses the name of an installed plug-in.
         """
         if not is_file(path):
             raise UserError(f"The plug-in file '{path}' does not exist. Give the path of a Python file.")
-        module_name = f"oodbench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+        module_name = name_of(path)
+        defined = [plugin for plugin in self._objects.values() if plugin.__module__ == module_name]
+        if has_changed(path) or any(map(reads_files, defined)):
+            self._drop(path)
         if module_name not in sys.modules:
             try:
-                _import_file(path, module_name)
+                _import_file(path)
             except UserError:
-                self._drop(module_name)
+                self._drop(path)
                 raise
         names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
         if not names:
-            del sys.modules[module_name]
+            self._drop(path)
             raise UserError(
                 f"The plug-in file '{path}' registers nothing. Decorate a class, for example with @detector('name')."
             )
         for kind, name in names:
             if (owner := self._installed_entries(kind).get(name)) is not None:
-                self._drop(module_name)
+                self._drop(path)
                 raise UserError(
                     f"The {kind} name '{name}' is taken by {owner.origin}; choose another in the plug-in file '{path}'."
                 )
@@ -176,10 +181,11 @@ class Registry:
             self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
         return names
 
-    def _drop(self, module_name: str) -> None:
-        """Remove a file that was refused, so that its names are free again."""
-        sys.modules.pop(module_name, None)
-        self._objects = {k: p for k, p in self._objects.items() if p.__module__ != module_name}
+    def _drop(self, path: Path) -> None:
+        """Remove a file that was refused or has changed, so that its names are free again."""
+        modules = forget(path)
+        self._objects = {k: p for k, p in self._objects.items() if p.__module__ not in modules}
+        self._from_files = {k: entry for k, entry in self._from_files.items() if entry.origin != f"file {path}"}
 
     def _third_party(self, kind: str, point: metadata.EntryPoint) -> PluginEntry:
         def load() -> Any:
@@ -242,16 +248,12 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
         raise PluginError(f"The {kind} '{name}' declares needs = {needs!r}; write a set, such as {{'logits'}}.")
 
 
-def _import_file(path: Path, module_name: str) -> None:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+def _import_file(path: Path) -> None:
+    if path.suffix != ".py":
         raise UserError(f"The plug-in file '{path}' is not a Python file. Its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        import_file(path)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
-        del sys.modules[module_name]
         raise UserError(f"The plug-in file '{path}' cannot be imported: {_first_line(error)}") from error
 
 

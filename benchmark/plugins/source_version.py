@@ -1,44 +1,232 @@
-"""The version of a plug-in: the one its author pinned, or a hash of its source code.
+"""The version of a plug-in: the one its author pinned, or a hash of the code and the values that it depends on.
 
-The source is the plug-in's file and the modules of its own package that it imports. For a class defined in a notebook
-it is the cells that define the class and what its methods use. Only the syntax tree counts, without comments and
-docstrings: editing prose or reformatting recomputes nothing.
+The code is the plug-in's module and what that imports, except for installed distributions, which count by name and
+version. Only syntax trees count, without comments and docstrings: editing prose or reformatting recomputes nothing. For
+a class defined in a notebook it is the cells that define the class and what its methods use. The values are those of
+attributes, closures, default arguments and of globals that methods read (`code_values`).
+
+Code that reads files, imports by computed names or executes text depends on more. Nothing that such a plug-in computes
+is used by a later command, unless its author declares the files (`Plugin.depends_on`).
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
-import inspect
-import linecache
+import importlib
+import logging
+import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.code_origin import (
+    PLUGIN_FOLDERS,
+    compiled_file,
+    installed,
+    is_outside,
+    is_standard,
+    module_file,
+)
+from oodbench.benchmark.plugins.code_values import CodeValues
+from oodbench.benchmark.plugins.file_access import names_in, reads_outside
+from oodbench.benchmark.plugins.plugin_file import real_name
+
+logger = logging.getLogger(__name__)
+
+
+class SourceVersion(NamedTuple):
+    """A plug-in's version, and what it does not cover."""
+
+    version: str
+    """Pinned, or a hash."""
+    uncovered: str = ""
+    """Why the results depend on more than the version says, as a phrase; empty if they do not."""
+
+
+class _Command:
+    """What is known for the duration of one command."""
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(8)
+        """Part of the version of plug-ins whose results no later command may use."""
+        self.versions: dict[type[Plugin], str] = {}
+
+
+_command = _Command()
+
+
+def start_command() -> None:
+    """Begin a command: versions are found again, and results of plug-ins that are not covered are made again."""
+    global _command
+    _command = _Command()
 
 
 def identity(plugin: Plugin, settings: Iterable[str] | None = None) -> dict[str, Any]:
     """The part of an artifact's key that identifies a plug-in: name, version, and all or some of its settings."""
     relevant = {name: value for name, value in plugin.settings.items() if settings is None or name in settings}
-    return {"name": plugin.name, "settings": relevant, "version": source_version(type(plugin))}
+    return {"name": plugin.name, "settings": relevant, "version": _key_version(type(plugin))}
+
+
+def _key_version(plugin: type[Plugin]) -> str:
+    """The version as it stands in keys; for a plug-in that is not covered, one that only this command has.
+
+    It is found where the plan is made. Workers find it in the keys of their jobs.
+    """
+    if plugin not in _command.versions:
+        version, uncovered = examine(plugin)
+        if uncovered:
+            version = f"{version}, only in {_command.token}"
+            logger.warning(
+                f"'{plugin.name}' is computed again by every command, because {uncovered}, which no hash of its code "
+                'covers. To reuse its results, declare the files that it reads: depends_on = ("config.json",), or () '
+                "for none."
+            )
+        _command.versions[plugin] = version
+    return _command.versions[plugin]
 
 
 def source_version(plugin: type[Plugin]) -> str:
-    """The version that the author pinned, or a hash of the plug-in's code and of the sibling modules it imports.
+    """The version that the author pinned, or a hash of the code and the values that the plug-in depends on.
 
-    Raises `PluginError` if the source is not available.
+    Raises `PluginError` if the source is not available, or a file that the plug-in declares cannot be read.
     """
+    return examine(plugin).version
+
+
+def reads_files(plugin: type[Plugin]) -> bool:
+    """Whether a plug-in reads files besides its code, as far as can be seen or as it declares."""
+    return plugin.depends_on is not None or bool(examine(plugin).uncovered)
+
+
+def examine(plugin: type[Plugin]) -> SourceVersion:
+    """A plug-in's version, and what it does not cover. Raises `PluginError` as `source_version` does."""
     if plugin.version is not None:
-        return plugin.version
-    files = sorted(_source_files(plugin.__module__, _module_file(plugin.__module__)))
-    codes = [code_of(Path(file).read_bytes()) for file in files] or _interactive_sources(plugin)
-    return "source:" + hashlib.sha256(b"\0".join(codes)).hexdigest()[:16]
+        return SourceVersion(plugin.version)
+    name = plugin.__module__
+    if name.startswith("oodbench."):
+        return SourceVersion(_hash(_trees(_source_files(name, module_file(name)))))
+    package = name.partition(".")[0]
+    owner = installed(package)
+    values = CodeValues(plugin, package if owner else "")
+    texts = [text.encode() for text in sorted(values.parts)] + sorted(code_of(cell) for cell in values.cells)
+    imported = _Imported(values.modules, values.lazy, package if owner else "")
+    texts += sorted(imported.codes) + [name.encode() for name in sorted({*imported.distributions, str(owner)})]
+    declared = [*_declared_files(plugin)]
+    texts += [Path(file).read_bytes() for file in declared]
+    is_declared = owner is not None or plugin.depends_on is not None
+    return SourceVersion(_hash(texts), "" if is_declared else _uncovered(values, imported))
+
+
+def _hash(texts: Iterable[bytes]) -> str:
+    return "source:" + hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def _trees(files: Iterable[str]) -> list[bytes]:
+    return [code_of(Path(file).read_bytes()) for file in sorted(files)]
+
+
+def _uncovered(values: CodeValues, imported: _Imported) -> str:
+    """What the version of a plug-in does not cover, as a phrase."""
+    if values.reads or imported.reads:
+        return values.reads or imported.reads
+    for module, name in values.opaque.items():
+        if module_file(module) is None:
+            return f"the content of {name} is unknown"
+        if module == "__main__" and (used := _reads_at_import(module, Path(str(module_file(module))))):
+            return f"{used}, and the content of {name} is unknown"
+    return ""
+
+
+def _declared_files(plugin: type[Plugin]) -> Iterator[Path]:
+    """The files that a plug-in and its bases declare."""
+    for cls in plugin.__mro__:
+        declared = vars(cls).get("depends_on")
+        if declared is None:
+            continue
+        if not isinstance(declared, tuple | list) or not all(isinstance(name, str | Path) for name in declared):
+            raise PluginError(
+                f"'{plugin.name}' declares depends_on = {declared!r}; write a tuple of paths, such as ('config.json',)."
+            )
+        source = module_file(cls.__module__)
+        for name in declared:
+            path = (Path(source).resolve().parent if source else Path.cwd()) / name
+            if not path.is_file():
+                raise PluginError(
+                    f"'{plugin.name}' declares in depends_on the file '{name}', and '{path}' is not a file. Give paths "
+                    "of files relative to the plug-in's file."
+                )
+            yield path
+
+
+class _Imported:
+    """The code that modules import, directly or indirectly, outside of Python and installed distributions."""
+
+    def __init__(self, modules: Iterable[str], lazy: Iterable[str], package: str) -> None:
+        """`lazy`: those of `modules` that functions import; `package`: the plug-in's own, if it is installed."""
+        self.codes: set[bytes] = set()
+        """Syntax trees, and the content of compiled modules."""
+        self.distributions: set[str] = set()
+        """Name and version of the installed distributions that are imported from outside of them."""
+        self.reads: str = ""
+        """Which module reads files when it is imported, as a phrase; empty if none does."""
+        self._package = package
+        self._seen: set[tuple[str, bool]] = set()
+        self._todo = [(name, False) for name in modules] + [(name, True) for name in lazy]
+        while self._todo:
+            name, is_lazy = self._todo.pop()
+            if (name, is_lazy) not in self._seen:
+                self._seen.add((name, is_lazy))
+                self._add(name, is_lazy)
+
+    def _add(self, name: str, is_lazy: bool) -> None:
+        top = name.partition(".")[0]
+        if top == "oodbench":
+            if name.startswith(PLUGIN_FOLDERS) and (file := module_file(name)) and not file.endswith("__init__.py"):
+                self.codes.update(_trees(_source_files(name, file)))
+        elif top == self._package:
+            self.codes.update(_trees(_source_files(name, module_file(name))))
+        elif is_outside(name):
+            self._add_outside(name, is_lazy)
+        elif not is_standard(top) and not self._package:
+            self.distributions.add(str(installed(top)))
+
+    def _add_outside(self, name: str, is_lazy: bool) -> None:
+        above, _, _ = name.rpartition(".")
+        self._todo += [(above, is_lazy)] if above else []
+        if (file := module_file(name)) is None:
+            if (compiled := compiled_file(name)) is not None:
+                self.codes.add(compiled.read_bytes())
+            return
+        path = Path(file)
+        content = path.read_bytes()
+        self.codes.add(code_of(content))
+        try:
+            imported = list(_imports(path, name))
+        except (SyntaxError, ValueError):
+            return
+        self._todo += [(real_name(name, other), is_lazy or in_function) for other, in_function in imported]
+        if not self.reads and name not in ("__main__", "__mp_main__"):
+            self.reads = _reads_at_import(name, path, is_lazy)
+
+
+def _reads_at_import(name: str, file: Path, functions: bool = False) -> str:
+    """How a module reads something outside of it when it is imported, as a phrase; empty if it does not.
+
+    With `functions`, also how its functions do.
+    """
+    if name not in sys.modules:
+        try:
+            importlib.import_module(name)
+        except Exception:  # an import that is only tried; the user's module may raise anything
+            return ""
+    code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+    used = reads_outside(names_in(code, functions), vars(sys.modules[name]))
+    return f"'{file.name}' uses {used}" if used else ""
 
 
 IGNORED_FIELDS = ("kind", "type_comment", "type_ignores")
@@ -88,94 +276,25 @@ def _source_files(module: str, file: str | None) -> frozenset[str]:
         name, file = todo.pop()
         if file is not None and name not in files:
             files[name] = file
-            siblings = [other for other in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
-            todo.extend((other, _module_file(other)) for other in siblings if other not in files)
+            siblings = [other for other, _ in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
+            todo.extend((other, module_file(other)) for other in siblings if other not in files)
     return frozenset(files.values())
 
 
-def _module_file(name: str) -> str | None:
-    """The source file of a module; None if the name is not a module or has no source file."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            return None
-        file = spec.origin if spec else None
-    return file if file and file.endswith(".py") else None
+def _imports(file: Path, module: str) -> Iterator[tuple[str, bool]]:
+    """Absolute names of everything that a module imports, and whether a function imports it.
 
-
-def _imports(file: Path, module: str) -> Iterator[str]:
-    """Absolute names of everything that a module imports; `from a import b` may mean a module a.b."""
+    `from a import b` may mean a module a.b.
+    """
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    tree = ast.parse(file.read_bytes())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, id(node) in inner) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             origin = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
-
-
-def _interactive_sources(plugin: type[Plugin]) -> list[bytes]:
-    """The source of a class without a file: the notebook cells of its methods and of what those use.
-
-    Cells are taken as a whole, because defaults and helpers may be in them. Plain values of attributes and of global
-    names are included.
-    """
-    texts: set[str] = set()
-    visited: set[Any] = set()
-    todo: list[Any] = [base for base in plugin.__mro__ if base.__module__ == plugin.__module__]
-    while todo:
-        value = todo.pop()
-        if value in visited:
-            continue
-        visited.add(value)
-        if isinstance(value, type):
-            texts.add(f"class {value.__qualname__}({[base.__qualname__ for base in value.__bases__]})")
-            attributes = {name: item for name, item in vars(value).items() if not name.startswith("__")}
-            texts |= {f"{value.__qualname__}.{name} = {_plain(item)}" for name, item in attributes.items()}
-        for function in _functions(value):
-            text = "".join(linecache.getlines(function.__code__.co_filename))
-            if not text:
-                raise PluginError(
-                    f"The source of '{plugin.name}' ({plugin.__module__}) is not available: it is in no file and in no "
-                    "notebook cell. Pin its `version`, or write the class to a file."
-                )
-            texts.add(text)
-            for name in _names(function.__code__):
-                used = function.__globals__.get(name)
-                if isinstance(used, type | FunctionType) and used.__module__ == plugin.__module__:
-                    todo.append(used)
-                texts.add(f"{name} = {_plain(used)}")
-    return [code_of(text) for text in sorted(texts)]
-
-
-def _plain(value: object) -> str:
-    """The text of a value whose text is the same in every process; empty for other values."""
-    if isinstance(value, tuple | frozenset):
-        parts = [_plain(item) for item in value]
-        return str(sorted(parts) if isinstance(value, frozenset) else parts)
-    return repr(value) if isinstance(value, bool | int | float | str) else ""
-
-
-def _functions(value: Any) -> Iterator[FunctionType]:
-    """A function itself, or the methods in a class's source."""
-    for item in vars(value).values() if isinstance(value, type) else [value]:
-        inner = getattr(item, "__func__", None) or getattr(item, "fget", None) or getattr(item, "func", None) or item
-        function = inspect.unwrap(inner) if callable(inner) else inner
-        # Methods that dataclasses generate belong to no cell.
-        if isinstance(function, FunctionType) and function.__module__ == value.__module__ and not _generated(function):
-            yield function
-
-
-def _generated(function: FunctionType) -> bool:
-    return function.__code__.co_filename == "<string>" and function.__name__ in ("__init__", "__repr__", "__replace__")
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """Global names that a function and its nested functions use."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+            names = (origin, *(f"{origin}.{alias.name}" for alias in node.names))
+            yield from ((name, id(node) in inner) for name in names)
