@@ -21,6 +21,7 @@ from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
+from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.store.store import Key
 
 
@@ -224,7 +225,7 @@ class JobBuilder:
 
     def _build(self, entry: IDEntry) -> torch.nn.Module:
         classes, shape = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
-        with torch.random.fork_rng(devices=[]):
+        with restored_rng(torch.device("cpu")):
             try:
                 with torch.device("meta"):
                     network: torch.nn.Module = self.backbone.build(classes, shape)

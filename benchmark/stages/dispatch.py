@@ -21,9 +21,7 @@ from oodbench.benchmark.plan.jobs import (
 from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, train, tune
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
-
-MISFIT = "Error(s) in loading state_dict"
-"""How torch's message begins when weights do not fit a network."""
+from oodbench.benchmark.stages.networks import UnfitWeightsError
 
 
 def run_job(context: JobContext, job: Job, tick: Tick) -> None:
@@ -41,9 +39,7 @@ def run_job(context: JobContext, job: Job, tick: Tick) -> None:
     try:
         with keep_freed_memory() if runs_network(job) else nullcontext():
             stages[type(job)](context, job, tick)
-    except RuntimeError as error:
-        if MISFIT not in str(error):
-            raise
+    except UnfitWeightsError as error:
         raise _weights_error(context, job) from error
 
 

@@ -11,7 +11,7 @@ from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import FitData
 from oodbench.benchmark.plugins.specs import canonical, create, parse_spec
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_inputs import (
     checked_scores,
@@ -47,7 +47,7 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
     data = FitData(
         fit_batch(context, job, detector, job.train), fit_batch(context, job, detector, job.validation), outliers, rows
     )
-    with torch.random.fork_rng():
+    with restored_rng(context.device):
         torch.manual_seed(derive(job.seed, "fit", spec))
         detector.fit(classifier_for(context, job, detector), data)
     return detector
@@ -116,7 +116,7 @@ def scores_of(
             raise outcome
         return outcome.scores
     scores: list[np.ndarray] = []
-    with torch.random.fork_rng():
+    with restored_rng(context.device):
         torch.manual_seed(derive(job.seed, "score", str(canonical(detector))))
         size = images_per_call(detector, job.checkpoint.num_classes)
         for batch in make_batch(context, job, detector, outputs, labelled=False).batches(size):

@@ -12,6 +12,7 @@ from oodbench.benchmark.plan.weights_file import read_weights
 from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.seeds import restored_rng
 
 if TYPE_CHECKING:
     from oodbench.benchmark.plan.jobs import ImportJob
@@ -24,7 +25,7 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     if weights.sha256 != job.sha256:
         raise UserError(f"'{job.file}' has changed since the run was planned. Run the same command again.")
     backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
-    with torch.random.fork_rng(devices=[]):
+    with restored_rng(torch.device("cpu")):
         network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
     state = match_weights(weights, backbone, network).tensors
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-"""Parts of torch's messages for it on a GPU, on Windows and on Linux, in lower case."""
+UNTYPED = ("DefaultCPUAllocator: ", "MPS backend out of memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+"""Marks of what runs out of memory with torch's plain RuntimeError: allocators and libraries without an own type."""
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -106,10 +107,16 @@ def _resident_peak() -> int:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the CPU or on a GPU."""
-    if isinstance(error, RuntimeError | OSError):
-        return any(message in str(error).lower() for message in OUT_OF_MEMORY_MESSAGES)
-    return isinstance(error, MemoryError)
+    """Whether an error means that memory ran out, on the CPU or on a GPU.
+
+    The type decides. Only of the types that torch also raises for everything else, the allocator's mark is looked for.
+    """
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    torch_error = type(error) is RuntimeError or isinstance(error, getattr(torch, "AcceleratorError", ()))
+    return torch_error and any(mark in str(error) for mark in UNTYPED)
 
 
 def release() -> None:

@@ -9,7 +9,12 @@ from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.weights_file import IMPORTED, Imported
 from oodbench.benchmark.plugins.recipe import Recipe, Task
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.store.store import Store
+
+
+class UnfitWeightsError(Exception):
+    """Stored weights do not fit the network that they are loaded into."""
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -33,10 +38,19 @@ def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe
 def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) -> dict[str, nn.Module]:
     """A checkpoint's trained networks by name, frozen and in evaluation mode."""
     weights = store.load_tensors(checkpoint.key)
-    with torch.random.fork_rng():
+    with restored_rng(device):
         _, networks = build_networks(checkpoint, device)
     for name, network in networks.items():
         prefix = f"{name}."
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        _load(network, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         network.eval().requires_grad_(False)
     return networks
+
+
+def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except torch.cuda.OutOfMemoryError:  # a RuntimeError too
+        raise
+    except RuntimeError as error:
+        raise UnfitWeightsError(str(error)) from error

@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_inputs import checked_scores, make_batch, refuse_batch_dependence
 
@@ -40,8 +40,8 @@ class DetectorPass:
     Random numbers are seeded in every block, so that a detector draws the same numbers alone and among others.
     """
 
-    def __init__(self, detector: Detector, seed: int, product: SharedBlock) -> None:
-        self.detector, self.seed, self.product = detector, seed, product
+    def __init__(self, detector: Detector, seed: int, product: SharedBlock, device: torch.device) -> None:
+        self.detector, self.seed, self.product, self.device = detector, seed, product, device
         self.scores: list[np.ndarray] = []
         self.error: Exception | None = None
         self.seconds = 0.0
@@ -66,7 +66,7 @@ class DetectorPass:
             return
         start, shared = time.perf_counter(), self.product.seconds
         try:
-            with torch.random.fork_rng():
+            with restored_rng(self.device):
                 torch.manual_seed(derive(self.seed, "score", str(canonical(self.detector)), len(self.scores)))
                 call()
         except Exception as error:  # a plug-in may raise anything
@@ -117,7 +117,7 @@ def _score_group(
     """Score a set with detectors that share a bank: block by block, each detector in turn."""
     features = context.store.load_array(outputs.features)
     product = SharedBlock(lambda rows: bank.similarities(torch.from_numpy(np.array(features[rows]))))
-    passes = [DetectorPass(detector, job.seed, product) for detector in detectors]
+    passes = [DetectorPass(detector, job.seed, product, context.device) for detector in detectors]
     batches = [make_batch(context, job, one, outputs, False, bank, product).batches(bank.block) for one in detectors]
     for number, blocks in enumerate(zip(*batches, strict=True)):
         for one_pass, block in zip(passes, blocks, strict=True):

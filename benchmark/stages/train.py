@@ -16,7 +16,7 @@ from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plan.precision import train_in
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.recipe import Training
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks
 from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
@@ -33,7 +33,7 @@ def train(context: JobContext, job: TrainJob, tick: Tick, every: SnapshotInterva
     `every`: how often to take snapshots, by default as `snapshots.py` says. Raises `OodbenchError` if training
     diverges.
     """
-    with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
+    with restored_rng(context.device):
         loop = start(context, job)
         snapshots = Snapshots(context.store, job, loop, every)
         snapshots.resume()

@@ -21,6 +21,7 @@ from oodbench.benchmark.plugins.detector import Detector, compares, observes
 from oodbench.benchmark.plugins.inputs import NEEDS, FitData
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.stages.detector_inputs import checked_scores
 from oodbench.benchmark.stages.detector_state import load_state, save_state
 from oodbench.benchmark.verify.check_error import CheckError
@@ -57,7 +58,7 @@ def fitted(name: str, supplied: Collection[str] = tuple(NEEDS), piece: int = 100
     outliers = None
     if "outliers" in detector.needs:
         outliers = toy_batch(detector, world.ood, supplied=supplied if "outliers" in supplied else ())
-    with torch.random.fork_rng():
+    with restored_rng(torch.device("cpu")):
         torch.manual_seed(0)
         passed = classifier if "maps" in detector.needs & set(supplied) else classifier.without_blocks()
         rows = detector.bank_rows(toy_bank_batch(detector)) if compares(detector) else None
@@ -67,7 +68,7 @@ def fitted(name: str, supplied: Collection[str] = tuple(NEEDS), piece: int = 100
 
 def _scores(detector: Detector, images: ImageSet, rows: np.ndarray | None = None) -> np.ndarray:
     """Scores of images, or of some of their rows in a separate batch, with a fixed seed."""
-    with torch.random.fork_rng():
+    with restored_rng(torch.device("cpu")):
         torch.manual_seed(1)
         return checked_scores(detector, toy_batch(detector, images, rows=rows))
 

@@ -22,6 +22,7 @@ from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.recipe import Task, TrainBatch, Training
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
+from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.toy_world import CLASSES, SIDE, TrainableNetwork, toy_world
 
@@ -29,7 +30,7 @@ from oodbench.benchmark.verify.toy_world import CLASSES, SIDE, TrainableNetwork,
 def _train(name: str, steps: int = 3, seed: int = 0) -> tuple[Training, list[dict[str, Tensor]], dict[str, Tensor]]:
     """Train a recipe on the toy world for a few steps; returns the training, its losses and the initial weights."""
     recipe, world = create("recipe", parse_spec(name)), toy_world()
-    with torch.random.fork_rng():
+    with restored_rng(torch.device("cpu")):
         torch.manual_seed(seed)
         given = _train(recipe.builds_on, 1)[0].networks if recipe.builds_on else {}
         for network in given.values():
@@ -76,7 +77,7 @@ def check_recipe_repeats(name: str) -> None:
 def check_backbone(name: str) -> None:
     """The network has features and a linear head, and its finite logits do not depend on the batch size."""
     backbone = create("backbone", parse_spec(name))
-    with torch.random.fork_rng():
+    with restored_rng(torch.device("cpu")):
         torch.manual_seed(0)
         network = backbone.build(CLASSES, (3, SIDE, SIDE)).eval()
     images = torch.from_numpy(toy_world().test.images[:12]).float() / 255
