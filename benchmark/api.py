@@ -30,6 +30,7 @@ from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import unique_slug
+from oodbench.benchmark.store.user_path import user_path
 from oodbench.benchmark.views.run import Run, public
 
 
@@ -109,19 +110,21 @@ def prepare(
     _check_checkpoint(checkpoint, chosen, limit_train, epochs)
     sets = (_list(detectors), _list(id_sets), _list(ood_sets))
     extra = _extra_metrics(metrics)
-    request = Request(suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, str(checkpoint))
-    files = tuple(Path(file) for file in plugins)
+    weights = str(user_path(checkpoint)) if checkpoint else ""
+    request = Request(suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights)
+    _check_encoding(results=results, checkpoint=weights)
+    results, data_dir, files = user_path(results), user_path(data_dir), tuple(map(user_path, plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
     share = read_suite(suite or default_suite()).gpus if gpus is None else gpus
     chosen_engine = choose_engine(engine, jobs, ray_address, share)
-    cache, count = _cache(Path(results), name, own_cache), threads or chosen_engine.threads(usable_cores())
+    cache, count = _cache(results, name, own_cache), threads or chosen_engine.threads(usable_cores())
     refuse_impossible(cell_timeout)
-    config = WorkerConfig(cache, Path(data_dir), device, count, skip_bad_images, cell_timeout, files, store=store)
+    config = WorkerConfig(cache, data_dir, device, count, skip_bad_images, cell_timeout, files, store=store)
     context = open_context(config, chosen_engine.planning_device(device))
     plan = make_plan(request, context.library, context.device)
-    run_dir = Path(results) / "runs" / unique_slug(name or plan.suite.name)
-    _check_folders(Path(results), run_dir, cache)
+    run_dir = results / "runs" / unique_slug(name or plan.suite.name)
+    _check_folders(results, run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
     asked = {"name": name or plan.suite.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
@@ -244,6 +247,17 @@ def _check_checkpoint(checkpoint: str | Path, seeds: tuple[int, ...], limit_trai
         raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
 
 
+def _check_encoding(**paths: str | Path) -> None:
+    """Refuse paths that safetensors, which reads and writes weights, cannot open."""
+    for option, path in paths.items():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The path '{path}' of --{option} is not valid UTF-8, which files of weights need. Choose another path."
+            ) from error
+
+
 def _extra_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
     """What is computed in addition to the exact metrics."""
     names = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
@@ -262,7 +276,7 @@ def _options(request: Request, plan: Plan, context: JobContext, threads: int, **
     return {
         **asdict(request),
         "suite": str(path.absolute()) if name.endswith(".toml") else name,
-        "suite_toml": path.read_text(encoding="utf-8"),
+        "suite_toml": path.read_text(encoding="utf-8-sig"),
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),
         "precision": plan.precision,
         "checkpoint": str(Path(request.checkpoint).absolute()) if request.checkpoint else "",

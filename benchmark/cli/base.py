@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -14,7 +13,9 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from oodbench.benchmark.errors import OodbenchError, visible
+from oodbench.benchmark.cli.streams import note, usable_streams
+from oodbench.benchmark.errors import OodbenchError, UserError, visible
+from oodbench.benchmark.store.user_path import user_path
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -35,7 +36,7 @@ class StderrHandler(logging.Handler):
 
         `click.echo` would bypass the stream that rich puts in place of standard error while it draws progress bars.
         """
-        print(visible(record.getMessage()), file=sys.stderr)
+        note(visible(record.getMessage()))
 
 
 @contextmanager
@@ -88,8 +89,12 @@ class _WithExamples(click.Command):
                 parameter.envvar = variable_of(parameter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse a second value where it would silently replace the first."""
-        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        """Refuse a second value where it would silently replace the first, and empty values."""
+        values, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option in [] if ctx.resilient_parsing else given:
+            value = values.get(str(option.name))
+            if isinstance(option, click.Option) and (value == "" or (option.multiple and "" in (value or ()))):
+                raise click.UsageError(f"{option.opts[0]} is empty. If a variable gives its value, is that set?", ctx)
         for option, times in Counter(given).items():
             if times > 1 and option.opts[0] in ONCE and not ctx.resilient_parsing:
                 raise click.UsageError(f"{option.opts[0]} takes one value, got {times}. {ONCE[option.opts[0]]}", ctx)
@@ -106,29 +111,45 @@ class _WithExamples(click.Command):
 class Group(_WithExamples, click.Group):
     """A group of commands with examples in its help."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, whatever standard output and error are."""
+        with usable_streams():
+            return super().main(*args, **kwargs)
+
 
 class Command(_WithExamples):
     """A command with examples in its help, whose errors are one sentence and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with log messages and errors on standard error."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # do not fail for a name that the terminal cannot show
-                stream.reconfigure(errors="backslashreplace")
         try:
             with log_to_stderr(), no_gui_backend():
                 return super().invoke(ctx)
         except OodbenchError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            click.echo("Interrupted. Finished work is kept: run the same command again to continue.", err=True)
+            note("Interrupted. Finished work is kept: run the same command again to continue.")
             sys.exit(130)
 
 
 def fail(sentence: str) -> NoReturn:
     """Print an error and exit with code 2."""
-    click.echo(f"Error: {sentence}", err=True)
+    note(f"Error: {sentence}")
     sys.exit(2)
+
+
+class UserPath(click.Path):
+    """A path, in which '~' is the home folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand '~'."""
+        try:
+            return super().convert(user_path(value), param, ctx)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
+PATH = UserPath(path_type=Path)
 
 
 def results_option(function: F) -> F:
@@ -137,7 +158,7 @@ def results_option(function: F) -> F:
         "--results",
         default="results",
         show_default=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="Folder of runs and cache.",
     )(function)
@@ -149,7 +170,7 @@ def data_dir_option(function: F) -> F:
         "--data-dir",
         default="data",
         show_default=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="Folder with the files of data sets.",
     )(function)
@@ -161,7 +182,7 @@ def plugin_option(function: F) -> F:
         "--plugin",
         "plugins",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         help="Python file with plug-ins. Can be repeated.",
     )(function)

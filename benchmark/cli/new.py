@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from oodbench.benchmark.cli.base import Command
+from oodbench.benchmark.cli.base import PATH, Command
 from oodbench.benchmark.errors import UserError, first_line
 
 RUN = {
@@ -49,7 +49,7 @@ RESERVED_MODULES = frozenset(sys.stdlib_module_names) | frozenset(keyword.kwlist
     "--folder",
     default=".",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder to write to. It is created if missing.",
 )

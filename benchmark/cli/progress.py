@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from oodbench.benchmark.cli.streams import note
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, TrainJob
@@ -33,7 +33,7 @@ class Lines(Quiet):
         seconds = time.perf_counter() - self._started.pop(job.id)
         if reason or self._verbose or isinstance(job, TrainJob):
             result = f"failed: {reason}" if reason else f"{seconds:.1f} s"
-            click.echo(visible(f"[{self._count}/{self._total}] {job.title}: {result}"), err=True)
+            note(visible(f"[{self._count}/{self._total}] {job.title}: {result}"))
 
 
 class Bars(Quiet):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.store.safe_read import read_bounded
+from oodbench.benchmark.store.user_path import user_path
 
 ID_ACCURACY = "id_accuracy"
 
@@ -104,7 +105,7 @@ def read_reference(name: str) -> Reference:
     """
     if name.endswith(".csv"):
         try:
-            return _parsed(Path(name).stem, read_bounded(Path(name), MAX_REFERENCE), name)
+            return _parsed(Path(name).stem, read_bounded(user_path(name), MAX_REFERENCE), name)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"The reference file '{name}' cannot be read: {reason}.") from error
@@ -121,7 +122,7 @@ def _files() -> dict[str, Any]:
 
 def _parsed(name: str, data: bytes, file: str) -> Reference:
     try:
-        lines = csv.DictReader(data.decode("utf-8").splitlines(), strict=True)
+        lines = csv.DictReader(data.decode("utf-8-sig").splitlines(), strict=True)
         if lines.fieldnames is None or tuple(lines.fieldnames) != COLUMNS:
             raise UserError(f"Reference '{file}': the first line must list the columns {','.join(COLUMNS)}.")
         values = tuple(_Row(file, lines.line_num, row).published() for row in lines)

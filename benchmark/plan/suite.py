@@ -15,6 +15,7 @@ from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
 from oodbench.benchmark.store.safe_read import check_limits, read_bounded
+from oodbench.benchmark.store.user_path import user_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,14 +117,14 @@ def default_suite() -> str:
 
 def suite_path(name: str) -> Path:
     """The file of a suite, given by its registered name or as a path that ends in .toml."""
-    return Path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
+    return user_path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
 
 
 def read_suite(name: str) -> Suite:
     """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
     path = suite_path(name)
     try:
-        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8").replace("\r\n", "\n"))
+        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8-sig").replace("\r\n", "\n"))
         check_limits(data)
     except OSError as error:
         raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error

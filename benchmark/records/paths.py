@@ -7,12 +7,14 @@ from pathlib import Path
 from oodbench.benchmark.errors import unknown
 from oodbench.benchmark.store.atomic import unique_slug
 from oodbench.benchmark.store.safe_read import is_file
+from oodbench.benchmark.store.user_path import user_path
 
 
 def run_dir(results: Path, name: str) -> Path:
     """The folder of a run, given by its name or its path. Raises `UserError` if it does not exist."""
-    if is_file(Path(name) / "run.json"):
-        return Path(name)
+    given = user_path(name)
+    if is_file(given / "run.json"):
+        return given
     path = results / "runs" / unique_slug(name)
     if not path.is_dir():
         known = sorted(p.parent.name for p in (results / "runs").glob("*/run.json"))

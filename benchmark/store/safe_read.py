@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
 
 def parse_json(content: bytes | str) -> Any:
     """Parse JSON. `ValueError` for numbers that are not finite or absurdly long, and for nesting beyond `MAX_DEPTH`."""
-    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:

@@ -29,6 +29,7 @@ from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.atomic import to_json, unique_slug, write_atomically
+from oodbench.benchmark.store.user_path import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class Repetition:
     def _suite(self, name: str, text: str | None) -> str:
         """The name of the run's suite if its text is unchanged, else the path of a file with the text of that time."""
         try:
-            current = suite_path(name).read_text(encoding="utf-8")
+            current = suite_path(name).read_text(encoding="utf-8-sig")
         except (OodbenchError, OSError):
             current = None
         if text is None or current == text:
@@ -164,11 +165,11 @@ def prepare_repetition(
     Raises:
         UserError: The run does not exist, has no numbers, or is to be repeated into itself or another run's folder.
     """
-    path = Path(source)
+    path = user_path(source)
     folder = path.parent if path.name == "run.json" else run_dir(Path(results or "results"), str(source))
     original = read_stored_run(folder)
     parent = folder.resolve().parent
-    root = Path(results) if results else (parent.parent if parent.name == "runs" else Path("results"))
+    root = user_path(results) if results else (parent.parent if parent.name == "runs" else Path("results"))
     target = root / "runs" / unique_slug(name or f"{folder.resolve().name}-again")
     if not any(record.status == OK for record in original.records):
         raise UserError(f"The run '{folder}' has no cell with numbers, so there is nothing to repeat.")

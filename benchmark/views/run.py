@@ -14,6 +14,7 @@ from oodbench.benchmark.records.csv_file import records_csv
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.store.user_path import user_path
 from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableRow, summary_of
 from oodbench.benchmark.views.table_html import table_html
 from oodbench.benchmark.views.table_latex import table_latex
@@ -144,7 +145,7 @@ def read_run(run: str | Path, results: str | Path = "results") -> Run:
     Example:
         >>> read_run("digits").table().round(1)  # doctest: +SKIP
     """
-    return public(read_stored_run(run_dir(Path(results), str(run))))
+    return public(read_stored_run(run_dir(user_path(results), str(run))))
 
 
 def public(run: StoredRun) -> Run:

@@ -19,11 +19,12 @@ from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.files.file_source import PACKED, File, Source
 from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.pixels import Fit
-from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.errors import DataError, UserError, visible
 from oodbench.benchmark.plugins.dataset import Dataset
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec
 from oodbench.benchmark.store.safe_read import is_file, is_folder
+from oodbench.benchmark.store.user_path import user_path
 
 PREFIX = "folder:"
 
@@ -51,7 +52,13 @@ def adopt(spec: SetSpec) -> SetSpec:
     """
     if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
         return spec
-    path = Path(spec.name.removeprefix(PREFIX)).expanduser()
+    given = spec.name.removeprefix(PREFIX).strip()
+    if not given:
+        raise UserError(
+            f"'{spec}' names no folder. Write folder:PATH; if a variable gives the path, is that set? For the "
+            "working folder, write 'folder:.'."
+        )
+    path = user_path(given)
     if not is_file(path) and not is_folder(path):
         raise UserError(
             f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images; it "
@@ -102,17 +109,17 @@ def _dataset(name: str, path: Path) -> type[Dataset]:
         raise UserError(str(error)) from error
     tops = {member.name.partition("/")[0] for member in tree.members if "/" in member.name}
     file = (File((str(path),)),)
-    note = f"{name}: {HOW}."
-    members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {path}.", "path": path}
+    note, shown = f"{name}: {HOW}.", visible(str(path))  # a class takes no text that is not valid Unicode
+    members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {shown}.", "path": path}
     if {"train", "test"} <= tops:
         classes = _classes(tree)
         sources = {s: (Source(file, ImageTree(classes, CENTRE, under=s), note=note),) for s in ("train", "test")}
         members.update(splits=("train", "test"), classes=classes, sources=sources)
     else:
         members.update(splits=("test",), sources={"test": (Source(file, ImageTree(fit=CENTRE), note=note),)})
-    members.update(origin=str(path), licence="That of the user's own images", caveats=HOW)
+    members.update(origin=shown, licence="That of the user's own images", caveats=HOW)
     dataset = type("UserFolder", (UserFolder,), members)
-    dataset.name, dataset.title = name, f"The images in {path}"  # type: ignore[attr-defined]
+    dataset.name, dataset.title = name, f"The images in {shown}"  # type: ignore[attr-defined]
     return dataset
 
 
