@@ -40,7 +40,11 @@ def work_together(fork_server: ForkServer, reference: Tables, results: str, coun
     assert fork_server.tables(results) == reference
     cache = fork_server.folder / results / "cache"
     done = (fork_server.folder / stored).read_text().splitlines()
-    assert len(done) == len(set(done)), "work was done twice"
+    repeated = {path for path in done if done.count(path) > 1}
+    # A pass stores features before logits: a process killed in between has not finished the job, which runs again.
+    unfinished = {path for path in repeated if kill and path.startswith("features/")}
+    assert repeated == unfinished, "work was done twice"
+    assert len(unfinished) <= 1, "a killed process leaves one job unfinished"
     assert artifacts(cache) == artifacts(fork_server.folder / "reference/cache")
     if not kill:
         assert set(done) == artifacts(cache)
