@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.csv_file import records_csv
@@ -70,7 +70,8 @@ class Run(StoredRun):
 
         header, *rows = csv.reader(io.StringIO(records_csv(self.records)))
         columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-        read = {"settings": json.loads, "seen": json.loads, **dict.fromkeys(TEXT_COLUMNS, str)}
+        read: dict[str, Callable[[str], Any]] = {"settings": json.loads, "seen": json.loads}
+        read |= dict.fromkeys(TEXT_COLUMNS, str)
         values = {name: list(map(read.get(name, _number), texts)) for name, texts in columns.items()}
         return pd.DataFrame(values, columns=header)
 
