@@ -137,27 +137,27 @@ SETS = """
 import numpy as np
 from oodbench.benchmark import Dataset, ImageSet, dataset
 
-def made_of(shape, classes=2, low=0):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, *shape)).astype(np.uint8)
+def made_of(shape, split, classes=2, low=0):
+    pixels = np.random.default_rng(len(split)).integers(0, 256, (40, *shape)).astype(np.uint8)
     return ImageSet(pixels, np.arange(40) % classes + low, ("a", "b"))
 
 @dataset("cli_grey")
 class Grey(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return made_of((1, 48, 48))
+        return made_of((1, 48, 48), split)
 
 @dataset("cli_three_labels")
 class ThreeLabels(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return made_of((3, 32, 32), classes=3)
+        return made_of((3, 32, 32), split, classes=3)
 
 @dataset("cli_negative_labels")
 class NegativeLabels(Dataset):
     classes = ("a", "b")
     def load(self, split, data_dir):
-        return made_of((3, 32, 32), low=-1)
+        return made_of((3, 32, 32), split, low=-1)
 """
 UNUSABLE = {
     "size and channels for a backbone": (
