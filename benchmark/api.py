@@ -12,9 +12,9 @@ from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
 from oodbench.benchmark.engines.time_limit import refuse_impossible
-from oodbench.benchmark.errors import StoreError, UserError, unknown
-from oodbench.benchmark.metrics.names import EXACT, EXTENDED
-from oodbench.benchmark.metrics.released_scripts import RULES
+from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.metrics.names import EXACT
+from oodbench.benchmark.metrics.released_scripts import check_rules
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
@@ -262,8 +262,7 @@ def _extra_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
     """What is computed in addition to the exact metrics."""
     names = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
     for name in names:
-        if name not in (*RULES, EXTENDED):
-            raise unknown("metric rules", name, (EXACT, *RULES, EXTENDED), "bench run --help")
+        check_rules(name, "bench run --help")
     return names
 
 

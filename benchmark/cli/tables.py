@@ -48,9 +48,11 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
     RUN is a name or a folder. 'bench list references' lists the published numbers for --against. --metrics shows what
     'bench run --metrics' has computed.
     """
+    from oodbench.benchmark.metrics.released_scripts import check_rules
     from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views import table_latex, table_markdown, tables
 
+    check_rules(metrics, "bench table --help")
     run_ = read_stored_run(run_dir(results, run_name))
     tables.write_tables(run_)
     if against or metrics != "exact":

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oodbench.benchmark.errors import MetricError
+from oodbench.benchmark.errors import MetricError, UserError, unknown
 from oodbench.benchmark.metrics.exact import evaluate
-from oodbench.benchmark.metrics.names import RULE_METRICS
+from oodbench.benchmark.metrics.names import EXACT, EXTENDED, EXTENDED_METRICS, METRICS, RULE_METRICS
 
 RULES_VERSION = "1"
 """Part of the key of every cell with values by other rules; increase it when a value changes."""
@@ -127,3 +127,16 @@ def lee2018(id_confidence: ArrayLike, ood_confidence: ArrayLike, bins: int = BIN
 
 RULES: Mapping[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {"lee2018": lee2018}
 """Name, as given to `--metrics` -> function that computes the rules' values."""
+
+
+def check_rules(name: str, listing: str) -> None:
+    """Raise `UserError` unless `name` is a value of --metrics; `listing` is the command that shows them."""
+    known = (EXACT, *RULES, EXTENDED)
+    if name in known:
+        return
+    if name in (*METRICS, *EXTENDED_METRICS, *RULE_METRICS):
+        raise UserError(
+            f"'{name}' is one metric; --metrics takes a set of metrics: {', '.join(known)}. Every metric of a run is a "
+            "column of its records.csv."
+        )
+    raise unknown("metric rules", name, known, listing)

@@ -120,7 +120,7 @@ class Resolver:
         for kind, name in [("dataset", spec.name), *(("form", form) for form in spec.forms)]:
             if name not in registry.entries(kind):
                 what = "data set" if kind == "dataset" else kind
-                raise unknown(what, name, registry.entries(kind), "bench list datasets")
+                raise unknown(what, name, registry.entries(kind), f"bench list {kind}s")
         try:
             self.library.part(spec, part)
         except UserError:
