@@ -165,11 +165,14 @@ def test_the_tails_of_openmax_are_those_of_the_whole_array(world: FeatureWorld) 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="anonymous memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
-    """200,000 more images of 256 features are 205 MB in float32 and 410 MB in float64, if a detector holds them all."""
+    """400,000 more images of 256 features are 410 MB in float32, if a detector holds them all, and 819 MB in float64.
+
+    What a process holds at its peak varies by some 75 MB from run to run with what the allocator keeps.
+    """
     script = Path(__file__).parents[2] / "perf" / "memory.py"
     options = [
         "--images",
-        "100000,300000",
+        "100000,500000",
         "--dims",
         "256",
         "--classes",
@@ -186,4 +189,4 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
         peaks.setdefault(name, []).append(max(float(in_fit), float(in_score)))
     assert len(peaks) == 5
     for name, (few, many) in peaks.items():
-        assert many - few < 100, f"{name}: {few} MB and {many} MB"
+        assert many - few < 200, f"{name}: {few} MB and {many} MB"
