@@ -14,7 +14,7 @@ class OutputError(OSError):
 
 
 class Output(io.TextIOWrapper):
-    """Standard output whose errors can be told from those of other files."""
+    """Standard output whose errors can be distinguished from those of other files."""
 
     failed = False
 

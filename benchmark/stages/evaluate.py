@@ -27,7 +27,7 @@ from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.store import Key, digest
 
-logger = logging.getLogger("oodbench")
+logger = logging.getLogger(__name__)
 
 
 def evaluate_by_rules(

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.record import MISFIT, Record
-
-if TYPE_CHECKING:
-    pass
-
 
 WARNED = "¶"
 """Marks a number with a warning."""
