@@ -9,7 +9,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import oodbench.benchmark as oodbench
-from oodbench.reference import __file__ as reference
 
 SUITE = """
 schema = 1
@@ -32,7 +31,7 @@ def bench(*arguments: str) -> str:
 def main() -> None:
     assert "site-packages" in (oodbench.__file__ or ""), f"not the wheel: {oodbench.__file__}"
     assert hasattr(import_module("datasets"), "load_dataset"), "Hugging Face datasets was overwritten"
-    assert Path(reference or "").is_file()
+    assert "lee2018" in bench("list", "references")
     assert metadata.version("oodbench") == oodbench.__version__
     for kind in ("detectors", "recipes", "datasets", "forms", "backbones", "figures", "suites"):
         assert bench("list", kind).strip(), f"the wheel lists no {kind}"

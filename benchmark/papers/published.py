@@ -1,4 +1,4 @@
-"""Reads published numbers from CSV files, such as those of `oodbench.reference`: in percent, as printed, with sources.
+"""Reads published numbers from CSV files, such as those in `papers/reference`: in percent, as printed, with sources.
 
 There is one row per number. `id_set`, `detector`, `recipe` and each name in `ood_set` may list alternatives
 (`msp|confidence`: both score as the paper did). `ood_set` is one set, or with a `group` all sets of that mean. `seen`
@@ -116,7 +116,7 @@ def read_reference(name: str) -> Reference:
 
 
 def _files() -> dict[str, Any]:
-    folder = resources.files("oodbench.reference")
+    folder = resources.files(__package__) / "reference"
     return {file.name.removesuffix(".csv"): file for file in folder.iterdir() if file.name.endswith(".csv")}
 
 

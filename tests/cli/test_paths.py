@@ -103,7 +103,7 @@ def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     plain = read_suite(str(suite))
     suite.write_bytes(BOM + suite.read_bytes())
     assert read_suite(str(suite)) == plain
-    reference = Path(__file__).parents[2] / "results" / "reference" / "lee2018.csv"
+    reference = Path(__file__).parents[2] / "benchmark" / "papers" / "reference" / "lee2018.csv"
     if not reference.is_file():
         pytest.skip("published numbers are elsewhere")
     copy = tmp_path / "mine.csv"

@@ -333,7 +333,7 @@ def test_published_numbers_are_compared_with_values_by_their_rules(
     run_tiny: Callable[..., StoredRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "mine.csv"
-    columns_ = (Path(__file__).parents[2] / "results/reference/lee2018.csv").read_text().splitlines()[0]
+    columns_ = (Path(__file__).parents[2] / "benchmark/papers/reference/lee2018.csv").read_text().splitlines()[0]
     values = {
         "paper": "P", "id_set": "digits[0-2]", "ood_set": "greek", "detector": "msp", "recipe": "cross_entropy",
         "rules": "lee2018", "metric": "auroc", "value": "50.0", "source": "S", "mark": "verified",

@@ -77,3 +77,24 @@ def test_public_api_is_what_it_says() -> None:
         assert getattr(api, name) is not None
     with pytest.raises(AttributeError, match="exports"):
         api.nothing_of_the_kind  # noqa: B018
+
+
+def test_deleting_results_and_data_deletes_nothing_of_the_package() -> None:
+    """What commands write by default is deleted by habit, so no part of the package may live there."""
+    from oodbench.benchmark.cli.main import main
+
+    defaults = {"build", "dist", "site"}  # of the build tools
+    commands = [main]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            if {"--results", "--data-dir", "--out", "--store"} & set(parameter.opts) and parameter.default:
+                defaults.add(str(parameter.default))
+    assert {"results", "data"} <= defaults
+    for package, folder in folders().items():
+        inside = folder.relative_to(ROOT).parts
+        assert inside[0] not in defaults, f"'rm -rf {inside[0]}' breaks {package}"
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split() if line.startswith("/")]
+    for place in (*defaults, *ignored):
+        assert not list((ROOT / place).rglob("*.py")) or place in ("build", "dist", "site"), place

@@ -32,7 +32,7 @@ from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmark", "detectors", "datasets", "figures", "results/reference", "perf", "docs")
+FOLDERS = ("benchmark", "detectors", "datasets", "figures", "perf", "docs")
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 STATED = {"np.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
 """Keyword arguments that must be given, whatever the library's default is."""

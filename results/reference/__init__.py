@@ -1,1 +1,0 @@
-"""Published numbers with their sources."""
