@@ -36,6 +36,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.prune import prune
+from tests.data.trees import as_folder, as_tar, as_zip
 from tests.support import bench, encode_idx, encode_image, write_suite
 
 CLASSES = ("cat", "dog")
@@ -52,29 +53,6 @@ def tree(count: int = 3, classes: tuple[str, ...] = CLASSES, first: int = 0) -> 
     """CLASS/IMAGE.png, `count` images per class; the first of them is picture number `first`."""
     seeds = {f"{c}/{k:02d}.png": first + 10 * n + k for n, c in enumerate(classes) for k in range(count)}
     return {name: encode_image(picture(seed)) for name, seed in seeds.items()}
-
-
-def as_folder(path: Path, members: Mapping[str, bytes]) -> Path:
-    for name, content in members.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def as_zip(path: Path, members: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def as_tar(path: Path, members: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 PACKERS: dict[str, Callable[[Path, Mapping[str, bytes]], Path]] = {

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from oodbench.benchmark.data.files.archives import Member, Tree
+from oodbench.benchmark.data.files.class_names import advice, label_of_folder
 from oodbench.benchmark.data.files.pixels import SIDE, SUFFIXES, BadImageError, Fit, decode
 from oodbench.benchmark.errors import DataError
 
@@ -159,14 +160,27 @@ def in_range(labels: np.ndarray, classes: int, path: Path, first: int = 0) -> No
 
 
 def differing_classes(path: Path, found: set[str], expected: Sequence[str]) -> None:
-    """Raise `DataError` unless the class folders are the expected ones."""
+    """Raise `DataError` unless the class folders are those of the expected classes (`label_of_folder`), once each."""
     if "" in found:
         raise DataError(f"'{path}' contains images that are in no class folder; expected CLASS/IMAGE.")
-    unknown, absent = sorted(found - set(expected)), sorted(set(expected) - found)
+    labels = label_of_folder(found, expected)
+    folder_of: dict[int, str] = {}
+    for folder in sorted(labels):
+        if other := folder_of.get(labels[folder]):
+            raise DataError(
+                f"'{path}' has the class folders '{other}' and '{folder}', which both stand for the class "
+                f"'{expected[labels[folder]]}'. Put their images into one."
+            )
+        folder_of[labels[folder]] = folder
+    unknown = sorted(found - set(labels))
+    absent = [name for label, name in enumerate(expected) if label not in folder_of]
     if unknown or absent:
         problems = [f"has the class folder{'s' * (len(unknown) > 1)} {few(unknown)}"] if unknown else []
-        problems += [f"lacks {few(absent)}"] if absent else []
-        raise DataError(f"'{path}' {' and '.join(problems)}; expected the {len(expected)} classes {few(expected)}.")
+        problems += [f"lacks {few(sorted(absent))}"] if absent else []
+        raise DataError(
+            f"'{path}' {' and '.join(problems)}; expected the {len(expected)} classes {few(expected)}."
+            f"{advice(expected, absent)}"
+        )
 
 
 def few(names: Sequence[str], most: int = 4) -> str:

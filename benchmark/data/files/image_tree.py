@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.data.files.archives import open_tree
+from oodbench.benchmark.data.files.class_names import class_folder, label_of_folder
 from oodbench.benchmark.data.files.decode import Decoded, Reader, decode_members, differing_classes
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
 from oodbench.benchmark.errors import DataError
@@ -21,7 +22,8 @@ class ImageTree:
     """A folder, zip or tar of CLASS/IMAGE or, for a set without classes, of IMAGE."""
 
     classes: tuple[str, ...] = ()
-    """Folder names in the order of their labels; if empty, folders have no meaning and there are no labels."""
+    """Class names in the order of their labels; `class_names.label_of_folder` says which folders stand for them. If
+    empty, folders have no meaning and there are no labels."""
     fit: Fit = AS_STORED
     under: str = ""
     """The folder in the archive that is read; all of it by default."""
@@ -64,9 +66,9 @@ class ImageTree:
         return int(stem), name
 
     def _labels(self, names: Sequence[str], path: Path) -> np.ndarray:
-        folders = [name.partition("/")[0] if "/" in name else "" for name in names]
+        folders = [class_folder(name, self.classes) for name in names]
         differing_classes(path, set(folders), self.classes)
-        number = {name: label for label, name in enumerate(self.classes)}
+        number = label_of_folder(set(folders), self.classes)
         return np.array([number[name] for name in folders], dtype=np.int64)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.benchmark.data.files.class_names import same_classes
 from oodbench.benchmark.data.files.decode import MAX_IMAGES, Decoded, decode_all, few, in_range, refuse_many
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
 from oodbench.benchmark.errors import DataError, UserError, first_line
@@ -93,8 +94,10 @@ class Parquet:
             names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
         except (ValueError, AttributeError):
             return
-        if names is not None and list(names) != list(self.classes):
-            raise DataError(f"'{path}' numbers the classes {few(list(names))}; expected {few(self.classes)}.")
+        if names is not None and not same_classes(list(names), self.classes):
+            raise DataError(
+                f"'{path}' numbers the classes {few([str(name) for name in names])}; expected {few(self.classes)}."
+            )
 
 
 def _bytes(cell: Any, path: Path) -> bytes:
