@@ -1,4 +1,4 @@
-"""Helpers of the embedded sets: finds scikit-learn's data files and enlarges 8 x 8 ink counts to 32 x 32 images."""
+"""Helpers of the embedded sets: finds files of installed packages, enlarges 8 x 8 ink counts to 32 x 32 images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ import numpy as np
 from oodbench.benchmark import DataError
 
 
-def sklearn_file(name: str) -> Path:
-    """The path of one of scikit-learn's data files, found without the import, which takes about 1.5 seconds."""
-    spec = importlib.util.find_spec("sklearn")
+def package_file(package: str, name: str) -> Path | None:
+    """The path of a file in an installed package's folder, found without the import, which can take seconds.
+
+    None if the package is not installed or does not have the file.
+    """
+    spec = importlib.util.find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or []:
-        if (path := Path(folder) / "datasets" / name).is_file():
+        if (path := Path(folder) / name).is_file():
             return path
+    return None
+
+
+def sklearn_file(name: str) -> Path:
+    """The path of one of the files in scikit-learn's folder `datasets`. Raises `DataError` if it is not there."""
+    if path := package_file("sklearn", f"datasets/{name}"):
+        return path
     raise DataError(f"scikit-learn's file 'datasets/{name}' is not there. Install scikit-learn 1.4 or later.")
 
 
