@@ -1,99 +1,93 @@
-"""Baseline without a network: how well a single pixel statistic separates an OOD set from an ID set.
+"""Baselines without a network: how well statistics of single images separate an OOD set from an ID set.
 
-Where the mean, the standard deviation or the sharpest edge of the pixels separates two sets, a high detector score on
-that pair says little about the detector.
+Where brightness, colour, spectrum or compressibility separates two sets, a high detector score on that pair says little
+about the detector. Two numbers per pair:
+
+- the best single statistic, chosen with its direction on the pair's test images: an upper bound, as no detector may see
+  the OOD set;
+- a one-class model of all statistics, fitted on ID training images alone, as a detector is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.image_statistics import STATISTICS, STATISTICS_VERSION, Values, statistics
+from oodbench.benchmark.data.one_class import OneClass
 from oodbench.benchmark.metrics.exact import auroc, evaluate
 from oodbench.benchmark.metrics.names import METRICS_VERSION
 from oodbench.benchmark.plugins.dataset import ImageSet
 
+FITTED_ON = 2000
+"""The one-class model is fitted on at most this many training images, evenly spaced in stored order."""
 
-def mean(images: np.ndarray) -> np.ndarray:
-    """Mean of all pixels of each image, (N,)."""
-    means: np.ndarray = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
-    return means
+HIGHER, LOWER, UNUSUAL = "higher is OOD", "lower is OOD", "unusual is OOD"
+"""Directions of a statistic; unusual: far from the median of ID training images, either way."""
 
-
-def standard_deviation(images: np.ndarray) -> np.ndarray:
-    """Standard deviation of all pixels of each image, (N,)."""
-    spread: np.ndarray = images.reshape(len(images), -1).std(axis=1, dtype=np.float64)
-    return spread
+Statistics = Mapping[str, Values]
 
 
-def largest_gradient(images: np.ndarray) -> np.ndarray:
-    """Largest absolute difference between neighbouring pixels of each image, (N,)."""
-    signed = images.astype(np.int16)
-    # `initial=0` covers images that are one pixel wide or high and have no neighbours in that direction.
-    across = np.abs(np.diff(signed, axis=3)).max(axis=(1, 2, 3), initial=0)
-    down = np.abs(np.diff(signed, axis=2)).max(axis=(1, 2, 3), initial=0)
-    steepest: np.ndarray = np.maximum(across, down).astype(np.float64)
-    return steepest
-
-
-STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "pixel mean": mean,
-    "pixel std": standard_deviation,
-    "pixel gradient": largest_gradient,
-}
-
-STATISTICS_VERSION = "1"
-"""Part of the cache key of a pair's result. Raise it when a statistic or the choice among them changes."""
-
-BLOCK = 1 << 20
-"""Bytes of pixels processed at a time. Temporaries take eight times as much, whatever the number of images."""
-
-
-def statistics(images: np.ndarray, block_bytes: int = BLOCK) -> dict[str, np.ndarray]:
-    """Each of `STATISTICS` of uint8 images (N, C, H, W), float64 (N,), the same in blocks of any size."""
-    rows = max(1, block_bytes // max(1, images[0].nbytes))
-    blocks = [images[start : start + rows] for start in range(0, len(images), rows)]
-    parts = [[statistic(block) for statistic in STATISTICS.values()] for block in blocks]
-    return {name: np.concatenate([part[k] for part in parts]) for k, name in enumerate(STATISTICS)}
-
-
-def best_statistic_of(
-    id_statistics: Mapping[str, np.ndarray], ood_statistics: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """The statistic and direction with the highest AUROC, and its metrics, given the `statistics` of both sets."""
+def best_statistic_of(training: Statistics, id_statistics: Statistics, ood_statistics: Statistics) -> dict[str, Any]:
+    """The statistic and direction with the highest AUROC, and its metrics, given the `statistics` of all three sets."""
     candidates = []
     for name in STATISTICS:
-        for direction, sign in (("higher is OOD", 1), ("lower is OOD", -1)):
-            id_scores, ood_scores = sign * id_statistics[name], sign * ood_statistics[name]
+        middle, one, other = np.median(training[name]), id_statistics[name], ood_statistics[name]
+        scores: dict[str, tuple[Values, Values]] = {
+            HIGHER: (one, other),
+            LOWER: (-one, -other),
+            UNUSUAL: (np.abs(one - middle), np.abs(other - middle)),
+        }
+        for direction, (id_scores, ood_scores) in scores.items():
             candidates.append((auroc(id_scores, ood_scores), name, direction, id_scores, ood_scores))
     _, name, direction, id_scores, ood_scores = max(candidates, key=lambda c: c[0])
     return {"statistic": name, "direction": direction, **evaluate(id_scores, ood_scores)}
 
 
-def best_statistic(id_images: np.ndarray, ood_images: np.ndarray) -> dict[str, Any]:
-    """As `best_statistic_of`, given the images of both sets, uint8 (N, C, H, W)."""
-    return best_statistic_of(statistics(id_images), statistics(ood_images))
+def one_class_of(training: Statistics, id_statistics: Statistics, ood_statistics: Statistics) -> dict[str, Any]:
+    """The metrics of the one-class model, and the number of training images that it was fitted on."""
+    model = OneClass.fit(training)
+    fitted_on = len(next(iter(training.values())))
+    return {"fitted_on": fitted_on, **evaluate(model.scores(id_statistics), model.scores(ood_statistics))}
 
 
-class CachedStatistics:
-    """Best statistics of pairs by the contents of the two sets.
+def baselines_of(training: Statistics, id_statistics: Statistics, ood_statistics: Statistics) -> dict[str, Any]:
+    """Both baselines of a pair."""
+    sets = (training, id_statistics, ood_statistics)
+    return {"best": best_statistic_of(*sets), "one_class": one_class_of(*sets)}
+
+
+def fitted_rows(images: int) -> np.ndarray:
+    """Rows of the training images that the one-class model is fitted on."""
+    count = min(images, FITTED_ON)
+    return np.arange(count) * images // count
+
+
+class CachedBaselines:
+    """Baselines of pairs by the contents of the sets.
 
     A pair is evaluated once for all runs that share a store, and a set's statistics are computed once per object.
     """
 
     def __init__(self, cache: DataCache) -> None:
         self._cache = cache
-        self._statistics: dict[str, dict[str, np.ndarray]] = {}
+        self._statistics: dict[tuple[str, bool], Statistics] = {}
 
-    def best(self, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
-        """As `best_statistic`, bit for bit."""
-        name = f"{id_set.checksum} {ood_set.checksum} statistics {STATISTICS_VERSION}, metrics {METRICS_VERSION}"
-        return self._cache.result(name, lambda: best_statistic_of(self._measure(id_set), self._measure(ood_set)))
+    def of(self, training: ImageSet, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
+        """As `baselines_of`, bit for bit: `best`, the best single statistic, and `one_class`, each with its metrics."""
+        contents = " ".join(images.checksum for images in (training, id_set, ood_set))
+        name = f"{contents} statistics {STATISTICS_VERSION}, metrics {METRICS_VERSION}"
+        return self._cache.result(name, lambda: self._measured(training, id_set, ood_set))
 
-    def _measure(self, images: ImageSet) -> dict[str, np.ndarray]:
-        if images.checksum not in self._statistics:
-            self._statistics[images.checksum] = statistics(images.images)
-        return self._statistics[images.checksum]
+    def _measured(self, training: ImageSet, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
+        return baselines_of(self._measure(training, True), self._measure(id_set), self._measure(ood_set))
+
+    def _measure(self, images: ImageSet, is_training: bool = False) -> Statistics:
+        place = (images.checksum, is_training)
+        if place not in self._statistics:
+            rows = fitted_rows(len(images)) if is_training else slice(None)
+            self._statistics[place] = statistics(images.images[rows])
+        return self._statistics[place]

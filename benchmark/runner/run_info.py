@@ -19,11 +19,11 @@ from oodbench.benchmark.stages.context import JobContext
 
 def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict[str, Any]:
     """The content of `run.json`, except the list of cells."""
-    statistics = pixel_baseline.CachedStatistics(context.library.files.cache)
+    baselines = pixel_baseline.CachedBaselines(context.library.files.cache)
     return {
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
-        "pairs": [_pair_info(pair, context, statistics) for pair in plan.pairs],
+        "pairs": [_pair_info(pair, context, baselines) for pair in plan.pairs],
         "notes": [*plan.suite.notes, *context.library.notes, *near_notes(plan, context)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
@@ -32,13 +32,16 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
     }
 
 
-def _pair_info(pair: Pair, context: JobContext, statistics: pixel_baseline.CachedStatistics) -> dict[str, Any]:
+def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.CachedBaselines) -> dict[str, Any]:
+    images = [context.images(data) for data in (SetRef(pair.id.set, "train", 0), pair.id, pair.ood)]
+    found = baselines.of(*images)
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,
         "group": pair.group,
         "outlier_source": pair.outlier_source,
-        "trivial": statistics.best(context.images(pair.id), context.images(pair.ood)),
+        "trivial": found["best"],
+        "one_class": found["one_class"],
         "id_family": _family(pair.id, context),
         "ood_family": _family(pair.ood, context),
     }

@@ -41,6 +41,7 @@ class PairInfo(PairNames, total=False):
     group: str
     outlier_source: bool
     trivial: Mapping[str, Any] | None
+    one_class: Mapping[str, Any] | None
     id_family: str
     ood_family: str
 

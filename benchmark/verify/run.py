@@ -2,7 +2,7 @@
 
 Every artifact that a cell depends on is hashed once, and so are the files of its data sets. Metrics, intervals and the
 best of each column are recomputed from the stored scores, and the tables from the recomputed numbers. Not checked:
-seconds, plots, and the pixel statistics of `run.json`, which come from images and not from scores.
+seconds, plots, and the baselines without a network in `run.json`, which come from images and not from scores.
 """
 
 from __future__ import annotations

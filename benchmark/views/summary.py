@@ -65,7 +65,9 @@ class OodSet:
     source: bool
     """Whether it has the distribution of the suite's outliers: left out of means and worst in every row."""
     trivial: Mapping[str, Any]
-    """The pixel baseline on the pair: the name of its statistic and its metrics; empty where not measured."""
+    """The best single statistic on the pair: its name and its metrics; empty where not measured."""
+    one_class: Mapping[str, Any] = field(default_factory=dict)
+    """The metrics of a model of all statistics, fitted on ID training images; empty where not measured."""
 
     @property
     def heading(self) -> str:
@@ -172,7 +174,8 @@ def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> 
     columns: dict[str, OodSet] = {}
     for pair in pairs:
         group, source = pair.get("group", ""), bool(pair.get("outlier_source"))
-        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, pair.get("trivial") or {})
+        baselines = (pair.get("trivial") or {}, pair.get("one_class") or {})
+        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, *baselines)
     for record in records:
         columns.setdefault(record.ood_set, OodSet(record.ood_set, record.group, record.outlier_source, {}))
     return tuple(columns.values())

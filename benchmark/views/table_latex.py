@@ -82,8 +82,7 @@ def _pairs(sheet: Sheet) -> Iterator[str]:
 
 def _group(sheet: Sheet, group: Group) -> Iterator[str]:
     for i, entries, span in sheet.lines(group):
-        is_detector = i < len(sheet.block.rows)
-        label = _label(sheet.labels[i]) if is_detector else escaped(f"{sheet.labels[i]} {group.below}")
+        label = (_label if i < len(sheet.block.rows) else escaped)(sheet.label(group, i))
         cells = [rf"\multicolumn{{{len(entries)}}}{{c@{{}}}}{{{escaped(span)}}}"] if span else map(_entry, entries)
         yield _line([label, *cells])
 

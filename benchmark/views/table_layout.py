@@ -13,6 +13,7 @@ from typing import Any
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED, SKIPPED, WARNING
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.guards.baselines import baseline_lines, named, rows_of, value_of
 from oodbench.benchmark.views.marks import (
     DASH,
     FEWER,
@@ -38,8 +39,6 @@ COLUMNS = {
 """The five columns of every pair, as in the field's papers."""
 
 INTERVAL = "AUROC 95%"
-
-TRIVIAL = "pixel statistic"
 
 
 @dataclass(frozen=True)
@@ -72,25 +71,31 @@ class Group:
     spans: tuple[str, ...]
     more: tuple[TableColumn, ...] = ()
     """Additional columns for formats that stack groups and so have room for them."""
-    below: str = ""
-    """Text under the last row: the statistic of the pixel baseline."""
+    below: tuple[str, ...] = ()
+    """Text under the row of each baseline without a network: the statistic."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One ID set's table. `labels` are the names of the rows; the pixel baseline, if any, comes last."""
+    """One ID set's table. `labels` are the names of the rows; the baselines without a network come last."""
 
     block: Block
     labels: tuple[str, ...]
     accuracy: Group
     sets: tuple[Group, ...]
     overall: Group
-    trivial: bool
+    baselines: tuple[str, ...]
+    """Labels of the rows of baselines."""
 
     @property
     def title(self) -> str:
         """The ID set, and the backbone if the records contain it."""
         return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
+
+    def label(self, group: Group, row: int) -> str:
+        """A row's label; with the statistic, for a baseline in a format that stacks groups."""
+        baseline = row - len(self.block.rows)
+        return self.labels[row] if baseline < 0 else f"{self.labels[row]} {group.below[baseline]}".rstrip()
 
     def lines(self, group: Group) -> Iterator[tuple[int, list[TableEntry], str]]:
         """The group's rows, for formats that stack groups: (row number, entries, span); without a blank baseline."""
@@ -123,41 +128,41 @@ def pair_titles(sheet: Sheet) -> list[str]:
 
 
 def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
-    trivial = any(s.trivial for s in block.sets)
-    blank = (TableEntry(),) if trivial else ()
-    spans = ("",) * (len(block.rows) + trivial)
+    baselines = rows_of(block)
+    blank = (TableEntry(),) * len(baselines)
+    spans = ("",) * (len(block.rows) + len(baselines))
     accuracy = TableColumn("ID acc", _entries([row.id_accuracy for row in block.rows], "id_accuracy", seeds) + blank)
     columns = tuple(replace(column, entries=column.entries + blank) for column in _overall(block, seeds))
     return Sheet(
         block,
-        tuple(visible(row.label) for row in block.rows) + ((TRIVIAL,) if trivial else ()),
+        tuple(visible(row.label) for row in block.rows) + baselines,
         Group("", (accuracy,), spans),
         tuple(_set_group(block, s, notes, seeds) for s in block.sets),
         Group("AUROC over the sets" if columns else "", columns, spans),
-        trivial,
+        baselines,
     )
 
 
 def _set_group(block: Block, ood: OodSet, notes: Mapping[str, int], seeds: int) -> Group:
     cells = [row.cells[ood.name] for row in block.rows]
-    last = any(s.trivial for s in block.sets)
+    baselines = rows_of(block)
     columns = tuple(
-        TableColumn(title, _set_entries(cells, metric, seeds) + _trivial(ood, metric) * last)
+        TableColumn(title, _set_entries(cells, metric, seeds) + tuple(_baseline(ood, b, metric) for b in baselines))
         for metric, title in COLUMNS.items()
     )
     numbers = [notes.get(f"{cell.status}: {cell.reason}") for cell in cells]
     spans = tuple(f"{cell.status} [{n}]" if n else "" for cell, n in zip(cells, numbers, strict=True))
-    below = visible(f"({ood.trivial['statistic']})") if ood.trivial.get("statistic") else ""
-    return Group(ood.heading, columns, spans + ("",) * last, _interval(block, cells, last), below)
+    below = tuple(named(ood, label) for label in baselines)
+    return Group(ood.heading, columns, spans + ("",) * len(baselines), _interval(block, cells, len(baselines)), below)
 
 
-def _interval(block: Block, cells: Sequence[TableCell], trivial: bool) -> tuple[TableColumn, ...]:
+def _interval(block: Block, cells: Sequence[TableCell], baselines: int) -> tuple[TableColumn, ...]:
     """The column of AUROC intervals over draws of test images; none if no record of the ID set has an interval."""
     stats = [cell.stats.get("auroc") for row in block.rows for cell in row.cells.values()]
     if not any(stat and stat.interval for stat in stats):
         return ()
     entries = tuple(_ends(cell.stats.get("auroc")) for cell in cells)
-    return (TableColumn(INTERVAL, entries + (TableEntry(),) * trivial),)
+    return (TableColumn(INTERVAL, entries + (TableEntry(),) * baselines),)
 
 
 def _ends(stat: Stat | None) -> TableEntry:
@@ -184,9 +189,9 @@ def _overall(block: Block, seeds: int) -> Iterator[TableColumn]:
         yield TableColumn("worst", tuple(named))
 
 
-def _trivial(ood: OodSet, metric: str) -> tuple[TableEntry, ...]:
-    value = ood.trivial.get(metric)
-    return (TableEntry(percent(value)) if isinstance(value, int | float) else TableEntry(),)
+def _baseline(ood: OodSet, label: str, metric: str) -> TableEntry:
+    value = value_of(ood, label, metric)
+    return TableEntry() if value is None else TableEntry(percent(value))
 
 
 def _entries(
@@ -260,8 +265,7 @@ def _marks(summary: Summary, best: str) -> Iterator[str]:
         yield _may_be_best(summary)
     if any(s.source for block in summary.blocks for s in block.sets):
         yield "Means and worst leave out the outlier source in every row, so that all rows stand on the same OOD sets."
-    if any(s.trivial for block in summary.blocks for s in block.sets):
-        yield f"{TRIVIAL.capitalize()}: what the one named, picked on the pair's test images, reaches alone."
+    yield from baseline_lines(summary)
 
 
 def _may_be_best(summary: Summary) -> str:

@@ -40,7 +40,7 @@ def _pairs(sheet: Sheet) -> list[str]:
 def _group(sheet: Sheet, index: int) -> Iterator[tuple[str, list[str]]]:
     group = sheet.sets[index]
     for i, entries, span in sheet.lines(group):
-        label = code(sheet.labels[i]) if i < len(sheet.block.rows) else escaped(f"{sheet.labels[i]} {group.below}")
+        label = (code if i < len(sheet.block.rows) else escaped)(sheet.label(group, i))
         cells = [escaped(span), *[""] * (len(entries) - 1)] if span else [entry_text(entry) for entry in entries]
         yield ("" if i else escaped(group.title)), [label, *cells]
 

@@ -51,7 +51,7 @@ class Printed:
     head: tuple[str, str, str]
     """Heading, rule, and the columns' titles."""
     rows: tuple[str, ...]
-    below: str
+    below: tuple[str, ...]
 
 
 def text_table(run: StoredRun, width: int = 100, colour: bool = False) -> str:
@@ -86,7 +86,7 @@ def sheet_text(sheet: Sheet, width: int, ink: Ink) -> str:
         if first + GAP + max(group.width for group in printed) <= width:
             break
     room = width - first
-    panels = [_panel(labels, first, panel, sheet.trivial) for panel in _merged(_panels(printed, room), room)]
+    panels = [_panel(labels, first, panel, len(sheet.baselines)) for panel in _merged(_panels(printed, room), room)]
     return "\n\n".join([ink.heading(sheet.title), *panels])
 
 
@@ -113,15 +113,18 @@ def _merged(panels: list[list[Printed]], room: int) -> list[list[Printed]]:
     return panels
 
 
-def _panel(labels: Sequence[Sequence[str]], first: int, groups: Sequence[Printed], trivial: bool) -> str:
+def _panel(labels: Sequence[Sequence[str]], first: int, groups: Sequence[Printed], baselines: int) -> str:
     lines = [_line(lead, [g.head[i] for g in groups], first) for i, lead in enumerate(("", "", "detector"))]
-    detectors = len(labels) - trivial
+    detectors = len(labels) - baselines
     for i, label in enumerate(labels[:detectors]):
         lines += [_line(label[0], [group.rows[i] for group in groups], first), *label[1:]]
-    if trivial and any(group.rows[-1].strip() for group in groups):
+    shown = [i for i in range(baselines) if any(group.rows[detectors + i].strip() for group in groups)]
+    if shown:
         lines.append("─" * (first + sum(GAP + group.width for group in groups)))
-        lines.append(_line(labels[-1][0], [group.rows[-1] for group in groups], first))
-        lines.append(_line("", [group.below for group in groups], first))
+    for i in shown:
+        label = labels[detectors + i]
+        lines += [_line(label[0], [group.rows[detectors + i] for group in groups], first), *label[1:]]
+        lines.append(_line("", [group.below[i] if group.below else " " * group.width for group in groups], first))
     return "\n".join(line for line in lines if line.strip())
 
 
@@ -132,14 +135,14 @@ def _line(label: str, parts: Iterable[str], first: int) -> str:
 def _printed(group: Group, ink: Ink, plus_minus: str) -> Printed:
     titles, *rows = zip(*(_column(column, ink, plus_minus) for column in group.columns), strict=True)
     title = " ".join(titles)
-    width = max(len(title), len(group.title), len(group.below), *map(len, group.spans))
+    width = max(len(title), len(group.title), *map(len, group.below), *map(len, group.spans))
     pad = " " * (width - len(title))
     texts = [
         ink.span(span.center(width)) if span else pad + " ".join(cells)
         for span, cells in zip(group.spans, rows, strict=True)
     ]
     head = (group.title.center(width), ("─" if group.title else " ") * width, pad + title)
-    return Printed(width, head, tuple(texts), group.below.center(width))
+    return Printed(width, head, tuple(texts), tuple(text.center(width) for text in group.below))
 
 
 def _column(column: TableColumn, ink: Ink, plus_minus: str) -> list[str]:

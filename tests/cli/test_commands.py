@@ -15,7 +15,7 @@ from click.testing import Result
 from PIL import Image
 
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.data.pixel_baseline import largest_gradient
+from oodbench.benchmark.data.image_statistics import largest_gradient
 from tests.support import bench, write_suite
 
 MATRIX = """

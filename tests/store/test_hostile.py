@@ -169,6 +169,7 @@ def test_an_artifact_outside_the_cache_is_reported(tmp_path: Path, away: str) ->
         {"pairs": [{}]},
         {"pairs": [{"id_set": "a", "ood_set": []}]},
         {"pairs": [{"id_set": "a", "ood_set": "b", "trivial": 3}]},
+        {"pairs": [{"id_set": "a", "ood_set": "b", "one_class": "x"}]},
         {"seeds": ["0"]},
         {"suite": "digits"},
         {"notes": [None]},
@@ -199,6 +200,7 @@ def evil_run(folder: Path) -> Path:
     ok = replace(RECORD, id_set=EVIL, ood_set=EVIL, label=EVIL, backbone=EVIL, notes=(EVIL,), settings={"a": EVIL})
     bad = replace(ok, label=EVIL + "2", status="failed", reason=EVIL, metrics={})
     pair = {"id_set": EVIL, "ood_set": EVIL, "group": EVIL, "trivial": {"statistic": EVIL, "auroc": EVIL}}
+    pair["one_class"] = {"statistic": EVIL, "auroc": EVIL, "direction": [EVIL]}
     names = [write_record(folder, record).name for record in (ok, bad)]
     evil = {"notes": [EVIL], "passes": EVIL, "name": EVIL, "suite": {"name": EVIL, "title": EVIL}}
     left_out = {"skipped": [{"what": EVIL, "reason": EVIL}], "unavailable": [{"name": EVIL, "reason": EVIL}]}

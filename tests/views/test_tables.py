@@ -102,6 +102,7 @@ def made_up(folder: Path, seeds: Sequence[int], **info: Any) -> StoredRun:
         {
             "id_set": id_set, "ood_set": name, "group": group, "outlier_source": source,
             "trivial": {"statistic": "pixel std", **dict.fromkeys(METRICS, 0.6)} if name != "letters" else None,
+            "one_class": {"fitted_on": 90, **dict.fromkeys(METRICS, 0.95)} if name == "sky" else None,
         }
         for id_set, sets in PAIRS.items()
         for name, group, source in sets
@@ -348,11 +349,34 @@ def test_the_legend_is_complete(one: StoredRun, three: StoredRun) -> None:
     for sentence in (
         "Mean ± std over 3 seeds (0, 1, 2; ddof = 1)", "accepts 95% of ID", "[1] failed: MemoryError: 100% of the_",
         "[2] skipped: needs | gradients", "† seen", "Note: The letters", "epsilon_net (No module named 'eps')",
-        "OOD set 'wood' (not found in data/)", "1,200 images forwarded", "pixel statistic",
+        "OOD set 'wood' (not found in data/)", "1,200 images forwarded", "best statistic, OOD seen",
     ):  # fmt: skip
         assert sentence in text, sentence
     assert "One seed (0)." in text_table(one)
     assert "±" not in text_table(one)
+
+
+@pytest.mark.parametrize("area, solved", [(0.949, False), (0.95, True), (1.0, True), (None, False)])
+def test_pairs_that_statistics_without_a_network_separate_are_named(
+    three: StoredRun, area: float | None, solved: bool
+) -> None:
+    pairs = [
+        {**pair, "one_class": {**pair["one_class"], "auroc": area} if pair["one_class"] and area else None}
+        for pair in three.info["pairs"]
+    ]
+    run = dataclasses.replace(three, info={**three.info, "pairs": pairs})
+    for text in (" ".join(text_table(run, 120).split()), table_markdown(run).replace("\\", "")):
+        assert ("digits_a against sky (one-class model" in text) == solved, "named"
+        assert "digits_a against noise (" not in text, "a statistic that reaches 60 separates nothing"
+        assert text.count("one-class, ID train only") == (1 if area is not None else 0)
+
+
+def test_a_statistic_that_separates_a_pair_is_named_with_its_direction(three: StoredRun) -> None:
+    found = {"statistic": "colour difference", "direction": "unusual is OOD", "auroc": 1.0}
+    pairs = [{**pair, "trivial": found if pair["ood_set"] == "letters" else None} for pair in three.info["pairs"]]
+    text = " ".join(text_table(dataclasses.replace(three, info={**three.info, "pairs": pairs}), 200).split())
+    for id_set in ("digits_a", "photos"):
+        assert f"{id_set} against letters (colour difference, either way 100.0)" in text
 
 
 def test_notes_of_cells_are_printed_once(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def marked_sheets(found: Comparison) -> list[Sheet]:
     sheets = []
     for id_set in dict.fromkeys(column.id_set for column in found.columns):
         groups = tuple(_marked(found, column) for column in found.columns if column.id_set == id_set)
-        sheets.append(Sheet(Block(id_set, (), (), (), ()), found.labels, nothing, groups, nothing, False))
+        sheets.append(Sheet(Block(id_set, (), (), (), ()), found.labels, nothing, groups, nothing, ()))
     return sheets
 
 

@@ -1,0 +1,1 @@
+"""What guards the conclusions from a table: baselines without a network, and the stability of scores."""
