@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.provenance import check_provenance
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
 from oodbench.benchmark.store.schema import Count, Number, convert
@@ -89,7 +90,7 @@ class Record:
     """Paths of the artifacts that the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint.
     """
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """The inputs of the cell; see `runner.provenance`."""
+    """The inputs of the cell; see `records.provenance`."""
     peak_memory: Count | None = None
     """Peak memory in bytes of the jobs behind the cell; None if it was not measured."""
     notes: tuple[str, ...] = ()
@@ -118,6 +119,7 @@ def read_record(path: Path) -> Record:
     """Read one cell's record. Raises `UserError` if it is invalid or was written by a newer oodbench."""
     try:
         record = convert(read_versioned(path), Record)
+        check_provenance(record.provenance)
     except ValueError as error:
         raise UserError(f"'{path}' is not a cell record: {error}. Remove it and run again.") from error
     if outside := next(filter(escapes_root, record.artifacts.values()), None):

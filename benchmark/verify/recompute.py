@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.compare.scored_images import OTHERS, ScoredImages
+from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ClassifiedImages, ScoredClassification, extended
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
+from oodbench.benchmark.store.npy import load_array
 
 Artifact = tuple[Path, Mapping[str, Any]]
 """The path of an undamaged artifact, and the key in its side file."""
@@ -58,7 +60,10 @@ class Recompute:
         if version != EXTENDED_VERSION:
             return "which another version computed"
         found = [self.artifact(digest) for digest in digests]
-        loaded = [(np.load(one[0], allow_pickle=False), one[1]) for one in found if one]
+        try:
+            loaded = [(load_array(one[0]), one[1]) for one in found if one]
+        except (OSError, ValueError) as error:
+            return f"whose scores cannot be read: {first_line(error)}"
         if len(loaded) < len(found) or not loaded:
             return "whose scores are missing"
         test = self.classified(logits, self.images.used(record, record.id_set, len(scores[0])))
@@ -69,12 +74,14 @@ class Recompute:
             images = self._shifted(record, key)
             if isinstance(images, str):
                 return images
+            if shifted_scores.shape != images.labels.shape:
+                return OTHERS
             shifted.append(ScoredClassification(images, shifted_scores))
         return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0], shifted)
 
     def _shifted(self, record: Record, key: Mapping[str, Any]) -> ClassifiedImages | str:
         """The classified images of a shifted form of the ID set, by the key of its scores."""
-        logits = key.get("outputs", {}).get("logits", "")
+        logits = logits_behind(key)
         found = self.artifact(logits)
         data = record.provenance.get("data", ())
         used = [one for one in data if found and one.get("sha256") == found[1].get("data")]
@@ -86,15 +93,28 @@ class Recompute:
             self._classified[logits] = self._classify(logits, used)
         return self._classified[logits]
 
-    def _classify(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
-        found, images = self.artifact(logits), self.images.known(used)
+    def _classify(self, digest: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
+        found, images = self.artifact(digest), self.images.known(used)
         if found is None:
             return "whose logits are missing"
         if isinstance(images, str):
             return images
         if images.labels is None or images.checksum != found[1].get("data"):
             return OTHERS
-        return ClassifiedImages(np.load(found[0], mmap_mode="r", allow_pickle=False), images.labels)
+        try:
+            logits = load_array(found[0])
+        except (OSError, ValueError) as error:
+            return f"whose logits cannot be read: {first_line(error)}"
+        if logits.shape != (len(images.labels), len(images.classes)):
+            return f"whose logits have shape {logits.shape}, expected {(len(images.labels), len(images.classes))}"
+        return ClassifiedImages(logits, images.labels)
+
+
+def logits_behind(key: Mapping[str, Any]) -> str:
+    """The digest of the logits that scores were computed from, by the key in their side file; empty if it has none."""
+    outputs = key.get("outputs")
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
+    return logits if isinstance(logits, str) else ""
 
 
 def _key(record: Record) -> Mapping[str, Any]:

@@ -7,8 +7,7 @@ seconds, plots, and the baselines without a network in `run.json`, which come fr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,26 +19,23 @@ from oodbench.benchmark.compare.best_set import judge_best
 from oodbench.benchmark.compare.column import by_column
 from oodbench.benchmark.compare.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.errors import OodbenchError, first_line
+from oodbench.benchmark.errors import OodbenchError, first_line, visible
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.plugins.specs import Spec, create
 from oodbench.benchmark.records.best import NAME as BEST
 from oodbench.benchmark.records.best import is_outdated, read_best
 from oodbench.benchmark.records.cell_names import cell_name
-from oodbench.benchmark.records.csv_file import ENDS
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
+from oodbench.benchmark.store.npy import load_array
+from oodbench.benchmark.store.safe_read import is_file
 from oodbench.benchmark.store.store import digest, file_sha256, read_side
 from oodbench.benchmark.verify.data_sets import DataSets
-from oodbench.benchmark.verify.recompute import Recompute
+from oodbench.benchmark.verify.differences import differences
+from oodbench.benchmark.verify.recompute import Recompute, logits_behind
 from oodbench.benchmark.views.tables import table_files
-
-ROUNDING, LOOSE = 1e-12, 1e-9
-"""Absolute difference allowed between recorded and recomputed numbers. `ROUNDING` is for metrics: another NumPy may add
-the same numbers in another order. `LOOSE` is for intervals and extended metrics, whose functions another SciPy or NumPy
-may approximate differently."""
 
 CELLS_NAMED = 3
 """Number of cells named per bad artifact; the rest is counted."""
@@ -128,6 +124,7 @@ class _Verifier:
             self.result.problems += [f"{problem}; {_counted(names)}" for problem, names in self.affected.items()]
             self.best(checked)
             self.tables(checked)
+        self.result.problems = [visible(problem) for problem in self.result.problems]
         self.result.artifacts, self.result.bytes = len(self.artifacts), sum(a.bytes for a in self.artifacts.values())
         return self.result
 
@@ -157,7 +154,7 @@ class _Verifier:
         if any(path in bad or not path for path in paths):
             return record
         recomputed = self.recomputed(record, paths)
-        problems = list(_differences(record, recomputed))
+        problems = list(differences(record, recomputed))
         self.result.metrics += len(record.metrics) + sum(map(len, record.audit.values())) + len(record.extended)
         self.result.intervals += len(record.intervals)
         self.result.problems += [f"{name}: {problem}" for problem in problems]
@@ -190,14 +187,14 @@ class _Verifier:
 
     def recomputed(self, record: Record, paths: list[str]) -> Record:
         """The record with all numbers recomputed for which scores, logits and images are available."""
-        id_scores, ood_scores = scores = [np.load(self.cache / path, allow_pickle=False) for path in paths]
-        logits = self.artifacts[paths[0]].key.get("outputs", {}).get("logits", "")
+        logits = logits_behind(self.artifacts[paths[0]].key)
         try:
+            id_scores, ood_scores = scores = [load_array(self.cache / path) for path in paths]
             values = evaluate(id_scores, ood_scores)
             intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
             extended = self.recompute.extended(record, logits, scores) if record.extended else {}
-        except OodbenchError as error:
-            self.result.problems.append(f"{cell_name(record)}: {error}")
+        except (OodbenchError, OSError, ValueError) as error:
+            self.result.problems.append(f"{cell_name(record)}: {first_line(error)}")
             return record
         accuracy = self.recompute.accuracy(record, logits, len(id_scores))
         return replace(
@@ -248,7 +245,7 @@ class _Verifier:
         if not isinstance(content, dict):
             return record.key
         scores = [self.artifacts[path] for path in paths]
-        logits = scores[0].key.get("outputs", {}).get("logits")
+        logits = logits_behind(scores[0].key)
         return digest({**content, "scores": [artifact.digest for artifact in scores], "id": logits})
 
     def best(self, run: StoredRun) -> None:
@@ -301,45 +298,17 @@ def _unreadable(path: Path) -> str:
 
 
 def _examine(path: Path) -> Artifact:
-    if not path.is_file():
+    if not is_file(path):
         return Artifact("missing")
     side = read_side(path)
     sha256, size = file_sha256(path), path.stat().st_size
-    if "sha256" not in side or not isinstance(side.get("key"), dict):
+    if not isinstance(side.get("sha256"), str) or not isinstance(side.get("key"), dict):
         return Artifact("damaged: its side file is missing or cannot be read", sha256, size)
     if digest(side["key"]) != side.get("digest") or side["digest"][:12] not in path.name:
         return Artifact("damaged: its side file has another key", sha256, size)
     if sha256 != side["sha256"]:
         return Artifact(f"damaged: its SHA-256 is {sha256[:12]}, expected {side['sha256'][:12]}", sha256, size)
     return Artifact("", sha256, size, side["digest"], side["key"])
-
-
-def _differences(record: Record, recomputed: Record) -> Iterable[str]:
-    if record.key != recomputed.key:
-        yield "its key does not match its scores and metrics"
-    for name in ("tpr", "n_id", "n_ood", "id_accuracy"):
-        yield from _difference(name, getattr(record, name), getattr(recomputed, name))
-    for metric in sorted({*record.metrics, *recomputed.metrics}):
-        yield from _difference(metric, record.metrics.get(metric), recomputed.metrics.get(metric))
-    for metric in sorted({*record.intervals, *recomputed.intervals}):
-        ends = zip(ENDS, *(_ends(one.intervals.get(metric)) for one in (record, recomputed)), strict=True)
-        for end, recorded, found in ends:
-            yield from _difference(f"the {end} end of the interval of {metric}", recorded, found, LOOSE)
-    for metric in sorted({*record.extended, *recomputed.extended}):
-        yield from _difference(metric, record.extended.get(metric), recomputed.extended.get(metric), LOOSE)
-    for rules, values in recomputed.audit.items():
-        for metric in sorted({*values, *record.audit[rules]}):
-            yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))
-
-
-def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
-    return interval if interval is not None and len(interval) == len(ENDS) else (None,) * len(ENDS)
-
-
-def _difference(name: str, recorded: float | None, found: float | None, tolerance: float = ROUNDING) -> Iterable[str]:
-    both = recorded is not None and found is not None
-    if recorded is not found and not (both and math.isclose(recorded or 0, found or 0, rel_tol=0, abs_tol=tolerance)):
-        yield f"{name} is {recorded} in the record, but {found} from its artifacts"
 
 
 def _counted(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
@@ -28,7 +29,7 @@ def cell_text(record: Record, cache: Path) -> str:
     lines = [f"cell {cell_name(record)}: {record.status}{f' ({record.reason})' if record.reason else ''}"]
     for heading, content in sections.items():
         lines += ["", heading, *(f"  {line}" for line in content)]
-    return "\n".join(lines)
+    return "\n".join(visible(line) for line in lines)
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _origin(made: Mapping[str, Any]) -> str:
     facts.append(f"peak {made['peak_memory'] / 1e6:,.0f} MB" if "peak_memory" in made else "")
     gpu = made.get("peak_device_memory")
     facts.append(f"{gpu / 1e6:,.0f} MB on the GPU" if gpu else "")
-    facts.append(f"device {made['device']}, threads {made['threads']}" if "device" in made else "")
+    facts.append(", ".join(f"{name} {made[name]}" for name in ("device", "threads") if name in made))
     commit = made.get("commit")
     facts.append(f"commit {commit['id'][:12]}{' dirty' * commit['dirty']}" if commit else "")
     return ", ".join(filter(None, facts)) or UNKNOWN

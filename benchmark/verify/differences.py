@@ -1,0 +1,43 @@
+"""Compares a record's numbers with recomputed ones, for `bench verify`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from oodbench.benchmark.records.csv_file import ENDS
+from oodbench.benchmark.records.record import Record
+
+ROUNDING, LOOSE = 1e-12, 1e-9
+"""Absolute difference allowed between recorded and recomputed numbers. `ROUNDING` is for metrics: another NumPy may add
+the same numbers in another order. `LOOSE` is for intervals and extended metrics, whose functions another SciPy or NumPy
+may approximate differently."""
+
+
+def differences(record: Record, recomputed: Record) -> Iterable[str]:
+    """One clause for each number of a record that differs from the recomputed one."""
+    if record.key != recomputed.key:
+        yield "its key does not match its scores and metrics"
+    for name in ("tpr", "n_id", "n_ood", "id_accuracy"):
+        yield from _difference(name, getattr(record, name), getattr(recomputed, name))
+    for metric in sorted({*record.metrics, *recomputed.metrics}):
+        yield from _difference(metric, record.metrics.get(metric), recomputed.metrics.get(metric))
+    for metric in sorted({*record.intervals, *recomputed.intervals}):
+        ends = zip(ENDS, *(_ends(one.intervals.get(metric)) for one in (record, recomputed)), strict=True)
+        for end, recorded, found in ends:
+            yield from _difference(f"the {end} end of the interval of {metric}", recorded, found, LOOSE)
+    for metric in sorted({*record.extended, *recomputed.extended}):
+        yield from _difference(metric, record.extended.get(metric), recomputed.extended.get(metric), LOOSE)
+    for rules, values in recomputed.audit.items():
+        for metric in sorted({*values, *record.audit[rules]}):
+            yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))
+
+
+def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
+    return interval if interval is not None and len(interval) == len(ENDS) else (None,) * len(ENDS)
+
+
+def _difference(name: str, recorded: float | None, found: float | None, tolerance: float = ROUNDING) -> Iterable[str]:
+    both = recorded is not None and found is not None
+    if recorded is not found and not (both and math.isclose(recorded or 0, found or 0, rel_tol=0, abs_tol=tolerance)):
+        yield f"{name} is {recorded} in the record, but {found} from its artifacts"
