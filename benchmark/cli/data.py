@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oodbench.benchmark.cli.base import Command, Group, data_dir_option, fail, plugin_option, results_option
-from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.errors import DataError, UserError, visible
 
 if TYPE_CHECKING:
     from oodbench.benchmark.data.files.cache import DataCache
@@ -35,14 +35,16 @@ def data() -> None:
 def _cards(names: tuple[str, ...], plugins: tuple[Path, ...]) -> list[FileDataset]:
     """The named data sets, or all that need files if none is named. A name that needs no files is an error."""
     from oodbench.benchmark.data.files.file_dataset import FileDataset
+    from oodbench.benchmark.data.files.user_folder import adopt
     from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.plugins.specs import parse_set
 
     for file in plugins:
         registry.load_file(file)
     if not names:
         entries = [entry for entry in registry.entries("dataset").values() if not entry.reason()]
         return [card() for entry in entries if issubclass(card := entry.load(), FileDataset)]
-    cards = [registry.get("dataset", name)() for name in names]
+    cards = [registry.get("dataset", adopt(parse_set(name)).name)() for name in names]
     for card in cards:
         if not isinstance(card, FileDataset):
             raise UserError(f"Data set '{card.name}' needs no files: it is part of oodbench or is generated.")
@@ -71,6 +73,7 @@ def _line(found: Finding) -> str:
     examples="""
     bench data list
     bench data list cifar10 svhn --data-dir data
+    bench data list folder:my_images
     """,
 )
 @click.argument("names", nargs=-1)
@@ -78,13 +81,18 @@ def _line(found: Finding) -> str:
 @results_option
 @plugin_option
 def list_(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
-    """List the files that data sets need: the available ones, and where to put missing ones."""
+    """List the files that data sets need: the available ones, and where to put missing ones.
+
+    For a folder of your own (folder:PATH): the number of images, and the files that are skipped, with the reasons.
+    """
     from oodbench.benchmark.data.files.inventory import findings
 
     cache = _cache(results)
     for card in _cards(names, plugins):
         for found in findings(card, data_dir, cache):
             click.echo(_line(found))
+        for remark in card.listed():
+            click.echo(visible(remark))
 
 
 @data.command(

@@ -154,7 +154,8 @@ class Library:
         if (name, split) not in self._loaded:
             card: Dataset = registry.get("dataset", name)()
             if split not in card.splits:
-                raise DataError(f"Data set '{name}' has no {split} split, only {', '.join(card.splits)}.")
+                only = f"Data set '{name}' has no {split} split, only {', '.join(card.splits)}."
+                raise DataError(card.lacks(split) if isinstance(card, FileDataset) else only)
             if isinstance(card, FileDataset):
                 return self._loaded.setdefault((name, split), self._open_files(card, split))
             reason = card.missing(self.data_dir)

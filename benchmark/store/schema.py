@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
+from typing_extensions import NotRequired
 
 Number = Annotated[float, msgspec.Meta(gt=-1e100, lt=1e100)]
 """A float whose square is finite, and so are sums of such squares."""
@@ -105,6 +106,8 @@ class DecodedSide(TypedDict):
     sha256: Mapping[str, str]
     bad: list[str]
     modes: Mapping[str, Count]
+    left_out: NotRequired[list[tuple[str, str]]]
+    remarks: NotRequired[Mapping[str, Count]]
 
 
 def convert(value: Any, expected: type[T]) -> T:

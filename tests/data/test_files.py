@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from oodbench.benchmark.data.files import cache as cache_module
-from oodbench.benchmark.data.files.archives import Limits, open_tree
+from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.files.file_source import File, Source, tree_file
@@ -29,6 +29,7 @@ from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree, Joined
 from oodbench.benchmark.data.files.parquet import Parquet
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode, resized
+from oodbench.benchmark.data.files.tree import Limits
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
@@ -199,7 +200,7 @@ def test_several_bad_images_are_counted(tmp_path: Path, pets: str) -> None:
 
 def test_a_set_of_bad_images_only_is_refused(tmp_path: Path, pets: str) -> None:
     as_zip(tmp_path / "pets.zip", dict.fromkeys(tree(), b""))
-    with pytest.raises(DataError, match="None of the 6 images can be used"):
+    with pytest.raises(DataError, match="None of the 6 images of 'pets-test' can be used"):
         load(tmp_path, skip_bad=True)
 
 
@@ -657,7 +658,7 @@ def test_own_images_without_classes(tmp_path: Path) -> None:
     [
         ({**both_splits(), "test/cow/1.png": b""}, "test' has the class folder 'cow'; expected the 2 classes"),
         ({k: v for k, v in both_splits().items() if not k.startswith("test/dog")}, "test' lacks 'dog'"),
-        ({**both_splits(), "train/x.png": b""}, "no class folder"),
+        ({"train/x.png": b"", "test/x.png": b""}, "train' has images in no class folder only; expected CLASS/IMAGE"),
         (both_splits(classes=("cat",)), "has one class, 'cat'; an ID set needs two"),
     ],
     ids=["another class", "a class missing", "flat", "one class"],

@@ -23,12 +23,13 @@ from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.data.files import decode as decode_module
 from oodbench.benchmark.data.files import download
-from oodbench.benchmark.data.files.archives import Limits, open_tree
+from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.file_source import File
 from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
+from oodbench.benchmark.data.files.tree import Limits
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, UserError, visible
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.published import COLUMNS, read_reference

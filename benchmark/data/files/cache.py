@@ -26,7 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oodbench.benchmark.data.files.decode import DECODER_VERSION, Decoded, Reader
+from oodbench.benchmark.data.files.archives import open_tree
+from oodbench.benchmark.data.files.decode import DECODER_VERSION, NOTHING, Decoded, Reader
+from oodbench.benchmark.data.files.listing import by_reason
+from oodbench.benchmark.data.files.tree import LeftOut
 from oodbench.benchmark.errors import DataError, StoreError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.store import atomic
@@ -56,6 +59,10 @@ class DecodedSplit(NamedTuple):
     """Name and reason for every image that was left out."""
     modes: Mapping[str, int]
     """How the images were stored: Pillow's mode -> count."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The images that were left out in any case, which none of `bad` is."""
+    remarks: Mapping[str, int] = NOTHING
+    """What was done with some images, as a clause -> their count."""
 
 
 class DataCache:
@@ -114,7 +121,7 @@ class DataCache:
         identity = {"files": list(sources.values()), "reader": repr(reader), "decoder": DECODER_VERSION}
         key = hashlib.sha256(json.dumps({**identity, "classes": classes}, sort_keys=True).encode()).hexdigest()
         if self.root is None:
-            return _decoded_split(read(), classes)
+            return _decoded_split(label, read(), classes)
         stem = self.root / f"{slug(label)}-{key[:12]}"
         entry = self._load(stem, key, classes)
         if entry is None:
@@ -123,7 +130,7 @@ class DataCache:
                 if entry is None:
                     if _side(stem).is_file():
                         logger.warning(f"'{stem}' is damaged: its source is decoded again.")
-                    entry = _decoded_split(read(), classes)
+                    entry = _decoded_split(label, read(), classes)
                     self._save(stem, key, {**identity, "names": list(sources)}, entry)
                     entry = _load(stem, key, classes) or entry
         return entry
@@ -138,6 +145,8 @@ class DataCache:
 
     def _save(self, stem: Path, key: str, identity: Mapping[str, Any], entry: DecodedSplit) -> None:
         side: dict[str, Any] = {"key": key, "made_from": identity, "bad": entry.bad, "modes": dict(entry.modes)}
+        if entry.left_out or entry.remarks:
+            side.update({"left_out": entry.left_out, "remarks": dict(entry.remarks)})
         side.update({"images": len(entry.images), "checksum": entry.images.checksum, "sha256": {}})
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
@@ -212,15 +221,19 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def _decoded_split(decoded: Decoded, classes: tuple[str, ...]) -> DecodedSplit:
-    """Remove the images that could not be decoded. Raises `DataError` if none is left."""
+def _decoded_split(label: str, decoded: Decoded, classes: tuple[str, ...]) -> DecodedSplit:
+    """Remove the images that could not be used. Raises `DataError` if none is left."""
     bad = tuple(decoded.bad[row] for row in sorted(decoded.bad))
-    if len(bad) == len(decoded.images):
-        first = bad[0] if bad else "there is none"
-        raise DataError(f"None of the {len(bad):,} images can be used. The first: {first}.")
-    keep = np.delete(np.arange(len(decoded.images)), sorted(decoded.bad)) if bad else slice(None)
+    left_out = tuple(decoded.left_out[row] for row in sorted(decoded.left_out))
+    unused = sorted({*decoded.bad, *decoded.left_out})
+    if len(unused) == len(decoded.images):
+        why = f" The first: {bad[0] if bad else 'there is none'}." if bad or not left_out else ""
+        why += f" Not used: {by_reason(left_out)}." if left_out else ""
+        raise DataError(f"None of the {len(unused):,} images of '{label}' can be used.{why}")
+    keep = np.delete(np.arange(len(decoded.images)), unused) if unused else slice(None)
     labels, groups = (None if a is None else a[keep] for a in (decoded.labels, decoded.groups))
-    return DecodedSplit(ImageSet(decoded.images[keep], labels, classes, groups), bad, decoded.modes)
+    images = ImageSet(decoded.images[keep], labels, classes, groups)
+    return DecodedSplit(images, bad, decoded.modes, left_out, decoded.remarks)
 
 
 def _load(stem: Path, key: str, classes: tuple[str, ...]) -> DecodedSplit | None:
@@ -239,7 +252,9 @@ def _load(stem: Path, key: str, classes: tuple[str, ...]) -> DecodedSplit | None
         return None
     if len(decoded) != side["images"]:
         return None
-    return DecodedSplit(decoded.with_checksum(side["checksum"]), tuple(side["bad"]), side["modes"])
+    left_out = tuple(LeftOut(*names) for names in side.get("left_out", ()))
+    images_of = decoded.with_checksum(side["checksum"])
+    return DecodedSplit(images_of, tuple(side["bad"]), side["modes"], left_out, side.get("remarks", NOTHING))
 
 
 def _stamp(path: Path) -> tuple[str, float]:
@@ -260,7 +275,8 @@ def _stamp_of(stat: os.stat_result) -> str:
 
 
 def _files(folder: Path) -> Sequence[Path]:
-    return sorted(Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    """Its files, also those that links within it lead to, without those of the system: a viewer may make these."""
+    return sorted(folder / member.name for member in open_tree(folder).members)
 
 
 def _folder_hash(folder: Path, algorithm: str) -> str:

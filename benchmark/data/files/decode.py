@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from oodbench.benchmark.data.files.archives import Member, Tree
 from oodbench.benchmark.data.files.class_names import advice, label_of_folder
 from oodbench.benchmark.data.files.pixels import SIDE, SUFFIXES, BadImageError, Fit, decode
+from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.errors import DataError
 
 DECODER_VERSION = 1
@@ -37,6 +37,9 @@ HELD_BYTES = 1 << 30
 
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
+Flaws: TypeAlias = dict[int, tuple[str, BadImageError]]
+"""Row -> an image's name and what is wrong with it."""
+
 
 class Decoded(NamedTuple):
     """What a reader returns: the images of one split, in the data set's order."""
@@ -51,6 +54,21 @@ class Decoded(NamedTuple):
     """Row -> name of an image that could not be used, and the reason."""
     modes: Mapping[str, int] = NOTHING
     """How the images were stored: Pillow's mode -> count."""
+    left_out: Mapping[int, LeftOut] = NOTHING
+    """Row -> an image that is left out in any case, unlike a bad one, which may make its set an error."""
+    remarks: Mapping[str, int] = NOTHING
+    """What was done with some images and is worth a note, as a clause -> their count."""
+
+
+class Rows(NamedTuple):
+    """Decoded images, some of which may be bad."""
+
+    images: np.ndarray
+    """uint8 (N, 3, 32, 32); the rows of bad images are zero."""
+    bad: Mapping[int, tuple[str, BadImageError]]
+    """Row -> an image's name and what is wrong with it."""
+    modes: Mapping[str, int]
+    """Pillow's mode of the stored image -> count."""
 
 
 class Reader(Protocol):
@@ -88,30 +106,46 @@ def decode_all(
     chunk_bytes: int = CHUNK_BYTES,
     held_bytes: int = HELD_BYTES,
 ) -> tuple[np.ndarray, dict[int, str], dict[str, int]]:
-    """Decode (row, name, encoded image) in a thread pool: pixels by row, reasons of bad images by row, counts by mode.
+    """As `decode_rows`: pixels by row, names and reasons of bad images by row, counts by mode."""
+    limits = {"max_images": max_images, "chunk_bytes": chunk_bytes, "held_bytes": held_bytes}
+    rows = decode_rows(stored, count, lambda content: decode(content, fit), **limits)
+    return rows.images, {row: f"{name} {error}" for row, (name, error) in rows.bad.items()}, dict(rows.modes)
 
+
+def decode_rows(
+    stored: Iterable[tuple[int, str, bytes]],
+    count: int,
+    decoder: Callable[[bytes], tuple[np.ndarray, str]],
+    *,
+    max_images: int = MAX_IMAGES,
+    chunk_bytes: int = CHUNK_BYTES,
+    held_bytes: int = HELD_BYTES,
+) -> Rows:
+    """Decode (row, name, encoded image) in a thread pool.
+
+    `decoder` returns pixels and Pillow's mode, or raises `BadImageError`.
     Threads suffice because Pillow releases the global interpreter lock while it decodes. Reading pauses while
     `held_bytes` wait to be decoded. Raises `DataError` for a `count` of more than `max_images`.
     """
     refuse_many(count, max_images)
     images = np.zeros((count, 3, SIDE, SIDE), np.uint8)
-    bad: dict[int, str] = {}
+    bad: Flaws = {}
     modes: Counter[str] = Counter()
 
-    def work(batch: list[tuple[int, str, bytes]]) -> tuple[dict[int, str], Counter[str]]:
-        reasons: dict[int, str] = {}
+    def work(batch: list[tuple[int, str, bytes]]) -> tuple[Flaws, Counter[str]]:
+        reasons: Flaws = {}
         counts: Counter[str] = Counter()
         for row, name, content in batch:
             try:
-                images[row], mode = decode(content, fit)
+                images[row], mode = decoder(content)
                 counts[mode] += 1
             except BadImageError as error:
-                reasons[row] = f"{name} {error}"
+                reasons[row] = name, error
         return reasons, counts
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[tuple[Future[tuple[dict[int, str], Counter[str]]], int]] = deque()
+        pending: deque[tuple[Future[tuple[Flaws, Counter[str]]], int]] = deque()
         held = 0
         for batch in _batched(stored, chunk_bytes):
             size = sum(len(content) for _, _, content in batch)
@@ -123,10 +157,10 @@ def decode_all(
                 held -= size
         for future, _ in pending:
             _collect(future, bad, modes)
-    return images, bad, dict(modes)
+    return Rows(images, bad, modes)
 
 
-def _collect(future: Future[tuple[dict[int, str], Counter[str]]], bad: dict[int, str], modes: Counter[str]) -> None:
+def _collect(future: Future[tuple[Flaws, Counter[str]]], bad: Flaws, modes: Counter[str]) -> None:
     reasons, counts = future.result()
     bad.update(reasons)
     modes.update(counts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from oodbench.benchmark.data.files.cache import DataCache
+from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
 from oodbench.benchmark.data.files.decode import Decoded
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
@@ -92,12 +92,8 @@ class FileDataset(Dataset):
         label = f"{self.name}-{split}"
         entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: self._read(split, source, paths))
         if entry.bad and not access.skip_bad:
-            more = f", and {len(entry.bad) - 1} more" if len(entry.bad) > 1 else ""
-            raise DataError(
-                f"'{self.name}' ({split}) has images that cannot be used: {entry.bad[0]}{more}. Repair the file, or "
-                "leave such images out with --skip-bad-images."
-            )
-        notes = self._notes(split, source, entry.images, entry.bad)
+            raise DataError(self.refusal(split, entry))
+        notes = self.notes(split, source, entry)
         if difference := self._difference(split, source, paths, entry.images, access.cache):
             notes.append(
                 f"{self.name} ({split}) is not what its card describes: {difference}; it compares with no others."
@@ -116,12 +112,29 @@ class FileDataset(Dataset):
                 f"{first_line(error)}. Download it again, or check its permissions."
             ) from error
 
-    def _notes(self, split: str, source: Source, images: ImageSet, bad: tuple[str, ...]) -> list[str]:
+    def refusal(self, split: str, entry: DecodedSplit) -> str:
+        """The error for a split with bad images."""
+        more = f", and {len(entry.bad) - 1} more" if len(entry.bad) > 1 else ""
+        return (
+            f"'{self.name}' ({split}) has images that cannot be used: {entry.bad[0]}{more}. Repair the file, or leave "
+            "such images out with --skip-bad-images."
+        )
+
+    def lacks(self, split: str) -> str:
+        """Say that the set has no such split."""
+        return f"Data set '{self.name}' has no {split} split, only {', '.join(self.splits)}."
+
+    def listed(self) -> tuple[str, ...]:
+        """What is known of the files from their names, for `bench data list`."""
+        return ()
+
+    def notes(self, split: str, source: Source, entry: DecodedSplit) -> list[str]:
+        """Remarks on a split, printed under the tables."""
         notes = [source.note] if source.note else []
-        if bad:
+        if bad := entry.bad:
             notes.append(
-                f"{self.name} ({split}): {len(bad)} of {len(images) + len(bad):,} images could not be used and were "
-                f"left out: {'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}."
+                f"{self.name} ({split}): {len(bad)} of {len(entry.images) + len(bad):,} images could not be used and "
+                f"were left out: {'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}."
             )
         return notes
 

@@ -8,10 +8,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from oodbench.benchmark.errors import first_line
 
@@ -32,6 +32,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 """File names that count as images."""
 
+MAX_BYTE = 255
+"""The largest value of 8 bits."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 _PNG_BIT_DEPTH = 24
@@ -42,6 +45,10 @@ _one_large = threading.Lock()
 
 class BadImageError(Exception):
     """An image cannot be used. The text is the reason and completes a sentence that begins with the image's name."""
+
+
+class DamagedImageError(BadImageError):
+    """An image is cut short, or it is none."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,20 @@ class Fit:
 AS_STORED = Fit(stored=(SIDE, SIDE))
 
 
-def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
+def decode(
+    content: bytes, fit: Fit, formats: tuple[str, ...] = FORMATS, one_of_several: bool = False
+) -> tuple[np.ndarray, str]:
     """Decode an image file: uint8 (3, 32, 32), and Pillow's mode of the stored image ('RGB', 'L', ...).
 
+    `formats`: those that are tried, by Pillow's names. With `one_of_several`, a JPEG with several pictures (MPO) is
+    decoded to its first.
     Greyscale, palette and CMYK images are converted to RGB. Raises `BadImageError` for files that are not images or are
-    truncated, for sizes other than `fit.stored`, transparent pixels, more than 8 bits per channel, or several frames.
+    truncated (then `DamagedImageError`), for sizes other than `fit.stored`, transparent pixels, more than 8 bits per
+    channel, or several frames.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _refuse(image, content, fit)
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            _refuse(image, content, fit, one_of_several)
             lock: AbstractContextManager[object] = nullcontext()
             if image.width * image.height > LARGE:
                 lock = _one_large
@@ -76,12 +88,12 @@ def decode(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
     except BadImageError:
         raise
     except UnidentifiedImageError:
-        raise BadImageError("is no image in a known format") from None
+        raise DamagedImageError("is no image in a known format") from None
     except Exception as error:  # for damaged files, decoders raise anything from SyntaxError to struct.error
-        raise BadImageError(f"cannot be decoded ({first_line(error)})") from error
+        raise DamagedImageError(f"cannot be decoded ({first_line(error)})") from error
 
 
-def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
+def _refuse(image: Image.Image, content: bytes, fit: Fit, one_of_several: bool) -> None:
     """Raise `BadImageError` for what the header alone shows, before anything is decoded."""
     size = (image.height, image.width)
     if size[0] * size[1] > MAX_PIXELS:
@@ -94,10 +106,20 @@ def _refuse(image: Image.Image, content: bytes, fit: Fit) -> None:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected {fit.stored[1]}x{fit.stored[0]}")
     # Pillow silently drops the low bytes of 16-bit RGB images.
     deep = content.startswith(_PNG) and content[_PNG_BIT_DEPTH] == 16
-    if deep or image.mode.startswith(("I", "F")):
+    if deep or image.mode.startswith(("I", "F")) or _is_deep(image):
         raise BadImageError("has more than 8 bits a channel; convert it to 8")
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and not (image.format == "MPO" and one_of_several):
         raise BadImageError("has several frames; store one")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a TIFF or PPM file has more than 8 bits per channel, which Pillow reduces to 8 for colour images."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return bool(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8)
+    if isinstance(image, PpmImagePlugin.PpmImageFile):
+        arguments: Any = image.tile[0][3]  # the mode and, for values to be rescaled, the largest value
+        return isinstance(arguments, tuple) and arguments[-1] > MAX_BYTE
+    return False
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,8 @@
 """Makes a data set of a user's own images, named `folder:PATH` on the command line, without code.
 
-PATH is a folder or an archive. If it contains `train` and `test`, each with CLASS/IMAGE, it can be an ID set. Otherwise
-all images in it, in whatever folders, are the test split of an OOD set. In tables it is called `folder:NAME`.
+PATH is a folder, an archive or an image. If it contains `train` and `test`, each with CLASS/IMAGE, it can be an ID set.
+Otherwise all images in it, in whatever folders, are the test split of an OOD set. In tables it is called `folder:NAME`.
+What is no usable image is left out and counted (`listing.py`, `own_images.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from oodbench.benchmark.data.files.archives import Tree, open_tree
-from oodbench.benchmark.data.files.decode import differing_classes, few
+from oodbench.benchmark.data.files.archives import TAR
+from oodbench.benchmark.data.files.cache import DecodedSplit
 from oodbench.benchmark.data.files.file_dataset import FileDataset
-from oodbench.benchmark.data.files.file_source import PACKED, File, Source
-from oodbench.benchmark.data.files.image_tree import ImageTree
+from oodbench.benchmark.data.files.file_source import File, Source
+from oodbench.benchmark.data.files.listing import Listing, by_reason, list_images
+from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
 from oodbench.benchmark.data.files.pixels import Fit
 from oodbench.benchmark.errors import DataError, UserError, visible
 from oodbench.benchmark.plugins.dataset import Dataset
@@ -30,19 +32,54 @@ PREFIX = "folder:"
 
 CENTRE = Fit(how="crop")
 
+NAMED = 5
+"""Damaged images that an error names."""
+
 HOW = "read from the user's own images, in RGB, an image that is not 32x32 by the centre square resized (bilinear)"
 
 
 class UserFolder(FileDataset):
-    """A folder or archive of images that was named on the command line."""
+    """A folder, archive or image that was named on the command line."""
 
     path: ClassVar[Path]
+    listing: ClassVar[Listing]
+    """What was in it when it was named."""
 
     def absent(self, split: str, data_dir: Path) -> str:
-        """Say that the folder or the split does not exist."""
-        if not self.path.exists():
-            return f"'{self.path}' of '{self.name}' is gone."
-        return f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}'."
+        """Say that the folder does not exist any more."""
+        return f"'{self.path}' of '{self.name}' is gone."
+
+    def lacks(self, split: str) -> str:
+        """Say what keeps it from being an ID set."""
+        return (
+            f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}', with a "
+            f"folder for each class, and {self.listing.lacking}."
+        )
+
+    def listed(self) -> tuple[str, ...]:
+        """The number of images, and what was left out by name."""
+        counts = [f"{len(entries):,} {split}" for split, entries in self.listing.splits.items()]
+        classes = f" of {len(self.classes)} classes" if self.classes else ""
+        return f"{self.name}: {' and '.join(counts)} images{classes}.", *notes_on(self.name, self.listing)
+
+    def refusal(self, split: str, entry: DecodedSplit) -> str:
+        """The error for damaged images."""
+        count, first = len(entry.bad), "; ".join(entry.bad[:NAMED])
+        more = f"; and {count - NAMED:,} more" if count > NAMED else ""
+        which = "1 image that is" if count == 1 else f"{count:,} images that are"
+        return (
+            f"'{self.name}' ({split}) has {which} damaged: {first}{more}. Replace or remove "
+            f"{'it' if count == 1 else 'them'}, or leave damaged images out with --skip-bad-images."
+        )
+
+    def notes(self, split: str, source: Source, entry: DecodedSplit) -> list[str]:
+        """The notes of every set of files, and what was left out or is worth a remark, with counts."""
+        notes = [*super().notes(split, source, entry), *notes_on(self.name, self.listing)]
+        of = f"of {len(self.listing.splits[split]):,} images"
+        if entry.left_out:
+            notes.append(f"{self.name} ({split}): {len(entry.left_out):,} {of} skipped: {by_reason(entry.left_out)}.")
+        notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(entry.remarks.items())]
+        return notes
 
 
 def adopt(spec: SetSpec) -> SetSpec:
@@ -61,8 +98,8 @@ def adopt(spec: SetSpec) -> SetSpec:
     path = user_path(given)
     if not is_file(path) and not is_folder(path):
         raise UserError(
-            f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images; it "
-            "cannot hold any of the characters [ ] @ + , =."
+            f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images, or an "
+            "image; it cannot hold any of the characters [ ] @ + , =."
         )
     path = path.absolute()
     name = PREFIX + _name(path)
@@ -91,7 +128,7 @@ def _name(path: Path) -> str:
 
     Names in other scripts end in a hash, because little or nothing else is left of them.
     """
-    suffix = next(suffix for suffix in PACKED if path.name.lower().endswith(suffix))
+    suffix = next((suffix for suffix in (".zip", *TAR) if path.name.lower().endswith(suffix)), "")
     stem = path.name[: len(path.name) - len(suffix)] if suffix and path.is_file() else path.name
     stem = unicodedata.normalize("NFC", stem)
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
@@ -104,39 +141,15 @@ def _name(path: Path) -> str:
 def _dataset(name: str, path: Path) -> type[Dataset]:
     """A data set class for the images at a path, which are listed now and decoded later."""
     try:
-        tree = open_tree(path)
+        listing = list_images(open_own(path))
     except DataError as error:
         raise UserError(str(error)) from error
-    tops = {member.name.partition("/")[0] for member in tree.members if "/" in member.name}
     file = (File((str(path),)),)
     note, shown = f"{name}: {HOW}.", visible(str(path))  # a class takes no text that is not valid Unicode
-    members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {shown}.", "path": path}
-    if {"train", "test"} <= tops:
-        classes = _classes(tree)
-        sources = {s: (Source(file, ImageTree(classes, CENTRE, under=s), note=note),) for s in ("train", "test")}
-        members.update(splits=("train", "test"), classes=classes, sources=sources)
-    else:
-        members.update(splits=("test",), sources={"test": (Source(file, ImageTree(fit=CENTRE), note=note),)})
+    sources = {split: (Source(file, OwnImages(split, CENTRE), note=note),) for split in listing.splits}
+    members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {shown}."}
+    members.update(path=path, listing=listing, splits=tuple(listing.splits), classes=listing.classes, sources=sources)
     members.update(origin=shown, licence="That of the user's own images", caveats=HOW)
     dataset = type("UserFolder", (UserFolder,), members)
     dataset.name, dataset.title = name, f"The images in {shown}"  # type: ignore[attr-defined]
     return dataset
-
-
-def _classes(tree: Tree) -> tuple[str, ...]:
-    """The class folders of `train`, sorted. Raises `UserError` unless `test` has the same and there are two or more."""
-    folders: dict[str, set[str]] = {"train": set(), "test": set()}
-    for member in tree.members:
-        split, _, rest = member.name.partition("/")
-        if split in folders:
-            folders[split].add(rest.partition("/")[0] if "/" in rest else "")
-    try:
-        for split, names in folders.items():
-            differing_classes(tree.path / split, names, sorted(folders["train"] - {""}))
-    except DataError as error:
-        raise UserError(str(error)) from error
-    if len(folders["train"]) < 2:
-        raise UserError(
-            f"'{tree.path / 'train'}' has one class, {few(sorted(folders['train']))}; an ID set needs two or more."
-        )
-    return tuple(sorted(folders["train"]))
