@@ -188,8 +188,8 @@ class Library:
             changed = form().apply(images.images)
             # A form may return a flipped view with negative strides, which torch does not accept.
             images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
-            version, uncovered = examine(form)
-            how, is_covered = f"{how} {name} {version}", is_covered and not uncovered
+            source = examine(form)
+            how, is_covered = f"{how} {name} {source.version}", is_covered and not source.uncovered
         return self._with_cached_checksum(spec, images, whole, how) if how and is_covered else images
 
     def _with_cached_checksum(self, spec: SetSpec, images: ImageSet, whole: ImageSet, how: str) -> ImageSet:

@@ -60,7 +60,7 @@ class Processes:
         """Run jobs in `count` processes; a process that dies is replaced, and its task is started again."""
         tasks = pack_tasks(jobs)
         relay, queue = Relay(progress, tasks), _TaskQueue(tasks)
-        config, failed = portable_config(context), dict[str, str]()
+        config, failed = portable_config(context, jobs), dict[str, str]()
         while queue.remaining:
             with _Pool(min(self.count, len(queue.remaining)), config) as pool:
                 for task, report in queue.reports(pool, failed, force, relay):

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
-from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node, this_node
+from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node
 from oodbench.benchmark.engines.ray_progress import TIMEOUT, event_buffer, poll
 from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
 from oodbench.benchmark.engines.tasks import PART, WorkerTask, pack_tasks
@@ -66,7 +66,7 @@ class Cluster:
 
     def layout(self, jobs: Sequence[Job], context: JobContext) -> list[str]:
         """The tasks, their dependencies and resources, and those of the cluster; starts no cluster."""
-        config, tasks = portable_config(context), pack_tasks(jobs, self.part)
+        config, tasks = portable_config(context, jobs), pack_tasks(jobs, self.part)
         with self._connected(start=False) as ray:
             nodes = _nodes(ray) if ray.is_initialized() else [_this_machine()]
             running = "running" if ray.is_initialized() else "to be started here"
@@ -89,7 +89,7 @@ class Cluster:
         """Run jobs on the cluster, after checking its resources and its nodes."""
         if not jobs:
             return
-        config, tasks = portable_config(context), pack_tasks(jobs, self.part)
+        config, tasks = portable_config(context, jobs), pack_tasks(jobs, self.part)
         with self._connected() as ray:
             gpus = self._gpus_of(config, _nodes(ray))
             _check_resources(config, gpus, _nodes(ray))
@@ -224,7 +224,7 @@ def _check_nodes(ray: Any, config: WorkerConfig) -> None:
         }
         for name, ref in inspections.items():
             if (info := _node_info(ray, name, ref)) is not None:
-                check_node(name, this_node(), info)
+                check_node(name, config.code, info)
     finally:
         mark.unlink(missing_ok=True)
 

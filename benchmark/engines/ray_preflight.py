@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from functools import cache
-from importlib import metadata
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from oodbench.benchmark.data.files.user_folder import adopt_all
+from oodbench.benchmark.engines.same_code import refuse_other_software, software_here
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
+from oodbench.benchmark.plan.used_code import PlannedCode
+from oodbench.benchmark.plugins.code_check import UsedPlugin, version_here
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages.worker_config import WorkerConfig
-
-PACKAGES = ("benchmark", "detectors", "datasets")
-"""Subpackages of `oodbench` whose source must be the same on all nodes."""
 
 
 class NodeInfo(NamedTuple):
@@ -28,33 +23,22 @@ class NodeInfo(NamedTuple):
     """Why the node cannot use the store; empty if it can."""
     plugin_error: str = ""
     """Which plug-in or folder of images the node cannot load, and why; empty if it can load all."""
-
-
-def this_node() -> dict[str, str]:
-    """The versions in this process, by name; of Python, only major and minor."""
-    return {
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-        "oodbench": f"{metadata.version('oodbench')} ({_source()})",
-        "torch": metadata.version("torch"),
-        "numpy": metadata.version("numpy"),
-    }
-
-
-@cache
-def _source() -> str:
-    """A short hash of the package's source, since different checkouts may have the same version number."""
-    hasher = hashlib.sha256()
-    for package in PACKAGES:
-        spec = find_spec(f"oodbench.{package}")
-        for folder in spec.submodule_search_locations or () if spec else ():
-            for file in sorted(Path(folder).rglob("*.py")):
-                hasher.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return hasher.hexdigest()[:8]
+    plugins: tuple[UsedPlugin, ...] = ()
+    """The plug-ins of the run with the versions of their code there."""
 
 
 def inspect_node(config: WorkerConfig, mark: str) -> NodeInfo:
     """Called on a node: check its software, its plug-ins and the store, in which there is a file named `mark`."""
-    return NodeInfo(this_node(), _store_error(config, mark), _plugin_error(config))
+    versions = software_here(name for name, _ in config.code.software)
+    error = _store_error(config, mark)
+    try:
+        for file in config.plugins:
+            registry.load_file(file)
+        adopt_all(config.folders)
+        plugins = tuple(one._replace(version=version_here(one.kind, one.name)) for one in config.code.plugins)
+    except OodbenchError as problem:
+        return NodeInfo(versions, error, str(problem))
+    return NodeInfo(versions, error, "", plugins)
 
 
 def _store_error(config: WorkerConfig, mark: str) -> str:
@@ -77,24 +61,9 @@ def _store_error(config: WorkerConfig, mark: str) -> str:
     return ""
 
 
-def _plugin_error(config: WorkerConfig) -> str:
-    try:
-        for file in config.plugins:
-            registry.load_file(file)
-        adopt_all(config.folders)
-    except OodbenchError as error:
-        return str(error)
-    return ""
-
-
-def check_node(node: str, expected: dict[str, str], info: NodeInfo) -> None:
+def check_node(node: str, planned: PlannedCode, info: NodeInfo) -> None:
     """Raise `UserError` or `StoreError` if the node would not do the same work as this one."""
-    for name, version in expected.items():
-        if info.versions.get(name) != version:
-            raise UserError(
-                f"{name} is {version} here and {info.versions.get(name, 'absent')} on node {node}. Install the same "
-                "version on all machines, so that results do not depend on where they are computed."
-            )
+    refuse_other_software(planned, info.versions, f"node {node}")
     if info.store_error:
         raise StoreError(
             f"Node {node} {info.store_error.rstrip('.')}. Give a folder that all nodes can write to, at the same path, "
@@ -105,3 +74,10 @@ def check_node(node: str, expected: dict[str, str], info: NodeInfo) -> None:
             f"Node {node} cannot load a plug-in or folder of this run: {info.plugin_error} Make it available to all "
             "nodes at the same path; a plug-in can also be installed on all of them, as a package with an entry point."
         )
+    for here, there in zip(planned.plugins, info.plugins, strict=True):
+        if there.version != here.version:
+            raise UserError(
+                f"The code of {here.title} has version {here.version} here and {there.version} on "
+                f"node {node}. Copy its file, and those that it imports, to all nodes, or install one version of its "
+                "package on all of them, so that results do not depend on where they are computed."
+            )

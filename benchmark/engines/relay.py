@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from oodbench.benchmark.data.files.user_folder import adopted
 from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
 from oodbench.benchmark.engines.messages import RELAYED, Event
+from oodbench.benchmark.engines.same_code import planned_code
 from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
+from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 logger = logging.getLogger(RELAYED)
 
 
-def portable_config(context: JobContext) -> WorkerConfig:
-    """The context's configuration for another process, which may run in another folder and has loaded no plug-ins."""
+def portable_config(context: JobContext, jobs: Iterable[Job]) -> WorkerConfig:
+    """The context's configuration for another process, which may run in another folder and has loaded no plug-ins.
+
+    It has the code that the jobs were planned with, which the other process must have as well.
+    """
     config = context.config
     if config is None:
         raise AssertionError("a job context that other processes open must have a configuration")
     absolute = tuple(Path(file).absolute() for file in config.plugins)
     return replace(
-        config, cache=config.cache.absolute(), data_dir=config.data_dir.absolute(), plugins=absolute, folders=adopted()
+        config,
+        cache=config.cache.absolute(),
+        data_dir=config.data_dir.absolute(),
+        plugins=absolute,
+        folders=adopted(),
+        code=planned_code(jobs),
     )
 
 

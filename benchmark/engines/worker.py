@@ -9,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from oodbench.benchmark.engines.engine import Report, remember
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.engines.messages import Post, ProgressReporter, forward_logs
+from oodbench.benchmark.engines.same_code import refuse_worker
 from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.stages.context import JobContext
@@ -26,13 +27,15 @@ class Worker:
     def run(self, task: WorkerTask, failed: Mapping[str, str], force: bool) -> Report:
         """Run the jobs of a task; `failed`: earlier jobs that failed, by id, with reasons.
 
-        What a job prints goes into the details of its outcome.
+        What a job prints goes into the details of its outcome. Raises `UserError` if this process has other software
+        than the run was planned with.
         """
         log, all_failed = io.StringIO(), dict(failed)
         outcomes: list[tuple[str, str, str]] = []
         with redirect_stdout(log), redirect_stderr(log), forward_logs(self.post):
             try:
                 if self._context is None:
+                    refuse_worker(self.config.code)
                     self._context = open_context(self.config)
                 for outcome in run_jobs(task.jobs, self._context, ProgressReporter(self.post), force, failed):
                     remember(all_failed, outcome)

@@ -243,8 +243,10 @@ class ScoreJob(Job):
 
 
 def part_key(key: Key, rows: tuple[int, int]) -> Key:
-    """The key of a range of rows of an array."""
-    return Key("parts", key.extension, f"{key.label}-{key.kind}-{rows[0]}", {"of": key.digest, "rows": list(rows)})
+    """The key of a range of rows of an array, with the detector whose reductions they are."""
+    content = {"of": key.digest, "rows": list(rows)}
+    detector = {name: key.content[name] for name in ("detector",) if name in key.content}
+    return Key("parts", key.extension, f"{key.label}-{key.kind}-{rows[0]}", {**content, **detector})
 
 
 def waits_for(job: Job) -> set[str]:

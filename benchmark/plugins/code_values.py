@@ -24,7 +24,7 @@ from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.code_origin import is_outside, module_file
 from oodbench.benchmark.plugins.file_access import FUNCTION, RUNS_HERE, Names, is_reader, names_in, reads_outside
-from oodbench.benchmark.plugins.plugin_file import plain_name, real_name
+from oodbench.benchmark.plugins.plugin_file import plain_name, real_name, source_of
 
 DESCRIPTION = ("name", "title", "paper", "version", "depends_on")
 """Attributes of a plug-in that are not part of its version."""
@@ -222,10 +222,10 @@ def _is_generated(function: FunctionType) -> bool:
 
 
 def _source(function: FunctionType) -> str:
-    """The text of the file or notebook cell of a function, as it is now; empty if there is none."""
+    """The text of the file or notebook cell of a function; empty if there is none."""
     file = Path(function.__code__.co_filename)
     if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+        return source_of(file).decode("utf-8", errors="replace")
     return "".join(linecache.getlines(str(file)))
 
 

@@ -55,7 +55,7 @@ def import_file(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    _used[name] = {file: content for file, content in _read.items() if folder in Path(file).resolve().parents}
+    _used[name] = _below(folder)
 
 
 def forget(path: Path) -> list[str]:
@@ -66,14 +66,29 @@ def forget(path: Path) -> list[str]:
     names = [name for name in sys.modules if name == own or name.startswith(package)]
     for name in names:
         del sys.modules[name]
-    for file in [file for file in _read if folder in Path(file).resolve().parents]:
+    for file in _below(folder):
         del _read[file]
     return names
 
 
 def has_changed(path: Path) -> bool:
-    """Whether a plug-in file or a file beside it that was imported with it has another content than at its import."""
-    return any(_content(file) != content for file, content in _used.get(name_of(path), {}).items())
+    """Whether a plug-in file or a file beside it that was imported here has another content than at its import."""
+    imported = {**_below(path.resolve().parent), **_used.get(name_of(path), {})}
+    return any(_content(file) != content for file, content in imported.items())
+
+
+def source_of(file: str | Path) -> bytes:
+    """The source of a module: as it was executed, if it was imported here, and otherwise the content of its file.
+
+    A file may be edited while a run is going on, and what the run executes remains what it has imported.
+    """
+    known = _read.get(str(file))
+    return Path(file).read_bytes() if known is None else known
+
+
+def _below(folder: Path) -> dict[str, bytes]:
+    """What was imported here from a folder."""
+    return {file: content for file, content in _read.items() if folder in Path(file).resolve().parents}
 
 
 def _content(file: str) -> bytes | None:
@@ -93,9 +108,14 @@ def real_name(importer: str, name: str) -> str:
 
 
 def plain_name(module: str) -> str:
-    """A module's name without the hash of its folder, which says where it lies and not what it is."""
+    """A module's name without the hash of its folder, which says where it lies and not what it is.
+
+    A script has one name in its own process and another in the worker processes that import it.
+    """
     if module.startswith(FILE_PREFIX):
         return "a plug-in file"
+    if module == "__mp_main__":
+        return "__main__"
     return module.partition(".")[2] if module.startswith(PREFIX) else module
 
 

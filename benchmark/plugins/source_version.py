@@ -26,6 +26,7 @@ from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.code_origin import (
     PLUGIN_FOLDERS,
+    Installed,
     compiled_file,
     installed,
     is_outside,
@@ -34,7 +35,7 @@ from oodbench.benchmark.plugins.code_origin import (
 )
 from oodbench.benchmark.plugins.code_values import CodeValues
 from oodbench.benchmark.plugins.file_access import names_in, reads_outside
-from oodbench.benchmark.plugins.plugin_file import real_name
+from oodbench.benchmark.plugins.plugin_file import real_name, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,12 @@ class SourceVersion(NamedTuple):
     """Pinned, or a hash."""
     uncovered: str = ""
     """Why the results depend on more than the version says, as a phrase; empty if they do not."""
+    distributions: tuple[Installed, ...] = ()
+    """The installed distributions that the code comes from or imports."""
+
+
+ONLY_IN = ", only in "
+"""In keys: comes between the version of a plug-in that is not covered and what identifies the command."""
 
 
 class _Command:
@@ -54,7 +61,9 @@ class _Command:
     def __init__(self) -> None:
         self.token = secrets.token_hex(8)
         """Part of the version of plug-ins whose results no later command may use."""
-        self.versions: dict[type[Plugin], str] = {}
+        self.versions: dict[type[Plugin], SourceVersion] = {}
+        self.declared: dict[type[Plugin], str] = {}
+        """A hash of the files that a plug-in declares, as they were when its version was found."""
 
 
 _command = _Command()
@@ -77,17 +86,36 @@ def _key_version(plugin: type[Plugin]) -> str:
 
     It is found where the plan is made. Workers find it in the keys of their jobs.
     """
+    is_new = plugin not in _command.versions
+    version, uncovered, _ = known_version(plugin)
+    if uncovered and is_new:
+        logger.warning(
+            f"'{plugin.name}' is computed again by every command, because {uncovered}, which no hash of its code "
+            'covers. To reuse its results, declare the files that it reads: depends_on = ("config.json",), or () '
+            "for none."
+        )
+    return f"{version}{ONLY_IN}{_command.token}" if uncovered else version
+
+
+def known_version(plugin: type[Plugin]) -> SourceVersion:
+    """What `examine` has found in this command, once for each plug-in, or first finds now."""
     if plugin not in _command.versions:
-        version, uncovered = examine(plugin)
-        if uncovered:
-            version = f"{version}, only in {_command.token}"
-            logger.warning(
-                f"'{plugin.name}' is computed again by every command, because {uncovered}, which no hash of its code "
-                'covers. To reuse its results, declare the files that it reads: depends_on = ("config.json",), or () '
-                "for none."
-            )
-        _command.versions[plugin] = version
+        _command.declared[plugin] = _hash_of_declared(plugin)
+        _command.versions[plugin] = examine(plugin)
     return _command.versions[plugin]
+
+
+def declared_files_changed(plugin: type[Plugin]) -> bool:
+    """Whether a file that a plug-in declares has another content than when its version was found in this command."""
+    known_version(plugin)
+    return _command.declared[plugin] != _hash_of_declared(plugin)
+
+
+def _hash_of_declared(plugin: type[Plugin]) -> str:
+    try:
+        return _hash(file.read_bytes() for file in _declared_files(plugin))
+    except (OSError, PluginError):
+        return ""
 
 
 def source_version(plugin: type[Plugin]) -> str:
@@ -115,11 +143,14 @@ def examine(plugin: type[Plugin]) -> SourceVersion:
     values = CodeValues(plugin, package if owner else "")
     texts = [text.encode() for text in sorted(values.parts)] + sorted(code_of(cell) for cell in values.cells)
     imported = _Imported(values.modules, values.lazy, package if owner else "")
-    texts += sorted(imported.codes) + [name.encode() for name in sorted({*imported.distributions, str(owner)})]
+    texts += sorted(imported.codes) + [
+        name.encode() for name in sorted({*map(str, imported.distributions), str(owner)})
+    ]
     declared = [*_declared_files(plugin)]
     texts += [Path(file).read_bytes() for file in declared]
     is_declared = owner is not None or plugin.depends_on is not None
-    return SourceVersion(_hash(texts), "" if is_declared else _uncovered(values, imported))
+    distributions = sorted(filter(None, {*imported.distributions, owner}))
+    return SourceVersion(_hash(texts), "" if is_declared else _uncovered(values, imported), tuple(distributions))
 
 
 def _hash(texts: Iterable[bytes]) -> str:
@@ -170,8 +201,8 @@ class _Imported:
         """`lazy`: those of `modules` that functions import; `package`: the plug-in's own, if it is installed."""
         self.codes: set[bytes] = set()
         """Syntax trees, and the content of compiled modules."""
-        self.distributions: set[str] = set()
-        """Name and version of the installed distributions that are imported from outside of them."""
+        self.distributions: set[Installed | None] = set()
+        """The installed distributions that are imported from outside of them; None for modules that are not found."""
         self.reads: str = ""
         """Which module reads files when it is imported, as a phrase; empty if none does."""
         self._package = package
@@ -193,7 +224,7 @@ class _Imported:
         elif is_outside(name):
             self._add_outside(name, is_lazy)
         elif not is_standard(top) and not self._package:
-            self.distributions.add(str(installed(top)))
+            self.distributions.add(installed(top))
 
     def _add_outside(self, name: str, is_lazy: bool) -> None:
         above, _, _ = name.rpartition(".")
@@ -202,16 +233,15 @@ class _Imported:
             if (compiled := compiled_file(name)) is not None:
                 self.codes.add(compiled.read_bytes())
             return
-        path = Path(file)
-        content = path.read_bytes()
+        content = source_of(file)
         self.codes.add(code_of(content))
         try:
-            imported = list(_imports(path, name))
+            imported = list(_imports(content, name, file))
         except (SyntaxError, ValueError):
             return
         self._todo += [(real_name(name, other), is_lazy or in_function) for other, in_function in imported]
         if not self.reads and name not in ("__main__", "__mp_main__"):
-            self.reads = _reads_at_import(name, path, is_lazy)
+            self.reads = _reads_at_import(name, Path(file), is_lazy)
 
 
 def _reads_at_import(name: str, file: Path, functions: bool = False) -> str:
@@ -224,7 +254,7 @@ def _reads_at_import(name: str, file: Path, functions: bool = False) -> str:
             importlib.import_module(name)
         except Exception:  # an import that is only tried; the user's module may raise anything
             return ""
-    code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+    code = compile(source_of(file), str(file), "exec", dont_inherit=True)
     used = reads_outside(names_in(code, functions), vars(sys.modules[name]))
     return f"'{file.name}' uses {used}" if used else ""
 
@@ -276,18 +306,22 @@ def _source_files(module: str, file: str | None) -> frozenset[str]:
         name, file = todo.pop()
         if file is not None and name not in files:
             files[name] = file
-            siblings = [other for other, _ in _imports(Path(file), name) if f"{other}.".startswith(f"{root}.")]
+            siblings = [
+                other
+                for other, _ in _imports(Path(file).read_bytes(), name, file)
+                if f"{other}.".startswith(f"{root}.")
+            ]
             todo.extend((other, module_file(other)) for other in siblings if other not in files)
     return frozenset(files.values())
 
 
-def _imports(file: Path, module: str) -> Iterator[tuple[str, bool]]:
-    """Absolute names of everything that a module imports, and whether a function imports it.
+def _imports(source: bytes, module: str, file: str) -> Iterator[tuple[str, bool]]:
+    """Absolute names of everything that a module's source imports, and whether a function imports it.
 
     `from a import b` may mean a module a.b.
     """
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(file.read_bytes())
+    package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(source)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     inner = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 
-PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "pandas", "matplotlib", "pillow", "safetensors")
+COMPUTING = ("numpy", "scipy", "torch", "torchvision", "scikit-learn", "pillow", "safetensors", "timm")
+"""Packages whose version may change a number."""
+
+PACKAGES = (*COMPUTING, "pandas", "matplotlib")
+"""Packages whose versions `run.json` lists."""
+
+ABSENT = "not installed"
+"""In place of the version of a package that is not there."""
 
 
 def made_now() -> dict[str, Any]:
@@ -34,15 +41,16 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "numpy": _version("numpy"),
+        "numpy": package_version("numpy"),
     }
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of an installed distribution, or `ABSENT`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return ABSENT
 
 
 @cache

@@ -11,7 +11,7 @@ from oodbench.benchmark.metrics.names import METRICS_VERSION
 from oodbench.benchmark.plan.jobs import FitJob, ImportJob, Job, ReduceMapsJob, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.records.environment import PACKAGES, _version, machine, made_now
+from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
 from oodbench.benchmark.records.record import OK, Record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def collect(context: JobContext) -> dict[str, Any]:
         **machine(context.device),
         "platform": platform.platform(),
         "data": dict(sorted(context.library.sources.items())),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
 
 

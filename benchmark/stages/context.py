@@ -12,6 +12,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.metrics.extended import ClassifiedImages
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
+from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
@@ -102,7 +103,11 @@ class JobContext:
         return held[checkpoint.key.digest]
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
-        """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart."""
+        """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart.
+
+        Raises `PluginError` if a plug-in's code is not that of the plan any more, so that nothing is stored.
+        """
+        refuse_other_code(job)
         return {
             "title": job.title,
             "seconds": round(earlier + time.perf_counter() - self._started, 3),

@@ -18,6 +18,7 @@ from oodbench.benchmark.plan.jobs import (
     TuneJob,
     runs_network,
 )
+from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, train, tune
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
@@ -25,8 +26,12 @@ from oodbench.benchmark.stages.networks import UnfitWeightsError
 
 
 def run_job(context: JobContext, job: Job, tick: Tick) -> None:
-    """Run one job; afterwards its artifacts are in the store."""
+    """Run one job; afterwards its artifacts are in the store.
+
+    Raises `PluginError`, before any work, if this process has other code of a plug-in than the plan.
+    """
     context.begin()
+    refuse_other_code(job)
     stages: dict[type[Job], Callable[..., Any]] = {
         TrainJob: train.train,
         ImportJob: import_weights.import_weights,

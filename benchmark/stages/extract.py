@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
+from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -75,6 +76,7 @@ class _MapReducer:
         self.rows = GrowingArray(folder / f"{job.id}.npy", job.data.images)
         self.error: Exception | None = None
         self.detector: Detector = create("detector", parse_spec(job.detector))
+        self._refuse_other_code()
         if job.observed is not None:
             if (path := context.store.find(job.observed)) is None:
                 self.error = PluginError(
@@ -99,6 +101,7 @@ class _MapReducer:
 
     def save(self, about: dict[str, object]) -> None:
         """Store what the detector kept or learned, or note in the context why there is nothing."""
+        self._refuse_other_code()
         if self.error is None and not self.job.learns:
             self.rows.save(self.context, self.job.makes[0], about)
         elif self.error is None:
@@ -108,6 +111,12 @@ class _MapReducer:
                 self.error = error
         if self.error is not None:
             self.context.failed_reductions[self.job.id] = self.error
+
+    def _refuse_other_code(self) -> None:
+        try:
+            refuse_other_code(self.job)
+        except PluginError as error:
+            self.error = self.error or error
 
 
 def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import FitData
 from oodbench.benchmark.plugins.specs import canonical, create, parse_spec
@@ -79,10 +82,13 @@ def score(context: JobContext, job: ScoreJob, tick: Tick) -> None:
     outcomes = score_together(context, job, [detector for _, detector in ready], job.outputs, tick)
     for (ready_job, _), outcome in zip(ready, outcomes, strict=True):
         if isinstance(outcome, DetectorScores):
-            about = context.about(ready_job, seconds=round(outcome.seconds, 3))
-            context.store.save_array(ready_job.makes[0], outcome.scores, about)
-            if ready_job is not job:
-                context.scored.add(ready_job.id)
+            with (
+                nullcontext() if ready_job is job else suppress(PluginError)
+            ):  # of the others, raised in their own turn
+                about = context.about(ready_job, seconds=round(outcome.seconds, 3))
+                context.store.save_array(ready_job.makes[0], outcome.scores, about)
+                if ready_job is not job:
+                    context.scored.add(ready_job.id)
         elif ready_job is job:
             raise outcome
 
@@ -101,6 +107,7 @@ def _ready_or_none(context: JobContext, job: ScoreJob) -> Detector | None:
     if job.id in context.scored or not all(context.store.has(key) for key in (job.fitted, job.tuned) if key):
         return None
     try:
+        refuse_other_code(job)
         return _ready(context, job)
     except Exception:  # raised and reported in its own turn
         return None

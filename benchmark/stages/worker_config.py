@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from oodbench.benchmark.plan.used_code import PlannedCode
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,5 @@ class WorkerConfig:
     """Users' image folders that serve as data sets (`folder:PATH`)."""
     store: str = ""
     """The URL of a store that machines share; empty if there is none."""
+    code: PlannedCode = field(default_factory=PlannedCode)
+    """The code that the run was planned with."""

@@ -24,13 +24,15 @@ from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
 from oodbench.benchmark.engines.local import Local, run_jobs
 from oodbench.benchmark.engines.messages import Event
 from oodbench.benchmark.engines.processes import Processes
-from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node, this_node
+from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node
 from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
+from oodbench.benchmark.engines.same_code import software_here
 from oodbench.benchmark.engines.tasks import PART, WorkerTask, divided, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, TrainJob, runs_network, waits_for
 from oodbench.benchmark.plan.suite import default_suite, suite_path
+from oodbench.benchmark.plan.used_code import PlannedCode
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import extract as extraction
@@ -182,7 +184,7 @@ def test_a_worker_makes_the_same_artifacts_and_posts_its_progress(tmp_path: Path
     local, remote = (planned(tmp_path / name, "msp", ood_sets="greek") for name in ("local", "remote"))
     expected = list(run_jobs(local.work.jobs, local.context, Quiet()))
     posted: list[Event] = []
-    worker = Worker(portable_config(remote.context), posted.append)
+    worker = Worker(portable_config(remote.context, remote.work.jobs), posted.append)
     tasks = pack_tasks(remote.work.jobs)
     relay = Relay(RecordedProgress(), tasks)
     outcomes = [outcome for task in tasks for outcome in relay.outcomes(worker.run(task, {}, False))]
@@ -240,7 +242,7 @@ def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str
 def test_a_task_after_a_failed_one_fails_for_its_reason(tmp_path: Path) -> None:
     run = planned(tmp_path, "msp", ood_sets="greek")
     train, extract = pack_tasks(run.work.jobs)[:2]
-    worker = Worker(portable_config(run.context), lambda event: None)
+    worker = Worker(portable_config(run.context, run.work.jobs), lambda event: None)
     report = worker.run(extract, {train.id: "train it: broken"}, False)
     assert [reason for _, reason, _ in report.outcomes] == ["train it: broken"] * len(extract.jobs)
     assert report.failed[extract.id] == "train it: broken"
@@ -261,7 +263,7 @@ def test_what_a_job_prints_is_in_the_details_of_its_outcome(tmp_path: Path, regi
 
     register("test_talks", Talks)
     run = planned(tmp_path, "test_talks,msp", ood_sets="greek")
-    worker = Worker(portable_config(run.context), lambda event: None)
+    worker = Worker(portable_config(run.context, run.work.jobs), lambda event: None)
     details = {id_: text for task in pack_tasks(run.work.jobs) for id_, _, text in worker.run(task, {}, False).outcomes}
     for job in run.work.jobs:
         prints = isinstance(job, ScoreJob) and job.detector == "test_talks"
@@ -271,7 +273,7 @@ def test_what_a_job_prints_is_in_the_details_of_its_outcome(tmp_path: Path, regi
 def test_a_store_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
     run = planned(tmp_path, "msp", ood_sets="greek")
     (tmp_path / "file").write_text("in the way")
-    config = replace(portable_config(run.context), cache=tmp_path / "file" / "cache")
+    config = replace(portable_config(run.context, run.work.jobs), cache=tmp_path / "file" / "cache")
     report = Worker(config, lambda event: None).run(pack_tasks(run.work.jobs)[0], {}, False)
     assert "Cannot" in report.fatal
 
@@ -293,7 +295,7 @@ def test_a_worker_knows_the_image_folders_of_the_command(tmp_path: Path) -> None
     for index in range(3):
         Image.new("RGB", (32, 32), (90 * index, 0, 0)).save(mine / f"{index}.png")
     run = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
-    config = portable_config(run.context)
+    config = portable_config(run.context, run.work.jobs)
     assert config.folders == (mine,)
     registry._from_files.clear()
     assert inspect_node(config, "").plugin_error == ""
@@ -397,24 +399,27 @@ def test_what_workers_exchange_is_imported_without_torch() -> None:
     assert done.stdout == "False\n"
 
 
+HERE = PlannedCode(tuple(software_here().items()))
+
+
 def test_a_node_with_other_software_is_refused_with_both_versions() -> None:
-    for name in ("Python", "oodbench", "torch", "numpy"):
-        info = NodeInfo({**this_node(), name: "0.0.1"})
-        message = re.escape(f"{name} is {this_node()[name]} here and 0.0.1 on node b.")
+    for name in ("Python", "oodbench", "torch", "numpy", "scipy", "torchvision", "scikit-learn", "pillow"):
+        info = NodeInfo({**software_here(), name: "0.0.1"})
+        message = re.escape(f"{name} is {software_here()[name]} here and 0.0.1 on node b.")
         with pytest.raises(UserError, match=f"^{message}"):
-            check_node("b", this_node(), info)
+            check_node("b", HERE, info)
 
 
 def test_a_node_without_access_to_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     shared = inspect_node(config_of(tmp_path), "mark")
-    check_node("a", this_node(), shared)
+    check_node("a", HERE, shared)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "mark"]
     separate = inspect_node(config_of(tmp_path), "absent")
     with pytest.raises(
         StoreError, match=r"^Node b cannot access the results folder '.*'\. Give a folder that all nodes"
     ):
-        check_node("b", this_node(), separate)
+        check_node("b", HERE, separate)
 
 
 def test_a_node_without_a_plugin_is_refused_with_how_to_distribute_it(tmp_path: Path) -> None:
@@ -424,4 +429,4 @@ def test_a_node_without_a_plugin_is_refused_with_how_to_distribute_it(tmp_path: 
         UserError,
         match=r"^Node b cannot load a plug-in or folder of this run: The plug-in file '.*mine\.py' does not exist\..*",
     ):
-        check_node("b", this_node(), inspect_node(config, "mark"))
+        check_node("b", HERE, inspect_node(config, "mark"))

@@ -170,7 +170,7 @@ READERS = [
 def test_code_that_reads_is_not_covered(tmp_path: Path, call: str) -> None:
     head = "import importlib, json, os, pandas, torch, numpy as np\nfrom json import load\nfrom pathlib import Path\n"
     cls = _plugin(tmp_path, "reader", "", f"{head}def used():\n    return {call}\nFILE = None", "used()")
-    version, reason = examine(cls)
+    version, reason, _ = examine(cls)
     assert "'mine.py' uses " in reason
     versions = set()
     for _ in range(2):

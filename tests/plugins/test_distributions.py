@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node
+from oodbench.benchmark.engines.same_code import planned_code
+from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plugins.registry import registry
-from tests.plugins.distributions import DETECTOR, Install
+from tests.plugins.distributions import DETECTOR, Install, file_with
+from tests.support import prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("registry_as_before")
 
@@ -120,3 +123,22 @@ def test_what_is_installed_later_is_seen_after_refresh(install: Install) -> None
     assert "other_late" not in registry.entries("detector")
     install("strange-late", {"detectors": {"other_late": "strange_late:Other"}}, {"strange_late.py": DETECTOR})
     assert "other_late" in registry.entries("detector")
+
+
+def test_nodes_must_have_the_version_of_a_plugins_distribution(install: Install, tmp_path: Path) -> None:
+    points = {"detectors": {"other_good": "strange_owned:Other"}}
+    install("strange-owned", points, {"strange_owned.py": DETECTOR.format(name="other_good")})
+    install("strange-helping", {}, {"strange_helping.py": "def sign(x):\n    return x\n"})
+    mine = "from strange_helping import sign\n" + DETECTOR.format(name="other_mine").replace("-batch", "sign(-batch")
+    plugin = file_with(tmp_path, mine.replace("[:, 0]", "[:, 0])"))
+    suite = write_suite(tmp_path, '[[id]]\nset = "digits[0-1]"\nood = [{ set = "greek" }]')
+    code = planned_code(prepare_suite(suite, "other_good,other_mine", plugins=[plugin]).work.jobs)
+    versions = dict(code.software)
+    assert {name: versions[name] for name in ("strange-owned", "strange-helping")} == dict.fromkeys(
+        ("strange-owned", "strange-helping"), "1.0"
+    )
+    assert [one.name for one in code.plugins] == ["other_good", "other_mine"]
+    for name in ("strange-owned", "strange-helping"):
+        there = NodeInfo({**versions, name: "1.1"}, plugins=code.plugins)
+        with pytest.raises(UserError, match=rf"^{name} is 1\.0 here and 1\.1 on node b\. Install the same version"):
+            check_node("b", code, there)

@@ -31,6 +31,7 @@ FALSE_POSITIVES: dict[tuple[str, str], str] = {
         "records/environment.py",
         "torchvision",
     ): "a distribution whose version is recorded, not the backbone of its networks",
+    ("records/environment.py", "timm"): "a distribution whose version is recorded, not the backbone of its networks",
 }
 """(file in benchmark/, word) -> why the word does not mean the plug-in of that name."""
 
