@@ -69,6 +69,12 @@ def bank_of(data: FitData) -> Tensor:
     return torch.arange(len(data.train)) if data.bank is None else data.bank
 
 
+def require_k(k: int | None) -> None:
+    """Check that a number of neighbours is positive, or None for the default's rule."""
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, or none for the default's rule, got {k}")
+
+
 def require_neighbours(data: FitData, k: int, who: str) -> None:
     """Raise `DataError` if the bank has fewer than k images. `who` is the detector's name, for the message."""
     if (size := len(bank_of(data))) < k:

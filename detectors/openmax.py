@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
 from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._rules import tail_of
 
 
 def weibull_of(values: np.ndarray) -> tuple[float, float]:
@@ -54,21 +55,28 @@ class OpenMax(Detector):
     A class with fewer than two different distances (two images have the same distance from their mean) has no F_c, and
     its logit is never revised.
 
+    Default of `tail`: a twentieth of the class's correctly classified training images, from 3 to 20. Authors: 20 of up
+    to 1,300 images. Default suite: 5 of about 115 images, 6 of 130.
+
     Differs: the likelihood is maximised exactly, without libmr. Distances are Euclidean, as in OpenOOD; the authors'
     code uses |v - mu| / 200 plus the cosine distance, for the logits of its network, and the shift makes the fit
     depend on that unit. alpha is the paper's 10; OpenOOD has 3. The weight w is that of the authors' code: as printed,
     algorithm 2 has the survival function instead of F.
     """
 
-    tail: int = 20
+    grid = {"tail": (None, 5, 10, 20, 40), "alpha": (3, 10)}
+    tail: int | None = None
     alpha: int = 10
     output: str = "unknown"
     shift: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the settings: a tail needs two values for two parameters."""
-        if self.tail < 2 or self.alpha < 1:
-            raise ValueError(f"tail must be at least 2 and alpha at least 1, got {self.tail} and {self.alpha}")
+        if (self.tail is not None and self.tail < 2) or self.alpha < 1:
+            raise ValueError(
+                f"tail must be at least 2, or none for the default's rule, and alpha at least 1, got {self.tail} and "
+                f"{self.alpha}"
+            )
         if self.output not in ("unknown", "known"):
             raise ValueError(f"output must be 'unknown' or 'known', got {self.output!r}")
         if not 0 < self.shift < float("inf"):
@@ -83,7 +91,10 @@ class OpenMax(Detector):
             counts += torch.bincount(labels, minlength=classes)
         self.means_ = sums / counts.clamp_min(1)[:, None]
         shift, shape, scale = torch.tensor([[0.0], [1.0], [np.inf]], dtype=torch.float64).repeat(1, classes)
-        for label, largest in enumerate(self._tails(data.train)):
+        sizes = [self.tail or tail_of(count) for count in counts.tolist()]
+        if self.tail is None:
+            self.chosen_ = {"tail": sorted({size for size, count in zip(sizes, counts, strict=True) if count})}
+        for label, largest in enumerate(self._tails(data.train, sizes)):
             if len(largest) and np.ptp(largest) > 1e-12 * max(largest[-1], self.shift):
                 shift[label] = largest[0] - self.shift
                 shape[label], scale[label] = weibull_of(largest - largest[0] + self.shift)
@@ -94,14 +105,14 @@ class OpenMax(Detector):
             )
         self.weibulls_ = torch.stack([shift, shape, scale])
 
-    def _tails(self, train: Batch) -> list[np.ndarray]:
-        """Each class's `tail` largest distances from its mean, ascending; fewer if it has fewer images."""
+    def _tails(self, train: Batch, sizes: Sequence[int]) -> list[np.ndarray]:
+        """Each class's largest distances from its mean, ascending: `sizes`, fewer if it has fewer images."""
         tails = [np.empty(0) for _ in self.means_]
         for logits, labels in _correct(train):
             distances = (logits - self.means_[labels]).norm(dim=1)
             for label in labels.unique().tolist():
                 both = np.concatenate([tails[label], distances[labels == label].numpy()])
-                tails[label] = np.sort(both)[-self.tail :]
+                tails[label] = np.sort(both)[-sizes[label] :]
         return tails
 
     def score(self, batch: Batch) -> Tensor:

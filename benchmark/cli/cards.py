@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
     if issubclass(plugin, Dataset):
         facts.update(_data_facts(plugin, name, data_dir, results))
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
-    facts["settings"] = ", ".join(f"{key}={value}" for key, value in defaults.items())
+    facts["settings"] = ", ".join(f"{key}={_written(value)}" for key, value in defaults.items())
     return _card(f"{kind} {name}: {plugin.title}", facts, inspect.getdoc(plugin) or "")
 
 
@@ -97,13 +98,45 @@ def detectors_page() -> str:
         lines.append(
             f"| {link} | {plugin.title} | {needs} | {plugin().passes} | {plugin.recipe or ''} |".replace("  ", " ")
         )
-    return "\n".join([*lines, *(_section(plugin) for plugin in found)])
+    return "\n".join([*lines, *_rules(found), *(_section(plugin) for plugin in found)])
+
+
+RULES = """
+## Defaults that follow the network and the classes
+
+The authors' numbers were chosen for wide networks and large classes. A setting whose default is `none` follows a rule,
+which gives their number where they use it. The value that a fit has used is recorded with every cell (`bench show RUN
+--cell CELL`), and an explicit value, `NAME[setting=value]`, overrides it. [Why, and what it
+changes](appendix/default_rules.md).
+
+| setting | default | authors | default suite |
+|---|---|---|---|"""
+
+
+def _rules(found: Iterable[type[Detector]]) -> Iterator[str]:
+    """The table of the settings whose default is a rule, from the docstrings' paragraphs 'Default of'."""
+    yield RULES
+    for plugin in found:
+        for part in filter(_is_rule, (inspect.getdoc(plugin) or "").split("\n\n")):
+            setting, _, text = " ".join(part.split()).removeprefix("Default of ").partition(": ")
+            rule, _, rest = text.partition(" Authors: ")
+            authors, _, here = rest.partition(" Default suite: ")
+            cells = [
+                f"[`{plugin.name}`](#{plugin.name}) {setting}",
+                *(c.removesuffix(".") for c in (rule, authors, here)),
+            ]
+            yield f"| {' | '.join(cells)} |"
+
+
+def _is_rule(paragraph: str) -> bool:
+    return paragraph.startswith("Default of ")
 
 
 def _section(plugin: type[Detector]) -> str:
-    """A detector's section of the page. The docstring's paragraph 'Differs:' says where it deviates, and why."""
+    """A detector's section of the page. The docstring's paragraph 'Differs:' says where it deviates, and why, and
+    'Default of `NAME`:' which rule the default of a setting follows."""
     paragraphs = (inspect.getdoc(plugin) or "").split("\n\n")
-    formula = [part for part in paragraphs if not part.startswith("Differs:")]
+    formula = [part for part in paragraphs if not (part.startswith("Differs:") or _is_rule(part))]
     differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in paragraphs if part not in formula]
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
     settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
@@ -118,7 +151,8 @@ def _grid(plugin: type[Detector]) -> str:
 
 
 def _written(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as it is typed on the command line."""
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:

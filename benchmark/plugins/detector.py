@@ -56,6 +56,9 @@ class Detector(Plugin):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that may be chosen on held-out data (`bench run --protocol`), each with its candidate values; all
     combinations are tried."""
+    chosen_: Mapping[str, Any] = {}
+    """The values that `fit` chose for settings whose default, None, stands for a rule of the network or the data: a
+    setting's name -> its value, numbers or lists of them. Recorded with the cell."""
     is_sanity_baseline: ClassVar[bool] = False
     """True for a sanity baseline, such as a random score, that is not expected to detect anything."""
 

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.plugins.base import Plugin
@@ -187,18 +187,38 @@ def _settings_of(kind: str, name: str) -> set[str]:
 
 
 def _checked(kind: str, owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` in the type of the setting's default. An integer for a float setting is converted, so that keys agree."""
+    """`value` in the type of the setting: its default's, or for None the annotated one ('int | None').
+
+    An integer for a float setting is converted, so that keys agree.
+    """
     default = field.default
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+    optional = _optional_type(field) if default is None else None
+    is_float = isinstance(default, float) or optional is float
+    if is_float and isinstance(value, int) and not isinstance(value, bool):
         with suppress(OverflowError):
             value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must be a finite number, got {value!r}.")
     if field.name.endswith("learning_rate") and isinstance(value, float) and value < 0:
         raise UserError(f"Setting '{field.name}' of the {kind} '{owner}' must not be negative, got {value!r}.")
+    if optional is not None and value is not None and type(value) is not optional:
+        raise UserError(
+            f"Setting '{field.name}' of the {kind} '{owner}' must be a {optional.__name__} or none, got {value!r}."
+        )
     if default is None or default is dataclasses.MISSING or type(value) is type(default):
         return value
     expected = type(default).__name__
     raise UserError(
         f"Setting '{field.name}' of the {kind} '{owner}' must be a {expected} like {default!r}, got {value!r}."
     )
+
+
+def _optional_type(field: dataclasses.Field[Any]) -> type | None:
+    """The type X of a setting annotated 'X | None', X one of bool, int, float and str; None for other annotations."""
+    known = {kind.__name__: kind for kind in (bool, int, float, str)}
+    if isinstance(field.type, str):  # 'from __future__ import annotations'
+        names = {name.strip() for name in re.sub(r"^(typing\.)?Optional\[(.+)\]$", r"\2", field.type).split("|")}
+    else:
+        names = {getattr(part, "__name__", "") for part in get_args(field.type)}
+    names -= {"None", "NoneType"}
+    return known.get(names.pop()) if len(names) == 1 else None

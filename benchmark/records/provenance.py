@@ -61,6 +61,8 @@ class UsedArtifact(UsedArtifactNames, total=False):
     peak_memory: Count
     peak_device_memory: Count | None
     commit: Commit | None
+    chosen: Mapping[str, Any]
+    """Of a fit: the settings that a rule chose, by name."""
 
 
 class ResolvedPlugin(TypedDict):

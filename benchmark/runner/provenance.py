@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
 
 
-COPIED = ("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit")
+COPIED = (
+    *("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit"),
+    "chosen",
+)
 """Fields of an artifact's side file that a record repeats."""
 
 
@@ -49,7 +52,8 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
     needs       inputs that the detector gets for each image
     data        every set used in training, fitting, tuning or scoring: use, set, part, images, limit, sha256
     resolved    detector, recipe, backbone, schedule and stages, each with settings and version
-    artifacts   every file that the scores depend on, in order: kind, path, key, sha256, and how it was computed
+    artifacts   every file that the scores depend on, in order: kind, path, key, sha256, and how it was computed; for a
+                fit, the settings that a rule chose (`chosen`)
     """
     jobs = plan.jobs_for([cell])
     scoring = next(job for job in jobs if isinstance(job, ScoreJob))

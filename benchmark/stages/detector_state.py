@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.detector import Detector
@@ -24,3 +25,18 @@ def save_state(detector: Detector, path: Path) -> None:
 def load_state(detector: Detector, path: Path) -> None:
     """Restore the state that `save_state` wrote."""
     detector.load_state(from_file(path))
+
+
+def chosen_settings(detector: Detector) -> dict[str, Any]:
+    """The values that `fit` chose for settings left to a rule. Raises `PluginError` unless they are plain data."""
+    chosen = dict(detector.chosen_)
+    for name, value in chosen.items():
+        if name not in detector.settings:
+            raise PluginError(f"{type(detector).__name__}.chosen_ names '{name}', which is no setting of the detector.")
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, int | float | str) for item in values):
+            raise PluginError(
+                f"{type(detector).__name__}.chosen_['{name}'] must be a number, a string or a list of them, got "
+                f"{value!r}."
+            )
+    return chosen

@@ -24,7 +24,7 @@ from oodbench.benchmark.stages.detector_inputs import (
     make_batch,
     refuse_batch_dependence,
 )
-from oodbench.benchmark.stages.detector_state import load_state, save_state
+from oodbench.benchmark.stages.detector_state import chosen_settings, load_state, save_state
 from oodbench.benchmark.stages.similarity_scoring import DetectorScores, bank_rows, score_together
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def fit(context: JobContext, job: FitJob, tick: Tick) -> None:
     """Fit a detector and store what it learned."""
     detector = fitted_detector(context, job, chosen(context, job))
     tick(job.size)
-    context.store.save(job.makes[0], lambda path: save_state(detector, path), context.about(job))
+    about = context.about(job)
+    if detector.chosen_:
+        about["chosen"] = chosen_settings(detector)
+    context.store.save(job.makes[0], lambda path: save_state(detector, path), about)
 
 
 def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> Detector:

@@ -51,6 +51,9 @@ def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
     for name in ("detector", "recipe", "backbone"):
         if plugin := resolved.get(name):
             yield f"{name:10} {plugin['name']} {_written(plugin['settings'])} version {plugin['version']}"
+    for made in record.provenance.get("artifacts", ()):
+        if chosen := made.get("chosen"):
+            yield f"by rule    {_written(chosen)}"
     yield f"training   {_written({**record.training, **resolved.get('schedule', {})})}"
     if record.tuned:
         yield f"tuned      {_written(record.tuned)}"

@@ -205,13 +205,15 @@ def test_the_template_of_a_class_is_at_no_distance_from_itself(world: LogitWorld
 # OpenMax
 
 
-def openmax(world: LogitWorld, v: np.ndarray, tail: int = 20, alpha: int = 10, output: str = "unknown") -> float:
+def openmax(
+    world: LogitWorld, v: np.ndarray, tail: int | None = None, alpha: int = 10, output: str = "unknown"
+) -> float:
     order = sorted(range(len(v)), key=lambda k: -v[k])
     known, unknown, alpha = v.copy(), 0.0, min(alpha, len(v))
     for k in range(len(v)):
         own = [z for z, label in zip(world.train, world.labels, strict=True) if label == k == z.argmax()]
         mean = sum(own) / len(own)
-        tails = sorted(math.dist(z, mean) for z in own)[-tail:]
+        tails = sorted(math.dist(z, mean) for z in own)[-(tail or max(3, min(20, len(own) // 20))) :]
         shape, scale = weibull_of(np.array([d - tails[0] + 1 for d in tails]))
         x = max(0.0, math.dist(v, mean) - tails[0] + 1)
         weight = max(0.0, (alpha - order.index(k)) / alpha) * (1 - math.exp(-((x / scale) ** shape)))
@@ -222,7 +224,15 @@ def openmax(world: LogitWorld, v: np.ndarray, tail: int = 20, alpha: int = 10, o
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"tail": 5, "alpha": 2}, {"output": "known"}, {"output": "known", "alpha": 1}]
+    "settings",
+    [
+        {},
+        {"tail": 20},
+        {"tail": 5, "alpha": 2},
+        {"output": "known"},
+        {"tail": 20, "output": "known"},
+        {"tail": 20, "output": "known", "alpha": 1},
+    ],
 )
 def test_openmax_equals_a_loop_over_its_algorithm(world: LogitWorld, settings: dict[str, Any]) -> None:
     assert world.score("openmax", **settings) == pytest.approx(

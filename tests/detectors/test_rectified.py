@@ -169,10 +169,16 @@ def test_negative_features_are_refused_where_sums_would_mean_nothing(world: Feat
         world.score(name)
 
 
-@pytest.mark.parametrize("name, formula", [("react", react), ("vra", vra), ("dice", dice), ("gradnorm", gradnorm)])
-def test_negative_features_are_fine_elsewhere(world: FeatureWorld, name: str, formula: Callable[..., float]) -> None:
+@pytest.mark.parametrize(
+    "name, formula, settings",
+    [("react", react, {}), ("vra", vra, {}), ("dice", dice, {"percentile": 90.0}), ("gradnorm", gradnorm, {})],
+)
+def test_negative_features_are_fine_elsewhere(
+    world: FeatureWorld, name: str, formula: Callable[..., float], settings: Any
+) -> None:
     world.features, world.test = world.features - 0.5, world.test - 0.5
-    assert world.score(name) == pytest.approx([formula(world, f) for f in world.test.tolist()], rel=1e-9)
+    found = world.score(name, **settings)
+    assert found == pytest.approx([formula(world, f, **settings) for f in world.test.tolist()], rel=1e-9)
 
 
 def test_percentiles_that_leave_nothing_are_told(world: FeatureWorld) -> None:
@@ -186,7 +192,7 @@ def test_percentiles_that_leave_nothing_are_told(world: FeatureWorld) -> None:
         world.score("ash", percentile=99.0)
     world.features[:] = 0
     with pytest.raises(DataError, match="No weight of the head contributes more than the 90th percentile"):
-        world.score("dice")
+        world.score("dice", percentile=90.0)
 
 
 @pytest.mark.parametrize("percentile", [0.0, 10.0, 50.0, 90.0, 99.9])

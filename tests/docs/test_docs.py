@@ -45,7 +45,12 @@ def test_the_page_of_detectors_tells_what_is_in_the_classes() -> None:
     page = detectors_page()
     section = page.partition("\n## knn\n")[2].partition("\n## ")[0]
     assert "Deep Nearest Neighbors, ICML 2022." in section
-    assert "Settings: `fraction=1.0`, `bank_seed=0`, `k=50`." in section
+    assert "Settings: `fraction=1.0`, `bank_seed=0`, `k=none`." in section
     assert "```text\n|z - z_(k)|" in section
-    assert "\n**Differs:** k is the paper's 50" in section
+    assert "\n**Differs:** OpenOOD tunes k" in section
+    assert "\n**Default of `k`:** 50, but at most the number of images that the bank has of a class" in section
+    assert "Default of" not in section.partition("```text")[2].partition("```")[0]
+    rows = page.partition("| setting | default | authors | default suite |")[2].partition("\n\n")[0]
+    assert "\n| [`knn`](#knn) `k` | 50, but at most " in rows
+    assert all(row.count(" | ") == 3 for row in rows.splitlines()[2:])
     assert "| [`knn`](#knn) | k nearest neighbours | features, similarities | 0 | |" in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 import torch
@@ -273,6 +273,57 @@ def test_canonical_form_makes_the_same_plugin() -> None:
 def test_a_wrong_setting_is_refused_in_a_sentence(setting: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         settings_of(f"knobs[{setting}]")
+    assert sentence(error) == expected
+
+
+class Ruled(Detector):
+    """Settings whose default, None, stands for a rule."""
+
+    share: float | None = None
+    count: Optional[int] = None  # noqa: UP045
+    word: str | None = None
+
+
+EVALUATED = {"share": float | None, "count": Optional[int], "word": str | None}  # noqa: UP045
+"""The annotations of the same class in a module without the future import."""
+RULED = [Ruled, type("Evaluated", (Detector,), {**dict.fromkeys(EVALUATED), "__annotations__": EVALUATED})]
+
+
+@pytest.mark.parametrize("plugin", RULED)
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("ruled", {"share": None, "count": None, "word": None}),
+        ("ruled[share=none,count=NONE]", {"share": None, "count": None, "word": None}),
+        ("ruled[share=90,count=3,word=max]", {"share": 90.0, "count": 3, "word": "max"}),
+    ],
+)
+def test_an_optional_setting_is_none_or_of_its_type(
+    register: Callable[[str, type[Plugin]], None], plugin: type[Plugin], text: str, expected: dict[str, Any]
+) -> None:
+    register("ruled", plugin)
+    found = settings_of(text)
+    assert found == expected
+    assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in expected.items()}
+    assert digest(settings_of("ruled[share=90]")) == digest(settings_of("ruled[share=90.0]"))
+
+
+@pytest.mark.parametrize("plugin", RULED)
+@pytest.mark.parametrize(
+    "setting, expected",
+    [
+        ("share=high", "Setting 'share' of the detector 'ruled' must be a float or none, got 'high'."),
+        ("share=true", "Setting 'share' of the detector 'ruled' must be a float or none, got True."),
+        ("count=1.5", "Setting 'count' of the detector 'ruled' must be a int or none, got 1.5."),
+        ("word=2", "Setting 'word' of the detector 'ruled' must be a str or none, got 2."),
+    ],
+)
+def test_a_wrong_value_of_an_optional_setting_is_refused(
+    register: Callable[[str, type[Plugin]], None], plugin: type[Plugin], setting: str, expected: str
+) -> None:
+    register("ruled", plugin)
+    with pytest.raises(UserError) as error:
+        settings_of(f"ruled[{setting}]")
     assert sentence(error) == expected
 
 

@@ -367,6 +367,48 @@ def test_what_fit_learned_reaches_score(context_with: ContextWith, register: Reg
     assert scores == pytest.approx(np.linalg.norm(test - train.mean(axis=0), axis=1), rel=1e-12)
 
 
+def probe_with_a_rule(register: Register, chosen: object) -> None:
+    def learn(self: Any, classifier: Classifier, data: FitData) -> None:
+        if self.width is None:
+            self.chosen_ = chosen
+
+    probe(register, set(), fit=learn, score=never_called, width=None, __annotations__={"width": "int | None"})
+
+
+@pytest.mark.parametrize("chosen", [{"width": 7}, {"width": 0.5}, {"width": [3, 5]}])
+def test_a_setting_that_fit_chose_is_recorded(
+    context_with: ContextWith, register: Register, chosen: dict[str, Any]
+) -> None:
+    context = context_to_fit(context_with)
+    probe_with_a_rule(register, chosen)
+    fit(context, fit_job(), no_tick)
+    assert context.store.about(fit_job().makes[0])["chosen"] == chosen
+
+
+def test_nothing_is_recorded_of_settings_that_are_given(context_with: ContextWith, register: Register) -> None:
+    context = context_to_fit(context_with)
+    probe(register, set(), fit=lambda self, classifier, data: None, score=never_called)
+    fit(context, fit_job(), no_tick)
+    assert "chosen" not in context.store.about(fit_job().makes[0])
+
+
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ({"height": 7}, "names 'height', which is no setting of the detector"),
+        ({"width": torch.ones(2)}, r"chosen_\['width'\] must be a number, a string or a list of them, got tensor"),
+        ({"width": {"a": 1}}, "must be a number, a string or a list of them, got {'a': 1}"),
+    ],
+)
+def test_other_things_that_fit_chose_are_refused(
+    context_with: ContextWith, register: Register, chosen: dict[str, Any], message: str
+) -> None:
+    context = context_to_fit(context_with)
+    probe_with_a_rule(register, chosen)
+    with pytest.raises(PluginError, match=message):
+        fit(context, fit_job(), no_tick)
+
+
 def test_random_fits_come_from_the_job_seed(context_with: ContextWith, register: Register) -> None:
     context = context_to_fit(context_with)
 

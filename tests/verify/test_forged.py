@@ -220,6 +220,7 @@ WRONG = {
     "a path that is a number": lambda p: p["artifacts"][0].update(path=7),
     "seconds as text": lambda p: p["artifacts"][0].update(seconds="long"),
     "a commit as text": lambda p: p["artifacts"][0].update(commit="abc"),
+    "chosen settings as text": lambda p: p["artifacts"][0].update(chosen="k"),
     "data as a number": lambda p: p.update(data=3),
     "data without a name": lambda p: p["data"][0].pop("set"),
     "images as text": lambda p: p["data"][0].update(images="many"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.cell_names import cell_name, find_cell
 from oodbench.benchmark.records.run import read_stored_run
+from tests.support import bench, run_suite
 
 
 def test_a_record_has_its_provenance(finished: Path) -> None:
@@ -40,6 +42,26 @@ def test_a_record_has_its_provenance(finished: Path) -> None:
     if peaks := [artifact["peak_memory"] for artifact in provenance["artifacts"] if "peak_memory" in artifact]:
         assert record.peak_memory == max(peaks)
         assert 1e7 < max(peaks) < 1e11
+
+
+def test_settings_that_a_rule_chose_are_in_the_record_and_on_its_page(finished: Path, tmp_path: Path) -> None:
+    results = shutil.copytree(finished, tmp_path / "results")
+    suite = shutil.copy(finished.parent / "tiny.toml", tmp_path / "rules.toml")
+    for _ in range(2):  # fitted, then found in the store
+        run = run_suite(Path(suite), "residual,residual[dim=3],ash", results=results)
+        chosen = {
+            cell_name(record): [made["chosen"] for made in record.provenance["artifacts"] if "chosen" in made]
+            for record in run.records
+            if record.ood_set == "greek"
+        }
+        start = "digits[0-1]/greek/"
+        assert chosen[f"{start}residual[dim=3]/0"] == []
+        ((dim,), (percentile,)) = (chosen[f"{start}{name}/0"] for name in ("residual", "ash"))
+        assert 1 <= dim["dim"] <= 64
+        assert 50 <= percentile["percentile"] < 90
+        page = bench("show", "rules", "--results", results, "--cell", f"{start}residual").output
+        assert f'  by rule    {{"dim": {dim["dim"]}}}\n' in page
+        assert "by rule" not in bench("show", "rules", "--results", results, "--cell", f"{start}residual[dim=3]").output
 
 
 def test_cells_are_found_by_name(finished: Path) -> None:
