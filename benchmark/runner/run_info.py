@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from oodbench.benchmark.data import pixel_baseline
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
@@ -42,9 +44,17 @@ def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.Cached
         "outlier_source": pair.outlier_source,
         "trivial": found["best"],
         "one_class": found["one_class"],
+        "id_groups": _groups(pair.id, context),
+        "ood_groups": _groups(pair.ood, context),
         "id_family": _family(pair.id, context),
         "ood_family": _family(pair.ood, context),
     }
+
+
+def _groups(data: SetRef, context: JobContext) -> int | None:
+    """How many independent groups a set's test images form; None where every image counts as its own."""
+    groups = context.images(data).groups
+    return None if groups is None else len(np.unique(groups))
 
 
 def _family(data: SetRef, context: JobContext) -> str:

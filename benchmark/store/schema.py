@@ -43,6 +43,8 @@ class PairInfo(PairNames, total=False):
     outlier_source: bool
     trivial: Mapping[str, Any] | None
     one_class: Mapping[str, Any] | None
+    id_groups: Count | None
+    ood_groups: Count | None
     id_family: str
     ood_family: str
 

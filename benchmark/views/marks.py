@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
@@ -18,6 +18,9 @@ MAYBE, SEEN, FEWER, DASH = "°", "†", "‡", "\N{EN DASH}"
 
 SEEDS = "§"
 """Marks an interval over draws of test images that is smaller than the variation over training seeds."""
+
+FEW_GROUPS = 10
+"""Sets with fewer groups are named under the table: the critical value of t is then at least 15% above the normal."""
 
 SHOWN = 3
 """Cells named per warning; the others are only counted."""
@@ -51,7 +54,7 @@ def image_lines(summary: Summary, column: str) -> Iterator[str]:
     `column` is the title of the table's column of intervals, empty if it has none.
     """
     known = {
-        f"{block.id_set}, {row.label}, {name}": stat
+        (block.id_set, row.label, name): stat
         for block in summary.blocks
         for row in block.rows
         for name, cell in row.cells.items()
@@ -62,14 +65,36 @@ def image_lines(summary: Summary, column: str) -> Iterator[str]:
     widths = {place: ends[1] - ends[0] for place, stat in known.items() if (ends := stat.interval)}
     widest = max(widths, key=lambda place: widths[place])
     spread = [stat for stat in known.values() if stat.std is not None]
+    groups = _few_groups(summary)
+    why = " and ".join(_counted(groups, name) for name in (widest[0], widest[2]) if name in groups)
+    where = ", ".join(widest) + f": {why}" * bool(why)
     sentence = (
         f"Test images: the 95% interval of AUROC over draws of test images is {_points(widths.values())} points wide "
-        f"in the median cell, {_points([widths[widest]])} in the widest ({widest})."
+        f"in the median cell, {_points([widths[widest]])} in the widest ({where})."
     )
     yield f"{sentence} {_seeds_line(spread) if spread else 'What training seeds add, --seeds 3 shows.'}"
+    if groups:
+        counts = ", ".join(_counted(groups, name) for name in groups)
+        yield (
+            "Intervals are wide where a set has few independent groups, whatever its number of images, because images "
+            f"of one group (one photograph, one writer, one font) resemble each other: {counts}."
+        )
     if column:
         mark = f", {SEEDS} where the std over seeds is the larger" if spread else ""
         yield f"{column}: that interval{', its ends averaged over seeds' * bool(spread)}{mark}."
+
+
+def _few_groups(summary: Summary) -> dict[str, int]:
+    """Name of a set -> its number of independent groups, for sets with fewer than `FEW_GROUPS`."""
+    found: dict[str, int | None] = {}
+    for block in summary.blocks:
+        for one in block.sets:
+            found |= {block.id_set: one.id_groups, one.name: one.ood_groups}
+    return {name: count for name, count in found.items() if count is not None and count < FEW_GROUPS}
+
+
+def _counted(groups: Mapping[str, int], name: str) -> str:
+    return f"{groups[name]} group{'s' * (groups[name] != 1)} in {name}"
 
 
 def _seeds_line(stats: Sequence[Stat]) -> str:

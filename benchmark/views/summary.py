@@ -68,6 +68,9 @@ class OodSet:
     """The best single statistic on the pair: its name and its metrics; empty where not measured."""
     one_class: Mapping[str, Any] = field(default_factory=dict)
     """The metrics of a model of all statistics, fitted on ID training images; empty where not measured."""
+    id_groups: int | None = None
+    ood_groups: int | None = None
+    """Numbers of independent groups of test images; None where every image is its own, and in older runs."""
 
     @property
     def heading(self) -> str:
@@ -175,7 +178,8 @@ def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> 
     for pair in pairs:
         group, source = pair.get("group", ""), bool(pair.get("outlier_source"))
         baselines = (pair.get("trivial") or {}, pair.get("one_class") or {})
-        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, *baselines)
+        units = (pair.get("id_groups"), pair.get("ood_groups"))
+        columns[pair["ood_set"]] = OodSet(pair["ood_set"], group, source, *baselines, *units)
     for record in records:
         columns.setdefault(record.ood_set, OodSet(record.ood_set, record.group, record.outlier_source, {}))
     return tuple(columns.values())
