@@ -64,6 +64,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def typed_first_line(error: BaseException) -> str:
+    """The first line of an exception's message, with its type unless it is one of oodbench's errors."""
+    first, _, _ = str(error).strip().partition("\n")
+    return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
     """Suggest the known name nearest to `name`; `otherwise` if none has a similarity of at least `cutoff` (0 to 1)."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)

@@ -59,6 +59,34 @@ class Plugin:
             cls.__annotations__ = {name: ClassVar[Any] if name.endswith("_") else t for name, t in annotations.items()}
         dataclasses.dataclass(kw_only=True, eq=False)(cls)
 
+    @classmethod
+    def own_init(cls) -> str:
+        """Why a plug-in defines no `__init__`, as a sentence, if this class or a base of it does; else empty."""
+        for owner in cls.__mro__[: cls.__mro__.index(Plugin)]:
+            code = getattr(vars(owner).get("__init__"), "__code__", None)
+            if code is not None and code.co_filename != "<string>":  # where dataclasses compile theirs
+                return (
+                    f"{owner.__name__} defines __init__, which plug-ins do not: settings are annotated class "
+                    "attributes, such as `k: int = 5`, and what is learned is set in other methods"
+                )
+        return ""
+
+    @classmethod
+    def unannotated(cls) -> dict[str, Any]:
+        """Numbers, words and truth values that look like settings and are none, because they have no annotation."""
+        owners = cls.__mro__[: cls.__mro__.index(Plugin)]
+        theirs = [owner for owner in owners if not owner.__module__.startswith(f"{__package__}.")]  # not the kind's own
+        annotated = {name for owner in owners for name in _annotations(owner)} | set(_annotations(Plugin))
+        return {
+            name: value
+            for owner in theirs
+            for name, value in vars(owner).items()
+            if isinstance(value, bool | int | float | str)
+            and name not in annotated
+            and not name.startswith("_")
+            and name.islower()
+        }
+
     def __setattr__(self, name: str, value: object) -> None:
         is_setting = name in {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         if is_setting and name in self.__dict__:

@@ -146,6 +146,15 @@ class Classifier:
         return self.network.head.bias  # type: ignore[union-attr,return-value]
 
 
+class UndeclaredInputError(PluginError):
+    """A detector reads an input that it does not declare in `needs`, or that is not available there."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+        """The input."""
+
+
 class Batch:
     """N images with the inputs that a detector declares in `needs`.
 
@@ -189,7 +198,8 @@ class Batch:
                 hint += ", and define reduce(); the training split has none if the detector defines observe()"
             if name == "similarities":
                 hint += ", and ask for it in score()"
-            raise PluginError(f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}.")
+            message = f"Detector '{self._owner}' asked for '{name}', which it does not declare; {hint}."
+            raise UndeclaredInputError(message, name)
         return self._parts[name](self._rows)
 
     @cached_property
@@ -223,8 +233,9 @@ class Batch:
         double precision.
         """
         if self._bank is None:
-            raise PluginError(
-                f"Detector '{self._owner}' asked for the bank; declare needs = {{'similarities'}}, for score() only."
+            raise UndeclaredInputError(
+                f"Detector '{self._owner}' asked for the bank; declare needs = {{'similarities'}}, for score() only.",
+                "similarities",
             )
         return self._bank
 
@@ -242,8 +253,9 @@ class Batch:
     def classifier(self) -> Classifier:
         """The trained network, for detectors that declare 'network'."""
         if self._classifier is None:
-            raise PluginError(
-                f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}."
+            raise UndeclaredInputError(
+                f"Detector '{self._owner}' asked for the classifier in score(); declare needs = {{'network'}}.",
+                "network",
             )
         return self._classifier
 

@@ -20,7 +20,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, unknown
+from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, typed_first_line, unknown
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.dataset import Dataset, Form
@@ -146,6 +146,10 @@ class Registry:
         """Register a class created at run time, under a name that no file or package can have."""
         self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, origin, partial(_same, plugin))
 
+    def disown(self, kind: str, name: str) -> None:
+        """Remove a class that `adopt` registered."""
+        self._from_files.pop((kind, name), None)
+
     def load_file(self, path: Path) -> list[tuple[str, str]]:
         """Import a Python file and return the (kind, name) pairs that it registers.
 
@@ -192,7 +196,7 @@ class Registry:
             try:
                 plugin = point.load()
             except (Exception, SystemExit) as error:  # third-party code may raise anything
-                raise PluginError(f"{_first_line(error)} (entry point {point.value})") from error
+                raise PluginError(f"{typed_first_line(error)} (entry point {point.value})") from error
             if self._objects.get((kind, point.name)) is not plugin:
                 raise PluginError(f"{point.value} is not registered as the {kind} '{point.name}'; add the decorator.")
             return plugin
@@ -200,12 +204,6 @@ class Registry:
         if kind == "suite":
             return PluginEntry(kind, point.name, "", _origin(point), lambda: _suite_file(point))
         return PluginEntry(kind, point.name, "", _origin(point), load)
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an exception's message, with its type unless it is one of oodbench's errors."""
-    first, _, _ = str(error).strip().partition("\n")
-    return first if isinstance(error, OodbenchError) else f"{type(error).__name__}: {first}"
 
 
 def _same(value: Any) -> Any:
@@ -254,7 +252,7 @@ def _import_file(path: Path) -> None:
     try:
         import_file(path)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
-        raise UserError(f"The plug-in file '{path}' cannot be imported: {_first_line(error)}") from error
+        raise UserError(f"The plug-in file '{path}' cannot be imported: {typed_first_line(error)}") from error
 
 
 @cache

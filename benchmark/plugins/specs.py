@@ -171,14 +171,19 @@ def create(kind: str, spec: Spec, defaults: Mapping[str, Any] | None = None) -> 
                     f"'{name}' is a setting of the recipe '{plugin.recipe}', not of the detector '{spec.name}'. Write "
                     f"{spec.name}@{plugin.recipe}[{name}={_written(settings[name])}]."
                 )
+            if name in (plain := plugin.unannotated()):
+                raise UserError(
+                    f"'{name}' is not a setting of the {kind} '{spec.name}': its class attribute has no annotation. "
+                    f"Write {name}: {type(plain[name]).__name__} = {plain[name]!r}."
+                )
             if not fields:
                 raise UserError(f"The {kind} '{spec.name}' has no settings, got '{name}'.")
             raise unknown(f"setting of the {kind} '{spec.name}':", name, fields, f"bench show {spec.name}")
     checked = {name: _checked(kind, spec.name, fields[name], value) for name, value in settings.items()}
     try:
         return plugin(**checked)
-    except (TypeError, ValueError) as error:
-        reason = str(error).rstrip(".")
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = plugin.own_init() or str(error).rstrip(".")
         raise UserError(f"The {kind} '{spec}' cannot be created: {reason}. See 'bench show {spec.name}'.") from error
 
 

@@ -97,7 +97,8 @@ class SharedBlock:
         """The given rows of the input."""
         if self._latest is None or self._latest[0] != rows or self._latest[1]._version != self._latest[2]:
             start = time.perf_counter()
-            block = self._compute(rows)
+            with torch.inference_mode(False):  # other detectors, too, read a block that one asks for in inference mode
+                block = self._compute(rows)
             self._latest = rows, block, block._version
             self.seconds += time.perf_counter() - start
         return self._latest[1]

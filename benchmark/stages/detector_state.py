@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.specs import canonical, create
 from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
 
 
@@ -20,6 +22,19 @@ def save_state(detector: Detector, path: Path) -> None:
             "finite numbers, strings, lists, dicts, arrays or tensors."
         ) from error
     path.write_bytes(content)
+
+
+def stored_and_loaded(detector: Detector) -> Detector:
+    """A new detector with the same settings and state, as in a run, where what was learned is read from a file.
+
+    Its tensors are on the CPU, need no gradients, and are not those of inference mode, whatever `fit` left.
+    """
+    loaded: Detector = create("detector", canonical(detector))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        save_state(detector, path)
+        load_state(loaded, path)
+    return loaded
 
 
 def load_state(detector: Detector, path: Path) -> None:

@@ -21,6 +21,7 @@ from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.plan.jobs import TuneJob
 from oodbench.benchmark.plugins.specs import parse_spec
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.detector_state import stored_and_loaded
 from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _tried(context: JobContext, job: TuneJob, tick: Tick) -> Iterator[tuple[str,
     """Each candidate with its mean AUROC, or None and the reason why it has none."""
     for spec in job.candidates:
         try:
-            detector = fitted_detector(context, job, spec)
+            detector = stored_and_loaded(fitted_detector(context, job, spec))
             id_scores = scores_of(context, job, detector, job.validation, tick)
             aurocs = [auroc(id_scores, scores_of(context, job, detector, outputs, tick)) for outputs in job.ood]
             yield spec, float(np.mean(aurocs)), ""

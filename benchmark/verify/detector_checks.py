@@ -7,24 +7,24 @@ take seconds.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, compares, observes
-from oodbench.benchmark.plugins.inputs import NEEDS, FitData
+from oodbench.benchmark.plugins.inputs import NEEDS, FitData, UndeclaredInputError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.stages.detector_inputs import checked_scores
-from oodbench.benchmark.stages.detector_state import load_state, save_state
+from oodbench.benchmark.stages.detector_state import stored_and_loaded
 from oodbench.benchmark.verify.check_error import CheckError
+from oodbench.benchmark.verify.engine_check import check_run
 from oodbench.benchmark.verify.toy_world import (
     fresh_classifier,
     planted_network,
@@ -39,14 +39,21 @@ TOLERANCE = 1e-5
 
 
 def fitted(name: str, supplied: Collection[str] = tuple(NEEDS), piece: int = 100) -> Detector:
-    """Create a detector and fit it on the toy world, with a fixed seed.
+    """A detector fitted on the toy world, with a fixed seed, then stored and loaded as in a run.
+
+    The arguments are those of `fitted_in_memory`.
+    """
+    return stored_and_loaded(fitted_in_memory(create("detector", parse_spec(name)), supplied, piece))
+
+
+def fitted_in_memory(detector: Detector, supplied: Collection[str] = tuple(NEEDS), piece: int = 100) -> Detector:
+    """Fit a detector on the toy world, with a fixed seed.
 
     Args:
-        name: The detector, possibly with settings.
+        detector: A new detector.
         supplied: The inputs that are available; others raise an error on access even if the detector declares them.
         piece: Number of training images per call of `observe`.
     """
-    detector: Detector = create("detector", parse_spec(name))
     world, classifier = toy_world(), fresh_classifier()
     supplied_in_train = supplied
     if observes(detector):
@@ -76,6 +83,14 @@ def _scores(detector: Detector, images: ImageSet, rows: np.ndarray | None = None
 def check_declarations(name: str) -> None:
     """The inputs in `needs` exist, settings have defaults and are stored unchanged, and the recipe exists."""
     cls: type[Detector] = registry.get("detector", name)
+    if reason := cls.own_init():
+        raise CheckError(reason)
+    for attribute, value in cls.unannotated().items():
+        typed = f"{type(value).__name__} = {value!r}"
+        raise CheckError(
+            f"its class attribute '{attribute}' has no annotation: a setting is written `{attribute}: {typed}`, a "
+            f"constant `{attribute}: ClassVar[{typed.replace(' =', '] =', 1)}`"
+        )
     if unknown := set(cls.needs) - set(NEEDS):
         raise CheckError(f"needs {sorted(unknown)} are unknown; known are {', '.join(NEEDS)}")
     if cls.passes and "network" not in cls.needs:
@@ -95,6 +110,28 @@ def check_declarations(name: str) -> None:
         raise CheckError(f"the settings {detector.changed_settings()} differ from their defaults after construction")
     if cls.recipe is not None:
         registry.get("recipe", cls.recipe)
+    if undeclared := _undeclared(cls):
+        needs = ", ".join(f'"{need}"' for need in sorted({*cls.needs, *undeclared}))
+        inputs = " and ".join(undeclared)
+        raise CheckError(f"it reads {inputs} without declaring it; write needs = frozenset({{{needs}}})")
+
+
+def _undeclared(cls: type[Detector]) -> list[str]:
+    """All inputs that a detector reads and does not declare: each is added to its needs in turn, until none is left."""
+    needs = set(cls.needs)
+    while True:
+        generous = type(cls.__name__, (cls,), {"needs": frozenset(needs), "__module__": cls.__module__})
+        try:
+            fitted_in_memory(generous()).score(toy_batch(generous(), toy_world().test))
+        except UndeclaredInputError as error:
+            if error.name in needs or error.name not in NEEDS:
+                break
+            needs.add(error.name)
+        except Exception:  # the checks of scores report it
+            break
+        else:
+            break
+    return [need for need in NEEDS if need in needs - cls.needs]
 
 
 def check_scores(name: str) -> None:
@@ -118,7 +155,11 @@ def check_own_image_only(name: str) -> None:
     for cause, other in (("the size of the batch", in_pieces), ("the order in the batch", reversed_)):
         if not np.allclose(together, other, rtol=TOLERANCE, atol=TOLERANCE * np.abs(together).max()):
             worst = int(np.abs(together - other).argmax())
-            raise CheckError(f"the score depends on {cause}: image {worst} has {together[worst]} and {other[worst]}")
+            raise CheckError(
+                f"the score depends on {cause}: image {worst} has {together[worst]} and {other[worst]}. If it uses a "
+                "statistic of the batch, such as a mean, rank or normalisation, compute that in fit() and keep it in "
+                "an attribute whose name ends in '_'"
+            )
 
 
 def check_observes_in_pieces(name: str) -> None:
@@ -187,13 +228,13 @@ def check_confidence(name: str) -> None:
 
 def check_state(name: str) -> None:
     """What the detector learned can be stored and loaded, and gives the same scores."""
-    detector, images = fitted(name), toy_world().test
-    loaded: Detector = create("detector", parse_spec(name))
-    with tempfile.TemporaryDirectory() as folder:
-        save_state(detector, Path(folder) / "state.safetensors")
-        load_state(loaded, Path(folder) / "state.safetensors")
-        if not np.array_equal(_scores(detector, images), _scores(loaded, images)):
-            raise CheckError("scores change when what it learned is stored and loaded")
+    kept, images = fitted_in_memory(create("detector", parse_spec(name))), toy_world().test
+    loaded = stored_and_loaded(kept)
+    for attribute, value in kept.state().items():
+        if isinstance(value, Tensor) and value.is_inference():  # no gradient can pass, which in a run it can
+            setattr(kept, attribute, value.clone())
+    if not np.array_equal(_scores(kept, images), _scores(loaded, images)):
+        raise CheckError("scores change when what it learned is stored and loaded")
 
 
 DETECTOR_CHECKS: tuple[Callable[[str], None], ...] = (
@@ -206,5 +247,6 @@ DETECTOR_CHECKS: tuple[Callable[[str], None], ...] = (
     check_oriented,
     check_confidence,
     check_state,
+    check_run,
 )
 """In the order in which they run."""

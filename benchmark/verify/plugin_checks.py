@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oodbench.benchmark.errors import OodbenchError, unknown
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.verify.check_error import CheckError
+from oodbench.benchmark.verify.check_error import CheckError, SkippedCheck
 from oodbench.benchmark.verify.detector_checks import DETECTOR_CHECKS
 from oodbench.benchmark.verify.other_checks import (
     check_backbone,
@@ -32,6 +33,10 @@ CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
     "suite": (check_suite,),
 }
 """Kind of plug-in -> its checks, in the order in which they run."""
+
+
+DECLARATIONS = "check_declarations"
+"""The check that others build on: where it fails, they would fail for the same mistake."""
 
 
 class Result(NamedTuple):
@@ -60,7 +65,8 @@ def check_detector(name: str) -> None:
         OodbenchError: The detector raises an error of its own, or is unknown.
     """
     for check in DETECTOR_CHECKS:
-        check(name)
+        with suppress(SkippedCheck):
+            check(name)
 
 
 def run_checks(names: Iterable[str], data_dir: Path) -> Iterator[Result]:
@@ -92,19 +98,33 @@ def _run(kind: str, name: str, data_dir: Path) -> Iterator[Result]:
     if reason := entry.reason():
         yield Result(kind, name, "import", "failed", reason)
         return
+    reported: dict[str, str] = {}
     for check in CHECKS[kind]:
-        arguments: tuple[Any, ...] = (name, data_dir) if kind == "dataset" else (name,)
-        try:
-            if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
-                yield Result(kind, name, check.__name__, "skipped", missing)
-                continue
-            if kind == "backbone" and (reason := create(kind, parse_spec(name)).refuses((3, SIDE, SIDE))):
-                yield Result(kind, name, check.__name__, "skipped", reason)
-                continue
-            check(*arguments)
-        except Exception as error:  # third-party code may raise anything, and the other checks still run
-            expected = isinstance(error, CheckError | OodbenchError)
-            reason = str(error) if expected else f"{type(error).__name__}: {error}"
-            yield Result(kind, name, check.__name__, "failed", reason)
+        if DECLARATIONS in reported.values():
+            yield Result(kind, name, check.__name__, "skipped", f"it builds on {DECLARATIONS}, which fails")
+            continue
+        result = _result(kind, name, check, data_dir)
+        if result.status == "failed" and result.reason in reported:
+            yield result._replace(status="skipped", reason=f"it fails as {reported[result.reason]} does")
         else:
-            yield Result(kind, name, check.__name__, "ok")
+            yield result
+        if result.status == "failed":
+            reported.setdefault(result.reason, result.check)
+
+
+def _result(kind: str, name: str, check: Callable[..., None], data_dir: Path) -> Result:
+    """Run one check."""
+    try:
+        entry = registry.entries(kind)[name]
+        if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
+            return Result(kind, name, check.__name__, "skipped", missing)
+        if kind == "backbone" and (reason := create(kind, parse_spec(name)).refuses((3, SIDE, SIDE))):
+            return Result(kind, name, check.__name__, "skipped", reason)
+        check(*((name, data_dir) if kind == "dataset" else (name,)))
+    except SkippedCheck as error:
+        return Result(kind, name, check.__name__, "skipped", str(error))
+    except Exception as error:  # third-party code may raise anything, and the other checks still run
+        expected = isinstance(error, CheckError | OodbenchError)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        return Result(kind, name, check.__name__, "failed", reason)
+    return Result(kind, name, check.__name__, "ok")

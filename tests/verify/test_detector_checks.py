@@ -12,6 +12,8 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, check_detector, run_checks
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.training_bank import SharedBlock
 from oodbench.benchmark.verify import detector_checks
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.detector_checks import DETECTOR_CHECKS, fitted
@@ -19,6 +21,7 @@ from oodbench.benchmark.verify.toy_world import planted_network, toy_batch, toy_
 from tests.support import short_id
 from tests.verify.wrong_detectors import (
     WRONG_DETECTORS,
+    AsksForMuchMore,
     ClipsWeights,
     Good,
     KeepsMaps,
@@ -149,3 +152,56 @@ def test_the_toy_classifier_classifies(register: Register) -> None:
     batch = toy_batch(fitted("checks_right"), toy_world().test, labelled=True)
     assert (batch.logits.argmax(dim=1) == batch.labels).all()
     assert batch.logits.dtype == torch.float64
+
+
+class NearestUnderInferenceMode(Detector):
+    """Reads shared cosines, and learns, under inference mode, whose tensors nothing else can use."""
+
+    needs = frozenset({"features", "similarities"})
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        with torch.inference_mode():
+            self.mean_ = data.train.features.mean(dim=0)
+
+    def score(self, batch: Batch) -> Tensor:
+        with torch.inference_mode():
+            nearest = -batch.similarities.topk(5, dim=1).values.mean(dim=1)
+        with torch.enable_grad():
+            shift = torch.ones_like(self.mean_, requires_grad=True)
+            (gradient,) = torch.autograd.grad((shift * self.mean_).sum(), shift)  # saves the mean
+        return nearest + 0 * gradient.sum()
+
+
+def test_a_detector_may_score_and_learn_under_inference_mode(register: Register) -> None:
+    register("checks_inference", NearestUnderInferenceMode)
+    assert {result.status for result in run_checks(["checks_inference"], Path())} == {"ok"}
+
+
+def test_what_is_read_under_inference_mode_serves_everyone() -> None:
+    """A block is shared: whoever changes it in place changes it for himself only, and gradients may save it."""
+    shared = SharedBlock(lambda rows: torch.arange(6.0).reshape(2, 3))
+    with torch.inference_mode():
+        shared(slice(0, 2))
+    weight = torch.ones(3, requires_grad=True)
+    (shared(slice(0, 2)) @ weight).sum().backward()
+    with torch.inference_mode():
+        shared(slice(0, 2)).mul_(2)
+    assert torch.equal(shared(slice(0, 2)), torch.arange(6.0).reshape(2, 3))
+
+
+def test_one_mistake_is_reported_once(register: Register) -> None:
+    register("checks_raises", LearnsUnderAPlainName)
+    failed = [result.reason for result in run_checks(["checks_raises"], Path()) if result.status == "failed"]
+    assert failed
+    assert len(failed) == len(set(failed))
+    register("checks_much", AsksForMuchMore)
+    results = list(run_checks(["checks_much"], Path()))
+    assert [result.status for result in results] == ["failed", *["skipped"] * (len(results) - 1)]
+
+
+def test_the_tiny_suite_leaves_no_plugin_behind(register: Register) -> None:
+    kinds = ("dataset", "backbone", "recipe")
+    names = {kind: set(registry.entries(kind)) for kind in kinds}
+    register("checks_right", Good)
+    check_detector("checks_right")
+    assert {kind: set(registry.entries(kind)) for kind in kinds} == names

@@ -34,12 +34,45 @@ class WithoutDefault(Good):
 class ChangesItsSettings(Good):
     power: float = 1.0
 
-    def __new__(cls, **settings: Any) -> ChangesItsSettings:
-        made = super().__new__(cls)
-        made.__dict__["power"] = 2.0
-        return made
+    def __post_init__(self) -> None:
+        self.__dict__["power"] = 2.0
 
-    def __init__(self, **settings: Any) -> None: ...
+
+class HasInit(Good):
+    def __init__(self, power: float) -> None:
+        self.power = power
+
+
+class HasInitWithoutSettings(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned_ = 1.0
+
+
+class Unannotated(Good):
+    power = 2.0
+
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch) * self.power
+
+
+class AsksForMuchMore(Good):
+    """Reads three inputs that it does not declare, one of them in fit."""
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        self.mean_ = data.train.features.mean(dim=0)
+
+    def score(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            brightness = batch.images.mean(dim=(1, 2, 3)) + batch.classifier(batch.images).mean(dim=1)
+        return super().score(batch) + brightness
+
+
+class FitsOneWidthOnly(Good):
+    """Works with the network of the toy world, which has 8 features, and with no other."""
+
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        self.shift_ = (classifier.weight.mean(dim=0) - torch.ones(8)).sum()
 
 
 class UnknownRecipe(Good):
@@ -306,6 +339,11 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (ComparesUndeclared, "check_declarations", r"it has bank_rows\(\), but 'similarities' is not among its needs"),
     (ReducesUndeclared, "check_declarations", r"it has observe\(\), but 'maps' is not among its needs"),
     (NoSuchMapSetting, "check_declarations", r"map_settings names \['power'\], which it does not have as settings"),
+    (HasInit, "check_declarations", "HasInit defines __init__, which plug-ins do not: settings are annotated"),
+    (HasInitWithoutSettings, "check_declarations", "defines __init__, which plug-ins do not"),
+    (Unannotated, "check_declarations", r"'power' has no annotation: a setting is written `power: float = 2.0`, a con"),
+    (AsksForMuchMore, "check_declarations", 'it reads features and images and network without .* "logits", "network"}'),
+    (FitsOneWidthOnly, "check_run", r"a run of a tiny suite fails: fit .*: RuntimeError: The size of tensor a \(16\)"),
     (UnknownRecipe, "check_declarations", "Unknown recipe 'cross_entrpy'. Did you mean 'cross_entropy'?"),
     (ConfidentTheOtherWay, "check_confidence", "ranks images differently from score"),
     (OneConfidence, "check_confidence", r"one finite float per score, got shape \(1,\)"),
@@ -319,7 +357,7 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (AsksForMore, "check_scores", "asked for 'features', which it does not declare"),
     (AsksForLabels, "check_scores", "labels are supplied in fit"),
     (Noisy, "check_own_image_only", "the score depends on the size of the batch: image"),
-    (CentresTheBatch, "check_own_image_only", "the score depends on the size of the batch: image"),
+    (CentresTheBatch, "check_own_image_only", "If it uses a statistic of the batch, such as a mean"),
     (LooksAtItsNeighbour, "check_own_image_only", "the score depends on the size of the batch: image"),
     (CountsImages, "check_own_image_only", "the score depends on the (size of|order in) the batch: image"),
     (FailsOnOneImage, "check_own_image_only", r"of shape \(\) for 1 images"),
