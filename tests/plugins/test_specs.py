@@ -393,3 +393,30 @@ def test_a_name_that_ends_in_an_underscore_is_no_setting() -> None:
         assert set(learner.state()) == {"means_", "count_"}
         with pytest.raises(TypeError, match="count_"):
             plugin(count_=1)  # type: ignore[call-arg]
+
+
+def test_a_class_attribute_without_annotation_is_named_for_what_it_is(
+    register: Callable[[str, type[Plugin]], None],
+) -> None:
+    class Forgetful(Detector):
+        power = 2.0
+
+        def score(self, batch: Batch) -> Tensor:
+            return -batch.logits.amax(dim=1)
+
+    register("forgetful", Forgetful)
+    with pytest.raises(UserError, match=r"'power' is not a setting of .*no annotation\. Write power: float = 2\.0\.$"):
+        create("detector", parse_spec("forgetful[power=3]"))
+
+
+def test_an_init_is_named_for_what_it_is(register: Callable[[str, type[Plugin]], None]) -> None:
+    class Classic(Detector):
+        def __init__(self, power: float = 2.0) -> None:
+            self.power = power
+
+        def score(self, batch: Batch) -> Tensor:
+            return -batch.logits.amax(dim=1)
+
+    register("classic", Classic)
+    with pytest.raises(UserError, match=r"cannot be created: Classic defines __init__, which plug-ins do not"):
+        create("detector", parse_spec("classic"))
