@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.user_folder import PREFIX, adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, unknown, visible
 from oodbench.benchmark.plan.suite import Suite, read_suite
@@ -27,6 +29,7 @@ from oodbench.benchmark.store.atomic import unique_slug
 
 def cards(name: str, data_dir: Path, results: Path) -> list[str]:
     """The cards of everything called `name`."""
+    name = adopt(parse_set(name)).name if name.startswith(PREFIX) else name
     found = [_plugin_card(kind, name, data_dir, results) for kind in KINDS if name in registry.entries(kind)]
     if name in registry.entries("suite") or name.endswith(".toml"):
         found.append(_suite_card(read_suite(name)))
@@ -170,6 +173,8 @@ def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path)
             facts[split] = f"unavailable: {error}"
         else:
             facts[split] = f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
+    if library.notes and issubclass(plugin, FileDataset):
+        facts["notes"] = " ".join(library.notes)
     return facts
 
 

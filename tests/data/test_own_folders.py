@@ -551,6 +551,16 @@ def test_folders_that_differ_in_case_are_different_classes(tmp_path: Path) -> No
     assert listed(as_folder(tmp_path / "more", labelled("Cat", "cat"))).classes == ("Cat", "cat")
 
 
+def test_a_class_without_a_usable_training_image_is_refused(tmp_path: Path) -> None:
+    members = labelled("cat", "dog", "cow")
+    path = as_folder(tmp_path / "pets", {**members, "train/cow/1.png": encode_image(pixels(1, 4))})
+    with pytest.raises(
+        DataError, match=r"\(train\) has no usable image of 'cow'\. .* transparent pixels \(1: train/cow"
+    ):
+        opened(path, "train")
+    assert len(opened(path)[0]) == 3
+
+
 # Reading, and the commands
 
 
@@ -569,6 +579,9 @@ def test_data_list_shows_what_is_used_and_skipped(tmp_path: Path) -> None:
         "folder:pets: 2 of 10 files skipped: in a format that is not read (1: a.heic), not an image (1: notes.txt)."
         in done.output
     )
+    shown = bench("show", f"folder:{path}", "--results", tmp_path / "results")
+    assert shown.exit_code == 0, shown.output
+    assert "folder:pets: 2 of 10 files skipped: in a format that is not read" in " ".join(shown.output.split())
     assert bench("data", "list", "folder:", "--results", tmp_path / "results").exit_code == 2
 
 

@@ -30,6 +30,7 @@ from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.files.file_source import File, Source, tree_file
 from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
+from oodbench.benchmark.data.files.own_images import decode_own, remark_on
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
@@ -87,6 +88,21 @@ IDX_SIZES = st.lists(st.sampled_from([0, 1, 2, 8, 1 << 20, (1 << 32) - 1]), max_
 def pictures() -> tuple[bytes, ...]:
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 9, 3)).astype(np.uint8))
     return tuple(encode_image(image, form) for form in ("PNG", "JPEG", "WEBP", "BMP", "PPM"))
+
+
+@cache
+def own_pictures() -> tuple[bytes, ...]:
+    """The formats that are read among a user's own images only, and EXIF data."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 9, 3)).astype(np.uint8))
+    more: dict[str, dict[str, object]] = {
+        "TIFF": {"exif": exif},
+        "GIF": {},
+        "JPEG": {"exif": exif},
+        "MPO": {"save_all": True, "append_images": [image]},
+    }
+    return tuple(encode_image(image, form, **options) for form, options in more.items())
 
 
 def zipped(names: list[str], content: bytes, method: int) -> bytes:
@@ -320,6 +336,15 @@ def reads_image(inside: Path) -> Read:
     return read
 
 
+def reads_own_image(inside: Path) -> Read:
+    def read(content: bytes) -> None:
+        remark_on(content)
+        with suppress(BadImageError):
+            assert decode_own(content, Fit())[0].shape == (3, 32, 32)
+
+    return read
+
+
 def reads_reference(inside: Path) -> Read:
     def read(content: bytes) -> object:
         (inside / "mine.csv").write_bytes(content)
@@ -358,6 +383,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Read], st.SearchStrategy[bytes]]] = {
         | bytes_like(tarred(["0.png"], pictures()[0], b"0", len(pictures()[0]), {})),
     ),
     "image": (reads_image, bytes_like(*pictures())),
+    "own image": (reads_own_image, bytes_like(*own_pictures())),
     "reference": (reads_reference, bytes_like(seed("reference.csv").encode())),
 }
 
@@ -461,6 +487,7 @@ def test_seeds_are_valid(tmp_path: Path, target: str) -> None:
         "zip": zipped(["0.png"], pictures()[0], zipfile.ZIP_DEFLATED),
         "tar": tarred(["0.png"], pictures()[0], b"0", len(pictures()[0]), {}),
         "image": pictures()[0],
+        "own image": own_pictures()[0],
         "reference": seed("reference.csv").encode(),
     }
     make, _ = TARGETS[target]

@@ -108,7 +108,7 @@ def _refuse(image: Image.Image, content: bytes, fit: Fit, one_of_several: bool) 
     deep = content.startswith(_PNG) and content[_PNG_BIT_DEPTH] == 16
     if deep or image.mode.startswith(("I", "F")) or _is_deep(image):
         raise BadImageError("has more than 8 bits a channel; convert it to 8")
-    if getattr(image, "n_frames", 1) > 1 and not (image.format == "MPO" and one_of_several):
+    if getattr(image, "is_animated", False) and not (image.format == "MPO" and one_of_several):
         raise BadImageError("has several frames; store one")
 
 

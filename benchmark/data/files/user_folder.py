@@ -14,9 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from oodbench.benchmark.data.files.archives import TAR
 from oodbench.benchmark.data.files.cache import DecodedSplit
-from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.decode import few
+from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import Listing, by_reason, list_images
 from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
@@ -55,6 +58,19 @@ class UserFolder(FileDataset):
             f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}', with a "
             f"folder for each class, and {self.listing.lacking}."
         )
+
+    def open(self, split: str, access: Access) -> Opened:
+        """As for every set of files, and every class must have an image to learn from."""
+        opened = super().open(split, access)
+        labels = opened.images.labels
+        if split == "train" and labels is not None:
+            absent = np.setdiff1d(np.arange(len(self.classes)), labels)
+            if len(absent):
+                raise DataError(
+                    f"'{self.name}' (train) has no usable image of {few([self.classes[label] for label in absent])}. "
+                    f"Add some, or remove the class.{''.join(f' {note}' for note in opened.notes[1:])}"
+                )
+        return opened
 
     def listed(self) -> tuple[str, ...]:
         """The number of images, and what was left out by name."""
