@@ -445,19 +445,30 @@ def test_a_folder_that_may_not_be_read_is_named(locked: Path) -> None:
 @pytest.mark.parametrize(
     "names, expected",
     [
-        (("train/cat/1.png", "train/dog/1.png"), "it contains 'train', but no test (a folder val would serve)."),
-        (("test/cat/1.png", "test/dog/1.png"), "it contains 'test', but no train."),
-        (("val/cat/1.png", "val/dog/1.png"), "it contains 'val', but no train."),
-        (("cat/1.png", "dog/1.png"), "it contains neither train nor test."),
-        (("1.png",), "it contains neither train nor test."),
+        (
+            ("train/cat/1.png", "train/dog/1.png"),
+            "has no test split, which an ID set needs: '{}' contains 'train', but neither test nor val.",
+        ),
+        (
+            ("test/cat/1.png", "test/dog/1.png"),
+            "has no train split, which an ID set needs: '{}' contains 'test', but no train.",
+        ),
+        (
+            ("val/cat/1.png", "val/dog/1.png"),
+            "has no train split, which an ID set needs: '{}' contains 'val', but no train.",
+        ),
+        (
+            ("cat/1.png", "dog/1.png"),
+            "has no train split, which an ID set needs: '{}' contains neither train nor test.",
+        ),
+        (("1.png",), "has no train split, which an ID set needs: '{}' contains neither train nor test."),
     ],
 )
 def test_what_an_id_set_lacks_is_said(tmp_path: Path, names: tuple[str, ...], expected: str) -> None:
     path = as_folder(tmp_path / "pets", tree(*names))
     done = bench("run", "--id", f"folder:{path}", "--ood", "uniform", "--results", tmp_path / "results", "--dry-run")
     assert done.exit_code == 2
-    assert "'folder:pets' has no train split: an ID set needs the folders train and test in '" in done.output
-    assert expected in done.output
+    assert f"'folder:pets' {expected.format(path)} Both need the same class folders: train/CLASS/IMAGE." in done.output
     assert len(opened(path)[0]) == len(names)  # as an OOD set, all images count
 
 

@@ -63,7 +63,7 @@ class Listing(NamedTuple):
     remarks: tuple[str, ...] = ()
     """What a reader of a table should know, as clauses: a split that stands for another, an order of classes."""
     lacking: str = ""
-    """What keeps it from being an ID set, as the end of a sentence; empty if nothing does."""
+    """What keeps it from being an ID set, as a clause that follows its name; empty if nothing does."""
 
 
 class _Layout(NamedTuple):
@@ -93,7 +93,7 @@ def list_images(tree: Tree) -> Listing:
     if "train" in layout.folders and "test" in layout.folders:
         return _labelled(tree, images, layout, left_out, files)
     used = _once(tree, images, left_out)
-    lacking = _lacking(layout)
+    lacking = _lacking(tree.path, layout)
     return Listing({"test": tuple(Entry(i) for _, i in used)}, (), tuple(sorted(left_out)), files, (), lacking)
 
 
@@ -156,13 +156,12 @@ def _one_folder(path: Path, under: str, role: str, tops: Sequence[str]) -> str:
     return found[0] if found else ""
 
 
-def _lacking(layout: _Layout) -> str:
-    present = sorted(folder for folder in layout.folders.values())
+def _lacking(path: Path, layout: _Layout) -> str:
+    place, present = f"'{path / layout.under}'", few(sorted(layout.folders.values()))
     if "train" in layout.folders:
-        return f"it contains {few(present)}, but no test (a folder val would serve)"
-    if present:
-        return f"it contains {few(present)}, but no train"
-    return "it contains neither train nor test"
+        return f"has no test split, which an ID set needs: {place} contains {present}, but neither test nor val"
+    found = f"{present}, but no train" if present else "neither train nor test"
+    return f"has no train split, which an ID set needs: {place} contains {found}"
 
 
 def _labelled(

@@ -54,10 +54,9 @@ class UserFolder(FileDataset):
 
     def lacks(self, split: str) -> str:
         """Say what keeps it from being an ID set."""
-        return (
-            f"'{self.name}' has no {split} split: an ID set needs the folders train and test in '{self.path}', with a "
-            f"folder for each class, and {self.listing.lacking}."
-        )
+        if not self.listing.lacking:
+            return super().lacks(split)
+        return f"'{self.name}' {self.listing.lacking}. Both need the same class folders: train/CLASS/IMAGE."
 
     def open(self, split: str, access: Access) -> Opened:
         """As for every set of files, and every class must have an image to learn from."""
