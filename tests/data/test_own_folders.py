@@ -308,7 +308,7 @@ def test_a_zip_needs_no_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.bz2"])
-@pytest.mark.parametrize("written", ["./{}", ".//{}", "pets/{}", "./data/pets/{}"])
+@pytest.mark.parametrize("written", ["./{}", ".//{}", "pets/{}", "./data/pets/{}", "test/{}"])
 def test_an_archive_may_hold_one_top_folder_or_names_with_a_dot(tmp_path: Path, suffix: str, written: str) -> None:
     plain = as_folder(tmp_path / "plain", tree(*LABELLED))
     members = {written.format(name): content for name, content in tree(*LABELLED).items()}

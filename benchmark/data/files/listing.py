@@ -130,20 +130,25 @@ def class_order(names: Iterable[str]) -> list[str]:
 
 
 def _layout(path: Path, names: Sequence[str]) -> _Layout:
-    """Find train, test and val at the top, or in folders that are the only one on their level."""
+    """Find train, test and val at the top, or in folders that are the only one on their level.
+
+    Such a folder may itself be called train or test: what is in it decides, if both splits are there.
+    """
     under, below = "", [PurePosixPath(name).parts for name in names]
-    depth = 0
+    first = _Layout("", {})
     while True:
-        tops = {parts[depth] for parts in below if len(parts) > depth + 1}
-        folders = {role: _one_folder(path, under, role, sorted(tops)) for role in ROLES}
-        found = {role: folder for role, folder in folders.items() if folder}
-        if found or len(tops) != 1:
-            if "test" not in found and "val" in found:
-                found["test"] = found.pop("val")
-            return _Layout(under, found)
-        (top,) = tops
-        below = [parts for parts in below if len(parts) > depth + 1]
-        under, depth = f"{under}{top}/", depth + 1
+        tops = {parts[0] for parts in below if len(parts) > 1}
+        folders = {role: folder for role in ROLES if (folder := _one_folder(path, under, role, sorted(tops)))}
+        if "test" not in folders and "val" in folders:
+            folders["test"] = folders.pop("val")
+        if {"train", "test"} <= folders.keys():
+            return _Layout(under, folders)
+        if folders and not first.folders:
+            first = _Layout(under, folders)
+        if len(tops) != 1:
+            return first
+        below = [parts[1:] for parts in below if len(parts) > 1]
+        under += f"{tops.pop()}/"
 
 
 def _one_folder(path: Path, under: str, role: str, tops: Sequence[str]) -> str:
