@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import canonical
 from oodbench.detectors._rules import percentile_of, principal_dim, tail_of
 from tests.detectors.feature_world import FeatureWorld
 
@@ -295,6 +298,15 @@ def test_defaults_by_rule_are_tuned_and_documented() -> None:
         assert len([value for value in BUILT_IN[name].grid[setting] if value is not None]) >= 3
         text = " ".join((inspect.getdoc(BUILT_IN[name]) or "").split())
         assert re.search(rf"Default of `{setting}`: .+\. Authors: .+\. Default suite: ", text)
+
+
+@pytest.mark.parametrize("name, setting", RULED.items())
+def test_tuning_tries_the_rule_first_and_once(name: str, setting: str) -> None:
+    tried = [str(canonical(candidate)) for candidate in candidates(BUILT_IN[name]())]
+    assert tried[0] == name
+    assert len(set(tried)) == len(tried) == math.prod(map(len, BUILT_IN[name].grid.values()))
+    given = BUILT_IN[name](**{setting: next(value for value in BUILT_IN[name].grid[setting] if value is not None)})
+    assert all(candidate.settings[setting] == given.settings[setting] for candidate in candidates(given))
 
 
 @pytest.mark.parametrize("name, setting", RULED.items())

@@ -17,6 +17,7 @@ from oodbench.benchmark.plugins.training_bank import SharedBlock
 from oodbench.benchmark.verify import detector_checks
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.detector_checks import DETECTOR_CHECKS, fitted
+from oodbench.benchmark.verify.engine_check import check_run
 from oodbench.benchmark.verify.toy_world import planted_network, toy_batch, toy_world
 from tests.support import short_id
 from tests.verify.wrong_detectors import (
@@ -205,3 +206,9 @@ def test_the_tiny_suite_leaves_no_plugin_behind(register: Register) -> None:
     register("checks_right", Good)
     check_detector("checks_right")
     assert {kind: set(registry.entries(kind)) for kind in kinds} == names
+
+
+@pytest.mark.parametrize("name", ["residual", "vim", "openmax", "mahalanobis", "she"])
+def test_the_tiny_suite_has_what_detectors_learn_from(name: str) -> None:
+    """Its network learns features that vary in several directions and gets images of every class right."""
+    check_run(name)
