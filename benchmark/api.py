@@ -83,6 +83,7 @@ def prepare(
     limit_train: int = 0,
     epochs: int = 0,
     checkpoint: str | Path = "",
+    stability: bool = True,
     device: str = "auto",
     threads: int = 0,
     data_dir: str | Path = "data",
@@ -111,7 +112,9 @@ def prepare(
     sets = (_list(detectors), _list(id_sets), _list(ood_sets))
     extra = _extra_metrics(metrics)
     weights = str(user_path(checkpoint)) if checkpoint else ""
-    request = Request(suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights)
+    request = Request(
+        suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights, stability
+    )
     _check_encoding(results=results, checkpoint=weights)
     results, data_dir, files = user_path(results), user_path(data_dir), tuple(map(user_path, plugins))
     for file in files:
@@ -147,6 +150,7 @@ def run(
     limit_train: int = 0,
     epochs: int = 0,
     checkpoint: str | Path = "",
+    stability: bool = True,
     device: str = "auto",
     threads: int = 0,
     data_dir: str | Path = "data",
@@ -183,6 +187,7 @@ def run(
         limit_train: Train on at most so many images of each ID set; 0 for all.
         epochs: Train for so many epochs; 0 for the suite's number.
         checkpoint: A file with trained weights of the backbone, evaluated instead of training.
+        stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
         threads: CPU threads; 0 for all cores, at most 8.
         data_dir: Folder with the files of data sets.

@@ -82,8 +82,12 @@ def write_suite(folder: Path, matrix: str, *, name: str = "tiny", **options: str
 
 
 def prepare_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> Prepared:
-    """Plan a suite's file on one thread; results are stored in the folder `results` beside it by default."""
-    return prepare(detectors, **{"suite": str(suite), "results": suite.parent / "results", "threads": 1, **options})
+    """Plan a suite's file on one thread; results are stored in the folder `results` beside it by default.
+
+    Without stability, unless asked for: most tests are about something else.
+    """
+    defaults = {"suite": str(suite), "results": suite.parent / "results", "threads": 1, "stability": False}
+    return prepare(detectors, **{**defaults, **options})
 
 
 def run_suite(

@@ -106,6 +106,11 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
     help="Precision of training.  [default: the suite's]",
 )
 @click.option(
+    "--no-stability",
+    is_flag=True,
+    help="Do not score slightly changed ID test images for the lines on stability.",
+)
+@click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Device that networks run on."
 )
 @click.option(
@@ -189,6 +194,7 @@ def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple
     from oodbench.benchmark.cli.progress import watch
     from oodbench.benchmark.cli.text import dry_run_text, run_footer
 
+    options["stability"] = not options.pop("no_stability")
     prepared = prepare(**options, plugins=plugins)
     if dry_run:
         click.echo(dry_run_text(prepared))

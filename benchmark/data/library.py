@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oodbench.benchmark.data.changes import changed_images, changes_version
 from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 SPLIT_VERSION = "1"
 """Part of the cache key of a part's checksum. Raise it when the rules for splitting change."""
 
-PARTS = ("train", "validation", "test", "outliers", "tuning", "scored")
+PARTS = ("train", "validation", "test", "outliers", "tuning", "scored", "changed")
 """Roles of a set's images. 'train' and 'validation' partition the training split, and 'outliers' is all of it; 'tuning'
-and 'scored' are the two halves of the test split."""
+and 'scored' are the two halves of the test split; 'changed' are slightly changed test images (`data.changes`)."""
 
 
 class Library:
@@ -76,6 +77,8 @@ class Library:
             return self.split(spec, "train")
         if part in ("tuning", "scored"):
             return self._half(spec, part)
+        if part == "changed":
+            return self._changed(spec)
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
@@ -92,6 +95,13 @@ class Library:
                 half = test.take(np.flatnonzero(rows))
                 self._parts[spec, name] = self._with_cached_checksum(spec, half, test, how)
         return self._parts[spec, part]
+
+    def _changed(self, spec: SetSpec) -> ImageSet:
+        if (spec, "changed") not in self._parts:
+            test = self.split(spec, "test")
+            images = self._with_cached_checksum(spec, changed_images(test), test, changes_version())
+            self._parts[spec, "changed"] = images
+        return self._parts[spec, "changed"]
 
     def kin(self, spec: SetSpec) -> str:
         """The wider family of a set. A cell's settings are never tuned on sets of the OOD set's own kin."""

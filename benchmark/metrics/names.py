@@ -50,6 +50,12 @@ EXTENDED_METRICS = (
 )
 """The values that `metrics.extended` computes, each where the cell has what it needs."""
 
+STABILITY = ("tint", "brighter", "darker", "shifted", "jpeg")
+"""Slight changes of ID test images, `data.changes`; the keys of `stability` in a record."""
+
+STABILITY_VERSION = "1"
+"""Part of the key of a cell with stability; increase it when a change, or the choice of changed images, changes."""
+
 TIES = ("distinct_id", "distinct_ood", "at_threshold_id", "at_threshold_ood")
 """Numbers of distinct scores of a cell's ID and OOD images, and of images whose score equals the threshold."""
 

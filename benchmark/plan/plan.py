@@ -42,6 +42,8 @@ class Request:
     """Train for this many epochs; 0 for the suite's number."""
     checkpoint: str = ""
     """A user's file of weights to evaluate instead of training; empty for none."""
+    stability: bool = True
+    """Whether to score slightly changed ID test images as well, unless the suite does without."""
 
     @property
     def shortened(self) -> str:
@@ -105,10 +107,12 @@ class Cell:
     """Metric rules to compute besides the exact ones."""
     extended_inputs: ExtendedInputs | None = None
     """None if the extended metrics are not requested."""
+    changed_scores: Key | None = None
+    """Scores of slightly changed ID test images; None without stability. The cell does not fail where these do."""
 
     @property
     def scores(self) -> tuple[Key, ...]:
-        """Keys of all scores that the cell's numbers come from; empty for a skipped cell."""
+        """Keys of all scores that the cell cannot be without; empty for a skipped cell."""
         extended: tuple[Key, ...] = ()
         if self.extended_inputs:
             extended = (self.extended_inputs.validation, *(key for key, _ in self.extended_inputs.shifted))
@@ -119,11 +123,17 @@ class Cell:
         """Keys of all artifacts that its record is computed from."""
         logits = (self.id_outputs.logits,) if self.id_outputs else ()
         shifted = tuple(outputs.logits for _, outputs in self.extended_inputs.shifted) if self.extended_inputs else ()
-        return (*self.scores, *logits, *shifted, *((self.tuned,) if self.tuned else ()))
+        more = tuple(key for key in (self.tuned, self.changed_scores) if key)
+        return (*self.scores, *logits, *shifted, *more)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Ids of the jobs that compute its scores and logits."""
+        """Ids of the jobs that compute what its record is made from."""
+        return (*self.cannot_lack, *((self.changed_scores.digest,) if self.changed_scores else ()))
+
+    @property
+    def cannot_lack(self) -> tuple[str, ...]:
+        """Ids of the jobs that compute its scores and logits: if one fails, so does the cell."""
         shifted = [outputs for _, outputs in self.extended_inputs.shifted] if self.extended_inputs else []
         outputs = [*([self.id_outputs] if self.id_outputs else []), *shifted]
         return (*(key.digest for key in self.scores), *(output.logits.digest for output in outputs))

@@ -117,6 +117,9 @@ class _Planner:
         id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
         extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry)]
         charged = self.charge([id_job, ood_job, *extended])
+        changed = None
+        if self.request.stability and self.plan.suite.stability:
+            changed = jobs.score_job(row, self.builder.ref(entry.set, "changed"), trained, fit, tuned)
         facts = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
         choices = enumerate(tuned.candidates) if tuned else ()
         return replace(
@@ -128,6 +131,7 @@ class _Planner:
             tuned=tuned.makes[0] if tuned else None,
             forwarded_if={spec: sum(_forwarded(job, choice) for job in charged) for choice, spec in choices},
             extended_inputs=_extended_inputs(extended),
+            changed_scores=changed.makes[0] if changed else None,
         )
 
     def extended_sets(self, entry: IDEntry) -> list[SetRef]:

@@ -85,6 +85,8 @@ class Suite:
     """How settings are chosen, one of `PROTOCOLS`."""
     precision: str = AUTO
     """Precision of training, one of `precision.PRECISIONS`."""
+    stability: bool = True
+    """Whether slightly changed ID test images are scored as well, to see whether a detector notices them."""
     gpus: float = 1.0
     """GPUs of a job that runs a network, on engines that assign them: a fraction of one, or a number of them."""
 
@@ -166,7 +168,7 @@ class _Reader:
 
     def protocol(self, table: Any) -> dict[str, Any]:
         """The fields of a `Suite` that [protocol] gives."""
-        keys = {"backbone", "recipe", "precision", "tuning", "gpus"}
+        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus"}
         self.check(table, "[protocol]", keys, required={"backbone", "recipe"})
         self.backbone(table["backbone"])
         self.known("recipe", table["recipe"])
@@ -179,8 +181,11 @@ class _Reader:
         gpus = table.get("gpus", 1)
         if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
             raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
-        names = {"backbone": table["backbone"], "recipe": table["recipe"]}
-        return {**names, "precision": precision, "protocol": tuning, "gpus": float(gpus)}
+        stability = table.get("stability", True)
+        if not isinstance(stability, bool):
+            raise self.error(f"stability in [protocol] is {stability!r}; it must be true or false")
+        names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
+        return {**names, "protocol": tuning, "stability": stability, "gpus": float(gpus)}
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
         keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterable
 
-from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_METRICS
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_METRICS, STABILITY
 from oodbench.benchmark.records.record import Record
 
 ENDS = ("low", "high")
@@ -24,16 +24,18 @@ CSV_COLUMNS = (
 def records_csv(records: Iterable[Record]) -> str:
     """The tidy table, with one row per cell: raw floats, `settings` as JSON, empty where not available.
 
-    If a record has values by other metric rules or extended metrics, the last columns are `RULES_METRIC` and then
-    `extended_METRIC`.
+    If a record has values by other metric rules, extended metrics or stability, the last columns are `RULES_METRIC`,
+    then `extended_METRIC`, then `stability_CHANGE`.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
     extended_metrics = EXTENDED_METRICS if any(record.extended for record in records) else ()
+    changes = STABILITY if any(record.stability for record in records) else ()
     columns = (
         *CSV_COLUMNS,
         *(f"{name}_{metric}" for name in rules for metric in RULE_METRICS),
         *(f"extended_{name}" for name in extended_metrics),
+        *(f"stability_{name}" for name in changes),
     )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -46,7 +48,8 @@ def records_csv(records: Iterable[Record]) -> str:
             for end, value in zip(ENDS, interval, strict=True)
         }
         extended = {f"extended_{name}": value for name, value in record.extended.items()}
-        row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended}
+        stability = {f"stability_{name}": value for name, value in record.stability.items()}
+        row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended, **stability}
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
         row["notes"] = "; ".join(record.notes)

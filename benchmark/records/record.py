@@ -77,6 +77,9 @@ class Record:
     """Metric rules -> metric -> value (`RULE_METRICS`); empty if not requested or not applicable."""
     extended: Mapping[str, Number] = field(default_factory=dict)
     """The applicable ones of `EXTENDED_METRICS`; empty if not requested."""
+    stability: Mapping[str, Number] = field(default_factory=dict)
+    """AUROC of slightly changed ID test images against the same unchanged, by the names of `STABILITY`; the same in all
+    cells of a row and seed. Empty if it was not requested or failed."""
     forward_images: Count = 0
     """Images to be passed through a network for this cell if the store were empty, without passes for earlier cells."""
     seconds: Number = 0.0
@@ -87,8 +90,8 @@ class Record:
     """The chosen settings (`settings`), the images they were chosen on (`on`), the mean AUROC there (`auroc`), and
     whether those images are from the source of the OOD set (`own_source`); empty if no settings were chosen."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    """Paths of the artifacts that the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint.
-    """
+    """Paths of the artifacts that the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint,
+    and changed_scores if it has stability."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """The inputs of the cell; see `records.provenance`."""
     peak_memory: Count | None = None

@@ -40,6 +40,8 @@ def with_provenance(record: Record, cell: Cell, plan: Plan, context: JobContext,
     """A cell's record with its provenance; unchanged if it has no numbers. `key` is the content of the cell's key."""
     if record.status != OK:
         return record
+    if not record.stability:  # not requested, or failed
+        cell = replace(cell, changed_scores=None)
     provenance = {**of_cell(cell, plan, context), "key": dict(key)}
     peaks = [artifact["peak_memory"] for artifact in provenance["artifacts"] if "peak_memory" in artifact]
     return replace(record, provenance=provenance, peak_memory=max(peaks, default=None))
@@ -82,7 +84,7 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
         if isinstance(job, TuneJob):
             yield from (("tune on OOD", outputs.data) for outputs in job.ood)
     elif isinstance(job, ScoreJob):
-        yield "score", job.outputs.data
+        yield "check stability" if job.outputs.data.part == "changed" else "score", job.outputs.data
 
 
 def _facts(ref: SetRef, context: JobContext) -> dict[str, Any]:

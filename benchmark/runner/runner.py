@@ -64,7 +64,9 @@ def _is_valid(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> b
         return False
     if earlier.status == FAILED:
         return rerun == "missing"
-    return all(context.store.has(key) for key in cell.scores)
+    if cell.changed_scores and not earlier.stability:  # these scores alone failed
+        return rerun == "missing" and all(context.store.has(key) for key in cell.scores)
+    return all(context.store.has(key) for key in (*cell.scores, *filter(None, [cell.changed_scores])))
 
 
 def _jobs_left(plan: Plan, cells: Iterable[Cell], context: JobContext, rerun: str) -> list[Job]:

@@ -14,8 +14,9 @@ from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ScoredClassification, extended
-from oodbench.benchmark.metrics.names import METRICS_VERSION
+from oodbench.benchmark.metrics.names import METRICS_VERSION, STABILITY_VERSION
 from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
+from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plan.weights_file import IMPORTED
@@ -74,6 +75,8 @@ def key_content(cell: Cell) -> dict[str, Any]:
         content["audit"] = [rules, RULES_VERSION]
     if cell.extended_inputs:
         content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
+    if cell.changed_scores:
+        content["stability"] = [STABILITY_VERSION, cell.changed_scores.digest]
     if cell.record.recipe == IMPORTED:
         content["class_order"] = CLASS_ORDER_VERSION
     return content
@@ -82,7 +85,7 @@ def key_content(cell: Cell) -> dict[str, Any]:
 def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -> Record:
     """A cell's record once its jobs have ended; `reasons`: why jobs failed, by job id."""
     key = cell_key(cell)
-    reason = next((reasons[id_] for id_ in sorted(cell.waits_for) if id_ in reasons), "")
+    reason = next((reasons[id_] for id_ in sorted(cell.cannot_lack) if id_ in reasons), "")
     if reason:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
     if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
@@ -93,6 +96,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         values = evaluate_counts(counts)
         intervals = intervals_around(values, id_scores, ood_scores, *_groups(cell, context))
         extended_metrics = _extended(cell, context)
+        stable, unstable_note = _stability(cell, id_scores, reasons, context)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
     seconds = sum(context.store.about(k).get("seconds", 0.0) for k in (cell.id_scores, cell.ood_scores))
@@ -100,8 +104,10 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     tuned = _tuned(cell, context)
     if tuned:
         notes = (*notes, _tuning_note(tuned))
-    notes = (*_misfit(cell, cell.id_outputs, context), *notes)
+    notes = (*_misfit(cell, cell.id_outputs, context), *notes, *unstable_note)
     keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
+    if stable and cell.changed_scores:
+        keys["changed_scores"] = cell.changed_scores
     return replace(
         cell.record,
         status=OK,
@@ -112,6 +118,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         intervals={name: list(ends) for name, ends in intervals.items()},
         audit=audit,
         extended=extended_metrics,
+        stability=stable,
         tuned=tuned,
         forward_images=_forwarded(cell, context),
         notes=(*cell.record.notes, *notes),
@@ -119,6 +126,21 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _stability(
+    cell: Cell, id_scores: np.ndarray, reasons: Mapping[str, str], context: JobContext
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """AUROC of changed against unchanged ID test images, and a note if their scores failed, which fails no cell."""
+    if cell.changed_scores is None:
+        return {}, ()
+    reason = reasons.get(cell.changed_scores.digest, "")
+    if not reason:
+        try:
+            return stability(id_scores, context.store.load_array(cell.changed_scores)), ()
+        except OodbenchError as error:
+            reason = str(error)
+    return {}, (f"no stability, because slightly changed ID test images could not be scored: {reason}",)
 
 
 def _misfit(cell: Cell, outputs: Outputs, context: JobContext) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ def differences(record: Record, recomputed: Record) -> Iterable[str]:
             yield from _difference(f"the {end} end of the interval of {metric}", recorded, found, LOOSE)
     for metric in sorted({*record.extended, *recomputed.extended}):
         yield from _difference(metric, record.extended.get(metric), recomputed.extended.get(metric), LOOSE)
+    for name in sorted({*record.stability, *recomputed.stability}):
+        yield from _difference(f"stability, {name},", record.stability.get(name), recomputed.stability.get(name))
     for rules, values in recomputed.audit.items():
         for metric in sorted({*values, *record.audit[rules]}):
             yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))

@@ -15,6 +15,8 @@ import numpy as np
 from oodbench.benchmark.compare.scored_images import OTHERS, ScoredImages
 from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ClassifiedImages, ScoredClassification, extended
+from oodbench.benchmark.metrics.names import STABILITY_VERSION
+from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.npy import load_array
@@ -78,6 +80,20 @@ class Recompute:
                 return OTHERS
             shifted.append(ScoredClassification(images, shifted_scores))
         return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0], shifted)
+
+    def stability(self, record: Record, id_scores: np.ndarray) -> Mapping[str, float] | str:
+        """AUROC of changed against unchanged ID test images, given the scores of these; or the reason."""
+        version, *digests = _key(record).get("stability") or [""]
+        if version != STABILITY_VERSION:
+            return "which another version computed"
+        found = self.artifact(*digests) if len(digests) == 1 else None
+        if found is None:
+            return "whose scores are missing"
+        try:
+            scores = load_array(found[0])
+        except (OSError, ValueError) as error:
+            return f"whose scores cannot be read: {first_line(error)}"
+        return stability(id_scores, scores)
 
     def _shifted(self, record: Record, key: Mapping[str, Any]) -> ClassifiedImages | str:
         """The classified images of a shifted form of the ID set, by the key of its scores."""

@@ -156,6 +156,7 @@ class _Verifier:
         recomputed = self.recomputed(record, paths)
         problems = list(differences(record, recomputed))
         self.result.metrics += len(record.metrics) + sum(map(len, record.audit.values())) + len(record.extended)
+        self.result.metrics += len(record.stability)
         self.result.intervals += len(record.intervals)
         self.result.problems += [f"{name}: {problem}" for problem in problems]
         return recomputed if problems else record
@@ -193,6 +194,7 @@ class _Verifier:
             values = evaluate(id_scores, ood_scores)
             intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
             extended = self.recompute.extended(record, logits, scores) if record.extended else {}
+            stability = self.recompute.stability(record, id_scores) if record.stability else {}
         except (OodbenchError, OSError, ValueError) as error:
             self.result.problems.append(f"{cell_name(record)}: {first_line(error)}")
             return record
@@ -205,6 +207,7 @@ class _Verifier:
             n_ood=len(ood_scores),
             intervals=self.checked("confidence intervals", intervals, record.intervals),
             extended=self.checked("extended metrics", extended, record.extended),
+            stability=self.checked("stability", stability, record.stability),
             id_accuracy=self.checked("ID accuracy", accuracy, record.id_accuracy),
             audit=self.audit(record, id_scores, ood_scores),
             key=self.key(record, paths),

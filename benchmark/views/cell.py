@@ -39,6 +39,7 @@ def _numbers(record: Record) -> Iterator[str]:
         yield f"{name:20} {value}"
     for rules, values in record.audit.items():
         yield from (f"{f'{name} by {rules}':32} {value}" for name, value in values.items())
+    yield from (f"{f'stability, {name}':32} {value}" for name, value in record.stability.items())
     for note in record.notes:
         yield f"note: {note}"
 

@@ -92,6 +92,8 @@ class TableRow:
     """(group, metric) -> the mean over the group's OOD sets."""
     worst: Mapping[str, tuple[str, Stat]]
     """metric -> the OOD set with the worst mean, and that mean."""
+    stability: Mapping[str, float] = field(default_factory=dict)
+    """Change of ID test images -> AUROC of changed against unchanged images, averaged over seeds."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,17 @@ def _row(
     }
     worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
     marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}
-    return TableRow(label, records[0], stat_of(list(accuracy.values())), marked, means, worst)
+    accurate = stat_of(list(accuracy.values()))
+    return TableRow(label, records[0], accurate, marked, means, worst, _stability(records))
+
+
+def _stability(records: Sequence[Record]) -> dict[str, float]:
+    """Averaged over seeds, and over OOD sets, which matter only where settings are chosen for each of them."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        for change, area in record.stability.items():
+            values.setdefault(change, []).append(area)
+    return {change: math.fsum(areas) / len(areas) for change, areas in values.items()}
 
 
 def _cell(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> TableCell:
