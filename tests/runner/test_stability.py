@@ -23,25 +23,30 @@ from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.views.guards.stability import stability_lines
 from oodbench.benchmark.views.summary import summary_of
 from oodbench.benchmark.views.table_text import text_table
+from tests.stages.planted_sets import register_planted
 from tests.support import bench, csv_rows, prepare_suite, run_suite, tables_of, write_suite
 
 MATRIX = """
 [[id]]
-set = "digits[0-1]"
-ood = [{ set = "greek", group = "near" }, { set = "uniform", group = "far" }]
+set = "planted"
+ood = [{ set = "planted-near", group = "near" }, { set = "planted-far", group = "far" }]
 """
 
 
+def redness(batch: Batch) -> torch.Tensor:
+    """Mean red minus mean blue, in grey levels: within about 5 of 0 for the noise of the sets, 26 for a tint."""
+    return 255 * (batch.images[:, 0] - batch.images[:, -1]).mean(dim=(1, 2))
+
+
 class ReadsColour(Detector):
-    """Scores the largest difference between red and blue, beside a little of the logits."""
+    """Scores the difference between red and blue."""
 
     name = "test_colour"
     version = "1"
-    needs = frozenset({"images", "logits"})
+    needs = frozenset({"images"})
 
     def score(self, batch: Batch) -> torch.Tensor:
-        tint = (batch.images[:, 0] - batch.images[:, -1]).amax(dim=(1, 2))
-        return 100 * tint + batch.logits[:, 0].clamp(-1, 1)
+        return redness(batch)
 
 
 class Unmoved(Detector):
@@ -55,24 +60,25 @@ class Unmoved(Detector):
         return torch.zeros(len(batch.logits))
 
 
-class RefusesColour(Detector):
-    """Fails on images that are not grey, as a set of changed images has; the sets of the suite are grey."""
+class RefusesTint(Detector):
+    """Fails on tinted images, which only the set of changed images has."""
 
-    name = "test_grey_only"
+    name = "test_untinted"
     version = "1"
     needs = frozenset({"images"})
     calls = 0
 
     def score(self, batch: Batch) -> torch.Tensor:
         type(self).calls += 1
-        if (batch.images[:, 0] != batch.images[:, -1]).any():
-            raise ValueError("colour is not for me")
+        if (redness(batch) > 15).any():
+            raise ValueError("tints are not for me")
         return batch.images.mean(dim=(1, 2, 3))
 
 
 @pytest.fixture(autouse=True)
-def detectors(register: Any) -> None:
-    for plugin in (ReadsColour, Unmoved, RefusesColour):
+def plugins(register: Any) -> None:
+    register_planted(register, (3, 32, 32))
+    for plugin in (ReadsColour, Unmoved, RefusesTint):
         register(plugin.name, plugin)
 
 
@@ -91,8 +97,8 @@ def test_a_detector_that_reads_a_colour_cue_is_named_and_a_constant_one_is_not(s
     assert found["test_colour"]["tint"] == 1.0
     assert found["test_unmoved"] == dict.fromkeys(STABILITY, 0.5)
     for text in (" ".join(text_table(run, 120).split()), (run.path / "table.md").read_text().replace("\\", "")):
-        assert "Stability on digits[0-1]: tint: test_colour 100.0 (worst), median 75.0; one grey level" in text
-        assert "Warning: scores that notice slight changes on digits[0-1]" in text
+        assert "Stability on planted: tint: test_colour 100.0 (worst), median 75.0; one grey level" in text
+        assert "Warning: scores that notice slight changes on planted" in text
     _, _, warned = lines_of(run).partition("Warning: ")
     assert "test_colour (tint 100.0" in warned
     assert "test_unmoved" not in warned
@@ -103,9 +109,8 @@ def test_numbers_are_those_of_scoring_the_changed_images_alone(suite: Path, tmp_
     record = run.records[0]
     cache = tmp_path / "results" / "cache"
     id_scores, changed = (np.load(cache / record.artifacts[which]) for which in ("id_scores", "changed_scores"))
-    images = Library(tmp_path).part(parse_set("digits[0-1]"), "changed").images / np.float32(255)
-    tint = (images[:, 0] - images[:, -1]).max(axis=(1, 2))
-    assert changed == pytest.approx(100 * tint, abs=1.01)
+    images = Library(tmp_path).part(parse_set("planted"), "changed").images.astype(np.float64)
+    assert changed == pytest.approx((images[:, 0] - images[:, -1]).mean(axis=(1, 2)), abs=1e-3)
     unchanged = id_scores[changed_rows(len(id_scores))]
     for name, scores in zip(STABILITY, changed.reshape(len(STABILITY), -1), strict=True):
         area = np.mean(scores[:, None] > unchanged) + np.mean(scores[:, None] == unchanged) / 2
@@ -137,40 +142,40 @@ def test_a_suite_switches_it_off_for_itself(suite: Path) -> None:
 def test_the_command_line_has_it_by_default_and_switches_it_off(suite: Path, tmp_path: Path) -> None:
     arguments = ("run", "--suite", suite, "--detectors", "msp", "--results", tmp_path / "results", "--threads", 1)
     with_it, without = (bench(*arguments, *more, "--dry-run").output for more in ((), ("--no-stability",)))
-    assert "score digits[0-1] (changed) with msp" in with_it
+    assert "score planted (changed) with msp" in with_it
     assert "changed" not in without
 
 
 def test_a_failure_fails_no_cell_and_is_tried_again_only_if_asked(suite: Path) -> None:
-    run = run_suite(suite, "test_grey_only", stability=True, ood_sets="greek")
+    run = run_suite(suite, "test_untinted", stability=True, ood_sets="planted-near")
     (record,) = run.records
     assert (record.status, record.stability) == (OK, {})
     assert any("slightly changed ID test images could not be scored" in note for note in record.notes)
-    assert "colour is not for me" in " ".join(text_table(run, 120).split())
+    assert "tints are not for me" in " ".join(text_table(run, 120).split())
     assert "changed_scores" not in record.artifacts
     assert bench("verify", run.path.name, "--results", suite.parent / "results").exit_code == 0
-    before = RefusesColour.calls
-    run_suite(suite, "test_grey_only", stability=True, ood_sets="greek")
-    assert RefusesColour.calls == before, "the same command leaves it as it is"
-    run_suite(suite, "test_grey_only", stability=True, ood_sets="greek", rerun="failed")
-    assert RefusesColour.calls > before
+    before = RefusesTint.calls
+    run_suite(suite, "test_untinted", stability=True, ood_sets="planted-near")
+    assert RefusesTint.calls == before, "the same command leaves it as it is"
+    run_suite(suite, "test_untinted", stability=True, ood_sets="planted-near", rerun="failed")
+    assert RefusesTint.calls > before
 
 
 def test_a_record_without_its_changed_scores_is_made_again(suite: Path, tmp_path: Path) -> None:
-    run = run_suite(suite, "energy", stability=True, ood_sets="greek")
+    run = run_suite(suite, "energy", stability=True, ood_sets="planted-near")
     path = tmp_path / "results" / "cache" / run.records[0].artifacts["changed_scores"]
-    assert prepare_suite(suite, "energy", stability=True, ood_sets="greek").work.jobs == []
+    assert prepare_suite(suite, "energy", stability=True, ood_sets="planted-near").work.jobs == []
     path.unlink()
-    (job,) = prepare_suite(suite, "energy", stability=True, ood_sets="greek").work.jobs
+    (job,) = prepare_suite(suite, "energy", stability=True, ood_sets="planted-near").work.jobs
     assert isinstance(job, ScoreJob)
-    again = run_suite(suite, "energy", stability=True, ood_sets="greek")
+    again = run_suite(suite, "energy", stability=True, ood_sets="planted-near")
     assert again.records[0].stability == run.records[0].stability
     assert path.is_file()
 
 
 def test_records_with_and_without_it_have_unlike_keys_and_like_metrics(suite: Path) -> None:
-    without = run_suite(suite, "energy", ood_sets="greek").records[0]
-    record = run_suite(suite, "energy", stability=True, ood_sets="greek").records[0]
+    without = run_suite(suite, "energy", ood_sets="planted-near").records[0]
+    record = run_suite(suite, "energy", stability=True, ood_sets="planted-near").records[0]
     assert record.key != without.key
     assert (record.metrics, record.forward_images) == (without.metrics, without.forward_images)
     assert without.stability == {}
@@ -178,7 +183,7 @@ def test_records_with_and_without_it_have_unlike_keys_and_like_metrics(suite: Pa
 
 @pytest.fixture
 def finished(suite: Path) -> Path:
-    run_suite(suite, "energy", stability=True, ood_sets="greek")
+    run_suite(suite, "energy", stability=True, ood_sets="planted-near")
     return suite.parent / "results"
 
 
@@ -198,7 +203,7 @@ def test_verify_recomputes_it(finished: Path) -> None:
     edit(path, stability={**record.stability, "jpeg": record.stability["jpeg"] + 1e-6})
     done = bench("verify", "tiny", "--results", finished)
     assert done.exit_code == 1
-    assert "digits[0-1]/greek/energy/0: stability, jpeg, is " in done.output
+    assert "planted/planted-near/energy/0: stability, jpeg, is " in done.output
 
 
 def test_verify_hashes_its_scores(finished: Path) -> None:
@@ -222,7 +227,7 @@ def test_prune_keeps_its_scores_while_a_record_names_them(finished: Path) -> Non
 
 def test_its_page_and_its_provenance_show_it(finished: Path) -> None:
     _, record = the_record(finished)
-    done = bench("show", "tiny", "--cell", "digits[0-1]/greek/energy/0", "--results", finished)
+    done = bench("show", "tiny", "--cell", "planted/planted-near/energy/0", "--results", finished)
     assert f"stability, tint                  {record.stability['tint']}" in done.output
     uses = [(used["use"], used["part"]) for used in record.provenance["data"]]
     assert ("check stability", "changed") in uses
