@@ -340,7 +340,7 @@ def reads_own_image(inside: Path) -> Read:
     def read(content: bytes) -> None:
         remark_on(content)
         with suppress(BadImageError):
-            assert decode_own(content, Fit())[0].shape == (3, 32, 32)
+            assert decode_own(content, Fit())[0].shape[1:] == (32, 32)
 
     return read
 
