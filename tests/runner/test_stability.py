@@ -252,8 +252,16 @@ def test_runs_without_it_have_no_line(finished: Path) -> None:
     assert summary_with(read_stored_run(finished / "runs/tiny")) == ""
 
 
+EMBEDDED = """
+[[id]]
+set = "digits[0-1]"
+ood = [{ set = "greek" }]
+"""
+
+
 @pytest.mark.slow
-def test_processes_give_the_same_bytes(suite: Path) -> None:
+def test_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, EMBEDDED, name="embedded")
     one = run_suite(suite, "energy,knn,odin", stability=True)
     other = run_suite(suite, "energy,knn,odin", stability=True, jobs=2, results=suite.parent / "other")
     assert tables_of(one.path) == tables_of(other.path)
