@@ -30,7 +30,7 @@ def sklearn_file(name: str) -> Path:
 
 
 def upsample_counts(counts: np.ndarray) -> np.ndarray:
-    """Enlarge ink counts, uint8 (N, 8, 8) in 0..16, to images, uint8 (N, 3, 32, 32).
+    """Enlarge ink counts, uint8 (N, 8, 8) in 0..16, to grey images, uint8 (N, 1, 32, 32).
 
     Bilinear with half-pixel centres and clamped edges; 16 becomes 255. The arithmetic uses integers with one final
     rounding, so the result is identical on every machine.
@@ -42,5 +42,5 @@ def upsample_counts(counts: np.ndarray) -> np.ndarray:
         weights[row, max(above, 0)] += 8 - eighths
         weights[row, min(above + 1, 7)] += eighths
     ink = weights @ counts.astype(np.int64) @ weights.T  # 0 .. 16 * 8 * 8
-    grey = ((ink * 255 + 512) // 1024).astype(np.uint8)
-    return np.repeat(grey[:, None], 3, axis=1)
+    grey: np.ndarray = ((ink * 255 + 512) // 1024).astype(np.uint8)
+    return grey[:, None]

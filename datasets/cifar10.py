@@ -33,6 +33,7 @@ TREES = {
 class Cifar10(FileDataset):
     """50,000 + 10,000 colour photographs, 32 x 32, with balanced classes."""
 
+    channels = 3
     classes = CLASSES
     sizes = {"train": 50_000, "test": 10_000}
     sources = {

@@ -36,6 +36,7 @@ TREES = {"train": "", "test": "3ed828b797cee53bad35d19c9ad275db6a470b5c7ed53297e
 class Cifar100(FileDataset):
     """50,000 + 10,000 colour photographs, 32 x 32, balanced over the 100 fine classes."""
 
+    channels = 3
     classes = CLASSES
     sizes = {"train": 50_000, "test": 10_000}
     sources = {

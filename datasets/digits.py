@@ -23,13 +23,14 @@ TRAIN = FORMS[10]
 class Digits(Dataset):
     """1,797 handwritten digits as 8 x 8 ink counts, upsampled."""
 
+    channels = 1
     classes = tuple("0123456789")
     licence = "CC BY 4.0 (UCI Machine Learning Repository); the copy used is part of scikit-learn"
     origin = (
         "sklearn.datasets.load_digits: the test part of the UCI set Optical Recognition of Handwritten Digits, by 13 "
         "writers. Each 8 x 8 image of ink counts (0..16 ink pixels per 4 x 4 block of a 32 x 32 bitmap) is upsampled "
-        "bilinearly to 32 x 32 and repeated in three channels. In stored order, which is form by form, the first 1,287 "
-        "images (ten forms) are train and the last 510 (four forms) are test."
+        "bilinearly to 32 x 32, in one channel. In stored order, which is form by form, the first 1,287 images (ten "
+        "forms) are train and the last 510 (four forms) are test."
     )
     caveats = (
         "Small and blurred: there is no detail finer than 8 x 8. The UCI training part, by 30 other writers, is not in "
@@ -38,8 +39,8 @@ class Digits(Dataset):
         "and test may share that writer."
     )
     checksums = {
-        "train": "3012ec93ed751d6a05423c1507db644bd8c5def6275486329b5de77a6f4e0c0c",
-        "test": "02eba94d406253448108643dc630c98ff000accc5c8bc033bf6a02d283ca05e2",
+        "train": "ead97d570fb743ff04e1d6c23dae8500e95f59ff5088ab4bd430d87d7ed252aa",
+        "test": "1c53f86a30611a2937cc8286fd77a40c6aa19be3f5d63ed46732b592e12f8717",
     }
 
     def load(self, split: str, data_dir: Path) -> ImageSet:

@@ -22,6 +22,7 @@ class DrawnTextures(Dataset):
     """500 colour crops of 100 procedural textures."""
 
     splits = ("test",)
+    channels = 3
     licence = "Drawn by oodbench, under its licence (MIT)"
     origin = (
         "Drawn on loading by oodbench.datasets._texture_patterns: four textures of each of 25 kinds (stripes, ripples, "

@@ -59,6 +59,7 @@ def pair(split: str) -> Source:
 class EmnistLetters(FileDataset):
     """124,800 + 20,800 handwritten letters; upper and lower case are one class."""
 
+    channels = 1
     classes = LETTERS
     sizes = {"train": 124_800, "test": 20_800}
     sources = {split: (Source((ARCHIVE,), EmnistZip(f"letters-{split}")), pair(split)) for split in ("train", "test")}
@@ -66,7 +67,7 @@ class EmnistLetters(FileDataset):
     origin = (
         "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip, the archive that torchvision downloads, named "
         "emnist-gzip.zip. Rows and columns are swapped in the files, which is undone here. Greyscale, 28 x 28; resized "
-        "to 32 x 32 (bilinear) and repeated in three channels, like `mnist`."
+        "to 32 x 32 (bilinear), in one channel, like `mnist`."
     )
     caveats = (
         "From the same NIST forms as MNIST: o and 0, i, l and 1, s and 5, z and 2 often have the same shape. No "

@@ -85,6 +85,7 @@ class GtsrbTest:
 class Gtsrb(FileDataset):
     """26,640 + 12,630 photographs of 43 kinds of traffic signs."""
 
+    channels = 3
     classes = CLASSES
     sizes = {"train": 26_640, "test": 12_630}
     sources = {

@@ -26,6 +26,7 @@ def halves(card: type[FileDataset], name: str, checksums: tuple[str, str]) -> di
 class FashionMnistHalves(FileDataset):
     """5,000 + 5,000 images of clothing, all from the published test split."""
 
+    channels = 1
     family = FashionMnist.name
     classes = FashionMnist.classes
     sizes = {"train": HALF, "test": HALF}
@@ -33,8 +34,8 @@ class FashionMnistHalves(FileDataset):
         FashionMnist,
         "fashion-mnist-halves",
         (
-            "f0550c54c3e5f40762bad4dc48c842d3f02b320801070e7744a6ecfc27dc3d2d",
-            "5aa035ded42ec57625925dab4913b9c37f45d932123ccb144d1d0bdac1509db2",
+            "a278ac55f2b5bf11925a1c1e7d50b8f22b53e25a45d54d2db64b963ad454412d",
+            "ead0c90cc2dbbca7adf87a5024cded5ca23a937bf379e4a4ed14fc772096cada",
         ),
     )
     licence = FashionMnist.licence
@@ -46,6 +47,7 @@ class FashionMnistHalves(FileDataset):
 class KmnistHalves(FileDataset):
     """5,000 + 5,000 handwritten hiragana, all from the published test split."""
 
+    channels = 1
     family = Kmnist.name
     classes = Kmnist.classes
     sizes = {"train": HALF, "test": HALF}
@@ -53,8 +55,8 @@ class KmnistHalves(FileDataset):
         Kmnist,
         "kmnist-halves",
         (
-            "a8c7729e38a79b6f3c40524b90a69377c2fe21e0ccb27b40ee7a01ab05c73fe4",
-            "75c6e2910f14685ebc90f37f2c6dd7f5b3ce7bdcf34a093bfc88e6b6fccf1b05",
+            "699b8aab70684c9ddbb21e6210913ea57db534dea0860227f951348d6171166e",
+            "ef31c0e9f0a80f59dc58ceec89fc0a966fedf9e0d07e832433ba83412a938e9b",
         ),
     )
     licence = Kmnist.licence

@@ -7,8 +7,9 @@ from oodbench.benchmark.data.files import FileDataset, Idx, Source, idx_pair, ow
 from oodbench.benchmark.data.files.pixels import Fit
 
 RESIZED = (
-    "Greyscale, 28 x 28; resized to 32 x 32 (bilinear, Pillow) and repeated in three channels, as in the script of Lee "
-    "et al. (ICLR 2018). Zero padding would keep the stroke width and give different numbers."
+    "Greyscale, 28 x 28; resized to 32 x 32 (bilinear, Pillow), in one channel. Lee et al. (ICLR 2018) resize alike "
+    "and repeat the images in three channels, as the suite lee2018-mnist does. Zero padding would keep the stroke "
+    "width and give different numbers."
 )
 DIGITS = tuple("0123456789")
 SIZES = {"train": 60_000, "test": 10_000}
@@ -54,6 +55,7 @@ def sources(
 class Mnist(FileDataset):
     """60,000 + 10,000 handwritten digits."""
 
+    channels = 1
     classes = DIGITS
     sizes = SIZES
     sources = sources(
@@ -62,8 +64,8 @@ class Mnist(FileDataset):
         "MNIST",
         ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
         (
-            "fbeab8d1eabde1674d5939a451bc2551e1622eb2f94e06d6b3235f77fdc07bf2",
-            "b05484e83193d219226dadc5c70c35248addd4a6dde5232251b6814f40888206",
+            "382b7e40738a8e206af2d685a1ba7546ea74598c12e2b23b154d6280d4545062",
+            "6854a69cc1c029c7c92d18fb08ab6a1db92adebae3249756608c317b6dc69c27",
         ),
     )
     licence = "Commonly given as CC BY-SA 3.0"
@@ -82,6 +84,7 @@ class Mnist(FileDataset):
 class FashionMnist(FileDataset):
     """60,000 + 10,000 images of clothing, with balanced classes."""
 
+    channels = 1
     classes = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
     sizes = SIZES
     sources = sources(
@@ -89,7 +92,7 @@ class FashionMnist(FileDataset):
         classes,
         "FashionMNIST",
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        ("", "e5eb745e627750c42916e4944fa6c09e81c37916d24c7e533889c4c8e2e79517"),
+        ("", "00cd4e27fd28985b0a7ed400eb56912a3a814f906a4eefb880f44a2407cff47d"),
     )
     licence = "MIT"
     origin = (
@@ -107,6 +110,7 @@ class FashionMnist(FileDataset):
 class Kmnist(FileDataset):
     """60,000 + 10,000 handwritten hiragana characters, balanced over 10 classes."""
 
+    channels = 1
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     sizes = SIZES
     sources = sources(
@@ -114,7 +118,7 @@ class Kmnist(FileDataset):
         classes,
         "KMNIST",
         ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
-        ("", "08dcbe2190ef7c5bd0ab9fb8b5b25fdbacd2ac492da360276e96dc5507e2759b"),
+        ("", "bb58c3b0be25aa0352f9dbdb6215aa9966acf4121287aa19e771b2cb938ada2d"),
     )
     licence = "CC BY-SA 4.0"
     origin = f"https://github.com/rois-codh/kmnist, IDX files with 'kmnist-' before their names. {RESIZED}"
@@ -125,10 +129,11 @@ class Kmnist(FileDataset):
 class NotMnist(FileDataset):
     """Letters A to J in publicly available fonts: 10,000 test images, converted to MNIST's format."""
 
+    channels = 1
     classes = tuple("ABCDEFGHIJ")
     sizes = SIZES
     sources = sources(
-        "notmnist", classes, checksums=("", "528dfcd5455ba5040f8dd91a86f019e4364022ee728f6460f55ac77f58f2c554")
+        "notmnist", classes, checksums=("", "122760e846ac223f02f42d512c3f3cc75cf10e33e33163b169f2bdbaeea51851")
     )
     licence = "No explicit licence on the images; the conversion's code is MIT"
     origin = (

@@ -24,6 +24,7 @@ class Gaussian(Dataset):
 
     splits = ("test",)
     kin = "noise"
+    channels = 3
     licence = "None needed: random numbers"
     origin = (
         "Drawn on loading from numpy.random.RandomState(1): N(0.5, 1) per channel, clamped to [0, 1], rounded to 1/255."
@@ -42,6 +43,7 @@ class Uniform(Dataset):
 
     splits = ("test",)
     kin = "noise"
+    channels = 3
     licence = "None needed: random numbers"
     origin = "Drawn on loading from numpy.random.RandomState(2): uniform on [0, 1] per channel, rounded to 1/255."
     caveats = CAVEATS

@@ -23,6 +23,7 @@ class NotMnistSmall(FileDataset):
     """18,724 letters A to J in publicly available fonts."""
 
     splits = ("test",)
+    channels = 1
     family = "notmnist"
     classes = LETTERS
     sizes = {"test": 18_724}
@@ -42,7 +43,7 @@ class NotMnistSmall(FileDataset):
     licence = "No explicit licence"
     origin = (
         "http://yaroslavvb.com/upload/notMNIST/notMNIST_small.tar.gz, downloaded by hand because no checksum is "
-        "published. Greyscale, 28 x 28; resized to 32 x 32 (bilinear) and repeated in three channels, like `notmnist`."
+        "published. Greyscale, 28 x 28; resized to 32 x 32 (bilinear), in one channel, like `notmnist`."
     )
     caveats = (
         "Of 18,726 files, two are empty and left out by name. The folder inside the archive and the number of files "

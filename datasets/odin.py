@@ -37,6 +37,7 @@ class LsunResize(FileDataset):
     """The 10,000 test photographs of LSUN, resized to 32 x 32."""
 
     splits = ("test",)
+    channels = 3
     family = "lsun"
     sizes = {"test": 10_000}
     sources = {"test": archive("LSUN_resize", "moqh2wh8696c3yl", "278b7b31c8cb7e804a1465a8ce03a2dc")}
@@ -50,6 +51,7 @@ class LsunCrop(FileDataset):
     """Random crops from the 10,000 test photographs of LSUN."""
 
     splits = ("test",)
+    channels = 3
     family = "lsun"
     sizes = {"test": 10_000}
     sources = {"test": archive("LSUN", "fhtsw1m3qxlwj6h", "458a0a0ab8e5f1cb4516d7400568e460")}
@@ -63,6 +65,7 @@ class TinyImageNetResize(FileDataset):
     """The 10,000 test images of Tiny ImageNet, resized to 32 x 32."""
 
     splits = ("test",)
+    channels = 3
     family = "tinyimagenet"
     sizes = {"test": 10_000}
     sources = {"test": archive("Imagenet_resize", "kp3my3412u5k9rl", "0f9ff11d45babf2eff5fe12281d1ac31")}
@@ -76,6 +79,7 @@ class TinyImageNetCrop(FileDataset):
     """Random crops from the 10,000 test images of Tiny ImageNet."""
 
     splits = ("test",)
+    channels = 3
     family = "tinyimagenet"
     sizes = {"test": 10_000}
     sources = {"test": archive("Imagenet", "avgm2u562itwpkl", "7c0827e4246c3718a5ee076e999e52e5")}
@@ -89,6 +93,7 @@ class ISun(FileDataset):
     """8,925 photographs of scenes from iSUN, resized to 32 x 32."""
 
     splits = ("test",)
+    channels = 3
     sizes = {"test": 8925}
     sources = {"test": archive("iSUN", "ssz7qxfqae0cca5", "be77b0f2c26fda898afac5f99645ee70")}
     licence = SUN_LICENCE

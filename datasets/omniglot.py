@@ -28,14 +28,15 @@ def source(stem: str, md5: str) -> Source:
 class Omniglot(FileDataset):
     """19,280 + 13,180 drawings of characters, 20 per character. Train and test have different alphabets."""
 
+    channels = 1
     sizes = {"train": 19_280, "test": 13_180}
     sources = {split: (source(stem, md5),) for split, (stem, md5) in PARTS.items()}
     licence = "MIT (the repository's)"
     origin = (
         "https://github.com/brendenlake/omniglot, python/images_background.zip (train) and "
         "python/images_evaluation.zip (test), the files that torchvision downloads. Black and white, 105 x 105; "
-        "resized to 32 x 32 (bilinear with antialiasing) and repeated in three channels. Read sorted by path; without "
-        "labels, because no character is in both splits."
+        "resized to 32 x 32 (bilinear with antialiasing), in one channel. Read sorted by path; without labels, because "
+        "no character is in both splits."
     )
     caveats = (
         "Dark strokes on white, where MNIST and similar sets are bright on black: the pixel mean alone separates them. "

@@ -55,6 +55,7 @@ class Patches(Dataset):
     """808 non-overlapping colour crops."""
 
     splits = ("test",)
+    channels = 3
     licence = (
         "china.jpg, flower.jpg: CC BY 2.0, as scikit-learn states. It names danielbuechele for both photographs; the "
         "page it links for flower.jpg is of another Flickr user, vultilion. grace_hopper.jpg: public domain, as the "

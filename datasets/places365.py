@@ -22,6 +22,7 @@ class Places365(FileDataset):
     """36,500 photographs of 365 kinds of scenes."""
 
     splits = ("test",)
+    channels = 3
     sizes = {"test": 36_500}
     sources = {
         "test": (

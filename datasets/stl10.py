@@ -62,6 +62,7 @@ class StlBinary:
 class Stl10(FileDataset):
     """5,000 + 8,000 labelled photographs, with balanced classes; the 100,000 unlabelled images are not used."""
 
+    channels = 3
     classes = CLASSES
     sizes = {"train": 5000, "test": 8000}
     sources = {

@@ -44,6 +44,7 @@ CUT = 8000
 class Svhn(FileDataset):
     """73,257 + 26,032 colour images of digits, 32 x 32; the 531,131 easier 'extra' images are not used."""
 
+    channels = 3
     classes = CLASSES
     sizes = {"train": 73_257, "test": 26_032}
     sources = {
@@ -67,6 +68,7 @@ class SvhnTestPart(FileDataset):
     """The first 10,000 of the 26,032 test digits, in their published order."""
 
     splits = ("test",)
+    channels = 3
     family = "svhn"
     classes = CLASSES
     sizes = {"test": 10_000}
@@ -92,6 +94,7 @@ class SvhnTrainPart(FileDataset):
     """The first 4,434 of the 73,257 training digits, cropped again, in their published order."""
 
     splits = ("train",)
+    channels = 3
     family = "svhn"
     classes = CLASSES
     sizes = {"train": 4434}
@@ -114,6 +117,7 @@ class SvhnTrainPart(FileDataset):
 class SvhnSmall(FileDataset):
     """Both subsets as one ID set. Train: the 4,434 training digits and test digits 0 to 7,999. Test: the others."""
 
+    channels = 3
     family = "svhn"
     classes = CLASSES
     sizes = {"train": 12_434, "test": 2000}

@@ -27,6 +27,7 @@ class Textures(FileDataset):
     """5,640 photographs of textures, 120 for each of 47 classes, from all three published splits."""
 
     splits = ("test",)
+    channels = 3
     classes = CLASSES
     sizes = {"test": 5640}
     sources = {
@@ -53,6 +54,7 @@ class TexturesPart(FileDataset):
     """1,200 textures of 10 classes, from banded to crystalline."""
 
     splits = ("test",)
+    channels = 3
     family = "textures"
     classes = CLASSES[:10]
     sizes = {"test": 1200}

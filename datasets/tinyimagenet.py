@@ -70,6 +70,7 @@ class TinyImageNetZip:
 class TinyImageNet(FileDataset):
     """100,000 + 10,000 photographs of 200 classes. The published validation images are the test split."""
 
+    channels = 3
     classes = tuple(f"class {k:03d}" for k in range(200))
     sizes = {"train": 100_000, "test": 10_000}
     sources = {
@@ -94,6 +95,7 @@ class TinyImageNetPillow(FileDataset):
     """The 10,000 test images of Tiny ImageNet at 32 x 32, resized by Pillow."""
 
     splits = ("test",)
+    channels = 3
     family = "tinyimagenet"
     sizes = {"test": 10_000}
     sources = {

@@ -2,8 +2,9 @@
 
 Generator: z (100) -> 4x4 -> 8x8 -> 16x16 -> 32x32 by transposed 4x4 convolutions with batch norm and ReLU, and a final
 sigmoid. Discriminator: the mirror image with leaky ReLU 0.2 and no batch norm in the first layer. It returns a logit,
-because binary cross-entropy on logits is the stable form of the released script's sigmoid + BCE. Widths are 512-256-128
-as released for `width` = 128, and scale with `width`. Weights N(0, 0.02), batch norm N(1, 0.02).
+because binary cross-entropy on logits is the stable form of the released script's sigmoid + BCE. For grey images both
+have one channel, whatever the classifier's: in three, samples would differ from the images by their colour alone.
+Widths are 512-256-128 as released for `width` = 128, and scale with `width`. Weights N(0, 0.02), batch norm N(1, 0.02).
 """
 
 from __future__ import annotations
@@ -53,12 +54,41 @@ def discriminator(width: int, channels: int) -> nn.Sequential:
     )
 
 
-def gan_networks(width: int, image_shape: tuple[int, int, int]) -> dict[str, nn.Module]:
-    """A new generator and discriminator. Raises `DataError` for images that are not 32 x 32."""
+def gan_networks(width: int, image_shape: tuple[int, int, int], repeats_grey: bool = False) -> dict[str, nn.Module]:
+    """A new generator and discriminator. Raises `DataError` for images that are not 32 x 32.
+
+    With `repeats_grey`, images (N, C, 32, 32) have C equal channels: the generator draws one channel and repeats it,
+    and the discriminator sees the first.
+    """
     channels, *size = image_shape
     if size != [32, 32]:
         raise DataError(f"The DCGAN draws 32 x 32 images; these are {size[0]} x {size[1]}. Use a recipe without it.")
-    return {"generator": generator(width, channels), "discriminator": discriminator(width, channels)}
+    if not repeats_grey:
+        return {"generator": generator(width, channels), "discriminator": discriminator(width, channels)}
+    return {
+        "generator": nn.Sequential(*generator(width, 1), Repeated(channels)),
+        "discriminator": nn.Sequential(FirstChannel(), *discriminator(width, 1)),
+    }
+
+
+class Repeated(nn.Module):
+    """One channel, repeated: (N, 1, H, W) -> (N, `channels`, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The same pixels in every channel."""
+        return images.repeat(1, self.channels, 1, 1)
+
+
+class FirstChannel(nn.Module):
+    """The first of several equal channels: (N, C, H, W) -> (N, 1, H, W)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The pixels of one channel."""
+        return images[:, :1]
 
 
 def noise(count: int, random: torch.Generator) -> Tensor:

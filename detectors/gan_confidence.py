@@ -16,7 +16,10 @@ from oodbench.detectors.msp import MSP
 
 @recipe("gan", title="Original GAN (no classifier)", paper="Goodfellow et al. 2014; DCGAN, Radford et al. 2016")
 class GAN(Recipe):
-    """A DCGAN trained on the ID images only. Other recipes build on its generator."""
+    """A DCGAN trained on the ID images only. Other recipes build on its generator.
+
+    Its samples of a grey ID set are grey, also where a network with three channels gets them.
+    """
 
     trains_classifier = False
     generator_learning_rate: float = 0.0002
@@ -25,7 +28,7 @@ class GAN(Recipe):
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """Generator and discriminator."""
-        return _dcgan.gan_networks(self.width, task.image_shape)
+        return _dcgan.gan_networks(self.width, task.image_shape, task.repeats_grey)
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Adam with betas (0.5, 0.999), as in DCGAN."""

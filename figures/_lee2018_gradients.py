@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oodbench.benchmark import FigureInputs, ImageSet, Picture
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.atomic import slug
@@ -140,12 +141,17 @@ def _column(inputs: FigureInputs, records: dict[str, Record], name: str, count: 
     chosen, some = images.images[picked(images, count)], images.images[spread(MEASURED, len(images))]
     shown, sizes, high = {}, {}, {}
     for label, record in records.items():
-        network = inputs.classifier(record).network
-        shown[label] = guided_gradients(network, torch.from_numpy(chosen).float() / 255)
-        maps = guided_gradients(network, torch.from_numpy(some).float() / 255)
+        network, channels = inputs.classifier(record).network, record.channels or images.image_shape[0]
+        shown[label] = guided_gradients(network, _floats(chosen, channels))
+        maps = guided_gradients(network, _floats(some, channels))
         sizes[label] = maps.astype(np.float64).mean(axis=(1, 2))
         high[label] = float(np.quantile(maps, 0.99))
     return Column(name, chosen, shown, sizes, high)
+
+
+def _floats(images: NDArray[np.uint8], channels: int) -> Tensor:
+    """uint8 (N, C, H, W) -> float32 in [0, 1] in a network's channels."""
+    return torch.from_numpy(np.array(in_channels(images, channels), order="C")).float() / 255
 
 
 def _draw(block: Block, columns: list[Column]) -> Figure:

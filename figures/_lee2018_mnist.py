@@ -85,7 +85,7 @@ def figure3cd(inputs: FigureInputs, setting: Setting | None = None) -> Picture:
 
 
 def _grey(images: NDArray[np.uint8]) -> Tensor:
-    """One of three equal channels, uint8 (N, 1, 32, 32)."""
+    """Grey images, or the first of three equal channels, uint8 (N, 1, 32, 32)."""
     return torch.from_numpy(np.ascontiguousarray(images[:, :1]))
 
 

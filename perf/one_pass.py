@@ -39,8 +39,9 @@ from torch import Tensor
 
 from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.engines.engine import Quiet
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
@@ -117,12 +118,12 @@ def single_pass_detectors() -> list[str]:
     return names
 
 
-def write_weights(backbone: str, images: ImageSet, path: Path) -> None:
+def write_weights(backbone: str, images: ImageSet, shape: tuple[int, int, int], path: Path) -> None:
     """Write a network with random weights and a head that predicts the nearest mean of some training features."""
     torch.manual_seed(0)
-    network = create("backbone", parse_spec(backbone)).build(len(images.classes), images.image_shape).eval()
+    network = create("backbone", parse_spec(backbone)).build(len(images.classes), shape).eval()
     rows = np.linspace(0, len(images) - 1, min(4 * BLOCK, len(images)), dtype=np.int64)  # a file may be sorted by class
-    some = torch.from_numpy(images.images[rows])
+    some = torch.from_numpy(np.array(in_channels(images.images[rows], shape[0])))
     labels = torch.from_numpy(np.array(images.labels)[rows].astype(np.int64))
     with torch.inference_mode():
         features = torch.cat([network.features(floats(part)) for part in some.split(BLOCK)])
@@ -164,9 +165,9 @@ def counted(seen: Counter[bytes], spent: list[float], passes: list[float]) -> It
 
 
 def sets_of(made: Prepared) -> dict[str, np.ndarray]:
-    """The images of each pass of a plan, by set and part."""
-    jobs = [job for job in made.plan.jobs.values() if isinstance(job, ExtractJob)]
-    return {str(job.outputs.data): made.context.images(job.outputs.data).images for job in jobs}
+    """The images of each pass of a plan, in the network's channels, by set and part."""
+    stored = {job: made.context.images(job.outputs.data).images for job in passes(made)}
+    return {str(job.outputs.data): in_channels(images, job.checkpoint.image_shape[0]) for job, images in stored.items()}
 
 
 def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[str, Tensor]]:
@@ -178,7 +179,7 @@ def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[s
         for name, images in sets.items():
             parts = []
             for start in range(0, len(images), BLOCK):
-                found = classifier.features(floats(torch.from_numpy(images[start : start + BLOCK])))
+                found = classifier.features(floats(torch.from_numpy(np.array(images[start : start + BLOCK]))))
                 classifier.head(found)
                 parts.append(found)
             features[name] = torch.cat(parts)
@@ -256,8 +257,8 @@ def main() -> None:
         known = {cell.record.id_set for cell in planned.plan.cells}
         if len(known) > 1:
             sys.exit(f"The suite has {len(known)} ID sets, {', '.join(sorted(known))}; give one with a single ID set.")
-        ref = next(job.train for job in planned.plan.jobs.values() if hasattr(job, "train"))
-        write_weights(arguments.backbone, planned.context.images(ref), file)
+        job = next(job for job in planned.plan.jobs.values() if isinstance(job, TrainJob))
+        write_weights(arguments.backbone, planned.context.images(job.train), job.checkpoint.image_shape, file)
         made = prepare(names, checkpoint=file, **fixed)
         sets = sets_of(made)
         seconds, inside, spent, seen = ours(made)

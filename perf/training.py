@@ -40,6 +40,7 @@ from torchvision.transforms.functional import to_tensor
 from oodbench.benchmark import Dataset as Card
 from oodbench.benchmark import ImageSet
 from oodbench.benchmark.api import Prepared, prepare, usable_cores
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -94,8 +95,9 @@ class Clock:
 class PerSample(Dataset[tuple[Tensor, int]]):
     """Images one by one, as in torchvision's CIFAR-10: array, PIL image, tensor."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self.pixels = np.ascontiguousarray(images.images.transpose(0, 2, 3, 1))
+    def __init__(self, images: ImageSet, channels: int) -> None:
+        pixels = in_channels(images.images, channels).transpose(0, 2, 3, 1)
+        self.pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
         self.labels = [] if images.labels is None else images.labels.tolist()
 
     def __len__(self) -> int:
@@ -166,7 +168,8 @@ def run_plain(prepared: Prepared, job: TrainJob, clock: Clock) -> None:
     device = prepared.context.device
     networks = {n: net.to(device).train() for n, net in recipe.networks(task_of(job.checkpoint)).items()}
     step = PLAIN[recipe.name](networks, device)
-    loader = DataLoader(PerSample(prepared.context.images(job.train)), job.schedule.batch_size, shuffle=True)
+    samples = PerSample(prepared.context.images(job.train), job.checkpoint.image_shape[0])
+    loader = DataLoader(samples, job.schedule.batch_size, shuffle=True)
     for _ in range(job.schedule.epochs):
         for images, labels in loader:
             step(images.to(device), labels.to(device))

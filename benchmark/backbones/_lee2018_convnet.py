@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from oodbench.benchmark import Backbone, DataError
 
 SHAPE = (3, 32, 32)
-"""Channels, height, width: the paper resizes every set to this, and gives MNIST three equal channels."""
+"""Channels, height, width: the paper resizes every set to this, and gives MNIST three equal channels, as oodbench does
+for these networks (`channels`)."""
 
 
 class ConvNet(nn.Module):
@@ -31,17 +32,20 @@ class ConvNet(nn.Module):
 
 
 class FixedSize(Backbone):
-    """A backbone whose layers fit 32 x 32 images of three channels and no others."""
+    """A backbone whose layers fit 32 x 32 images of three channels and no others; grey images are repeated in three."""
+
+    channels = SHAPE[0]
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
         """Refuse every image shape (C, H, W) other than `SHAPE`."""
         if image_shape == SHAPE:
             return None
         channels, height, width = image_shape
-        problem = f"{channels} channel{'s' * (channels != 1)} of {height} x {width} pixels"
+        size = f"{height} x {width} pixels"
+        problem = size if channels == SHAPE[0] else f"{channels} channel{'s' * (channels != 1)} of {size}"
         return (
             f"backbone '{self.name}' takes images of 3 channels of 32 x 32 pixels, got {problem}; choose another "
-            "--backbone, or give the set resized to 32 x 32 in RGB"
+            "--backbone, or give the set resized to 32 x 32"
         )
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

@@ -21,8 +21,11 @@ class TorchvisionModel(Found):
 
     The head is the linear layer that returns the output, and features (N, D) are its input; networks with another last
     layer are refused. Blocks are the last feature maps of each resolution. Most of these networks are designed for 224
-    x 224 pixels: if they accept 32 x 32, their feature maps are very small.
+    x 224 pixels: if they accept 32 x 32, their feature maps are very small. Their first layer has three channels, in
+    which grey images are repeated.
     """
+
+    channels = 3
 
     def __post_init__(self) -> None:
         """Check the name."""

@@ -15,7 +15,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, unknown, visible
 from oodbench.benchmark.plan.suite import Suite, read_suite
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.dataset import Dataset
+from oodbench.benchmark.plugins.dataset import COLOUR, GREY, Dataset
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.inputs import NEEDS
@@ -158,9 +158,14 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
+CHANNELS = {None: "those of its images", GREY: "1 (grey)", COLOUR: "3 (colour)"}
+"""Channels that a data set declares -> how its card says so."""
+
+
 def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "classes": ", ".join(plugin.classes),
+        "channels": CHANNELS.get(plugin.channels, plugin.channels),
         "licence": plugin.licence,
         "origin": plugin.origin,
         "caveats": plugin.caveats,

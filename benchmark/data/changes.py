@@ -11,9 +11,10 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.metrics.names import STABILITY, STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import changed_rows
-from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.dataset import COLOUR, GREY, ImageSet
 
 Pixels = NDArray[np.uint8]
 
@@ -65,7 +66,7 @@ def changed_images(test: ImageSet) -> ImageSet:
     Grey images are repeated in three channels, so that there is something to tint.
     """
     chosen = test.take(changed_rows(len(test)))
-    images = chosen.images if chosen.images.shape[1] > 1 else np.repeat(chosen.images, 3, axis=1)
+    images = in_channels(chosen.images, COLOUR) if chosen.images.shape[1] == GREY else chosen.images
     changed = np.concatenate([CHANGES[name](images) for name in STABILITY])
     labels = None if chosen.labels is None else np.tile(chosen.labels, len(STABILITY))
     return replace(chosen, images=changed, labels=labels, groups=None)

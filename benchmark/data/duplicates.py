@@ -9,6 +9,9 @@ descriptors is never larger than the RMS difference between the images (Cauchy-S
 orthogonal directions keeps that property, so a neighbour search in the projection misses no near-duplicate, and only
 the neighbours that it finds are compared pixel by pixel. Where more than `CANDIDATES` images are that close, as with
 noise, only the nearest are compared, and the counts are lower bounds.
+
+A grey image and its copy in three equal channels are the same image: where one set is grey and the other in colour,
+both are compared in three channels.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.plugins.dataset import ImageSet
 
@@ -43,10 +47,22 @@ BLOCK = 1 << 22
 
 
 def exact_duplicates(seen: NDArray[np.uint8], tested: NDArray[np.uint8], block_bytes: int = BLOCK) -> int:
-    """Count the tested images (M, C, H, W) that equal a seen image (N, C, H, W) in every pixel; both uint8."""
-    if seen.shape[1:] != tested.shape[1:]:
+    """Count the tested images (M, C, H, W) that equal a seen image (N, C, H, W) in every pixel; both uint8.
+
+    Grey images are compared with colour images in three channels; images of another size are never equal.
+    """
+    channels = _common_channels(seen.shape[1:], tested.shape[1:])
+    if channels is None:
         return 0
+    seen, tested = in_channels(seen, channels), in_channels(tested, channels)
     return _count_equal(seen, tested, _hashes(seen, block_bytes), _hashes(tested, block_bytes))
+
+
+def _common_channels(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+    """The channels in which images of two shapes (C, H, W) are compared; None if they cannot be equal."""
+    if one[1:] != other[1:] or not are_convertible(one[0], other[0]):
+        return None
+    return max(one[0], other[0])
 
 
 def _count_equal(
@@ -81,8 +97,10 @@ def near_duplicates(
     seen: NDArray[np.uint8], tested: NDArray[np.uint8], near: float = NEAR, block_bytes: int = BLOCK
 ) -> int:
     """Count the tested images (M, C, H, W) that are within `near` of a seen image; exact copies are included."""
-    if seen.shape[1:] != tested.shape[1:]:
+    channels = _common_channels(seen.shape[1:], tested.shape[1:])
+    if channels is None:
         return 0
+    seen, tested = in_channels(seen, channels), in_channels(tested, channels)
     searchable = _Searchable(descriptors(seen, block_bytes))
     return _count_near(seen, tested, searchable, descriptors(tested, block_bytes), near, block_bytes)
 
@@ -180,41 +198,48 @@ class CachedDuplicates:
 
     def __init__(self, cache: DataCache) -> None:
         self._cache = cache
-        self._image_hashes: dict[str, NDArray[np.uint64]] = {}
-        self._descriptors: dict[str, NDArray[np.float32]] = {}
-        self._searchable: dict[str, _Searchable] = {}
+        self._image_hashes: dict[tuple[str, int], NDArray[np.uint64]] = {}
+        self._descriptors: dict[tuple[str, int], NDArray[np.float32]] = {}
+        self._searchable: dict[tuple[str, int], _Searchable] = {}
+        """By the checksum of the set, and the channels in which it is compared."""
 
     def exact(self, seen: ImageSet, tested: ImageSet, stored: bool = True) -> int:
         """As `exact_duplicates`. With `stored`, the count is read from, or written to, the store."""
-        if seen.image_shape != tested.image_shape:
+        channels = _common_channels(seen.image_shape, tested.image_shape)
+        if channels is None:
             return 0
         if not stored:
-            return self._count_exact(seen, tested)
+            return self._count_exact(seen, tested, channels)
         name = f"{tested.checksum} within {seen.checksum}"
-        return int(self._cache.checksum(name, lambda: str(self._count_exact(seen, tested))))
+        return int(self._cache.checksum(name, lambda: str(self._count_exact(seen, tested, channels))))
 
     def near(self, seen: ImageSet, tested: ImageSet) -> int:
         """As `near_duplicates`."""
-        if seen.image_shape != tested.image_shape:
+        channels = _common_channels(seen.image_shape, tested.image_shape)
+        if channels is None:
             return 0
         name = f"{tested.checksum} near {seen.checksum} version {LEAKAGE_VERSION}"
-        return int(self._cache.result(name, lambda: {"near": self._count(seen, tested)})["near"])
+        return int(self._cache.result(name, lambda: {"near": self._count(seen, tested, channels)})["near"])
 
-    def _count_exact(self, seen: ImageSet, tested: ImageSet) -> int:
-        return _count_equal(seen.images, tested.images, self._hash(seen), self._hash(tested))
+    def _count_exact(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
+        known, new = (in_channels(images.images, channels) for images in (seen, tested))
+        return _count_equal(known, new, self._hash(seen, channels), self._hash(tested, channels))
 
-    def _count(self, seen: ImageSet, tested: ImageSet) -> int:
-        if seen.checksum not in self._searchable:
-            self._searchable[seen.checksum] = _Searchable(self._describe(seen))
-        searchable = self._searchable[seen.checksum]
-        return _count_near(seen.images, tested.images, searchable, self._describe(tested), NEAR, BLOCK)
+    def _count(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
+        place = (seen.checksum, channels)
+        if place not in self._searchable:
+            self._searchable[place] = _Searchable(self._describe(seen, channels))
+        known, new = (in_channels(images.images, channels) for images in (seen, tested))
+        return _count_near(known, new, self._searchable[place], self._describe(tested, channels), NEAR, BLOCK)
 
-    def _hash(self, images: ImageSet) -> NDArray[np.uint64]:
-        if images.checksum not in self._image_hashes:
-            self._image_hashes[images.checksum] = _hashes(images.images, BLOCK)
-        return self._image_hashes[images.checksum]
+    def _hash(self, images: ImageSet, channels: int) -> NDArray[np.uint64]:
+        place = (images.checksum, channels)
+        if place not in self._image_hashes:
+            self._image_hashes[place] = _hashes(in_channels(images.images, channels), BLOCK)
+        return self._image_hashes[place]
 
-    def _describe(self, images: ImageSet) -> NDArray[np.float32]:
-        if images.checksum not in self._descriptors:
-            self._descriptors[images.checksum] = descriptors(images.images)
-        return self._descriptors[images.checksum]
+    def _describe(self, images: ImageSet, channels: int) -> NDArray[np.float32]:
+        place = (images.checksum, channels)
+        if place not in self._descriptors:
+            self._descriptors[place] = descriptors(in_channels(images.images, channels))
+        return self._descriptors[place]

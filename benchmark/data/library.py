@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oodbench.benchmark.data.changes import changed_images, changes_version
+from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
+from oodbench.benchmark.data.forms import changed
 from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
@@ -138,6 +140,10 @@ class Library:
             raise UserError(f"'{spec}' has one class, and a classifier needs two or more. Choose another --id.")
         return count
 
+    def channels(self, spec: SetSpec) -> int:
+        """Channels of a set: the most that the images of one of its splits have, so that colour in one decides."""
+        return max(self.split(spec, split).image_shape[0] for split in self.card(spec).splits)
+
     def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
         """Whether two sets sample the same distribution: same family, same forms, and at least one common class."""
         families = {self.card(spec).family or spec.name for spec in (one, other)}
@@ -172,6 +178,11 @@ class Library:
             if reason:
                 raise DataError(reason)
             images = copy_views(_load_split(card, split, self.data_dir))
+            if card.channels not in (None, images.image_shape[0]):
+                raise DataError(
+                    f"Data set '{name}' declares {count_of(card.channels or 0)}, and its {split} split has images of "
+                    f"{images.image_shape[0]}. Correct 'channels', or what load() returns."
+                )
             if card.checksums.get(split, images.checksum) != images.checksum:
                 self.notes.append(
                     f"{name} ({split}) is not what its card describes: SHA-256 {images.checksum[:12]} in place of "
@@ -195,9 +206,7 @@ class Library:
             how = f"classes {spec.classes}"
         for name in spec.forms:
             form = registry.get("form", name)
-            changed = form().apply(images.images)
-            # A form may return a flipped view with negative strides, which torch does not accept.
-            images = ImageSet(np.ascontiguousarray(changed), images.labels, images.classes, images.groups)
+            images = ImageSet(changed(form(), images.images, spec.name), images.labels, images.classes, images.groups)
             source = examine(form)
             how, is_covered = f"{how} {name} {source.version}", is_covered and not source.uncovered
         return self._with_cached_checksum(spec, images, whole, how) if how and is_covered else images

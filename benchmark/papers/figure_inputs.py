@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import Checkpoint
-from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.dataset import GREY, ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import Spec, parse_set
 from oodbench.benchmark.records.record import Record
@@ -58,8 +58,10 @@ class RunFigureInputs:
             return f"the checkpoint of {record.label} on {record.id_set} is not in the cache"
         spec = parse_set(record.id_set)
         recipe = str(Spec(record.recipe, tuple(sorted(record.recipe_settings.items()))))
-        shape = self.library.part(spec, "test").image_shape
-        return Checkpoint(key, recipe, record.backbone, self.library.num_classes(spec), shape)
+        own, height, width = self.library.part(spec, "train").image_shape
+        shape = (record.channels or own, height, width)
+        classes, repeats_grey = self.library.num_classes(spec), own == GREY < shape[0]
+        return Checkpoint(key, recipe, record.backbone, classes, shape, repeats_grey)
 
     def classifier(self, record: Record) -> Classifier:
         """The trained classifier behind a cell."""

@@ -10,6 +10,7 @@ import torch
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, ImportJob, Outputs, ReduceMapsJob, SetRef, TrainJob
+from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.resolve import Resolver
@@ -17,6 +18,7 @@ from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, IMPORT_VE
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights_file import Imported, Weights
 from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.source_version import identity, start_command
@@ -67,6 +69,8 @@ class JobBuilder:
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.weights = resolver, backbone, weights
         self._networks: dict[SetSpec, torch.nn.Module] = {}
+        self._shapes: dict[SetSpec, tuple[int, int, int]] = {}
+        self._refused: dict[SetSpec, str] = {}
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; --limit-train applies to the training part."""
@@ -93,7 +97,7 @@ class JobBuilder:
             "file": sha256,
             "backbone": identity(self.backbone),
             "classes": self.library.num_classes(entry.set),
-            "image_shape": list(self.library.part(entry.set, "train").image_shape),
+            "image_shape": list(self.network_shape(entry)),
             "import": IMPORT_VERSION,
         })  # fmt: skip
         title = f"import {file.name} for {self.backbone.name}"
@@ -121,6 +125,7 @@ class JobBuilder:
             "seed": seed,
             "precision": self.plan.precision,
             "training": TRAINING_VERSION,
+            **self._converted(entry),
         })  # fmt: skip
         job = TrainJob(
             title=f"train {label} on {entry.set}, seed {seed}",
@@ -137,8 +142,28 @@ class JobBuilder:
         return self.plan.add(job)
 
     def _checkpoint(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
-        classes, image_shape = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
-        return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape)
+        classes, image_shape = self.library.num_classes(entry.set), self.network_shape(entry)
+        repeats_grey = self.library.part(entry.set, "train").image_shape[0] == GREY < image_shape[0]
+        return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape, repeats_grey)
+
+    def _converted(self, entry: IDEntry) -> dict[str, int]:
+        """The network's channels as an entry of a training's key; none if the training images have as many."""
+        channels = self.network_shape(entry)[0]
+        return {} if channels == self.library.part(entry.set, "train").image_shape[0] else {"channels": channels}
+
+    def network_shape(self, entry: IDEntry) -> tuple[int, int, int]:
+        """Channels, height and width of the images that the run's network takes for an ID set."""
+        if entry.set not in self._shapes:
+            size = self.library.part(entry.set, "train").image_shape[1:]
+            channels = network_channels(
+                self.backbone,
+                self.weights,
+                self.plan.suite.channels,
+                self.library.channels(entry.set),
+                lambda channels: self._build(entry, (channels, *size)),
+            )
+            self._shapes[entry.set] = (channels, *size)
+        return self._shapes[entry.set]
 
     def extract_job(self, data: SetRef, trained: TrainedClassifier) -> ExtractJob:
         """The single forward pass of a set through a classifier."""
@@ -213,6 +238,14 @@ class JobBuilder:
         )
         return self.plan.add(job)
 
+    def refused_channels(self, entry: IDEntry) -> str:
+        """Why the run's backbone cannot take the channels of an ID set; empty if it can."""
+        if entry.set not in self._refused:
+            size = self.network_shape(entry)[1:]
+            build = lambda channels: self._build(entry, (channels, *size))  # noqa: E731
+            self._refused[entry.set] = refuses_channels(self.backbone, build, self.network_shape(entry))
+        return self._refused[entry.set]
+
     def blocks(self, entry: IDEntry) -> int:
         """Number of blocks that the run's backbone names in its network for an ID set."""
         return len(self.backbone.blocks(self.untrained_network(entry)))
@@ -220,11 +253,11 @@ class JobBuilder:
     def untrained_network(self, entry: IDEntry) -> torch.nn.Module:
         """A network of the run's backbone for an ID set, to inspect only; built once per ID set."""
         if entry.set not in self._networks:
-            self._networks[entry.set] = self._build(entry)
+            self._networks[entry.set] = self._build(entry, self.network_shape(entry))
         return self._networks[entry.set]
 
-    def _build(self, entry: IDEntry) -> torch.nn.Module:
-        classes, shape = self.library.num_classes(entry.set), self.library.part(entry.set, "train").image_shape
+    def _build(self, entry: IDEntry, shape: tuple[int, int, int]) -> torch.nn.Module:
+        classes = self.library.num_classes(entry.set)
         with restored_rng(torch.device("cpu")):
             try:
                 with torch.device("meta"):

@@ -47,6 +47,9 @@ class Checkpoint:
     backbone: str
     num_classes: int
     image_shape: tuple[int, int, int]
+    """Channels, height and width of the images that the networks take; others are converted (`data.channels`)."""
+    repeats_grey: bool = False
+    """Whether the ID images are grey and repeated in several channels for the networks."""
 
 
 @dataclass(frozen=True)

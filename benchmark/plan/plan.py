@@ -68,6 +68,8 @@ class Pair:
     ood: SetRef
     group: str
     outlier_source: bool
+    channels: int
+    """Channels of the images that the ID set's networks take; others are converted (`data.channels`)."""
 
 
 class Row(NamedTuple):

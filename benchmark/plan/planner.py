@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from oodbench.benchmark.data.channels import conversion
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
@@ -88,7 +89,8 @@ class _Planner:
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
         part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
-        return Pair(self.builder.ref(entry.set, "test"), self.builder.ref(ood.set, part), ood.group, source)
+        images = self.builder.ref(entry.set, "test"), self.builder.ref(ood.set, part)
+        return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
         reason = self.backbone_mismatch(entry, row)
@@ -189,8 +191,7 @@ class _Planner:
 
     def backbone_mismatch(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's backbone; empty if it can."""
-        shape = self.library.part(entry.set, "train").image_shape
-        if self.backbone.refuses(shape):
+        if self.backbone.refuses(self.builder.network_shape(entry)):
             return ""
         if "maps" in row.detector.needs and not self.builder.blocks(entry):
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
@@ -201,8 +202,10 @@ class _Planner:
 
     def unmet_need(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set: backbone, weights or outliers do not fit; empty if it can."""
-        shape = self.library.part(entry.set, "train").image_shape
+        shape = self.builder.network_shape(entry)
         if reason := self.backbone.refuses(shape):
+            return f"'{entry.set}' does not fit: {reason}"
+        if reason := self.builder.refused_channels(entry):
             return f"'{entry.set}' does not fit: {reason}"
         if reason := self.weights_mismatch(entry, row):
             return reason
@@ -252,6 +255,8 @@ class _Planner:
             recipe=row.recipe.name,
             recipe_settings=row.recipe.changed_settings(),
             backbone=str(canonical(self.backbone)),
+            channels=pair.channels,
+            converted={ref.set: how for ref in (pair.id, pair.ood) if (how := self.conversion(ref, pair.channels))},
             other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
@@ -262,6 +267,10 @@ class _Planner:
             **facts,
         )
         return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
+
+    def conversion(self, ref: SetRef, channels: int) -> str:
+        """How images are converted for a network with a number of channels; empty if they are not."""
+        return conversion(self.library.part(parse_set(ref.set), ref.part).image_shape[0], channels)
 
     def charge(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that a cell adds to those already charged, as if the store were empty; training is not charged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from oodbench.benchmark.data.channels import are_convertible, count_of
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
@@ -171,8 +172,11 @@ def refuse_overlap(id_set: SetSpec, ood: SetSpec) -> None:
 def shape_mismatch(
     id_set: SetSpec, id_shape: tuple[int, int, int], other: SetSpec, other_shape: tuple[int, int, int]
 ) -> str:
-    """How the image shapes (C, H, W) of an ID set and another set differ; empty if they are equal."""
-    if id_shape == other_shape:
+    """How the image shapes (C, H, W) of an ID set and another set differ; empty if one network can take both.
+
+    Grey and colour images of one size can be converted into each other.
+    """
+    if id_shape[1:] == other_shape[1:] and are_convertible(other_shape[0], id_shape[0]):
         return ""
-    texts = [f"{c} channel{'s' * (c != 1)} of {h} x {w} pixels" for c, h, w in (other_shape, id_shape)]
+    texts = [f"{count_of(c)} of {h} x {w} pixels" for c, h, w in (other_shape, id_shape)]
     return f"the images of '{other}' have {texts[0]}, those of '{id_set}' {texts[1]}"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plugins.dataset import COLOUR, GREY
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
 from oodbench.benchmark.store.safe_read import check_limits, read_bounded
@@ -87,6 +88,8 @@ class Suite:
     """Precision of training, one of `precision.PRECISIONS`."""
     stability: bool = True
     """Whether slightly changed ID test images are scored as well, to see whether a detector notices them."""
+    channels: int | None = None
+    """Channels of the images that every network takes, 1 or 3; None for those of its ID set."""
     gpus: float = 1.0
     """GPUs of a job that runs a network, on engines that assign them: a fraction of one, or a number of them."""
 
@@ -168,7 +171,7 @@ class _Reader:
 
     def protocol(self, table: Any) -> dict[str, Any]:
         """The fields of a `Suite` that [protocol] gives."""
-        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus"}
+        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels"}
         self.check(table, "[protocol]", keys, required={"backbone", "recipe"})
         self.backbone(table["backbone"])
         self.known("recipe", table["recipe"])
@@ -184,8 +187,11 @@ class _Reader:
         stability = table.get("stability", True)
         if not isinstance(stability, bool):
             raise self.error(f"stability in [protocol] is {stability!r}; it must be true or false")
+        channels = table.get("channels")
+        if channels is not None and (isinstance(channels, bool) or channels not in (GREY, COLOUR)):
+            raise self.error(f"channels in [protocol] is {channels!r}; it must be 1 (grey) or 3 (colour), or left out")
         names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
-        return {**names, "protocol": tuning, "stability": stability, "gpus": float(gpus)}
+        return {**names, "protocol": tuning, "stability": stability, "gpus": float(gpus), "channels": channels}
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
         keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}

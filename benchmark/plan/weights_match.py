@@ -99,6 +99,13 @@ def match_weights(weights: Weights, backbone: Backbone, network: nn.Module) -> M
     return Match(tensors, _note(weights, best, others))
 
 
+def fitting_tensors(weights: Weights, backbone: Backbone, network: nn.Module) -> int:
+    """The largest number of a network's tensors that one dictionary of a file has under their names, in their shape."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    readings = _readings(weights, shapes, lambda name: backbone.weight_name(network, name))
+    return max((len(reading.names) - len(reading.misshapen) for reading in readings), default=0)
+
+
 def _readings(weights: Weights, shapes: Shapes, translate: Callable[[str], str]) -> Iterator[_Reading]:
     for where, tensors in weights.state_dicts.items():
         for prefix in _prefixes(tensors, len(shapes)):

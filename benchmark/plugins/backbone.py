@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from oodbench.benchmark.plugins.base import Plugin
 
@@ -19,9 +19,14 @@ class Backbone(Plugin):
     - `head`, a linear layer with bias, from features (N, D) to logits (N, K);
     - `forward(images)`, which equals `head(features(images))`.
 
-    Images arrive as float32 in [0, 1], (N, C, H, W). Normalisation by mean and standard deviation, if any, is part of
-    the network. Annotated class attributes are the settings, as in `Detector`.
+    Images arrive as float32 in [0, 1], (N, C, H, W), with the channels of the ID set: 1 if it is grey, 3 if it is in
+    colour. Normalisation by mean and standard deviation, if any, is part of the network. Annotated class attributes are
+    the settings, as in `Detector`.
     """
+
+    channels: ClassVar[int | None] = None
+    """Channels of images for a backbone whose first layer fixes them: with 3, grey images are repeated in three
+    channels. None, the default, for a backbone that builds its first layer for `image_shape`."""
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
         """Say why images of a shape cannot be used. Asked before any training.

@@ -14,6 +14,9 @@ import numpy as np
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.base import Plugin
 
+GREY, COLOUR = 1, 3
+"""Numbers of channels of grey images, and of colour images: red, green and blue."""
+
 
 class Dataset(Plugin):
     """A data set and its card.
@@ -27,6 +30,10 @@ class Dataset(Plugin):
     """Names of the splits. A set that serves only as OOD set needs only "test"."""
     classes: ClassVar[tuple[str, ...]] = ()
     """Class names in the order of the labels; empty for a set without labels."""
+    channels: ClassVar[int | None] = None
+    """Channels of its images: 1 for a grey set, 3 for a colour set; None if the images decide, as in a user's folder. A
+    network gets the channels of its ID set. A grey set is stored in one channel, never repeated in three: a network or
+    GAN of three channels would learn that the three are always equal, and tell other images by their colour alone."""
     licence: ClassVar[str] = ""
     """The licence of the images."""
     origin: ClassVar[str] = ""
@@ -67,7 +74,13 @@ class Dataset(Plugin):
 
 
 class Form(Plugin):
-    """A fixed corruption or transform of every image of a set, written NAME+FORM, such as "digits+inverted"."""
+    """A fixed corruption or transform of every image of a set, written NAME+FORM, such as "digits+inverted".
+
+    The images keep their channels.
+    """
+
+    channels: ClassVar[int | None] = None
+    """Channels that images must have, such as 3 for a form that changes colours; None, the default, for any number."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Transform images.
@@ -90,7 +103,7 @@ class ImageSet:
     """
 
     images: np.ndarray
-    """uint8 (N, C, H, W), N at least 1."""
+    """uint8 (N, C, H, W), N at least 1; C is 1 for grey images."""
     labels: np.ndarray | None = None
     """Integers (N,) from 0 to K - 1; None for a set without classes."""
     classes: tuple[str, ...] = ()

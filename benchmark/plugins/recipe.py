@@ -103,9 +103,12 @@ class Task(NamedTuple):
     num_classes: int
     """Number of ID classes, K."""
     image_shape: tuple[int, int, int]
-    """Channels, height and width of the ID images, (C, H, W)."""
+    """Channels, height and width of the images in a batch, (C, H, W): those that the network takes."""
     build_classifier: Callable[[], nn.Module]
     """Returns a freshly initialised network of the run's backbone."""
+    repeats_grey: bool = False
+    """Whether the ID images are grey, and repeated in the channels of `image_shape` because the network has more than
+    one. A generator should then draw one channel and repeat it, or its images can be told by their colour alone."""
 
 
 class TrainBatch(NamedTuple):

@@ -54,6 +54,10 @@ class Record:
     seed: int
     label: str
     """The detector as typed on the command line: `name[settings]@recipe`."""
+    channels: Count | None = None
+    """Channels of the images that its network takes; None in records of older versions, whose images had three."""
+    converted: Mapping[str, str] = field(default_factory=dict)
+    """Set -> how its test images were converted for the network, for sets with other channels."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """How the classifier was trained: `images`, `epochs`, `batch_size`, `precision`."""
     status: str = OK

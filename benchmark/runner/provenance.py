@@ -13,6 +13,7 @@ from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
 from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.runner.image_notes import channels_of, how_converted
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
@@ -52,7 +53,8 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
 
     made        version, commit, time and machine that computed the numbers
     needs       inputs that the detector gets for each image
-    data        every set used in training, fitting, tuning or scoring: use, set, part, images, limit, sha256
+    data        every set used in training, fitting, tuning or scoring: use, set, part, images, limit, sha256, channels
+                as stored, and how they were converted for the network, if they were
     resolved    detector, recipe, backbone, schedule and stages, each with settings and version
     artifacts   every file that the scores depend on, in order: kind, path, key, sha256, and how it was computed; for a
                 fit, the settings that a rule chose (`chosen`)
@@ -64,7 +66,7 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
     return {
         "made": {**made_now(), **machine(context.device)},
         "needs": sorted(detector.needs),
-        "data": [{"use": use, **_facts(ref, context)} for use, ref in data],
+        "data": [{"use": use, **_facts(ref, channels_of(jobs), context)} for use, ref in data],
         "resolved": _resolved(cell, jobs, scoring),
         "artifacts": [artifact for job in jobs for artifact in _artifacts(job, context)],
     }
@@ -87,8 +89,13 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
         yield "check stability" if job.outputs.data.part == "changed" else "score", job.outputs.data
 
 
-def _facts(ref: SetRef, context: JobContext) -> dict[str, Any]:
-    facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": context.images(ref).checksum}
+def _facts(ref: SetRef, channels: int | None, context: JobContext) -> dict[str, Any]:
+    """What is recorded of some images; `channels` are those of the network that they are converted for."""
+    images = context.images(ref)
+    facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": images.checksum}
+    facts["channels"] = images.image_shape[0]
+    if channels is not None and (how := how_converted(ref, channels, context)):
+        facts["converted"] = how
     return {**facts, **({"limit": ref.limit} if ref.limit else {}), **({"groups": ref.groups} if ref.groups else {})}
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.data import pixel_baseline
+from oodbench.benchmark.data.channels import as_seen
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import read_record, write_record
 from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.runner import provenance
+from oodbench.benchmark.runner.image_notes import conversion_notes, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
 
@@ -26,7 +28,7 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
         "pairs": [_pair_info(pair, context, baselines) for pair in plan.pairs],
-        "notes": [*plan.suite.notes, *context.library.notes, *near_notes(plan, context)],
+        "notes": [*plan.suite.notes, *context.library.notes, *_image_notes(plan, context)],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan),
@@ -34,9 +36,13 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
     }
 
 
+def _image_notes(plan: Plan, context: JobContext) -> list[str]:
+    return [*conversion_notes(plan, context), *shared_notes(plan, context), *near_notes(plan, context)]
+
+
 def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.CachedBaselines) -> dict[str, Any]:
-    images = [context.images(data) for data in (SetRef(pair.id.set, "train", 0), pair.id, pair.ood)]
-    found = baselines.of(*images)
+    used = [context.images(data) for data in (SetRef(pair.id.set, "train", 0), pair.id, pair.ood)]
+    found = baselines.of(*(as_seen(images, pair.channels) for images in used))
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plugins.detector import Detector
@@ -96,9 +97,9 @@ def make_batch(
         maps = context.store.load_array(reduced)
         parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
     if "images" in detector.needs:
-        images = context.images(outputs.data).images
+        images, channels = context.images(outputs.data).images, job.checkpoint.image_shape[0]
         device = context.device  # not the context itself: through it, a detector could reach the test split
-        parts["images"] = lambda rows: torch.from_numpy(np.array(images[rows])).to(device).float().div_(255)
+        parts["images"] = lambda rows: _pixels(images[rows], channels).to(device).float().div_(255)
     if labelled:
         labels = context.labels(outputs.data)
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
@@ -106,6 +107,11 @@ def make_batch(
         parts["similarities"] = similarities
     classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank)
+
+
+def _pixels(rows: np.ndarray, channels: int) -> Tensor:
+    """Images in the network's channels, in memory of their own."""
+    return torch.from_numpy(np.array(in_channels(rows, channels), order="C"))
 
 
 def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:

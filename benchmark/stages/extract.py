@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
@@ -123,10 +124,11 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     """Store one set's logits (N, K), features (N, D) and map reductions (N, M), all float32, from a single pass."""
     images = context.images(job.outputs.data).images[slice(*job.rows or (None,))]
     classifier = context.classifier(job.checkpoint)
-    if images.shape[1:] != job.checkpoint.image_shape:
+    taken = job.checkpoint.image_shape
+    if images.shape[2:] != taken[1:] or not are_convertible(images.shape[1], taken[0]):
         raise DataError(
-            f"{job.outputs.data} holds {images.shape[1:]} images, but the classifier was trained on "
-            f"{job.checkpoint.image_shape}; they must have the same channels and size."
+            f"{job.outputs.data} holds {images.shape[1:]} images, but the classifier was trained on {taken}; they must "
+            "have the same channels and size, or the same size in grey and in colour."
         )
     learning = any(reduction.learns for reduction in job.reductions)
     labels = torch.from_numpy(context.labels(job.outputs.data).astype(np.int64)) if learning else None
@@ -171,11 +173,11 @@ class _Blocks:
         self.size = BLOCK
 
     def of(self, images: np.ndarray) -> Iterator[tuple[slice, ForwardOutput]]:
-        """Forward uint8 images (N, C, H, W): the rows of each block, with its output."""
+        """Forward uint8 images (N, C, H, W), in the network's channels: the rows of each block, with its output."""
         start = 0
         while start < len(images):
             rows = slice(start, min(start + self.size, len(images)))
-            output = self._output(images[rows])
+            output = self._output(in_channels(images[rows], self._job.checkpoint.image_shape[0]))
             if output is not None:
                 start = rows.stop
                 yield rows, output

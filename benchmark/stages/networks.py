@@ -21,7 +21,7 @@ def task_of(checkpoint: Checkpoint) -> Task:
     """What a checkpoint's recipe builds networks for: number of classes, image shape and backbone."""
     backbone = create("backbone", parse_spec(checkpoint.backbone))
     build = lambda: backbone.build(checkpoint.num_classes, checkpoint.image_shape)  # noqa: E731
-    return Task(checkpoint.num_classes, checkpoint.image_shape, build)
+    return Task(checkpoint.num_classes, checkpoint.image_shape, build, checkpoint.repeats_grey)
 
 
 def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe, dict[str, nn.Module]]:

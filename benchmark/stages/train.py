@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plan.precision import train_in
@@ -57,14 +58,18 @@ def train(context: JobContext, job: TrainJob, tick: Tick, every: SnapshotInterva
 
 def start(context: JobContext, job: TrainJob) -> TrainLoop:
     """The training loop of a job before its first step: data on the device, networks initialised, generators seeded."""
-    data = _on_device(context.images(job.train), context.device)
+    channels = job.checkpoint.image_shape[0]
+    data = _on_device(context.images(job.train), channels, context.device)
     labels = torch.from_numpy(context.labels(job.train).astype(np.int64)).to(context.device)
-    outliers = _on_device(context.images(job.outliers), context.device) if job.outliers else None
-    if outliers is not None and outliers.shape[1:] != data.shape[1:]:
-        raise DataError(
-            f"The outliers {job.outliers} are {tuple(outliers.shape[1:])} images, "
-            f"'{job.train.set}' {tuple(data.shape[1:])}; they must have the same channels and size."
-        )
+    outliers = None
+    if job.outliers:
+        stored, own = (context.images(ref).image_shape for ref in (job.outliers, job.train))
+        if stored[1:] != own[1:] or not are_convertible(stored[0], channels):
+            raise DataError(
+                f"The outliers {job.outliers} are {stored} images, '{job.train.set}' {own}; they must have the same "
+                "channels and size, or the same size in grey and in colour."
+            )
+        outliers = _on_device(context.images(job.outliers), channels, context.device)
     # One seed per component, so that every recipe starts from the same weights and sees batches in the same order.
     torch.manual_seed(derive(job.seed, "initial weights"))
     recipe, networks = build_networks(job.checkpoint, context.device)
@@ -78,9 +83,10 @@ def start(context: JobContext, job: TrainJob) -> TrainLoop:
     return TrainLoop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
 
 
-def _on_device(images: ImageSet, device: torch.device) -> Tensor:
+def _on_device(images: ImageSet, channels: int, device: torch.device) -> Tensor:
+    """The images in a network's channels, uint8 (N, C, H, W), on the device."""
     # torch accepts neither read-only arrays nor negative strides, and a data set may return both.
-    return torch.from_numpy(np.require(images.images, requirements=["C", "W"])).to(device)
+    return torch.from_numpy(np.require(in_channels(images.images, channels), requirements=["C", "W"])).to(device)
 
 
 def _count(network: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """Contract checks of recipes, backbones, data sets, forms, figures and suites.
 
 Each check takes a plug-in's name and returns nothing, or raises `CheckError` with one sentence. Networks are tried on
-the toy world's 3-channel 32 x 32 images.
+the toy world's 3-channel 32 x 32 images, and on the same images in grey.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, first_line
 from oodbench.benchmark.plan.suite import read_suite
-from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.dataset import COLOUR, GREY, ImageSet
 from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.recipe import Task, TrainBatch, Training
 from oodbench.benchmark.plugins.registry import registry
@@ -27,26 +30,33 @@ from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.toy_world import CLASSES, SIDE, TrainableNetwork, toy_world
 
 
-def _train(name: str, steps: int = 3, seed: int = 0) -> tuple[Training, list[dict[str, Tensor]], dict[str, Tensor]]:
+def _train(
+    name: str, steps: int = 3, seed: int = 0, channels: int = COLOUR
+) -> tuple[Training, list[dict[str, Tensor]], dict[str, Tensor]]:
     """Train a recipe on the toy world for a few steps; returns the training, its losses and the initial weights."""
     recipe, world = create("recipe", parse_spec(name)), toy_world()
     with restored_rng(torch.device("cpu")):
         torch.manual_seed(seed)
-        given = _train(recipe.builds_on, 1)[0].networks if recipe.builds_on else {}
+        given = _train(recipe.builds_on, 1, channels=channels)[0].networks if recipe.builds_on else {}
         for network in given.values():
             network.eval().requires_grad_(False)
         torch.manual_seed(seed)
-        networks = recipe.networks(Task(CLASSES, (3, SIDE, SIDE), TrainableNetwork))
+        networks = recipe.networks(Task(CLASSES, (channels, SIDE, SIDE), lambda: TrainableNetwork(channels)))
         training = Training(networks, recipe.optimizers(networks), given, torch.Generator().manual_seed(seed))
         initial = {f"{n}.{k}": v.clone() for n, net in networks.items() for k, v in net.state_dict().items()}
-        images, labels = torch.from_numpy(world.train.images).float() / 255, torch.from_numpy(world.train.labels)
-        outliers = torch.from_numpy(world.ood.images).float() / 255 if "outliers" in recipe.needs else None
+        images, labels = _floats(world.train.images, channels), torch.from_numpy(world.train.labels)
+        outliers = _floats(world.ood.images, channels) if "outliers" in recipe.needs else None
         losses = []
         for step in range(steps):
             rows = slice(8 * step, 8 * step + 8)
             outlier_batch = None if outliers is None else outliers[rows]
             losses.append(recipe.step(training, TrainBatch(images[rows], labels[rows], outlier_batch)))
     return training, losses, initial
+
+
+def _floats(images: np.ndarray, channels: int) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32 in [0, 1] in a number of channels."""
+    return torch.from_numpy(np.array(in_channels(images, channels), order="C")).float() / 255
 
 
 def check_recipe_learns(name: str) -> None:
@@ -74,13 +84,51 @@ def check_recipe_repeats(name: str) -> None:
             raise CheckError(f"network '{network}' differs between two trainings with the same seed")
 
 
+def check_recipe_takes_grey(name: str) -> None:
+    """A step works on images of one channel, as those of a grey ID set."""
+    try:
+        _train(name, steps=1, channels=GREY)
+    except Exception as error:  # a plug-in may raise anything
+        raise CheckError(
+            "it fails on images of 1 channel, as those of a grey ID set "
+            f"({type(error).__name__}: {first_line(error)}); build every network for task.image_shape"
+        ) from error
+
+
 def check_backbone(name: str) -> None:
-    """The network has features and a linear head, and its finite logits do not depend on the batch size."""
+    """The network has features and a linear head, and its finite logits do not depend on the batch size.
+
+    It is built for images in colour and in grey, or for the channels that the class fixes.
+    """
     backbone = create("backbone", parse_spec(name))
+    if backbone.channels not in (None, GREY, COLOUR):
+        raise CheckError(
+            f"channels must be 1 (grey), 3 (colour) or None (those of the ID set), got {backbone.channels}"
+        )
+    if backbone.channels is not None:
+        _check_network(backbone, backbone.channels)
+        return
+    _check_network(backbone, COLOUR)
+    if backbone.refuses((GREY, SIDE, SIDE)):
+        return
+    try:
+        _check_network(backbone, GREY)
+    except CheckError:
+        raise
+    except Exception as error:  # a plug-in may raise anything
+        raise CheckError(
+            "it fails on images of 1 channel, as those of a grey ID set "
+            f"({type(error).__name__}: {first_line(error)}); build the first layer for image_shape[0] channels, or "
+            "declare channels = 3"
+        ) from error
+
+
+def _check_network(backbone: Backbone, channels: int) -> None:
+    """Check the network that a backbone builds for images with a number of channels."""
     with restored_rng(torch.device("cpu")):
         torch.manual_seed(0)
-        network = backbone.build(CLASSES, (3, SIDE, SIDE)).eval()
-    images = torch.from_numpy(toy_world().test.images[:12]).float() / 255
+        network: Any = backbone.build(CLASSES, (channels, SIDE, SIDE)).eval()
+    images = _floats(toy_world().test.images[:12], channels)
     with torch.inference_mode():
         features, logits = network.features(images), network(images)
         one_by_one = torch.cat([network(images[k : k + 1]) for k in range(len(images))])
@@ -129,13 +177,18 @@ def _check_disjoint(splits: Mapping[str, ImageSet]) -> None:
 
 def check_form(name: str) -> None:
     """The form returns images of the same shape and type, leaves its input unchanged, and treats images separately."""
-    form, before = registry.get("form", name)(), toy_world().test.images
-    images = before.copy()
-    changed = form.apply(images)
-    if changed.shape != images.shape or changed.dtype != np.uint8 or not np.array_equal(images, before):
-        raise CheckError("apply() must return new uint8 images of the same shape and leave its input unchanged")
-    if not np.array_equal(changed[5:6], form.apply(images[5:6])):
-        raise CheckError("an image's changed form depends on the other images")
+    form = registry.get("form", name)()
+    for channels in (COLOUR, GREY) if form.channels is None else (form.channels,):
+        before = np.array(in_channels(toy_world().test.images, channels), order="C")
+        images = before.copy()
+        changed = form.apply(images)
+        if changed.shape != images.shape or changed.dtype != np.uint8 or not np.array_equal(images, before):
+            raise CheckError(
+                "apply() must return new uint8 images of the same shape and leave its input unchanged"
+                + (", for grey images of 1 channel too; or declare channels = 3" if channels == GREY else "")
+            )
+        if not np.array_equal(changed[5:6], form.apply(images[5:6])):
+            raise CheckError("an image's changed form depends on the other images")
 
 
 def check_figure(name: str) -> None:

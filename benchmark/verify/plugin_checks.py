@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oodbench.benchmark.errors import OodbenchError, unknown
+from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.dataset import COLOUR
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.verify.check_error import CheckError, SkippedCheck
@@ -19,13 +21,14 @@ from oodbench.benchmark.verify.other_checks import (
     check_form,
     check_recipe_learns,
     check_recipe_repeats,
+    check_recipe_takes_grey,
     check_suite,
 )
 from oodbench.benchmark.verify.toy_world import SIDE
 
 CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
     "detector": DETECTOR_CHECKS,
-    "recipe": (check_recipe_learns, check_recipe_repeats),
+    "recipe": (check_recipe_learns, check_recipe_repeats, check_recipe_takes_grey),
     "backbone": (check_backbone,),
     "dataset": (check_dataset,),
     "form": (check_form,),
@@ -93,6 +96,12 @@ def run_checks(names: Iterable[str], data_dir: Path) -> Iterator[Result]:
                 yield from _run(kind, entry_name, data_dir)
 
 
+def _refuses(backbone: str) -> str | None:
+    """Why a backbone refuses the images of the checks; None if it takes them."""
+    plugin: Backbone = create("backbone", parse_spec(backbone))
+    return plugin.refuses((plugin.channels or COLOUR, SIDE, SIDE))
+
+
 def _run(kind: str, name: str, data_dir: Path) -> Iterator[Result]:
     entry = registry.entries(kind)[name]
     if reason := entry.reason():
@@ -118,8 +127,8 @@ def _result(kind: str, name: str, check: Callable[..., None], data_dir: Path) ->
         entry = registry.entries(kind)[name]
         if kind == "dataset" and (missing := entry.load()().missing(data_dir)):
             return Result(kind, name, check.__name__, "skipped", missing)
-        if kind == "backbone" and (reason := create(kind, parse_spec(name)).refuses((3, SIDE, SIDE))):
-            return Result(kind, name, check.__name__, "skipped", reason)
+        if kind == "backbone" and (refused := _refuses(name)):
+            return Result(kind, name, check.__name__, "skipped", refused)
         check(*((name, data_dir) if kind == "dataset" else (name,)))
     except SkippedCheck as error:
         return Result(kind, name, check.__name__, "skipped", str(error))

@@ -187,12 +187,12 @@ def toy_observe(detector: Detector, images: ImageSet, piece: int = 100) -> None:
 
 
 class TrainableNetwork(nn.Module):
-    """A small trainable network for recipe checks."""
+    """A small trainable network for recipe checks, for images of some number of channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()
+            nn.Conv2d(channels, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()
         )
         self.head = nn.Linear(16, CLASSES)
 

@@ -163,7 +163,7 @@ UNUSABLE = {
     "size and channels for a backbone": (
         ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13"],
         "Detector 'msp' cannot run: 'cli_grey' does not fit: backbone 'vgg13' takes images of 3 channels of 32 x 32 "
-        "pixels, got 1 channel of 48 x 48 pixels; choose another --backbone",
+        "pixels, got 48 x 48 pixels; choose another --backbone",
     ),
     "nothing else to run": (
         ["--id", "cli_grey", "--ood", "cli_grey+inverted", "--backbone", "vgg13", "--detectors", "all"],
@@ -172,7 +172,7 @@ UNUSABLE = {
     "image shapes of ID and OOD": (
         ["--ood", "cli_grey"],
         "One network cannot process both sets: the images of 'cli_grey' have 1 channel of 48 x 48 pixels, those of "
-        "'digits[0-2]' 3 channels of 32 x 32 pixels. Choose another --ood for 'digits[0-2]'.",
+        "'digits[0-2]' 1 channel of 32 x 32 pixels. Choose another --ood for 'digits[0-2]'.",
     ),
     "labels above": (
         ["--id", "cli_three_labels", "--ood", "greek"],
@@ -277,7 +277,9 @@ def test_options_come_from_the_environment(place: Path) -> None:
         (["list", "runs"], "tiny"),
         (["show", "energy"], "temperature=1.0"),
         (["show", "joint"], "detector joint"),
-        (["show", "glyphs"], "600 images (3, 32, 32)"),
+        (["show", "glyphs"], "600 images (1, 32, 32)"),
+        (["show", "glyphs"], "channels:    1 (grey)"),
+        (["show", "patches"], "channels:    3 (colour)"),
         (["show", "digits"], "suite digits"),
         (["show", "small_cnn"], "width=32"),
         (["show", "inverted"], "form inverted"),

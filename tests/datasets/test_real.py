@@ -158,7 +158,7 @@ def tarred(path: Path, members: Mapping[str, bytes], mode: str = "w:gz") -> None
 def split(folder: Path, name: str, part: str) -> tuple[np.ndarray, list[int] | None]:
     images = Library(folder).split(parse_set(name), part)
     assert images.images.dtype == np.uint8
-    assert images.images.shape[1:] == (3, 32, 32)
+    assert images.images.shape[1:] == (CARDS[name].channels, 32, 32)
     return images.images, None if images.labels is None else [int(label) for label in images.labels]
 
 
@@ -485,7 +485,7 @@ def test_real_files_match_their_card(library: Library, name: str, part: str) -> 
     skip_if_absent(library, name, part)
     images = library.split(parse_set(name), part)
     card = CARDS[name]
-    assert images.images.shape == (card.sizes[part], 3, 32, 32)
+    assert images.images.shape == (card.sizes[part], card.channels, 32, 32)
     assert (images.labels is None) == (not card.classes)
     assert not [note for note in library.notes if "not what its card describes" in note]
     if images.labels is not None:

@@ -169,7 +169,9 @@ def test_a_run_scores_with_the_given_weights_and_trains_nothing(tmp_path: Path, 
         assert record.label == f"{record.detector}@checkpoint[file=mine_1_.pt]"
     context = prepared.context
     (extract,) = (j for j in prepared.plan.jobs.values() if isinstance(j, ExtractJob) and j.outputs.data.set == "greek")
-    images = torch.from_numpy(context.images(extract.outputs.data).images).float() / 255
+    grey = context.images(extract.outputs.data).images
+    assert grey.shape[1] == 1  # and the file's first layer has three channels
+    images = torch.from_numpy(np.repeat(grey, 3, axis=1)).float() / 255
     with torch.no_grad():
         expected = network()[1].eval()(images).numpy()
     assert np.allclose(context.store.load_array(extract.outputs.logits), expected, rtol=1e-4, atol=1e-5)

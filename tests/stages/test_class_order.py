@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StoredRun]:
     folder = tmp_path_factory.mktemp("runs")
     options: dict[str, Any] = {"results": folder / "results", "data_dir": folder, "threads": 1, "device": "cpu"}
     options |= {"id_sets": "digits", "ood_sets": "greek", "backbone": "small_cnn[hidden=16,width=4]"}
-    trained = api.run("msp", **options, epochs=4, limit_train=600)
+    trained = api.run("msp", **options, epochs=12, limit_train=600)
     weights = load_file(folder / "results" / "cache" / trained.records[0].artifacts["checkpoint"])
     save_file(weights, folder / "same.safetensors")
     rolled = {name: value.roll(1, 0) if ".head." in name else value for name, value in weights.items()}

@@ -81,7 +81,7 @@ def test_progress_counts_images_without_padding(context_with: ContextWith) -> No
     assert ticks == [BLOCK, 30]
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9)])
+@pytest.mark.parametrize("shape", [(2, 8, 8), (3, 8, 9), (1, 9, 8)])
 def test_images_of_another_shape_are_refused(context_with: ContextWith, shape: tuple[int, int, int]) -> None:
     context = context_with({"set": ImageSet(noise_images(5, shape=shape))})
     stored_network(context)
@@ -89,7 +89,7 @@ def test_images_of_another_shape_are_refused(context_with: ContextWith, shape: t
         extracted(context, "set")
     assert str(caught.value) == (
         f"set (test) holds {shape} images, but the classifier was trained on (3, 8, 8); "
-        "they must have the same channels and size."
+        "they must have the same channels and size, or the same size in grey and in colour."
     )
 
 

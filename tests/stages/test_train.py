@@ -509,8 +509,8 @@ def test_divergence_names_loss_recipe_and_epoch(context: JobContext, register: R
 
 
 def test_outliers_must_have_the_same_shape(context_with: Callable[[Mapping[str, ImageSet]], JobContext]) -> None:
-    context = context_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 32))})
-    with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 32\) images, 'id' \(3, 32, 32\); they"):
+    context = context_with({"id": numbered(IMAGES, 0), "outliers": numbered(OUTLIERS, 1, shape=(1, 32, 28))})
+    with pytest.raises(DataError, match=r"outliers \(outliers\) are \(1, 32, 28\) images, 'id' \(3, 32, 32\); they"):
         train(context, job("confidence"))
 
 

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, Recipe, Task, TrainBatch, Training, run_checks
+from oodbench.benchmark import Backbone, Form, Recipe, Task, TrainBatch, Training, run_checks
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.verify.check_error import CheckError
-from oodbench.benchmark.verify.other_checks import check_backbone
+from oodbench.benchmark.verify.other_checks import check_backbone, check_form, check_recipe_takes_grey
 from tests.support import short_id
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,7 +165,7 @@ def test_a_right_recipe_passes(register: Register) -> None:
 class Net(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.body = nn.Linear(3 * 32 * 32, 6)
+        self.body = nn.LazyLinear(6)
         self.head: nn.Module = nn.Linear(6, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
@@ -239,3 +240,60 @@ def test_a_wrong_backbone_is_caught(register: Register, net: type[Net], message:
         return
     with pytest.raises(CheckError, match=message):
         check_backbone("checks_net")
+
+
+class Rigid(Backbone):
+    """Three channels, whatever the images have."""
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+        small: Backbone = create("backbone", parse_spec("small_cnn[width=2,hidden=4]"))
+        return small.build(num_classes, (3, *image_shape[1:]))
+
+
+def test_a_backbone_for_three_channels_declares_them(register: Register) -> None:
+    class Declared(Rigid):
+        channels = 3
+
+    class Two(Rigid):
+        channels = 2
+
+    register("checks_rigid", Rigid)
+    with pytest.raises(CheckError, match=r"fails on images of 1 channel.*image_shape\[0\].* or declare channels = 3"):
+        check_backbone("checks_rigid")
+    register("checks_declared", Declared)
+    check_backbone("checks_declared")
+    register("checks_two", Two)
+    with pytest.raises(CheckError, match=r"channels must be 1 \(grey\), 3 \(colour\) or None"):
+        check_backbone("checks_two")
+
+
+def test_a_recipe_for_three_channels_is_caught(register: Register) -> None:
+    class Extra(Plain):
+        def networks(self, task: Task) -> dict[str, nn.Module]:
+            return {**super().networks(task), "extra": nn.Conv2d(3, 1, 3)}
+
+        def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+            training.networks["extra"](batch.images)
+            return super().step(training, batch)
+
+    register("checks_extra", Extra)
+    with pytest.raises(CheckError, match=r"fails on images of 1 channel.*build every network for task.image_shape"):
+        check_recipe_takes_grey("checks_extra")
+    check_recipe_takes_grey("joint")
+
+
+def test_a_form_for_three_channels_is_caught(register: Register) -> None:
+    class Reddened(Form):
+        def apply(self, images: np.ndarray) -> np.ndarray:
+            changed = np.zeros((len(images), 3, *images.shape[2:]), np.uint8)
+            changed[:, :1] = images[:, :1]
+            return changed
+
+    class Declared(Reddened):
+        channels = 3
+
+    register("checks_reddened", Reddened)
+    with pytest.raises(CheckError, match="for grey images of 1 channel too; or declare channels = 3"):
+        check_form("checks_reddened")
+    register("checks_declared", Declared)
+    check_form("checks_declared")

@@ -3,7 +3,7 @@
     cache/data/hashes.json             file -> stamp, hash (recomputed when the stamp differs)
     cache/data/checksums.json          subset of a split -> SHA-256 of its content
     cache/data/statistics.json         SHA-256 of two contents -> results such as the baselines of a pair
-    cache/data/NAME-KEY.images.npy     uint8 (N, 3, 32, 32), memory-mapped; with .labels.npy and .groups.npy
+    cache/data/NAME-KEY.images.npy     uint8 (N, C, 32, 32), memory-mapped; with .labels.npy and .groups.npy
     cache/data/NAME-KEY.json           source files, reader and checksums; written last
 
 A file's stamp is its inode, size, modification time and change time: programs can set the modification time, but the

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from oodbench.benchmark.data.files.class_names import advice, label_of_folder
-from oodbench.benchmark.data.files.pixels import SIDE, SUFFIXES, BadImageError, Fit, decode
+from oodbench.benchmark.data.files.pixels import GREY_MODES, SIDE, SUFFIXES, BadImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.errors import DataError
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of the cache key of decoded images. Raise it when the same files would give other pixels, labels or order."""
 
 MAX_IMAGE = 1 << 28
@@ -45,7 +45,8 @@ class Decoded(NamedTuple):
     """What a reader returns: the images of one split, in the data set's order."""
 
     images: np.ndarray
-    """uint8 (N, 3, 32, 32); the rows of bad images are zero and are removed later."""
+    """uint8 (N, C, 32, 32), C being 1 if all images are stored in grey, else 3; the rows of bad images are zero and are
+    removed later."""
     labels: np.ndarray | None
     """int64 (N,)."""
     groups: np.ndarray | None = None
@@ -64,7 +65,7 @@ class Rows(NamedTuple):
     """Decoded images, some of which may be bad."""
 
     images: np.ndarray
-    """uint8 (N, 3, 32, 32); the rows of bad images are zero."""
+    """uint8 (N, C, 32, 32), C being 1 if all images are stored in grey; the rows of bad images are zero."""
     bad: Mapping[int, tuple[str, BadImageError]]
     """Row -> an image's name and what is wrong with it."""
     modes: Mapping[str, int]
@@ -123,7 +124,9 @@ def decode_rows(
 ) -> Rows:
     """Decode (row, name, encoded image) in a thread pool.
 
-    `decoder` returns pixels and Pillow's mode, or raises `BadImageError`.
+    `decoder` returns pixels and Pillow's mode, or raises `BadImageError`. Pixels are uint8 (count, C, 32, 32): C is 1
+    if every usable image is stored in grey; one image in colour makes it 3, and grey images are then repeated.
+
     Threads suffice because Pillow releases the global interpreter lock while it decodes. Reading pauses while
     `held_bytes` wait to be decoded. Raises `DataError` for a `count` of more than `max_images`.
     """
@@ -137,7 +140,7 @@ def decode_rows(
         counts: Counter[str] = Counter()
         for row, name, content in batch:
             try:
-                images[row], mode = decoder(content)
+                images[row], mode = decoder(content)  # grey fills all three channels
                 counts[mode] += 1
             except BadImageError as error:
                 reasons[row] = name, error
@@ -157,7 +160,13 @@ def decode_rows(
                 held -= size
         for future, _ in pending:
             _collect(future, bad, modes)
-    return Rows(images, bad, modes)
+    return Rows(images_as_stored(images, modes), bad, modes)
+
+
+def images_as_stored(images: np.ndarray, modes: Iterable[str]) -> np.ndarray:
+    """The first of three channels, (N, 1, H, W), if all images were stored in grey; else the images themselves."""
+    stored = set(modes)
+    return np.ascontiguousarray(images[:, :1]) if stored and stored <= GREY_MODES else images
 
 
 def _collect(future: Future[tuple[Flaws, Counter[str]]], bad: Flaws, modes: Counter[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
 from oodbench.benchmark.data.files.decode import Decoded
 from oodbench.benchmark.data.files.file_source import File, Source
@@ -142,6 +143,8 @@ class FileDataset(Dataset):
         self, split: str, source: Source, paths: tuple[Path, ...], images: ImageSet, cache: DataCache
     ) -> str:
         """How a split differs from its card; empty if no difference is known."""
+        if self.channels is not None and images.image_shape[0] != self.channels:
+            return f"images of {count_of(images.image_shape[0])} in place of {self.channels}"
         if source.checksum:
             same = images.checksum == source.checksum
             return "" if same else f"content {images.checksum[:12]} in place of {source.checksum[:12]}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.class_names import class_folder, label_of_folder
 from oodbench.benchmark.data.files.decode import Decoded, Reader, decode_members, differing_classes
@@ -92,7 +93,10 @@ class Joined:
     parts: tuple[tuple[Reader, int, int | None], ...]
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Read and concatenate the parts. Groups are renumbered, so that no group spans two files."""
+        """Read and concatenate the parts. Groups are renumbered, so that no group spans two files.
+
+        Grey parts are repeated in three channels if another part is in colour.
+        """
         pieces = [
             _select(reader.read([path]), start, stop)
             for (reader, start, stop), path in zip(self.parts, paths, strict=True)
@@ -107,8 +111,9 @@ class Joined:
             groups.append(numbers + shift)
             shift += int(numbers.max()) + 1
         labels = [piece.labels for piece in pieces if piece.labels is not None]
+        channels = max(piece.images.shape[1] for piece in pieces)
         return Decoded(
-            np.concatenate([piece.images for piece in pieces]),
+            np.concatenate([in_channels(piece.images, channels) for piece in pieces]),
             np.concatenate(labels) if len(labels) == len(pieces) else None,
             np.concatenate(groups) if any(piece.groups is not None for piece in pieces) else None,
             bad,

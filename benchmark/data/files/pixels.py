@@ -1,4 +1,7 @@
-"""Decodes one image file to uint8 (3, 32, 32) with Pillow, and refuses what Pillow would convert silently."""
+"""Decodes one image file with Pillow: uint8 (3, 32, 32), or (1, 32, 32) for one stored in grey.
+
+What Pillow would convert silently is refused.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,9 @@ LARGE = 4_000_000
 """Images with more pixels are decoded one at a time, so that memory does not grow with the number of cores."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
+
+GREY_MODES = frozenset({"1", "L", "LA", "La"})
+"""Pillow's modes of images stored in black and white or in grey."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 """File names that count as images."""
@@ -67,13 +73,13 @@ AS_STORED = Fit(stored=(SIDE, SIDE))
 def decode(
     content: bytes, fit: Fit, formats: tuple[str, ...] = FORMATS, one_of_several: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Decode an image file: uint8 (3, 32, 32), and Pillow's mode of the stored image ('RGB', 'L', ...).
+    """Decode an image file: uint8 (C, 32, 32), and Pillow's mode of the stored image ('RGB', 'L', ...).
 
     `formats`: those that are tried, by Pillow's names. With `one_of_several`, a JPEG with several pictures (MPO) is
     decoded to its first.
-    Greyscale, palette and CMYK images are converted to RGB. Raises `BadImageError` for files that are not images or are
-    truncated (then `DamagedImageError`), for sizes other than `fit.stored`, transparent pixels, more than 8 bits per
-    channel, or several frames.
+    C is 1 for images stored in black and white or in grey, and 3 for all others: palette and CMYK images are converted
+    to RGB. Raises `BadImageError` for files that are not images or are truncated (then `DamagedImageError`), for sizes
+    other than `fit.stored`, transparent pixels, more than 8 bits per channel, or several frames.
     """
     try:
         with Image.open(io.BytesIO(content), formats=formats) as image:
@@ -84,7 +90,7 @@ def decode(
             with lock:
                 image.load()
                 mode = image.mode
-                return _fitted(_rgb(image), fit), mode
+                return _fitted(_plain(image), fit), mode
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -122,12 +128,15 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in mode L if it is stored in grey, else in RGB. Raises `BadImageError` for transparent pixels."""
+    plain = "L" if image.mode in GREY_MODES else "RGB"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
             raise BadImageError("has transparent pixels; flatten it onto a background")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    # Three equal channels have their value as luma, so that grey with an opaque alpha channel comes back unchanged.
+    return image if image.mode == plain else image.convert(plain)
 
 
 def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
@@ -138,14 +147,15 @@ def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
             image = image.crop((left, top, left + side, top + side))
         if fit.how != "cut":
             image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    pixels: np.ndarray = np.asarray(image).transpose(2, 0, 1)
-    return pixels
+    pixels = np.asarray(image)
+    planes: np.ndarray = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return planes
 
 
 def resized(images: np.ndarray) -> np.ndarray:
-    """Resize uint8 (N, H, W) or (N, 3, H, W) to (N, 3, 32, 32), as `Fit()` does; grey is repeated in three channels."""
+    """Resize grey uint8 (N, H, W) to (N, 1, 32, 32), or colour (N, 3, H, W) to (N, 3, 32, 32), as `Fit()` does."""
     grey = images.ndim == 3
-    result = np.empty((len(images), 3, SIDE, SIDE), np.uint8)
+    result = np.empty((len(images), 1 if grey else 3, SIDE, SIDE), np.uint8)
     for row, image in enumerate(images):
         small = Image.fromarray(image if grey else image.transpose(1, 2, 0))
         if small.size != (SIDE, SIDE):

@@ -38,7 +38,7 @@ CENTRE = Fit(how="crop")
 NAMED = 5
 """Damaged images that an error names."""
 
-HOW = "read from the user's own images, in RGB, an image that is not 32x32 by the centre square resized (bilinear)"
+HOW = "read from the user's own images, an image that is not 32x32 by the centre square resized (bilinear)"
 
 
 class UserFolder(FileDataset):
