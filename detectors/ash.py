@@ -79,7 +79,7 @@ class ASH(OwnPercentile):
 
     Default of `percentile`: the authors' from 342 features on. Below, the one that keeps as many units as theirs keeps
     of 342, but at most half of the units above 0 in a training image (mean). Authors: 90 for 342 (DenseNet) to 2048
-    features (ResNet-50), which keeps 34 to 205 units. Default suite: 80 to 82, 23 to 25 of 128 units, of which 45 to 51
+    features (ResNet-50), which keeps 34 to 205 units. Default suite: 79 to 81, 24 to 27 of 128 units, of which 48 to 54
     are above 0.
 
     Differs: the authors' code keeps exactly k units, whichever the sort puts first, including units at 0, which "b"
@@ -118,8 +118,8 @@ class Scale(OwnPercentile):
 
     Default of `percentile`: the authors' from 512 features on. Below, the one that counts as many units as theirs
     counts of 512, but at most half of the units above 0 in a training image (mean). Authors: 85 for 512 (ResNet-18) to
-    2048 features (ResNet-50), which counts 77 to 307 units. Default suite: 80 to 82, 23 to 25 of 128 units, of which 45
-    to 51 are above 0.
+    2048 features (ResNet-50), which counts 77 to 307 units. Default suite: 79 to 81, 24 to 27 of 128 units, of which 48
+    to 54 are above 0.
 
     Differs: units tied with the smallest one counted in s2 are counted, too; the authors' code counts exactly k units.
     OpenOOD chooses the percentile on OOD validation images.

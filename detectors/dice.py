@@ -25,7 +25,7 @@ class DICE(Rectified):
     Default of `percentile`: the authors' from 342 features on. Below, the one that keeps as many weights of a class
     (mean) as theirs keeps of 342, but at most half of those of units that are ever active. Authors: 90 for CIFAR with
     342 features (DenseNet), which keeps 34 weights of a class; 70 for ImageNet with 2048. Default suite: 73, which
-    keeps 34 of 128, of which 71 to 77 are of units that are ever active.
+    keeps 34 of 128, of which 70 to 76 are of units that are ever active.
 
     Differs: no difference from the authors' code, nor from OpenOOD, whose percentile is 90.
     """

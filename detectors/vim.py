@@ -37,8 +37,8 @@ class Residual(Detector):
 
     Default of `dim`: below 768 features half of the directions that the training features span (ReLU units that are
     never active span none); from 768 on the paper's number, but at most two thirds of the spanned directions, the
-    largest share in the paper. Authors: 512 of 768 features, 1000 of 2048. Default suite: 36 to 39 of 128 features,
-    which span 72 to 78.
+    largest share in the paper. Authors: 512 of 768 features, 1000 of 2048. Default suite: 35 to 38 of 128 features,
+    which span 71 to 77.
 
     Differs: with 512 features OpenOOD's `residual` (dim 512) is constant, and its `vim` fails on the dim 1000 of its
     sweep. OpenOOD fits `residual` on validation images from the test set; here it is fitted on training images. The
@@ -100,8 +100,8 @@ class ViM(Residual):
     R, u and `dim` are those of `residual`; alpha is the mean largest logit of the training images divided by their mean
     residual. The probability of the virtual logit, the paper's score, has the same order but saturates.
 
-    Default of `dim`: that of `residual`. Authors: 512 of 768 features, 1000 of 2048. Default suite: 36 to 39 of 128
-    features, which span 72 to 78.
+    Default of `dim`: that of `residual`. Authors: 512 of 768 features, 1000 of 2048. Default suite: 35 to 38 of 128
+    features, which span 71 to 77.
 
     Differs: no further difference from the authors' code, which also ranks by this difference. OpenOOD's default dim is
     256, which is also the choice here for its 512 features, if they are all active.
