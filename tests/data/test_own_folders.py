@@ -142,7 +142,7 @@ def test_a_stray_file_changes_neither_order_nor_identity(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "members, expected",
     [
-        ({}, "contains no images that can be used, among 0 files."),
+        ({}, "contains no files; expected images, such as IMAGE.png, or train/CLASS/IMAGE.png and"),
         (
             {"notes.txt": b"x", "#recycle/a.png": b"x"},
             r"among 2 files: in a recycle bin \(1: #recycle/a.png\), not an image \(1: notes.txt\)\.",

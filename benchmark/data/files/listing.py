@@ -85,6 +85,11 @@ def list_images(tree: Tree) -> Listing:
         else:
             images.append((member.name, index))
     files = len(left_out) + len(images)
+    if not files:
+        raise DataError(
+            f"'{tree.path}' contains no files; expected images, such as IMAGE.png, or train/CLASS/IMAGE.png and "
+            "test/CLASS/IMAGE.png for an ID set."
+        )
     if not images:
         found = f": {by_reason(left_out)}" if left_out else ""
         raise DataError(f"'{tree.path}' contains no images that can be used, among {files:,} files{found}.")
