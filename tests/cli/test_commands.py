@@ -180,7 +180,7 @@ UNUSABLE = {
     ),
     "labels below": (["--id", "cli_negative_labels", "--ood", "greek"], "for 2 classes, got -1..0."),
     "no outliers": (["--detectors", "confidence"], "needs outliers, and the suite names none for 'digits[0-2]'."),
-    "empty archive": (["--ood", "folder:{place}/void.zip"], "void.zip' contains no files; expected images, such as IMAGE.png"),
+    "empty archive": (["--ood", "folder:{place}/void.zip"], "void.zip' contains no files; expected images"),
     "archive of no byte": (["--ood", "folder:{place}/zero.zip"], "cannot be read as a zip archive"),
     "archive that climbs": (["--ood", "folder:{place}/climb.zip"], "'../evil.png', a path that leads out of it"),
     "folder and archive": (
