@@ -24,6 +24,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.runner.older_versions import log_older_versions
 from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
@@ -132,7 +133,9 @@ def prepare(
     asked = {"name": name or plan.suite.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
     asked["commands"] = [_options(request, plan, context, count, **where)]
-    return Prepared(plan, work_left(plan, context, run_dir, rerun), context, chosen_engine, run_dir, asked, add)
+    work = work_left(plan, context, run_dir, rerun)
+    log_older_versions(plan, work, run_dir, cache)
+    return Prepared(plan, work, context, chosen_engine, run_dir, asked, add)
 
 
 @refuse_old_parameters

@@ -19,3 +19,12 @@ TUNING_VERSION = "1"
 
 IMPORT_VERSION = "1"
 """Part of the key of every imported checkpoint."""
+
+STAGE_VERSIONS = {
+    "extraction": EXTRACTION_VERSION,
+    "scoring": SCORING_VERSION,
+    "training": TRAINING_VERSION,
+    "tuning": TUNING_VERSION,
+    "import": IMPORT_VERSION,
+}
+"""The versions by their names in keys."""

@@ -65,12 +65,13 @@ def _used(kind: str, identity: Mapping[str, Any]) -> UsedPlugin:
 
 def names_of_data(jobs: Iterable[Job]) -> list[tuple[str, str]]:
     """Kind and name of the data sets and forms whose images the jobs read."""
-    specs = {parse_set(ref.set) for job in jobs for ref in _sets_of(job)}
+    specs = {parse_set(ref.set) for job in jobs for ref in sets_of(job)}
     sets = {("dataset", spec.name) for spec in specs}
     return sorted(sets | {("form", form) for spec in specs for form in spec.forms})
 
 
-def _sets_of(job: Job) -> Iterator[SetRef]:
+def sets_of(job: Job) -> Iterator[SetRef]:
+    """The images that a job reads."""
     if isinstance(job, TrainJob):
         yield from (ref for ref in (job.train, job.outliers) if ref)
     elif isinstance(job, ExtractJob | ScoreJob):

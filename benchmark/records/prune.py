@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,8 +20,10 @@ KEPT_DAYS = 14
 """How long after its last snapshot an interrupted training can be resumed."""
 
 
-def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
+def prune(results: Path, dry_run: bool = False, also: Collection[str] = ()) -> tuple[int, int]:
     """Delete every file of a results folder's cache that no run depends on; return the bytes and number of files.
+
+    `also`: artifacts to delete even if a run depends on them, as paths relative to the cache.
 
     A run depends on the artifacts that its records name, and on those in their keys, down to the checkpoints. Decoded
     images are kept while their source files exist, and interrupted trainings, which are logged, for `KEPT_DAYS` after
@@ -38,22 +41,54 @@ def prune(results: Path, dry_run: bool = False) -> tuple[int, int]:
     with nullcontext() if dry_run else locks.hold(SWAP):  # so that no process starts meanwhile
         if others := locks.others():
             raise UserError(f"Nothing was deleted, because {', '.join(others)} is working in '{cache}'. Wait for it.")
-        unused = _unused(results, cache)
+        unused = _unused(results, cache, also)
         size = sum(path.stat().st_size for path in unused)
         if not dry_run:
             _delete(unused, cache)
     return size, len(unused)
 
 
-def _unused(results: Path, cache: Path) -> list[Path]:
+def _unused(results: Path, cache: Path, also: Collection[str]) -> list[Path]:
     """The files that may be deleted."""
-    roots = [path for record in (results / "runs").glob("*/cells/*.json") for path in _artifacts_of(record)]
-    used = upstream_artifacts(cache, side_files(cache), roots)
+    roots = {path for paths in _artifacts_by_run(results).values() for path in paths} - set(also)
+    used = upstream_artifacts(cache, side_files(cache), roots) - set(also)
     stems = {str((cache / path).with_suffix("")) + "." for path in used}
     stems |= _decoded_stems(cache / "data")
     files = [p for p in cache.rglob("*") if p.is_file() and p.parent.name != LOCKS]
     resumable = _resumable(cache / UNFINISHED)
     return [p for p in files if p not in resumable and not any(str(p).startswith(stem) for stem in stems)]
+
+
+def used_by_runs(results: Path, artifacts: Collection[str]) -> tuple[set[str], list[str]]:
+    """Those of some artifacts, as paths relative to the cache, that runs depend on, and the names of these runs.
+
+    Raises `UserError` if a record cannot be read.
+    """
+    cache = results / "cache"
+    sides = side_files(cache)
+    used: set[str] = set()
+    names = []
+    for name, roots in _artifacts_by_run(results).items():
+        if found := upstream_artifacts(cache, sides, roots) & set(artifacts):
+            used |= found
+            names.append(name)
+    return used, names
+
+
+def bytes_of(cache: Path, artifacts: Iterable[str]) -> int:
+    """The bytes of artifacts with their side files and by-products; `artifacts` are paths relative to the cache."""
+    files = {
+        file for path in artifacts for file in (cache / path).parent.glob(f"{Path(path).stem}.*") if file.is_file()
+    }
+    return sum(file.stat().st_size for file in files)
+
+
+def _artifacts_by_run(results: Path) -> dict[str, set[str]]:
+    """The artifacts that the records of each run name, by the name of the run's folder."""
+    found: dict[str, set[str]] = {}
+    for record in sorted((results / "runs").glob("*/cells/*.json")):
+        found.setdefault(record.parents[1].name, set()).update(_artifacts_of(record))
+    return found
 
 
 def _resumable(folder: Path) -> set[Path]:

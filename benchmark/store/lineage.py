@@ -27,7 +27,7 @@ def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roo
     while todo:
         if (one := todo.pop()) in by_digest and by_digest[one] not in used:
             used.add(by_digest[one])
-            todo.extend(_strings(paths[by_digest[one]].get("key")))
+            todo.extend(strings(paths[by_digest[one]].get("key")))
     return used
 
 
@@ -36,10 +36,10 @@ def artifact_path(side: Path) -> Path:
     return side.with_name(side.name.removesuffix(".json"))
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
     """Every string inside nested lists and dicts."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
+            yield from strings(item)
