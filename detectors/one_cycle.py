@@ -78,6 +78,8 @@ class OneCycle(Recipe):
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, image_shape[0], *sides, device=weight.device, dtype=weight.dtype))
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError too, which says nothing about the backbone
+            raise
         except RuntimeError as error:
             told = " x ".join(map(str, sides))
             raise DataError(

@@ -160,6 +160,8 @@ class Found(Normalising):
         images = torch.zeros(1, *image_shape, device=next(network.parameters()).device)
         try:
             return watched(network, part, images)
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError too, which says nothing about the images
+            raise
         except (RuntimeError, ValueError, AssertionError) as error:
             told = str(error).strip().partition("\n")[0].rstrip(".")
             shape = " x ".join(map(str, image_shape))

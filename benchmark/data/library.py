@@ -16,6 +16,7 @@ from oodbench.benchmark.data.forms import changed
 from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
+from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import examine
 from oodbench.benchmark.plugins.specs import SetSpec
@@ -174,7 +175,7 @@ class Library:
                 raise DataError(card.lacks(split) if isinstance(card, FileDataset) else only)
             if isinstance(card, FileDataset):
                 return self._loaded.setdefault((name, split), self._open_files(card, split))
-            reason = card.missing(self.data_dir)
+            reason = asked(card, "missing", self.data_dir)
             if reason:
                 raise DataError(reason)
             images = copy_views(_load_split(card, split, self.data_dir))

@@ -12,6 +12,7 @@ from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSI
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.detector import Detector, compares
+from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.source_version import identity
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.store.store import Key
@@ -125,12 +126,14 @@ class DetectorJobs:
 
     def _passes(self, entry: IDEntry, detector: Detector) -> int:
         """Network passes per image of a detector's `score`."""
-        return detector.passes_for(self._blocks(entry, detector))
+        passes: int = asked(detector, "passes_for", self._blocks(entry, detector))
+        return passes
 
     def _passes_in_fit(self, entry: IDEntry, detector: Detector, inputs: Mapping[str, ReducedOutputs]) -> int:
         """Images that a detector's `fit` pushes through the network."""
         images = [inputs[part].size if part in inputs else 0 for part in ("validation", "outliers")]
-        return detector.passes_in_fit(self._blocks(entry, detector), *images)
+        passes: int = asked(detector, "passes_in_fit", self._blocks(entry, detector), *images)
+        return passes
 
     def _blocks(self, entry: IDEntry, detector: Detector) -> int:
         return self.builder.blocks(entry) if "maps" in detector.needs else 0

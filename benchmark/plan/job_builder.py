@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, ImportJob, Outputs, ReduceMapsJob, SetRef, TrainJob
 from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
 from oodbench.benchmark.plan.plan import Plan, Request
@@ -20,6 +21,7 @@ from oodbench.benchmark.plan.weights_file import Imported, Weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
+from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
@@ -248,7 +250,7 @@ class JobBuilder:
 
     def blocks(self, entry: IDEntry) -> int:
         """Number of blocks that the run's backbone names in its network for an ID set."""
-        return len(self.backbone.blocks(self.untrained_network(entry)))
+        return len(asked(self.backbone, "blocks", self.untrained_network(entry)))
 
     def untrained_network(self, entry: IDEntry) -> torch.nn.Module:
         """A network of the run's backbone for an ID set, to inspect only; built once per ID set."""
@@ -262,6 +264,8 @@ class JobBuilder:
             try:
                 with torch.device("meta"):
                     network: torch.nn.Module = self.backbone.build(classes, shape)
-            except (NotImplementedError, RuntimeError):  # some backbones compute while they are built
-                network = self.backbone.build(classes, shape)
+            except OodbenchError:
+                raise
+            except Exception:  # some backbones compute while they are built, which fails without memory for numbers
+                network = asked(self.backbone, "build", classes, shape)
         return network

@@ -28,6 +28,7 @@ from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, can
 from oodbench.benchmark.plan.weights_file import Imported, read_weights
 from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.guarded import CallError, asked
 from oodbench.benchmark.plugins.specs import SetSpec, canonical, create, parse_set, parse_spec
 from oodbench.benchmark.records.record import QUICK_LOOK, SKIPPED, Record
 
@@ -93,7 +94,10 @@ class _Planner:
         return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
-        reason = self.backbone_mismatch(entry, row)
+        try:
+            reason = self.backbone_mismatch(entry, row)
+        except CallError as error:
+            reason = str(error)
         if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
             absence = Absence(row.label, reason)
             self.plan.skipped += [absence] if absence not in self.plan.skipped else []
@@ -105,11 +109,12 @@ class _Planner:
         trained = self.builder.classifier(entry, row.recipe, seed)
         for pair in pairs:
             sources = [declared] if declared else self.other_ood_sets(pairs, pair)
-            if reason := self.untunable(row, pair, sources):
-                cell = self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason)
-            else:
-                cell = self.planned_cell(pair, row, trained, sources)
-            self.plan.cells.append(cell)
+            try:
+                reason = self.untunable(row, pair, sources)
+                cell = None if reason else self.planned_cell(pair, row, trained, sources)
+            except CallError as error:
+                cell, reason = None, str(error)
+            self.plan.cells.append(cell or self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
 
     def planned_cell(self, pair: Pair, row: Row, trained: TrainedClassifier, sources: list[SetRef]) -> Cell:
         """A cell that can run, its jobs added to the plan; `sources` are the OOD images to tune on."""
@@ -191,19 +196,19 @@ class _Planner:
 
     def backbone_mismatch(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's backbone; empty if it can."""
-        if self.backbone.refuses(self.builder.network_shape(entry)):
+        if asked(self.backbone, "refuses", self.builder.network_shape(entry)):
             return ""
         if "maps" in row.detector.needs and not self.builder.blocks(entry):
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
         if type(row.detector).refuses is Detector.refuses:
             return ""
-        reason = row.detector.refuses(self.builder.untrained_network(entry))
+        reason = asked(row.detector, "refuses", self.builder.untrained_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
 
     def unmet_need(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set: backbone, weights or outliers do not fit; empty if it can."""
         shape = self.builder.network_shape(entry)
-        if reason := self.backbone.refuses(shape):
+        if reason := asked(self.backbone, "refuses", shape):
             return f"'{entry.set}' does not fit: {reason}"
         if reason := self.builder.refused_channels(entry):
             return f"'{entry.set}' does not fit: {reason}"

@@ -83,6 +83,19 @@ def test_images_and_networks_that_do_not_fit_are_one_sentence(
     assert backbone("torchvision").refuses(SHAPE) is None
 
 
+def test_memory_that_runs_out_says_nothing_about_the_images() -> None:
+    """It is an error of its own, which the run reports as one; torch derives its type from RuntimeError."""
+
+    def no_memory(images: Tensor) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    plugin, network = backbone("torchvision:resnet18"), nn.Linear(2, 2)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"20\.00 GiB"):
+        plugin.tried(network, no_memory, SHAPE)
+    with pytest.raises(DataError, match="does not take images of 3 x 32 x 32: mat1 and mat2"):
+        plugin.tried(network, network, SHAPE)
+
+
 class Stub(nn.Module):
     """The interface of timm's networks, with two stages."""
 

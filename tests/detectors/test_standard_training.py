@@ -153,6 +153,22 @@ def test_a_network_of_one_size_is_told() -> None:
     assert create("recipe", parse_spec("one_cycle")).networks(Task(4, SHAPE, build))["classifier"].training
 
 
+def test_memory_that_runs_out_says_nothing_about_the_network() -> None:
+    class Large(nn.Module):
+        """A network for which there is no memory."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    recipe = create("recipe", parse_spec("one_cycle[low_side=0.5]"))
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"20\.00 GiB"):
+        recipe.networks(Task(4, SHAPE, Large))
+
+
 @pytest.mark.parametrize(
     "text", ["standard[momentum=1]", "standard[padding=-1]", "one_cycle[low_side=0]", "one_cycle[warm_up=1]"]
 )
