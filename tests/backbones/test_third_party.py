@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,8 @@ def test_memory_that_runs_out_says_nothing_about_the_images() -> None:
     def no_memory(images: Tensor) -> Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    plugin, network = backbone("torchvision:resnet18"), nn.Linear(2, 2)
+    plugin: Any = backbone("torchvision:resnet18")
+    network = nn.Linear(2, 2)
     with pytest.raises(torch.cuda.OutOfMemoryError, match=r"20\.00 GiB"):
         plugin.tried(network, no_memory, SHAPE)
     with pytest.raises(DataError, match="does not take images of 3 x 32 x 32: mat1 and mat2"):
