@@ -14,7 +14,7 @@ from PIL import Image, features
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.metrics.names import STABILITY, STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import changed_rows
-from oodbench.benchmark.plugins.dataset import COLOUR, GREY, ImageSet
+from oodbench.benchmark.plugins.dataset import COLOUR, ImageSet
 
 Pixels = NDArray[np.uint8]
 
@@ -63,10 +63,13 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
 def changed_images(test: ImageSet) -> ImageSet:
     """Up to `stability.IMAGES` test images under every change, in the order of `STABILITY`, all in colour.
 
-    Grey images are repeated in three channels, so that there is something to tint.
+    Grey images are repeated in three channels, so that there is something to tint. A grey network gets all of them as
+    luma, as it gets any colour image: there a tint is a change of two grey levels, and the other changes are grey.
+
+    Raises `DataError` for images that are neither grey nor in colour.
     """
     chosen = test.take(changed_rows(len(test)))
-    images = in_channels(chosen.images, COLOUR) if chosen.images.shape[1] == GREY else chosen.images
+    images = in_channels(chosen.images, COLOUR)
     changed = np.concatenate([CHANGES[name](images) for name in STABILITY])
     labels = None if chosen.labels is None else np.tile(chosen.labels, len(STABILITY))
     return replace(chosen, images=changed, labels=labels, groups=None)

@@ -61,6 +61,8 @@ class _Planner:
         self.jobs = DetectorJobs(self.builder)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
+        self.changed: dict[SetSpec, SetRef | None] = {}
+        """The slightly changed test images of each ID set; None if there are none."""
         self.misfits: dict[SetSpec, str] = {}
         """Why the user's file of weights does not fit the network for an ID set; empty if it does."""
 
@@ -124,9 +126,8 @@ class _Planner:
         id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
         extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry)]
         charged = self.charge([id_job, ood_job, *extended])
-        changed = None
-        if self.request.stability and self.plan.suite.stability:
-            changed = jobs.score_job(row, self.builder.ref(entry.set, "changed"), trained, fit, tuned)
+        ref = self.changed_set(entry)
+        changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
         facts = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
         choices = enumerate(tuned.candidates) if tuned else ()
         return replace(
@@ -140,6 +141,23 @@ class _Planner:
             extended_inputs=_extended_inputs(extended),
             changed_scores=changed.makes[0] if changed else None,
         )
+
+    def changed_set(self, entry: IDEntry) -> SetRef | None:
+        """The slightly changed test images of an ID set; None without stability, or if, as a note says, there are none."""
+        if not (self.request.stability and self.plan.suite.stability):
+            return None
+        if entry.set not in self.changed:
+            try:
+                self.changed[entry.set] = self.builder.ref(entry.set, "changed")
+            except (
+                OodbenchError,
+                OSError,
+                ValueError,
+                MemoryError,
+            ) as error:  # no run fails for it
+                self.changed[entry.set] = None
+                self.library.notes.append(f"No stability on '{entry.set}', as its images cannot be changed: {error}")
+        return self.changed[entry.set]
 
     def extended_sets(self, entry: IDEntry) -> list[SetRef]:
         """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets."""

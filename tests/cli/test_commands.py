@@ -60,7 +60,7 @@ def test_dry_run_changes_nothing(place: Path) -> None:
     result = bench_in(place, "run", "--detectors", "msp,energy,max_logit", "--dry-run")
     assert result.exit_code == 0
     assert "train        1 jobs, 1 cached or done, 0 to do" in result.output
-    assert "score        6 jobs, 4 cached or done, 2 to do" in result.output
+    assert "score        9 jobs, 6 cached or done, 3 to do" in result.output
     assert "to do: score greek (test) with max_logit" in result.output
     assert {p: p.stat().st_mtime_ns for p in (place / "results").rglob("*")} == before
 
@@ -382,9 +382,9 @@ def test_prune_keeps_what_runs_use(place: Path) -> None:
     assert "Deleted 0 files" in bench(*command).output
     for path in sorted((place / "results/runs/other").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    assert "Would delete 4 files" in bench(*command, "--dry-run").output
+    assert "Would delete 6 files" in bench(*command, "--dry-run").output
     assert (place / "results/cache" / used).is_file()
-    assert "Deleted 4 files" in bench(*command).output
+    assert "Deleted 6 files" in bench(*command).output
     assert not (place / "results/cache" / used).exists()
     before = bench_in(place, "table", "tiny").output
     assert bench_in(place, "run", "--detectors", "msp,energy", "--quiet").exit_code == 0

@@ -11,7 +11,9 @@ from PIL import Image
 
 from oodbench.benchmark import ImageSet
 from oodbench.benchmark.data.changes import CHANGES, QUALITY, changed_images, changes_version
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.metrics.names import STABILITY
 from oodbench.benchmark.metrics.stability import changed_rows
 from oodbench.benchmark.plugins.specs import parse_set
@@ -64,6 +66,28 @@ def test_all_images_of_a_change_stand_together_with_their_labels(channels: int) 
     colour = np.broadcast_to(images, (7, 3, 6, 6))
     for name, block in zip(STABILITY, changed.images.reshape(len(STABILITY), 7, 3, 6, 6), strict=True):
         assert (block == CHANGES[name](colour)).all()
+
+
+def test_a_grey_network_sees_a_tint_as_two_grey_levels_and_the_other_changes_as_they_are() -> None:
+    grey = ImageSet(np.clip(noise_images(5, shape=(1, 8, 8)), 20, 230))
+    seen = dict(zip(STABILITY, in_channels(changed_images(grey).images, 1).reshape(5, 5, 1, 8, 8), strict=True))
+    assert set(np.unique(seen["tint"].astype(int) - grey.images)) == {2}, "0.299 x 13 - 0.114 x 13 = 2.4"
+    assert (seen["brighter"] == grey.images + 1).all()
+    assert (seen["darker"] == grey.images - 1).all()
+    assert (seen["shifted"][..., 1:] == grey.images[..., :-1]).all()
+    as_grey = [np.asarray(Image.open(_as_jpeg(image[0]))) for image in grey.images]
+    assert (seen["jpeg"][:, 0] == np.stack(as_grey)).all()
+
+
+def _as_jpeg(pixels: np.ndarray) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    return file
+
+
+def test_images_that_are_neither_grey_nor_in_colour_are_refused() -> None:
+    with pytest.raises(DataError, match="only grey images"):
+        changed_images(ImageSet(noise_images(3, shape=(4, 8, 8))))
 
 
 def test_every_change_has_a_name_and_each_name_a_change() -> None:

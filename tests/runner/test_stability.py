@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from oodbench.benchmark import Batch, Detector
+from oodbench.benchmark.data import library
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.metrics.names import STABILITY
 from oodbench.benchmark.metrics.stability import changed_rows
@@ -49,6 +50,17 @@ class ReadsColour(Detector):
         return redness(batch)
 
 
+class ReadsBrightness(Detector):
+    """Scores the mean of all pixels, in grey levels."""
+
+    name = "test_brightness"
+    version = "1"
+    needs = frozenset({"images"})
+
+    def score(self, batch: Batch) -> torch.Tensor:
+        return 255 * batch.images.mean(dim=(1, 2, 3))
+
+
 class Unmoved(Detector):
     """The same score for every image."""
 
@@ -78,7 +90,7 @@ class RefusesTint(Detector):
 @pytest.fixture(autouse=True)
 def plugins(register: Any) -> None:
     register_planted(register, (3, 32, 32))
-    for plugin in (ReadsColour, Unmoved, RefusesTint):
+    for plugin in (ReadsColour, ReadsBrightness, Unmoved, RefusesTint):
         register(plugin.name, plugin)
 
 
@@ -117,6 +129,35 @@ def test_numbers_are_those_of_scoring_the_changed_images_alone(suite: Path, tmp_
         assert record.stability[name] == pytest.approx(float(area), abs=1e-12)
     rows = csv_rows((run.path / "records.csv").read_text())
     assert [float(row["stability_tint"]) for row in rows] == [record.stability["tint"]] * len(run.records)
+
+
+def test_a_grey_network_is_shown_the_changes_as_luma(register: Any, tmp_path: Path) -> None:
+    register_planted(register, (1, 32, 32))
+    run = run_suite(write_suite(tmp_path, MATRIX, name="grey"), "test_brightness", stability=True)
+    record = run.records[0]
+    assert (record.status, record.notes) == (OK, ())
+    cache = tmp_path / "results" / "cache"
+    id_scores, changed = (np.load(cache / record.artifacts[which]) for which in ("id_scores", "changed_scores"))
+    moved = changed.reshape(len(STABILITY), -1) - id_scores[changed_rows(len(id_scores))]
+    by_change = dict(zip(STABILITY, moved, strict=True))
+    assert by_change["tint"] == pytest.approx(2, abs=0.2), "less where a pixel is nearly black or white"
+    assert by_change["brighter"] == pytest.approx(1, abs=0.05)
+    assert by_change["darker"] == pytest.approx(-1, abs=0.05)
+
+
+def test_images_that_cannot_be_changed_stop_no_run(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_encoder(_: Any) -> None:
+        raise OSError("encoder jpeg not available")
+
+    monkeypatch.setattr(library, "changed_images", no_encoder)
+    run = run_suite(suite, "energy", stability=True)
+    assert [(record.status, record.stability) for record in run.records] == [(OK, {})] * 2
+    assert (
+        run.info["notes"].count(
+            "No stability on 'planted', as its images cannot be changed: encoder jpeg not available"
+        )
+        == 1
+    )
 
 
 def changed_jobs(suite: Path, **options: Any) -> list[type]:
