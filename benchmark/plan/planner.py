@@ -143,7 +143,7 @@ class _Planner:
         )
 
     def changed_set(self, entry: IDEntry) -> SetRef | None:
-        """The slightly changed test images of an ID set; None without stability, or if, as a note says, there are none."""
+        """The slightly changed test images of an ID set; None without stability, or, with a note, if there are none."""
         if not (self.request.stability and self.plan.suite.stability):
             return None
         if entry.set not in self.changed:
