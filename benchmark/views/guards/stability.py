@@ -36,8 +36,9 @@ def stability_lines(summary: Summary) -> Iterator[str]:
     if lines:
         yield (
             "Stability: AUROC of slightly changed ID test images against the same images unchanged; 50: the score does "
-            "not notice. Tint: red 13 of 255 grey levels up, blue 13 down; JPEG: quality 90. A detector that notices "
-            "may tell OOD images by the same cue, whatever they show."
+            "not notice. Tint: red 13 of 255 grey levels up, blue 13 down, two grey levels up for a grey "
+            "network; JPEG: quality 90. A detector that notices may tell OOD images by the same cue, whatever they "
+            "show."
         )
     yield from lines
 
