@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,11 @@ logger = logging.getLogger(__name__)
 VERSIONS = {*STAGE_VERSIONS, "schema", "metrics", "intervals", "class_order"}
 """Fields of keys that are versions."""
 
-VERSION_AT = {"audit": 1, "extended": 0}
+VERSION_AT = {"audit": 1, "extended": 0, "stability": 0}
 """Fields of keys that are lists with a version -> its place."""
+
+ASKED_FOR = ("audit", "extended", "tuned", "bank", "maps", "observed")
+"""Fields that keys have if the user asked for it; other fields that one key lacks came or went with a version."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -41,25 +44,31 @@ SIDE = re.compile(r"(?P<label>.*)-[0-9a-f]{12}\.\w+\.json")
 """The file name of a side file."""
 
 NAMED = 3
-"""Number of changed plug-ins that are named; the rest is counted."""
+"""Number of plug-ins and of sets that are named; the others are counted."""
 
 
 class Changes(NamedTuple):
-    """What differs between two keys: changes of versions and of images, and names of changed plug-ins."""
+    """What differs between two keys: changes of versions, and names of plug-ins and of sets of images that changed."""
 
     versions: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
 
     def joined(self, others: Iterable[Changes]) -> Changes:
         """These and others."""
-        every = [self, *others]
-        return Changes(frozenset().union(*(c.versions for c in every)), frozenset().union(*(c.plugins for c in every)))
+        return Changes(*(frozenset().union(*parts) for parts in zip(self, *others, strict=True)))
 
     def __str__(self) -> str:
-        names = sorted(self.plugins)
-        more = f" and {len(names) - NAMED} more plug-ins" if len(names) > NAMED else ""
-        changed = [f"{', '.join(names[:NAMED])}{more} changed"] if names else []
-        return ", ".join([*sorted(self.versions), *changed])
+        plugins = [f"{_listed(self.plugins, 'plug-in')} changed"] if self.plugins else []
+        sets = [f"other images of {_listed(self.sets, 'set')}"] if self.sets else []
+        return ", ".join([*sorted(self.versions), *plugins, *sets])
+
+
+def _listed(names: Iterable[str], noun: str) -> str:
+    """The first few names, and the number of the others."""
+    ordered = sorted(names)
+    more = len(ordered) - NAMED
+    return f"{', '.join(ordered[:NAMED])}{f' and {more} more {noun}' + 's' * (more != 1) if more > 0 else ''}"
 
 
 class UnlikeError(Exception):
@@ -158,13 +167,12 @@ class _Older:
         if old == new:
             return Changes()
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            return self._of_mappings(old, new)
-        if isinstance(old, Sequence) and isinstance(new, Sequence) and not isinstance(old, str):
-            if len(old) != len(new) or isinstance(new, str):
-                raise UnlikeError
+            is_plugin = _is_plugin(old) and _is_plugin(new)
+            return self._of_plugins(old, new, field) if is_plugin else self._of_mappings(old, new)
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
             place = VERSION_AT.get(field)
-            pairs = enumerate(zip(old, new, strict=True))
-            return Changes().joined(self._changes(a, b, field if n == place else "") for n, (a, b) in pairs)
+            fields = [field if place in (None, number) else "" for number in range(len(old))]
+            return Changes().joined(self._changes(*three) for three in zip(old, new, fields, strict=True))
         if field in VERSIONS or field in VERSION_AT:
             return Changes(frozenset({f"{field.replace('_', ' ')} {old} -> {new}"}))
         if isinstance(old, str) and isinstance(new, str) and DIGEST.fullmatch(old) and DIGEST.fullmatch(new):
@@ -172,26 +180,29 @@ class _Older:
         raise UnlikeError
 
     def _of_mappings(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-        if all(
-            {"name", "settings", "version"} <= one.keys() and isinstance(one["settings"], Mapping) for one in (old, new)
-        ):
-            return self._of_plugins(old, new)
         found = []
-        for field in old.keys() | new.keys():
-            if field in old and field in new:
-                found.append(self._changes(old[field], new[field], field))
-            elif isinstance(value := new.get(field, old.get(field)), str | int | float) and not _is_digest(value):
-                verb = "include" if field in new else "leave out"
-                found.append(Changes(frozenset({f"keys {verb} {field.replace('_', ' ')}"})))
-            elif value is not None:
+        for name in old.keys() | new.keys():
+            if name in old and name in new:
+                found.append(self._changes(old[name], new[name], name))
+            elif name in ASKED_FOR:
                 raise UnlikeError
+            elif new.get(name, old.get(name)) is not None:
+                verb = "include" if name in new else "leave out"
+                found.append(Changes(frozenset({f"keys {verb} {name.replace('_', ' ')}"})))
         return Changes().joined(found)
 
-    def _of_plugins(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-        """Of the same plug-in; settings that only one version has are part of what changed."""
+    def _of_plugins(self, old: Mapping[str, Any], new: Mapping[str, Any], field: str) -> Changes:
+        """Of the same plug-in; settings that only one version has are part of what changed.
+
+        A detector's settings that differ from their defaults are in the artifacts' names, which are equal: if they
+        differ, and so does the version, the defaults have changed.
+        """
         common = old["settings"].keys() & new["settings"].keys()
-        alike = old["name"] == new["name"] and all(old["settings"][name] == new["settings"][name] for name in common)
-        if not alike or ONLY_IN in f"{old['version']} {new['version']}":
+        alike = all(old["settings"][name] == new["settings"][name] for name in common)
+        has_new_defaults = field in ("detector", "candidates") and old["version"] != new["version"]
+        if old["name"] != new["name"] or not (alike or has_new_defaults):
+            raise UnlikeError
+        if ONLY_IN in f"{old['version']} {new['version']}":
             raise UnlikeError
         return Changes(plugins=frozenset({str(new["name"])}))
 
@@ -201,8 +212,7 @@ class _Older:
             if (changes := self._since(old, self._planned[new])) is not None:
                 return changes
         elif new in self._sets and self._recorded.get(old) == self._sets[new]:
-            name, part, _ = self._sets[new]
-            return Changes(frozenset({f"other images of '{name}' ({part})"}))
+            return Changes(sets=frozenset({self._sets[new][0]}))
         raise UnlikeError
 
 
@@ -214,10 +224,6 @@ def _as_json(value: Mapping[str, Any]) -> Any:
 def _is_plugin(value: Mapping[str, Any]) -> bool:
     """Whether a part of a key is what `source_version.identity` returns."""
     return {"name", "settings", "version"} <= value.keys() and isinstance(value["settings"], Mapping)
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
 
 
 def _read(path: Path) -> Record | None:

@@ -94,7 +94,7 @@ def test_plugins_that_changed_are_named_or_counted(suite: Path, tmp_path: Path, 
     run_suite(suite, ",".join(names), plugins=[plugin(tmp_path, "", names=names)])
     assert len(older(logged)) == 1, "detectors that are new to the store are not older"
     run_suite(suite, ",".join(names), plugins=[plugin(tmp_path, "2 * ", names=names)])
-    assert older(logged)[1:] == [line("8 artifacts and 4 records", "four, one, three and 1 more plug-ins changed")]
+    assert older(logged)[1:] == [line("8 artifacts and 4 records", "four, one, three and 1 more plug-in changed")]
 
 
 def test_several_changes_at_once(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines) -> None:
@@ -112,7 +112,15 @@ def test_several_changes_at_once(suite: Path, tmp_path: Path, monkeypatch: pytes
 def test_images_that_changed_under_their_name(suite: Path, tmp_path: Path, logged: Lines) -> None:
     for seed in (0, 1):
         run_suite(suite, "msp", plugins=[plugin(tmp_path, seed=seed)], ood_sets="test_drawn")
-    assert older(logged) == [line("3 artifacts and 1 record", "other images of 'test_drawn' (test)")]
+    assert older(logged) == [line("3 artifacts and 1 record", "other images of test_drawn")]
+
+
+def test_a_detector_with_another_default(suite: Path, tmp_path: Path, logged: Lines) -> None:
+    file = plugin(tmp_path)
+    run_suite(suite, "mine", plugins=[file])
+    file.write_text(file.read_text().replace("factor: float = 1.0", "factor: float = 2.0"))
+    run_suite(suite, "mine", plugins=[file])
+    assert older(logged) == [line("2 artifacts and 1 record", "mine changed")]
 
 
 def test_keys_that_include_more(suite: Path, logged: Lines) -> None:
@@ -151,6 +159,11 @@ def test_results_that_are_never_reused_are_not_older(suite: Path, tmp_path: Path
     assert older(logged) == []
 
 
+def forged(side: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """A side file with other values of fields that its key has."""
+    return {**side, "key": {**side["key"], **{name: values[name] for name in values.keys() & side["key"].keys()}}}
+
+
 def test_forged_side_files_are_no_reason(suite: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines) -> None:
     cache = run_suite(suite).path.parents[1] / "cache"
     monkeypatch.setattr(job_builder, "TRAINING_VERSION", "new")
@@ -159,8 +172,8 @@ def test_forged_side_files_are_no_reason(suite: Path, monkeypatch: pytest.Monkey
         lambda side: {},
         lambda side: {**side, "key": "none"},
         lambda side: {**side, "key": dict.fromkeys(side["key"], 7)},
-        lambda side: {**side, "key": {**side["key"], "detector": {"name": [], "settings": 1, "version": {}}}},
-        lambda side: {**side, "key": {**side["key"], "checkpoint": "0" * 64, "outputs": [side["digest"]]}},
+        lambda side: forged(side, detector={"name": [], "settings": 1, "version": {}}, recipe={"name": {}}),
+        lambda side: forged(side, checkpoint="0" * 64, outputs=[side["digest"]], recipe=[side["digest"]]),
     ]
     for forge in forgeries:
         for path, side in sides.items():
