@@ -24,6 +24,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.runner.cell_origins import add_origins
 from oodbench.benchmark.runner.older_versions import log_older_versions
 from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
@@ -127,6 +128,7 @@ def prepare(
     config = WorkerConfig(cache, data_dir, device, count, skip_bad_images, cell_timeout, files, store=store)
     context = open_context(config, chosen_engine.planning_device(device))
     plan = make_plan(request, context.library, context.device)
+    add_origins(plan, request)
     run_dir = results / "runs" / unique_slug(name or plan.suite.name)
     _check_folders(results, run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
@@ -198,7 +200,8 @@ def run(
         name: Name of the run; the suite's if empty.
         plugins: Python files with plug-ins, loaded before names are resolved.
         rerun: Which cells to compute: "missing", "failed" (those too) or "all".
-        add: Keep the cells of earlier calls in the run's tables.
+        add: Keep the cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
+            their own, with a longer label.
         skip_bad_images: Leave out, and count, images that cannot be read, instead of refusing their set.
         cell_timeout: Seconds that a detector may take to tune, fit or score one set; 0 for no limit.
         store: URL of a store that several machines share, such as `"s3://bucket/folder"`.

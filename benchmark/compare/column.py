@@ -142,8 +142,9 @@ def compare_column(
         return f"{n_id} ID and {n_ood} OOD images are too few to judge {name}, which needs {FEWEST_OF_THESE} of each"
     rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
     estimate = _estimate(config, scores, _different_networks(used), sides, rng)
+    source = any(record.outlier_source for record in records)
     return ColumnComparison(
-        first.id_set, first.ood_set, first.outlier_source, competing.inside, competing.seeds, n_id, n_ood, estimate,
+        first.id_set, first.ood_set, source, competing.inside, competing.seeds, n_id, n_ood, estimate,
         competing.left_out, sides, competing.seeds_left_out, unknown_of,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.records.rows import own_set
 
 SCORED = ("test", "scored")
 """The parts of a set on which cells are scored."""
@@ -30,6 +31,7 @@ class ScoredImages:
 
     def used(self, record: Record, name: str, count: int) -> Mapping[str, Any]:
         """The record's provenance of those images; for records of older versions, what it must have been."""
+        name = own_set(record, name)
         used = [one for one in record.provenance.get("data", ()) if one.get("use") == "score" and _is(one, name)]
         return used[0] if used else {"set": name, "part": "test", "images": count}
 

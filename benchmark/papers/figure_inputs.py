@@ -11,6 +11,7 @@ from oodbench.benchmark.plugins.dataset import GREY, ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import Spec, parse_set
 from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.views.plots import ScoreReader
@@ -56,7 +57,7 @@ class RunFigureInputs:
         key = self.context.store.key_of(path) if path else None
         if key is None or self.context.store.find(key) is None:
             return f"the checkpoint of {record.label} on {record.id_set} is not in the cache"
-        spec = parse_set(record.id_set)
+        spec = parse_set(own_name(record, "id_set"))
         recipe = str(Spec(record.recipe, tuple(sorted(record.recipe_settings.items()))))
         own, height, width = self.library.part(spec, "train").image_shape
         shape = (record.channels or own, height, width)

@@ -120,8 +120,9 @@ class _Matcher:
     def differences(self, published: Published, id_set: str, row: TableRow) -> Iterator[str]:
         """Differences that apply to the whole row: network, training, settings, ID set."""
         record = self.trained(id_set, row)
-        if self.suite and published.suite and self.suite != published.suite:
-            yield f"suite {self.suite}; the published protocol is suite {published.suite}"
+        suite = record.origin.get("shown", {}).get("suite", self.suite)
+        if suite and published.suite and suite != published.suite:
+            yield f"suite {suite}; the published protocol is suite {published.suite}"
         if published.backbone and record.backbone != published.backbone:
             yield f"backbone {record.backbone or 'unknown'}, published {published.backbone}"
         yield from _other_training(published, record.training)

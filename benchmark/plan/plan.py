@@ -11,7 +11,6 @@ from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
-from oodbench.benchmark.plugins.specs import Spec
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.store import Key
 
@@ -148,8 +147,6 @@ class Plan:
     suite: Suite
     precision: str = FLOAT32
     """Precision that networks train in."""
-    backbone: Spec | None = None
-    """The suite's backbone; cells may have another one."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)

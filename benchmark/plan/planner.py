@@ -56,7 +56,6 @@ class _Planner:
         imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
         self.resolver = Resolver(request, library, plan, imported)
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
-        plan.backbone = canonical(create("backbone", parse_spec(plan.suite.backbone)))
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
         self.jobs = DetectorJobs(self.builder)
         self.protocol = request.protocol or plan.suite.protocol
@@ -280,7 +279,6 @@ class _Planner:
             backbone=str(canonical(self.backbone)),
             channels=pair.channels,
             converted={ref.set: how for ref in (pair.id, pair.ood) if (how := self.conversion(ref, pair.channels))},
-            other_backbone=canonical(self.backbone) != self.plan.backbone,
             seed=seed,
             label=row.label,
             sanity=row.detector.is_sanity_baseline,

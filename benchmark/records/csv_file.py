@@ -25,7 +25,8 @@ def records_csv(records: Iterable[Record]) -> str:
     """The tidy table, with one row per cell: raw floats, `settings` as JSON, empty where not available.
 
     If a record has values by other metric rules, extended metrics or stability, the last columns are `RULES_METRIC`,
-    then `extended_METRIC`, then `stability_CHANGE`.
+    then `extended_METRIC`, then `stability_CHANGE`. If the other columns do not tell all rows of the run's tables
+    apart, the last one is `label`.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
@@ -36,6 +37,7 @@ def records_csv(records: Iterable[Record]) -> str:
         *(f"{name}_{metric}" for name in rules for metric in RULE_METRICS),
         *(f"extended_{name}" for name in extended_metrics),
         *(f"stability_{name}" for name in changes),
+        *(("label",) if _need_labels(records) else ()),
     )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -56,3 +58,14 @@ def records_csv(records: Iterable[Record]) -> str:
         row["seconds"] = f"{record.seconds:.3f}"
         writer.writerow(["" if row.get(column) is None else row[column] for column in columns])
     return out.getvalue()
+
+
+def _need_labels(records: Iterable[Record]) -> bool:
+    """Whether records of two rows of a table are equal in everything that identifies a cell but their label."""
+    labels: dict[str, str] = {}
+    for r in records:
+        settings = [dict(r.settings), r.recipe, dict(r.recipe_settings), r.backbone]
+        cell = json.dumps([r.id_set, r.ood_set, r.detector, *settings], sort_keys=True)
+        if labels.setdefault(cell, r.label) != r.label:
+            return True
+    return False

@@ -20,7 +20,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.provenance import check_provenance
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
-from oodbench.benchmark.store.schema import Count, Number, convert
+from oodbench.benchmark.store.schema import Count, Number, Origin, convert
 
 SCHEMA = 1
 """Version of the file format, increased when an older oodbench would misread newer files."""
@@ -102,16 +102,18 @@ class Record:
     """Peak memory in bytes of the jobs behind the cell; None if it was not measured."""
     notes: tuple[str, ...] = ()
     """Remarks shown under tables."""
-    other_backbone: bool = False
-    """Whether the backbone is not the suite's; it is then part of the file name."""
+    origin: Origin = field(default_factory=Origin)
+    """What made the cell, apart from its seed (`runner.origin`): cells of unlike origins are never in one mean."""
 
     @property
     def file_name(self) -> str:
-        """A readable name for the record's file, with a hash if the readable part would not be unique."""
-        names = [self.label, self.id_set, self.ood_set, *([self.backbone] if self.other_backbone else [])]
+        """A readable name for the record's file, with a hash of its full names and of what made the cell."""
+        own = self.origin.get("names", {})
+        names = [own.get(name, getattr(self, name)) for name in ("label", "id_set", "ood_set")]
         slugs = [slug(name)[:60] for name in names]
-        plain = slugs == names and not any("--" in name for name in names)
-        suffix = "" if plain else "-" + hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+        made = [self.backbone, self.origin["file"]] if "file" in self.origin else []
+        plain = slugs == names and not made and not any("--" in name for name in names)
+        suffix = "" if plain else "-" + hashlib.sha256(json.dumps([*names, *made]).encode()).hexdigest()[:8]
         return f"{'--'.join(slugs)}--s{self.seed}{suffix}.json"
 
 

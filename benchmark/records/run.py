@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.record import SCHEMA, Record, read_record, read_versioned
+from oodbench.benchmark.records.rows import tell_apart
 from oodbench.benchmark.store.atomic import to_json, write_atomically
 from oodbench.benchmark.store.schema import RunInfo, convert
 
@@ -22,7 +22,9 @@ class StoredRun:
     info: dict[str, Any]
     """`run.json`: options as given and as resolved, versions, device, suite, notes, pairs."""
     records: list[Record]
-    """The cells that the run shows, in plan order; labels include the backbone if a run has several."""
+    """The cells that the run shows, in plan order. Labels and names of sets tell apart what was not made alike: cells
+    with equal ones differ in the seed alone (`records.rows`).
+    """
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
@@ -31,9 +33,19 @@ def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
 
 
 def read_stored_run(run_dir: Path) -> StoredRun:
-    """Read a run folder: its `run.json` and those of the listed records that exist already.
+    """Read a run folder for display: its `run.json` and those of the listed records that exist already.
 
     Raises `UserError` if `run.json` is missing, or if it or a record is invalid.
+    """
+    info, records = read_as_written(run_dir)
+    told, pairs = tell_apart(list(records.values()), info.get("pairs", ()))
+    return StoredRun(run_dir, {**info, "pairs": pairs} if "pairs" in info else info, told)
+
+
+def read_as_written(run_dir: Path) -> tuple[dict[str, Any], dict[str, Record]]:
+    """`run.json` and the listed records by file name, with their own labels and names of sets, to change the files.
+
+    Raises as `read_stored_run`.
     """
     if not (run_dir / "run.json").is_file():
         raise UserError(f"'{run_dir}' is not a run: it has no run.json. 'bench list runs' shows the runs that exist.")
@@ -45,11 +57,4 @@ def read_stored_run(run_dir: Path) -> StoredRun:
             f"'{run_dir / 'run.json'}' does not describe a run: {error}. Remove it and run again."
         ) from error
     paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
-    return StoredRun(run_dir, info, _with_backbone_labels([read_record(path) for path in paths if path.is_file()]))
-
-
-def _with_backbone_labels(records: list[Record]) -> list[Record]:
-    """Distinguish the same detector on several backbones, because views show equal labels as one row."""
-    if len({record.backbone for record in records if record.backbone}) < 2:
-        return records
-    return [dataclasses.replace(r, label=f"{r.label} ({r.backbone})") if r.backbone else r for r in records]
+    return info, {path.name: read_record(path) for path in paths if path.is_file()}

@@ -23,6 +23,7 @@ from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
 from oodbench.benchmark.plan.used_code import sets_of
 from oodbench.benchmark.plugins.source_version import ONLY_IN
 from oodbench.benchmark.records.record import OK, Record, read_record
+from oodbench.benchmark.records.rows import cell_of
 from oodbench.benchmark.runner.runner import Work
 from oodbench.benchmark.stages.evaluate import key_content
 from oodbench.benchmark.store.store import KEY_SCHEMA, Key, read_side_file
@@ -81,10 +82,11 @@ def log_older_versions(plan: Plan, work: Work, run_dir: Path, cache: Path) -> No
         return
     older = _Older(plan, cache, run_dir.parent)
     artifacts = [changes for job in work.jobs for key in job.makes if (changes := older.artifact(key)) is not None]
+    earlier = _earlier_records(run_dir)
     records = [
         changes
         for cell in work.cells
-        if (changes := older.record(run_dir / "cells" / cell.record.file_name, key_content(cell))) is not None
+        if (changes := older.record(earlier.get(cell_of(cell.record), ()), key_content(cell))) is not None
     ]
     counts = [f"{len(found)} {noun}{'s' * (len(found) != 1)}" for found, noun in (
         (artifacts, "artifact"), (records, "record")) if found]  # fmt: skip
@@ -115,16 +117,14 @@ class _Older:
         found = (self._since(digest, key) for digest in self._older(key))
         return next((changes for changes in found if changes is not None), None)
 
-    def record(self, path: Path, new: Mapping[str, Any]) -> Changes | None:
-        """What has changed since a cell's record was made; None if there is none, or it is of something else."""
-        record = _read(path)
-        old = record.provenance.get("key") if record is not None and record.status == OK else None
-        if not isinstance(old, Mapping):
-            return None
-        try:
-            return self._changes(old, _as_json(new)) if old != _as_json(new) else None
-        except UnlikeError:
-            return None
+    def record(self, earlier: Iterable[Record], new: Mapping[str, Any]) -> Changes | None:
+        """What has changed since one of a cell's earlier records was made; None if all are of something else."""
+        olds = [record.provenance.get("key") for record in earlier if record.status == OK]
+        for old in olds:
+            with suppress(UnlikeError):
+                if isinstance(old, Mapping) and old != _as_json(new):
+                    return self._changes(old, _as_json(new))
+        return None
 
     def _since(self, digest: str, key: Key) -> Changes | None:
         """What has changed from an older artifact of a planned one's name; None if it is of something else."""
@@ -224,6 +224,14 @@ def _as_json(value: Mapping[str, Any]) -> Any:
 def _is_plugin(value: Mapping[str, Any]) -> bool:
     """Whether a part of a key is what `source_version.identity` returns."""
     return {"name", "settings", "version"} <= value.keys() and isinstance(value["settings"], Mapping)
+
+
+def _earlier_records(run_dir: Path) -> dict[tuple[object, ...], list[Record]]:
+    """The records in a run's folder, by cell; a cell may have several, made in unlike ways."""
+    found: dict[tuple[object, ...], list[Record]] = {}
+    for record in filter(None, map(_read, sorted(run_dir.glob("cells/*.json")))):
+        found.setdefault(cell_of(record), []).append(record)
+    return found
 
 
 def _read(path: Path) -> Record | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,12 +14,18 @@ from oodbench.benchmark.data.channels import as_seen
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.records.record import read_record, write_record
-from oodbench.benchmark.records.run import read_stored_run
+from oodbench.benchmark.records.record import SKIPPED, Record
+from oodbench.benchmark.records.rows import cell_of
 from oodbench.benchmark.runner import provenance
+from oodbench.benchmark.runner.cell_origins import scored_images
 from oodbench.benchmark.runner.image_notes import conversion_notes, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.store.store import digest
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +61,7 @@ def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.Cached
         "ood_groups": _groups(pair.ood, context),
         "id_family": _family(pair.id, context),
         "ood_family": _family(pair.ood, context),
+        "scored": scored_images(pair),
     }
 
 
@@ -96,34 +104,87 @@ def _span(fewest: int, most: int) -> str:
     return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}, by the settings chosen"
 
 
-def with_backbone_names(run_dir: Path, plan: Plan) -> dict[str, Any]:
-    """A run's info, after renaming records so that a backbone other than the suite's is in the file name.
-
-    Records of older versions, or of another suite, may have the file names of cells of this plan.
-    """
-    info = read_stored_run(run_dir).info
-    names = []
-    for name in info.get("cells", []):
-        path = run_dir / "cells" / Path(name).name
-        record = read_record(path) if path.is_file() else None
-        if record is not None and record.backbone:
-            record = replace(record, other_backbone=record.backbone != str(plan.backbone))
-            if record.file_name != path.name:
-                name = write_record(run_dir, record).name
-        names.append(name)
-    return {**info, "cells": names}
-
-
-def merge_info(earlier: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """For --add: the cells, pairs, seeds and commands of earlier commands and of this one."""
-    pairs = {(p["id_set"], p["ood_set"]): p for p in [*earlier.get("pairs", []), *info["pairs"]]}
+def merge_info(
+    earlier: Mapping[str, Any], records: Mapping[str, Record], plan: Plan, info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """For --add: `run.json` of earlier commands, with their records by file name, and of this one."""
+    replaced = _replaced(records, plan)
+    added = _names_of(plan)
+    suite = earlier.get("suite") or {}
+    passes = info["passes"] if earlier.get("passes") == info["passes"] else f"The last command: {info['passes']}"
     return {
         **info,
-        "cells": list(dict.fromkeys([*earlier.get("cells", []), *info["cells"]])),
-        "pairs": list(pairs.values()),
+        "suite": {name: _joined(suite.get(name, ""), text) for name, text in info["suite"].items()},
+        "cells": _union([name for name in earlier.get("cells", []) if Path(name).name not in replaced], info["cells"]),
+        "pairs": _pairs([*earlier.get("pairs", []), *info["pairs"]]),
+        "notes": _union(earlier.get("notes", []), info["notes"]),
+        "skipped": _union([one for one in earlier.get("skipped", []) if one["what"] not in added], info["skipped"]),
+        "unavailable": _union(
+            [one for one in earlier.get("unavailable", []) if one["name"] not in added], info["unavailable"]
+        ),
+        "data": _sources(earlier.get("data"), info["data"]),
+        "passes": passes,
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
         "commands": [
             *(command for command in earlier.get("commands", []) if command not in info["commands"]),
             *info["commands"],
         ],
     }
+
+
+def _replaced(records: Mapping[str, Record], plan: Plan) -> set[str]:
+    """File names of earlier records in whose place the plan's have come.
+
+    Where the same cell has the same origin, the file is the same. A cell that was skipped, and one of an older version,
+    whose origin is unknown, give way to one that is not skipped.
+    """
+    planned = {cell_of(cell.record): cell.record.status for cell in plan.cells}
+    found = set()
+    for name, record in records.items():
+        status = planned.get(cell_of(record))
+        if status not in (None, SKIPPED) and (not record.origin or record.status == SKIPPED):
+            found.add(name)
+    if count := sum(not records[name].origin for name in found):
+        logger.info(f"{count} cell{'s' * (count != 1)} of an older version {'are' if count > 1 else 'is'} replaced.")
+    return found
+
+
+def _names_of(plan: Plan) -> set[str]:
+    """Sets and detectors that a plan has cells of; what an earlier command could not use of them, it could."""
+    records = [cell.record for cell in plan.cells if cell.record.status != SKIPPED]
+    return {name for r in records for name in (r.id_set, r.ood_set, r.label, r.detector)}
+
+
+def _joined(earlier: str, added: str) -> str:
+    """The names or titles of the suites of all commands."""
+    known = f"; {added}; " in f"; {earlier}; "
+    return earlier if known else "; ".join(filter(None, (earlier, added)))
+
+
+def _union(earlier: Sequence[T], added: Sequence[T]) -> list[T]:
+    return [*earlier, *(one for one in added if one not in earlier)]
+
+
+def _pairs(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of unlike images stay apart; of like ones, the last command says the group.
+
+    A set that samples the outliers of any of the commands stays an outlier source, which means leave out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    known = {(pair["id_set"], pair["ood_set"]) for pair in pairs if pair.get("scored")}
+    for pair in pairs:
+        place = (pair["id_set"], pair["ood_set"])
+        if pair.get("scored") or place not in known:  # an older version did not record which images
+            key = digest([place, pair.get("scored")])
+            source = bool(pair.get("outlier_source")) or bool(found.get(key, {}).get("outlier_source"))
+            found[key] = {**pair, "outlier_source": source}
+    return list(found.values())
+
+
+def _sources(earlier: Any, added: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of data sets, by set: of a set that was read from several places, those of all."""
+    found = dict(earlier) if isinstance(earlier, dict) else {}
+    for name, files in added.items():
+        known = found.get(name)
+        found[name] = {**known, **files} if isinstance(known, dict) and isinstance(files, dict) else files
+    return found

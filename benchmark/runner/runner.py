@@ -15,9 +15,9 @@ from oodbench.benchmark.plan.job_order import share_passes, share_products
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
-from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
+from oodbench.benchmark.records.run import StoredRun, read_as_written, read_stored_run, write_run_info
 from oodbench.benchmark.runner import provenance
-from oodbench.benchmark.runner.run_info import collect_info, merge_info, with_backbone_names
+from oodbench.benchmark.runner.run_info import collect_info, merge_info
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_content
 from oodbench.benchmark.store.atomic import write_atomically
@@ -98,7 +98,7 @@ def run_plan(
     info = {**collect_info(plan, context, asked), "cells": names}
     with run_lock(context.store, run_dir):
         if add and (run_dir / "run.json").is_file():
-            info = merge_info(with_backbone_names(run_dir, plan), info)
+            info = merge_info(*read_as_written(run_dir), plan, info)
         _drop_stale(run_dir, work, info["cells"])
         write_run_info(run_dir, info)
     for cell in plan.cells:

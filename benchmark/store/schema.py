@@ -29,6 +29,34 @@ class SuiteInfo(TypedDict, total=False):
     title: str
 
 
+class ScoredSet(TypedDict, total=False):
+    """Images that cells score, of one set."""
+
+    part: str
+    images: Count
+    """Their number."""
+    checksum: str
+    groups: str
+    """Checksum of the groups of dependent images; empty without groups."""
+
+
+class Origin(TypedDict, total=False):
+    """What made a cell apart from its seed; `runner/origin.py` says what each digest covers."""
+
+    file: str
+    row: str
+    cell: str
+    asked: Mapping[str, str]
+    facts: Mapping[str, str | int | float | bool | None]
+    tuned_on: str
+    images: Mapping[str, ScoredSet]
+    """'id' and 'ood' -> the scored images."""
+    shown: Mapping[str, str]
+    """Names that are not part of what made the cell: the suite, the file of weights."""
+    names: Mapping[str, str]
+    """The record's own `label`, `id_set` and `ood_set`, where a table has others; never stored."""
+
+
 class PairNames(TypedDict):
     """Fields that every pair has."""
 
@@ -47,6 +75,7 @@ class PairInfo(PairNames, total=False):
     ood_groups: Count | None
     id_family: str
     ood_family: str
+    scored: Mapping[str, ScoredSet]
 
 
 class Skipped(TypedDict):

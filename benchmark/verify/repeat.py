@@ -27,6 +27,7 @@ from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.atomic import to_json, unique_slug, write_atomically
 from oodbench.benchmark.store.user_path import user_path
@@ -190,7 +191,7 @@ def _commands(run: StoredRun) -> list[dict[str, Any]]:
         raise UserError(f"'{run.path / 'run.json'}' does not record the run's commands, so it cannot be repeated.")
     asked: dict[str, Any] = dict(run.info["asked"])
     if "all" in asked.get("detectors", ()):
-        imported = {record.label for record in run.records if record.recipe == IMPORTED}
+        imported = {own_name(record, "label") for record in run.records if record.recipe == IMPORTED}
         labels = run.info.get("detectors", asked["detectors"])
         asked["detectors"] = [label.partition("@")[0] if label in imported else label for label in labels]
     trained = {str(record.training.get("precision", "")) for record in run.records if record.status == OK}

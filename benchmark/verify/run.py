@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,28 +30,16 @@ from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.npy import load_array
-from oodbench.benchmark.store.safe_read import is_file
-from oodbench.benchmark.store.store import digest, file_sha256, read_side
+from oodbench.benchmark.store.store import digest
+from oodbench.benchmark.verify.artifacts import Artifact, examine
 from oodbench.benchmark.verify.data_sets import DataSets
 from oodbench.benchmark.verify.differences import differences
+from oodbench.benchmark.verify.joined_rows import JoinedRows
 from oodbench.benchmark.verify.recompute import Recompute, logits_behind
 from oodbench.benchmark.views.tables import table_files
 
 CELLS_NAMED = 3
 """Number of cells named per bad artifact; the rest is counted."""
-
-
-class Artifact(NamedTuple):
-    """The result of examining an artifact."""
-
-    problem: str = ""
-    """What is wrong with it; empty for an undamaged artifact."""
-    sha256: str = ""
-    bytes: int = 0
-    digest: str = ""
-    """Digest of its key."""
-    key: Mapping[str, Any] = {}
-    """What it was computed from, as its side file says."""
 
 
 @dataclass
@@ -122,6 +110,7 @@ class _Verifier:
             self.data_sets.adopt_folders(run.info)
             checked = replace(run, records=[self.cell(record) for record in run.records])
             self.result.problems += [f"{problem}; {_counted(names)}" for problem, names in self.affected.items()]
+            self.result.problems += self.joined_rows(checked)
             self.best(checked)
             self.tables(checked)
         self.result.problems = [visible(problem) for problem in self.result.problems]
@@ -177,7 +166,7 @@ class _Verifier:
     def problem(self, path: str, expected: str) -> str:
         """What is wrong with an artifact; empty if it is undamaged and has the `expected` SHA-256. Hashes it once."""
         if path not in self.artifacts:
-            self.artifacts[path] = _examine(self.cache / path)
+            self.artifacts[path] = examine(self.cache / path)
             self.paths[self.artifacts[path].digest] = path
         artifact = self.artifacts[path]
         if artifact.problem or not expected or artifact.sha256 == expected:
@@ -251,6 +240,13 @@ class _Verifier:
         logits = logits_behind(scores[0].key)
         return digest({**content, "scores": [artifact.digest for artifact in scores], "id": logits})
 
+    def joined_rows(self, run: StoredRun) -> list[str]:
+        """One problem for each cell that the tables join with cells that were not made alike."""
+        good = {path: artifact for path, artifact in self.artifacts.items() if not artifact.problem}
+        joined = JoinedRows({path: (artifact.digest, artifact.key) for path, artifact in good.items()})
+        whole = [record for record in run.records if record.status != OK or self.upstream(record).keys() <= good.keys()]
+        return list(joined.problems(whole))
+
     def best(self, run: StoredRun) -> None:
         """Recompute which detectors may be the best of each column, and compare them with those in the run's file."""
         if is_outdated(run):
@@ -298,20 +294,6 @@ def _unreadable(path: Path) -> str:
     except OodbenchError as error:
         return f"cells/{path.name}: {error}"
     return ""
-
-
-def _examine(path: Path) -> Artifact:
-    if not is_file(path):
-        return Artifact("missing")
-    side = read_side(path)
-    sha256, size = file_sha256(path), path.stat().st_size
-    if not isinstance(side.get("sha256"), str) or not isinstance(side.get("key"), dict):
-        return Artifact("damaged: its side file is missing or cannot be read", sha256, size)
-    if digest(side["key"]) != side.get("digest") or side["digest"][:12] not in path.name:
-        return Artifact("damaged: its side file has another key", sha256, size)
-    if sha256 != side["sha256"]:
-        return Artifact(f"damaged: its SHA-256 is {sha256[:12]}, expected {side['sha256'][:12]}", sha256, size)
-    return Artifact("", sha256, size, side["digest"], side["key"])
 
 
 def _counted(names: list[str]) -> str:

@@ -41,7 +41,10 @@ MEAN = "{} mean"
 MEANS = tuple(MEAN.format(group) for group in GROUPS)
 """How columns of the data frame name a mean over the sets of a group."""
 
-TEXT_COLUMNS = ("id_set", "ood_set", "group", "detector", "recipe", "backbone", "status", "reason", "key", "notes")
+TEXT_COLUMNS = (
+    *("id_set", "ood_set", "group", "detector", "recipe", "backbone", "status", "reason", "key", "notes"),
+    "label",
+)
 """Columns of `records.csv` in which an empty field is an empty string, not a missing value."""
 
 
@@ -64,7 +67,8 @@ class Run(StoredRun):
         """Return the records as a pandas data frame, one row per cell: the columns of `records.csv`.
 
         Metrics and interval ends are fractions in [0, 1], missing where not available. `settings` holds dictionaries
-        with the settings that differ from the detector's defaults; `seen` is boolean; `seconds` is rounded to 1 ms.
+        with the settings that differ from the detector's defaults; `seen` is boolean; `seconds` is rounded to 1 ms. If
+        `--add` joined cells of unlike origins, `label` names the row of each: group by it.
         """
         import pandas as pd  # half a second that the command line need not wait for
 

@@ -426,18 +426,22 @@ def test_records_of_another_backbone_under_an_older_name_are_kept(run_tiny: Call
     run = run_tiny("msp", ood_sets="greek", backbone="small_cnn[width=8]")
     [path] = (run.path / "cells").iterdir()
     content = json.loads(path.read_text())
-    del content["other_backbone"]
+    del content["origin"]
     path.unlink()
-    older = path.with_name(replace(run.records[0], other_backbone=False).file_name)
+    older = path.with_name(replace(run.records[0], origin={}).file_name)
     older.write_text(json.dumps(content))
     info = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**info, "cells": [older.name]}))
     assert [r.metrics for r in read_stored_run(run.path).records] == [run.records[0].metrics]
-    for backbone in ("", "small_cnn[width=8]"):
-        added = run_tiny("msp", ood_sets="greek", add=True, backbone=backbone)
-        assert [r.label for r in added.records] == ["msp (small_cnn[width=8])", "msp (small_cnn[hidden=16,width=4])"]
-        assert added.records[0].metrics == run.records[0].metrics
-        assert {p.name for p in (run.path / "cells").iterdir()} == {path.name, older.name}
+    labels = ["msp (small_cnn[width=8])", "msp (small_cnn[hidden=16,width=4])"]
+    added = run_tiny("msp", ood_sets="greek", add=True)
+    assert [r.label for r in added.records] == labels
+    assert added.records[0].metrics == run.records[0].metrics
+    replaced = run_tiny("msp", ood_sets="greek", add=True, backbone="small_cnn[width=8]")
+    assert [r.label for r in replaced.records] == labels[::-1]
+    assert replaced.records[1].metrics == run.records[0].metrics
+    assert {p.name for p in (run.path / "cells").iterdir()} == {r.file_name for r in replaced.records}
+    assert path.name in {r.file_name for r in replaced.records}
 
 
 def test_what_is_missing_is_skipped_through_all_and_refused_by_name(tmp_path: Path) -> None:

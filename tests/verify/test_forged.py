@@ -24,6 +24,7 @@ from oodbench.benchmark.records.record import read_record
 from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.store import store
 from oodbench.benchmark.verify import run as verify_run
+from oodbench.benchmark.verify.artifacts import Artifact, examine
 from oodbench.benchmark.verify.repeat import RepetitionOutcome, _machine_differences, _outcome
 from oodbench.benchmark.verify.run import Verdict, verify
 from oodbench.benchmark.views.cell import cell_text
@@ -133,14 +134,13 @@ def test_whatever_a_file_says_is_a_sentence(
 ) -> None:
     text, write = target(results)
     cache = (results / "cache").resolve()
-    examine = verify_run._examine
 
-    def examine_inside(path: Path) -> verify_run.Artifact:
+    def examine_inside(path: Path) -> Artifact:
         assert cache in path.absolute().parents or path == results / "cache", f"{path} is outside the store"
         assert ".." not in path.parts
         return examine(path)
 
-    monkeypatch.setattr(verify_run, "_examine", examine_inside)
+    monkeypatch.setattr(verify_run, "examine", examine_inside)
 
     @settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)

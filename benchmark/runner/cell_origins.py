@@ -1,0 +1,53 @@
+"""Adds to the records of a plan what made them, which tells the rows of a table apart (`records/rows.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from oodbench.benchmark.plan.plan import Cell, Pair, Plan, Request
+from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT
+from oodbench.benchmark.runner.origin import Origins
+from oodbench.benchmark.stages.evaluate import key_content
+from oodbench.benchmark.store.schema import Origin, ScoredSet
+from oodbench.benchmark.store.store import digest
+
+NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "seeds", "metrics")
+"""Fields of a request that say which cells are wanted, not what makes each."""
+
+
+def add_origins(plan: Plan, request: Request) -> None:
+    """Give the record of every cell of a plan its origin."""
+    keys = (key for job in plan.jobs.values() for key in job.makes)
+    origins = Origins({key.digest: {"kind": key.kind, **key.content} for key in keys})
+    protocol = request.protocol or plan.suite.protocol
+    shown = {"suite": plan.suite.name, **_file_names(request.checkpoint)}
+    shown |= {"limit_train": str(request.limit_train)} if request.limit_train else {}
+    wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
+
+    def with_origin(cell: Cell) -> Cell:
+        if cell.pair is None:
+            return cell
+        common: Origin = {"shown": shown, "images": scored_images(cell.pair)}
+        if cell.checkpoint is None:  # skipped
+            origin: Origin = {**common, "file": digest([wanted, plan.suite.name])}
+        else:
+            tuned_on = LEAVE_ONE_OUT if cell.tuned and protocol == LEAVE_ONE_OUT else ""
+            origin = {**common, **origins.of(key_content(cell), cell.checkpoint.key.digest, tuned_on)}
+        return replace(cell, record=replace(cell.record, origin=origin))
+
+    plan.cells[:] = map(with_origin, plan.cells)
+
+
+def _file_names(checkpoint: str) -> dict[str, str]:
+    """The user's file of weights by its name, and with its folder."""
+    path = Path(checkpoint).absolute()
+    return {"file": path.name, "path": f"{path.parent.name}/{path.name}"} if checkpoint else {}
+
+
+def scored_images(pair: Pair) -> dict[str, ScoredSet]:
+    """The ID and the OOD images of a pair."""
+    return {
+        side: {"part": data.part, "images": data.images, "checksum": data.checksum, "groups": data.groups}
+        for side, data in (("id", pair.id), ("ood", pair.ood))
+    }
