@@ -87,6 +87,7 @@ class CellKey(TypedDict, total=False):
 
     intervals: str
     extended: list[str] | None
+    stability: list[str] | None
 
 
 class Provenance(TypedDict, total=False):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import visible
+from oodbench.benchmark.metrics.names import STABILITY
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
@@ -39,7 +40,9 @@ def _numbers(record: Record) -> Iterator[str]:
         yield f"{name:20} {value}"
     for rules, values in record.audit.items():
         yield from (f"{f'{name} by {rules}':32} {value}" for name, value in values.items())
-    yield from (f"{f'stability, {name}':32} {value}" for name, value in record.stability.items())
+    for name in STABILITY:
+        if name in record.stability:
+            yield f"{f'stability, {name}':32} {record.stability[name]}"
     for note in record.notes:
         yield f"note: {note}"
 

@@ -42,7 +42,7 @@ ood = [{ set = "greek" }]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a finished run of two cells, 'tiny', whose records have every optional part."""
     suite = write_suite(tmp_path_factory.mktemp("forged"), MATRIX)
-    run_suite(suite, "msp,knn[k=3]", metrics="lee2018,extended")
+    run_suite(suite, "msp,knn[k=3]", metrics="lee2018,extended", stability=True)
     return suite.parent / "results"
 
 
@@ -231,6 +231,7 @@ WRONG = {
     "needs as numbers": lambda p: p.update(needs=[1]),
     "a key as text": lambda p: p.update(key="00"),
     "extended as a number": lambda p: p["key"].update(extended=2),
+    "stability as a number": lambda p: p["key"].update(stability=1),
 }
 
 
