@@ -166,8 +166,11 @@ def counted(seen: Counter[bytes], spent: list[float], passes: list[float]) -> It
 
 def sets_of(made: Prepared) -> dict[str, np.ndarray]:
     """The images of each pass of a plan, in the network's channels, by set and part."""
-    stored = {job: made.context.images(job.outputs.data).images for job in passes(made)}
-    return {str(job.outputs.data): in_channels(images, job.checkpoint.image_shape[0]) for job, images in stored.items()}
+    sets = {}
+    for job in passes(made):
+        images = made.context.images(job.outputs.data).images
+        sets[str(job.outputs.data)] = in_channels(images, job.checkpoint.image_shape[0])
+    return sets
 
 
 def passed(made: Prepared, sets: dict[str, np.ndarray]) -> tuple[Seconds, dict[str, Tensor]]:
