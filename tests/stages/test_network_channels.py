@@ -17,11 +17,14 @@ from oodbench.benchmark.data.channels import LUMA, REPEATED, luma
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, TrainJob
+from oodbench.benchmark.plan.network_input import network_channels
+from oodbench.benchmark.plan.weights_file import Weights
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages.networks import load_networks
-from tests.support import noise_images, prepare_suite, run_suite, write_suite
+from tests.support import TINY_BACKBONE, noise_images, prepare_suite, run_suite, write_suite
 
 Register = Callable[[str, type[Plugin]], None]
 
@@ -280,3 +283,21 @@ def test_declared_channels_are_those_of_the_images(tmp_path: Path, register: Reg
         UserError, match=r"'drawn' declares 3 channels, and its train split has images of 1\. Correct 'channels'"
     ):
         prepare_suite(write_suite(tmp_path, MATRIX), "msp")
+
+
+@pytest.mark.parametrize("own", [1, 3])
+@pytest.mark.parametrize("suite", [None, 1, 3])
+@pytest.mark.parametrize("stored", [1, 3])
+def test_the_first_layer_of_given_weights_decides(own: int, suite: int | None, stored: int) -> None:
+    backbone: Backbone = create("backbone", parse_spec(TINY_BACKBONE))
+
+    def build(channels: int) -> nn.Module:
+        return backbone.build(2, (channels, 32, 32))
+
+    weights = Weights(Path("w.pt"), "0", {"model": {f"module.{k}": v for k, v in build(stored).state_dict().items()}})
+    assert network_channels(backbone, weights, suite, own, build) == stored
+    assert network_channels(backbone, None, suite, own, build) == (suite or own)
+    other = Weights(Path("w.pt"), "0", {"": {"unrelated": torch.zeros(3)}})
+    assert network_channels(backbone, other, suite, own, build) == (suite or own)
+    fixed: Backbone = create("backbone", parse_spec("vgg13"))
+    assert network_channels(fixed, weights, suite, own, build) == 3
