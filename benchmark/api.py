@@ -18,6 +18,7 @@ from oodbench.benchmark.metrics.released_scripts import check_rules
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
+from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights_file import IMPORTED
 from oodbench.benchmark.plugins.registry import registry
@@ -51,6 +52,7 @@ class Prepared:
     def start(self, progress: Progress | None = None) -> StoredRun:
         """Do the work and write records, tables and plots."""
         store = self.context.store
+        self.context.use_threads()  # another run may have been prepared since
         with store.in_use(self.run_dir):
             self.context.library.files.cache.tidy()
             self._share()
@@ -109,21 +111,21 @@ def prepare(
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     _check_choices(rerun, protocol, chosen)
-    _check_numbers(cell_timeout, limit_train=limit_train, epochs=epochs)
+    _check_numbers(cell_timeout, threads, limit_train=limit_train, epochs=epochs)
     _check_checkpoint(checkpoint, chosen, limit_train, epochs)
     sets = (_list(detectors), _list(id_sets), _list(ood_sets))
     extra = _extra_metrics(metrics)
     weights = str(user_path(checkpoint)) if checkpoint else ""
     request = Request(
-        suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights, stability
+        suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights, stability, threads
     )
     _check_encoding(results=results, checkpoint=weights)
     results, data_dir, files = user_path(results), user_path(data_dir), tuple(map(user_path, plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
-    share = read_suite(suite or default_suite()).gpus if gpus is None else gpus
-    chosen_engine = choose_engine(engine, jobs, ray_address, share)
-    cache, count = _cache(results, name, own_cache), threads or chosen_engine.threads(usable_cores())
+    stated = read_suite(suite or default_suite())
+    chosen_engine = choose_engine(engine, jobs, ray_address, stated.gpus if gpus is None else gpus)
+    cache, count = _cache(results, name, own_cache), threads or stated.threads
     refuse_impossible(cell_timeout)
     config = WorkerConfig(cache, data_dir, device, count, skip_bad_images, cell_timeout, files, store=store)
     context = open_context(config, chosen_engine.planning_device(device))
@@ -134,7 +136,7 @@ def prepare(
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
     asked = {"name": name or plan.suite.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
-    asked["commands"] = [_options(request, plan, context, count, **where)]
+    asked["commands"] = [_options(request, plan, context, **where)]
     work = work_left(plan, context, run_dir, rerun)
     log_older_versions(plan, work, run_dir, cache)
     return Prepared(plan, work, context, chosen_engine, run_dir, asked, add)
@@ -194,7 +196,8 @@ def run(
         checkpoint: A file with trained weights of the backbone, evaluated instead of training.
         stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
-        threads: CPU threads; 0 for all cores, at most 8.
+        threads: CPU threads of a job, whatever the engine and the machine; the suite's number if 0. Results depend
+            on it.
         data_dir: Folder with the files of data sets.
         results: Folder for runs and artifacts.
         name: Name of the run; the suite's if empty.
@@ -228,11 +231,6 @@ def run(
     return public(prepare(**options).start(progress))
 
 
-def usable_cores() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _check_choices(rerun: str, protocol: str, seeds: tuple[int, ...]) -> None:
     if rerun not in RERUN:
         raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
@@ -242,9 +240,11 @@ def _check_choices(rerun: str, protocol: str, seeds: tuple[int, ...]) -> None:
         raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(seeds)}.")
 
 
-def _check_numbers(cell_timeout: float, **counts: int) -> None:
+def _check_numbers(cell_timeout: float, threads: int, **counts: int) -> None:
     if not 0 <= cell_timeout < float("inf"):
         raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {cell_timeout}.")
+    if threads != 0 and not is_thread_count(threads):
+        raise UserError(f"threads must be {THREAD_COUNTS}, or 0 for the suite's own; got {threads}.")
     for name, count in counts.items():
         if count < 0:
             raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
@@ -277,7 +277,7 @@ def _extra_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _options(request: Request, plan: Plan, context: JobContext, threads: int, **where: Any) -> dict[str, Any]:
+def _options(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:
     """What `prepare` needs to lay out the same run again, with everything resolved that depends on the machine."""
     name = request.suite or default_suite()
     path = suite_path(name)
@@ -291,7 +291,7 @@ def _options(request: Request, plan: Plan, context: JobContext, threads: int, **
         "precision": plan.precision,
         "checkpoint": str(Path(request.checkpoint).absolute()) if request.checkpoint else "",
         "device": str(context.device),
-        "threads": threads,
+        "threads": plan.threads,
         "data_dir": str(Path(where["data_dir"]).absolute()),
         "plugins": [str(Path(file).absolute()) for file in where["plugins"]],
         "skip_bad_images": where["skip_bad_images"],

@@ -39,9 +39,10 @@ from torchvision.transforms.functional import to_tensor
 
 from oodbench.benchmark import Dataset as Card
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.api import Prepared, prepare, usable_cores
+from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plan.threads import usable_cores
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.dispatch import run_job
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280, help="training images")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as in `bench run`")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as the suite states")
     parser.add_argument("--precision", default="", help="precision of ours; by default that of `bench run`")
     options = parser.parse_args()
     for name in ("perf_images", "perf_others"):

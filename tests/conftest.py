@@ -20,7 +20,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
-from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.context import THREAD_VARIABLES, JobContext, use_threads
 from oodbench.benchmark.store.store import Store
 from tests.support import draw_no_plots
 
@@ -76,10 +76,14 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], N
 @pytest.fixture(autouse=True)
 def unchanged_threads() -> Iterator[None]:
     """A run sets the number of threads for its process, in which other tests follow."""
-    before = torch.get_num_threads()
+    before, variables = torch.get_num_threads(), {name: os.environ.get(name) for name in THREAD_VARIABLES}
     yield
     if torch.get_num_threads() != before:
-        torch.set_num_threads(before)
+        use_threads(before)
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture

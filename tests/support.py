@@ -63,18 +63,25 @@ def in_repository(path: Path) -> str:
 
 
 def tiny_suite(
-    matrix: str, *, backbone: str = TINY_BACKBONE, training: str = "epochs = 1", title: str = "", more: str = ""
+    matrix: str,
+    *,
+    backbone: str = TINY_BACKBONE,
+    training: str = "epochs = 1",
+    title: str = "",
+    more: str = "",
+    threads: int = 1,
 ) -> str:
     """The text of a suite with a tiny network, trained for one epoch, given what is tested on what (`[[id]]`).
 
     `training`: the lines of `[training]`; `more`: further sections.
     """
     lines = ["schema = 1", *([f'title = "{title}"'] if title else [])]
-    lines += ["[protocol]", f'backbone = "{backbone}"', 'recipe = "cross_entropy"', "[training]", training]
+    lines += ["[protocol]", f'backbone = "{backbone}"', 'recipe = "cross_entropy"', f"threads = {threads}"]
+    lines += ["[training]", training]
     return "\n".join([*lines, *([more.strip()] if more else []), matrix.strip(), ""])
 
 
-def write_suite(folder: Path, matrix: str, *, name: str = "tiny", **options: str) -> Path:
+def write_suite(folder: Path, matrix: str, *, name: str = "tiny", **options: Any) -> Path:
     """Write `tiny_suite` to NAME.toml; runs of it are called NAME. `options`: as for `tiny_suite`."""
     path = folder / f"{name}.toml"
     path.write_text(tiny_suite(matrix, **options), encoding="utf-8")

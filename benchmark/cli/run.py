@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.cli.runs import repeat
+from oodbench.benchmark.plan.threads import MOST_THREADS
 
 
 def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
@@ -116,9 +117,9 @@ def parse_seeds(_: click.Context, __: click.Parameter, text: str) -> tuple[int, 
 @click.option(
     "--threads",
     default=0,
-    type=click.IntRange(0),
+    type=click.IntRange(0, MOST_THREADS),
     metavar="N",
-    help="Number of CPU threads.  [default: the number of cores, at most 8]",
+    help="CPU threads of a job, marked in the table if other than the suite's.  [default: the suite's]",
 )
 @click.option(
     "--engine",

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 RETRIES = 3
 """How often a task is started again after its worker has died, before it counts as failed."""
 
-MOST_THREADS = 8
-"""Limit on CPU threads per job if the user does not set a number: small networks gain nothing from more."""
-
 
 class Outcome(NamedTuple):
     """The outcome of a job; `reason` is empty if it succeeded."""
@@ -75,9 +72,6 @@ class Engine(Protocol):
         A job that depends on a failed one fails too. `force`: also run jobs whose artifacts are in the store. Raises
         `OodbenchError`, before any work, if the jobs cannot run at all.
         """
-
-    def threads(self, cores: int) -> int:
-        """CPU threads per job on a machine with this many cores, if the user does not set a number."""
 
     def planning_device(self, requested: str) -> str:
         """The device that the planning process itself uses, given the one that the user requested."""

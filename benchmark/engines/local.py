@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from oodbench.benchmark.engines.engine import MOST_THREADS, Outcome, Progress, remember
+from oodbench.benchmark.engines.engine import Outcome, Progress, remember
 from oodbench.benchmark.engines.time_limit import TimeIsUp, time_limit
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
@@ -28,10 +28,6 @@ TIME_LIMITED = (TuneJob, FitJob, ScoreJob)
 
 class Local:
     """The engine that runs all jobs in this process."""
-
-    def threads(self, cores: int) -> int:
-        """All cores, at most `MOST_THREADS`."""
-        return max(1, min(cores, MOST_THREADS))
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Run jobs one after another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,14 +19,17 @@ from typing import Any
 
 import torch
 
-from oodbench.benchmark.engines.engine import MOST_THREADS, RETRIES, Outcome, Progress, Report
+from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.messages import Event
 from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
 from oodbench.benchmark.engines.tasks import WorkerTask, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.plan.threads import counted_threads, usable_cores
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
+
+logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 0.1
 """Seconds between two polls of the events that workers have posted."""
@@ -42,10 +46,6 @@ class Processes:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def threads(self, cores: int) -> int:
-        """An equal share of the cores, at most `MOST_THREADS`."""
-        return max(1, min(cores // self.count, MOST_THREADS))
-
     def planning_device(self, requested: str) -> str:
         """The device that jobs run on."""
         return requested
@@ -54,13 +54,17 @@ class Processes:
         """The number of processes and of tasks."""
         tasks = pack_tasks(jobs)
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(task.kind for task in tasks).items())
-        return [f"{self.count} processes for {len(tasks)} tasks ({kinds})"] if tasks else []
+        lines = [f"{self.count} processes for {len(tasks)} tasks ({kinds})"] if tasks else []
+        crowded = _oversubscription(min(self.count, len(tasks)), portable_config(context, jobs).threads, usable_cores())
+        return [*lines, *([crowded] if crowded else [])]
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Run jobs in `count` processes; a process that dies is replaced, and its task is started again."""
         tasks = pack_tasks(jobs)
         relay, queue = Relay(progress, tasks), _TaskQueue(tasks)
         config, failed = portable_config(context, jobs), dict[str, str]()
+        if crowded := _oversubscription(min(self.count, len(tasks)), config.threads, usable_cores()):
+            logger.warning(crowded)
         while queue.remaining:
             with _Pool(min(self.count, len(queue.remaining)), config) as pool:
                 for task, report in queue.reports(pool, failed, force, relay):
@@ -154,6 +158,18 @@ class _Pool:
                 self._pids.append(event[2])
             else:
                 yield event
+
+
+def _oversubscription(processes: int, threads: int, cores: int) -> str:
+    """A sentence if processes that compute at once have more threads than there are cores; empty if they have not."""
+    if processes < 2 or processes * threads <= cores:
+        return ""
+    enough = cores // threads
+    advice = f"; with --jobs {enough}, every thread has a core of its own" if enough else ""
+    return (
+        f"{processes} processes with {counted_threads(threads)} each share {cores} core{'s' * (cores != 1)}, which "
+        f"changes no number{advice}."
+    )
 
 
 def _configs(config: WorkerConfig, count: int) -> list[WorkerConfig]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from oodbench.benchmark.engines.engine import RETRIES, Outcome, Progress, Report
 from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node
@@ -25,6 +25,7 @@ from oodbench.benchmark.engines.tasks import PART, WorkerTask, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
@@ -42,6 +43,13 @@ _workers: dict[WorkerConfig, Worker] = {}
 """In a process of the cluster: its workers, by configuration."""
 
 
+class Needs(NamedTuple):
+    """What Ray sets aside for a task: CPUs, and GPUs (or a share of one) for a task that runs a network."""
+
+    cpus: float
+    gpus: float
+
+
 class Cluster:
     """The engine that runs jobs on a Ray cluster: the one at `address`, one running on this machine, or a new one."""
 
@@ -56,10 +64,6 @@ class Cluster:
         self.perform = perform
         """Replaces `run_task` in workers, to measure the overhead of the engine alone."""
 
-    def threads(self, cores: int) -> int:
-        """One: many jobs at once keep a cluster busy."""
-        return 1
-
     def planning_device(self, requested: str) -> str:
         """Any device: workers run the networks."""
         return "auto"
@@ -70,8 +74,7 @@ class Cluster:
         with self._connected(start=False) as ray:
             nodes = _nodes(ray) if ray.is_initialized() else [_this_machine()]
             running = "running" if ray.is_initialized() else "to be started here"
-        gpus = self._gpus_of(config, nodes)
-        _check_resources(config, gpus, nodes)
+        needs = self._needs_of(config, nodes)
         available = "; ".join(
             f"{_counted(node.get('CPU', 0), 'CPU')}, {_counted(node.get('GPU', 0), 'GPU')}" for node in nodes
         )
@@ -79,11 +82,11 @@ class Cluster:
         lines.append(f"  {len(tasks)} tasks, {sum(len(task.after) for task in tasks)} dependencies")
         for kind, count in Counter(task.kind for task in tasks).items():
             of_kind = [task for task in tasks if task.kind == kind]
-            on_gpu = sum(task.network for task in of_kind) if gpus else 0
-            needs = _counted(config.threads, "CPU") + (f", {gpus:g} GPU for {on_gpu}" if on_gpu else "")
+            on_gpu = sum(task.network for task in of_kind) if needs.gpus else 0
+            each = _counted(needs.cpus, "CPU") + (f", {needs.gpus:g} GPU for {on_gpu}" if on_gpu else "")
             job_count = _counted(sum(len(task.jobs) for task in of_kind), "job")
-            lines.append(f"  {kind:8} {_counted(count, 'task'):>11} of {job_count}; each {needs}")
-        return lines
+            lines.append(f"  {kind:8} {_counted(count, 'task'):>11} of {job_count}; each {each}")
+        return [*lines, *_shared_cpus(config, needs)]
 
     def run(self, jobs: Sequence[Job], context: JobContext, progress: Progress, force: bool) -> Iterator[Outcome]:
         """Run jobs on the cluster, after checking its resources and its nodes."""
@@ -91,12 +94,13 @@ class Cluster:
             return
         config, tasks = portable_config(context, jobs), pack_tasks(jobs, self.part)
         with self._connected() as ray:
-            gpus = self._gpus_of(config, _nodes(ray))
-            _check_resources(config, gpus, _nodes(ray))
+            needs = self._needs_of(config, _nodes(ray))
             _check_nodes(ray, config)
+            for line in _shared_cpus(config, needs):
+                logger.warning(line)
             relay, failed = Relay(progress, tasks), dict[str, str]()
             perform = self.perform or run_task
-            with event_buffer(ray) as events, _submitted(ray, perform, tasks, config, gpus, events, force) as pending:
+            with event_buffer(ray) as events, _submitted(ray, perform, tasks, config, needs, events, force) as pending:
                 while pending:
                     done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=POLL_INTERVAL)
                     for event in poll(ray, events):
@@ -144,6 +148,22 @@ class Cluster:
                 "the same versions of Python and Ray as here, and give HOST:PORT of its head node with --ray-address."
             ) from error
 
+    def _needs_of(self, config: WorkerConfig, nodes: Sequence[Resources]) -> Needs:
+        """The resources of a task: a CPU per thread, or all CPUs of a node if no node has so many.
+
+        A job computes on all its threads all the same. Raises `UserError` if no node has a CPU, or the GPUs of a task.
+        """
+        gpus, most = self._gpus_of(config, nodes), {name: _most(name, nodes) for name in ("CPU", "GPU")}
+        if most["CPU"] <= 0:
+            raise UserError("No node of the Ray cluster has a CPU, and a job needs one. Add a node that has.")
+        if gpus > most["GPU"]:
+            raise UserError(
+                f"A job requests {gpus:g} GPUs, but the largest node of the Ray cluster has {most['GPU']:g}. Choose "
+                "another --gpus or --device cpu."
+            )
+        cpus = min(config.threads, most["CPU"])
+        return Needs(int(cpus) if cpus >= 1 else cpus, gpus)  # Ray takes no fractions of more than one CPU
+
     def _gpus_of(self, config: WorkerConfig, nodes: Sequence[Resources]) -> float:
         """GPUs per task that runs a network: 0 if the user chose the CPU, or no device while the nodes have no GPU."""
         available = any(node.get("GPU") for node in nodes)
@@ -167,7 +187,7 @@ def _submitted(
     perform: Callable[..., Report],
     tasks: Sequence[WorkerTask],
     config: WorkerConfig,
-    gpus: float,
+    needs: Needs,
     events: Any,
     force: bool,
 ) -> Iterator[dict[Any, WorkerTask]]:
@@ -176,8 +196,8 @@ def _submitted(
     refs: dict[str, Any] = {}
     on_cpu, on_gpu = (ray.put(replace(config, device=device)) for device in ("cpu", "cuda"))
     for task in tasks:
-        share = gpus if task.network else 0.0
-        options = {"num_cpus": config.threads, "num_gpus": share, "max_retries": RETRIES, "name": task.title}
+        share = needs.gpus if task.network else 0.0
+        options = {"num_cpus": needs.cpus, "num_gpus": share, "max_retries": RETRIES, "name": task.title}
         before = [refs[id_] for id_ in task.after]
         refs[task.id] = remote.options(**options).remote(on_gpu if share else on_cpu, events, force, task, *before)
     pending = {refs[task.id]: task for task in tasks}
@@ -257,15 +277,20 @@ def _this_machine() -> Resources:
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
-def _check_resources(config: WorkerConfig, gpus: float, nodes: Sequence[Resources]) -> None:
-    """Raise `UserError` if no node has the resources of one task."""
-    for resource, requested, option in (("CPU", config.threads, "--threads"), ("GPU", gpus, "--gpus or --device cpu")):
-        most = max((node.get(resource, 0) for node in nodes), default=0)
-        if requested > most:
-            raise UserError(
-                f"A job requests {requested:g} {resource}s, but the largest node of the Ray cluster has {most:g}. "
-                f"Choose another {option}."
-            )
+def _most(resource: str, nodes: Sequence[Resources]) -> float:
+    """How much of a resource the node with the most of it has."""
+    return max((node.get(resource, 0.0) for node in nodes), default=0.0)
+
+
+def _shared_cpus(config: WorkerConfig, needs: Needs) -> list[str]:
+    """A sentence if no node has a CPU for every thread of a job."""
+    if needs.cpus >= config.threads:
+        return []
+    return [
+        f"The largest node of the Ray cluster has {_counted(needs.cpus, 'CPU')} for the "
+        f"{counted_threads(config.threads)} of a job, which share what is there: this changes no number, but takes "
+        "longer."
+    ]
 
 
 def _check_address(address: str) -> None:

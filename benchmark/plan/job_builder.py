@@ -126,6 +126,7 @@ class JobBuilder:
             "schedule": schedule._asdict(),
             "seed": seed,
             "precision": self.plan.precision,
+            "threads": self.plan.threads,
             "training": TRAINING_VERSION,
             **self._converted(entry),
         })  # fmt: skip
@@ -174,6 +175,7 @@ class JobBuilder:
             "checkpoint": trained.checkpoint.key.digest,
             "data": self.checksum(data),
             "precision": FLOAT32,
+            "threads": self.plan.threads,
             "extraction": EXTRACTION_VERSION,
         }
         outputs = Outputs(data, *(Key(kind, ".npy", title, content) for kind in ("logits", "features")))
@@ -224,6 +226,7 @@ class JobBuilder:
             "checkpoint": checkpoint.key.digest,
             "data": self.checksum(data),
             "observed": learned.id if learned else None,
+            "threads": self.plan.threads,
             "extraction": EXTRACTION_VERSION,
         }
         key = Key(kind, extension, f"{detector.name}--{checkpoint.key.label}--{data.set}-{data.part}", content)

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import Suite
+from oodbench.benchmark.plan.threads import DEFAULT_THREADS
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.records.record import Record
@@ -43,6 +44,8 @@ class Request:
     """A user's file of weights to evaluate instead of training; empty for none."""
     stability: bool = True
     """Whether to score slightly changed ID test images as well, unless the suite does without."""
+    threads: int = 0
+    """CPU threads of a job; 0 for the suite's number."""
 
     @property
     def shortened(self) -> str:
@@ -147,6 +150,8 @@ class Plan:
     suite: Suite
     precision: str = FLOAT32
     """Precision that networks train in."""
+    threads: int = DEFAULT_THREADS
+    """CPU threads that every job computes on."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)

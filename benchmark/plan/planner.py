@@ -24,13 +24,14 @@ from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pai
 from oodbench.benchmark.plan.precision import resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
+from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
 from oodbench.benchmark.plan.weights_file import Imported, read_weights
 from oodbench.benchmark.plan.weights_match import match_weights
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.guarded import CallError, asked
 from oodbench.benchmark.plugins.specs import SetSpec, canonical, create, parse_set, parse_spec
-from oodbench.benchmark.records.record import QUICK_LOOK, SKIPPED, Record
+from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_LOOK, SKIPPED, Record
 
 CPU = torch.device("cpu")
 
@@ -38,7 +39,8 @@ CPU = torch.device("cpu")
 def make_plan(request: Request, library: Library, device: torch.device = CPU) -> Plan:
     """Resolve every name, check that everything needed is available, and lay out the work for a type of device."""
     suite = read_suite(request.suite or default_suite())
-    plan = Plan(suite, resolve_precision(request.precision or suite.precision, device))
+    precision = resolve_precision(request.precision or suite.precision, device)
+    plan = Plan(suite, precision, request.threads or suite.threads)
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
@@ -127,7 +129,8 @@ class _Planner:
         charged = self.charge([id_job, ood_job, *extended])
         ref = self.changed_set(entry)
         changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
-        facts = {"forward_images": sum(map(_forwarded, charged)), "training": _training(trained.job)}
+        training = _training(trained.job, self.plan.threads)
+        facts = {"forward_images": sum(map(_forwarded, charged)), "training": training}
         choices = enumerate(tuned.candidates) if tuned else ()
         return replace(
             self.cell(entry, pair, row, trained.seed, **facts),
@@ -284,7 +287,7 @@ class _Planner:
             sanity=row.detector.is_sanity_baseline,
             n_id=pair.id.images,
             n_ood=pair.ood.images,
-            notes=(f"{QUICK_LOOK}: trained on {shortened}",) if (shortened := self.request.shortened) else (),
+            notes=self.departures(),
             **facts,
         )
         return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
@@ -292,6 +295,14 @@ class _Planner:
     def conversion(self, ref: SetRef, channels: int) -> str:
         """How images are converted for a network with a number of channels; empty if they are not."""
         return conversion(self.library.part(parse_set(ref.set), ref.part).image_shape[0], channels)
+
+    def departures(self) -> tuple[str, ...]:
+        """Notes on how the run departs from the suite's protocol; empty if it does not."""
+        notes = [f"{QUICK_LOOK}: trained on {self.request.shortened}"] if self.request.shortened else []
+        used, stated = self.plan.threads, self.plan.suite.threads
+        if used != stated:
+            notes.append(f"{OTHER_THREADS}: computed on {counted_threads(used)}, the suite states {stated}")
+        return tuple(notes)
 
     def charge(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that a cell adds to those already charged, as if the store were empty; training is not charged."""
@@ -323,10 +334,10 @@ def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
     return ExtendedInputs(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
 
 
-def _training(job: TrainJob | ImportJob) -> dict[str, Any]:
+def _training(job: TrainJob | ImportJob, threads: int) -> dict[str, Any]:
     """How the classifier was trained, for its records."""
     if isinstance(job, ImportJob):
         return {"file": Path(job.file).name, "sha256": job.sha256}
     schedule = job.schedule
     facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
-    return {**facts, "precision": job.precision}
+    return {**facts, "precision": job.precision, "threads": threads}

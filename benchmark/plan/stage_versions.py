@@ -5,13 +5,13 @@ Raise one when a change of the stage changes its results.
 
 from __future__ import annotations
 
-EXTRACTION_VERSION = "1"
+EXTRACTION_VERSION = "2"
 """Part of the keys of logits, features and map reductions."""
 
 SCORING_VERSION = "1"
 """Part of the keys of tuned settings, fitted detectors and scores."""
 
-TRAINING_VERSION = "2"
+TRAINING_VERSION = "3"
 """Part of the key of every trained checkpoint."""
 
 TUNING_VERSION = "1"

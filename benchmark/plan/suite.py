@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
+from oodbench.benchmark.plan.threads import DEFAULT_THREADS, THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
 from oodbench.benchmark.plugins.registry import registry
@@ -92,6 +93,8 @@ class Suite:
     """Channels of the images that every network takes, 1 or 3; None for those of its ID set."""
     gpus: float = 1.0
     """GPUs of a job that runs a network, on engines that assign them: a fraction of one, or a number of them."""
+    threads: int = DEFAULT_THREADS
+    """CPU threads of a job, on every engine and every machine."""
 
     def entry(self, id_set: SetSpec) -> IDEntry:
         """The matrix row of an ID set; one without OOD sets and outliers if the suite does not list the set."""
@@ -171,7 +174,7 @@ class _Reader:
 
     def protocol(self, table: Any) -> dict[str, Any]:
         """The fields of a `Suite` that [protocol] gives."""
-        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels"}
+        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads"}
         self.check(table, "[protocol]", keys, required={"backbone", "recipe"})
         self.backbone(table["backbone"])
         self.known("recipe", table["recipe"])
@@ -190,8 +193,12 @@ class _Reader:
         channels = table.get("channels")
         if channels is not None and (isinstance(channels, bool) or channels not in (GREY, COLOUR)):
             raise self.error(f"channels in [protocol] is {channels!r}; it must be 1 (grey) or 3 (colour), or left out")
+        threads = table.get("threads", DEFAULT_THREADS)
+        if not is_thread_count(threads):
+            raise self.error(f"threads in [protocol] is {threads!r}; it must be {THREAD_COUNTS}")
         names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
-        return {**names, "protocol": tuning, "stability": stability, "gpus": float(gpus), "channels": channels}
+        names |= {"protocol": tuning, "stability": stability}
+        return {**names, "gpus": float(gpus), "channels": channels, "threads": threads}
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
         keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata, resources
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+    from oodbench.benchmark.records.record import Record
 
 
 COMPUTING = ("numpy", "scipy", "torch", "torchvision", "scikit-learn", "pillow", "safetensors", "timm")
@@ -43,6 +46,23 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": package_version("numpy"),
     }
+
+
+def computed_on(records: Iterable[Record]) -> str:
+    """A sentence on what a machine may decide and what moves numbers: devices, threads, precision of training.
+
+    Empty if no record says it, as in records of older versions.
+    """
+    known = list(records)
+    made = [artifact for record in known for artifact in record.provenance.get("artifacts", ())]
+    devices = sorted({str(artifact["device"]).partition(":")[0] for artifact in made if "device" in artifact})
+    threads = sorted({str(artifact["threads"]) for artifact in made if "threads" in artifact})
+    precisions = sorted({str(record.training["precision"]) for record in known if "precision" in record.training})
+    if not devices or not threads:
+        return ""
+    plural = "" if threads == ["1"] else "s"
+    trained = f"; networks trained in {' and '.join(precisions)}" if precisions else ""
+    return f"Computed on {' and '.join(devices)}, {' and '.join(threads)} CPU thread{plural} a job{trained}."
 
 
 def package_version(package: str) -> str:

@@ -58,6 +58,7 @@ class UsedArtifact(UsedArtifactNames, total=False):
     version: str
     device: str
     threads: Count
+    block: Count
     peak_memory: Count
     peak_device_memory: Count | None
     commit: Commit | None

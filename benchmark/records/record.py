@@ -59,7 +59,7 @@ class Record:
     converted: Mapping[str, str] = field(default_factory=dict)
     """Set -> how its test images were converted for the network, for sets with other channels."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How the classifier was trained: `images`, `epochs`, `batch_size`, `precision`."""
+    """How the classifier was trained: `images`, `epochs`, `batch_size`, `precision`, `threads`."""
     status: str = OK
     """`OK`, `SKIPPED` or `FAILED`."""
     reason: str = ""
@@ -157,6 +157,9 @@ MISFIT = "the given weights do not fit the ID set's labels"
 
 QUICK_LOOK = "quick look, not the suite's protocol"
 """Beginning of the note in records of a run that was shortened by --limit-train or --epochs."""
+
+OTHER_THREADS = "not the suite's number of threads"
+"""Beginning of the note in records of a run with --threads, if the suite states another number."""
 
 WARNING = "Warning: "
 """Beginning of a run's note that tables show first."""

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 COPIED = (
-    *("seconds", "peak_memory", "peak_device_memory", "device", "threads", "torch", "written", "version", "commit"),
-    "chosen",
+    *("seconds", "peak_memory", "peak_device_memory", "device", "threads", "block", "torch"),
+    *("written", "version", "commit", "chosen"),
 )
 """Fields of an artifact's side file that a record repeats."""
+
+
+SMALL_BLOCKS = "memory was short, so that last bits may differ from those of other machines: forwarded in blocks"
+"""Beginning of the note in records whose logits or features come from smaller blocks than usual."""
 
 
 def collect(context: JobContext) -> dict[str, Any]:
@@ -45,7 +49,9 @@ def with_provenance(record: Record, cell: Cell, plan: Plan, context: JobContext,
         cell = replace(cell, changed_scores=None)
     provenance = {**of_cell(cell, plan, context), "key": dict(key)}
     peaks = [artifact["peak_memory"] for artifact in provenance["artifacts"] if "peak_memory" in artifact]
-    return replace(record, provenance=provenance, peak_memory=max(peaks, default=None))
+    blocks = [artifact["block"] for artifact in provenance["artifacts"] if "block" in artifact]
+    notes = (*record.notes, f"{SMALL_BLOCKS} of {min(blocks)} images") if blocks else record.notes
+    return replace(record, provenance=provenance, peak_memory=max(peaks, default=None), notes=notes)
 
 
 def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
@@ -106,6 +112,7 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import")
     stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
     training = {name: content[name] for name in names if name in content}
+    stages["threads"] = scoring.outputs.logits.content["threads"]
     return {"detector": scores["detector"], **training, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 
 

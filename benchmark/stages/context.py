@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
@@ -24,6 +28,9 @@ from oodbench.benchmark.store.store import Store
 
 Tick = Callable[[int], None]
 """Progress callback: called with the number of images processed since the last call."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+"""Read by numerical libraries when they are loaded, which may be in the middle of a job."""
 
 CHECKPOINTS_HELD = 2
 """Checkpoints whose networks stay in memory. Jobs are sorted by checkpoint, so that few suffice."""
@@ -59,8 +66,14 @@ class JobContext:
         self._classified: dict[str, ClassifiedImages] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
 
+    def use_threads(self) -> None:
+        """Give this process the run's number of threads, which another run or a plug-in may have changed."""
+        if self.config is not None:
+            use_threads(self.config.threads)
+
     def begin(self) -> None:
-        """Start the clock and the memory meter of a job."""
+        """Start the clock and the memory meter of a job, which computes on the run's number of threads."""
+        self.use_threads()
         self._started, self._peak = time.perf_counter(), Peak(self.device)
 
     def images(self, data: SetRef) -> ImageSet:
@@ -118,3 +131,22 @@ class JobContext:
             **made_now(),
             **more,
         }
+
+
+def use_threads(count: int) -> None:
+    """Make every numerical library of this process compute on so many threads, even on fewer cores.
+
+    Not only torch: the last bits of NumPy's products and decompositions change with the threads of its BLAS, of which
+    there are by default as many as cores.
+    """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
+    _thread_pools(len(sys.modules)).limit(limits=count)
+    torch.set_num_threads(count)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; searched for again when `modules` have become more."""
+    import scipy.linalg  # noqa: F401  # loaded in a job, its OpenBLAS would have no more threads than cores
+
+    return ThreadpoolController()

@@ -8,7 +8,7 @@ from oodbench.benchmark.data.files.user_folder import adopt_all
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.context import JobContext, use_threads
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.store import Store
@@ -19,7 +19,7 @@ def open_context(config: WorkerConfig, device: str = "") -> JobContext:
     for file in config.plugins:
         registry.load_file(file)
     adopt_all(config.folders)
-    torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     store, library = _store(config)
     return JobContext(store, library, choose_device(device or config.device), config.cell_timeout, config)
 

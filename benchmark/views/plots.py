@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from oodbench.benchmark.metrics.exact import roc_curve
-from oodbench.benchmark.records.record import OK, QUICK_LOOK, Record
+from oodbench.benchmark.records.record import OK, OTHER_THREADS, QUICK_LOOK, Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import slug, unique_slug
 from oodbench.benchmark.store.npy import stored_scores
@@ -48,12 +48,14 @@ def draw(run: StoredRun, cache_dir: Path) -> list[Path]:
     """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`."""
     summary = summary_of(run)
     store = ScoreReader.of(run, cache_dir, summary.seeds[0] if summary.seeds else 0)
-    shortened = any(note.startswith(QUICK_LOOK) for record in run.records for note in record.notes)
+    beginnings = {QUICK_LOOK: "quick look: training shortened", OTHER_THREADS: OTHER_THREADS}
+    notes = {note for record in run.records for note in record.notes}
+    remarks = [text for start, text in beginnings.items() if any(note.startswith(start) for note in notes)]
     paths: list[Path] = []
     with canvas.styled():
         for name, figure in _figures(summary, store):
-            if shortened:
-                canvas.remark(figure, "quick look: training shortened")
+            if remarks:
+                canvas.remark(figure, "; ".join(remarks))
             paths += canvas.saved(figure, run.path / "plots", name)
     return paths
 

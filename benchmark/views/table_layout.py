@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oodbench.benchmark.errors import visible
+from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import FAILED, SKIPPED, WARNING
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.guards.baselines import baseline_lines, named, rows_of, value_of
@@ -242,6 +243,7 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),
         *(_because("Unavailable", item, "name") for item in run.info.get("unavailable", ())),
         *([str(run.info["passes"])] if run.info.get("passes") else []),
+        *([computed] if (computed := computed_on(run.records)) else []),
     ]
     return [visible(" ".join(line.split())) for line in lines]
 

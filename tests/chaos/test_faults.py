@@ -26,6 +26,7 @@ from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
+from oodbench.benchmark.views.table_markdown import table_markdown
 from tests.chaos.distributed import MATRIX, TRAINING
 from tests.support import cut_last_byte, flip_last_bit, run_suite, tables_of, write_suite
 
@@ -334,6 +335,11 @@ def test_memory_that_runs_out_in_extraction(
         array = small.path.parents[1] / "cache/logits" / path.name
         assert np.load(array) == pytest.approx(np.load(path), abs=1e-5)
         assert json.loads(array.with_name(array.name + ".json").read_text())["about"]["block"] == 64
+    sentence = (
+        "memory was short, so that last bits may differ from those of other machines: forwarded in blocks of 64 images"
+    )
+    assert all(sentence in record.notes for record in small.records)
+    assert sentence in " ".join(table_markdown(small).split())
 
 
 def test_memory_that_holds_no_block(run_tiny: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch) -> None:

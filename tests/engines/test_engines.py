@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -18,12 +19,11 @@ from torch import Tensor
 
 from oodbench.benchmark import Detector
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.engines import ray_engine
+from oodbench.benchmark.engines import processes, ray_engine
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
-from oodbench.benchmark.engines.local import Local, run_jobs
+from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.engines.messages import Event
-from oodbench.benchmark.engines.processes import Processes
 from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node
 from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
 from oodbench.benchmark.engines.same_code import software_here
@@ -325,10 +325,50 @@ def test_conflicting_options_are_refused(options: dict[str, Any], message: str) 
         choose_engine(**options)
 
 
-def test_default_number_of_threads() -> None:
-    cores = {1: (1, 1, 1), 6: (6, 3, 1), 64: (8, 8, 1)}
-    for count, expected in cores.items():
-        assert tuple(engine.threads(count) for engine in (Local(), Processes(2), ray_engine.Cluster())) == expected
+@pytest.mark.parametrize(
+    "count, threads, cores, shared",
+    [(2, 2, 4, False), (2, 2, 3, True), (2, 2, 1, True), (64, 1, 64, False), (1, 8, 2, False), (5, 4, 16, True)],
+)
+def test_processes_with_more_threads_than_cores_are_one_sentence(
+    count: int, threads: int, cores: int, shared: bool
+) -> None:
+    text = processes._oversubscription(count, threads, cores)
+    plural = "s" * (cores != 1)
+    beginning = f"{count} processes with {threads} threads each share {cores} core{plural}, which changes no number"
+    assert text.startswith(beginning) if shared else text == ""
+    assert "\n" not in text
+    if "--jobs" in text:
+        advised = int(text.rpartition("--jobs ")[2].partition(",")[0])
+        assert advised * threads <= cores < (advised + 1) * threads
+    else:
+        assert not shared or cores < threads
+
+
+def test_jobs_that_oversubscribe_the_machine_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(processes, "_Pool", NothingStartsError)
+    run = planned(tmp_path, "msp", ood_sets="greek", jobs=2, threads=2)
+    (sentence,) = (line for line in run.engine.layout(run.work.jobs, run.context) if "share" in line)
+    assert sentence == (
+        "2 processes with 2 threads each share 3 cores, which changes no number; with --jobs 1, every thread has a "
+        "core of its own."
+    )
+    assert not logged
+    with pytest.raises(NothingStartsError):
+        list(run.engine.run(run.work.jobs, run.context, Quiet(), False))
+    assert logged == [sentence]
+
+
+class NothingStartsError(Exception):
+    """Instead of a pool of processes."""
+
+    def __enter__(self) -> None:
+        raise self
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached."""
 
 
 def test_without_ray_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,13 +395,28 @@ def config_of(folder: Path, **more: Any) -> WorkerConfig:
     return WorkerConfig(folder, folder, "cpu", 1, **more)
 
 
+def test_a_task_asks_for_a_cpu_per_thread_or_all_of_the_largest_node(tmp_path: Path) -> None:
+    engine, nodes = ray_engine.Cluster(gpus=0.5), [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}]
+    for threads, cpus in ((1, 1), (2, 2), (4, 4), (5, 4), (256, 4)):
+        config = replace(config_of(tmp_path), threads=threads, device="auto")
+        needs = engine._needs_of(config, nodes)
+        assert needs == (cpus, 0.5)
+        assert isinstance(needs.cpus, int)
+        lines = ray_engine._shared_cpus(config, needs)
+        assert len(lines) == (threads > 4)
+        expected = f"The largest node of the Ray cluster has 4 CPUs for the {threads} threads of a job, which share "
+        assert all(line.startswith(expected) and line.count(". ") == 0 for line in lines)
+    assert engine._needs_of(config, [{"CPU": 1.0}]) == (1, 0)
+    assert engine._needs_of(config, [{"CPU": 0.5}]) == (0.5, 0)
+
+
 def test_resources_that_no_node_has_are_refused(tmp_path: Path) -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}]
-    ray_engine._check_resources(replace(config_of(tmp_path), threads=4), 0.5, nodes)
-    with pytest.raises(UserError, match=r"^A job requests 8 CPUs, but the largest node of the Ray cluster has 4\. "):
-        ray_engine._check_resources(replace(config_of(tmp_path), threads=8), 0, nodes)
+    config = replace(config_of(tmp_path), device="cuda")
     with pytest.raises(UserError, match=r"^A job requests 2 GPUs, but the largest node of the Ray cluster has 1\. "):
-        ray_engine._check_resources(config_of(tmp_path), 2, nodes)
+        ray_engine.Cluster(gpus=2)._needs_of(config, nodes)
+    with pytest.raises(UserError, match=r"^No node of the Ray cluster has a CPU, and a job needs one\. Add a node"):
+        ray_engine.Cluster()._needs_of(config_of(tmp_path), [{"GPU": 1.0}])
 
 
 def test_gpus_are_requested_if_there_are_some_or_the_user_says_so(tmp_path: Path) -> None:
