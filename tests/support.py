@@ -9,11 +9,12 @@ import csv
 import gc
 import io
 import json
+import os
 import struct
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -32,8 +33,31 @@ from oodbench.benchmark.views import plots
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
 
+T = TypeVar("T")
+
 TINY_BACKBONE = "small_cnn[hidden=4,width=2]"
 """A network that trains within a second."""
+
+
+# Shares of repeated tests
+
+SHARES = 4
+"""Number of shares that the repeats of slow tests are divided into."""
+
+
+def share(repeats: Iterable[T], chosen: str | None = None) -> list[T]:
+    """The repeats of a slow test to run, such as seeds of kills: every fourth, from the first on.
+
+    The environment variable OODBENCH_TEST_SHARE, or `chosen`, names another share ("1" to "4"), or "all". It is not
+    drawn, so that a commit passes or fails whenever it is tested.
+    """
+    named = os.environ.get("OODBENCH_TEST_SHARE", "1") if chosen is None else chosen
+    names = [str(number + 1) for number in range(SHARES)]
+    if named == "all":
+        return list(repeats)
+    if named not in names:
+        raise ValueError(f"OODBENCH_TEST_SHARE is {named!r}; expected {', '.join(names)} or all.")
+    return list(repeats)[names.index(named) :: SHARES]
 
 
 # The command line

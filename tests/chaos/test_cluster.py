@@ -15,6 +15,7 @@ import pytest
 from oodbench.benchmark.engines.tasks import pack_tasks
 from oodbench.benchmark.errors import UserError
 from tests.chaos.distributed import killing, processes
+from tests.support import share
 
 if TYPE_CHECKING:
     from tests.chaos.distributed import Tables, World
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 ray: Any = pytest.importorskip("ray", reason="needs Ray: pip install 'oodbench[ray]'")
 pytestmark = pytest.mark.slow
 
-MOMENTS = range(10)
+MOMENTS = share(range(10))
+"""Seeds of kills."""
 WORKING = 3
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import share
+
 if TYPE_CHECKING:
     from tests.chaos.conftest import ForkServer
     from tests.chaos.distributed import Tables
@@ -55,8 +57,12 @@ def test_killed_at_a_few_moments(fork_server: ForkServer, reference: Tables) -> 
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_moments(fork_server: ForkServer, reference: Tables) -> None:
-    for moment in dict.fromkeys(moments(fork_server, 50, seed=0)):
+def test_killed_at_many_moments(fork_server: ForkServer, reference: Tables) -> None:
+    """Each share of the 52 has moments of every phase, because these are drawn in turn."""
+    chosen = share(moments(fork_server, 52, seed=0))
+    lines = (fork_server.folder / "reference.log").read_text().splitlines()
+    assert {lines[moment - 1].partition("\t")[0] for moment in chosen} == PHASES
+    for moment in dict.fromkeys(chosen):
         dies_and_recovers(fork_server, reference, moment)
 
 

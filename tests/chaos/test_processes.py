@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos.distributed import killing, processes
+from tests.support import share
 
 if TYPE_CHECKING:
     from tests.chaos.distributed import Tables, World
@@ -46,7 +47,7 @@ def test_two_processes_make_the_same_table(world: World, one_process: Tables) ->
     assert same.items() <= before.items(), "a run that several processes have finished is finished for one process, too"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", share(range(4)))
 def test_a_killed_process_is_replaced(world: World, one_process: Tables, seed: int) -> None:
     results = f"killed{seed}"
     with world.no_job_repeated(results), killing(worker_children, seed) as killed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import csv_rows
+from tests.support import csv_rows, share
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import ForkServer
@@ -60,16 +60,16 @@ def test_two_processes_share_the_work(fork_server: ForkServer, reference: Tables
 
 
 @pytest.mark.slow
-def test_eight_processes_share_the_work_five_times(fork_server: ForkServer, reference: Tables) -> None:
-    for number in range(5):
+def test_eight_processes_share_the_work(fork_server: ForkServer, reference: Tables) -> None:
+    for number in share(range(8)):
         work_together(fork_server, reference, f"eight{number}", 8)
 
 
 @pytest.mark.slow
 def test_a_killed_process_does_not_block_the_others(fork_server: ForkServer, reference: Tables) -> None:
     draw = random.Random(0)
-    for number in range(5):
-        work_together(fork_server, reference, f"one_of_three_killed{number}", 3, kill=draw.randint(10, 100))
+    for number, kill in share(enumerate(draw.randint(10, 100) for _ in range(8))):
+        work_together(fork_server, reference, f"one_of_three_killed{number}", 3, kill=kill)
 
 
 @pytest.mark.slow

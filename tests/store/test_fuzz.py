@@ -1,7 +1,7 @@
 """Mutated inputs of every kind: each gives a valid result or a one-line error, and nothing is written elsewhere.
 
 The seeds in tests/fuzz/ are valid; hypothesis changes them, the same way each time. A few hundred inputs by default,
-more than ten thousand with `-m slow`.
+more than ten thousand in all shares of `-m slow` (`tests.support.share`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -50,7 +51,7 @@ from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
 from oodbench.benchmark.views.tables import table_csv
 from tests.mutations import EDITS, SEEDS, bytes_like, json_like, mutated, seed
-from tests.support import encode_image, idx_file, safetensors_file
+from tests.support import SHARES, encode_image, idx_file, safetensors_file, share
 
 FEW, MANY = 20, 720
 HANGS = 60
@@ -431,13 +432,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-COUNTS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
+COUNTS = [
+    pytest.param(FEW, [0], id="few"),
+    pytest.param(MANY // SHARES, share(range(1, SHARES + 1)), id="many", marks=pytest.mark.slow),
+]
+"""Inputs of one seed, and seeds; 0 leaves the choice to hypothesis, which makes the same one each time."""
 
 
-@pytest.mark.parametrize("examples", COUNTS)
+@pytest.mark.parametrize("examples, seeds", COUNTS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_valid_result_or_a_one_line_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, examples: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, examples: int, seeds: list[int]
 ) -> None:
     make, inputs = TARGETS[target]
     inside = tmp_path / "a" / "b" / "inside"
@@ -458,7 +463,8 @@ def test_a_valid_result_or_a_one_line_error(
                 check_message(error)
 
     before = peak()
-    holds()
+    for number in seeds:
+        (seeded(number)(holds) if number else holds)()
     assert peak() - before < MEMORY
     outside = {name: content for name, content in contents(tmp_path).items() if not name.startswith("a/b/inside/")}
     assert outside == {"x": b"not yours"}
