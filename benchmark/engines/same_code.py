@@ -59,7 +59,12 @@ def _source() -> str:
     return hasher.hexdigest()[:8]
 
 
-def refuse_other_software(planned: PlannedCode, there: Mapping[str, str], where: str) -> None:
+SAME_VERSION = "Install the same version on all machines, so that results do not depend on where they are computed."
+
+EDITED = "If it was edited or installed during the run, give the same command again; what is finished is kept."
+
+
+def refuse_other_software(planned: PlannedCode, there: Mapping[str, str], where: str, remedy: str = "") -> None:
     """Raise `UserError` if software has another version there, such as on "node b", than the run was planned with.
 
     A package that is installed on one side only computes nothing on the other, unless a plug-in needs it, which then
@@ -68,10 +73,7 @@ def refuse_other_software(planned: PlannedCode, there: Mapping[str, str], where:
     for name, version in planned.software:
         found = there.get(name, ABSENT)
         if found != version and ABSENT not in (found, version):
-            raise UserError(
-                f"{name} is {version} here and {found} on {where}. Install the same version on all machines, so that "
-                "results do not depend on where they are computed."
-            )
+            raise UserError(f"{name} is {version} here and {found} on {where}. {SAME_VERSION}{remedy}")
 
 
 def refuse_worker(planned: PlannedCode) -> None:
@@ -80,4 +82,4 @@ def refuse_worker(planned: PlannedCode) -> None:
     Its plug-ins are compared job by job (`refuse_other_code`), so that a changed file fails only what needs it.
     """
     there = software_here(name for name, _ in planned.software)
-    refuse_other_software(planned, there, f"{platform.node()}, in a worker process that has just started")
+    refuse_other_software(planned, there, f"{platform.node()}, in a worker process that has just started", f" {EDITED}")
