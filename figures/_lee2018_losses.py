@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from oodbench.benchmark import FigureInputs
 from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.views.summary import Block, TableRow
 
 
@@ -46,7 +47,12 @@ def lacking(inputs: FigureInputs, labels: Sequence[str]) -> str | None:
         rows = rows_of(block)
         if all(label in rows and measured(block, rows[label]) for label in labels):
             return None
-    return f"run '{inputs.run.path.name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
+    name = inputs.run.path.name
+    first = [row.first for block in inputs.summary().blocks for row in block.rows]
+    if several := [label for label in labels if any(own_name(r, "label") == label != r.label for r in first)]:
+        unlike = f"several rows of {', '.join(several)}, which were not made alike"
+        return f"run '{name}' has {unlike}. Draw from a run without 'bench run --add'."
+    return f"run '{name}' has no results of {', '.join(labels)} on one ID set. Run 'bench run --add'."
 
 
 def served(inputs: FigureInputs, labels: Sequence[str]) -> Iterator[tuple[Block, dict[str, TableRow]]]:

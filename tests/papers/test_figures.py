@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from oodbench.benchmark.records.record import write_record
 from oodbench.benchmark.records.run import read_stored_run, write_run_info
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.store.schema import Origin
 from oodbench.benchmark.store.store import Store
 from oodbench.benchmark.verify.plugin_checks import run_checks
 from oodbench.figures import _lee2018_bars as bars
@@ -70,6 +72,22 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def bench_figures(results: Path, *arguments: str) -> Result:
     """Draw figures from a results folder, without data sets that need files."""
     return bench("figures", *arguments, "--data-dir", results / "no data", "--results", results)
+
+
+def test_rows_that_were_not_made_alike_are_no_figure(results: Path, tmp_path: Path) -> None:
+    """Which of two rows of one detector would be drawn is for the user to say."""
+    tiny = read_stored_run(results / "runs" / "tiny")
+    longer: Origin = {"row": "x", "facts": {"schedule epochs": 9}}
+    unlike = [replace(r, origin={**r.origin, **longer}) for r in tiny.records if r.label == "msp" and r.seed == 1]
+    for record in [*(r for r in tiny.records if r.label != "msp" or r.seed == 0), *unlike]:
+        write_record(tmp_path, record)
+    write_run_info(tmp_path, tiny.info)
+    inputs = RunFigureInputs(
+        JobContext(Store(tmp_path), Library(tmp_path), torch.device("cpu")), 0, read_stored_run(tmp_path)
+    )
+    reason = losses.lacking(inputs, ["msp", "joint"])
+    assert reason is not None
+    assert reason.endswith("several rows of msp, which were not made alike. Draw from a run without 'bench run --add'.")
 
 
 def figure_files(results: Path) -> dict[str, bytes]:

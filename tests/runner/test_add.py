@@ -137,6 +137,7 @@ def drawn_options(draw: random.Random) -> Iterator[dict[str, Any]]:
     usual = {name: values[0] for name, values in OPTIONS.items()}
     for _ in range(POOL):
         changed = draw.sample(list(OPTIONS), draw.choice([0, 1, 1, 1, 2, 3]))
+        changed = draw.choice([changed, changed, ["protocol", "ood"]])  # settings are chosen on the other OOD set
         options = {**usual, **{name: draw.choice(OPTIONS[name]) for name in changed}}
         yield {**options, "epochs": 0, "limit_train": 0} if options["checkpoint"] else options
 
