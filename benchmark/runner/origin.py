@@ -24,7 +24,7 @@ ASKED = ("audit", "extended", "stability")
 VERSIONS = ("schema", *STAGE_VERSIONS, "metrics", "intervals", "class_order")
 """Versions of the harness in keys. A cell of other versions is computed again, in the place of the earlier one."""
 
-NO_FACTS = ("kind", "schema", "seed", "given", "outputs", "fitted", "tuned", "bank")
+NO_FACTS = ("kind", "schema", "seed", "given", "outputs", "fitted", "tuned", "bank", "data")
 """Fields of keys that name other artifacts, or do not tell rows apart."""
 
 
@@ -59,7 +59,9 @@ class Origins:
         of_cell = {name: value for name, value in content.items() if name not in ASKED}
         of_row = {name: value for name, value in of_cell.items() if name != "groups"}
         in_row = self._without_seed(tuned_on)
-        facts = {**_facts(self.keys[checkpoint], self.keys), **_facts(self.keys[id_scores], self.keys)}
+        facts: dict[str, Any] = {}
+        for name in (content["id"], checkpoint, id_scores):
+            facts |= _facts(self.keys[name], self.keys)
         origin: Origin = {
             "file": self.lasting.digest(of_cell),
             "row": in_row.digest({**of_row, "scores": [id_scores]}),

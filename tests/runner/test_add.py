@@ -50,6 +50,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "epochs": (0, 3),
     "limit_train": (0, 40),
     "backbone": ("", WIDER),
+    "threads": (1, 2),
     "protocol": ("defaults", "val_ood", "leave_one_out"),
     "checkpoint": ("", "", "a", "b"),
     "trained": (0, 1),
@@ -108,7 +109,7 @@ class Command:
         trained = ("file", o["checkpoint"])
         if not o["checkpoint"]:
             trained = (SUITES[o["suite"]], o["epochs"], o["limit_train"], o["trained"])  # type: ignore[assignment]
-        return (o["backbone"], o["tested"], *trained)
+        return (o["backbone"], o["threads"], o["tested"], *trained)
 
     def outcome(self, cell: Cell) -> Record:
         """The record of a cell, with numbers that say what made it."""
@@ -129,7 +130,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Command]:
     folder = tmp_path_factory.mktemp("add")
     suites = {name: write_suite(folder, MATRIX, name=name, training=text) for name, text in SUITES.items()}
     draw = random.Random(5)
-    return [command(folder, suites, options) for options in drawn_options(draw)]
+    threads = torch.get_num_threads()
+    commands = [command(folder, suites, options) for options in drawn_options(draw)]
+    torch.set_num_threads(threads)
+    return commands
 
 
 def drawn_options(draw: random.Random) -> Iterator[dict[str, Any]]:
@@ -153,7 +157,7 @@ def command(folder: Path, suites: Mapping[str, Path], options: Mapping[str, Any]
         for name, dataset in sets.items():
             adopt(patch, "dataset", name, dataset)
         adopt(patch, "detector", "add_mine", detector_of(options["code"]))
-        given = {name: options[name] for name in ("epochs", "limit_train", "backbone", "protocol")}
+        given = {name: options[name] for name in ("epochs", "limit_train", "backbone", "protocol", "threads")}
         if options["checkpoint"]:
             given["checkpoint"] = weights(folder / options["checkpoint"], options["backbone"] or TINY_BACKBONE)
         given["seeds"] = [options["ood"]] if options["checkpoint"] else 3  # a file of weights has one seed
@@ -322,6 +326,15 @@ def test_files_of_one_name_are_rows_of_their_own(run: Callable[..., StoredRun], 
         old.rename(new)
     by_name = [run(checkpoint=file, name="names") for file in named][-1]
     assert [one.partition(" (")[2] for one in rows_of(by_name)] == ["k>5.pth)", "k<5.pth)"]
+
+
+def test_other_threads_are_another_row(run: Callable[..., StoredRun], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(create("backbone", parse_spec(TINY_BACKBONE)).build(2, (3, 32, 32)).state_dict(), tmp_path / "w.pth")
+    for given in ({}, {"checkpoint": tmp_path / "w.pth", "name": "imported"}):
+        for seed in (1, 2):
+            added = run(threads=seed, seeds=[seed], **given)
+        assert [label.partition(" ")[2] for label in rows_of(added)] == ["(threads=1)", "(threads=2)"]
 
 
 def test_other_code_under_the_same_name_is_another_row(run: Callable[..., StoredRun], register: Register) -> None:
