@@ -158,7 +158,7 @@ def test_a_run_scores_with_the_given_weights_and_trains_nothing(tmp_path: Path, 
     prepared = prepare("msp,energy", **asked(tmp_path, file))
     kinds = [type(job) for job in prepared.plan.jobs.values()]
     assert kinds.count(ImportJob) == 1
-    assert kinds.count(ExtractJob) == 2
+    assert kinds.count(ExtractJob) == 3  # the third: slightly changed ID test images, for stability
     assert TrainJob not in kinds
     run = prepared.start()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -498,7 +498,9 @@ class Jobs(Quiet):
 @pytest.fixture
 def planned(tmp_path: Path, store_url: str, undrawn: None) -> Callable[..., Prepared]:
     """Plan the tiny suite for a results folder by name, with one shared URL."""
-    suite = write_suite(tmp_path, MATRIX)
+    suite = write_suite(
+        tmp_path, MATRIX, backbone="small_cnn[hidden=16,width=8]"
+    )  # vim needs features that span directions
 
     def plan(results: str, detectors: str = "msp,vim", **options: Any) -> Prepared:
         return prepare_suite(suite, detectors, **{"results": tmp_path / results, "store": store_url, **options})

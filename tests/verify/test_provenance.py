@@ -11,7 +11,7 @@ import pytest
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.cell_names import cell_name, find_cell
 from oodbench.benchmark.records.run import read_stored_run
-from tests.support import bench, run_suite
+from tests.support import TINY_BACKBONE, bench, run_suite
 
 
 def test_a_record_has_its_provenance(finished: Path) -> None:
@@ -46,9 +46,11 @@ def test_a_record_has_its_provenance(finished: Path) -> None:
 
 def test_settings_that_a_rule_chose_are_in_the_record_and_on_its_page(finished: Path, tmp_path: Path) -> None:
     results = shutil.copytree(finished, tmp_path / "results")
-    suite = shutil.copy(finished.parent / "tiny.toml", tmp_path / "rules.toml")
+    text = (finished.parent / "tiny.toml").read_text().replace(TINY_BACKBONE, "small_cnn[hidden=16,width=8]")
+    suite = tmp_path / "rules.toml"
+    suite.write_text(text)  # wider, so that its features span some directions
     for _ in range(2):  # fitted, then found in the store
-        run = run_suite(Path(suite), "residual,residual[dim=3],ash", results=results)
+        run = run_suite(suite, "residual,residual[dim=3],ash", results=results)
         chosen = {
             cell_name(record): [made["chosen"] for made in record.provenance["artifacts"] if "chosen" in made]
             for record in run.records
