@@ -23,16 +23,17 @@ outliers = "glyphs"
 ood = [{ set = "glyphs", group = "near" }, { set = "uniform", group = "far" }]
 """
 FEW = "msp,mahalanobis,odin"
+NARROW = "small_cnn[hidden=16,width=8]"
 JOBS, RAY = ("run", "--jobs", "2"), ("run", "--engine", "ray")
 STORED = (".npy", ".safetensors")
 
 Files = dict[str, bytes]
 
 
-def environment(folder: Path, command: tuple[str, ...], detectors: str) -> dict[str, str]:
+def environment(folder: Path, command: tuple[str, ...], detectors: str, backbone: str = "small_cnn") -> dict[str, str]:
     """The variables that replace the default suite and folders; a Ray cluster of its own for every command."""
     suite, results = folder / "small.toml", folder / "-".join(command).replace("--", "")
-    suite.write_text(tiny_suite(MATRIX, backbone="small_cnn").replace("threads = 1\n", ""), encoding="utf-8")
+    suite.write_text(tiny_suite(MATRIX, backbone=backbone).replace("threads = 1\n", ""), encoding="utf-8")
     chosen = {"SUITE": suite, "RESULTS": results, "DETECTORS": detectors, "DATA_DIR": folder / "data"}
     own_cluster = {"RAY_ADDRESS": "local"} if "ray" in command else {}
     return {f"OODBENCH_{name}": str(value) for name, value in {**chosen, **own_cluster}.items()}
@@ -98,7 +99,7 @@ def start(command: tuple[str, ...], variables: dict[str, str], cores: int = 0) -
 def every(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Files]:
     """The plain command with all detectors: its folder, what it prints, and what it makes."""
     folder = tmp_path_factory.mktemp("every")
-    variables = environment(folder, ("run",), "all")
+    variables = environment(folder, ("run",), "all", NARROW)
     return folder, start(("run",), variables), made(variables)
 
 
@@ -112,7 +113,7 @@ def test_all_detectors_on_every_engine_and_on_one_core(
     if cores and not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system cannot limit a process to a core")
     folder, printed, expected = every
-    variables = environment(tmp_path, command, "all")
+    variables = environment(tmp_path, command, "all", NARROW)
     variables["OODBENCH_SUITE"] = str(folder / "small.toml")
     assert start(command, variables, cores) == printed
     assert differing(made(variables), expected) == []
