@@ -104,7 +104,8 @@ class World:
         """The command of the same run."""
         return [
             *(sys.executable, "-c", "from oodbench.benchmark.cli import main; main()", "run"),
-            *("--suite", str(self.folder / "tiny.toml"), "--plugin", str(self.folder / "slow.py"), "--threads", "1"),
+            *("--suite", str(self.folder / "tiny.toml"), "--plugin", str(self.folder / "slow.py")),
+            *("--threads", "1", "--no-stability"),  # as `prepared`
             *("--results", str(self.folder / results), "--detectors", DETECTORS, "--device", "cpu", *more),
         ]
 
