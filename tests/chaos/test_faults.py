@@ -313,6 +313,7 @@ def test_memory_that_runs_out_in_a_detector(
     assert len(released) == 2, "once for each set"
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_extraction(
     run_tiny: Callable[..., StoredRun], undisturbed_cache: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:

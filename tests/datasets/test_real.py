@@ -246,6 +246,7 @@ def numbered(path: Path, count: int, seed: int) -> np.ndarray:
     return planes
 
 
+@pytest.mark.slow
 def test_subsets_of_svhn(tmp_path: Path) -> None:
     train = numbered(tmp_path / "svhn-train-first4434.zip", 120, 1)
     test = numbered(tmp_path / "svhn-test-first10000.zip", 8030, 2)

@@ -39,6 +39,13 @@ LANGUAGES = {"", "bash", "bibtex", "dockerfile", "python", "text", "toml"}
 
 FILES = [(page, file) for page, files in PLUGINS.items() for file in files]
 
+RUN_FILES = [
+    pytest.param(page, file, marks=[pytest.mark.slow] if k else [])
+    for page, files in PLUGINS.items()
+    for k, file in enumerate(files)
+]
+"""The commands of the first plug-in of a page run by default; those of others in the slow tests."""
+
 
 def code(page: str, language: str = "python") -> list[Block]:
     return [block for block in blocks(page) if block.language == language]
@@ -100,7 +107,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("undrawn", "one_thread")
-@pytest.mark.parametrize("page, file", FILES)
+@pytest.mark.parametrize("page, file", RUN_FILES)
 def test_commands_with_a_plug_in_run(page: str, file: str, folder: Path) -> None:
     write(page, file, folder)
     lines = [words for words in shell_commands(page) if file in words]
@@ -130,6 +137,7 @@ def run_script(name: str, text: str, folder: Path, imported: list[str]) -> None:
     spec.loader.exec_module(sys.modules[name])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "one_thread")
 @pytest.mark.parametrize("page", SCRIPTS)
 def test_scripts_run(page: str, folder: Path, imported: list[str]) -> None:
@@ -137,6 +145,7 @@ def test_scripts_run(page: str, folder: Path, imported: list[str]) -> None:
         run_script(f"docs_script_{k}", block.text, folder, imported)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "one_thread")
 def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -> None:
     page = "guides/your_own_network.md"

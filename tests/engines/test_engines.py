@@ -161,6 +161,7 @@ class Falters(Detector):
         return reduced.double()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_detector_that_fails_in_a_part_fails_alone_with_its_reason(
     tmp_path: Path, register: Register, small_parts: int

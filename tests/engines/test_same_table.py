@@ -67,6 +67,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Files]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_processes_of_this_machine_make_the_same_bytes(few: Callable[..., Files]) -> None:
     plain = few("run")

@@ -106,6 +106,7 @@ def clean(results: Path) -> Iterator[Path]:
 # The command
 
 
+@pytest.mark.slow
 def test_all_figures_of_a_run_twice_to_the_same_bytes(clean: Path, small: None) -> None:
     first = bench_figures(clean, "lee2018", "--from", "tiny")
     assert first.exit_code == 0, first.output

@@ -208,6 +208,7 @@ def test_numpys_threads_are_set_too() -> None:
     assert {len(results) for results in found.values()} == {1}
 
 
+@pytest.mark.slow
 def test_libraries_that_a_job_loads_follow() -> None:
     code = (
         "from oodbench.benchmark.stages.context import use_threads\nuse_threads(3)\nimport threadpoolctl\n"

@@ -118,8 +118,11 @@ class Project:
 
 @pytest.mark.parametrize(
     "declared, used",
-    [("'none'", ""), ('depends_on = ("config.json",)', ' + CONFIG["a"]'), ("'none'", ' + CONFIG["a"]')],
-    ids=["code alone", "a declared file", "a file that is not declared"],
+    [
+        pytest.param("'none'", "", id="code alone"),
+        pytest.param('depends_on = ("config.json",)', ' + CONFIG["a"]', id="a declared file", marks=pytest.mark.slow),
+        pytest.param("'none'", ' + CONFIG["a"]', id="a file that is not declared", marks=pytest.mark.slow),
+    ],
 )
 def test_random_edits_never_show_a_stale_score(tmp_path: Path, declared: str, used: str) -> None:
     draw, project = random.Random(13), Project(tmp_path / "p", declared, used)

@@ -294,6 +294,7 @@ def test_a_seed_of_the_same_row_is_joined(run: Callable[..., StoredRun]) -> None
     assert "label" not in (both.path / "records.csv").read_text().partition("\n")[0].split(",")
 
 
+@pytest.mark.slow
 def test_numbers_besides_the_exact_ones_make_no_row_of_their_own(run: Callable[..., StoredRun]) -> None:
     run(seeds=[0])
     run(seeds=[1], stability=True)
@@ -328,6 +329,7 @@ def test_files_of_one_name_are_rows_of_their_own(run: Callable[..., StoredRun], 
     assert [one.partition(" (")[2] for one in rows_of(by_name)] == ["k>5.pth)", "k<5.pth)"]
 
 
+@pytest.mark.slow
 def test_other_threads_are_another_row(run: Callable[..., StoredRun], tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(create("backbone", parse_spec(TINY_BACKBONE)).build(2, (3, 32, 32)).state_dict(), tmp_path / "w.pth")
@@ -428,6 +430,7 @@ def test_cells_of_an_older_version_are_replaced_or_rows_of_their_own(
     assert "1 cell of an older version is replaced." in logged
 
 
+@pytest.mark.slow
 def test_verify_finds_what_made_a_tuned_cell_with_extended_metrics(tmp_path: Path) -> None:
     """Settings differ from cell to cell of a row here; all artifacts behind the row are in the store."""
     suite = write_suite(tmp_path, '[[id]]\nset = "digits[0-1]"\nood = [{ set = "greek" }, { set = "uniform" }]')

@@ -269,7 +269,7 @@ def test_adding_a_seed_moves_no_other_number(run_tiny: Callable[..., StoredRun])
     assert {r.seed for r in two.records} == {0, 1}
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2, 4, 7, 9])
+@pytest.mark.parametrize("stop", [0, 4, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 7, 9))])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     run_tiny: Callable[..., StoredRun], tmp_path: Path, stop: int
 ) -> None:
@@ -349,7 +349,10 @@ def replace_weights(cache: Path, recipe: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe, detector", [("cross_entropy", "energy"), ("gan", "gan_confidence")])
+@pytest.mark.parametrize(
+    "recipe, detector",
+    [("cross_entropy", "energy"), pytest.param("gan", "gan_confidence", marks=pytest.mark.slow)],
+)
 def test_weights_of_another_architecture_are_set_aside_and_retrained(
     run_tiny: Callable[..., StoredRun], tmp_path: Path, recipe: str, detector: str
 ) -> None:

@@ -20,6 +20,7 @@ def run(folder: Path, name: str, detectors: str, suite: Path | None = None) -> N
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("names", GROUPS)
 def test_each_name_is_its_own_run(tmp_path: Path, names: list[str]) -> None:

@@ -35,6 +35,7 @@ print(anonymous())
 GLIBC = platform.libc_ver()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     GLIBC[0] != "glibc" or tuple(map(int, GLIBC[1].split("."))) < (2, 35),
     reason="only glibc 2.35 or later keeps pieces of 64 MB",

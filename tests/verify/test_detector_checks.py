@@ -208,6 +208,7 @@ def test_the_tiny_suite_leaves_no_plugin_behind(register: Register) -> None:
     assert {kind: set(registry.entries(kind)) for kind in kinds} == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "vim", "openmax", "mahalanobis", "she"])
 def test_the_tiny_suite_has_what_detectors_learn_from(name: str) -> None:
     """Its network learns features that vary in several directions and gets images of every class right."""

@@ -124,7 +124,7 @@ def void(_: object) -> None:
 
 
 TARGETS = [forged_records, forged_info, forged_best, forged_scores_side, forged_logits_side]
-EXAMPLES = [pytest.param(12, id="few"), pytest.param(60, id="many", marks=pytest.mark.slow)]
+EXAMPLES = [pytest.param(6, id="few"), pytest.param(60, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)

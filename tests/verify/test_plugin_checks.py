@@ -21,6 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SLOW: set[tuple[str, str]] = {("check_backbone", "wrn")}
 """(check, name) of checks that take more than three seconds on one thread."""
 
+RUNS = ("msp", "knn", "mahalanobis_ensemble", "confidence")
+"""Detectors that run the tiny suite by default; all others do so in the slow tests."""
+
 KNOWN_FAILURES: dict[tuple[str, str], str] = {}
 """(check, name) -> why a built-in plug-in does not pass."""
 
@@ -31,7 +34,8 @@ def cases() -> list[Any]:
     for kind in CHECKS:
         for check, name in itertools.product(CHECKS[kind], registry.entries(kind)):
             case = (check.__name__, name)
-            marks = [pytest.mark.slow] if case in SLOW else []
+            runs = check.__name__ == "check_run" and name not in RUNS
+            marks = [pytest.mark.slow] if case in SLOW or runs else []
             if case in KNOWN_FAILURES:
                 marks.append(pytest.mark.xfail(reason=KNOWN_FAILURES[case], strict=True))
             found.append(pytest.param(check, name, id=f"{check.__name__}-{name}", marks=marks))

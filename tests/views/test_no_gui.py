@@ -32,6 +32,7 @@ def run_python(code: str, backend: str, folder: Path) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ABSENT)
 @pytest.mark.parametrize(
     "first", ["", "from oodbench.benchmark.views import plots", "from oodbench.benchmark.views.comparison import plots"]

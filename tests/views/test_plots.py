@@ -104,6 +104,7 @@ def test_every_picture_is_there_as_png_and_svg(drawn: tuple[StoredRun, Path, lis
             assert b"<dc:date>" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_id_sets_with_like_names_have_their_own_plots(tmp_path: Path) -> None:
     names = [write_record(tmp_path, dataclasses.replace(next(records(tmp_path / "cache", (0,))), id_set=name)).name
              for name in ("k>5", "k<5", "k=5!", "plain")]  # fmt: skip
