@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.provenance import check_provenance
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
-from oodbench.benchmark.store.schema import Count, Number, Origin, convert
+from oodbench.benchmark.store.schema import Count, Ends, Number, Origin, convert
 
 SCHEMA = 1
 """Version of the file format, increased when an older oodbench would misread newer files."""
@@ -75,7 +75,7 @@ class Record:
     """The counts named in `TIES`."""
     sanity: bool = False
     """Whether the detector is a sanity baseline, not expected to detect anything (`Detector.is_sanity_baseline`)."""
-    intervals: Mapping[str, Sequence[Number]] = field(default_factory=dict)
+    intervals: Mapping[str, Ends] = field(default_factory=dict)
     """Metric -> its 95% confidence interval [low, high] over draws of test images (`stats.intervals`)."""
     audit: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
     """Metric rules -> metric -> value (`RULE_METRICS`); empty if not requested or not applicable."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
@@ -18,6 +18,9 @@ Number = Annotated[float, msgspec.Meta(gt=-1e100, lt=1e100)]
 
 Count = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 """An integer that fits into 64 bits."""
+
+Ends = Annotated[Sequence[Number], msgspec.Meta(min_length=2, max_length=2)]
+"""The two ends of an interval."""
 
 T = TypeVar("T")
 

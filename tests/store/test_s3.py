@@ -72,7 +72,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("server", "one_thread")
 def test_a_run_is_continued_on_another_machine(tmp_path: Path, logged: list[str]) -> None:
-    suite = write_suite(tmp_path, MATRIX)
+    suite = write_suite(tmp_path, MATRIX, backbone="small_cnn[hidden=16,width=8]")  # vim needs several directions
 
     def planned(results: str) -> Prepared:
         return prepare_suite(suite, "msp,vim", store="s3://bench/runs", results=tmp_path / results)
