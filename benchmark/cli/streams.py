@@ -70,9 +70,14 @@ def usable_streams() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Write a line to standard error. A stream that cannot be written stops no work."""
-    with suppress(OSError, ValueError):
+    """Write a line to standard error. A stream that cannot be written stops no work, and changes no exit code."""
+    try:
         print(text, file=sys.stderr, flush=True)
+    except OSError:
+        if isinstance(sys.stderr, io.TextIOWrapper):
+            _discard_output(sys.stderr)  # at exit, what still waits there would make the exit code 120
+    except ValueError:  # closed
+        pass
 
 
 def _open_closed_streams() -> None:

@@ -11,6 +11,9 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""The environment of users: where it is set, Python keeps nothing that it would write at exit."""
+
 PROGRAM = "import sys; from oodbench.benchmark.cli import main; main(sys.argv[1:])"
 
 
@@ -18,7 +21,12 @@ def shell(redirection: str, *arguments: str, folder: Path) -> subprocess.Complet
     """Run a command with the streams that a shell's redirection gives it."""
     words = " ".join(f"'{word}'" for word in (sys.executable, "-c", PROGRAM, *arguments))
     return subprocess.run(
-        ["bash", "-c", f"{words} {redirection}"], capture_output=True, text=True, cwd=folder, check=False
+        ["bash", "-c", f"{words} {redirection}"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=BUFFERED,
+        check=False,
     )
 
 
@@ -37,6 +45,15 @@ def test_closed_streams_stop_nothing(tmp_path: Path, redirection: str) -> None:
     assert result.returncode == 0
     assert result.stderr == ""
     assert ("inverted" in result.stdout) == (not redirection.startswith(">"))
+
+
+def test_what_is_written_at_exit_changes_no_exit_code(tmp_path: Path) -> None:
+    """As a library's thread or finaliser may, after the command's own sentence could not be written."""
+    late = "import atexit, sys; atexit.register(lambda: sys.stderr.write('a few words')); " + PROGRAM
+    words = [sys.executable, "-c", late, "show", "no_such_name"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path, env=BUFFERED, check=False)
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&-"])
