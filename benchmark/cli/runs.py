@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.paths import cache_of, run_dir
-from oodbench.benchmark.records.run import read_stored_run
 
 
 @click.command(
@@ -49,6 +48,7 @@ def verify(run_name: str, data_dir: Path, results: Path, plugins: tuple[Path, ..
 def cell_card(run_name: str, selector: str, results: Path) -> str:
     """The text of `bench show RUN --cell`."""
     from oodbench.benchmark.records.cell_names import find_cell
+    from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views.cell import cell_text
 
     folder = run_dir(results, run_name)
