@@ -60,13 +60,27 @@ def refuses_channels(backbone: Backbone, build: Callable[[int], nn.Module], shap
     `build` returns an untrained network for images with a number of channels. Empty if the network takes the images, or
     fails for another reason, which is reported when it is trained.
     """
-    if shape[0] == COLOUR or _takes(build, shape) or not _takes(build, (COLOUR, *shape[1:])):
+    if shape[0] == COLOUR or _follows_channels(build, shape[0]):
+        return ""
+    if _takes(build, shape) or not _takes(build, (COLOUR, *shape[1:])):
         return ""
     return (
         f"backbone '{backbone.name}' builds a network for 3 channels, and these images have {shape[0]}; build its "
         "first layer for image_shape[0] channels, or declare channels = 3 in its class, so that grey images are "
         "repeated"
     )
+
+
+def _follows_channels(build: Callable[[int], nn.Module], channels: int) -> bool:
+    """Whether the shape of the first weight matrix or kernel depends on the images' channels.
+
+    A glance that settles most networks: trying one on the 'meta' device makes torch load a thousand modules.
+    """
+    try:
+        first, other = (next(w.shape for w in build(c).parameters() if w.ndim > 1) for c in (channels, COLOUR))
+    except Exception:  # a plug-in may raise anything; `_takes` says what that means
+        return False
+    return first != other
 
 
 def _takes(build: Callable[[int], nn.Module], shape: Shape) -> bool:

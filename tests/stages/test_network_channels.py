@@ -17,7 +17,7 @@ from oodbench.benchmark.data.channels import LUMA, REPEATED, luma
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, TrainJob
-from oodbench.benchmark.plan.network_input import network_channels
+from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
 from oodbench.benchmark.plan.weights_file import Weights
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -239,7 +239,7 @@ def test_equal_channels_of_all_training_images_are_noted(tmp_path: Path, registe
     run = run_suite(write_suite(tmp_path, MATRIX), "msp")
     assert [note for note in run.info["notes"] if "R = G = B" in note] == [
         "The three channels of all training images of 'drawn' are equal (R = G = B): photographs, noise and generated "
-        "images can be told by their colour alone. Store such images in grey, in one channel."
+        "images can be recognised by their colour alone. Store such images in grey, in one channel."
     ]
 
 
@@ -264,6 +264,33 @@ def test_a_backbone_that_fixes_three_channels_is_told_how_to_say_so(tmp_path: Pa
     register("rigid", Declared)
     (first, *_) = run_suite(suite, "msp").records
     assert (first.reason, first.channels, dict(first.converted)) == ("", 3, {"drawn": REPEATED})
+
+
+def test_a_network_whose_first_layer_follows_the_images_is_not_tried() -> None:
+    """Trying one takes a second, in every command."""
+    tried: list[torch.Size] = []
+
+    class Watched(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            tried.append(images.shape)
+            for layer in self:
+                images = layer(images)
+            return images
+
+    class Following(Backbone):
+        def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+            return Watched(nn.Conv2d(image_shape[0], 2, 3), nn.Flatten(), nn.Linear(2 * 36, num_classes))
+
+    class Rigid(Following):
+        def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+            return super().build(num_classes, (3, *image_shape[1:]))
+
+    assert refuses_channels(Following(), lambda c: Following().build(2, (c, 8, 8)), (1, 8, 8)) == ""
+    assert tried == []
+    assert "builds a network for 3 channels" in refuses_channels(
+        Rigid(), lambda c: Rigid().build(2, (c, 8, 8)), (1, 8, 8)
+    )
+    assert tried == [torch.Size([1, 1, 8, 8]), torch.Size([1, 3, 8, 8])]
 
 
 @pytest.mark.parametrize("value", ["2", "true", "'grey'", "0"])
