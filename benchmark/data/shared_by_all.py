@@ -1,4 +1,4 @@
-"""Finds what all training images of a set have in common, by which other images can be told without looking at them.
+"""Finds what all training images of a set have in common, by which other images are recognised without looking at them.
 
 A network or GAN that trains on such images can learn that whatever differs there is out-of-distribution: grey images
 stored in three equal channels make colour such a cue, and a frame of one value makes the margin one. A detector that
@@ -42,13 +42,13 @@ def shared_by_all(images: NDArray[np.uint8], name: str) -> list[str]:
         )
         found.append(
             f"The three channels of all training images of '{name}' are {how}: photographs, noise and generated images "
-            "can be told by their colour alone. Store such images in grey, in one channel."
+            "can be recognised by their colour alone. Store such images in grey, in one channel."
         )
     if sides := {side: width for side, width in zip(SIDES, constant_edges(images), strict=True) if width}:
         lines = [f"{width} {_line(side, width)} at the {side}" for side, width in sides.items()]
         found.append(
-            f"All training images of '{name}' have the same {_listed(lines)}: images that differ there can be told by "
-            "these pixels alone."
+            f"All training images of '{name}' have the same {_listed(lines)}: images that differ there can be "
+            "recognised by these pixels alone."
         )
     return found
 

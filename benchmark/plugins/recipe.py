@@ -108,7 +108,7 @@ class Task(NamedTuple):
     """Returns a freshly initialised network of the run's backbone."""
     repeats_grey: bool = False
     """Whether the ID images are grey, and repeated in the channels of `image_shape` because the network has more than
-    one. A generator should then draw one channel and repeat it, or its images can be told by their colour alone."""
+    one. A generator should then draw one channel and repeat it, or its images are recognised by their colour alone."""
 
 
 class TrainBatch(NamedTuple):

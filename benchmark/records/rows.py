@@ -41,8 +41,8 @@ def tell_apart(
     in_sets = [_with_names(record, place.names) for record, place in zip(records, places, strict=True)]
     rows, row_of = _rows(in_sets)
     labels = label_rows([(row.first, row.facts) for row in rows])
-    told = [_with_names(record, {"label": labels[row]}) for record, row in zip(in_sets, row_of, strict=True)]
-    return told, [{**pair, **place.names} for pair, place in zip(pairs, of_pairs, strict=True)]
+    labelled = [_with_names(record, {"label": labels[row]}) for record, row in zip(in_sets, row_of, strict=True)]
+    return labelled, [{**pair, **place.names} for pair, place in zip(pairs, of_pairs, strict=True)]
 
 
 def cell_of(record: Record) -> tuple[object, ...]:

@@ -38,8 +38,8 @@ def read_stored_run(run_dir: Path) -> StoredRun:
     Raises `UserError` if `run.json` is missing, or if it or a record is invalid.
     """
     info, records = read_as_written(run_dir)
-    told, pairs = tell_apart(list(records.values()), info.get("pairs", ()))
-    return StoredRun(run_dir, {**info, "pairs": pairs} if "pairs" in info else info, told)
+    labelled, pairs = tell_apart(list(records.values()), info.get("pairs", ()))
+    return StoredRun(run_dir, {**info, "pairs": pairs} if "pairs" in info else info, labelled)
 
 
 def read_as_written(run_dir: Path) -> tuple[dict[str, Any], dict[str, Record]]:

@@ -16,8 +16,8 @@ from oodbench.benchmark.stages.context import JobContext
 
 SENTENCES = {
     LUMA: "Networks of one channel get images in colour as their luma (ITU-R 601)",
-    REPEATED: "Networks of three channels get grey images repeated in three, so that images in colour can be told by "
-    "their colour alone",
+    REPEATED: "Networks of three channels get grey images repeated in three, so that images in colour can be "
+    "recognised by their colour alone",
 }
 """How images are converted -> the beginning of the note; the sets follow."""
 
