@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.inputs import Batch as Batch
     from oodbench.benchmark.plugins.inputs import Classifier as Classifier
     from oodbench.benchmark.plugins.inputs import FitData as FitData
+    from oodbench.benchmark.plugins.pictures import Preprocessing as Preprocessing
     from oodbench.benchmark.plugins.recipe import Recipe as Recipe
     from oodbench.benchmark.plugins.recipe import Task as Task
     from oodbench.benchmark.plugins.recipe import TrainBatch as TrainBatch
@@ -59,6 +60,7 @@ _MODULES = {
     "plugins.detector": ("Detector",),
     "plugins.figures": ("FigureInputs", "Figures", "Picture"),
     "plugins.inputs": ("Batch", "Classifier", "FitData"),
+    "plugins.pictures": ("Preprocessing",),
     "plugins.recipe": ("Recipe", "Task", "TrainBatch", "Training"),
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
     "plugins.training_bank": ("unit",),

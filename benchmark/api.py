@@ -20,7 +20,7 @@ from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
 from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
-from oodbench.benchmark.plan.weights_file import IMPORTED
+from oodbench.benchmark.plan.weights.file import IMPORTED
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.plugins.specs import split_list

@@ -50,7 +50,7 @@ from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.extract import BLOCK
 from oodbench.benchmark.stages.memory import keep_freed_memory
-from oodbench.benchmark.stages.train_loop import floats
+from oodbench.benchmark.stages.training.train_loop import floats
 
 MOST = 8
 """Number of jobs listed with their time."""

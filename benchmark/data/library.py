@@ -13,6 +13,7 @@ from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.forms import changed
+from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
@@ -38,7 +39,7 @@ class Library:
 
     `cache` is the folder for decoded images and checksums. `staged` fetches files that are in a shared store and not in
     `data_dir`. With `skip_bad`, images that cannot be decoded are left out and counted in `notes`. With `hash_again`,
-    every file is hashed, whatever hash of it is stored.
+    every file is hashed, whatever hash of it is stored. `view` says how networks get pictures of their own sizes.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Library:
         skip_bad: bool = False,
         staged: StagedFiles | None = None,
         hash_again: bool = False,
+        view: PictureView = DEFAULT_VIEW,
     ) -> None:
         self.data_dir = data_dir
-        self.files = Access(data_dir, DataCache(cache, hash_again), skip_bad, staged)
+        self.files = Access(data_dir, DataCache(cache, hash_again), skip_bad, staged, view)
         self.notes: list[str] = []
         """Remarks on the loaded data, printed under the tables."""
         self.sources: dict[str, dict[str, str]] = {}

@@ -17,7 +17,7 @@ from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.resolve import Resolver
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, IMPORT_VERSION, TRAINING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
-from oodbench.benchmark.plan.weights_file import Imported, Weights
+from oodbench.benchmark.plan.weights.file import Imported, Weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces

@@ -15,8 +15,8 @@ from torch import nn
 
 from oodbench.benchmark.data.channels import are_convertible
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.plan.weights_file import Weights
-from oodbench.benchmark.plan.weights_match import fitting_tensors
+from oodbench.benchmark.plan.weights.file import Weights
+from oodbench.benchmark.plan.weights.match import fitting_tensors
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
 from oodbench.benchmark.seeds import restored_rng

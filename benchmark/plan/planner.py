@@ -20,16 +20,15 @@ from oodbench.benchmark.plan.detector_jobs import DetectorJobs
 from oodbench.benchmark.plan.job_builder import JobBuilder, TrainedClassifier
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.leakage import ACCIDENTAL
+from oodbench.benchmark.plan.obstacles import Obstacles
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
 from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
-from oodbench.benchmark.plan.weights_file import Imported, read_weights
-from oodbench.benchmark.plan.weights_match import match_weights
-from oodbench.benchmark.plugins.detector import Detector
-from oodbench.benchmark.plugins.guarded import CallError, asked
+from oodbench.benchmark.plan.weights.file import Imported, read_weights
+from oodbench.benchmark.plugins.guarded import CallError
 from oodbench.benchmark.plugins.specs import SetSpec, canonical, create, parse_set, parse_spec
 from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_LOOK, SKIPPED, Record
 
@@ -60,12 +59,11 @@ class _Planner:
         self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
         self.jobs = DetectorJobs(self.builder)
+        self.obstacles = Obstacles(library, self.builder, self.backbone, self.weights)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
         self.changed: dict[SetSpec, SetRef | None] = {}
         """The slightly changed test images of each ID set; None if there are none."""
-        self.misfits: dict[SetSpec, str] = {}
-        """Why the user's file of weights does not fit the network for an ID set; empty if it does."""
 
     def fill(self) -> None:
         specs = list(self.resolver.detectors())
@@ -98,14 +96,14 @@ class _Planner:
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
         try:
-            reason = self.backbone_mismatch(entry, row)
+            reason = self.obstacles.of_backbone(entry, row)
         except CallError as error:
             reason = str(error)
         if reason and ALL in self.request.detectors and row.detector.name not in self.request.detectors:
             absence = Absence(row.label, reason)
             self.plan.skipped += [absence] if absence not in self.plan.skipped else []
             return
-        reason = reason or self.unmet_need(entry, row)
+        reason = reason or self.obstacles.of_row(entry, row)
         if reason:
             self.plan.cells += [self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason) for pair in pairs]
             return
@@ -213,59 +211,6 @@ class _Planner:
         scored = [entry.set, *self.shifted_sets(entry), *(parse_set(pair.ood.set) for pair in pairs)]
         self.resolver.leakage.refuse_tuning(entry, entry.tuning, scored)
         return self.builder.ref(entry.tuning, "outliers")
-
-    def backbone_mismatch(self, entry: IDEntry, row: Row) -> str:
-        """Why a detector cannot score with the run's backbone; empty if it can."""
-        if asked(self.backbone, "refuses", self.builder.network_shape(entry)):
-            return ""
-        if "maps" in row.detector.needs and not self.builder.blocks(entry):
-            return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
-        if type(row.detector).refuses is Detector.refuses:
-            return ""
-        reason = asked(row.detector, "refuses", self.builder.untrained_network(entry))
-        return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
-
-    def unmet_need(self, entry: IDEntry, row: Row) -> str:
-        """Why a detector cannot run on an ID set: backbone, weights or outliers do not fit; empty if it can."""
-        shape = self.builder.network_shape(entry)
-        if reason := asked(self.backbone, "refuses", shape):
-            return f"'{entry.set}' does not fit: {reason}"
-        if reason := self.builder.refused_channels(entry):
-            return f"'{entry.set}' does not fit: {reason}"
-        if reason := self.weights_mismatch(entry, row):
-            return reason
-        for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
-            if "outliers" in plugin.needs and (reason := self.unmet_outliers(entry)):
-                return f"{what} '{plugin.name}' needs {reason}"
-        return ""
-
-    def weights_mismatch(self, entry: IDEntry, row: Row) -> str:
-        """Why the user's file of weights cannot serve a detector on an ID set; empty if it can or there is none."""
-        if self.weights is None:
-            return ""
-        if not isinstance(row.recipe, Imported):
-            return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
-        if entry.set not in self.misfits:
-            try:
-                match = match_weights(self.weights, self.backbone, self.builder.untrained_network(entry))
-            except UserError as error:
-                self.misfits[entry.set] = f"with '{entry.set}': {error}"
-            else:
-                self.misfits[entry.set] = ""
-                self.library.notes += [match.note] if match.note and match.note not in self.library.notes else []
-        return self.misfits[entry.set]
-
-    def unmet_outliers(self, entry: IDEntry) -> str:
-        """Which outliers of an ID set are missing, and why; empty if they can be used."""
-        if entry.outliers is None:
-            return f"outliers, and the suite names none for '{entry.set}'"
-        try:
-            shape = self.library.part(entry.outliers, "outliers").image_shape
-        except OodbenchError as error:
-            return f"the outliers '{entry.outliers}': {error}"
-        id_shape = self.library.part(entry.set, "train").image_shape
-        reason = shape_mismatch(entry.set, id_shape, entry.outliers, shape)
-        return f"outliers: {reason}" if reason else ""
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **facts: Any) -> Cell:
         """A cell without artifacts; `facts` are further fields of its record."""

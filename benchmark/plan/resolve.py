@@ -15,7 +15,7 @@ from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.plan.leakage import Leakage
 from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
-from oodbench.benchmark.plan.weights_file import IMPORTED, Imported
+from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import registry

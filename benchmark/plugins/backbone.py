@@ -9,6 +9,8 @@ from oodbench.benchmark.plugins.base import Plugin
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from oodbench.benchmark.plugins.pictures import Preprocessing
+
 
 class Backbone(Plugin):
     """A network architecture: builds networks that have features and a linear head.
@@ -37,6 +39,15 @@ class Backbone(Plugin):
         Returns:
             The reason as a phrase, such as "tiny_net needs images of at least 4 x 4 pixels"; None, the default, if the
             images can be used.
+        """
+        return None
+
+    def preprocessing(self) -> Preprocessing | None:
+        """How pictures of any size become this network's input, as its weights were trained or are evaluated.
+
+        Returns:
+            Resize, crop and interpolation; None, the default, for a network that is built for images of any size: it
+            gets sets of one size as they are, and pictures of any size at 32 x 32.
         """
         return None
 

@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.pictures import Images, LazyImages, Pixels
 
 GREY, COLOUR = 1, 3
 """Numbers of channels of grey images, and of colour images: red, green and blue."""
@@ -36,6 +37,9 @@ class Dataset(Plugin):
     GAN of three channels would learn that the three are always equal, and tell other images by their colour alone."""
     licence: ClassVar[str] = ""
     """The licence of the images."""
+    native: ClassVar[bool] = False
+    """Whether it consists of pictures of their own sizes, such as photographs, so that the network decides how they are
+    resized (`Backbone.preprocessing`). False for sets of one size, which networks are built for."""
     origin: ClassVar[str] = ""
     """Where the images come from and how to get them."""
     caveats: ClassVar[str] = ""
@@ -96,14 +100,15 @@ class Form(Plugin):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The images of one split, in memory, with their labels.
+    """The images of one split with their labels, in memory or decoded when they are read.
 
     Raises `DataError` on construction if an array has the wrong type or shape, if there are no images, or if a label is
     outside the classes.
     """
 
     images: np.ndarray
-    """uint8 (N, C, H, W), N at least 1; C is 1 for grey images."""
+    """uint8 (N, C, H, W), N at least 1; C is 1 for grey images. Of pictures of any size, `LazyImages` in place of an
+    array, whose rows are decoded when they are read: whatever may meet such a set reads `images[rows]`, in blocks."""
     labels: np.ndarray | None = None
     """Integers (N,) from 0 to K - 1; None for a set without classes."""
     classes: tuple[str, ...] = ()
@@ -139,12 +144,36 @@ class ImageSet:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over shape, pixels, labels and class names; independent of the machine's byte order."""
+        """SHA-256 over shape, pixels, labels and class names; independent of the machine's byte order.
+
+        Of images that are decoded when they are read: over their fingerprints, thumbnails and view in place of pixels.
+        """
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        if (lazy := self.lazy) is not None:
+            digest.update(lazy.view.encode())
+            digest.update(np.ascontiguousarray(lazy.fingerprints).data)
+            digest.update(np.ascontiguousarray(lazy.thumbnails).data)
+        else:
+            digest.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
+
+    @property
+    def lazy(self) -> LazyImages | None:
+        """The images, if they are decoded when they are read; None if they are an array."""
+        images: Images = self.images
+        return images if isinstance(images, LazyImages) else None
+
+    @property
+    def small(self) -> Pixels:
+        """What is compared across sets, and what pixel statistics are of: the images, or thumbnails of lazy ones."""
+        return self.images if (lazy := self.lazy) is None else lazy.thumbnails
+
+    @property
+    def names(self) -> list[str] | None:
+        """The name of every image in its set, such as its file's; None for images without names."""
+        return None if (lazy := self.lazy) is None else lazy.names
 
     @cached_property
     def groups_checksum(self) -> str:
@@ -159,11 +188,20 @@ class ImageSet:
         copy.__dict__["checksum"] = checksum
         return copy
 
+    @classmethod
+    def read_lazily(
+        cls,
+        images: LazyImages,
+        labels: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
+        groups: np.ndarray | None = None,
+    ) -> ImageSet:
+        """A set of images that are decoded when they are read."""
+        return cls(cast(np.ndarray, images), labels, classes, groups)
+
     def take(self, index: np.ndarray) -> ImageSet:
         """Return the images at `index` (row numbers or a Boolean mask), with their labels and groups."""
-        return dataclasses.replace(
-            self,
-            images=self.images[index],
-            labels=None if self.labels is None else self.labels[index],
-            groups=None if self.groups is None else self.groups[index],
-        )
+        labels, groups = (None if array is None else array[index] for array in (self.labels, self.groups))
+        if (lazy := self.lazy) is not None:
+            return ImageSet.read_lazily(lazy.select(index), labels, self.classes, groups)
+        return dataclasses.replace(self, images=self.images[index], labels=labels, groups=groups)

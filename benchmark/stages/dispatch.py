@@ -19,10 +19,11 @@ from oodbench.benchmark.plan.jobs import (
     runs_network,
 )
 from oodbench.benchmark.plan.used_code import refuse_other_code
-from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, train, tune
+from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, tune
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.networks import UnfitWeightsError
+from oodbench.benchmark.stages.training import train
 
 
 def run_job(context: JobContext, job: Job, tick: Tick) -> None:

@@ -19,7 +19,7 @@ from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
-from oodbench.benchmark.plan.weights_file import IMPORTED
+from oodbench.benchmark.plan.weights.file import IMPORTED
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.record import FAILED, OK, Record

@@ -22,7 +22,7 @@ from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages import memory
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_state import load_state, save_state
-from oodbench.benchmark.stages.train_loop import floats
+from oodbench.benchmark.stages.training.train_loop import floats
 from oodbench.benchmark.store.locks import PASS
 from oodbench.benchmark.store.store import Key
 

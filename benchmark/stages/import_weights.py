@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights_file import read_weights
-from oodbench.benchmark.plan.weights_match import match_weights
+from oodbench.benchmark.plan.weights.file import read_weights
+from oodbench.benchmark.plan.weights.match import match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng

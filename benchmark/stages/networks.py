@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from oodbench.benchmark.plan.jobs import Checkpoint
-from oodbench.benchmark.plan.weights_file import IMPORTED, Imported
+from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
 from oodbench.benchmark.plugins.recipe import Recipe, Task
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng

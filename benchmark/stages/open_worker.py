@@ -28,7 +28,7 @@ def _store(config: WorkerConfig) -> tuple[Store, Library]:
     """The store and the data library, which may both use a store that machines share."""
     cache, data_dir, decoded, skip = config.cache, config.data_dir, config.cache / "data", config.skip_bad_images
     if not config.store:
-        return Store(cache), Library(data_dir, decoded, skip)
+        return Store(cache), Library(data_dir, decoded, skip, view=config.view)
     from oodbench.benchmark.data.files.staging import StagedFiles
     from oodbench.benchmark.store.remote import Remote
     from oodbench.benchmark.store.shared import SharedStore
@@ -37,7 +37,7 @@ def _store(config: WorkerConfig) -> tuple[Store, Library]:
     remote.refuse_folder(cache)
     remote.refuse_unwritable()
     staged = StagedFiles(remote, data_dir, Locks(decoded))
-    return SharedStore(cache, remote), Library(data_dir, decoded, skip, staged)
+    return SharedStore(cache, remote), Library(data_dir, decoded, skip, staged, view=config.view)
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.plan.used_code import PlannedCode
 
 
@@ -24,5 +25,7 @@ class WorkerConfig:
     """Users' image folders that serve as data sets (`folder:PATH`)."""
     store: str = ""
     """The URL of a store that machines share; empty if there is none."""
+    view: PictureView = field(default_factory=PictureView)
+    """How networks get pictures of their own sizes."""
     code: PlannedCode = field(default_factory=PlannedCode)
     """The code that the run was planned with."""

@@ -32,7 +32,8 @@ from oodbench.benchmark.plan import planner
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.records import record as record_module
 from oodbench.benchmark.runner import runner
-from oodbench.benchmark.stages import extract, fit_score, similarity_scoring, snapshots, train_loop
+from oodbench.benchmark.stages import extract, fit_score, similarity_scoring
+from oodbench.benchmark.stages.training import snapshots, train_loop
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.views import plots, tables
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights_file import read_weights
-from oodbench.benchmark.plan.weights_match import Match, match_weights
+from oodbench.benchmark.plan.weights.file import read_weights
+from oodbench.benchmark.plan.weights.match import Match, match_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from tests.support import TINY_BACKBONE
 

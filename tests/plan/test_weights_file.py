@@ -17,8 +17,8 @@ from oodbench.benchmark import Backbone, api
 from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
-from oodbench.benchmark.plan.weights_file import read_weights
-from oodbench.benchmark.plan.weights_match import match_weights
+from oodbench.benchmark.plan.weights.file import read_weights
+from oodbench.benchmark.plan.weights.match import match_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from tests.support import TINY_BACKBONE, bench
 

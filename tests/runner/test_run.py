@@ -306,7 +306,7 @@ def test_a_failing_detector_fails_its_own_cells(run_tiny: Callable[..., StoredRu
 def test_a_failed_training_fails_dependent_cells(
     run_tiny: Callable[..., StoredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oodbench.benchmark.stages.train_loop import TrainLoop
+    from oodbench.benchmark.stages.training.train_loop import TrainLoop
 
     def fail(*_: object) -> None:
         raise MemoryError("nothing left")

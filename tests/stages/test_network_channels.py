@@ -18,7 +18,7 @@ from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, TrainJob
 from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
-from oodbench.benchmark.plan.weights_file import Weights
+from oodbench.benchmark.plan.weights.file import Weights
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.record import Record

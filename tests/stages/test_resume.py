@@ -17,10 +17,11 @@ from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages import networks, train
+from oodbench.benchmark.stages import networks
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
-from oodbench.benchmark.stages.train_loop import ShuffledIndices, TrainLoop
+from oodbench.benchmark.stages.training import train
+from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals, Snapshots
+from oodbench.benchmark.stages.training.train_loop import ShuffledIndices, TrainLoop
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
 from tests.support import train_job
 

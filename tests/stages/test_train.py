@@ -23,8 +23,8 @@ from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import networks as networks_module
-from oodbench.benchmark.stages import train as train_module
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.training import train as train_module
 from tests.support import noise_images, train_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -34,7 +34,7 @@ from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, U
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.published import COLUMNS, read_reference
 from oodbench.benchmark.plan.suite import MAX_SUITE, read_suite
-from oodbench.benchmark.plan.weights_file import read_weights
+from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plugins.specs import MAX_SPEC, parse_set, parse_spec, split_list
 from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.record import Record, read_record, write_record

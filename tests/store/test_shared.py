@@ -21,10 +21,10 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import Job, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages import train
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
-from oodbench.benchmark.stages.snapshots import SnapshotIntervals
+from oodbench.benchmark.stages.training import train
+from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.remote import Remote
 from oodbench.benchmark.store.shared import SharedStore

@@ -10,6 +10,7 @@ from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
 from oodbench.benchmark.data.files.decode import Decoded
 from oodbench.benchmark.data.files.file_source import File, Source
+from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
 
@@ -26,6 +27,8 @@ class Access(NamedTuple):
     """Whether images that cannot be used are left out and counted; if False, they make the set an error."""
     staged: StagedFiles | None = None
     """Fetches files that are absent from the data folder from a shared store; None if no store is shared."""
+    view: PictureView = DEFAULT_VIEW
+    """How the run's networks get pictures of their own sizes."""
 
 
 class Opened(NamedTuple):

@@ -1,4 +1,4 @@
-"""Reads a user's file of trained weights, safely; `weights_match.py` finds the run's backbone in it.
+"""Reads a user's file of trained weights, safely; `match.py` finds the run's backbone in it.
 
 A file is in safetensors format, or a torch file that is read with `weights_only=True`, because objects other than
 tensors could run code. The objects that training scripts often save beside the weights are replaced by empty ones.

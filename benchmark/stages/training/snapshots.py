@@ -14,7 +14,7 @@ import torch
 
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import TrainJob
-from oodbench.benchmark.stages.train_loop import TrainLoop
+from oodbench.benchmark.stages.training.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import slug, write_atomically
 from oodbench.benchmark.store.store import UNFINISHED, Store
 from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes

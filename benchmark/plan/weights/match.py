@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights_file import NESTS, Weights
+from oodbench.benchmark.plan.weights.file import NESTS, Weights
 from oodbench.benchmark.plugins.backbone import Backbone
 
 PREFIXES = ("module", "model", "_orig_mod", "net", "classifier")

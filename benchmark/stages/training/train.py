@@ -20,8 +20,8 @@ from oodbench.benchmark.plugins.recipe import Training
 from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks
-from oodbench.benchmark.stages.snapshots import SnapshotIntervals, Snapshots
-from oodbench.benchmark.stages.train_loop import TrainLoop
+from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals, Snapshots
+from oodbench.benchmark.stages.training.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import write_atomically
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Training a classifier: the loop, its snapshots, and the networks that it stores."""
