@@ -9,25 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
 from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
-from oodbench.benchmark.metrics.names import EXACT
-from oodbench.benchmark.metrics.released_scripts import check_rules
+from oodbench.benchmark.plan.options import Options
+from oodbench.benchmark.plan.picture_view import picture_view
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.planner import make_plan
-from oodbench.benchmark.plan.suite import default_suite, read_suite, suite_path
-from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
-from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plan.suite_file import default_suite, read_suite, suite_path
 from oodbench.benchmark.plan.weights.file import IMPORTED
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
-from oodbench.benchmark.plugins.specs import split_list
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner.cell_origins import add_origins
 from oodbench.benchmark.runner.older_versions import log_older_versions
-from oodbench.benchmark.runner.runner import RERUN, Work, run_lock, run_plan, work_left
+from oodbench.benchmark.runner.runner import Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.open_worker import open_context
@@ -73,73 +71,44 @@ class Prepared:
             self.context.library.share()
 
 
-def prepare(
-    detectors: str | Iterable[str] = "all",
-    *,
-    suite: str = "",
-    id_sets: str | Iterable[str] = "all",
-    ood_sets: str | Iterable[str] = "all",
-    backbone: str = "",
-    seeds: int | Iterable[int] = 1,
-    metrics: str | Iterable[str] = "exact",
-    protocol: str = "",
-    precision: str = "",
-    limit_train: int = 0,
-    epochs: int = 0,
-    checkpoint: str | Path = "",
-    stability: bool = True,
-    device: str = "auto",
-    threads: int = 0,
-    data_dir: str | Path = "data",
-    results: str | Path = "results",
-    name: str = "",
-    plugins: Iterable[str | Path] = (),
-    rerun: str = "missing",
-    add: bool = False,
-    skip_bad_images: bool = False,
-    own_cache: bool = False,
-    cell_timeout: float = 0.0,
-    store: str = "",
-    engine: str = "local",
-    jobs: int = 1,
-    ray_address: str = "",
-    gpus: float | None = None,
-) -> Prepared:
-    """Resolve and check what `run` is asked for, before any work; the parameters are those of `run`.
-
-    `own_cache` keeps the artifacts in the run's own folder, as repetitions of a run do.
-    """
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    _check_choices(rerun, protocol, chosen)
-    _check_numbers(cell_timeout, threads, limit_train=limit_train, epochs=epochs)
-    _check_checkpoint(checkpoint, chosen, limit_train, epochs)
-    sets = (_list(detectors), _list(id_sets), _list(ood_sets))
-    extra = _extra_metrics(metrics)
-    weights = str(user_path(checkpoint)) if checkpoint else ""
-    request = Request(
-        suite, *sets, backbone, chosen, extra, protocol, precision, limit_train, epochs, weights, stability, threads
-    )
-    _check_encoding(results=results, checkpoint=weights)
-    results, data_dir, files = user_path(results), user_path(data_dir), tuple(map(user_path, plugins))
+def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
+    """Resolve and check what `run` is asked for, before any work; the options are the fields of `Options`."""
+    asked = Options(detectors, **options)
+    asked.check()
+    request = asked.request()
+    _check_encoding(results=asked.results, checkpoint=request.checkpoint)
+    results, data_dir, files = user_path(asked.results), user_path(asked.data_dir), tuple(map(user_path, asked.plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
-    stated = read_suite(suite or default_suite())
-    chosen_engine = choose_engine(engine, jobs, ray_address, stated.gpus if gpus is None else gpus)
-    cache, count = _cache(results, name, own_cache), threads or stated.threads
-    refuse_impossible(cell_timeout)
-    config = WorkerConfig(cache, data_dir, device, count, skip_bad_images, cell_timeout, files, store=store)
-    context = open_context(config, chosen_engine.planning_device(device))
+    stated = read_suite(request.suite or default_suite())
+    gpus = stated.gpus if asked.gpus is None else asked.gpus
+    chosen_engine = choose_engine(asked.engine, asked.jobs, asked.ray_address, gpus)
+    cache, threads = _cache(results, asked.name, asked.own_cache), asked.threads or stated.threads
+    refuse_impossible(asked.cell_timeout)
+    config = WorkerConfig(
+        cache,
+        data_dir,
+        asked.device,
+        threads,
+        asked.skip_bad_images,
+        asked.cell_timeout,
+        files,
+        store=asked.store,
+        view=picture_view(request, stated, asked.pixel_cache),
+    )
+    context = open_context(config, chosen_engine.planning_device(asked.device))
     plan = make_plan(request, context.library, context.device)
     add_origins(plan, request)
-    run_dir = results / "runs" / unique_slug(name or plan.suite.name)
+    run_dir = results / "runs" / unique_slug(asked.name or plan.suite.name)
     _check_folders(results, run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
-    asked = {"name": name or plan.suite.name, "asked": asdict(request), "seeds": list(chosen), "detectors": labels}
-    where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": skip_bad_images}
-    asked["commands"] = [_options(request, plan, context, **where)]
-    work = work_left(plan, context, run_dir, rerun)
+    info: dict[str, Any] = {"name": asked.name or plan.suite.name, "asked": asdict(request)}
+    info |= {"seeds": list(request.seeds), "detectors": labels}
+    where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": asked.skip_bad_images}
+    info["commands"] = [_command(request, plan, context, **where)]
+    work = work_left(plan, context, run_dir, asked.rerun)
     log_older_versions(plan, work, run_dir, cache)
-    return Prepared(plan, work, context, chosen_engine, run_dir, asked, add)
+    return Prepared(plan, work, context, chosen_engine, run_dir, info, asked.add)
 
 
 @refuse_old_parameters
@@ -157,6 +126,13 @@ def run(
     limit_train: int = 0,
     epochs: int = 0,
     checkpoint: str | Path = "",
+    resize: str = "",
+    crop: str = "",
+    interpolation: str = "",
+    mean: str = "",
+    std: str = "",
+    exif: bool = False,
+    block: int = 0,
     stability: bool = True,
     device: str = "auto",
     threads: int = 0,
@@ -167,6 +143,7 @@ def run(
     rerun: str = "missing",
     add: bool = False,
     skip_bad_images: bool = False,
+    pixel_cache: float = PIXEL_CACHE,
     cell_timeout: float = 0.0,
     store: str = "",
     engine: str = "local",
@@ -194,6 +171,15 @@ def run(
         limit_train: Train on at most so many images of each ID set; 0 for all.
         epochs: Train for so many epochs; 0 for the suite's number.
         checkpoint: A file with trained weights of the backbone, evaluated instead of training.
+        resize: Size to which every picture is resized for the network: "256" for the shorter side, "224x224" for height
+            x width; the suite's, or what the network's weights say, if empty. So for the next two.
+        crop: Size of the centre of a picture that the network gets, such as "224".
+        interpolation: "bilinear", "bicubic", "lanczos", "nearest", "box" or "hamming".
+        mean: Mean of red, green and blue in [0, 1] that the network subtracts, such as "0.485,0.456,0.406"; the
+            backbone's if empty.
+        std: The standard deviations that it divides by, likewise.
+        exif: Apply the rotation that EXIF data state, which torchvision, timm and OpenOOD do not.
+        block: Images per forward call; by the size of the images if 0. Last bits of results depend on it.
         stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
         threads: CPU threads of a job, whatever the engine and the machine; the suite's number if 0. Results depend
@@ -206,6 +192,8 @@ def run(
         add: Keep the cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
             their own, with a longer label.
         skip_bad_images: Leave out, and count, images that cannot be read, instead of refusing their set.
+        pixel_cache: Gigabytes of decoded pixels up to which a set of pictures is kept on the disk; larger sets are
+            decoded whenever they are read. Results do not depend on it.
         cell_timeout: Seconds that a detector may take to tune, fit or score one set; 0 for no limit.
         store: URL of a store that several machines share, such as `"s3://bucket/folder"`.
         engine: "local", or "ray" for a Ray cluster.
@@ -231,33 +219,6 @@ def run(
     return public(prepare(**options).start(progress))
 
 
-def _check_choices(rerun: str, protocol: str, seeds: tuple[int, ...]) -> None:
-    if rerun not in RERUN:
-        raise UserError(f"Unknown rerun '{rerun}'. Choose {', '.join(RERUN)}.")
-    if protocol not in ("", *PROTOCOLS):
-        raise UserError(f"Unknown protocol '{protocol}'. Choose {', '.join(PROTOCOLS)}.")
-    if not seeds or min(seeds) < 0:
-        raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(seeds)}.")
-
-
-def _check_numbers(cell_timeout: float, threads: int, **counts: int) -> None:
-    if not 0 <= cell_timeout < float("inf"):
-        raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {cell_timeout}.")
-    if threads != 0 and not is_thread_count(threads):
-        raise UserError(f"threads must be {THREAD_COUNTS}, or 0 for the suite's own; got {threads}.")
-    for name, count in counts.items():
-        if count < 0:
-            raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
-
-
-def _check_checkpoint(checkpoint: str | Path, seeds: tuple[int, ...], limit_train: int, epochs: int) -> None:
-    options = [f"--{name}" for name, value in (("limit-train", limit_train), ("epochs", epochs)) if value]
-    if checkpoint and options:
-        raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(options)}.")
-    if checkpoint and len(seeds) > 1:
-        raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(seeds)}.")
-
-
 def _check_encoding(**paths: str | Path) -> None:
     """Refuse paths that safetensors, which reads and writes weights, cannot open."""
     for option, path in paths.items():
@@ -269,15 +230,7 @@ def _check_encoding(**paths: str | Path) -> None:
             ) from error
 
 
-def _extra_metrics(metrics: str | Iterable[str]) -> tuple[str, ...]:
-    """What is computed in addition to the exact metrics."""
-    names = tuple(dict.fromkeys(name for name in _list(metrics) if name != EXACT))
-    for name in names:
-        check_rules(name, "bench run --help")
-    return names
-
-
-def _options(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:
+def _command(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:
     """What `prepare` needs to lay out the same run again, with everything resolved that depends on the machine."""
     name = request.suite or default_suite()
     path = suite_path(name)
@@ -318,7 +271,3 @@ def _check_folders(results: Path, run_dir: Path, cache: Path) -> None:
             f"The run '{run_dir.name}' repeats another run and has a store of its own, so nothing else can run under "
             "its name. Choose another --name."
         )
-
-
-def _list(names: str | Iterable[str]) -> tuple[str, ...]:
-    return tuple(split_list(names)) if isinstance(names, str) else tuple(names)

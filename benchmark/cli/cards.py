@@ -13,7 +13,8 @@ from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.files.user_folder import PREFIX, adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, unknown, visible
-from oodbench.benchmark.plan.suite import Suite, read_suite
+from oodbench.benchmark.plan.suite import Suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY, Dataset
 from oodbench.benchmark.plugins.detector import Detector

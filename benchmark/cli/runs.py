@@ -57,7 +57,7 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
 
 WHERE = (
     *("from_run", "device", "threads", "engine", "jobs", "ray_address", "gpus"),
-    *("data_dir", "results", "name", "plugins"),
+    *("data_dir", "results", "name", "plugins", "pixel_cache"),
 )
 """Options of `bench run` that can be combined with --from: where and how to run, not what."""
 

@@ -42,6 +42,21 @@ class Request:
     """Train for this many epochs; 0 for the suite's number."""
     checkpoint: str = ""
     """A user's file of weights to evaluate instead of training; empty for none."""
+    resize: str = ""
+    """Size to which pictures are resized: 256 for the shorter side, 224x224 for both; the suite's or network's if
+    empty."""
+    crop: str = ""
+    """Size of the centre of a picture that networks get, 224 or 224x192; the suite's or network's if empty."""
+    interpolation: str = ""
+    """One of `pictures.INTERPOLATIONS`; the suite's or network's if empty."""
+    mean: str = ""
+    """Mean of red, green and blue in [0, 1] that networks subtract, with commas; the backbone's if empty."""
+    std: str = ""
+    """Standard deviation that they divide by, likewise."""
+    exif: bool = False
+    """Whether the rotation that EXIF data state is applied to pictures."""
+    block: int = 0
+    """Images per forward call; by the size of the images if 0."""
     stability: bool = True
     """Whether to score slightly changed ID test images as well, unless the suite does without."""
     threads: int = 0
@@ -152,6 +167,10 @@ class Plan:
     """Precision that networks train in."""
     threads: int = DEFAULT_THREADS
     """CPU threads that every job computes on."""
+    block: int = 0
+    """Images per forward call; by the size of the images if 0."""
+    preprocessing: str = ""
+    """How pictures become the networks' input; empty for sets of one size, as they are, and pictures at 32 x 32."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)

@@ -21,15 +21,17 @@ from oodbench.benchmark.plan.job_builder import JobBuilder, TrainedClassifier
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
+from oodbench.benchmark.plan.picture_view import run_backbone
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
-from oodbench.benchmark.plan.suite import IDEntry, OODEntry, default_suite, read_suite
+from oodbench.benchmark.plan.suite import IDEntry, OODEntry
+from oodbench.benchmark.plan.suite_file import default_suite, read_suite
 from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
 from oodbench.benchmark.plan.weights.file import Imported, read_weights
 from oodbench.benchmark.plugins.guarded import CallError
-from oodbench.benchmark.plugins.specs import SetSpec, canonical, create, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import SetSpec, canonical, parse_set
 from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_LOOK, SKIPPED, Record
 
 CPU = torch.device("cpu")
@@ -39,7 +41,14 @@ def make_plan(request: Request, library: Library, device: torch.device = CPU) ->
     """Resolve every name, check that everything needed is available, and lay out the work for a type of device."""
     suite = read_suite(request.suite or default_suite())
     precision = resolve_precision(request.precision or suite.precision, device)
-    plan = Plan(suite, precision, request.threads or suite.threads)
+    view = library.files.view.preprocessing
+    plan = Plan(
+        suite,
+        precision,
+        request.threads or suite.threads,
+        block=request.block or suite.block,
+        preprocessing="" if view is None else str(view),
+    )
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
@@ -56,7 +65,7 @@ class _Planner:
         self.weights = read_weights(Path(request.checkpoint)) if request.checkpoint else None
         imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
         self.resolver = Resolver(request, library, plan, imported)
-        self.backbone = create("backbone", parse_spec(request.backbone or plan.suite.backbone))
+        self.backbone = run_backbone(request, plan.suite)
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
         self.jobs = DetectorJobs(self.builder)
         self.obstacles = Obstacles(library, self.builder, self.backbone, self.weights)
@@ -226,6 +235,7 @@ class _Planner:
             recipe_settings=row.recipe.changed_settings(),
             backbone=str(canonical(self.backbone)),
             channels=pair.channels,
+            preprocessing=self.plan.preprocessing,
             converted={ref.set: how for ref in (pair.id, pair.ood) if (how := self.conversion(ref, pair.channels))},
             seed=seed,
             label=row.label,

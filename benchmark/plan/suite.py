@@ -1,31 +1,14 @@
-"""Reads suites: an ID x OOD matrix and its protocol in one TOML file, whose every key is checked."""
+"""Suites: an ID x OOD matrix and its protocol. `suite_file.py` reads them from TOML files."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
-from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
-from oodbench.benchmark.plan.threads import DEFAULT_THREADS, THREAD_COUNTS, is_thread_count
-from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
-from oodbench.benchmark.plugins.dataset import COLOUR, GREY
-from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
-from oodbench.benchmark.store.safe_read import check_limits, read_bounded
-from oodbench.benchmark.store.user_path import user_path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-MAX_SUITE = 1 << 16
-"""Largest suite file, in bytes; the parser's time can grow with the square of its size."""
+from oodbench.benchmark.plan.precision import AUTO
+from oodbench.benchmark.plan.threads import DEFAULT_THREADS
+from oodbench.benchmark.plugins.specs import SetSpec
 
 SHARES = "a share of one GPU, such as 0.25, or a whole number of them"
 
@@ -89,6 +72,15 @@ class Suite:
     """Precision of training, one of `precision.PRECISIONS`."""
     stability: bool = True
     """Whether slightly changed ID test images are scored as well, to see whether a detector notices them."""
+    resize: str = ""
+    """Size to which pictures are resized before networks get them: 256 for the shorter side, 224x224 for both; empty
+    for what the backbone says."""
+    crop: str = ""
+    """Size of the centre of a picture that networks get, 224 or 224x192; empty for what the backbone says."""
+    interpolation: str = ""
+    """One of `pictures.INTERPOLATIONS`; empty for what the backbone says."""
+    block: int = 0
+    """Images per forward call; by the size of the images if 0."""
     channels: int | None = None
     """Channels of the images that every network takes, 1 or 3; None for those of its ID set."""
     gpus: float = 1.0
@@ -112,200 +104,3 @@ class Suite:
         values = {**self.training, **self.recipes.get(recipe, {}).get("training", {})}
         values.update({**entry.training, **entry.recipes.get(recipe, {}).get("training", {})})
         return Schedule(**values)
-
-
-def default_suite() -> str:
-    """The suite that marks itself as the default."""
-    for name in registry.entries("suite"):
-        with suppress(OodbenchError):  # a broken suite of another package is reported when it is requested
-            if read_suite(name).default:
-                return name
-    raise UserError("No suite is marked 'default = true'. Name one with --suite.")
-
-
-def suite_path(name: str) -> Path:
-    """The file of a suite, given by its registered name or as a path that ends in .toml."""
-    return user_path(name) if name.endswith(".toml") else Path(registry.get("suite", name))
-
-
-def read_suite(name: str) -> Suite:
-    """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
-    path = suite_path(name)
-    try:
-        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8-sig").replace("\r\n", "\n"))
-        check_limits(data)
-    except OSError as error:
-        raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
-    return _Reader(path).suite(data)
-
-
-class _Reader:
-    """Turns a suite file's tables into a `Suite`; errors name the file and the key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def suite(self, data: Mapping[str, Any]) -> Suite:
-        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id"}
-        self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
-        if data["schema"] != 1:
-            raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
-        protocol = self.protocol(data["protocol"])
-        self.schedule(data.get("training", {}), "[training]")
-        entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
-        sets = [entry.set for entry in entries]
-        for twice in (spec for k, spec in enumerate(sets) if spec in sets[:k]):
-            raise self.error(f"the ID set '{twice}' is listed twice; write one [[id]] for it")
-        notes = self.typed(data, "notes", list, "notes")
-        if not all(isinstance(note, str) for note in notes):
-            raise self.error(f"notes must be a list of sentences in quotes, got {notes!r}")
-        return Suite(
-            name=self.path.stem,
-            title=self.typed(data, "title", str, "title"),
-            entries=entries,
-            training=_tuples(data.get("training", {})),
-            recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
-            notes=tuple(notes),
-            default=self.typed(data, "default", bool, "default"),
-            **protocol,
-        )
-
-    def protocol(self, table: Any) -> dict[str, Any]:
-        """The fields of a `Suite` that [protocol] gives."""
-        keys = {"backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads"}
-        self.check(table, "[protocol]", keys, required={"backbone", "recipe"})
-        self.backbone(table["backbone"])
-        self.known("recipe", table["recipe"])
-        precision = table.get("precision", AUTO)
-        if precision not in PRECISIONS:
-            raise self.error(f"precision in [protocol] is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
-        tuning = table.get("tuning", PROTOCOLS[0])
-        if tuning not in PROTOCOLS:
-            raise self.error(f"tuning in [protocol] is {tuning!r}; it must be one of {', '.join(PROTOCOLS)}")
-        gpus = table.get("gpus", 1)
-        if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
-            raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
-        stability = table.get("stability", True)
-        if not isinstance(stability, bool):
-            raise self.error(f"stability in [protocol] is {stability!r}; it must be true or false")
-        channels = table.get("channels")
-        if channels is not None and (isinstance(channels, bool) or channels not in (GREY, COLOUR)):
-            raise self.error(f"channels in [protocol] is {channels!r}; it must be 1 (grey) or 3 (colour), or left out")
-        threads = table.get("threads", DEFAULT_THREADS)
-        if not is_thread_count(threads):
-            raise self.error(f"threads in [protocol] is {threads!r}; it must be {THREAD_COUNTS}")
-        names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
-        names |= {"protocol": tuning, "stability": stability}
-        return {**names, "gpus": float(gpus), "channels": channels, "threads": threads}
-
-    def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}
-        self.check(entry, "[[id]]", keys, required={"set", "ood"})
-        self.schedule(entry.get("training", {}), "id.training")
-        ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
-        outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
-        recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
-        training = _tuples(entry.get("training", {}))
-        tuning = self.set_spec(entry["tuning"]) if "tuning" in entry else None
-        set_ = self.set_spec(entry["set"])
-        shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
-        for both in (spec for spec in shifted if spec in [item.set for item in ood]):
-            raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
-        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted)
-
-    def ood_entry(self, item: Any) -> OODEntry:
-        self.check(item, "ood", {"set", "group"}, required={"set"})
-        if item.get("group", "") not in ("near", "far", ""):
-            raise self.error(f"group of '{item['set']}' is {item['group']!r}; it must be 'near', 'far' or omitted")
-        return OODEntry(self.set_spec(item["set"]), item.get("group", ""))
-
-    def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
-        spec = self.set_spec(text)
-        if (spec.name, spec.classes) != (id_set.name, id_set.classes) or spec.forms == id_set.forms:
-            raise self.error(f"'{spec}' in shifted is not a form of '{id_set}'; write it as '{id_set}+FORM'")
-        return spec
-
-    def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-        for name, table in tables.items():
-            self.known("recipe", name)
-            if not isinstance(table, Mapping):
-                raise self.error(f"{where}.{name} must be a table of settings, got {table!r}")
-            self.schedule(table.get("training", {}), f"{where}.{name}.training")
-        return {name: {**table, "training": _tuples(table.get("training", {}))} for name, table in tables.items()}
-
-    def schedule(self, table: Any, where: str) -> None:
-        self.check(table, where, set(Schedule._fields))
-        for key, value in table.items():
-            if not _fits_schedule(key, value):
-                raise self.error(f"{key} in {where} is {value!r}; it must be {SCHEDULE[key]}")
-
-    def backbone(self, text: Any) -> None:
-        """A name, or a name with settings: `small_cnn[width=64]`."""
-        try:
-            self.known("backbone", parse_spec(text).name if isinstance(text, str) else text)
-        except UserError as error:
-            raise error if str(self.path) in str(error) else self.error(str(error)) from error
-
-    def set_spec(self, text: Any) -> SetSpec:
-        if not isinstance(text, str):
-            raise self.error(f"a set must be a name in quotes, got {text!r}")
-        try:
-            spec = parse_set(text)
-        except UserError as error:
-            raise self.error(str(error)) from error
-        self.known("dataset", spec.name)
-        for name in spec.forms:
-            self.known("form", name)
-        return spec
-
-    def known(self, kind: str, name: Any) -> None:
-        if not isinstance(name, str):
-            raise self.error(f"a {kind} must be a name in quotes, got {name!r}")
-        entries = registry.entries(kind)
-        if name not in entries:
-            problem = unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
-            raise self.error(str(problem).rstrip("."))
-
-    def typed(self, table: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-        """The value of a key, checked to be of a type; that type's empty value if the key is absent."""
-        value = table.get(key, kind())
-        if not isinstance(value, kind):
-            raise self.error(f"{where} must be {KINDS[kind]}, got {value!r}")
-        return value
-
-    def check(self, table: Any, where: str, allowed: set[str], required: Iterable[str] = ()) -> None:
-        if not isinstance(table, Mapping):
-            raise self.error(f"{where} must be a table, got {table!r}")
-        for key in table:
-            if key not in allowed:
-                hint = did_you_mean(key, allowed, otherwise=f"Known are {', '.join(sorted(allowed))}.")
-                raise self.error(f"unknown key '{key}' in {where}. {hint}")
-        for key in sorted(set(required) - set(table)):
-            raise self.error(f"{where} lacks the key '{key}'")
-
-    def error(self, problem: str) -> UserError:
-        return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
-
-
-KINDS = {list: "a list", dict: "a table", str: "a string in quotes", bool: "true or false"}
-
-SCHEDULE = {
-    "epochs": "a whole number from 1",
-    "batch_size": "a whole number from 1",
-    "milestones": "a list of fractions of the epochs, each from 0 to 1",
-    "decay": "a number above 0",
-}
-
-
-def _fits_schedule(key: str, value: Any) -> bool:
-    if key == "milestones":
-        return isinstance(value, list) and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
-    if key == "decay":
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -42,6 +42,11 @@ class Backbone(Plugin):
         """
         return None
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its networks come with trained weights, so that their preprocessing applies to every set."""
+        return False
+
     def preprocessing(self) -> Preprocessing | None:
         """How pictures of any size become this network's input, as its weights were trained or are evaluated.
 

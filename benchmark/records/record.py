@@ -56,6 +56,9 @@ class Record:
     """The detector as typed on the command line: `name[settings]@recipe`."""
     channels: Count | None = None
     """Channels of the images that its network takes; None in records of older versions, whose images had three."""
+    preprocessing: str = ""
+    """How pictures became the network's input (`plugins.pictures.Preprocessing`); empty for sets of one size, as they
+    are, and for pictures at 32 x 32."""
     converted: Mapping[str, str] = field(default_factory=dict)
     """Set -> how its test images were converted for the network, for sets with other channels."""
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from oodbench.benchmark.records.record import SKIPPED, Record
 from oodbench.benchmark.records.rows import cell_of
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.cell_origins import scored_images
-from oodbench.benchmark.runner.image_notes import conversion_notes, shared_notes
+from oodbench.benchmark.runner.image_notes import conversion_notes, preprocessing_note, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.store import digest
@@ -44,7 +44,8 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
 
 
 def _image_notes(plan: Plan, context: JobContext) -> list[str]:
-    return [*conversion_notes(plan, context), *shared_notes(plan, context), *near_notes(plan, context)]
+    notes = [*preprocessing_note(plan), *conversion_notes(plan, context)]
+    return [*notes, *shared_notes(plan, context), *near_notes(plan, context)]
 
 
 def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.CachedBaselines) -> dict[str, Any]:

@@ -23,8 +23,6 @@ from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_cont
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.store import Store
 
-RERUN = ("missing", "failed", "all")
-
 LOCAL = Local()
 
 

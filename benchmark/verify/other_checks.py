@@ -18,7 +18,7 @@ from torch import Tensor
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import UserError, first_line
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY, ImageSet
 from oodbench.benchmark.plugins.figures import Figures

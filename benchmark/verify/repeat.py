@@ -22,7 +22,7 @@ from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.plan.suite import suite_path
+from oodbench.benchmark.plan.suite_file import suite_path
 from oodbench.benchmark.plan.weights.file import IMPORTED
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir

@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 
 import oodbench.benchmark
-from oodbench.benchmark import Run, api, read_run, run
+from oodbench.benchmark import Run, read_run, run
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.suite import default_suite, suite_path
+from oodbench.benchmark.plan.options import Options
+from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plugins.renamed import PARAMETERS
 from oodbench.benchmark.views import tables
 from oodbench.benchmark.views.run import FORMATS
@@ -34,11 +35,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run("msp,random", seeds=2, results=tmp_path_factory.mktemp("results"), name="tiny", **TINY)  # type: ignore[arg-type]
 
 
-def test_run_has_the_parameters_of_prepare() -> None:
-    ours, theirs = (dict(inspect.signature(function).parameters) for function in (run, api.prepare))
+def test_run_has_the_parameters_of_its_options() -> None:
+    ours, theirs = (dict(inspect.signature(function).parameters) for function in (run, Options))
     assert ours.pop("progress").default is None
     assert theirs.pop("own_cache").default is False
-    assert [str(parameter) for parameter in ours.values()] == [str(parameter) for parameter in theirs.values()]
+    assert list(ours) == list(theirs)
+    assert [parameter.default for parameter in ours.values()] == [parameter.default for parameter in theirs.values()]
     assert all(parameter.annotation is not parameter.empty for parameter in ours.values())
     assert not any(parameter.kind == parameter.VAR_KEYWORD for parameter in ours.values())
 

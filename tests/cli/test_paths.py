@@ -12,7 +12,7 @@ from oodbench.benchmark import run
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.papers.published import read_reference
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import read_stored_run
 from tests.support import bench, encode_image, write_suite

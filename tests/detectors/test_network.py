@@ -151,16 +151,16 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
 
     register("dropping", Dropping)
     options = {"id_sets": "digits", "ood_sets": "uniform", "results": tmp_path}
-    plan = prepare("msp,mc_dropout", backbone="dropping", **options).plan  # type: ignore[arg-type]
+    plan = prepare("msp,mc_dropout", backbone="dropping", **options).plan
     assert {cell.record.status for cell in plan.cells} != {"skipped"}
     charged = {cell.record.label: cell.record.forward_images for cell in plan.cells}
     assert charged["mc_dropout"] == 16 * (510 + 1000)
     message = "it cannot score with backbone 'small_cnn': the network has no dropout to sample"
-    everything = prepare("all", **options).plan  # type: ignore[arg-type]
+    everything = prepare("all", **options).plan
     assert ("mc_dropout", message) in everything.skipped
     assert "mc_dropout" not in {cell.record.label for cell in everything.cells}
     with pytest.raises(UserError, match=r"Detector 'mc_dropout.samples=2.' cannot run: it cannot score"):
-        prepare("mc_dropout[samples=2]", **options)  # type: ignore[arg-type]
+        prepare("mc_dropout[samples=2]", **options)
 
 
 @pytest.mark.parametrize(

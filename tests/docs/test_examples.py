@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from tests.docs.pages import PAGES, Block, blocks, shell_commands
 from tests.support import bench, encode_image
 

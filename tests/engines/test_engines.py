@@ -31,7 +31,7 @@ from oodbench.benchmark.engines.tasks import PART, WorkerTask, divided, pack_tas
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, TrainJob, runs_network, waits_for
-from oodbench.benchmark.plan.suite import default_suite, suite_path
+from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plan.used_code import PlannedCode
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry

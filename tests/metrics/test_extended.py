@@ -31,7 +31,7 @@ from oodbench.benchmark.metrics.extended import (
     tnr_at_tpr99,
 )
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text

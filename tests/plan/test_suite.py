@@ -11,7 +11,8 @@ from oodbench.benchmark import Detector
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plan.resolve import refuse_overlap
-from oodbench.benchmark.plan.suite import IDEntry, Schedule, Suite, default_suite, read_suite
+from oodbench.benchmark.plan.suite import IDEntry, Schedule, Suite
+from oodbench.benchmark.plan.suite_file import default_suite, read_suite
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import PluginEntry, registry
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec

@@ -22,7 +22,7 @@ from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan import threads as counts
 from oodbench.benchmark.plan.jobs import Job
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import Record

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from oodbench.benchmark.plan.suite import default_suite
+from oodbench.benchmark.plan.suite_file import default_suite
 from oodbench.benchmark.plugins.registry import registry
 from tests.support import bench, csv_rows
 

@@ -36,7 +36,7 @@ from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
 from oodbench.benchmark.papers.published import read_reference
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec, split_list
 from oodbench.benchmark.records.csv_file import records_csv

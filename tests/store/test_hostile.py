@@ -33,7 +33,7 @@ from oodbench.benchmark.data.files.tree import Limits
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError, StoreError, UserError, visible
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.published import COLUMNS, read_reference
-from oodbench.benchmark.plan.suite import MAX_SUITE, read_suite
+from oodbench.benchmark.plan.suite_file import MAX_SUITE, read_suite
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plugins.specs import MAX_SPEC, parse_set, parse_spec, split_list
 from oodbench.benchmark.records.prune import prune

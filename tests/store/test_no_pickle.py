@@ -24,7 +24,7 @@ from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.papers.published import read_reference
-from oodbench.benchmark.plan.suite import read_suite
+from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.records.record import read_record
 from oodbench.benchmark.records.run import read_stored_run

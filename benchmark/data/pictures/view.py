@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from oodbench.benchmark.plugins.pictures import Preprocessing
+if TYPE_CHECKING:
+    from oodbench.benchmark.plugins.pictures import Preprocessing
 
 PIXEL_CACHE = 2.0
 """Gigabytes (10^9 bytes) of a set's pixels up to which it stays decoded on the disk."""

@@ -1,0 +1,145 @@
+"""Everything that a user may ask of a run, with its default, and the checks of what needs no plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.metrics.names import EXACT
+from oodbench.benchmark.metrics.released_scripts import check_rules
+from oodbench.benchmark.plan.plan import Request
+from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
+from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plugins.specs import split_list
+from oodbench.benchmark.store.user_path import user_path
+
+RERUN = ("missing", "failed", "all")
+
+Names = str | Iterable[str]
+"""Names, as a list or as one string with commas."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `bench run`; `api.run` has the same parameters, and describes them."""
+
+    detectors: Names = "all"
+    suite: str = ""
+    id_sets: Names = "all"
+    ood_sets: Names = "all"
+    backbone: str = ""
+    seeds: int | Iterable[int] = 1
+    metrics: Names = EXACT
+    protocol: str = ""
+    precision: str = ""
+    limit_train: int = 0
+    epochs: int = 0
+    checkpoint: str | Path = ""
+    resize: str = ""
+    crop: str = ""
+    interpolation: str = ""
+    mean: str = ""
+    std: str = ""
+    exif: bool = False
+    block: int = 0
+    stability: bool = True
+    device: str = "auto"
+    threads: int = 0
+    data_dir: str | Path = "data"
+    results: str | Path = "results"
+    name: str = ""
+    plugins: Iterable[str | Path] = ()
+    rerun: str = RERUN[0]
+    add: bool = False
+    skip_bad_images: bool = False
+    pixel_cache: float = PIXEL_CACHE
+    cell_timeout: float = 0.0
+    store: str = ""
+    engine: str = "local"
+    jobs: int = 1
+    ray_address: str = ""
+    gpus: float | None = None
+    own_cache: bool = False
+    """Whether artifacts are kept in the run's own folder, as repetitions of a run do. No option of `api.run`."""
+
+    def __post_init__(self) -> None:
+        """Make lists of what can be read only once."""
+        for name in ("detectors", "id_sets", "ood_sets", "metrics", "plugins", "seeds"):
+            value = getattr(self, name)
+            if not isinstance(value, str | int):
+                object.__setattr__(self, name, tuple(value))
+
+    def request(self) -> Request:
+        """What is asked for, apart from where and how it is computed."""
+        return Request(
+            suite=self.suite,
+            detectors=_list(self.detectors),
+            id_sets=_list(self.id_sets),
+            ood_sets=_list(self.ood_sets),
+            backbone=self.backbone,
+            seeds=self._seeds(),
+            metrics=tuple(dict.fromkeys(name for name in _list(self.metrics) if name != EXACT)),
+            protocol=self.protocol,
+            precision=self.precision,
+            limit_train=self.limit_train,
+            epochs=self.epochs,
+            checkpoint=str(user_path(self.checkpoint)) if self.checkpoint else "",
+            resize=self.resize,
+            crop=self.crop,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            exif=self.exif,
+            block=self.block,
+            stability=self.stability,
+            threads=self.threads,
+        )
+
+    def check(self) -> None:
+        """Raise `UserError` for values that are wrong whatever the suite."""
+        self._check_choices()
+        self._check_numbers()
+        self._check_checkpoint()
+        for name in self.request().metrics:
+            check_rules(name, "bench run --help")
+
+    def _seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+
+    def _check_choices(self) -> None:
+        if self.rerun not in RERUN:
+            raise UserError(f"Unknown rerun '{self.rerun}'. Choose {', '.join(RERUN)}.")
+        if self.protocol not in ("", *PROTOCOLS):
+            raise UserError(f"Unknown protocol '{self.protocol}'. Choose {', '.join(PROTOCOLS)}.")
+        seeds = self._seeds()
+        if not seeds or min(seeds) < 0:
+            raise UserError(f"Seeds must be whole numbers from 0, at least one of them; got {list(seeds)}.")
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.cell_timeout < float("inf"):
+            raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {self.cell_timeout}.")
+        if self.threads != 0 and not is_thread_count(self.threads):
+            raise UserError(f"threads must be {THREAD_COUNTS}, or 0 for the suite's own; got {self.threads}.")
+        for name in ("limit_train", "epochs", "block"):
+            if (count := getattr(self, name)) < 0:
+                raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
+        if not 0 <= self.pixel_cache < float("inf"):
+            raise UserError(f"pixel_cache must be a number of gigabytes, or 0 for none; got {self.pixel_cache}.")
+
+    def _check_checkpoint(self) -> None:
+        options = [
+            f"--{name}"
+            for name, value in (("limit-train", self.limit_train), ("epochs", self.epochs))
+            if self.checkpoint and value
+        ]
+        if options:
+            raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(options)}.")
+        if self.checkpoint and (count := len(self._seeds())) > 1:
+            raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {count}.")
+
+
+def _list(names: Names) -> tuple[str, ...]:
+    return tuple(split_list(names)) if isinstance(names, str) else tuple(names)
