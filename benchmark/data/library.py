@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 SPLIT_VERSION = "1"
 """Part of the cache key of a part's checksum. Raise it when the rules for splitting change."""
 
+VALIDATION = "val"
+"""The split that sets with published validation images have for them; other sets have them carved out of 'train'."""
+
 PARTS = ("train", "validation", "test", "outliers", "tuning", "scored", "changed")
-"""Roles of a set's images. 'train' and 'validation' partition the training split, and 'outliers' is all of it; 'tuning'
-and 'scored' are the two halves of the test split; 'changed' are slightly changed test images (`data.changes`)."""
+"""Roles of a set's images. 'train' and 'validation' partition the training split, unless there is a validation split,
+and 'outliers' is all of it; 'tuning' and 'scored' are the two halves of the test split; 'changed' are slightly changed
+test images (`data.changes`)."""
 
 
 class Library:
@@ -84,6 +88,8 @@ class Library:
             return self._half(spec, part)
         if part == "changed":
             return self._changed(spec)
+        if self.has(spec, VALIDATION):
+            return self.split(spec, VALIDATION if part == "validation" else "train")
         if (spec, part) not in self._parts:
             train = self.split(spec, "train")
             for name, images in zip(("train", "validation"), carve_validation(train, str(spec)), strict=True):
@@ -145,7 +151,15 @@ class Library:
 
     def channels(self, spec: SetSpec) -> int:
         """Channels of a set: the most that the images of one of its splits have, so that colour in one decides."""
-        return max(self.split(spec, split).image_shape[0] for split in self.card(spec).splits)
+        splits = [split for split in self.card(spec).splits if self.has(spec, split)]
+        return max(self.split(spec, split).image_shape[0] for split in splits)
+
+    def has(self, spec: SetSpec, split: str) -> bool:
+        """Whether a set has a split; one that it can do without must be available."""
+        card = self.card(spec)
+        if isinstance(card, FileDataset) and split in card.optional:
+            return card.source(split, self.data_dir) is not None
+        return split in card.splits
 
     def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
         """Whether two sets sample the same distribution: same family, same forms, and at least one common class."""

@@ -80,13 +80,23 @@ class DataCache:
     def hash(self, path: Path, algorithm: str = "sha256") -> str:
         """Hash of a file's bytes or, for a folder, of its files' relative names and hashes, as hexadecimal digits."""
         stamp, newest = _stamp(path)
-        name = f"{algorithm} {path.absolute()}"
+
+        def compute() -> str:
+            return _folder_hash(path, algorithm) if path.is_dir() else file_hash(path, algorithm)
+
+        return self.stamped(f"{algorithm} {path.absolute()}", stamp, newest, compute)
+
+    def stamped(self, name: str, stamp: str, newest: float, compute: Callable[[], str]) -> str:
+        """The hash stored under a name with a stamp, which changes when the content does; computed if there is none.
+
+        `newest` is the time of the latest change, in seconds; a hash of what changed just now is not stored.
+        """
         known = self._read("hashes.json").get(name)
         if self.hash_again and (name, stamp) not in self._hashed_again:
             known = None
         if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("hash"), str):
             return str(known["hash"])
-        digest = _folder_hash(path, algorithm) if path.is_dir() else file_hash(path, algorithm)
+        digest = compute()
         self._hashed_again.add((name, stamp))
         if time.time() - newest > RACY:
             self._remember("hashes.json", name, {"stamp": stamp, "hash": digest})
@@ -265,12 +275,13 @@ def _stamp(path: Path) -> tuple[str, float]:
         raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
     newest = max((max(stat.st_mtime, stat.st_ctime) for _, stat in stats), default=0.0)
     if path.is_file():
-        return _stamp_of(stats[0][1]), newest
-    text = "\n".join(f"{name} {_stamp_of(stat)}" for name, stat in stats)
+        return stamp_of(stats[0][1]), newest
+    text = "\n".join(f"{name} {stamp_of(stat)}" for name, stat in stats)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(), newest
 
 
-def _stamp_of(stat: os.stat_result) -> str:
+def stamp_of(stat: os.stat_result) -> str:
+    """A text that changes when a file does."""
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -46,12 +46,15 @@ class FileDataset(Dataset):
 
     sources: ClassVar[Mapping[str, tuple[Source, ...]]] = {}
     """For each split, the sources that it may be read from, in order of preference."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Splits that the set can do without, such as "val", which otherwise is carved out of the training split."""
     sizes: ClassVar[Mapping[str, int]] = {}
     """Number of images in each split, as published."""
 
     def missing(self, data_dir: Path) -> str | None:
-        """Say which file to put where for the first split that is absent; None if all splits are available."""
-        return next((self.absent(split, data_dir) for split in self.splits if not self.source(split, data_dir)), None)
+        """Say which file to put where for the first required split that is absent; None if all are available."""
+        required = (split for split in self.splits if split not in self.optional)
+        return next((self.absent(split, data_dir) for split in required if not self.source(split, data_dir)), None)
 
     def load(self, split: str, data_dir: Path) -> ImageSet:
         """Return one split without the cache, which `open` uses."""
@@ -92,17 +95,21 @@ class FileDataset(Dataset):
         if found is None:
             raise DataError(self.absent(split, access.data_dir))
         source, paths = found
-        hashes = {str(path): access.cache.hash(path) for path in paths}
+        hashes = self.identity(source, paths, access.cache)
         label = f"{self.name}-{split}"
         entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: self._read(split, source, paths))
         if entry.bad and not access.skip_bad:
             raise DataError(self.refusal(split, entry))
         notes = self.notes(split, source, entry)
-        if difference := self._difference(split, source, paths, entry.images, access.cache):
+        if difference := self.difference(split, source, paths, entry.images, access.cache):
             notes.append(
                 f"{self.name} ({split}) is not what its card describes: {difference}; it compares with no others."
             )
-        return Opened(entry.images, tuple(notes), hashes)
+        return Opened(entry.images, tuple(notes), {str(path): hashes[str(path)] for path in paths})
+
+    def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
+        """What a split is read from: the path of every file of its source -> SHA-256."""
+        return {str(path): cache.hash(path) for path in paths}
 
     def _read(self, split: str, source: Source, paths: tuple[Path, ...]) -> Decoded:
         try:
@@ -142,7 +149,7 @@ class FileDataset(Dataset):
             )
         return notes
 
-    def _difference(
+    def difference(
         self, split: str, source: Source, paths: tuple[Path, ...], images: ImageSet, cache: DataCache
     ) -> str:
         """How a split differs from its card; empty if no difference is known."""

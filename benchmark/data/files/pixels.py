@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from oodbench.benchmark.errors import first_line
+from oodbench.benchmark.plugins.pictures import Preprocessing
 
 SIDE = 32
 """Height and width of every image of a file-based data set."""
@@ -63,11 +64,14 @@ class Fit:
 
     stored: tuple[int, int] | None = None
     """(height, width) that every image must have; None if sizes may differ."""
-    how: Literal["squeeze", "crop", "cut"] = "squeeze"
-    """Resize the whole image (aspect ratio not kept), resize its centre square, or take its centre 32 x 32 pixels."""
+    how: Literal["squeeze", "crop", "cut", "shorter"] = "squeeze"
+    """Resize the whole image (aspect ratio not kept), resize its centre square, take its centre 32 x 32 pixels, or
+    resize its shorter side and then take the centre, as torchvision's `Resize(32)` and `CenterCrop(32)` do."""
 
 
 AS_STORED = Fit(stored=(SIDE, SIDE))
+
+OF_SHORTER_SIDE = Preprocessing(SIDE, (SIDE, SIDE))
 
 
 def decode(
@@ -140,7 +144,9 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
-    if image.size != (SIDE, SIDE):
+    if fit.how == "shorter":
+        image = OF_SHORTER_SIDE.apply(image)
+    elif image.size != (SIDE, SIDE):
         side = SIDE if fit.how == "cut" else min(image.size)
         if fit.how != "squeeze":
             left, top = (image.width - side) // 2, (image.height - side) // 2
