@@ -188,10 +188,14 @@ def _suite_card(suite: Suite) -> str:
     facts: dict[str, Any] = {"backbone": suite.backbone, "recipe": suite.recipe, "training": dict(suite.training)}
     for entry in suite.entries:
         ood = ", ".join(f"{ood.set}{f' ({ood.group})' if ood.group else ''}" for ood in entry.ood)
-        facts[f"ID {entry.set}"] = f"against {ood}; outliers: {entry.outliers or 'none'}"
+        facts[f"ID {entry.set}"] = f"against {ood}; outliers: {entry.outliers or 'none'}" + (
+            f"; in place of {entry.replaces} where its images are available" if entry.replaces else ""
+        )
     for recipe, settings in suite.recipes.items():
         facts[recipe] = ", ".join(f"{k}={v}" for k, v in settings.items() if v != {})
-    return _card(f"suite {suite.name}: {suite.title}", facts, "\n".join(suite.notes))
+    return _card(
+        f"suite {suite.name}: {suite.title}", facts, "\n".join(suite.notes_on(str(e.set) for e in suite.entries))
+    )
 
 
 def _run_card(run_dir: Path) -> str:

@@ -176,8 +176,10 @@ class _Planner:
         return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in shifted)]
 
     def shifted_sets(self, entry: IDEntry) -> tuple[SetSpec, ...]:
-        """The shifted forms of an ID set that are scored: those of the suite, if extended metrics are requested."""
-        return entry.shifted if EXTENDED in self.request.metrics else ()
+        """The shifted ID sets that are scored: those of the suite that there are, if extended metrics are requested."""
+        if EXTENDED not in self.request.metrics:
+            return ()
+        return tuple(spec for spec in entry.shifted if self.resolver.is_available(spec, "test", named=False))
 
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
         """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can or need not."""

@@ -75,10 +75,24 @@ class Resolver:
         """The requested rows of the matrix whose ID set is available."""
         found = {}
         for name in self.request.id_sets:
-            for spec in [e.set for e in self.plan.suite.entries] if name == ALL else [adopt(parse_set(name))]:
+            for spec in self.suite_id_sets() if name == ALL else [adopt(parse_set(name))]:
                 if self.is_usable_id(spec, named=name != ALL):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())
+
+    def suite_id_sets(self) -> list[SetSpec]:
+        """The suite's ID sets: of one that replaces another, and that other one, the first that is available."""
+        entries = self.plan.suite.entries
+        replacing = {entry.set: entry.replaces for entry in entries if entry.replaces is not None}
+        left_out = {spec if self.is_missing(spec) else replaced for spec, replaced in replacing.items()}
+        return [entry.set for entry in entries if entry.set not in left_out]
+
+    def is_missing(self, spec: SetSpec) -> bool:
+        """Whether a set's files are not there; a set whose files cannot be read is reported when it is loaded."""
+        try:
+            return self.library.missing(spec) is not None
+        except OodbenchError:
+            return False
 
     def is_usable_id(self, spec: SetSpec, named: bool) -> bool:
         """Whether a set can be an ID set. Raises `UserError` where leaving it out would mislead."""

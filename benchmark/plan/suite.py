@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -49,7 +49,11 @@ class IDEntry:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Schedule of every recipe on this ID set, which overrides the suite's."""
     shifted: tuple[SetSpec, ...] = ()
-    """Forms of the ID set that still count as ID, for the full-spectrum metrics."""
+    """Forms of the ID set, and other sets of its classes, that still count as ID, for the full-spectrum metrics."""
+    replaces: SetSpec | None = None
+    """The ID set in whose place 'all' takes this one, where this one's images are available."""
+    notes: tuple[str, ...] = ()
+    """Notes under the tables of runs on this ID set."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class Suite:
     def entry(self, id_set: SetSpec) -> IDEntry:
         """The matrix row of an ID set; one without OOD sets and outliers if the suite does not list the set."""
         return next((entry for entry in self.entries if entry.set == id_set), IDEntry(id_set, ()))
+
+    def notes_on(self, id_sets: Iterable[str]) -> list[str]:
+        """The suite's notes, and those of some of its ID sets."""
+        names = set(id_sets)
+        return [*self.notes, *(note for entry in self.entries if str(entry.set) in names for note in entry.notes)]
 
     def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
         """The settings that the suite gives a recipe on an ID set."""

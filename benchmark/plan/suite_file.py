@@ -72,19 +72,25 @@ class _Reader:
         sets = [entry.set for entry in entries]
         for twice in (spec for k, spec in enumerate(sets) if spec in sets[:k]):
             raise self.error(f"the ID set '{twice}' is listed twice; write one [[id]] for it")
-        notes = self.typed(data, "notes", list, "notes")
-        if not all(isinstance(note, str) for note in notes):
-            raise self.error(f"notes must be a list of sentences in quotes, got {notes!r}")
+        for entry in entries:
+            if entry.replaces is not None and (entry.replaces == entry.set or entry.replaces not in sets):
+                raise self.error(f"'{entry.set}' replaces '{entry.replaces}', which is no other [[id]] of the suite")
         return Suite(
             name=self.path.stem,
             title=self.typed(data, "title", str, "title"),
             entries=entries,
             training=_tuples(data.get("training", {})),
             recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
-            notes=tuple(notes),
+            notes=self.notes(data, "notes"),
             default=self.typed(data, "default", bool, "default"),
             **protocol,
         )
+
+    def notes(self, table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        notes = self.typed(table, "notes", list, where)
+        if not all(isinstance(note, str) for note in notes):
+            raise self.error(f"{where} must be a list of sentences in quotes, got {notes!r}")
+        return tuple(notes)
 
     def protocol(self, table: Any) -> dict[str, Any]:
         """The fields of a `Suite` that [protocol] gives."""
@@ -124,7 +130,7 @@ class _Reader:
         return str(value)
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted"}
+        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted", "replaces", "notes"}
         self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
         ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
@@ -136,7 +142,9 @@ class _Reader:
         shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
         for both in (spec for spec in shifted if spec in [item.set for item in ood]):
             raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
-        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted)
+        replaces = self.set_spec(entry["replaces"]) if "replaces" in entry else None
+        notes = self.notes(entry, "id.notes")
+        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted, replaces, notes)
 
     def ood_entry(self, item: Any) -> OODEntry:
         self.check(item, "ood", {"set", "group"}, required={"set"})
@@ -146,9 +154,19 @@ class _Reader:
 
     def shifted(self, text: Any, id_set: SetSpec) -> SetSpec:
         spec = self.set_spec(text)
-        if (spec.name, spec.classes) != (id_set.name, id_set.classes) or spec.forms == id_set.forms:
-            raise self.error(f"'{spec}' in shifted is not a form of '{id_set}'; write it as '{id_set}+FORM'")
+        if spec == id_set or spec.classes != id_set.classes or not self.same_classes(spec, id_set):
+            raise self.error(
+                f"'{spec}' in shifted is not a form of '{id_set}'; write it as '{id_set}+FORM', or name a set with the "
+                "same classes"
+            )
         return spec
+
+    def same_classes(self, one: SetSpec, other: SetSpec) -> bool:
+        """Whether two sets have the same classes in the same order, and have some."""
+        if one.name == other.name:
+            return True
+        classes = [registry.get("dataset", spec.name).classes for spec in (one, other)]
+        return bool(classes[0]) and classes[0] == classes[1]
 
     def recipes(self, tables: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         for name, table in tables.items():

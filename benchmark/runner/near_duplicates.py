@@ -64,7 +64,8 @@ def _with_id_images(plan: Plan, id_data: SetRef) -> Iterator[Comparison]:
     yield Comparison(held_out, f"validation images of '{name}'", fitted, training, False)
     scored: list[Described] = [(id_data, f"test images of '{name}'")]
     if any(cell.extended_inputs for cell in plan.cells if cell.record.id_set == name):
-        shifted = map(str, plan.suite.entry(parse_set(name)).shifted)
+        absent = {absence.what for absence in plan.skipped}
+        shifted = [form for form in map(str, plan.suite.entry(parse_set(name)).shifted) if form not in absent]
         scored += [(SetRef(form, "test", 0), f"test images of '{form}'") for form in shifted]
     for tested, what in scored:
         yield Comparison(tested, what, train, training)

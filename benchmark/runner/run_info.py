@@ -35,7 +35,11 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
         "pairs": [_pair_info(pair, context, baselines) for pair in plan.pairs],
-        "notes": [*plan.suite.notes, *context.library.notes, *_image_notes(plan, context)],
+        "notes": [
+            *plan.suite.notes_on(pair.id.set for pair in plan.pairs),
+            *context.library.notes,
+            *_image_notes(plan, context),
+        ],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "passes": _passes(plan),
