@@ -11,8 +11,9 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from oodbench.benchmark.papers.match import Line, compare
-from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference
+from oodbench.benchmark.metrics.names import FULL_SPECTRUM
+from oodbench.benchmark.papers.match import Line, compare, of_the_runs_networks
+from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference, first_of
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.marks import DASH
 from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
@@ -22,6 +23,7 @@ from oodbench.benchmark.views.table_layout import COLUMNS
 TITLES = {
     ID_ACCURACY: "ID acc", **COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)",
     "aupr_in_counts": "AUPR-in (counts)", "aupr_out_counts": "AUPR-out (counts)",
+    **{f"fs_{name}": f"{COLUMNS[name]}, full spectrum" for name in FULL_SPECTRUM},
 }  # fmt: skip
 
 RECALLED_MARK = "?"
@@ -106,8 +108,8 @@ def _published_notes(matched: Iterable[Line]) -> dict[str, dict[str, None]]:
 
 def _without_counterpart(lines: Sequence[Line]) -> Iterator[str]:
     """The published numbers that this run does not have, in one sentence per ID set."""
-    for id_set in dict.fromkeys(line.published.id_set for line in lines):
-        of_set = [line for line in lines if line.published.id_set == id_set]
+    for id_set in dict.fromkeys(first_of(line.published.id_set) for line in lines):
+        of_set = [line for line in lines if first_of(line.published.id_set) == id_set]
         missing = [line for line in of_set if not line.status]
         if len(missing) == len(of_set):
             yield f"Published, without a counterpart in this run: all {len(of_set)} numbers on ID set {id_set}."
@@ -149,7 +151,19 @@ def _parts(run: StoredRun, reference: Reference) -> tuple[list[Stack], list[str]
         Stack(id_set, heads, tuple(_item(line, notes, ruled) for line in matched if line.id_set == id_set))
         for id_set in dict.fromkeys(line.id_set for line in matched)
     ]
-    return stacks, list(_legend(lines, matched, notes))
+    return stacks, [*_network_note(run, reference), *_legend(lines, matched, notes)]
+
+
+def _network_note(run: StoredRun, reference: Reference) -> Iterator[str]:
+    """Of a reference with several networks: which of them is compared, or that none is the run's."""
+    networks = [first_of(name) for name in reference.networks]
+    if len(networks) < 2:
+        return
+    used = ", ".join(sorted({record.backbone for record in run.records} - {""})) or "an unknown network"
+    if of_the_runs_networks(run, reference) is reference.values:
+        yield f"Published for {', '.join(networks)}; this run's network is another: {used}."
+    else:
+        yield f"Published for {len(networks)} networks; compared is this run's: {used}."
 
 
 def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
@@ -160,7 +174,7 @@ def _item(line: Line, notes: Mapping[str, int], ruled: bool) -> Item:
 
 
 def against_csv(run: StoredRun, reference: Reference) -> str:
-    """The comparison as CSV with every published number: percent and percentage points, six decimals for ours."""
+    """The comparison as CSV, with every number for the run's networks: percent and points, six decimals for ours."""
     columns = (
         "id_set", "ood_set", "group", "label", "metric", "status", "ours_percent", "ours_std", "seeds",
         "by_its_rules_percent", "published_percent", "published_std", "difference_points",

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
-from oodbench.benchmark.papers.published import ID_ACCURACY, Published, Reference, alternatives
+from oodbench.benchmark.papers.published import (
+    ID_ACCURACY,
+    SHIFTED_TOO,
+    Published,
+    Reference,
+    alternatives,
+    first_of,
+)
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views.summary import ABSENT, Block, Stat, Summary, TableRow, audit_of, summary_of
+from oodbench.benchmark.views.summary import ABSENT, Block, Stat, Summary, TableRow, audit_of, stat_of, summary_of
 
 OTHER_RULES = "ours by the exact metrics, published by the rules '{0}': bench run --metrics {0} computes both"
 
@@ -44,21 +52,35 @@ class Line:
 
 
 def compare(run: StoredRun, reference: Reference) -> list[Line]:
-    """Every published number in the file's order: one line per counterpart, or one line if it has none."""
-    matcher = _Matcher(run, summary_of(run))
+    """Every published number in the file's order: one line per counterpart, or one line if it has none.
+
+    Of a reference with several networks, the numbers for those of the run; all of them, without counterparts, if it has
+    none of the run's.
+    """
+    matcher = _Matcher(run, summary_of(run), reference)
     lines = []
-    for published in reference.values:
+    for published in of_the_runs_networks(run, reference):
         matched = list(matcher.lines(published))
-        label = f"{published.detector.partition('|')[0]}@{published.recipe.partition('|')[0]}".rstrip("@")
-        lines += matched or [Line(published, published.id_set, published.ood_set, label)]
+        label = f"{first_of(published.detector)}@{first_of(published.recipe)}".rstrip("@")
+        lines += matched or [
+            Line(published, first_of(published.id_set), " ".join(map(first_of, published.sets)), label)
+        ]
     return lines
+
+
+def of_the_runs_networks(run: StoredRun, reference: Reference) -> Sequence[Published]:
+    """The numbers for the run's networks, if a reference has several networks and some of the run's; else all."""
+    used = {record.backbone for record in run.records}
+    found = [value for value in reference.values if alternatives(value.backbone) & used]
+    return found if found and len(reference.networks) > 1 else reference.values
 
 
 class _Matcher:
     """Finds the counterparts of published numbers in one run."""
 
-    def __init__(self, run: StoredRun, summary: Summary) -> None:
+    def __init__(self, run: StoredRun, summary: Summary, reference: Reference) -> None:
         self.run = run
+        self.networks = reference.networks
         self.audits: dict[str, dict[tuple[str, str, str], dict[str, Stat]]] = {}
         self.suite = str((run.info.get("suite") or {}).get("name", ""))
         self.blocks = {block.id_set: block for block in summary.blocks}
@@ -75,6 +97,8 @@ class _Matcher:
             block = self.blocks[id_set]
             for row in block.rows:
                 first = row.first
+                if len(self.networks) > 1 and first.backbone not in alternatives(published.backbone):
+                    continue
                 if first.detector not in alternatives(published.detector):
                     continue
                 if first.recipe in alternatives(published.recipe):
@@ -86,7 +110,11 @@ class _Matcher:
             status = OK if row.id_accuracy else row.first.status
             yield Line(published, block.id_set, "", row.label, status, row.id_accuracy, reasons=tuple(always))
         elif published.group:
+            with_shifted = published.metric in SHIFTED_TOO
             stat = row.means.get((published.group, published.metric))
+            stat = self.with_shifted(block, row, published) if with_shifted else stat
+            if with_shifted and stat is None:
+                return  # most runs do without the extended metrics
             members = [s.name for s in block.averaged if s.group == published.group]
             reasons = (*always, *self.other_members(published, members))
             if members:
@@ -100,6 +128,16 @@ class _Matcher:
                 other = [] if ruled or not published.rules else [OTHER_RULES.format(published.rules)]
                 reasons = (*always, *self.other_cell(published, name, record), *other)
                 yield Line(published, block.id_set, name, row.label, cell.status, stat, ruled, reasons)
+
+    def with_shifted(self, block: Block, row: TableRow, published: Published) -> Stat | None:
+        """The mean over a group of a metric that counts shifted ID sets as ID; None if a cell of it has none."""
+        members = [s.name for s in block.averaged if s.group == published.group]
+        by_seed: dict[int, list[float]] = {}
+        for record in self.run.records:
+            of_row = (record.id_set, record.label) == (block.id_set, row.label) and record.ood_set in members
+            if of_row and published.metric in record.extended:
+                by_seed.setdefault(record.seed, []).append(record.extended[published.metric])
+        return stat_of([fsum(found) / len(found) for found in by_seed.values() if len(found) == len(members)])
 
     def audit(self, rules: str) -> dict[tuple[str, str, str], dict[str, Stat]]:
         if rules not in self.audits:
@@ -123,11 +161,11 @@ class _Matcher:
         suite = record.origin.get("shown", {}).get("suite", self.suite)
         if suite and published.suite and suite != published.suite:
             yield f"suite {suite}; the published protocol is suite {published.suite}"
-        if published.backbone and record.backbone != published.backbone:
-            yield f"backbone {record.backbone or 'unknown'}, published {published.backbone}"
+        if published.backbone and record.backbone not in alternatives(published.backbone):
+            yield f"backbone {record.backbone or 'unknown'}, published {first_of(published.backbone)}"
         yield from _other_training(published, record.training)
         if id_set not in alternatives(published.id_set):
-            yield f"ID set {id_set}, published {published.id_set}"
+            yield f"ID set {id_set}, published {first_of(published.id_set)}"
         yield from _other_count("ID test images", record.n_id, published.n_id)
         if record.settings:
             yield "settings " + ", ".join(f"{key}={value}" for key, value in record.settings.items())
@@ -137,7 +175,7 @@ class _Matcher:
 
     def other_cell(self, published: Published, name: str, record: Record | None) -> Iterator[str]:
         if name not in alternatives(published.ood_set):
-            yield f"OOD set {name}, published {published.ood_set}"
+            yield f"OOD set {name}, published {first_of(published.ood_set)}"
         if record is None:
             return
         yield from _other_count(f"{name} images", record.n_ood, published.n_ood)
@@ -148,7 +186,8 @@ class _Matcher:
     def other_members(self, published: Published, members: Sequence[str]) -> Iterator[str]:
         wanted = [alternatives(names) for names in published.sets]
         if len(members) != len(wanted) or not all(any(m in names for m in members) for names in wanted):
-            yield f"{published.group} mean over {', '.join(members)}, published over {', '.join(published.sets)}"
+            names = ", ".join(map(first_of, published.sets))
+            yield f"{published.group} mean over {', '.join(members)}, published over {names}"
 
 
 def _other_count(what: str, ours: int | None, published: int | None) -> Iterator[str]:

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import UserError, unknown
-from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.metrics.names import FULL_SPECTRUM, METRICS
 from oodbench.benchmark.store.safe_read import read_bounded
 from oodbench.benchmark.store.user_path import user_path
 
 ID_ACCURACY = "id_accuracy"
+
+SHIFTED_TOO = tuple(f"fs_{name}" for name in FULL_SPECTRUM)
+"""Metrics with shifted ID sets as ID: the full-spectrum values of the extended metrics."""
 
 VERIFIED, RECALLED = "verified", "recalled"
 
@@ -84,6 +87,16 @@ class Reference(NamedTuple):
     title: str
     values: tuple[Published, ...]
 
+    @property
+    def suite(self) -> str:
+        """The suite of this package with the same protocol; empty if there is none."""
+        return self.values[0].suite
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that numbers are given for, alternatives still joined by '|'."""
+        return tuple(dict.fromkeys(value.backbone for value in self.values if value.backbone))
+
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Published))
 
@@ -93,13 +106,18 @@ def alternatives(text: str) -> frozenset[str]:
     return frozenset(text.split("|"))
 
 
+def first_of(text: str) -> str:
+    """The first of alternatives, for a message."""
+    return text.partition("|")[0]
+
+
 def references() -> dict[str, str]:
     """Name -> title of the references that ship with the package."""
     return {name: read_reference(name).title for name in sorted(_files())}
 
 
 def read_reference(name: str) -> Reference:
-    """Read a reference by name, or from a path that ends in .csv.
+    """Read a reference by name, by the suite that follows its protocol, or from a path that ends in .csv.
 
     Raises `UserError`, which names the line and the problem.
     """
@@ -111,7 +129,10 @@ def read_reference(name: str) -> Reference:
             raise UserError(f"The reference file '{name}' cannot be read: {reason}.") from error
     files = _files()
     if name not in files:
-        raise unknown("reference", name, files, "bench list references")
+        same = [known for known, file in files.items() if _parsed(known, file.read_bytes(), known).suite == name]
+        if not same:
+            raise unknown("reference", name, files, "bench list references")
+        name = min(same, key=len)  # of a board and its variants, such as that of the full spectrum, the board
     return _parsed(name, files[name].read_bytes(), f"{name}.csv")
 
 
@@ -145,7 +166,7 @@ class _Row:
         for name in ("paper", "id_set", "detector", "source"):
             if not self.row[name]:
                 raise self.error(f"{name} must not be empty")
-        self.choice("metric", (ID_ACCURACY, *METRICS))
+        self.choice("metric", (ID_ACCURACY, *METRICS, *SHIFTED_TOO))
         self.choice("mark", (VERIFIED, RECALLED))
         self.choice("group", ("near", "far", ""))
         self.choice("seen", ("true", "false", ""))

@@ -349,3 +349,113 @@ def test_the_command_prints_each_format(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert sentence in done.stderr
     assert "lee2018" in bench("list", "references").output
+
+
+# Boards: several networks, full spectrum, lists
+
+
+R50 = "torchvision:resnet50[weights=IMAGENET1K_V1]"
+
+
+def board_record(ood_set: str, detector: str, backbone: str = R50, **more: Any) -> Record:
+    groups = {"ssb-hard": "near", "ninco": "near", "inaturalist": "far", "textures-43of47": "far", "openimage-o": "far"}
+    facts: dict[str, Any] = {"id_set": "imagenet1k", "backbone": backbone, "n_id": 45_000, "group": groups[ood_set]}
+    facts |= {"outlier_source": False, "training": {"file": "weights.pt", "sha256": "00"}}
+    return dataclasses.replace(record("cifar10", ood_set, detector, "checkpoint"), **facts, **more)
+
+
+BOARD = ("ssb-hard", "ninco", "inaturalist", "textures-43of47", "openimage-o")
+
+
+@pytest.mark.parametrize(
+    "name, rows, count",
+    [
+        ("openood-v1.5-cifar100", 57, 134),
+        ("openood-v1.5-imagenet200", 56, 131),
+        ("openood-v1.5-imagenet1k", 97, 209),
+        ("openood-v1.5-imagenet1k-full-spectrum", 83, 166),
+    ],
+)
+def test_boards_are_whole(name: str, rows: int, count: int) -> None:
+    values = read_reference(name).values
+    assert len(values) == count
+    means = [(v.detector, v.recipe, v.backbone, v.group) for v in values if v.group]
+    assert len(means) == len(set(means)) == 2 * rows
+    assert {v.mark for v in values} == {"verified"}
+    assert all(v.source.endswith("of 2025-07-19") for v in values)
+
+
+@pytest.mark.parametrize(
+    "name, detector, network, group, printed",
+    [
+        ("openood-v1.5-imagenet1k", "msp", "resnet50", "near", "76.02"),
+        ("openood-v1.5-imagenet1k", "relative_mahalanobis", "vit_b_16", "far", "92.60"),
+        ("openood-v1.5-imagenet1k", "gen", "swin_t", "near", "78.97"),
+        ("openood-v1.5-imagenet1k", "nnguide", "regnet_y_16gf", "far", "97.17"),
+        ("openood-v1.5-imagenet1k-full-spectrum", "msp", "resnet50", "near", "60.79"),
+        ("openood-v1.5-imagenet200", "msp", "resnet18", "near", "83.34 ± 0.06"),
+        ("openood-v1.5-cifar100", "gen", "resnet18", "near", "81.31 ± 0.08"),
+    ],
+)
+def test_boards_as_printed(name: str, detector: str, network: str, group: str, printed: str) -> None:
+    (value,) = [
+        v
+        for v in read_reference(name).values
+        if (v.detector, v.group) == (detector, group) and network in v.backbone and v.recipe.startswith("cross_entropy")
+    ]
+    assert value.value + (f" ± {value.std}" if value.std else "") == printed
+
+
+def test_a_suites_name_is_that_of_its_board() -> None:
+    for suite, board in {
+        "openood-imagenet1k": "openood-v1.5-imagenet1k",
+        "openood-imagenet200": "openood-v1.5-imagenet200",
+        "openood-cifar100": "openood-v1.5-cifar100",
+        "openood-cifar10": "openood-v1.5-cifar10",
+    }.items():
+        assert read_reference(suite).name == board
+
+
+def test_a_run_is_compared_with_the_numbers_of_its_network(tmp_path: Path) -> None:
+    reference = read_reference("openood-imagenet1k")
+    run = written(tmp_path / "a", [board_record(name, "msp") for name in BOARD], "openood-imagenet1k")
+    near, far = found(run, reference, detector="msp", metric="auroc")
+    assert (near.published.value, near.reasons, far.published.value, far.reasons) == ("76.02", (), "85.23", ())
+    text = against_text(run, reference)
+    assert "Published for 4 networks; compared is this run's: torchvision:resnet50[weights=IMAGENET1K_V1]." in text
+    assert "73.52" not in text  # MSP of ViT-B/16
+    swin = written(
+        tmp_path / "b", [board_record(name, "msp", "torchvision:swin_t") for name in BOARD], "openood-imagenet1k"
+    )
+    assert [line.published.value for line in found(swin, reference, metric="auroc")] == ["76.75", "86.30"]
+    other = written(tmp_path / "c", [board_record(name, "msp", "timm:x") for name in BOARD], "openood-imagenet1k")
+    assert not found(other, reference)
+    assert "this run's network is another: timm:x." in against_text(other, reference)
+
+
+def test_full_spectrum_boards_are_compared_where_it_was_computed(tmp_path: Path) -> None:
+    reference = read_reference("openood-v1.5-imagenet1k-full-spectrum")
+    plain = written(tmp_path / "a", [board_record(name, "msp") for name in BOARD], "openood-imagenet1k")
+    assert not found(plain, reference)
+    shares = dict(zip(BOARD, (0.5, 0.6, 0.7, 0.8, 0.9), strict=True))
+    records = [board_record(name, "msp", extended={"fs_auroc": share}) for name, share in shares.items()]
+    near, far = found(written(tmp_path / "b", records, "openood-imagenet1k"), reference)
+    assert (near.published.value, far.published.value) == ("60.79", "72.32")
+    assert near.difference == pytest.approx(55 - 60.79)
+    assert far.difference == pytest.approx(80 - 72.32)
+    partial = [*records[:1], board_record("ninco", "msp"), *records[2:]]
+    (only,) = found(written(tmp_path / "c", partial, "openood-imagenet1k"), reference)
+    assert only.published.group == "far"
+
+
+def test_the_released_lists_are_the_board_s_own_sets(tmp_path: Path) -> None:
+    reference = read_reference("openood-v1.5-cifar10")
+    sets = {"cifar100-openood10": "near", "tinyimagenet-openood10": "near"}
+    facts: dict[str, Any] = {"outlier_source": False, "backbone": "resnet18", "n_id": 9000, "id_set": "cifar10-openood"}
+    records = [
+        dataclasses.replace(record("cifar10", name, "knn", "cross_entropy"), **facts, group=group)
+        for name, group in sets.items()
+    ]
+    run = written(tmp_path, records, "openood-cifar10")
+    (near,) = found(run, reference, detector="knn", recipe="cross_entropy|standard|checkpoint", metric="auroc")
+    assert (near.id_set, near.published.value, near.reasons) == ("cifar10-openood", "90.64", ())
