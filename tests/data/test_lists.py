@@ -13,10 +13,10 @@ from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access
 from oodbench.benchmark.data.files.file_source import File
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.data.lists import ListedDataset, ListReader, ListSource, read_list
+from oodbench.benchmark.data.lists import ClassFolders, ListedDataset, ListReader, ListSource, SynsetList, read_list
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.specs import parse_set
-from tests.data.openood_tree import CIFAR, openood_tree, picture, write_list
+from tests.data.openood_tree import CIFAR, IMAGENET, openood_tree, picture, write_list
 
 
 class Cats(ListedDataset):
@@ -168,3 +168,88 @@ def test_validation_lists_are_optional(tmp_path: Path) -> None:
     assert len(library.part(ours, "validation")) > 0
     with pytest.raises(DataError, match=r"The train split of 'tinyimagenet-openood10' is not in"):
         library.part(tin, "outliers")
+
+
+class Synsets(ListedDataset):
+    """Two classes by WordNet ids, in folders or by a line for each image."""
+
+    classes = ("class 0", "class 1")
+    splits = ("test",)
+    sources = {
+        "test": (
+            ListSource((File(("imagenet/val",)),), ClassFolders(classes=2)),
+            ListSource((File(("imagenet/val_synsets.txt",)),), SynsetList("val", 2)),
+            ListSource((File(("a.txt",)), File(("b.txt",))), ListReader("flat", 2)),
+        )
+    }
+
+
+Synsets.name = "synsets"
+IDS = ("n00000009", "n00000001", "n00000009")
+
+
+def test_class_folders_are_labelled_in_alphabetical_order(tmp_path: Path) -> None:
+    for k, wordnet_id in enumerate(IDS):
+        path = tmp_path / f"imagenet/val/{wordnet_id}/ILSVRC2012_val_{k + 1:08d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(k, (40, 50)).save(path)
+    (tmp_path / "imagenet/val/.DS_Store").touch()
+    (tmp_path / "imagenet/val/n00000001/readme.txt").touch()
+    opened = Synsets().open("test", Access(tmp_path, DataCache(tmp_path / "cache")))
+    assert opened.images.labels is not None
+    assert opened.images.labels.tolist() == [0, 1, 1]
+    (tmp_path / "imagenet/val/n00000010").mkdir()
+    with pytest.raises(DataError, match="has 3 class folders, expected 2"):
+        Synsets().load("test", tmp_path)
+
+
+def test_flat_validation_images_are_labelled_by_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "imagenet/flat").mkdir(parents=True)
+    folder = tmp_path / "imagenet/val"
+    folder.mkdir()
+    for k in range(3):
+        picture(k, (40, 50)).save(folder / f"ILSVRC2012_val_{k + 1:08d}.JPEG")
+    write_list(tmp_path / "imagenet/val_synsets.txt", IDS)
+    reader = SynsetList("val", 2)
+    paths = [tmp_path / "imagenet/val_synsets.txt"]
+    assert reader.content(paths).labels.tolist() == [1, 0, 1]
+    assert reader.has_images(paths)
+    assert len(reader.read(paths).images) == 3
+    write_list(paths[0], [*IDS, "tench"])
+    with pytest.raises(DataError, match="has the line 'tench'; expected a WordNet id"):
+        reader.content(paths)
+    write_list(paths[0], [*IDS, "n00000010"])
+    with pytest.raises(DataError, match="has 3 different WordNet ids, expected 2"):
+        reader.content(paths)
+
+
+def test_two_lists_are_read_one_after_the_other(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        picture(k, (32, 32)).save(tmp_path / f"flat/{k}.png")
+    write_list(tmp_path / "a.txt", ["2.png 1"])
+    assert Synsets().missing(tmp_path) is not None
+    write_list(tmp_path / "b.txt", ["0.png 0", "1.png 1"])
+    opened = Synsets().open("test", Access(tmp_path, DataCache(tmp_path / "cache")))
+    assert opened.images.labels is not None
+    assert opened.images.labels.tolist() == [1, 0, 1]
+    assert np.array_equal(opened.images.images[0], np.asarray(picture(2, (32, 32))).transpose(2, 0, 1))
+    assert [Path(path).name for path in opened.files] == ["a.txt", "b.txt"]
+
+
+def test_imagenet_without_training_images_is_read(tmp_path: Path) -> None:
+    library = Library(openood_tree(tmp_path, IMAGENET, 1000))
+    ours = parse_set("imagenet1k")
+    assert library.missing(ours) is None
+    assert len(library.part(ours, "test")) == 30
+    assert len(library.part(ours, "validation")) == 20
+    assert library.channels(ours) == 3
+    with pytest.raises(DataError, match=r"The train split of 'imagenet1k' is not in"):
+        library.part(ours, "train")
+    for name, count in {"ninco": 5, "textures-43of47": 6, "imagenet-r": 10, "imagenet-val": 50}.items():
+        assert len(library.part(parse_set(name), "test")) == count
+    assert len(library.part(parse_set("openimage-o"), "outliers")) == 5
+    beyond = tmp_path / "benchmark_imglist/imagenet/test_imagenet.txt"
+    beyond.write_text(beyond.read_text().replace(" 0\n", " 1000\n", 1))
+    with pytest.raises(DataError, match="has labels from 33 to 1000, expected 0 to 999"):
+        Library(tmp_path).part(ours, "test")

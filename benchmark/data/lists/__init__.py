@@ -10,4 +10,6 @@ from oodbench.benchmark.data.lists.listed import ListedDataset as ListedDataset
 from oodbench.benchmark.data.lists.listed import ListSource as ListSource
 from oodbench.benchmark.data.lists.parse import ImageList as ImageList
 from oodbench.benchmark.data.lists.parse import read_list as read_list
+from oodbench.benchmark.data.lists.reader import ClassFolders as ClassFolders
 from oodbench.benchmark.data.lists.reader import ListReader as ListReader
+from oodbench.benchmark.data.lists.reader import SynsetList as SynsetList

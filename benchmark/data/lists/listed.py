@@ -20,7 +20,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class ListSource(Source):
-    """A list, its only file, over images that lie elsewhere; its reader is a `ListReader`."""
+    """Lists over images that lie elsewhere, or a folder of classes; its reader is a `ListReader`."""
 
     members: str = ""
     """`ImageList.digest` of the list as released; empty if no copy of it was seen."""
@@ -28,7 +28,7 @@ class ListSource(Source):
     def find(self, data_dir: Path) -> tuple[Path, ...] | None:
         """The list, if it and some of its images are there."""
         paths = super().find(data_dir)
-        return paths if paths and self.list_reader.has_images(paths[0]) else None
+        return paths if paths and self.list_reader.has_images(paths) else None
 
     @property
     def list_reader(self) -> ListReader:
@@ -44,23 +44,25 @@ class ListedDataset(FileDataset):
     """What its lists are, for a note under the tables: "OpenOOD v1.5's lists"."""
 
     def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
-        """The list and its hash, and a hash of all files that it names."""
-        found = dict(super().identity(source, paths, cache))
-        if isinstance(source, ListSource):
-            folder = source.list_reader.folder(paths[0])
-            names = source.list_reader.content(paths[0]).names
-            found[f"{paths[0]}: images"] = hash_of_files(cache, f"files of {paths[0].absolute()}", folder, names)
-        return found
+        """The lists and their hashes, and a hash of all files that they name."""
+        if not isinstance(source, ListSource):
+            return super().identity(source, paths, cache)
+        folder = source.list_reader.folder(paths)
+        content = source.list_reader.content(paths)
+        files = hash_of_files(
+            cache, f"files of {' '.join(str(path.absolute()) for path in paths)}", folder, content.names
+        )
+        return {str(path): files if path.is_dir() else cache.hash(path) for path in paths} | {"images": files}
 
     def absent(self, split: str, data_dir: Path) -> str:
         """Say which list, or which images of a list, a split needs."""
         for source in self.sources[split]:
             if isinstance(source, ListSource) and (paths := Source.find(source, data_dir)):
                 reader = source.list_reader
-                names = reader.content(paths[0]).names
+                names = reader.content(paths).names
                 return (
                     f"The {split} split of '{self.name}' is not in '{data_dir}': '{paths[0]}' is there, but none of "
-                    f"its {len(names):,} images, such as '{reader.folder(paths[0]) / names[0]}'. Put them there "
+                    f"its {len(names):,} images, such as '{reader.folder(paths) / names[0]}'. Put them there "
                     f"('bench show {self.name}' says where they come from)."
                 )
         return super().absent(split, data_dir)
@@ -90,7 +92,7 @@ class ListedDataset(FileDataset):
     ) -> str:
         """How a split differs from its card; empty if no difference is known."""
         if isinstance(source, ListSource) and source.members:
-            digest = source.list_reader.content(paths[0]).digest
+            digest = source.list_reader.content(paths).digest
             if digest != source.members:
                 return (
                     f"its list '{paths[0].name}' is not the released one (members {digest[:12]}, expected "

@@ -42,14 +42,8 @@ def read_list(path: Path, classes: int = 0) -> ImageList:
     Raises `DataError`, which names the line, for a line that is not `path label`, a path that leads out of the folder,
     and, in a list with classes, for labels that are not one of theirs.
     """
-    try:
-        text = read_bounded(path, MAX_LIST).decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"The list '{path}' cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"The list '{path}' cannot be read: {error}.") from error
     names, labels = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
         name, label = [*line.rsplit(None, 1), ""][:2]
@@ -71,6 +65,20 @@ def read_list(path: Path, classes: int = 0) -> ImageList:
     if classes:
         in_range(numbers, classes, path)
     return ImageList(tuple(names), numbers)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without white space around them."""
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bounded(path, MAX_LIST).decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"The list '{path}' cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DataError(f"The list '{path}' cannot be read: {error}.") from error
 
 
 def is_label(text: str) -> bool:

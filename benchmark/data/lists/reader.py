@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from oodbench.benchmark.data.files.cache import stamp_of
 from oodbench.benchmark.data.files.decode import MAX_IMAGE, Decoded, decode_all
-from oodbench.benchmark.data.files.pixels import Fit
-from oodbench.benchmark.data.lists.parse import ImageList, read_list
+from oodbench.benchmark.data.files.pixels import SUFFIXES, Fit
+from oodbench.benchmark.data.lists.parse import ImageList, read_lines, read_list
+from oodbench.benchmark.errors import DataError
 
 SHORTER = Fit(how="shorter")
 """How OpenOOD prepares images for networks of 32 x 32 pixels."""
 
 ABSENT = "is not there"
+
+WORDNET_ID = re.compile(r"n\d{8}")
 
 SAMPLED = 100
 """Names of a list that are looked for to see whether its images are available."""
@@ -24,7 +30,7 @@ SAMPLED = 100
 
 @dataclass(frozen=True)
 class ListReader:
-    """The images that a list names, in its order."""
+    """The images that a list names, in its order; of several lists, one after the other."""
 
     root: str
     """The folder that the paths in the list start from, relative to the list's own folder: '../../images_classic'."""
@@ -32,24 +38,30 @@ class ListReader:
     """Number of classes; 0 for a set without, whose labels in the list have no meaning."""
     fit: Fit = SHORTER
 
-    def folder(self, path: Path) -> Path:
-        """The folder that the paths in a list start from."""
-        return Path(os.path.normpath(path.parent / self.root))
+    def folder(self, paths: Sequence[Path]) -> Path:
+        """The folder that the names in `content` start from."""
+        return Path(os.path.normpath(paths[0].parent / self.root))
 
-    def content(self, path: Path) -> ImageList:
-        """The names and labels in a list. Raises `DataError` for a list of another format, or with other labels."""
-        return _content(path, stamp_of(path.stat()), self.classes)
+    def content(self, paths: Sequence[Path]) -> ImageList:
+        """The names and labels of the images. Raises `DataError` for another format, or for other labels."""
+        return _content(self, tuple(paths), tuple(stamp_of(path.stat()) for path in paths))
 
-    def has_images(self, path: Path) -> bool:
-        """Whether any of some evenly spaced images of a list is there."""
-        names = self.content(path).names
-        folder = self.folder(path)
+    def listed(self, paths: Sequence[Path]) -> ImageList:
+        """As `content`, read from the files each time. Several lists are one after the other."""
+        lists = [read_list(path, self.classes) for path in paths]
+        names = tuple(name for one in lists for name in one.names)
+        return ImageList(names, np.concatenate([one.labels for one in lists]))
+
+    def has_images(self, paths: Sequence[Path]) -> bool:
+        """Whether any of some evenly spaced images is there."""
+        names = self.content(paths).names
+        folder = self.folder(paths)
         return any((folder / name).is_file() for name in names[:: max(1, len(names) // SAMPLED)])
 
     def read(self, paths: Sequence[Path]) -> Decoded:
-        """Decode the images of a list, which is the only path; files that are not there are bad images."""
-        listed = self.content(paths[0])
-        folder = self.folder(paths[0])
+        """Decode the images; files that are not there are bad images."""
+        listed = self.content(paths)
+        folder = self.folder(paths)
         bad: dict[int, str] = {}
 
         def stored() -> Iterator[tuple[int, str, bytes]]:
@@ -65,10 +77,66 @@ class ListReader:
         return Decoded(images, labels, None, {**bad, **undecodable}, modes)
 
 
+@dataclass(frozen=True)
+class SynsetList(ListReader):
+    """ImageNet's validation images in one folder, with a file that has the WordNet id of each in a line of its own.
+
+    Image k is ILSVRC2012_val_%08d.JPEG, numbered from 1. The label of an id is its place in alphabetical order.
+    """
+
+    def listed(self, paths: Sequence[Path]) -> ImageList:
+        """The names in the order of the lines."""
+        lines = read_lines(paths[0])
+        ids = sorted(set(lines))
+        wrong = next((line for line in lines if not WORDNET_ID.fullmatch(line)), None)
+        if wrong is not None:
+            raise DataError(
+                f"'{paths[0]}' has the line {wrong[:40]!r}; expected a WordNet id such as n01440764 a line."
+            )
+        if len(ids) != self.classes:
+            raise DataError(f"'{paths[0]}' has {len(ids):,} different WordNet ids, expected {self.classes:,}.")
+        names = tuple(f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, len(lines) + 1))
+        label = {name: number for number, name in enumerate(ids)}
+        return ImageList(names, np.array([label[line] for line in lines], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ClassFolders(ListReader):
+    """A folder of class folders, all of them there: labels are their places in alphabetical order of the names.
+
+    ImageNet's folders are named by WordNet ids, whose alphabetical order is that of the labels.
+    """
+
+    root: str = ""
+
+    def folder(self, paths: Sequence[Path]) -> Path:
+        """The folder itself."""
+        return paths[0]
+
+    def content(self, paths: Sequence[Path]) -> ImageList:
+        """The images in the order of their paths; it is read each time, as files come and go."""
+        return self.listed(paths)
+
+    def listed(self, paths: Sequence[Path]) -> ImageList:
+        """The images in the order of their paths."""
+        folders = sorted(entry.name for entry in paths[0].iterdir() if entry.is_dir() and entry.name[0] != ".")
+        if len(folders) != self.classes:
+            raise DataError(f"'{paths[0]}' has {len(folders):,} class folders, expected {self.classes:,}.")
+        found = [
+            (f"{folder}/{file}", label)
+            for label, folder in enumerate(folders)
+            for file in sorted(entry.name for entry in (paths[0] / folder).iterdir())
+            if file.lower().endswith(SUFFIXES) and file[0] != "."
+        ]
+        if not found:
+            raise DataError(f"'{paths[0]}' has no images in its {len(folders):,} class folders.")
+        return ImageList(tuple(name for name, _ in found), np.array([label for _, label in found], dtype=np.int64))
+
+
 @lru_cache(maxsize=8)
-def _content(path: Path, stamp: str, classes: int) -> ImageList:
-    """A list's content, kept until the file changes: ImageNet's training list takes a second to read."""
-    return read_list(path, classes)
+def _content(reader: ListReader, paths: tuple[Path, ...], stamps: tuple[str, ...]) -> ImageList:
+    """The content of lists, kept until a file changes: ImageNet's training list takes a second to read."""
+    return reader.listed(paths)
 
 
 def _read(path: Path) -> bytes | str:
