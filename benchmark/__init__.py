@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.metrics.exact import evaluate as evaluate
     from oodbench.benchmark.metrics.exact import tnr_at_tpr95 as tnr_at_tpr95
     from oodbench.benchmark.plugins.backbone import Backbone as Backbone
+    from oodbench.benchmark.plugins.backbone import Pretrained as Pretrained
     from oodbench.benchmark.plugins.dataset import Dataset as Dataset
     from oodbench.benchmark.plugins.dataset import Form as Form
     from oodbench.benchmark.plugins.dataset import ImageSet as ImageSet
@@ -55,7 +56,7 @@ _MODULES = {
     "api": ("run",),
     "errors": ("DataError", "OodbenchError"),
     "metrics.exact": ("aupr_in", "aupr_out", "auroc", "detection_accuracy", "evaluate", "tnr_at_tpr95"),
-    "plugins.backbone": ("Backbone",),
+    "plugins.backbone": ("Backbone", "Pretrained"),
     "plugins.dataset": ("Dataset", "Form", "ImageSet"),
     "plugins.detector": ("Detector",),
     "plugins.figures": ("FigureInputs", "Figures", "Picture"),

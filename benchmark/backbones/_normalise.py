@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class Normalise(nn.Module):
 
     def __init__(self, statistics: str, channels: int) -> None:
         super().__init__()
-        for name, values in zip(("mean", "std"), STATISTICS[statistics], strict=True):
+        for name, values in zip(("mean", "std"), mean_and_std(statistics), strict=True):
             row = values if channels == 3 else (sum(values) / 3,) * channels
             self.register_buffer(name, torch.tensor(row)[:, None, None], persistent=False)
 
@@ -39,11 +41,45 @@ class Normalise(nn.Module):
 
 
 class Normalising(Backbone):
-    """A backbone whose setting `normalisation` names the `STATISTICS` with which its networks normalise pixels."""
+    """A backbone whose setting `normalisation` says with which mean and standard deviation its networks normalise.
+
+    It is a name in `STATISTICS`, or the numbers for red, green and blue: "0.5 0.5 0.5/0.25 0.25 0.25", or "0.5/0.25"
+    for the same in every channel.
+    """
 
     normalisation: str = "cifar10"
 
     def __post_init__(self) -> None:
-        """Check the name."""
-        if self.normalisation not in STATISTICS:
-            raise ValueError(f"normalisation must be one of {', '.join(STATISTICS)}, got '{self.normalisation}'")
+        """Check the setting."""
+        mean_and_std(self.normalisation)
+
+
+Values = tuple[float, ...]
+
+
+def mean_and_std(statistics: str) -> tuple[Values, Values]:
+    """Mean and standard deviation of red, green and blue that a setting `normalisation` gives.
+
+    Raises `ValueError` for anything but a name in `STATISTICS` or numbers that `spelled` writes.
+    """
+    if statistics in STATISTICS:
+        return STATISTICS[statistics]
+    mean, slash, std = statistics.partition("/")
+    try:
+        values = tuple(tuple(map(float, part.split())) for part in (mean, std))
+    except ValueError:
+        values = ()
+    if not slash or not all(len(part) in (1, 3) for part in values) or not values:
+        raise ValueError(
+            f"normalisation must be one of {', '.join(STATISTICS)}, or a mean and a standard deviation such as "
+            f"'0.5 0.5 0.5/0.25 0.25 0.25', got '{statistics}'"
+        )
+    if not all(abs(value) < float("inf") for part in values for value in part) or min(values[1]) <= 0:
+        raise ValueError(f"normalisation needs finite numbers and standard deviations above 0, got '{statistics}'")
+    means, deviations = (part * 3 if len(part) == 1 else part for part in values)
+    return means, deviations
+
+
+def spelled(mean: Iterable[float], std: Iterable[float]) -> str:
+    """Mean and standard deviation as a setting: '0.5 0.5 0.5/0.25 0.25 0.25'."""
+    return "/".join(" ".join(repr(float(value)) for value in values) for values in (mean, std))

@@ -5,14 +5,14 @@ One image is passed through a new network in evaluation mode, while hooks record
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError
-from oodbench.benchmark.backbones._normalise import Normalise, Normalising
+from oodbench.benchmark.backbones._normalise import Normalise, Normalising, spelled
 from oodbench.benchmark.backbones._residual import renamed_head
 
 NO_MAPS = (
@@ -127,15 +127,36 @@ class FoundNetwork(nn.Module):
         return logits
 
 
-class Found(Normalising):
-    """Base class of backbones from other packages. Networks are freshly initialised; no weights are downloaded.
+AUTO = "auto"
+"""Normalise as the package does: with the mean and standard deviation that come with the network's weights."""
 
-    `model` is the package's name of the network. `normalisation` names the mean and standard deviation with which the
-    pixels are normalised.
+
+class Found(Normalising):
+    """Base class of backbones from other packages. Networks are freshly initialised unless a setting asks for weights.
+
+    `model` is the package's name of the network. `normalisation` says with which mean and standard deviation the pixels
+    are normalised: "auto" for the package's own, those of the weights or, for a network without them, of the weights
+    that the package would use by default.
     """
 
-    normalisation: str = "imagenet"
+    normalisation: str = AUTO
     model: str = "resnet18"
+
+    def __post_init__(self) -> None:
+        """Check the setting."""
+        if self.normalisation != AUTO:
+            super().__post_init__()
+
+    def own_statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and standard deviation of the package's weights for this network; None if it names none."""
+        raise NotImplementedError
+
+    def normalise(self, channels: int) -> Normalise:
+        """The layer that normalises the network's input."""
+        if self.normalisation != AUTO:
+            return Normalise(self.normalisation, channels)
+        own = self.own_statistics()
+        return Normalise(spelled(*own) if own else "imagenet", channels)
 
     def changed_settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults, and the model in any case."""
@@ -151,7 +172,7 @@ class Found(Normalising):
         head = head_of(output, seen)
         if head is None or output.shape != (1, num_classes):
             raise self.no_head()
-        return FoundNetwork(network, head, blocks_of(seen, image_shape), Normalise(self.normalisation, image_shape[0]))
+        return FoundNetwork(network, head, blocks_of(seen, image_shape), self.normalise(image_shape[0]))
 
     def tried(
         self, network: nn.Module, part: Callable[[Tensor], Any], image_shape: tuple[int, int, int]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from oodbench.benchmark.plugins.base import Plugin
@@ -10,6 +13,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from oodbench.benchmark.plugins.pictures import Preprocessing
+
+IMAGENET_1K = "imagenet-1k"
+"""In place of names of outputs: the 1,000 classes of ImageNet-1k, in the order of their WordNet identifiers."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that a backbone's settings ask for, so that nothing is trained."""
+
+    title: str
+    """The weights in words: "IMAGENET1K_V2 of torchvision's resnet50"."""
+    file: Callable[[], Path]
+    """Returns the file of weights, downloaded where it is not yet in the library's own cache. Raises `DataError`, with
+    the name of the file and where to put it, if that fails."""
+    outputs: int
+    """Number of outputs of the head."""
+    labels: str | tuple[str, ...] = ()
+    """What the outputs stand for, in their order: `IMAGENET_1K`, or a name each, a WordNet identifier (n01440764) or a
+    word; () if that is not known."""
 
 
 class Backbone(Plugin):
@@ -45,7 +67,7 @@ class Backbone(Plugin):
     @property
     def is_pretrained(self) -> bool:
         """Whether its networks come with trained weights, so that their preprocessing applies to every set."""
-        return False
+        return self.pretrained_weights() is not None
 
     def preprocessing(self) -> Preprocessing | None:
         """How pictures of any size become this network's input, as its weights were trained or are evaluated.
@@ -53,6 +75,14 @@ class Backbone(Plugin):
         Returns:
             Resize, crop and interpolation; None, the default, for a network that is built for images of any size: it
             gets sets of one size as they are, and pictures of any size at 32 x 32.
+        """
+        return None
+
+    def pretrained_weights(self) -> Pretrained | None:
+        """The weights that the settings ask for.
+
+        Returns:
+            Where to find them, and what their outputs stand for; None, the default, for networks that are trained.
         """
         return None
 

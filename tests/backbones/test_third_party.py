@@ -129,7 +129,13 @@ def stub(name: str, pretrained: bool, num_classes: int, in_chans: int) -> Stub:
 
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = SimpleNamespace(create_model=stub, is_model=lambda name: name == "stubnet", __spec__=object())
+    module = SimpleNamespace(
+        create_model=stub,
+        is_model=lambda name: name == "stubnet",
+        list_models=lambda *_, **__: [],
+        models=SimpleNamespace(get_pretrained_cfg=lambda name: None),
+        __spec__=object(),
+    )
     monkeypatch.setitem(sys.modules, "timm", module)
 
 
