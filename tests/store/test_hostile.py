@@ -530,7 +530,7 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated JPEG": (lambda: encode_image(FRAMES[0], "JPEG")[:-30], "cannot be decoded"),
     "TIFF": (lambda: encode_image(FRAMES[0], "TIFF"), "no image in a known format"),
     "a line": (lambda: b"P5 100000 1 255\n" + bytes(100_000), "more than 65,535 on a side"),
-    "50 megapixels": (lambda: b"P5 10000 5001 255\n", "more than 50,000,000"),
+    "89 megapixels": (lambda: b"P5 10000 8901 255\n", "more than 89,000,000"),
     "a bomb": (lambda: b"P5 20000 20000 255\n", "cannot be decoded"),
     "pixels that are not there": (lambda: b"P5 7000 7000 255\n", "cannot be decoded"),
 }

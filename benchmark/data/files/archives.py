@@ -1,8 +1,8 @@
 """Reads zip and tar archives, and folders, through one interface: a list of members, read in stored order.
 
 Nothing is extracted to disk, so no member can be written outside a folder. Names that try are refused nevertheless, as
-are links in archives, links that lead out of a folder, encrypted members, duplicate names, and sizes that no data set
-of small images has.
+are links that lead out of a folder or archive, duplicate names, and sizes that no data set has. Other links in
+archives, devices and encrypted members are left out of a user's own images, and refused in other sets.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import tarfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oodbench.benchmark.data.files.tree import (
+    ENCRYPTED,
+    IRREGULAR,
     LIMITS,
+    LINK_IN_ARCHIVE,
     MAX_MEMBER,
     Folder,
     LeftOut,
@@ -23,6 +27,7 @@ from oodbench.benchmark.data.files.tree import (
     Member,
     Tree,
     checked,
+    leave_out,
     system_file,
     too_large,
 )
@@ -40,12 +45,19 @@ TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Suffixes of tar archives."""
 
 
-def open_tree(path: Path, limits: Limits = LIMITS) -> Tree:
-    """Open a folder, zip or tar. Raises `DataError` if it is damaged, exceeds a limit or is not safe to read."""
+MAX_LINK = 1 << 12
+"""Bytes of a link's target that are read."""
+
+
+def open_tree(path: Path, limits: Limits = LIMITS, own: bool = False) -> Tree:
+    """Open a folder, zip or tar. Raises `DataError` if it is damaged, exceeds a limit or is not safe to read.
+
+    With `own`, what is no readable file is left out and noted, as among a user's own images; else it is an error.
+    """
     try:
         if path.is_dir():
-            return Folder(path, limits)
-        return _Tar(path, limits) if path.name.lower().endswith(TAR) else _Zip(path, limits)
+            return Folder(path, limits, own)
+        return _Tar(path, limits, own) if path.name.lower().endswith(TAR) else _Zip(path, limits, own)
     except OodbenchError:
         raise
     except Exception as error:  # for damaged archives, anything from struct.error to LZMAError
@@ -70,28 +82,40 @@ def _stored_name(path: Path, name: str) -> str:
     return "/".join(part for part in slashed.split("/") if part not in ("", "."))
 
 
+def _refuse_leading_out(path: Path, name: str, folder: str, target: str) -> None:
+    """Raise `DataError` for a link whose target, relative to `folder` in the archive, is not in the archive."""
+    if target.startswith("/") or escapes_root(normpath(join(folder, target))):
+        raise DataError(f"'{name}' in '{path}' is a link that leads out of it, to '{target}'. Pack the file itself.")
+
+
 class _Zip:
     """A zip archive, in stored order."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, own: bool = False) -> None:
         self.path = path
         self.linked: Mapping[str, str] = {}
         self.left_out: list[LeftOut] = []
         self._infos: list[zipfile.ZipInfo] = []
         members = []
         with zipfile.ZipFile(path) as archive:
-            stored = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
-        for info in stored:
-            name = _stored_name(path, info.filename)
-            if reason := system_file(name):
-                self.left_out.append(LeftOut(name, reason))
-                continue
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise DataError(f"'{info.filename}' in '{path}' is a link. Pack the file itself.")
-            if info.flag_bits & 1:
-                raise DataError(f"'{info.filename}' in '{path}' is encrypted. Pack it without a password.")
-            self._infos.append(info)
-            members.append(Member(name, info.file_size))
+            for info in archive.infolist():
+                if info.filename.endswith(("/", "\\")):
+                    continue
+                name = _stored_name(path, info.filename)
+                if reason := system_file(name):
+                    self.left_out.append(LeftOut(name, reason))
+                elif info.flag_bits & 1:
+                    problem = f"'{info.filename}' in '{path}' is encrypted. Pack it without a password."
+                    leave_out(self.left_out, name, ENCRYPTED, own, problem)
+                elif stat.S_ISLNK(info.external_attr >> 16):
+                    problem = f"'{info.filename}' in '{path}' is a link. Pack the file itself."
+                    leave_out(self.left_out, name, LINK_IN_ARCHIVE, own, problem)
+                    with archive.open(info) as link:
+                        target = link.read(MAX_LINK).decode(errors="replace")
+                    _refuse_leading_out(path, info.filename, dirname(name), target)
+                else:
+                    self._infos.append(info)
+                    members.append(Member(name, info.file_size))
         self.members = checked(path, members, limits)
         self.left_out.sort()
 
@@ -143,8 +167,8 @@ EXTENSIONS = (
 class _Tar:
     """A tar archive, compressed or not, in stored order. It is read sequentially, because seeking in gzip is slow."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self.path, self._limits = path, limits
+    def __init__(self, path: Path, limits: Limits, own: bool = False) -> None:
+        self.path, self._limits, self._own = path, limits, own
         self._header = type("_Header", (_Header,), {"max_bytes": limits.member_bytes})
         self.linked: Mapping[str, str] = {}
         left_out: list[LeftOut] = []
@@ -170,7 +194,13 @@ class _Tar:
                 left_out.append(LeftOut(name, reason))
                 continue
             if not member.isreg() or member.issparse():
-                raise DataError(f"'{member.name}' in '{self.path}' is a link or device. Pack the file itself.")
+                problem = f"'{member.name}' in '{self.path}' is a link or device. Pack the file itself."
+                is_link = member.issym() or member.islnk()
+                leave_out(left_out, name, LINK_IN_ARCHIVE if is_link else IRREGULAR, self._own, problem)
+                if is_link:
+                    folder = dirname(name) if member.issym() else ""
+                    _refuse_leading_out(self.path, member.name, folder, member.linkname)
+                continue
             yield name, member
 
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:

@@ -287,7 +287,7 @@ def stamp_of(stat: os.stat_result) -> str:
 
 def _files(folder: Path) -> Sequence[Path]:
     """Its files, also those that links within it lead to, without those of the system: a viewer may make these."""
-    return sorted(folder / member.name for member in open_tree(folder).members)
+    return sorted(folder / member.name for member in open_tree(folder, own=True).members)
 
 
 def _folder_hash(folder: Path, algorithm: str) -> str:

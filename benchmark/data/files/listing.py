@@ -17,7 +17,7 @@ from oodbench.benchmark.data.files.pixels import SUFFIXES
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.errors import DataError
 
-LISTING_VERSION = 1
+LISTING_VERSION = 2
 """Part of the cache key of decoded images. Raise it when the same files would give another listing."""
 
 OWN_SUFFIXES = (*SUFFIXES, ".jpe", ".jfif", ".mpo", ".pgm", ".pnm", ".tif", ".tiff", ".gif")

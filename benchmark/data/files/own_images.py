@@ -111,7 +111,7 @@ def open_own(path: Path) -> Tree:
     if path.is_file() and path.name.lower().endswith(OWN_SUFFIXES):
         return SingleImage(path)
     if path.is_dir() or path.name.lower().endswith((*TAR, ".zip")) or zipfile.is_zipfile(path):
-        return open_tree(path)
+        return open_tree(path, own=True)
     raise DataError(f"'{path}' is not a folder, zip, tar or image. Unpack it, or pack it as a zip.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from oodbench.benchmark.plugins.pictures import Preprocessing
 SIDE = 32
 """Height and width of every image of a file-based data set."""
 
-MAX_PIXELS = 50_000_000
-"""Pixels that an image may declare, checked before decoding: a file of a few kilobytes can declare gigabytes."""
+MAX_PIXELS = 89_000_000
+"""Pixels that an image may declare, checked before decoding: a file of a few kilobytes can declare gigabytes. Phones
+take photographs of 64 million; above 89 million, Pillow itself warns."""
 
 MAX_SIDE = 65_535
 """Limit of height and width: the memory for resizing grows with the larger of them."""
@@ -48,6 +50,10 @@ _PNG_BIT_DEPTH = 24
 """Offset of the bit depth in a PNG file's header."""
 
 _one_large = threading.Lock()
+
+# EXIF data say nothing about pixels, and a line for each of many photographs would hide what matters.
+for _text in ("Corrupt EXIF data", "Metadata Warning", "Truncated File Read"):
+    warnings.filterwarnings("ignore", _text, UserWarning)
 
 
 class BadImageError(Exception):

@@ -16,8 +16,8 @@ from oodbench.benchmark.errors import DataError
 MAX_MEMBER = 1 << 30
 """Bytes of one member."""
 
-MAX_TOTAL = 1 << 36
-"""Bytes of all members."""
+MAX_TOTAL = 1 << 40
+"""Bytes of all members of an archive; ImageNet's training images have 1.5e11."""
 
 MAX_MEMBERS = 5_000_000
 """Number of members."""
@@ -30,6 +30,13 @@ THUMBNAILS, RECYCLED, OF_MACOS, OF_THE_SYSTEM, HIDDEN = (
     "hidden",
 )
 """Why a file is left out."""
+
+IRREGULAR, LINK_IN_ARCHIVE, ENCRYPTED = (
+    "not a regular file",
+    "a link in an archive",
+    "encrypted",
+)
+"""Why a file is left out of a user's own images; it makes any other set an error, because there every file counts."""
 
 SYSTEM = {
     "__macosx": OF_MACOS,
@@ -80,7 +87,8 @@ class Tree(Protocol):
     path: Path
     members: list[Member]
     left_out: list[LeftOut]
-    """Files of the system, and links that lead nowhere; none of them is a member."""
+    """Files of the system, and links that lead nowhere; of a user's own images also what is no file that can be read,
+    such as a socket. None of them is a member."""
 
     @property
     def linked(self) -> Mapping[str, str]:
@@ -102,6 +110,13 @@ def system_file(name: str) -> str:
         if reason := SYSTEM.get(part.lower()) or (HIDDEN if part.startswith(".") and part not in (".", "..") else ""):
             return reason
     return ""
+
+
+def leave_out(left_out: list[LeftOut], name: str, reason: str, own: bool, problem: str) -> None:
+    """Note a file that cannot be used among a user's own images; raise `DataError` with the problem in other sets."""
+    if not own:
+        raise DataError(problem)
+    left_out.append(LeftOut(name, reason))
 
 
 def checked(path: Path, members: list[Member], limits: Limits) -> list[Member]:
@@ -129,14 +144,18 @@ def too_large(path: Path, limits: Limits) -> DataError:
 
 
 class Folder:
-    """A folder, its files sorted by path. Links within it are followed."""
+    """A folder, its files sorted by path. Links within it are followed.
 
-    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
-        self.path, self._limits = path, limits
+    Files are as large as they are, so that only their number is limited. With `own`, what is not a regular file, such
+    as a socket, is left out and noted.
+    """
+
+    def __init__(self, path: Path, limits: Limits = LIMITS, own: bool = False) -> None:
+        self.path, self._limits, self._own = path, limits, own
         self._root = os.path.realpath(path)
         self.left_out: list[LeftOut] = []
         self.linked: dict[str, str] = {}
-        self.members = checked(path, sorted(self._walk(path, "", (self._root,), count())), limits)
+        self.members = sorted(self._walk(path, "", (self._root,), count()))
         self.left_out.sort()
 
     def _walk(self, folder: Path, prefix: str, above: tuple[str, ...], counter: Iterator[int]) -> Iterator[Member]:
@@ -161,7 +180,8 @@ class Folder:
                         self.linked[name] = Path(real).relative_to(self._root).as_posix()
                     yield Member(name, entry.stat().st_size)
                 else:
-                    raise DataError(f"'{entry.path}' is not a regular file. Remove it: only images belong there.")
+                    problem = f"'{entry.path}' is not a regular file. Remove it: only images belong there."
+                    leave_out(self.left_out, name, IRREGULAR, self._own, problem)
 
     def _leave_out(self, entry: os.DirEntry[str], name: str, reason: str) -> None:
         """Note a file, or every file in a folder."""
@@ -176,9 +196,12 @@ class Folder:
         """Why a link is not followed; empty if it is. Raises `DataError` for one that leads out of the folder."""
         if not Path(target).exists():
             return "a link to nothing"
+        inside = Path(target).is_relative_to(self._root)
         if not (link.is_dir() or link.is_file()):
+            if self._own and inside:
+                return "a link to what is not a regular file"
             raise DataError(f"'{link.path}' is a link to '{target}', which is not a regular file. Remove it.")
-        if not Path(target).is_relative_to(self._root):
+        if not inside:
             raise DataError(
                 f"'{link.path}' is a link that leads out of the folder, to '{target}'. Replace it by what it leads to."
             )
