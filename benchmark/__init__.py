@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.inputs import Classifier as Classifier
     from oodbench.benchmark.plugins.inputs import FitData as FitData
     from oodbench.benchmark.plugins.pictures import Preprocessing as Preprocessing
+    from oodbench.benchmark.plugins.recipe import Head as Head
+    from oodbench.benchmark.plugins.recipe import HeadData as HeadData
     from oodbench.benchmark.plugins.recipe import Recipe as Recipe
     from oodbench.benchmark.plugins.recipe import Task as Task
     from oodbench.benchmark.plugins.recipe import TrainBatch as TrainBatch
@@ -62,7 +64,7 @@ _MODULES = {
     "plugins.figures": ("FigureInputs", "Figures", "Picture"),
     "plugins.inputs": ("Batch", "Classifier", "FitData"),
     "plugins.pictures": ("Preprocessing",),
-    "plugins.recipe": ("Recipe", "Task", "TrainBatch", "Training"),
+    "plugins.recipe": ("Head", "HeadData", "Recipe", "Task", "TrainBatch", "Training"),
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
     "plugins.training_bank": ("unit",),
     "records.record": ("Record",),

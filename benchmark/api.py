@@ -76,7 +76,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     asked = Options(detectors, **options)
     asked.check()
     request = asked.request()
-    _check_encoding(results=asked.results, checkpoint=request.checkpoint)
+    _check_encoding(("results", asked.results), *(("checkpoint", path) for path in request.checkpoint))
     results, data_dir, files = user_path(asked.results), user_path(asked.data_dir), tuple(map(user_path, asked.plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
@@ -125,7 +125,8 @@ def run(
     precision: str = "",
     limit_train: int = 0,
     epochs: int = 0,
-    checkpoint: str | Path = "",
+    checkpoint: str | Path | Iterable[str | Path] = "",
+    recipe: str = "",
     resize: str = "",
     crop: str = "",
     interpolation: str = "",
@@ -170,7 +171,10 @@ def run(
         precision: Of training: "auto", "float32" or "bfloat16"; the suite's if empty.
         limit_train: Train on at most so many images of each ID set; 0 for all.
         epochs: Train for so many epochs; 0 for the suite's number.
-        checkpoint: A file with trained weights of the backbone, evaluated instead of training.
+        checkpoint: A file with trained weights of the backbone, evaluated instead of training, or started from by
+            recipes that do. Several files, a list or one string with commas, are one for each seed.
+        recipe: How classifiers are trained, such as "cross_entropy[learning_rate=0.01]", for detectors that name no
+            recipe and have none of their own; the suite's if empty.
         resize: Size to which every picture is resized for the network: "256" for the shorter side, "224x224" for height
             x width; the suite's, or what the network's weights say, if empty. So for the next two.
         crop: Size of the centre of a picture that the network gets, such as "224".
@@ -219,9 +223,9 @@ def run(
     return public(prepare(**options).start(progress))
 
 
-def _check_encoding(**paths: str | Path) -> None:
+def _check_encoding(*paths: tuple[str, str | Path]) -> None:
     """Refuse paths that safetensors, which reads and writes weights, cannot open."""
-    for option, path in paths.items():
+    for option, path in paths:
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
@@ -242,7 +246,7 @@ def _command(request: Request, plan: Plan, context: JobContext, **where: Any) ->
         "suite_toml": path.read_text(encoding="utf-8-sig"),
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),
         "precision": plan.precision,
-        "checkpoint": str(Path(request.checkpoint).absolute()) if request.checkpoint else "",
+        "checkpoint": [str(Path(path).absolute()) for path in request.checkpoint],
         "device": str(context.device),
         "threads": plan.threads,
         "data_dir": str(Path(where["data_dir"]).absolute()),

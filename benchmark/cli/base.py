@@ -20,7 +20,10 @@ from oodbench.benchmark.store.user_path import user_path
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 ONCE = {
-    "--checkpoint": "Run the command once for each file; with --name NAME and --add they share one table.",
+    "--checkpoint": (
+        "Run the command once for each file; with --name NAME and --add they share one table. Separate files by commas "
+        "if they are one for each seed."
+    ),
     "--from": "Run the command once for each run.",
 }
 """Options that name what is evaluated -> what to do with several. Of other options the last value counts, as usual."""

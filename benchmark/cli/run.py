@@ -26,6 +26,8 @@ from oodbench.benchmark.cli.runs import repeat
     bench run --id 'digits[0-6]' --ood 'digits[7-9],digits[0-6]+inverted' --detectors msp
     bench run --plugin my_detector.py --detectors all --name mine
     bench run --checkpoint mine.safetensors --id digits
+    bench run --checkpoint a.pt,b.pt,c.pt --id digits
+    bench run --checkpoint mine.pt --recipe linear_probe --id folder:photos --ood folder:others
     bench run --store s3://bucket/folder
     bench run --dry-run
     bench run --from results/runs/digits/run.json

@@ -75,7 +75,18 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
 """What is compared: sets, detectors, and how results are measured."""
 
 TRAINING: tuple[Callable[[Any], Any], ...] = (
-    click.option("--checkpoint", default="", metavar="FILE", help="Evaluate these trained weights; train nothing."),
+    click.option(
+        "--recipe",
+        default="",
+        metavar="NAME",
+        help="How classifiers are trained, as NAME or NAME[SETTING=VALUE,...].  [default: the suite's]",
+    ),
+    click.option(
+        "--checkpoint",
+        default="",
+        metavar="FILES",
+        help="Evaluate these trained weights, or start from them if the recipe does; several files are seeds.",
+    ),
     click.option(
         "--epochs",
         default=0,

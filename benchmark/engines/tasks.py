@@ -111,10 +111,11 @@ def _batch_key(job: ScoreJob) -> tuple[str | None, ...]:
 def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
     """A pass divided into parts of `images` images each, which must be a multiple of `extract.BLOCK`.
 
-    A small pass is returned as it is, and so is one in which a detector learns from maps in the order of the images.
+    A small pass is returned as it is. So are one in which a detector learns from maps in the order of the images, and
+    one that computes logits from stored features.
     """
     count = job.outputs.data.images
-    if count <= images or any(reduction.learns for reduction in job.reductions):
+    if count <= images or job.features_stored or any(reduction.learns for reduction in job.reductions):
         return job
     parts = tuple(_part_of_pass(job, (start, min(start + images, count))) for start in range(0, count, images))
     return replace(job, parts=parts, after=(*job.after, *(part.id for part in parts)))

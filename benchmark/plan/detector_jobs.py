@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs, TrainedClassifier
+from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Row
 from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.tuning_protocols import candidates
+from oodbench.benchmark.plan.weights.trained import TrainedClassifier
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.source_version import identity

@@ -10,36 +10,34 @@ import torch
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, ImportJob, Outputs, ReduceMapsJob, SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import (
+    Checkpoint,
+    ExtractJob,
+    HeadJob,
+    Outputs,
+    ReduceMapsJob,
+    SetRef,
+    TrainJob,
+)
 from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.resolve import Resolver
-from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, IMPORT_VERSION, TRAINING_VERSION
+from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, TRAINING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import Imported, Weights
+from oodbench.benchmark.plan.weights.given import Given, StartMatch, match_start
+from oodbench.benchmark.plan.weights.jobs import head_job, import_job, logits_job
+from oodbench.benchmark.plan.weights.trained import StartingNetwork, TrainedClassifier
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.guarded import asked
-from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.store.store import Key
-
-
-class TrainedClassifier(NamedTuple):
-    """A classifier: the job that trains or imports it, its ID set, and the seed of everything random after it."""
-
-    job: TrainJob | ImportJob
-    entry: IDEntry
-    seed: int
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The stored networks."""
-        return self.job.checkpoint
 
 
 class ReducedOutputs(NamedTuple):
@@ -65,11 +63,12 @@ class JobBuilder:
         plan: Plan,
         resolver: Resolver,
         backbone: Backbone,
-        weights: Weights | None,
+        given: Given | None,
     ) -> None:
         start_command()
         self.request, self.library, self.plan = request, library, plan
-        self.resolver, self.backbone, self.weights = resolver, backbone, weights
+        self.resolver, self.backbone, self.given = resolver, backbone, given
+        self._starts: dict[tuple[SetSpec, str], StartMatch] = {}
         self._networks: dict[SetSpec, torch.nn.Module] = {}
         self._shapes: dict[SetSpec, tuple[int, int, int]] = {}
         self._refused: dict[SetSpec, str] = {}
@@ -86,27 +85,32 @@ class JobBuilder:
 
     def classifier(self, entry: IDEntry, recipe: Recipe, seed: int) -> TrainedClassifier:
         """The classifier that a recipe trains, or that the user's file holds."""
-        imported = self.weights is not None and isinstance(recipe, Imported)
-        job = self.import_job(entry, recipe) if imported else self.train_job(entry, recipe, seed)
-        return TrainedClassifier(job, entry, seed)
+        if self.given is not None and isinstance(recipe, Imported):
+            return TrainedClassifier(import_job(self, entry, self.given.of(seed)), entry, seed)
+        start = self.start(entry, seed) if needs_start(recipe) else None
+        if start is None:
+            return TrainedClassifier(self.train_job(entry, recipe, seed), entry, seed)
+        if fits_head(recipe):
+            label = str(self.resolver.recipe_label(recipe, entry))
+            return TrainedClassifier(head_job(self, entry, recipe, label, seed, start), entry, seed, start)
+        return TrainedClassifier(self.train_job(entry, recipe, seed, start), entry, seed, start)
 
-    def import_job(self, entry: IDEntry, recipe: Recipe) -> ImportJob:
-        """The job that imports the weights of a user's file; one for all seeds."""
-        if self.weights is None:
-            raise AssertionError("an import needs a file of weights")
-        file, sha256 = self.weights.path, self.weights.sha256
-        key = Key("checkpoint", ".safetensors", f"{recipe.name}-{file.stem}-{self.backbone.name}", {
-            "file": sha256,
-            "backbone": identity(self.backbone),
-            "classes": self.library.num_classes(entry.set),
-            "image_shape": list(self.network_shape(entry)),
-            "import": IMPORT_VERSION,
-        })  # fmt: skip
-        title = f"import {file.name} for {self.backbone.name}"
-        checkpoint = self._checkpoint(entry, key, recipe.name)
-        return self.plan.add(ImportJob(title=title, makes=(key,), checkpoint=checkpoint, file=str(file), sha256=sha256))
+    def start(self, entry: IDEntry, seed: int) -> StartingNetwork:
+        """The given weights that a training with a seed starts from."""
+        if self.given is None:
+            raise AssertionError("a recipe that starts from given weights needs some")
+        weights = self.given.of(seed)
+        keeps_head = self.start_match(entry, weights).keeps_head
+        return StartingNetwork(import_job(self, entry, weights, without_head=not keeps_head), entry, seed)
 
-    def train_job(self, entry: IDEntry, recipe: Recipe, seed: int) -> TrainJob:
+    def start_match(self, entry: IDEntry, weights: Weights) -> StartMatch:
+        """The network that a training on an ID set starts from, in a user's file. Raises `UserError` if it fits not."""
+        place = entry.set, weights.sha256
+        if place not in self._starts:
+            self._starts[place] = match_start(weights, self.backbone, self.untrained_network(entry))
+        return self._starts[place]
+
+    def train_job(self, entry: IDEntry, recipe: Recipe, seed: int, start: StartingNetwork | None = None) -> TrainJob:
         """The job that trains a recipe, after that of the recipe it builds on."""
         base = None
         if recipe.builds_on:
@@ -128,23 +132,27 @@ class JobBuilder:
             "precision": self.plan.precision,
             "threads": self.plan.threads,
             "training": TRAINING_VERSION,
+            **({"start": start.job.id} if start else {}),
             **self._converted(entry),
         })  # fmt: skip
         job = TrainJob(
             title=f"train {label} on {entry.set}, seed {seed}",
             makes=(key,),
-            after=(base.id,) if base else (),
-            checkpoint=self._checkpoint(entry, key, str(canonical(recipe))),
+            after=tuple(job.id for job in (base, start.job if start else None) if job),
+            checkpoint=self.stored(entry, key, str(canonical(recipe))),
             train=train,
             outliers=outliers,
             given=base.checkpoint if base else None,
             schedule=schedule,
             seed=seed,
             precision=self.plan.precision,
+            start=start.job.checkpoint if start else None,
+            keeps_head=start is not None and not start.job.without_head,
         )
         return self.plan.add(job)
 
-    def _checkpoint(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
+    def stored(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
+        """The networks that a job stores under a key, by what is needed to build them."""
         classes, image_shape = self.library.num_classes(entry.set), self.network_shape(entry)
         repeats_grey = self.library.part(entry.set, "train").image_shape[0] == GREY < image_shape[0]
         return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape, repeats_grey)
@@ -160,7 +168,7 @@ class JobBuilder:
             size = self.library.part(entry.set, "train").image_shape[1:]
             channels = network_channels(
                 self.backbone,
-                self.weights,
+                self.given.first if self.given else None,
                 self.plan.suite.channels,
                 self.library.channels(entry.set),
                 lambda channels: self._build(entry, (channels, *size)),
@@ -169,7 +177,9 @@ class JobBuilder:
         return self._shapes[entry.set]
 
     def extract_job(self, data: SetRef, trained: TrainedClassifier) -> ExtractJob:
-        """The single forward pass of a set through a classifier."""
+        """The single forward pass of a set through a classifier, or through the network whose features it shares."""
+        if isinstance(trained.job, HeadJob) and trained.start:
+            return logits_job(self, data, trained, self.extract_job(data, trained.start.as_classifier))
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
         content = {
             "checkpoint": trained.checkpoint.key.digest,

@@ -2,6 +2,7 @@
 
 train    a checkpoint: ID set x backbone x recipe x seed
 import   a checkpoint: a user's file of weights x backbone
+train    a checkpoint, too: a head on the stored features of another one
 extract  logits and features of one set under one checkpoint, in one forward pass for all detectors
 reduce   one detector's reductions of a set's feature maps, or its statistics of the training split's; in that pass
 tune     a detector's settings, chosen on held-out data
@@ -102,11 +103,34 @@ class TrainJob(Job):
     schedule: Schedule
     seed: int
     precision: str = "float32"
+    start: Checkpoint | None = None
+    """The checkpoint whose weights the classifier starts from."""
+    keeps_head: bool = False
+    """Whether the classifier starts with the head of `start`, too."""
 
     @property
     def size(self) -> int:
         """Training images times epochs."""
         return self.schedule.epochs * self.train.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadJob(Job):
+    """Fit a new head to a checkpoint's features of the training images."""
+
+    kind = "train"
+
+    checkpoint: Checkpoint
+    start: Checkpoint
+    train: Outputs
+    """Features of the training images under `start`."""
+    outliers: Outputs | None
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Training images."""
+        return self.train.data.images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +142,8 @@ class ImportJob(Job):
     checkpoint: Checkpoint
     file: str
     sha256: str
+    without_head: bool = False
+    """Whether the file's head, if it has one, is left out: the head is then 0, and only features are of use."""
 
     @property
     def size(self) -> int:
@@ -160,6 +186,8 @@ class ExtractJob(Job):
     """True if logits and features are in the store and only `reductions` are missing."""
     rows: tuple[int, int] | None = None
     """Start and end (exclusive) of the images, if this is a part of a divided pass; None for all images."""
+    features_stored: bool = False
+    """Whether the features are those of another checkpoint, computed before: logits are then the head's of these."""
     parts: tuple[ExtractJob, ...] = ()
     """The parts to concatenate, if the pass is divided among workers (engines/tasks.py)."""
 
@@ -264,5 +292,5 @@ def runs_network(job: Job) -> bool:
         specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
         return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)
     if isinstance(job, ExtractJob):
-        return not job.parts
+        return bool(job.reductions) if job.features_stored else not job.parts
     return isinstance(job, TrainJob)

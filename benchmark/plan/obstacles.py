@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.plan.job_builder import JobBuilder
@@ -9,20 +11,24 @@ from oodbench.benchmark.plan.plan import Row
 from oodbench.benchmark.plan.resolve import shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import Imported, Weights
-from oodbench.benchmark.plan.weights.match import match_weights
+from oodbench.benchmark.plan.weights.given import Given
+from oodbench.benchmark.plan.weights.match import OtherClassesError, match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.guarded import asked
+from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec
 
 
 class Obstacles:
     """Looks for obstacles in one plan; each method returns a reason as a phrase, empty if there is none."""
 
-    def __init__(self, library: Library, builder: JobBuilder, backbone: Backbone, weights: Weights | None) -> None:
-        self.library, self.builder, self.backbone, self.weights = library, builder, backbone, weights
-        self._misfits: dict[SetSpec, str] = {}
-        """Why the user's file of weights does not fit the network for an ID set; empty if it does."""
+    def __init__(self, library: Library, builder: JobBuilder, backbone: Backbone, given: Given | None) -> None:
+        self.library, self.builder, self.backbone, self.given = library, builder, backbone, given
+        self._misfits: dict[tuple[SetSpec, bool], str] = {}
+        """Why the user's files of weights do not fit the network for an ID set, by whether a training starts from them;
+        empty if they do."""
 
     def of_backbone(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot score with the run's backbone; empty if it can."""
@@ -50,20 +56,43 @@ class Obstacles:
         return ""
 
     def _of_weights(self, entry: IDEntry, row: Row) -> str:
-        """Why the user's file of weights cannot serve a detector on an ID set; empty if it can or there is none."""
-        if self.weights is None:
-            return ""
-        if not isinstance(row.recipe, Imported):
-            return f"its classifier is to be trained by recipe '{row.recipe.name}', and --checkpoint trains none"
-        if entry.set not in self._misfits:
+        """Why the user's files of weights, or their absence, do not suit a detector's recipe; empty if they do."""
+        starts = needs_start(row.recipe)
+        if self.given is None:
+            none = "given weights, and there are none: give them with --checkpoint"
+            return f"recipe '{row.recipe.name}' starts from {none}" if starts else ""
+        if not starts and not isinstance(row.recipe, Imported):
+            no_start = ", which does not start from given weights"
+            why = no_start if self.builder.request.recipe else ", and --checkpoint trains none"
+            return f"its classifier is to be trained by recipe '{row.recipe.name}'{why}"
+        if (entry.set, starts) not in self._misfits:
+            self._misfits[entry.set, starts] = self._misfit(entry, row.recipe, starts)
+        return self._misfits[entry.set, starts]
+
+    def _misfit(self, entry: IDEntry, recipe: Recipe, starts: bool) -> str:
+        """Why one of the user's files does not fit an ID set; empty, with notes, if all do."""
+        for weights in self.given.files if self.given else ():
             try:
-                match = match_weights(self.weights, self.backbone, self.builder.untrained_network(entry))
+                note = self._start_note(entry, weights, recipe) if starts else self._match_note(entry, weights)
+            except OtherClassesError as error:
+                return f"with '{entry.set}': {error}{_new_head()}"
             except UserError as error:
-                self._misfits[entry.set] = f"with '{entry.set}': {error}"
-            else:
-                self._misfits[entry.set] = ""
-                self.library.notes += [match.note] if match.note and match.note not in self.library.notes else []
-        return self._misfits[entry.set]
+                return f"with '{entry.set}': {error}"
+            self.library.notes += [note] if note and note not in self.library.notes else []
+        return ""
+
+    def _match_note(self, entry: IDEntry, weights: Weights) -> str:
+        return match_weights(weights, self.backbone, self.builder.untrained_network(entry)).note
+
+    def _start_note(self, entry: IDEntry, weights: Weights, recipe: Recipe) -> str:
+        match = self.builder.start_match(entry, weights)
+        if match.keeps_head:
+            return match.note
+        classes = self.library.num_classes(entry.set)
+        return (
+            f"'{weights.path.name}' has no head for the {classes} classes of '{entry.set}': recipe '{recipe.name}' "
+            f"trains a new one. {match.note}".strip()
+        )
 
     def _of_outliers(self, entry: IDEntry) -> str:
         """Which outliers of an ID set are missing, and why; empty if they can be used."""
@@ -76,3 +105,13 @@ class Obstacles:
         id_shape = self.library.part(entry.set, "train").image_shape
         reason = shape_mismatch(entry.set, id_shape, entry.outliers, shape)
         return f"outliers: {reason}" if reason else ""
+
+
+def _new_head() -> str:
+    """Which recipe would fit a new head, as the end of a sentence; empty if none is registered."""
+    for name, plugin in registry.entries("recipe").items():
+        with suppress(OodbenchError):  # one that cannot be imported is reported when it is requested
+            recipe = plugin.load()()
+            if fits_head(recipe) and not recipe.needs:
+                return f". To fit a new head to its features, add --recipe {name}"
+    return ""

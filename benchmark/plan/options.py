@@ -13,8 +13,8 @@ from oodbench.benchmark.metrics.released_scripts import check_rules
 from oodbench.benchmark.plan.plan import Request
 from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
+from oodbench.benchmark.plan.weights.given import checkpoint_paths
 from oodbench.benchmark.plugins.specs import split_list
-from oodbench.benchmark.store.user_path import user_path
 
 RERUN = ("missing", "failed", "all")
 
@@ -37,7 +37,8 @@ class Options:
     precision: str = ""
     limit_train: int = 0
     epochs: int = 0
-    checkpoint: str | Path = ""
+    checkpoint: str | Path | Iterable[str | Path] = ""
+    recipe: str = ""
     resize: str = ""
     crop: str = ""
     interpolation: str = ""
@@ -67,9 +68,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Make lists of what can be read only once."""
-        for name in ("detectors", "id_sets", "ood_sets", "metrics", "plugins", "seeds"):
+        for name in ("detectors", "id_sets", "ood_sets", "metrics", "plugins", "seeds", "checkpoint"):
             value = getattr(self, name)
-            if not isinstance(value, str | int):
+            if not isinstance(value, str | int | Path):
                 object.__setattr__(self, name, tuple(value))
 
     def request(self) -> Request:
@@ -86,7 +87,8 @@ class Options:
             precision=self.precision,
             limit_train=self.limit_train,
             epochs=self.epochs,
-            checkpoint=str(user_path(self.checkpoint)) if self.checkpoint else "",
+            checkpoint=checkpoint_paths(self.checkpoint),
+            recipe=self.recipe,
             resize=self.resize,
             crop=self.crop,
             interpolation=self.interpolation,
@@ -102,12 +104,13 @@ class Options:
         """Raise `UserError` for values that are wrong whatever the suite."""
         self._check_choices()
         self._check_numbers()
-        self._check_checkpoint()
         for name in self.request().metrics:
             check_rules(name, "bench run --help")
 
     def _seeds(self) -> tuple[int, ...]:
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        """The seeds; by default, as many as there are files of weights."""
+        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        return tuple(range(max(1, len(checkpoint_paths(self.checkpoint))))) if seeds == (0,) else seeds
 
     def _check_choices(self) -> None:
         if self.rerun not in RERUN:
@@ -128,17 +131,6 @@ class Options:
                 raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
         if not 0 <= self.pixel_cache < float("inf"):
             raise UserError(f"pixel_cache must be a number of gigabytes, or 0 for none; got {self.pixel_cache}.")
-
-    def _check_checkpoint(self) -> None:
-        options = [
-            f"--{name}"
-            for name, value in (("limit-train", self.limit_train), ("epochs", self.epochs))
-            if self.checkpoint and value
-        ]
-        if options:
-            raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(options)}.")
-        if self.checkpoint and (count := len(self._seeds())) > 1:
-            raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {count}.")
 
 
 def _list(names: Names) -> tuple[str, ...]:

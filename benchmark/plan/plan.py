@@ -40,8 +40,11 @@ class Request:
     """Train on at most this many images of each ID set; 0 for all."""
     epochs: int = 0
     """Train for this many epochs; 0 for the suite's number."""
-    checkpoint: str = ""
-    """A user's file of weights to evaluate instead of training; empty for none."""
+    checkpoint: tuple[str, ...] = ()
+    """A user's files of weights: one for all seeds, or one for each. They are evaluated instead of training, or recipes
+    that start from given weights start from them."""
+    recipe: str = ""
+    """The recipe, with settings, of detectors that name none and have none of their own; the suite's if empty."""
     resize: str = ""
     """Size to which pictures are resized: 256 for the shorter side, 224x224 for both; the suite's or network's if
     empty."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,18 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
 from oodbench.benchmark.plan.detector_jobs import DetectorJobs
-from oodbench.benchmark.plan.job_builder import JobBuilder, TrainedClassifier
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ImportJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.job_builder import JobBuilder
+from oodbench.benchmark.plan.jobs import (
+    ExtractJob,
+    FitJob,
+    HeadJob,
+    Job,
+    ReduceMapsJob,
+    ScoreJob,
+    SetRef,
+    TrainJob,
+    TuneJob,
+)
 from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
 from oodbench.benchmark.plan.picture_view import run_backbone
@@ -29,7 +38,14 @@ from oodbench.benchmark.plan.suite import IDEntry, OODEntry
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
 from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
-from oodbench.benchmark.plan.weights.file import Imported, read_weights
+from oodbench.benchmark.plan.weights.file import Imported
+from oodbench.benchmark.plan.weights.given import read_given
+from oodbench.benchmark.plan.weights.trained import (
+    TrainedClassifier,
+    refuse_unused_options,
+    same_for_all_seeds,
+    training_facts,
+)
 from oodbench.benchmark.plugins.guarded import CallError
 from oodbench.benchmark.plugins.specs import SetSpec, canonical, parse_set
 from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_LOOK, SKIPPED, Record
@@ -62,13 +78,12 @@ class _Planner:
 
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.weights = read_weights(Path(request.checkpoint)) if request.checkpoint else None
-        imported = Imported(file=self.weights.path.name, sha256=self.weights.sha256) if self.weights else Imported()
-        self.resolver = Resolver(request, library, plan, imported)
+        self.given = read_given(request.checkpoint, request.seeds)
+        self.resolver = Resolver(request, library, plan, self.given)
         self.backbone = run_backbone(request, plan.suite)
-        self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.weights)
+        self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.given)
         self.jobs = DetectorJobs(self.builder)
-        self.obstacles = Obstacles(library, self.builder, self.backbone, self.weights)
+        self.obstacles = Obstacles(library, self.builder, self.backbone, self.given)
         self.protocol = request.protocol or plan.suite.protocol
         self.charged: set[str] = set()
         self.changed: dict[SetSpec, SetRef | None] = {}
@@ -83,6 +98,10 @@ class _Planner:
             self.resolver.leakage.refuse_shifted(entry, self.shifted_sets(entry))
             declared = self.tuning_source(entry, pairs) if self.protocol == VAL_OOD else None
             rows = list({row.label: row for row in (self.resolver.row(spec, entry) for spec in specs)}.values())
+            recipes = [row.recipe for row in rows]
+            refuse_unused_options(self.request, recipes)
+            notes = same_for_all_seeds(self.request, recipes)
+            self.library.notes += [note for note in notes if note not in self.library.notes]
             for seed in self.request.seeds:
                 for row in rows:
                     self.add_cells(entry, pairs, row, seed, declared)
@@ -104,6 +123,8 @@ class _Planner:
         return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
+        if self.given and isinstance(row.recipe, Imported):
+            row = row._replace(recipe=self.given.imported(seed))
         try:
             reason = self.obstacles.of_backbone(entry, row)
         except CallError as error:
@@ -136,7 +157,7 @@ class _Planner:
         charged = self.charge([id_job, ood_job, *extended])
         ref = self.changed_set(entry)
         changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
-        training = _training(trained.job, self.plan.threads)
+        training = training_facts(trained, self.plan.threads)
         facts = {"forward_images": sum(map(_forwarded, charged)), "training": training}
         choices = enumerate(tuned.candidates) if tuned else ()
         return replace(
@@ -267,12 +288,23 @@ class _Planner:
         todo: list[Job] = list(jobs)
         while todo:
             job = todo.pop()
-            if job.id in self.charged or isinstance(job, TrainJob):
+            if job.id in self.charged or isinstance(job, TrainJob | HeadJob):
                 continue
             self.charged.add(job.id)
             charged.append(job)
+            charged += self._pass_for_maps(job)
             todo.extend(self.plan.jobs[other] for other in job.after)
         return charged
+
+    def _pass_for_maps(self, job: Job) -> list[Job]:
+        """The pass that a reduction of maps needs although logits and features need none; empty if it is charged."""
+        if not isinstance(job, ReduceMapsJob):
+            return []
+        passed = self.plan.jobs[job.pass_id]
+        if not isinstance(passed, ExtractJob) or not passed.features_stored or f"maps {passed.id}" in self.charged:
+            return []
+        self.charged.add(f"maps {passed.id}")
+        return [replace(passed, features_stored=False)]
 
 
 def _forwarded(job: Job, choice: int | None = None) -> int:
@@ -281,7 +313,7 @@ def _forwarded(job: Job, choice: int | None = None) -> int:
         return job.passes_if[choice]
     if isinstance(job, TuneJob | FitJob | ScoreJob):
         return job.passes
-    return job.size if isinstance(job, ExtractJob) else 0
+    return job.size if isinstance(job, ExtractJob) and not job.features_stored else 0
 
 
 def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
@@ -289,12 +321,3 @@ def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
         return None
     validation, *shifted = jobs
     return ExtendedInputs(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
-
-
-def _training(job: TrainJob | ImportJob, threads: int) -> dict[str, Any]:
-    """How the classifier was trained, for its records."""
-    if isinstance(job, ImportJob):
-        return {"file": Path(job.file).name, "sha256": job.sha256}
-    schedule = job.schedule
-    facts = {"images": job.train.images, "epochs": schedule.epochs, "batch_size": schedule.batch_size}
-    return {**facts, "precision": job.precision, "threads": threads}

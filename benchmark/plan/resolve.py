@@ -6,7 +6,6 @@ Something that the user named and that is unavailable is an error; the same met 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from oodbench.benchmark.data.channels import are_convertible, count_of
 from oodbench.benchmark.data.files.user_folder import adopt
@@ -15,19 +14,27 @@ from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.plan.leakage import Leakage
 from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
-from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
+from oodbench.benchmark.plan.weights.given import Given
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.specs import DetectorSpec, SetSpec, Spec, canonical, create, parse_detector, parse_set
-from oodbench.benchmark.store.atomic import slug
+from oodbench.benchmark.plugins.specs import (
+    DetectorSpec,
+    SetSpec,
+    Spec,
+    canonical,
+    create,
+    parse_detector,
+    parse_set,
+    parse_spec,
+)
 
 
 class Resolver:
     """Resolves one request; what is unavailable is noted in the plan."""
 
-    def __init__(self, request: Request, library: Library, plan: Plan, imported: Imported) -> None:
-        self.request, self.library, self.plan, self.imported = request, library, plan, imported
+    def __init__(self, request: Request, library: Library, plan: Plan, given: Given | None) -> None:
+        self.request, self.library, self.plan, self.given = request, library, plan, given
         self.leakage = Leakage(library, plan)
 
     def detectors(self) -> Iterator[DetectorSpec]:
@@ -49,15 +56,22 @@ class Resolver:
         return [DetectorSpec(Spec(name)) for _, name in sorted(usable)]
 
     def row(self, spec: DetectorSpec, entry: IDEntry) -> Row:
-        """A detector with checked settings and its recipe: the one requested, else the detector's, else the suite's."""
+        """A detector with checked settings and its recipe.
+
+        That is the one requested for it, else the detector's own, else the one requested for all, else the suite's.
+        With given weights, and no recipe requested, they are evaluated as they are.
+        """
         detector: Detector = create("detector", spec.detector)
-        if self.request.checkpoint and spec.recipe is None and detector.recipe is None:
-            file = Spec(IMPORTED, (("file", slug(Path(self.request.checkpoint).name)),))
-            return Row(str(DetectorSpec(canonical(detector), file)), detector, self.imported)
+        asked = parse_spec(self.request.recipe) if self.request.recipe and detector.recipe is None else None
+        asked = spec.recipe or asked
+        if self.given and asked is None and detector.recipe is None:
+            first = self.given.imported(self.given.seeds[0])
+            return Row(str(DetectorSpec(canonical(detector), self.given.label)), detector, first)
         default = Spec(detector.recipe or self.plan.suite.recipe)
-        recipe = self.recipe(spec.recipe or default, entry)
+        recipe = self.recipe(asked or default, entry)
         if not recipe.trains_classifier:
-            raise UserError(f"Recipe '{recipe.name}' does not train a classifier. Choose another one after the '@'.")
+            where = "after the '@'" if spec.recipe else "for --recipe"
+            raise UserError(f"Recipe '{recipe.name}' does not train a classifier. Choose another one {where}.")
         shown = self.recipe_label(recipe, entry)
         return Row(str(DetectorSpec(canonical(detector), None if shown == default else shown)), detector, recipe)
 

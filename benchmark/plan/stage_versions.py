@@ -20,11 +20,15 @@ TUNING_VERSION = "1"
 IMPORT_VERSION = "1"
 """Part of the key of every imported checkpoint."""
 
+HEAD_VERSION = "1"
+"""Part of the keys of heads that are fitted to stored features, and of the logits that are computed from them."""
+
 STAGE_VERSIONS = {
     "extraction": EXTRACTION_VERSION,
     "scoring": SCORING_VERSION,
     "training": TRAINING_VERSION,
     "tuning": TUNING_VERSION,
     "import": IMPORT_VERSION,
+    "head": HEAD_VERSION,
 }
 """The versions by their names in keys."""

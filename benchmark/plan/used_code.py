@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plugins.code_check import UsedPlugin, other_code
 from oodbench.benchmark.plugins.source_version import ONLY_IN
 from oodbench.benchmark.plugins.specs import parse_set
@@ -74,6 +74,8 @@ def sets_of(job: Job) -> Iterator[SetRef]:
     """The images that a job reads."""
     if isinstance(job, TrainJob):
         yield from (ref for ref in (job.train, job.outliers) if ref)
+    elif isinstance(job, HeadJob):
+        yield from (outputs.data for outputs in (job.train, job.outliers) if outputs)
     elif isinstance(job, ExtractJob | ScoreJob):
         yield job.outputs.data
     elif isinstance(job, FitJob | TuneJob):

@@ -16,7 +16,8 @@ class Recipe(Plugin):
     """How a classifier is trained: its networks, their optimizers, and one training step.
 
     Define `networks`, `optimizers` and `step`. The loop around them is provided: batches, epochs, the schedule of the
-    learning rate, seeds, logs and snapshots. Annotated class attributes are the settings, as in `Detector`.
+    learning rate, seeds, logs and snapshots. Or define `fit_head` alone, to train a head on stored features. Annotated
+    class attributes are the settings, as in `Detector`.
 
     ```python
     @recipe("label_smoothing", title="Label smoothing")
@@ -49,6 +50,14 @@ class Recipe(Plugin):
     trains_classifier: ClassVar[bool] = True
     """False if `networks` returns no network called "classifier". Such a recipe, a GAN for instance, can only be the
     base of another one (`builds_on`)."""
+    starts_from_weights: ClassVar[bool] = False
+    """True if the classifier starts from weights that the user gives (`--checkpoint`, or a pretrained backbone), and
+    the recipe makes no sense without. `networks` still builds it, freshly initialised: the harness then copies the
+    given weights into it, all but those of the head where the ID set has another number of classes. So does a recipe
+    that defines `fit_head`, whatever it says here."""
+    uses_seed: ClassVar[bool] = True
+    """False if the classifier is the same for every seed, as that of a convex loss is. A run with several seeds then
+    says that their spread is not that of training."""
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """Return freshly initialised networks.
@@ -85,6 +94,20 @@ class Recipe(Plugin):
 
         Returns:
             Losses by name for the log: finite, detached scalar tensors, with the same names in every step.
+        """
+        raise NotImplementedError
+
+    def fit_head(self, data: HeadData) -> Head:
+        """Fit a new linear head to stored features, in place of `networks`, `optimizers` and `step`.
+
+        A recipe that defines it trains in seconds: the given network processes every image once, and its features are
+        those of the trained classifier as well. The network's other weights stay as they are.
+
+        Args:
+            data: Features of the training images and their labels; features of outliers, if declared.
+
+        Returns:
+            Weight and bias of the head, finite. The same for the same data and seed.
         """
         raise NotImplementedError
 
@@ -139,3 +162,39 @@ class Training(NamedTuple):
     Use it for whatever changes from step to step. A step that sets learning rates must set each to a share of its
     parameter group's "initial_lr", which already contains the suite's schedule (`milestones`, `decay`).
     """
+
+
+class HeadData(NamedTuple):
+    """What a head is fitted to, in main memory. Tensors are read-only: features may be larger than memory."""
+
+    features: Tensor
+    """The network's features of the ID training images, float32 (N, D)."""
+    labels: Tensor
+    """Class labels, int64 (N,)."""
+    outliers: Tensor | None
+    """Features of all outlier images, float32 (M, D); None unless the recipe declares them."""
+    num_classes: int
+    """Number of ID classes, K."""
+    generator: torch.Generator
+    """The only source of random numbers, seeded."""
+
+
+class Head(NamedTuple):
+    """A linear head: logits = features @ weight.T + bias."""
+
+    weight: Tensor
+    """(K, D), of any floating-point type; stored as float32."""
+    bias: Tensor
+    """(K,)."""
+    losses: Mapping[str, float] = {}
+    """Losses at the end of the fit by name, for the log."""
+
+
+def fits_head(recipe: Recipe) -> bool:
+    """Whether a recipe fits a head to stored features and trains nothing else."""
+    return type(recipe).fit_head is not Recipe.fit_head
+
+
+def needs_start(recipe: Recipe) -> bool:
+    """Whether a recipe starts from given weights."""
+    return recipe.starts_from_weights or fits_head(recipe)

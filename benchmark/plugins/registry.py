@@ -33,7 +33,7 @@ from oodbench.benchmark.store.safe_read import is_file
 
 
 class Kind(NamedTuple):
-    """A kind of plug-in: its base class, the method a plug-in must define, and the package of the built-in ones."""
+    """A kind of plug-in: its base class, a method a plug-in must define, and the package of the built-in ones."""
 
     base: type[Plugin]
     method: str
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "detector": Kind(Detector, "score", "oodbench.detectors"),
-    "recipe": Kind(Recipe, "step", "oodbench.detectors"),
+    "recipe": Kind(Recipe, "step or fit_head", "oodbench.detectors"),
     "dataset": Kind(Dataset, "load", "oodbench.datasets"),
     "form": Kind(Form, "apply", "oodbench.datasets"),
     "backbone": Kind(Backbone, "build", "oodbench.benchmark.backbones"),
@@ -239,7 +239,7 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
         )
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
-    if getattr(plugin, method) is getattr(base, method):
+    if all(getattr(plugin, one) is getattr(base, one) for one in method.split(" or ")):
         raise PluginError(f"The {kind} '{name}' has no {method}(); it must define one.")
     needs: object = getattr(plugin, "needs", frozenset())
     if not isinstance(needs, frozenset | set):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from oodbench.benchmark.plan.jobs import ImportJob
 from oodbench.benchmark.plan.plan import Cell, Pair, Plan, Request
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT
+from oodbench.benchmark.plan.weights.given import names_of
 from oodbench.benchmark.runner.origin import Origins
 from oodbench.benchmark.stages.evaluate import key_content
 from oodbench.benchmark.store.schema import Origin, ScoredSet
@@ -24,6 +26,7 @@ def add_origins(plan: Plan, request: Request) -> None:
     shown = {"suite": plan.suite.name, **_file_names(request.checkpoint)}
     shown |= {"limit_train": str(request.limit_train)} if request.limit_train else {}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
+    files = _files_of_seeds(plan, request.checkpoint)
 
     def with_origin(cell: Cell) -> Cell:
         if cell.pair is None:
@@ -33,16 +36,21 @@ def add_origins(plan: Plan, request: Request) -> None:
             origin: Origin = {**common, "file": digest([wanted, plan.suite.name])}
         else:
             tuned_on = LEAVE_ONE_OUT if cell.tuned and protocol == LEAVE_ONE_OUT else ""
-            origin = {**common, **origins.of(key_content(cell), cell.checkpoint.key.digest, tuned_on)}
+            origin = {**common, **origins.of(key_content(cell), cell.checkpoint.key.digest, tuned_on, files)}
         return replace(cell, record=replace(cell.record, origin=origin))
 
     plan.cells[:] = map(with_origin, plan.cells)
 
 
-def _file_names(checkpoint: str) -> dict[str, str]:
-    """The user's file of weights by its name, and with its folder."""
-    path = Path(checkpoint).absolute()
-    return {"file": path.name, "path": f"{path.parent.name}/{path.name}"} if checkpoint else {}
+def _file_names(checkpoint: tuple[str, ...]) -> dict[str, str]:
+    """The user's files of weights by their names, and with their folders."""
+    return dict(zip(("file", "path"), names_of(map(Path, checkpoint)), strict=True)) if checkpoint else {}
+
+
+def _files_of_seeds(plan: Plan, checkpoint: tuple[str, ...]) -> list[str]:
+    """SHA-256 of the user's files of weights where they are one for each seed, in their order; empty otherwise."""
+    known = {job.file: job.sha256 for job in plan.jobs.values() if isinstance(job, ImportJob)}
+    return [known.get(str(Path(path)), "") for path in checkpoint] if len(checkpoint) > 1 else []
 
 
 def scored_images(pair: Pair) -> dict[str, ScoredSet]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from oodbench.benchmark.data.channels import LUMA, REPEATED, conversion
 from oodbench.benchmark.data.shared_by_all import shared_by_all
-from oodbench.benchmark.plan.jobs import ImportJob, Job, SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import HeadJob, ImportJob, Job, SetRef, TrainJob
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.stages.context import JobContext
@@ -67,7 +67,7 @@ def how_converted(ref: SetRef, channels: int, context: JobContext) -> str:
 
 def channels_of(jobs: Iterable[Job]) -> int | None:
     """Channels of the images that the network behind some jobs takes; None without such a job."""
-    shapes = [job.checkpoint.image_shape for job in jobs if isinstance(job, TrainJob | ImportJob)]
+    shapes = [job.checkpoint.image_shape for job in jobs if isinstance(job, TrainJob | HeadJob | ImportJob)]
     return shapes[-1][0] if shapes else None
 
 
@@ -76,3 +76,5 @@ def _outliers(plan: Plan, id_set: str) -> Iterator[SetRef]:
     for job in plan.jobs.values():
         if isinstance(job, TrainJob) and job.train.set == id_set and job.outliers:
             yield job.outliers
+        elif isinstance(job, HeadJob) and job.train.data.set == id_set and job.outliers:
+            yield job.outliers.data

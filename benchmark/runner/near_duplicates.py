@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from oodbench.benchmark.data.duplicates import NEAR, CachedDuplicates
-from oodbench.benchmark.plan.jobs import FitJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, HeadJob, SetRef, TrainJob, TuneJob
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.context import JobContext
@@ -100,7 +100,7 @@ def _used(plan: Plan, id_set: str) -> dict[SetRef, str]:
     for job in plan.jobs.values():
         if isinstance(job, TrainJob) and job.train.set == id_set and job.outliers:
             used[job.outliers] = f"the outliers '{job.outliers.set}'"
-        elif isinstance(job, FitJob) and job.train.data.set == id_set and job.outliers:
+        elif isinstance(job, FitJob | HeadJob) and job.train.data.set == id_set and job.outliers:
             used[job.outliers.data] = f"the outliers '{job.outliers.data.set}'"
         elif isinstance(job, TuneJob) and job.train.data.set == id_set:
             sources = [outputs.data for outputs in job.ood]

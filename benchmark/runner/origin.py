@@ -7,7 +7,7 @@ of a key counts by itself: settings, source versions, images, schedule, precisio
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
@@ -33,16 +33,16 @@ class Origins:
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
-        self.lasting = Seedless(keys, lasting=True)
-        self._seedless: dict[str, Seedless] = {}
+        self._seedless: dict[tuple[str, bool, tuple[str, ...]], Seedless] = {}
 
-    def of(self, content: Mapping[str, Any], checkpoint: str, tuned_on: str = "") -> Origin:
+    def of(self, content: Mapping[str, Any], checkpoint: str, tuned_on: str = "", files: Sequence[str] = ()) -> Origin:
         """The origin of a cell with artifacts.
 
         Args:
             content: The content of the cell's key.
             checkpoint: Digest of the key of its checkpoint.
             tuned_on: The protocol, if it chooses settings for every cell of a row on other images; empty otherwise.
+            files: SHA-256 of the files of weights that are one for each seed, in their order; empty for a single file.
 
         Returns:
             file        for the name of the record's file; the same for all seeds and versions of the harness
@@ -51,6 +51,7 @@ class Origins:
             asked       equal, name by name, in those cells of a row that have metrics besides the exact ones
             facts       name -> number or text, for the labels of rows that would otherwise have the same
             tuned_on    the argument, if it is not empty
+            files       the argument, if it is not empty
 
         Raises:
             KeyError: A key is missing.
@@ -58,21 +59,29 @@ class Origins:
         id_scores = content["scores"][0]
         of_cell = {name: value for name, value in content.items() if name not in ASKED}
         of_row = {name: value for name, value in of_cell.items() if name != "groups"}
-        in_row = self._without_seed(tuned_on)
+        files = tuple(files)
+        in_row = self._without_seed(tuned_on, files)
         facts: dict[str, Any] = {}
         for name in (content["id"], checkpoint, id_scores):
             facts |= _facts(self.keys[name], self.keys)
+        if files and facts.get("bytes") in files:
+            facts["bytes"] = digest(list(files))
         origin: Origin = {
-            "file": self.lasting.digest(of_cell),
+            "file": self._without_seed("", files, lasting=True).digest(of_cell),
             "row": in_row.digest({**of_row, "scores": [id_scores]}),
-            "cell": self._without_seed("").digest(of_cell),
+            "cell": self._without_seed("", files).digest(of_cell),
             "asked": {name: in_row.digest({"of": value}) for name, value in _asked(content)},
             "facts": {**facts, "protocol": tuned_on} if tuned_on else facts,
         }
-        return {**origin, "tuned_on": tuned_on} if tuned_on else origin
+        if tuned_on:
+            origin["tuned_on"] = tuned_on
+        if files:
+            origin["files"] = list(files)
+        return origin
 
-    def _without_seed(self, tuned_on: str) -> Seedless:
-        return self._seedless.setdefault(tuned_on, Seedless(self.keys, tuned_on))
+    def _without_seed(self, tuned_on: str, files: tuple[str, ...], lasting: bool = False) -> Seedless:
+        place = tuned_on, lasting, files
+        return self._seedless.setdefault(place, Seedless(self.keys, tuned_on, lasting, files))
 
 
 class Seedless:
@@ -82,10 +91,12 @@ class Seedless:
         keys: All keys that may be referred to.
         tuned_on: Takes the place of a choice of settings, which differs from cell to cell; empty to keep the choice.
         lasting: Leave out what changes when the same cell is computed again by another version or command.
+        files: SHA-256 of the files of weights of the seeds: each counts as all of them.
     """
 
-    def __init__(self, keys: Keys, tuned_on: str = "", lasting: bool = False) -> None:
+    def __init__(self, keys: Keys, tuned_on: str = "", lasting: bool = False, files: Sequence[str] = ()) -> None:
         self.keys, self.tuned_on, self.lasting = keys, tuned_on, lasting
+        self.files = dict.fromkeys(files, digest(list(files)))
         self._digests: dict[str, str] = {}
 
     def digest(self, content: Mapping[str, Any]) -> str:
@@ -106,6 +117,7 @@ class Seedless:
         return value
 
     def _text(self, value: str) -> str:
+        value = self.files.get(value, value)
         return value.partition(ONLY_IN)[0] if self.lasting else value
 
     def _of_key(self, name: str) -> str:

@@ -8,7 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oodbench.benchmark.metrics.names import METRICS_VERSION
-from oodbench.benchmark.plan.jobs import FitJob, ImportJob, Job, ReduceMapsJob, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import (
+    FitJob,
+    HeadJob,
+    ImportJob,
+    Job,
+    ReduceMapsJob,
+    ScoreJob,
+    SetRef,
+    TrainJob,
+    TuneJob,
+)
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
@@ -84,6 +94,10 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
         yield "train", job.train
         if job.outliers:
             yield "train on outliers", job.outliers
+    elif isinstance(job, HeadJob):
+        yield "train", job.train.data
+        if job.outliers:
+            yield "train on outliers", job.outliers.data
     elif isinstance(job, ReduceMapsJob) and job.learns:
         yield "fit", job.data
     elif isinstance(job, FitJob | TuneJob):
@@ -107,9 +121,10 @@ def _facts(ref: SetRef, channels: int | None, context: JobContext) -> dict[str, 
 
 def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     """The content of the keys besides data and other keys."""
-    trained = next(job for job in jobs if isinstance(job, TrainJob | ImportJob) and job.checkpoint == cell.checkpoint)
+    trainings = (job for job in jobs if isinstance(job, TrainJob | HeadJob | ImportJob))
+    trained = next(job for job in trainings if job.checkpoint == cell.checkpoint)
     content, scores = trained.makes[0].content, scoring.makes[0].content
-    names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import")
+    names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import", "head")
     stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
     training = {name: content[name] for name in names if name in content}
     stages["threads"] = scoring.outputs.logits.content["threads"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from oodbench.benchmark.data import pixel_baseline
 from oodbench.benchmark.data.channels import as_seen
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ReduceMapsJob, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import SKIPPED, Record
@@ -86,7 +86,12 @@ def _family(data: SetRef, context: JobContext) -> str:
 
 def _passes(plan: Plan) -> str:
     """The line on forwarded images: their number with an empty store, and the detectors that add passes."""
-    extracts = [job for job in plan.jobs.values() if isinstance(job, ExtractJob)]
+    for_maps = {job.pass_id for job in plan.jobs.values() if isinstance(job, ReduceMapsJob)}
+    extracts = [
+        job
+        for job in plan.jobs.values()
+        if isinstance(job, ExtractJob) and (not job.features_stored or job.id in for_maps)
+    ]
     distinct = {(job.outputs.data.set, job.outputs.data.part): job.size for job in extracts}
     checkpoints = {job.checkpoint.key.digest for job in extracts}
     added: dict[str, tuple[int, int]] = {}

@@ -10,6 +10,7 @@ from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import (
     ExtractJob,
     FitJob,
+    HeadJob,
     ImportJob,
     Job,
     ReduceMapsJob,
@@ -23,7 +24,7 @@ from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.networks import UnfitWeightsError
-from oodbench.benchmark.stages.training import train
+from oodbench.benchmark.stages.training import train, train_head
 
 
 def run_job(context: JobContext, job: Job, tick: Tick) -> None:
@@ -35,6 +36,7 @@ def run_job(context: JobContext, job: Job, tick: Tick) -> None:
     refuse_other_code(job)
     stages: dict[type[Job], Callable[..., Any]] = {
         TrainJob: train.train,
+        HeadJob: train_head.train_head,
         ImportJob: import_weights.import_weights,
         ExtractJob: extract_parts.extract,
         ReduceMapsJob: extract.check_reduction_made,

@@ -151,7 +151,7 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
             tick(len(output.logits))
         about = context.about(job, **({"block": blocks.size} if blocks.size < BLOCK else {}))
         if not job.stored:
-            _refuse_bad_logits(job, output.logits.shape[1], len(images), bad)
+            refuse_bad_logits(job, output.logits.shape[1], len(images), bad)
             features.save(context, job.outputs.features, about)
             logits.save(context, job.outputs.logits, about)
         for reducer in reducers:
@@ -246,7 +246,8 @@ def _replace(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _refuse_bad_logits(job: ExtractJob, columns: int, images: int, bad: int) -> None:
+def refuse_bad_logits(job: ExtractJob, columns: int, images: int, bad: int) -> None:
+    """Raise `PluginError` if logits have another number of columns than classes, or values that are not finite."""
     if bad or columns != job.checkpoint.num_classes:
         raise PluginError(
             f"The classifier's logits on {job.outputs.data} have shape {(images, columns)} with {bad} non-finite "

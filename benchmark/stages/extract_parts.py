@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from oodbench.benchmark.plan.jobs import ExtractJob, part_key
 from oodbench.benchmark.stages import extract as undivided
+from oodbench.benchmark.stages.classify_features import classify_features
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.store.locks import PASS
 from oodbench.benchmark.store.store import Key
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     """Run a pass, or join its parts; arrays of which a part is missing are computed by a pass over the whole set."""
+    if job.features_stored and not job.stored:
+        classify_features(context, job, tick)
+        job = replace(job, stored=True)
+        if not job.reductions:
+            return
     if not job.parts:
         undivided.extract(context, job, tick)
         return

@@ -27,7 +27,7 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
     with restored_rng(torch.device("cpu")):
         network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
-    state = match_weights(weights, backbone, network).tensors
+    state = match_weights(weights, backbone, network, job.without_head).tensors
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)
     context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
     tick(job.size)

@@ -7,10 +7,13 @@ from torch import nn
 
 from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
-from oodbench.benchmark.plugins.recipe import Recipe, Task
+from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.store.store import Store
+
+CLASSIFIER = "classifier"
+"""Name of the network that detectors score with."""
 
 
 class UnfitWeightsError(Exception):
@@ -28,7 +31,8 @@ def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe
     """A checkpoint's recipe and its networks by name, freshly initialised, on the device."""
     imported = checkpoint.recipe == IMPORTED
     recipe: Recipe = Imported() if imported else create("recipe", parse_spec(checkpoint.recipe))
-    networks = recipe.networks(task_of(checkpoint))
+    task = task_of(checkpoint)
+    networks = {CLASSIFIER: task.build_classifier()} if fits_head(recipe) else recipe.networks(task)
     return recipe, {
         name: network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for name, network in networks.items()
@@ -45,6 +49,14 @@ def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) ->
         _load(network, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         network.eval().requires_grad_(False)
     return networks
+
+
+def load_start(store: Store, network: nn.Module, start: Checkpoint, keeps_head: bool) -> None:
+    """Load given weights into a network whose training starts from them; its own head stays unless theirs is kept."""
+    weights = store.load_tensors(start.key)
+    given = {name.removeprefix(f"{CLASSIFIER}."): value for name, value in weights.items()}
+    own = network.state_dict()
+    _load(network, {**given, **({} if keeps_head else {n: own[n] for n in own if n.startswith("head.")})})
 
 
 def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:

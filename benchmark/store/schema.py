@@ -52,6 +52,8 @@ class Origin(TypedDict, total=False):
     asked: Mapping[str, str]
     facts: Mapping[str, str | int | float | bool | None]
     tuned_on: str
+    files: list[str]
+    """SHA-256 of the files of weights of all seeds, if each has its own."""
     images: Mapping[str, ScoredSet]
     """'id' and 'ood' -> the scored images."""
     shown: Mapping[str, str]

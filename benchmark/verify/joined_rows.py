@@ -45,7 +45,8 @@ class JoinedRows:
         if record.status != OK or "row" not in record.origin or not isinstance(content, dict):
             return {}
         try:
-            origin = self.origins.of(content, self.digests[checkpoint], record.origin.get("tuned_on", ""))
+            given = record.origin.get("tuned_on", ""), record.origin.get("files", ())
+            origin = self.origins.of(content, self.digests[checkpoint], *given)
             return origin if self._complete(content) else {**origin, "asked": record.origin.get("asked", {})}
         except (KeyError, TypeError, ValueError):  # damaged, which is reported, or a record that was edited
             return {}

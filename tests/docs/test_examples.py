@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from oodbench.benchmark.plan.suite_file import read_suite
+from oodbench.benchmark.plan.suite_file import default_suite, read_suite
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from tests.docs.pages import PAGES, Block, blocks, shell_commands
 from tests.support import bench, encode_image
 
@@ -22,7 +24,11 @@ else:
 
 PLUGINS = {
     "guides/add_a_detector.md": {"my_detector.py": "margin", "class_means.py": "class_means", "shift.py": "shift"},
-    "guides/add_a_recipe.md": {"label_smoothing.py": "label_smoothing", "outlier_exposure.py": "outlier_exposure oe"},
+    "guides/add_a_recipe.md": {
+        "label_smoothing.py": "label_smoothing",
+        "outlier_exposure.py": "outlier_exposure oe",
+        "class_mean_head.py": "class_mean_head",
+    },
     "guides/add_a_dataset.md": {"squares.py": "squares", "pets.py": "pets", "noisy.py": "noisy"},
     "guides/add_a_backbone.md": {"tiny_net.py": "tiny_net"},
     "guides/figures.md": {"my_figures.py": "mine"},
@@ -62,7 +68,7 @@ def test_every_block_is_tested(page: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, in which a reader would write the files; `DIR` holds the data that they need."""
+    """The working folder, in which a reader would write the files; `DIR` holds the data that they need, `mine.pt` weights."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "DIR").mkdir()
     random = np.random.RandomState(0)
@@ -71,6 +77,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             image = encode_image(random.randint(0, 256, (40, 48, 3)).astype(np.uint8))
             place = f"{('train', 'test')[k % 2]}/{('cat', 'dog')[k // 2 % 2]}/{k}.png"
             archive.writestr(place, image)
+    network = create("backbone", parse_spec(read_suite(default_suite()).backbone)).build(10, (1, 32, 32))
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
     return tmp_path
 
 
@@ -102,7 +110,8 @@ def shortened(words: list[str]) -> list[str]:
         return words
     sets = {"--id": "digits[0-2]", "--ood": "greek"}
     missing = [word for option, value in sets.items() if option not in words for word in (option, value)]
-    quick = ["--epochs", "1", "--limit-train", "120", "--threads", "1", "--quiet"]
+    epochs = [] if "--checkpoint" in words else ["--epochs", "1"]
+    quick = [*epochs, "--limit-train", "120", "--threads", "1", "--quiet"]
     return [*words, *missing, *quick]
 
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.runner import outdated
 from oodbench.benchmark.runner.outdated import outdated_artifacts
-from tests.support import artifact_files, bench, run_suite, write_suite
+from tests.support import TINY_BACKBONE, artifact_files, bench, run_suite, write_suite
 
 SUITE = '[[id]]\nset = "digits[0-1]"\noutliers = "glyphs"\nood = [{ set = "greek" }]'
 PLUGIN = """
@@ -47,10 +49,13 @@ def train_again_with(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_stage_version_is_known_by_its_name_in_keys(suite: Path) -> None:
     done = run_suite(suite, "knn,msp", protocol="leave_one_out", ood_sets="greek,glyphs")
+    given = suite.with_name("given.pt")
+    torch.save(create("backbone", parse_spec(TINY_BACKBONE)).build(2, (1, 32, 32)).state_dict(), given)
+    run_suite(suite, checkpoint=given, recipe="linear_probe", name="given")
     sides = [json.loads(path.read_text()) for path in (done.path.parents[1] / "cache").glob("*/*.json")]
     keys = [side["key"] for side in sides if "digest" in side]
     fields = {field for key in keys for field in key}
-    assert STAGE_VERSIONS.keys() - fields <= {"import"}
+    assert STAGE_VERSIONS.keys() <= fields
     assert all(key[name] == now for key in keys for name, now in STAGE_VERSIONS.items() if name in key)
     assert outdated_artifacts(done.path.parents[1] / "cache") == {}
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import Backbone, Form, Recipe, Task, TrainBatch, Training, run_checks
+from oodbench.benchmark import Backbone, Form, Head, HeadData, Recipe, Task, TrainBatch, Training, run_checks
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.verify.check_error import CheckError
@@ -156,6 +156,80 @@ def test_a_wrong_recipe_is_caught(register: Register, plugin: type[Recipe], chec
 
 def test_a_right_recipe_passes(register: Register) -> None:
     register("checks_right", Plain)
+    assert {result.status for result in run_checks(["checks_right"], Path())} == {"ok"}
+
+
+# Recipes that fit a head
+
+
+class Means(Recipe):
+    """Distances to class means as a head, a correct one; subclasses are wrong in one respect."""
+
+    def fit_head(self, data: HeadData) -> Head:
+        means = torch.stack([data.features[data.labels == k].mean(dim=0) for k in range(data.num_classes)])
+        return Head(means, -(means**2).sum(dim=1) / 2)
+
+
+class ForgetsAClass(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        head = super().fit_head(data)
+        return Head(head.weight[1:], head.bias[1:])
+
+
+class GuessesOneClass(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        head = super().fit_head(data)
+        return Head(torch.zeros_like(head.weight), torch.arange(len(head.bias)))
+
+
+class IsInfinite(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        head = super().fit_head(data)
+        return Head(head.weight, head.bias / 0)
+
+
+class ScalesTheFeatures(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        return super().fit_head(data._replace(features=data.features.mul_(0.5)))
+
+
+class DrawsGlobally(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        head = super().fit_head(data)
+        return Head(head.weight + 1e-3 * torch.rand(head.weight.shape), head.bias)
+
+
+class DrawsSeeded(Means):
+    def fit_head(self, data: HeadData) -> Head:
+        head = super().fit_head(data)
+        return Head(head.weight + 1e-3 * torch.rand(head.weight.shape, generator=data.generator), head.bias)
+
+
+class SaysItUsesNoSeed(DrawsSeeded):
+    uses_seed = False
+
+
+WRONG_HEADS: list[tuple[type[Recipe], str, str]] = [
+    (ForgetsAClass, "check_recipe_learns", r"returned a weight of \(3, 8\), expected \(4, 8\)"),
+    (GuessesOneClass, "check_recipe_learns", "classifies 25% of its training images correctly"),
+    (IsInfinite, "check_recipe_learns", "returned numbers that are not finite"),
+    (ScalesTheFeatures, "check_recipe_learns", "changes the features"),
+    (DrawsGlobally, "check_recipe_repeats", "another head when it is called again with the same data and seed"),
+    (SaysItUsesNoSeed, "check_recipe_repeats", "another head with another seed, and the recipe says uses_seed = False"),
+]
+
+
+@pytest.mark.parametrize("plugin, check, message", WRONG_HEADS, ids=short_id)
+def test_a_wrong_head_is_caught(register: Register, plugin: type[Recipe], check: str, message: str) -> None:
+    register("checks_wrong", plugin)
+    results = {result.check: result for result in run_checks(["checks_wrong"], Path())}
+    assert results[check].status == "failed"
+    assert re.search(message, results[check].reason)
+
+
+@pytest.mark.parametrize("plugin", [Means, DrawsSeeded])
+def test_a_right_head_passes(register: Register, plugin: type[Recipe]) -> None:
+    register("checks_right", plugin)
     assert {result.status for result in run_checks(["checks_right"], Path())} == {"ok"}
 
 

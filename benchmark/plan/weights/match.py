@@ -16,6 +16,9 @@ from oodbench.benchmark.plugins.backbone import Backbone
 PREFIXES = ("module", "model", "_orig_mod", "net", "classifier")
 """Prefixes of wrappers (data parallel, compiled, checkpoints of this package), which come before other prefixes."""
 
+HEAD = "head."
+"""How the names of a network's last layer begin."""
+
 MAX_PREFIXES = 32
 """Number of prefixes that are tried in each dictionary of a file, those of most tensors first."""
 
@@ -26,6 +29,10 @@ SHOWN = 3
 """Number of tensors of each kind that an error names before it counts the rest."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class OtherClassesError(UserError):
+    """A file fits a network, but for the number of classes of its head."""
 
 
 class Match(NamedTuple):
@@ -70,16 +77,19 @@ class _Reading(NamedTuple):
         return f"'{'.'.join(filter(None, (self.where, self.prefix.rstrip('.'))))}'"
 
 
-def match_weights(weights: Weights, backbone: Backbone, network: nn.Module) -> Match:
+def match_weights(weights: Weights, backbone: Backbone, network: nn.Module, without_head: bool = False) -> Match:
     """Find a network's weights in a file: at the top level or inside other entries, with or without a prefix.
 
     Tensors outside the prefix may be of other networks and are left out; inside it, and where there is none, only
     counters (integers of no dimension) are. Batch counters of batch norm may be missing, because evaluation does not
-    use them. Raises `UserError` with the first tensors that are missing, not expected or of another shape in the
-    dictionary that comes nearest, or if several networks fit and none is where weights usually are.
+    use them. `without_head`: the file's head, of whatever shape, is ignored, and the match has zeros in its place.
+
+    Raises `UserError` with the first tensors that are missing, not expected or of another shape in the dictionary that
+    comes nearest, or if several networks fit and none is where weights usually are.
     """
     expected = network.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in expected.items()}
+    wanted = {n: value for n, value in expected.items() if not (without_head and n.startswith(HEAD))}
+    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     readings = list(_readings(weights, shapes, lambda name: backbone.weight_name(network, name)))
     fits = sorted((reading for reading in readings if reading.fits), key=lambda reading: reading.rank)
     if not fits:
@@ -131,6 +141,7 @@ def _read(
     """Compare a dictionary's tensors, without a prefix, to a network. Names without it may complete the network."""
     names: dict[str, str] = {}
     unexpected, left_out = [], []
+    has_head = any(name.startswith(HEAD) for name in shapes)
     for name in sorted(tensors, key=lambda name: not name.startswith(prefix)):  # those with the prefix first
         bare = name.removeprefix(prefix)
         own = bare if bare in shapes else translate(bare)
@@ -138,6 +149,8 @@ def _read(
             names[own] = name
         elif (prefix and not name.startswith(prefix)) or _is_counter(name, tensors[name]):
             left_out.append(name)
+        elif own.startswith(HEAD) and not has_head:
+            continue
         else:
             unexpected.append(name)
     missing = [name for name in shapes if name not in names and not name.endswith("num_batches_tracked")]
@@ -176,11 +189,11 @@ def _mismatch(weights: Weights, backbone: Backbone, shapes: Shapes, nearest: _Re
     head = [
         name
         for name in nearest.misshapen
-        if name.startswith("head.") and given[name][1:] == shapes[name][1:] and given[name] and shapes[name]
+        if name.startswith(HEAD) and given[name][1:] == shapes[name][1:] and given[name] and shapes[name]
     ]
     if not nearest.missing and not nearest.unexpected and len(head) == len(nearest.misshapen):
         classes, right = given[head[0]][0], shapes[head[0]][0]
-        return UserError(f"'{weights.path}' is a classifier of {classes} classes, and the ID set has {right}")
+        return OtherClassesError(f"'{weights.path}' is a classifier of {classes} classes, and the ID set has {right}")
     problems = {
         "it lacks": [f"'{name}'" for name in nearest.missing],
         "it has beside them": [f"'{name}'" for name in nearest.unexpected],

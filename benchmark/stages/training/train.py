@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.recipe import Training
 from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
-from oodbench.benchmark.stages.networks import build_networks, load_networks
+from oodbench.benchmark.stages.networks import build_networks, load_networks, load_start
 from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.training.train_loop import TrainLoop
 from oodbench.benchmark.store.atomic import write_atomically
@@ -73,6 +73,8 @@ def start(context: JobContext, job: TrainJob) -> TrainLoop:
     # One seed per component, so that every recipe starts from the same weights and sees batches in the same order.
     torch.manual_seed(derive(job.seed, "initial weights"))
     recipe, networks = build_networks(job.checkpoint, context.device)
+    if job.start:
+        load_start(context.store, networks["classifier"], job.start, job.keeps_head)
     torch.manual_seed(derive(job.seed, "training", "layers"))
     # With the recipe's name, so that a recipe that builds on another one draws other random numbers.
     steps = derive(job.seed, "training", "steps", recipe.name)

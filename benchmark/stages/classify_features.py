@@ -1,0 +1,43 @@
+"""Logits of a head that was fitted to stored features: no image is processed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodbench.benchmark.plan.jobs import ExtractJob
+from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.extract import BLOCK, refuse_bad_logits
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.stages.context import JobContext
+
+
+def classify_features(context: JobContext, job: ExtractJob, tick: Tick) -> None:
+    """Store a set's logits (N, K), float32, from its stored features (N, D).
+
+    In blocks of `BLOCK` like a pass, the last one padded, because the last bits of a product depend on its size.
+    """
+    features = context.store.load_array(job.outputs.features)
+    head = context.classifier(job.checkpoint).head
+    logits = np.empty((len(features), job.checkpoint.num_classes), dtype=np.float32)
+    for start in range(0, len(features), BLOCK):
+        rows = np.array(features[start : start + BLOCK], dtype=np.float32)
+        logits[start : start + len(rows)] = _classified(head, rows, context.device)
+        if not job.reductions:  # otherwise the pass that follows counts the images
+            tick(len(rows))
+    refuse_bad_logits(job, logits.shape[1], len(logits), int(logits.size - np.isfinite(logits).sum()))
+    context.store.save_array(job.outputs.logits, logits, context.about(job))
+
+
+@torch.inference_mode()
+def _classified(head: Callable[[Tensor], Tensor], rows: np.ndarray, device: torch.device) -> np.ndarray:
+    """Logits (n, K) of at most `BLOCK` features (n, D)."""
+    padded = np.zeros((BLOCK, rows.shape[1]), dtype=np.float32)
+    padded[: len(rows)] = rows
+    logits: np.ndarray = head(torch.from_numpy(padded).to(device))[: len(rows)].float().cpu().numpy()
+    return logits
