@@ -68,7 +68,7 @@ def test_every_block_is_tested(page: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, in which a reader would write the files; `DIR` holds the data that they need, `mine.pt` weights."""
+    """The working folder, in which a reader would write the files; `DIR` holds the data, and `mine.pt` weights."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "DIR").mkdir()
     random = np.random.RandomState(0)
