@@ -1,4 +1,4 @@
-"""Small samples of photographs at their own size, to try networks of ImageNet's classes: ten classes, and three OOD sets.
+"""Small samples of photographs at their own size, to try networks of ImageNet's classes on: an ID and three OOD sets.
 
 They show that a pipeline works and how detectors behave on real photographs; they are too small to quote.
 """
@@ -57,9 +57,9 @@ class ImagenetteSample(FileDataset):
     }
     licence = "ImageNet's terms: non-commercial research and education"
     origin = (
-        "Imagenette (github.com/fastai/imagenette), divided as ImageNet is, which its own splits are not: train has 50 ImageNet "
-        "training images of each class, and test the ImageNet validation images of the ten classes, without 30 in which "
-        "a face detector fired. Put imagenette-part-train.zip and imagenette-part-val.zip into the data folder."
+        "Imagenette (github.com/fastai/imagenette), divided as ImageNet is, which its own splits are not: train has 50 "
+        "ImageNet training images of each class, and test ImageNet's validation images of the ten classes, without 30 "
+        "in which a face detector fired. Put imagenette-part-train.zip and imagenette-part-val.zip there."
     )
     caveats = (
         "Networks trained on ImageNet have seen the training images. The whole image is squeezed to 224 x 224, aspect "

@@ -11,7 +11,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from oodbench.benchmark.data.channels import in_channels
+from oodbench.benchmark.data.channels import conversion, in_channels
+from oodbench.benchmark.data.pictures.derived import DerivedImages
 from oodbench.benchmark.metrics.names import STABILITY, STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import changed_rows
 from oodbench.benchmark.plugins.dataset import COLOUR, ImageSet
@@ -66,12 +67,19 @@ def changed_images(test: ImageSet) -> ImageSet:
     Grey images are repeated in three channels, so that there is something to tint. A grey network gets all of them as
     luma, as it gets any colour image: there a tint is a change of two grey levels, and the other changes are grey.
 
+    Those of pictures that are decoded when they are read are changed then.
+
     Raises `DataError` for images that are neither grey nor in colour.
     """
     chosen = test.take(changed_rows(len(test)))
+    labels = None if chosen.labels is None else np.tile(chosen.labels, len(STABILITY))
+    if (lazy := chosen.lazy) is not None:
+        conversion(lazy.shape[1], COLOUR)  # raises the error for other channels
+        functions = [_in_colour(CHANGES[name]) for name in STABILITY]
+        made = DerivedImages(lazy, functions, changes_version(), channels=COLOUR)
+        return ImageSet.read_lazily(made, labels, test.classes)
     images = in_channels(chosen.images, COLOUR)
     changed = np.concatenate([CHANGES[name](images) for name in STABILITY])
-    labels = None if chosen.labels is None else np.tile(chosen.labels, len(STABILITY))
     return replace(chosen, images=changed, labels=labels, groups=None)
 
 
@@ -79,6 +87,10 @@ def changes_version() -> str:
     """What the changed images depend on besides the images: this code, and the encoder of JPEG."""
     encoder = features.version("libjpeg_turbo") or features.version("jpg")
     return f"changes {STABILITY_VERSION}, pillow {PIL.__version__}, jpeg {encoder}"
+
+
+def _in_colour(change: Callable[[Pixels], Pixels]) -> Callable[[Pixels], Pixels]:
+    return lambda images: change(in_channels(images, COLOUR))
 
 
 def _raised(images: Pixels, levels: tuple[int, ...]) -> Pixels:

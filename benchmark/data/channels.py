@@ -83,8 +83,12 @@ def luma(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def as_seen(images: ImageSet, channels: int) -> ImageSet:
     """An image set as a network with a number of channels sees it; the set itself if it has as many.
 
+    Of a set that is decoded when it is read, its thumbnails.
+
     The checksum of a converted set is derived from that of the stored one, which need not be computed again.
     """
+    if images.lazy is not None:
+        images = replace(images, images=images.small).with_checksum(f"thumbnails of {images.checksum}")
     how = conversion(images.image_shape[0], channels)
     if not how:
         return images

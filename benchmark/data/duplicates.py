@@ -194,6 +194,7 @@ class CachedDuplicates:
     """Counts of shared images by the contents of two sets.
 
     A pair is counted once for all runs that share a store, and a set is hashed, described and sorted once per object.
+    Pictures that are decoded when they are read are compared by their thumbnails: equal thumbnails count as copies.
     """
 
     def __init__(self, cache: DataCache) -> None:
@@ -205,7 +206,7 @@ class CachedDuplicates:
 
     def exact(self, seen: ImageSet, tested: ImageSet, stored: bool = True) -> int:
         """As `exact_duplicates`. With `stored`, the count is read from, or written to, the store."""
-        channels = _common_channels(seen.image_shape, tested.image_shape)
+        channels = _common_channels(seen.small.shape[1:], tested.small.shape[1:])
         if channels is None:
             return 0
         if not stored:
@@ -215,31 +216,31 @@ class CachedDuplicates:
 
     def near(self, seen: ImageSet, tested: ImageSet) -> int:
         """As `near_duplicates`."""
-        channels = _common_channels(seen.image_shape, tested.image_shape)
+        channels = _common_channels(seen.small.shape[1:], tested.small.shape[1:])
         if channels is None:
             return 0
         name = f"{tested.checksum} near {seen.checksum} version {LEAKAGE_VERSION}"
         return int(self._cache.result(name, lambda: {"near": self._count(seen, tested, channels)})["near"])
 
     def _count_exact(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
-        known, new = (in_channels(images.images, channels) for images in (seen, tested))
+        known, new = (in_channels(images.small, channels) for images in (seen, tested))
         return _count_equal(known, new, self._hash(seen, channels), self._hash(tested, channels))
 
     def _count(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
         place = (seen.checksum, channels)
         if place not in self._searchable:
             self._searchable[place] = _Searchable(self._describe(seen, channels))
-        known, new = (in_channels(images.images, channels) for images in (seen, tested))
+        known, new = (in_channels(images.small, channels) for images in (seen, tested))
         return _count_near(known, new, self._searchable[place], self._describe(tested, channels), NEAR, BLOCK)
 
     def _hash(self, images: ImageSet, channels: int) -> NDArray[np.uint64]:
         place = (images.checksum, channels)
         if place not in self._image_hashes:
-            self._image_hashes[place] = _hashes(in_channels(images.images, channels), BLOCK)
+            self._image_hashes[place] = _hashes(in_channels(images.small, channels), BLOCK)
         return self._image_hashes[place]
 
     def _describe(self, images: ImageSet, channels: int) -> NDArray[np.float32]:
         place = (images.checksum, channels)
         if place not in self._descriptors:
-            self._descriptors[place] = descriptors(in_channels(images.images, channels))
+            self._descriptors[place] = descriptors(in_channels(images.small, channels))
         return self._descriptors[place]

@@ -13,10 +13,11 @@ from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.forms import changed
+from oodbench.benchmark.data.pictures.derived import DerivedImages
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
-from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
+from oodbench.benchmark.plugins.dataset import Dataset, Form, ImageSet
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import examine
@@ -223,8 +224,8 @@ class Library:
             how = f"classes {spec.classes}"
         for name in spec.forms:
             form = registry.get("form", name)
-            images = ImageSet(changed(form(), images.images, spec.name), images.labels, images.classes, images.groups)
             source = examine(form)
+            images = _in_form(images, form, spec.name, source.version)
             how, is_covered = f"{how} {name} {source.version}", is_covered and not source.uncovered
         return self._with_cached_checksum(spec, images, whole, how) if how and is_covered else images
 
@@ -234,6 +235,14 @@ class Library:
             return images
         name = f"{whole.checksum} {how.strip()}"
         return images.with_checksum(self.files.cache.checksum(name, lambda: images.checksum))
+
+
+def _in_form(images: ImageSet, form: type[Form], name: str, version: str) -> ImageSet:
+    """A set with a form applied to every image; when they are read, if they are decoded then."""
+    if (lazy := images.lazy) is None:
+        return ImageSet(changed(form(), images.images, name), images.labels, images.classes, images.groups)
+    made = DerivedImages(lazy, [lambda pixels: changed(form(), pixels, name)], f"form {form.name} {version}")
+    return ImageSet.read_lazily(made, images.labels, images.classes, images.groups)
 
 
 def _split_by(images: ImageSet) -> str:

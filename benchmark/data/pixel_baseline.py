@@ -89,5 +89,5 @@ class CachedBaselines:
         place = (images.checksum, is_training)
         if place not in self._statistics:
             rows = fitted_rows(len(images)) if is_training else slice(None)
-            self._statistics[place] = statistics(images.images[rows])
+            self._statistics[place] = statistics(images.small[rows])
         return self._statistics[place]

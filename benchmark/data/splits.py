@@ -33,9 +33,8 @@ def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:
             + (f"classes 0 to {len(images.classes) - 1}." if images.labels is not None else "no classes.")
         )
     rows = np.flatnonzero(np.isin(images.labels, chosen))
-    subset = images.take(rows)
     labels = np.searchsorted(np.array(chosen), images.labels[rows])
-    return ImageSet(subset.images, labels, tuple(images.classes[k] for k in chosen), subset.groups)
+    return replace(images.take(rows), labels=labels, classes=tuple(images.classes[k] for k in chosen))
 
 
 def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:

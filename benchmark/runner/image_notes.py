@@ -56,7 +56,7 @@ def preprocessing_note(plan: Plan) -> list[str]:
 def shared_notes(plan: Plan, context: JobContext) -> list[str]:
     """Notes on what all training images of an ID set have in common (`data.shared_by_all`)."""
     id_sets = dict.fromkeys(pair.id.set for pair in plan.pairs)
-    training = {name: context.library.part(parse_set(name), "outliers").images for name in id_sets}
+    training = {name: context.library.part(parse_set(name), "outliers").small for name in id_sets}
     return [note for name, images in training.items() for note in shared_by_all(images, name)]
 
 

@@ -44,7 +44,7 @@ NAMES = """
     cifar10 cifar100 svhn mnist fashion-mnist kmnist emnist-letters notmnist notmnist-small omniglot textures
     places365 stl10 gtsrb tinyimagenet lsun-resize lsun-crop tinyimagenet-resize tinyimagenet-crop isun
     fashion-mnist-halves kmnist-halves svhn-train-first4434 svhn-test-first10000 svhn-small textures-10of47
-    tinyimagenet-resize-pillow
+    tinyimagenet-resize-pillow imagenette-sample textures-sample places-sample flowers-sample
 """.split()  # noqa: SIM905
 
 

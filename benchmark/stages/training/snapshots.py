@@ -119,7 +119,7 @@ class Snapshots:
         return {
             "done": [self._loop.epoch, self._loop.passed],
             "torch": torch.__version__,
-            "device": self._loop.data.device.type,
+            "device": self._loop.labels.device.type,
         }
 
     def _is_further(self, facts: Mapping[str, Any]) -> bool:

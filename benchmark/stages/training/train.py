@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark.data.channels import are_convertible, in_channels
+from oodbench.benchmark.data.channels import are_convertible
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plan.precision import train_in
-from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.recipe import Training
 from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks, load_start
 from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.training.train_loop import TrainLoop
+from oodbench.benchmark.stages.training.training_images import training_images
 from oodbench.benchmark.store.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def train(context: JobContext, job: TrainJob, tick: Tick, every: SnapshotInterva
 def start(context: JobContext, job: TrainJob) -> TrainLoop:
     """The training loop of a job before its first step: data on the device, networks initialised, generators seeded."""
     channels = job.checkpoint.image_shape[0]
-    data = _on_device(context.images(job.train), channels, context.device)
+    in_memory = context.library.files.view.pixel_cache
+    data = training_images(context.images(job.train), channels, context.device, in_memory)
     labels = torch.from_numpy(context.labels(job.train).astype(np.int64)).to(context.device)
     outliers = None
     if job.outliers:
@@ -69,7 +70,7 @@ def start(context: JobContext, job: TrainJob) -> TrainLoop:
                 f"The outliers {job.outliers} are {stored} images, '{job.train.set}' {own}; they must have the same "
                 "channels and size, or the same size in grey and in colour."
             )
-        outliers = _on_device(context.images(job.outliers), channels, context.device)
+        outliers = training_images(context.images(job.outliers), channels, context.device, in_memory)
     # One seed per component, so that every recipe starts from the same weights and sees batches in the same order.
     torch.manual_seed(derive(job.seed, "initial weights"))
     recipe, networks = build_networks(job.checkpoint, context.device)
@@ -83,12 +84,6 @@ def start(context: JobContext, job: TrainJob) -> TrainLoop:
     optimizers = recipe.optimizers(networks)
     train_in(job.precision, [*networks.values(), *given.values()], context.device)
     return TrainLoop(job, recipe, Training(networks, optimizers, given, generator), data, labels, outliers)
-
-
-def _on_device(images: ImageSet, channels: int, device: torch.device) -> Tensor:
-    """The images in a network's channels, uint8 (N, C, H, W), on the device."""
-    # torch accepts neither read-only arrays nor negative strides, and a data set may return both.
-    return torch.from_numpy(np.require(in_channels(images.images, channels), requirements=["C", "W"])).to(device)
 
 
 def _count(network: nn.Module) -> int:

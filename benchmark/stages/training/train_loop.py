@@ -13,6 +13,7 @@ from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.recipe import Recipe, TrainBatch, Training
 from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.training.training_images import Images, rows_of
 
 
 class ShuffledIndices:
@@ -54,12 +55,12 @@ class ShuffledIndices:
 class TrainLoop:
     """Trains one job's networks.
 
-    `data`, uint8 (N, C, H, W), `labels`, int64 (N,), and `outliers`, uint8 (M, C, H, W), if the recipe declares them,
-    are on the training device.
+    `data`, images (N, C, H, W), `labels`, int64 (N,), and `outliers`, images (M, C, H, W), if the recipe declares them.
+    What is a tensor is uint8, on the training device; `training_images.ReadImages` are decoded batch by batch.
     """
 
     def __init__(
-        self, job: TrainJob, recipe: Recipe, training: Training, data: Tensor, labels: Tensor, outliers: Tensor | None
+        self, job: TrainJob, recipe: Recipe, training: Training, data: Images, labels: Tensor, outliers: Images | None
     ) -> None:
         self.job, self.recipe, self.training = job, recipe, training
         self.data, self.labels, self.outliers = data, labels, outliers
@@ -67,6 +68,7 @@ class TrainLoop:
         seed = derive(job.seed, "training", "outlier order")
         self._draws = None if outliers is None else ShuffledIndices(len(outliers), seed)
         self._rates = {n: [group["lr"] for group in o.param_groups] for n, o in training.optimizers.items()}
+        self._device = labels.device
         self._sums: dict[str, Tensor] = {}
         self.epoch = 0
         """Epochs completed."""
@@ -99,8 +101,8 @@ class TrainLoop:
         rows = self._order.take(min(self.job.schedule.batch_size, len(self.data) - self.passed))
         drawn = None
         if self.outliers is not None and self._draws is not None:
-            drawn = floats(_rows(self.outliers, self._draws.take(len(rows))))
-        batch = TrainBatch(floats(_rows(self.data, rows)), _rows(self.labels, rows), drawn)
+            drawn = floats(rows_of(self.outliers, self._draws.take(len(rows))))
+        batch = TrainBatch(floats(rows_of(self.data, rows)), rows_of(self.labels, rows), drawn)
         for name, loss in self.recipe.step(self.training._replace(progress=self.progress), batch).items():
             # Summed on the device: reading a loss would wait for the GPU in every step.
             self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
@@ -140,7 +142,7 @@ class TrainLoop:
             "recipe": self.recipe.state(),
             "steps": training.generator.get_state(),
             "layers": torch.get_rng_state(),
-            "device layers": torch.cuda.get_rng_state(self.data.device) if self.data.is_cuda else None,
+            "device layers": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -158,10 +160,10 @@ class TrainLoop:
             self._draws.load_state(state["draws"])
         training.generator.set_state(state["steps"])
         torch.set_rng_state(state["layers"])
-        if state["device layers"] is not None and self.data.is_cuda:
-            torch.cuda.set_rng_state(state["device layers"], self.data.device)
+        if state["device layers"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["device layers"], self._device)
         self.epoch, self.passed, self.losses = state["epoch"], state["passed"], state["losses"]
-        self._sums = {name: total.to(self.data.device) for name, total in state["sums"].items()}
+        self._sums = {name: total.to(self._device) for name, total in state["sums"].items()}
 
 
 def _match_strides_of_weights(optimizer: torch.optim.Optimizer) -> None:
@@ -176,10 +178,6 @@ def _factor(job: TrainJob, epoch: int) -> float:
     # Rounded, because 0.28 * 25 is slightly more than 7 in floating point.
     passed = sum(epoch >= round(milestone * job.schedule.epochs, 6) for milestone in job.schedule.milestones)
     return float(job.schedule.decay**passed)
-
-
-def _rows(data: Tensor, rows: Tensor) -> Tensor:
-    return data[rows.to(data.device)]
 
 
 def floats(images: Tensor) -> Tensor:
