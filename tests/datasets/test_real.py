@@ -62,7 +62,7 @@ def test_card_is_complete(name: str) -> None:
     assert len(card.caveats) > 20
     assert set(card.sources) == set(card.sizes) == set(card.splits)
     assert all(card.sources[split] for split in card.splits)
-    assert card.family in ("", *CARDS, "lsun", "notmnist")
+    assert card.family in ("", *CARDS, "lsun", "notmnist", "imagenet1k")
 
 
 @pytest.mark.parametrize("name", NAMES)
