@@ -134,6 +134,8 @@ def run(
     std: str = "",
     exif: bool = False,
     block: int = 0,
+    fit_from: str | float = "",
+    fit_per_class: int = 0,
     stability: bool = True,
     device: str = "auto",
     threads: int = 0,
@@ -184,6 +186,9 @@ def run(
         std: The standard deviations that it divides by, likewise.
         exif: Apply the rotation that EXIF data state, which torchvision, timm and OpenOOD do not.
         block: Images per forward call; by the size of the images if 0. Last bits of results depend on it.
+        fit_from: What detectors learn from: "train", "val" for a published validation split, or the share of the ID
+            test split that is held out for it and not scored, such as 0.2; the suite's if empty.
+        fit_per_class: Fit detectors on at most so many images of each class; 0 for the suite's number, or all.
         stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
         threads: CPU threads of a job, whatever the engine and the machine; the suite's number if 0. Results depend

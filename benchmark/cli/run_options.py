@@ -88,6 +88,20 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         help="Evaluate these trained weights, or start from them if the recipe does; several files are seeds.",
     ),
     click.option(
+        "--fit-from",
+        default="",
+        metavar="train|val|SHARE",
+        help="Fit detectors on that split, or on a share of the ID test split, which is then not scored.  "
+        "[default: the suite's, or train]",
+    ),
+    click.option(
+        "--fit-per-class",
+        default=0,
+        type=click.IntRange(0),
+        metavar="N",
+        help="Fit detectors on at most N images of each class.  [default: the suite's, or all]",
+    ),
+    click.option(
         "--epochs",
         default=0,
         type=click.IntRange(0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.dataset import ImageSet
@@ -13,7 +14,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.rows import own_set
 
 SCORED = ("test", "scored")
-"""The parts of a set on which cells are scored."""
+"""Roles of the parts of a set on which cells are scored."""
 
 ABSENT, OTHERS = "whose images are not in --data-dir", "because the images in --data-dir differ from those scored"
 
@@ -52,4 +53,4 @@ class ScoredImages:
 
 
 def _is(used: Mapping[str, Any], name: str) -> bool:
-    return used.get("set") == name and used.get("part") in SCORED
+    return used.get("set") == name and role_of(str(used.get("part"))) in SCORED

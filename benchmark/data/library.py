@@ -12,10 +12,25 @@ from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
+from oodbench.benchmark.data.fit_images import (
+    ALL_TRAINING,
+    FitImages,
+    at_most,
+    counts_of,
+    fit_validation_rows,
+    held_out_rows,
+    parse_part,
+)
 from oodbench.benchmark.data.forms import changed
 from oodbench.benchmark.data.pictures.derived import DerivedImages
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
-from oodbench.benchmark.data.splits import carve_validation, copy_views, first_half, only_classes
+from oodbench.benchmark.data.splits import (
+    carve_validation,
+    copy_views,
+    first_half,
+    only_classes,
+    validation_rows,
+)
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, Form, ImageSet
 from oodbench.benchmark.plugins.guarded import asked
@@ -36,7 +51,8 @@ VALIDATION = "val"
 PARTS = ("train", "validation", "test", "outliers", "tuning", "scored", "changed")
 """Roles of a set's images. 'train' and 'validation' partition the training split, unless there is a validation split,
 and 'outliers' is all of it; 'tuning' and 'scored' are the two halves of the test split; 'changed' are slightly changed
-test images (`data.changes`)."""
+test images (`data.changes`).
+Where detectors learn from other images than all of the training split, names of parts say so (`data.fit_images`)."""
 
 
 class Library:
@@ -80,7 +96,10 @@ class Library:
         """The images that serve as one of `PARTS`, subsampled to `limit` images (0: no limit)."""
         if limit:
             images = self.part(spec, part)
-            return images if limit >= len(images) else self._subsample(spec, images, limit)
+            return images if limit >= len(images) else self._subsample(spec, part, images, limit)
+        role, fit = parse_part(part)
+        if fit != ALL_TRAINING:
+            return self._of_fit(spec, part, role, fit)
         if part == "test":
             return self.split(spec, "test")
         if part == "outliers":
@@ -115,17 +134,58 @@ class Library:
             self._parts[spec, "changed"] = images
         return self._parts[spec, "changed"]
 
+    def _of_fit(self, spec: SetSpec, part: str, role: str, fit: FitImages) -> ImageSet:
+        """A part of an ID set that is named by a rule of `data.fit_images`."""
+        if (spec, part) not in self._parts:
+            if role == "changed":
+                images = changed_images(self.part(spec, fit.part("scored")))
+            else:
+                images = self._held_out(spec, role, fit) if fit.held_out else self._of_split(spec, role, fit)
+            self._parts[spec, part] = images
+        return self._parts[spec, part]
+
+    def _held_out(self, spec: SetSpec, role: str, fit: FitImages) -> ImageSet:
+        test = self.split(spec, "test")
+        fitted, scored = held_out_rows(test, fit, str(spec))
+        if role in ("fitted", "scored"):
+            return test.take(fitted if role == "fitted" else scored)
+        images = test.take(fitted)
+        held_out = fit_validation_rows(images, str(spec))
+        return images.take(np.flatnonzero(held_out == (role == "validation")))
+
+    def _of_split(self, spec: SetSpec, role: str, fit: FitImages) -> ImageSet:
+        """The images of the training or validation split that detectors learn from, at most so many of each class."""
+        learnt, validated = counts_of(fit.per_class)
+        own = not fit.val and self.has(spec, VALIDATION)
+        whole = self.split(spec, VALIDATION if fit.val or (own and role == "validation") else "train")
+        held_out = np.full(len(whole), role == "validation") if own else validation_rows(whole, str(spec))
+        if (labels := whole.labels) is None:
+            raise UserError(f"'{spec}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
+        kept = {"train": at_most(labels, ~held_out, learnt), "validation": at_most(labels, held_out, validated)}
+        kept["fitted"] = kept["train"] | kept["validation"]
+        return whole.take(np.flatnonzero(kept[role]))
+
+    def image_shape(self, spec: SetSpec) -> tuple[int, int, int]:
+        """Channels, height and width of the images of an ID set: of its training split, or its test split if it has no
+        other."""
+        try:
+            return self.part(spec, "train").image_shape
+        except UserError:
+            raise
+        except OodbenchError:
+            return self.part(spec, "test").image_shape
+
     def kin(self, spec: SetSpec) -> str:
         """The wider family of a set. A cell's settings are never tuned on sets of the OOD set's own kin."""
         card = self.card(spec)
         return card.kin or card.family or spec.name
 
-    def _subsample(self, spec: SetSpec, whole: ImageSet, limit: int) -> ImageSet:
+    def _subsample(self, spec: SetSpec, part: str, whole: ImageSet, limit: int) -> ImageSet:
         """Take `limit` images evenly spaced in stored order, so that a set sorted by class keeps its class balance."""
-        name = f"{limit} of"
+        name = f"{limit} of {part}"
         if (spec, name) not in self._parts:
             rows = np.arange(limit) * len(whole) // limit
-            images = self._with_cached_checksum(spec, whole.take(rows), whole, f"{name} {SPLIT_VERSION}")
+            images = self._with_cached_checksum(spec, whole.take(rows), whole, f"{limit} of {SPLIT_VERSION}")
             missing = len(whole.classes) - len(np.unique(images.labels)) if images.labels is not None else 0
             if missing:
                 raise UserError(
@@ -150,9 +210,12 @@ class Library:
             raise UserError(f"'{spec}' has one class, and a classifier needs two or more. Choose another --id.")
         return count
 
-    def channels(self, spec: SetSpec) -> int:
-        """Channels of a set: the most that the images of one of its splits have, so that colour in one decides."""
-        splits = [split for split in self.card(spec).splits if self.has(spec, split)]
+    def channels(self, spec: SetSpec, without: str = "") -> int:
+        """Channels of a set: the most that the images of one of its splits have, so that colour in one decides.
+
+        `without`: a split that is not there, or not used.
+        """
+        splits = (split for split in self.card(spec).splits if split != without and self.has(spec, split))
         return max(self.split(spec, split).image_shape[0] for split in splits)
 
     def has(self, spec: SetSpec, split: str) -> bool:

@@ -5,7 +5,7 @@ about the detector. Two numbers per pair:
 
 - the best single statistic, chosen with its direction on the pair's test images: an upper bound, as no detector may see
   the OOD set;
-- a one-class model of all statistics, fitted on ID training images alone, as a detector is.
+- a one-class model of all statistics, fitted on ID training images alone, as a detector is; none without such images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ FITTED_ON = 2000
 """The one-class model is fitted on at most this many training images, evenly spaced in stored order."""
 
 HIGHER, LOWER, UNUSUAL = "higher is OOD", "lower is OOD", "unusual is OOD"
-"""Directions of a statistic; unusual: far from the median of ID training images, either way."""
+"""Directions of a statistic; unusual: far from the median of ID training images, either way, or of ID test images where
+there are none of training: it is an upper bound in any case."""
 
 Statistics = Mapping[str, Values]
 
@@ -54,8 +55,10 @@ def one_class_of(training: Statistics, id_statistics: Statistics, ood_statistics
     return {"fitted_on": fitted_on, **evaluate(model.scores(id_statistics), model.scores(ood_statistics))}
 
 
-def baselines_of(training: Statistics, id_statistics: Statistics, ood_statistics: Statistics) -> dict[str, Any]:
-    """Both baselines of a pair."""
+def baselines_of(training: Statistics | None, id_statistics: Statistics, ood_statistics: Statistics) -> dict[str, Any]:
+    """Both baselines of a pair; without training images, None in place of the one-class model."""
+    if training is None:
+        return {"best": best_statistic_of(id_statistics, id_statistics, ood_statistics), "one_class": None}
     sets = (training, id_statistics, ood_statistics)
     return {"best": best_statistic_of(*sets), "one_class": one_class_of(*sets)}
 
@@ -76,14 +79,15 @@ class CachedBaselines:
         self._cache = cache
         self._statistics: dict[tuple[str, bool], Statistics] = {}
 
-    def of(self, training: ImageSet, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
+    def of(self, training: ImageSet | None, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
         """As `baselines_of`, bit for bit: `best`, the best single statistic, and `one_class`, each with its metrics."""
-        contents = " ".join(images.checksum for images in (training, id_set, ood_set))
+        contents = " ".join(images.checksum if images else "none" for images in (training, id_set, ood_set))
         name = f"{contents} statistics {STATISTICS_VERSION}, metrics {METRICS_VERSION}"
         return self._cache.result(name, lambda: self._measured(training, id_set, ood_set))
 
-    def _measured(self, training: ImageSet, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
-        return baselines_of(self._measure(training, True), self._measure(id_set), self._measure(ood_set))
+    def _measured(self, training: ImageSet | None, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
+        fitted = self._measure(training, True) if training else None
+        return baselines_of(fitted, self._measure(id_set), self._measure(ood_set))
 
     def _measure(self, images: ImageSet, is_training: bool = False) -> Statistics:
         place = (images.checksum, is_training)

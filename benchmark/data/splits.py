@@ -44,12 +44,18 @@ def carve_validation(train: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
     tenth of each class in stored order is taken, because images stored next to each other are more likely to be alike.
     Raises `UserError` for a set without labels, `DataError` if a class would be left without training images.
     """
+    held_out = validation_rows(train, name)
+    return train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+
+
+def validation_rows(train: ImageSet, name: str) -> np.ndarray:
+    """Mask of the images of a training set that become ID validation, bool (N,); see `carve_validation`."""
     if train.labels is None:
         raise UserError(f"'{name}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
-    held_out = _last_groups(train.groups) if train.groups is not None else _last_of_each_class(train.labels)
+    held_out = last_groups(train.groups) if train.groups is not None else _last_of_each_class(train.labels)
     if len(np.unique(train.labels[~held_out])) < len(train.classes):
         raise DataError(f"'{name}' is too small: with a tenth held out, some class has no training image left.")
-    return train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+    return held_out
 
 
 def first_half(test: ImageSet) -> np.ndarray:
@@ -70,12 +76,13 @@ def first_half(test: ImageSet) -> np.ndarray:
     return first
 
 
-def _last_groups(groups: np.ndarray) -> np.ndarray:
+def last_groups(groups: np.ndarray, share: float = VALIDATION_SHARE) -> np.ndarray:
+    """Mask of the images in the last groups that together have at least a share of all images, bool (N,)."""
     order, first = np.unique(groups, return_index=True)
     held_out = np.zeros(len(groups), dtype=bool)
     for group in order[np.argsort(first)][::-1]:
         held_out |= groups == group
-        if held_out.sum() >= VALIDATION_SHARE * len(groups):
+        if held_out.sum() >= share * len(groups):
             break
     return held_out
 

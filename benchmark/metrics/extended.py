@@ -22,6 +22,9 @@ from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
 EXTENDED_VERSION = "2"
 """Part of the key of every cell with these values; increase it when one of them changes."""
 
+NO_VALIDATION = ""
+"""Stands in the key of a cell for the scores of validation images, if there are none."""
+
 CALIBRATION_BINS = 15
 
 Floats = NDArray[np.float64]
@@ -71,18 +74,18 @@ class ScoredClassification:
 def extended(
     test: ScoredClassification,
     ood_scores: NDArray[Any],
-    validation_scores: NDArray[Any],
+    validation_scores: NDArray[Any] | None,
     shifted: Sequence[ScoredClassification] = (),
 ) -> dict[str, float]:
     """Every extended metric of a cell that is defined, by the names of `EXTENDED_METRICS`.
 
-    `validation_scores`: (V,) scores of ID images held out of training. `shifted`: forms of the ID test set that keep
-    its classes. Raises `MetricError` as `metrics.exact` does.
+    `validation_scores`: (V,) scores of ID images held out of training; None without such images. `shifted`: forms of
+    the ID test set that keep its classes. Raises `MetricError` as `metrics.exact` does.
     """
     values = {
         **test.images.calibration,
         **failures(test.scores, test.right),
-        **deployed(test.scores, ood_scores, validation_scores),
+        **({} if validation_scores is None else deployed(test.scores, ood_scores, validation_scores)),
         "tnr_at_tpr99": tnr_at_tpr99(test.scores, ood_scores),
         **precisions(test.scores, ood_scores),
     }

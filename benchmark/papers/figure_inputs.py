@@ -59,7 +59,7 @@ class RunFigureInputs:
             return f"the checkpoint of {record.label} on {record.id_set} is not in the cache"
         spec = parse_set(own_name(record, "id_set"))
         recipe = str(Spec(record.recipe, tuple(sorted(record.recipe_settings.items()))))
-        own, height, width = self.library.part(spec, "train").image_shape
+        own, height, width = self.library.image_shape(spec)
         shape = (record.channels or own, height, width)
         classes, repeats_grey = self.library.num_classes(spec), own == GREY < shape[0]
         return Checkpoint(key, recipe, record.backbone, classes, shape, repeats_grey)

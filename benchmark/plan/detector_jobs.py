@@ -89,7 +89,7 @@ class DetectorJobs:
         reduced = self.builder.outputs(data, trained, choices)
         bank = None
         if compares(row.detector):
-            bank = self.builder.extract_job(self.builder.ref(entry.set, "train"), trained)
+            bank = self.builder.extract_job(self.builder.fit_ref(entry), trained)
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": identity(row.detector),
             "outputs": _digests(reduced.outputs),
@@ -118,12 +118,12 @@ class DetectorJobs:
         self, row: Row, trained: TrainedClassifier, choices: Sequence[Detector]
     ) -> dict[str, ReducedOutputs]:
         """The outputs that a detector may learn from, by part."""
-        entry = trained.entry
-        parts = {"train": entry.set, "validation": entry.set}
+        entry, builder = trained.entry, self.builder
+        parts = builder.resolver.parts(entry.set)
+        refs = {"train": builder.fit_ref(entry), "validation": builder.ref(entry.set, parts.validation)}
         if "outliers" in row.detector.needs and entry.outliers:
-            parts["outliers"] = entry.outliers
-        builder = self.builder
-        return {part: builder.outputs(builder.ref(spec, part), trained, choices) for part, spec in parts.items()}
+            refs["outliers"] = builder.ref(entry.outliers, "outliers")
+        return {part: builder.outputs(ref, trained, choices) for part, ref in refs.items()}
 
     def _passes(self, entry: IDEntry, detector: Detector) -> int:
         """Network passes per image of a detector's `score`."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import (
@@ -75,9 +76,13 @@ class JobBuilder:
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set, by name; --limit-train applies to the training part."""
-        limit = self.request.limit_train if part == "train" else 0
+        limit = self.request.limit_train if role_of(part) == "train" else 0
         images = self.library.part(spec, part, limit)
         return SetRef(str(spec), part, len(images), limit, images.checksum, images.groups_checksum)
+
+    def fit_ref(self, entry: IDEntry) -> SetRef:
+        """The images of an ID set that detectors are fitted on."""
+        return self.ref(entry.set, self.resolver.parts(entry.set).train)
 
     def checksum(self, data: SetRef) -> str:
         """Checksum of the images that a reference names."""
@@ -154,23 +159,27 @@ class JobBuilder:
     def stored(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
         """The networks that a job stores under a key, by what is needed to build them."""
         classes, image_shape = self.library.num_classes(entry.set), self.network_shape(entry)
-        repeats_grey = self.library.part(entry.set, "train").image_shape[0] == GREY < image_shape[0]
+        repeats_grey = self.id_shape(entry)[0] == GREY < image_shape[0]
         return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape, repeats_grey)
 
     def _converted(self, entry: IDEntry) -> dict[str, int]:
         """The network's channels as an entry of a training's key; none if the training images have as many."""
         channels = self.network_shape(entry)[0]
-        return {} if channels == self.library.part(entry.set, "train").image_shape[0] else {"channels": channels}
+        return {} if channels == self.id_shape(entry)[0] else {"channels": channels}
+
+    def id_shape(self, entry: IDEntry) -> tuple[int, int, int]:
+        """Channels, height and width of the images of an ID set."""
+        return self.library.part(entry.set, self.resolver.parts(entry.set).shown).image_shape
 
     def network_shape(self, entry: IDEntry) -> tuple[int, int, int]:
         """Channels, height and width of the images that the run's network takes for an ID set."""
         if entry.set not in self._shapes:
-            size = self.library.part(entry.set, "train").image_shape[1:]
+            size, unused = self.id_shape(entry)[1:], self.resolver.parts(entry.set).unused
             channels = network_channels(
                 self.backbone,
                 self.given.first if self.given else None,
                 self.plan.suite.channels,
-                self.library.channels(entry.set),
+                self.library.channels(entry.set, without=unused),
                 lambda channels: self._build(entry, (channels, *size)),
             )
             self._shapes[entry.set] = (channels, *size)
@@ -219,7 +228,7 @@ class JobBuilder:
 
     def _observe_maps_job(self, detector: Detector, trained: TrainedClassifier) -> ReduceMapsJob:
         """What a detector learns from the training split's maps."""
-        extract = self.extract_job(self.ref(trained.entry.set, "train"), trained)
+        extract = self.extract_job(self.fit_ref(trained.entry), trained)
         return self._reduce_maps_job("observed", ".safetensors", detector, extract)
 
     def _reduce_maps_job(

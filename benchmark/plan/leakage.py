@@ -9,11 +9,12 @@ starts (`runner.near_duplicates`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.plan.id_sets.parts import IDParts
 from oodbench.benchmark.plan.plan import Absence, Plan
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.tuning_protocols import VAL_OOD
@@ -48,8 +49,10 @@ class Copies:
 class Leakage:
     """The search for one plan; notes and what is left out are added to the plan and its library."""
 
-    def __init__(self, library: Library, plan: Plan) -> None:
+    def __init__(self, library: Library, plan: Plan, parts: Callable[[SetSpec], IDParts]) -> None:
         self.library, self.plan = library, plan
+        self.parts = parts
+        """Returns the parts of an ID set that the run uses."""
 
     def copies(self, seen: SetSpec, tested: SetSpec, seen_as: str = "outliers", tested_as: str = "test") -> Copies:
         """The images of a part of `tested` that are in a part of `seen`; by default, of test in the training split."""
@@ -61,12 +64,16 @@ class Leakage:
 
         Validation images that are training images are noted.
         """
-        found = self.copies(id_set, id_set)
-        finding = f"{found.count:,} of {found.images:,} test images of '{id_set}' are training images of '{id_set}'"
-        if found.exceed(ACCIDENTAL):
-            return self.leave_out(id_set, finding, "Remove them from one split, or choose another --id", named)
-        self.note(f"{finding}: {REPEATED}", found.count)
-        held_out = self.copies(id_set, id_set, "train", "validation")
+        parts = self.parts(id_set)
+        for part, what in parts.seen:
+            found = self.copies(id_set, id_set, part, parts.scored)
+            finding = f"{found.count:,} of {found.images:,} test images of '{id_set}' are {what}"
+            if found.exceed(ACCIDENTAL):
+                return self.leave_out(id_set, finding, "Remove them from one split, or choose another --id", named)
+            self.note(f"{finding}: {REPEATED}", found.count)
+        if not parts.can_fit:
+            return False
+        held_out = self.copies(id_set, id_set, parts.train, parts.validation)
         self.note(
             f"{held_out.count:,} of {held_out.images:,} validation images of '{id_set}' are training images of "
             f"'{id_set}': what is chosen or measured on them looks better than it is.",
@@ -80,10 +87,14 @@ class Leakage:
         ID test images in a form, or in other classes, of the ID set itself are a warning under the tables.
         """
         advice = f"Choose another --ood for '{id_set}'"
-        trained, tested = self.copies(id_set, ood), self.copies(id_set, ood, "test")
-        own = ood.name == id_set.name
-        for found, what, allowed in ((trained, "training", ACCIDENTAL), (tested, "test", 1.0 if own else ACCIDENTAL)):
-            finding = f"{found.count:,} of {found.images:,} test images of '{ood}' are {what} images of '{id_set}'"
+        own, parts = ood.name == id_set.name, self.parts(id_set)
+        compared = [(part, what, ACCIDENTAL) for part, what in parts.seen]
+        for part, what, allowed in [
+            *compared,
+            (parts.scored, f"test images of '{id_set}'", 1.0 if own else ACCIDENTAL),
+        ]:
+            found = self.copies(id_set, ood, part)
+            finding = f"{found.count:,} of {found.images:,} test images of '{ood}' are {what}"
             if found.exceed(allowed):
                 return self.leave_out(ood, finding, advice, named)
             if found.exceed(ACCIDENTAL):
@@ -139,14 +150,14 @@ class Leakage:
     def refuse_shifted(self, entry: IDEntry, shifted: Iterable[SetSpec]) -> None:
         """Raise `UserError` if shifted forms of an ID set, scored for the extended metrics, hold training images."""
         advice = f"Remove '{{}}' from 'shifted' of '{entry.set}', or leave out the extended metrics"
+        parts = self.parts(entry.set)
         for form in shifted:
-            found = self.copies(entry.set, form)
-            finding = (
-                f"{found.count:,} of {found.images:,} test images of '{form}' are training images of '{entry.set}'"
-            )
-            if found.exceed(ACCIDENTAL):
-                raise UserError(f"{finding}. {advice.format(form)}.")
-            self.note(f"{finding}, {ACCIDENT}", found.count)
+            for part, what in parts.seen:
+                found = self.copies(entry.set, form, part, parts.shifted(form))
+                finding = f"{found.count:,} of {found.images:,} test images of '{form}' are {what}"
+                if found.exceed(ACCIDENTAL):
+                    raise UserError(f"{finding}. {advice.format(form)}.")
+                self.note(f"{finding}, {ACCIDENT}", found.count)
             self.refuse_outliers(entry, form, advice.format(form))
 
     def note_outliers(self, entry: IDEntry) -> None:
@@ -156,11 +167,12 @@ class Leakage:
 
     def note_in_training(self, entry: IDEntry, other: SetSpec, what: str) -> None:
         """Note the images of another set's training split that are in the ID set's."""
-        try:
-            found = self.copies(entry.set, other, tested_as="outliers")
-        except OodbenchError:
-            return  # unavailable outliers are reported for the detectors that need them
-        self.note(f"{found.count:,} of {found.images:,} {what} are training images of '{entry.set}'.", found.count)
+        for part, learnt in self.parts(entry.set).seen:
+            try:
+                found = self.copies(entry.set, other, part, "outliers")
+            except OodbenchError:
+                return  # unavailable outliers are reported for the detectors that need them
+            self.note(f"{found.count:,} of {found.images:,} {what} are {learnt}.", found.count)
 
     def note_repeated(self, ood_sets: Iterable[SetSpec]) -> None:
         """Note the images that two OOD sets of one ID set share: a mean over the sets counts them twice."""

@@ -14,7 +14,7 @@ from oodbench.benchmark.plan.weights.file import Imported, Weights
 from oodbench.benchmark.plan.weights.given import Given
 from oodbench.benchmark.plan.weights.match import OtherClassesError, match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
-from oodbench.benchmark.plugins.detector import Detector
+from oodbench.benchmark.plugins.detector import Detector, learns
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
 from oodbench.benchmark.plugins.registry import registry
@@ -26,6 +26,7 @@ class Obstacles:
 
     def __init__(self, library: Library, builder: JobBuilder, backbone: Backbone, given: Given | None) -> None:
         self.library, self.builder, self.backbone, self.given = library, builder, backbone, given
+        self.parts = builder.resolver.parts
         self._misfits: dict[tuple[SetSpec, bool], str] = {}
         """Why the user's files of weights do not fit the network for an ID set, by whether a training starts from them;
         empty if they do."""
@@ -49,6 +50,11 @@ class Obstacles:
         if reason := self.builder.refused_channels(entry):
             return f"'{entry.set}' does not fit: {reason}"
         if reason := self._of_weights(entry, row):
+            return reason
+        parts = self.parts(entry.set)
+        if not isinstance(row.recipe, Imported) and (reason := parts.cannot_train(row.recipe.name)):
+            return reason
+        if learns(row.detector) and (reason := parts.cannot_learn()):
             return reason
         for what, plugin in (("recipe", row.recipe), ("detector", row.detector)):
             if "outliers" in plugin.needs and (reason := self._of_outliers(entry)):
@@ -102,7 +108,7 @@ class Obstacles:
             shape = self.library.part(entry.outliers, "outliers").image_shape
         except OodbenchError as error:
             return f"the outliers '{entry.outliers}': {error}"
-        id_shape = self.library.part(entry.set, "train").image_shape
+        id_shape = self.library.part(entry.set, self.parts(entry.set).shown).image_shape
         reason = shape_mismatch(entry.set, id_shape, entry.outliers, shape)
         return f"outliers: {reason}" if reason else ""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from oodbench.benchmark.data.fit_images import check_fit
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXACT
@@ -39,6 +40,8 @@ class Options:
     epochs: int = 0
     checkpoint: str | Path | Iterable[str | Path] = ""
     recipe: str = ""
+    fit_from: str | float = ""
+    fit_per_class: int = 0
     resize: str = ""
     crop: str = ""
     interpolation: str = ""
@@ -89,6 +92,8 @@ class Options:
             epochs=self.epochs,
             checkpoint=checkpoint_paths(self.checkpoint),
             recipe=self.recipe,
+            fit_from=str(self.fit_from),
+            fit_per_class=self.fit_per_class,
             resize=self.resize,
             crop=self.crop,
             interpolation=self.interpolation,
@@ -104,6 +109,7 @@ class Options:
         """Raise `UserError` for values that are wrong whatever the suite."""
         self._check_choices()
         self._check_numbers()
+        check_fit(self.fit_from, self.fit_per_class)
         for name in self.request().metrics:
             check_rules(name, "bench run --help")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from oodbench.benchmark.plan.id_sets.parts import IDParts
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import Suite
@@ -64,6 +65,10 @@ class Request:
     """Whether to score slightly changed ID test images as well, unless the suite does without."""
     threads: int = 0
     """CPU threads of a job; 0 for the suite's number."""
+    fit_from: str = ""
+    """What detectors learn from: "train", or the share of the test split to hold out; the suite's if empty."""
+    fit_per_class: int = 0
+    """Fit detectors on at most this many images of each class; 0 for the suite's number."""
 
     @property
     def shortened(self) -> str:
@@ -104,10 +109,15 @@ class Row(NamedTuple):
 class ExtendedInputs:
     """Inputs of a cell's extended metrics, besides its scores."""
 
-    validation: Key
-    """Scores of the ID validation images."""
+    validation: Key | None
+    """Scores of the ID validation images; None if the set has none."""
     shifted: tuple[tuple[Key, Outputs], ...] = ()
     """Scores and outputs of shifted forms of the ID test set, which count as ID."""
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Keys of all these scores."""
+        return (*([self.validation] if self.validation else []), *(key for key, _ in self.shifted))
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ class Cell:
         """Keys of all scores that the cell cannot be without; empty for a skipped cell."""
         extended: tuple[Key, ...] = ()
         if self.extended_inputs:
-            extended = (self.extended_inputs.validation, *(key for key, _ in self.extended_inputs.shifted))
+            extended = self.extended_inputs.keys
         return tuple(key for key in (self.id_scores, self.ood_scores, *extended) if key is not None)
 
     @property
@@ -177,6 +187,8 @@ class Plan:
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    id_parts: dict[str, IDParts] = field(default_factory=dict)
+    """Which parts of each ID set the run uses, by the set's name."""
     skipped: list[Absence] = field(default_factory=list)
     unavailable: list[Absence] = field(default_factory=list)
     _position: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)

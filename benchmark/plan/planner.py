@@ -16,6 +16,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
 from oodbench.benchmark.plan.detector_jobs import DetectorJobs
+from oodbench.benchmark.plan.id_sets.parts import IDParts, fit_notes, recorded
 from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.jobs import (
     ExtractJob,
@@ -89,9 +90,16 @@ class _Planner:
         self.changed: dict[SetSpec, SetRef | None] = {}
         """The slightly changed test images of each ID set; None if there are none."""
 
+    def parts(self, entry: IDEntry) -> IDParts:
+        """The parts of an ID set that the run uses."""
+        return self.resolver.parts(entry.set)
+
     def fill(self) -> None:
         specs = list(self.resolver.detectors())
         for entry in self.resolver.id_entries():
+            self.library.notes += [
+                note for note in fit_notes(self.parts(entry), self.library) if note not in self.library.notes
+            ]
             pairs = [self.pair(entry, ood) for ood in self.resolver.ood_entries(entry)]
             self.plan.pairs.extend(pairs)
             self.resolver.leakage.note_repeated(parse_set(pair.ood.set) for pair in pairs)
@@ -119,7 +127,7 @@ class _Planner:
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
         part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
-        images = self.builder.ref(entry.set, "test"), self.builder.ref(ood.set, part)
+        images = self.builder.ref(entry.set, self.parts(entry).scored), self.builder.ref(ood.set, part)
         return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
@@ -168,7 +176,9 @@ class _Planner:
             checkpoint=trained.checkpoint,
             tuned=tuned.makes[0] if tuned else None,
             forwarded_if={spec: sum(_forwarded(job, choice) for job in charged) for choice, spec in choices},
-            extended_inputs=_extended_inputs(extended),
+            extended_inputs=_extended_inputs(extended, bool(self.parts(entry).validation))
+            if self.is_extended
+            else None,
             changed_scores=changed.makes[0] if changed else None,
         )
 
@@ -178,7 +188,7 @@ class _Planner:
             return None
         if entry.set not in self.changed:
             try:
-                self.changed[entry.set] = self.builder.ref(entry.set, "changed")
+                self.changed[entry.set] = self.builder.ref(entry.set, self.parts(entry).changed)
             except (
                 OodbenchError,
                 OSError,
@@ -191,20 +201,30 @@ class _Planner:
 
     def extended_sets(self, entry: IDEntry) -> list[SetRef]:
         """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets."""
-        if EXTENDED not in self.request.metrics:
+        if not self.is_extended:
             return []
-        shifted = self.shifted_sets(entry)
-        return [self.builder.ref(entry.set, "validation"), *(self.builder.ref(spec, "test") for spec in shifted)]
+        parts = self.parts(entry)
+        validation = [self.builder.ref(entry.set, parts.validation)] if parts.validation else []
+        return [*validation, *(self.builder.ref(spec, parts.shifted(spec)) for spec in self.shifted_sets(entry))]
 
     def shifted_sets(self, entry: IDEntry) -> tuple[SetSpec, ...]:
         """The shifted ID sets that are scored: those of the suite that there are, if extended metrics are requested."""
-        if EXTENDED not in self.request.metrics:
+        if not self.is_extended:
             return ()
         return tuple(spec for spec in entry.shifted if self.resolver.is_available(spec, "test", named=False))
 
+    @property
+    def is_extended(self) -> bool:
+        """Whether the extended metrics are requested."""
+        return EXTENDED in self.request.metrics
+
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
-        """Why `leave_one_out` cannot choose a detector's settings for a pair; empty if it can or need not."""
-        if self.protocol != LEAVE_ONE_OUT or len(candidates(row.detector)) == 1:
+        """Why the protocol cannot choose a detector's settings for a pair; empty if it can or need not."""
+        if self.protocol not in (LEAVE_ONE_OUT, VAL_OOD) or len(candidates(row.detector)) == 1:
+            return ""
+        if reason := self.resolver.parts(parse_set(pair.id.set)).cannot_validate():
+            return reason
+        if self.protocol == VAL_OOD:
             return ""
         if not sources:
             return f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
@@ -214,7 +234,7 @@ class _Planner:
             found = copies(parse_set(source.set), parse_set(pair.ood.set), "tuning", "scored")
             if found.count:
                 return f"{found.count:,} of its scored images {chosen_on}"
-            found = copies(parse_set(source.set), parse_set(pair.id.set), "tuning", "test")
+            found = copies(parse_set(source.set), parse_set(pair.id.set), "tuning", pair.id.part)
             if found.exceed(ACCIDENTAL):
                 return f"{found.count:,} of {found.images:,} test images of '{pair.id.set}' {chosen_on}"
         return ""
@@ -238,7 +258,7 @@ class _Planner:
             shape = self.library.part(entry.tuning, "outliers").image_shape
         except OodbenchError as error:
             raise UserError(f"Protocol '{VAL_OOD}' cannot tune '{entry.set}' on '{entry.tuning}': {error}") from error
-        if reason := shape_mismatch(entry.set, self.library.part(entry.set, "train").image_shape, entry.tuning, shape):
+        if reason := shape_mismatch(entry.set, self.builder.id_shape(entry), entry.tuning, shape):
             raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
         scored = [entry.set, *self.shifted_sets(entry), *(parse_set(pair.ood.set) for pair in pairs)]
         self.resolver.leakage.refuse_tuning(entry, entry.tuning, scored)
@@ -266,6 +286,7 @@ class _Planner:
             n_id=pair.id.images,
             n_ood=pair.ood.images,
             notes=self.departures(),
+            fitted_on=recorded(self.parts(entry), self.library),
             **facts,
         )
         return Cell(record, pair, rules=tuple(name for name in self.request.metrics if name != EXTENDED))
@@ -316,8 +337,7 @@ def _forwarded(job: Job, choice: int | None = None) -> int:
     return job.size if isinstance(job, ExtractJob) and not job.features_stored else 0
 
 
-def _extended_inputs(jobs: Sequence[ScoreJob]) -> ExtendedInputs | None:
-    if not jobs:
-        return None
-    validation, *shifted = jobs
-    return ExtendedInputs(validation.makes[0], tuple((job.makes[0], job.outputs) for job in shifted))
+def _extended_inputs(jobs: Sequence[ScoreJob], validated: bool) -> ExtendedInputs:
+    """Inputs of the extended metrics from the jobs that make them; `validated`: that of ID validation comes first."""
+    validation, shifted = (jobs[0].makes[0], jobs[1:]) if validated else (None, jobs)
+    return ExtendedInputs(validation, tuple((job.makes[0], job.outputs) for job in shifted))

@@ -6,11 +6,14 @@ Something that the user named and that is unavailable is an error; the same met 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from oodbench.benchmark.data.channels import are_convertible, count_of
 from oodbench.benchmark.data.files.user_folder import adopt
+from oodbench.benchmark.data.fit_images import parse_fit
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
+from oodbench.benchmark.plan.id_sets.parts import IDParts, parts_of
 from oodbench.benchmark.plan.leakage import Leakage
 from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
@@ -35,7 +38,24 @@ class Resolver:
 
     def __init__(self, request: Request, library: Library, plan: Plan, given: Given | None) -> None:
         self.request, self.library, self.plan, self.given = request, library, plan, given
-        self.leakage = Leakage(library, plan)
+        self.leakage = Leakage(library, plan, self.parts)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the weights of all networks are given and evaluated as they are, so that none is trained."""
+        requested = (name for name in self.request.detectors if name != ALL)
+        trains = bool(self.request.recipe) or any(parse_detector(name).recipe for name in requested)
+        return self.given is not None and not trains
+
+    def parts(self, spec: SetSpec) -> IDParts:
+        """The parts of an ID set that the run uses."""
+        known = self.plan.id_parts
+        if str(spec) not in known:
+            declared, request = self.plan.suite.entry(spec).fit, self.request
+            fit = parse_fit(request.fit_from) if request.fit_from else declared
+            fit = replace(fit, per_class=request.fit_per_class or declared.per_class)
+            known[str(spec)] = parts_of(spec, fit, self.library, self.is_given)
+        return known[str(spec)]
 
     def detectors(self) -> Iterator[DetectorSpec]:
         """The requested detectors; 'all' leaves out, and notes, those that cannot be loaded."""
@@ -110,7 +130,7 @@ class Resolver:
 
     def is_usable_id(self, spec: SetSpec, named: bool) -> bool:
         """Whether a set can be an ID set. Raises `UserError` where leaving it out would mislead."""
-        if not all(self.is_available(spec, part, named) for part in ("train", "test")):
+        if not all(self.is_available(spec, part, named) for part in self.required(spec)):
             return False
         if self.leakage.spoils_id(spec, named):
             return False
@@ -118,6 +138,13 @@ class Resolver:
         self.leakage.refuse_outliers(entry, spec, f"Choose other outliers for '{spec}', or another --id")
         self.leakage.note_outliers(entry)
         return True
+
+    def required(self, spec: SetSpec) -> Iterator[str]:
+        """The parts that an ID set cannot do without: with given weights, no training images."""
+        if not self.is_given:
+            yield "train"
+        yield "test"
+        yield from filter(None, (self.parts(spec).scored, self.parts(spec).train))
 
     def ood_entries(self, entry: IDEntry) -> list[OODEntry]:
         """The requested OOD sets that are available and suitable for one ID set."""
@@ -165,7 +192,8 @@ class Resolver:
 
     def has_same_shape(self, id_set: SetSpec, ood: SetSpec, named: bool) -> bool:
         """Whether the images of both sets have one shape; if not, an error if the user named `ood`, else a note."""
-        shapes = self.library.part(id_set, "train").image_shape, self.library.part(ood, "test").image_shape
+        shown = self.library.part(id_set, self.parts(id_set).shown)
+        shapes = shown.image_shape, self.library.part(ood, "test").image_shape
         reason = shape_mismatch(id_set, shapes[0], ood, shapes[1])
         if reason and named:
             raise UserError(f"One network cannot process both sets: {reason}. Choose another --ood for '{id_set}'.")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from oodbench.benchmark.data.fit_images import ALL_TRAINING, FitImages
 from oodbench.benchmark.plan.precision import AUTO
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS
 from oodbench.benchmark.plugins.specs import SetSpec
@@ -54,6 +55,8 @@ class IDEntry:
     """The ID set in whose place 'all' takes this one, where this one's images are available."""
     notes: tuple[str, ...] = ()
     """Notes under the tables of runs on this ID set."""
+    fit: FitImages = ALL_TRAINING
+    """Which of its images detectors learn from."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
 from oodbench.benchmark.plan.suite import SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
@@ -130,7 +131,7 @@ class _Reader:
         return str(value)
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted", "replaces", "notes"}
+        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted", "replaces", "notes", *FIT}
         self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
         ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
@@ -144,7 +145,19 @@ class _Reader:
             raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
         replaces = self.set_spec(entry["replaces"]) if "replaces" in entry else None
         notes = self.notes(entry, "id.notes")
-        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted, replaces, notes)
+        fit = self.fit_images(entry)
+        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted, replaces, notes, fit)
+
+    def fit_images(self, entry: Mapping[str, Any]) -> FitImages:
+        value, count = entry.get("fit", TRAIN), entry.get("fit_per_class", 0)
+        if "fit_per_class" in entry and (isinstance(count, bool) or not isinstance(count, int) or count < FEWEST):
+            raise self.error(
+                f"fit_per_class of '{entry['set']}' is {count!r}; it must be a whole number from {FEWEST}, or left out"
+            )
+        try:
+            return parse_fit(value, count)
+        except ValueError:
+            raise self.error(f"fit of '{entry['set']}' is {value!r}; it must be {EXPECTED}") from None
 
     def ood_entry(self, item: Any) -> OODEntry:
         self.check(item, "ood", {"set", "group"}, required={"set"})
@@ -229,6 +242,9 @@ class _Reader:
     def error(self, problem: str) -> UserError:
         return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
 
+
+FIT = ("fit", "fit_per_class")
+"""Keys of an [[id]] that say which images detectors learn from."""
 
 PROTOCOL_KEYS = {
     *("backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads", "block"),

@@ -184,6 +184,11 @@ class Detector(Plugin):
         return None
 
 
+def learns(detector: Detector) -> bool:
+    """Whether the detector learns from ID images, in `fit`, in `observe`, or by comparing images with them."""
+    return type(detector).fit is not Detector.fit or observes(detector) or compares(detector)
+
+
 def compares(detector: Detector) -> bool:
     """Whether the detector compares images with training images (`similarities`)."""
     return "similarities" in detector.needs

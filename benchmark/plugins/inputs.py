@@ -274,12 +274,16 @@ class Batch:
 
 
 class FitData(NamedTuple):
-    """The data that `fit` may learn from. It contains no test images."""
+    """The data that `fit` may learn from. It contains no image that is scored.
+
+    These are images of the ID set's training split, or what else is declared (`data.fit_images`): fewer of each class,
+    its validation split, or a part of the test split that is then not scored.
+    """
 
     train: Batch
     """ID training images, with `labels`."""
     validation: Batch
-    """ID images held out of training, with `labels`."""
+    """ID images held out of training, with `labels`: a tenth of the images, or a published validation split."""
     outliers: Batch | None = None
     """The suite's outliers, OOD images that training may use; None unless the detector declares 'outliers'."""
     bank: Tensor | None = None

@@ -54,9 +54,10 @@ def preprocessing_note(plan: Plan) -> list[str]:
 
 
 def shared_notes(plan: Plan, context: JobContext) -> list[str]:
-    """Notes on what all training images of an ID set have in common (`data.shared_by_all`)."""
+    """Notes on what all training images of an ID set have in common (`data.shared_by_all`), if it has such images."""
     id_sets = dict.fromkeys(pair.id.set for pair in plan.pairs)
-    training = {name: context.library.part(parse_set(name), "outliers").small for name in id_sets}
+    seen = {name: plan.id_parts[name].seen[0][0] for name in id_sets if plan.id_parts[name].trains}
+    training = {name: context.library.part(parse_set(name), part).small for name, part in seen.items()}
     return [note for name, images in training.items() for note in shared_by_all(images, name)]
 
 

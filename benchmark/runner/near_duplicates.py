@@ -58,29 +58,31 @@ def _comparisons(plan: Plan) -> Iterator[Comparison]:
 
 def _with_id_images(plan: Plan, id_data: SetRef) -> Iterator[Comparison]:
     """What an ID set's own splits, and their shifted forms, should not resemble."""
-    name = id_data.set
-    train, training = _training(name)
-    fitted, held_out = SetRef(name, "train", 0), SetRef(name, "validation", 0)
-    yield Comparison(held_out, f"validation images of '{name}'", fitted, training, False)
+    name, parts = id_data.set, plan.id_parts[id_data.set]
+    learnt = _learnt_from(plan, name)
+    if parts.can_fit:
+        fitted, held_out = SetRef(name, parts.train, 0), SetRef(name, parts.validation, 0)
+        yield Comparison(held_out, f"validation images of '{name}'", fitted, learnt[-1][1], False)
     scored: list[Described] = [(id_data, f"test images of '{name}'")]
     if any(cell.extended_inputs for cell in plan.cells if cell.record.id_set == name):
         absent = {absence.what for absence in plan.skipped}
         shifted = [form for form in map(str, plan.suite.entry(parse_set(name)).shifted) if form not in absent]
-        scored += [(SetRef(form, "test", 0), f"test images of '{form}'") for form in shifted]
+        scored += [(SetRef(form, parts.shifted(parse_set(form)), 0), f"test images of '{form}'") for form in shifted]
     for tested, what in scored:
-        yield Comparison(tested, what, train, training)
-        for seen, seen_as in _used(plan, name).items():
+        for seen, seen_as in [*learnt, *_used(plan, name).items()]:
             yield Comparison(tested, what, seen, seen_as)
     for seen, seen_as in _used(plan, name).items():
-        yield Comparison(seen, seen_as.removeprefix("the "), train, training, False)
+        for train, training in learnt:
+            yield Comparison(seen, seen_as.removeprefix("the "), train, training, False)
 
 
 def _with_ood_images(plan: Plan, id_data: SetRef, ood: list[SetRef]) -> Iterator[Comparison]:
     """What the OOD test images of an ID set should not resemble: ID, outlier and tuning images, and each other."""
-    train, training = _training(id_data.set)
+    learnt = _learnt_from(plan, id_data.set)
     for tested in ood:
         what = f"test images of '{tested.set}'"
-        yield Comparison(tested, what, train, training)
+        for train, training in learnt:
+            yield Comparison(tested, what, train, training)
         yield Comparison(tested, what, id_data, f"test images of '{id_data.set}'")
         for seen, seen_as in _used(plan, id_data.set).items():
             if (seen.set, tested.part) != (tested.set, "scored"):  # the other half of the set itself
@@ -89,9 +91,9 @@ def _with_ood_images(plan: Plan, id_data: SetRef, ood: list[SetRef]) -> Iterator
         yield Comparison(tested, f"test images of '{tested.set}'", seen, f"test images of '{seen.set}'", False)
 
 
-def _training(id_set: str) -> Described:
-    """The full training split of an ID set, including the validation images."""
-    return SetRef(id_set, "outliers", 0), f"training images of '{id_set}'"
+def _learnt_from(plan: Plan, id_set: str) -> list[Described]:
+    """The images of an ID set that networks or detectors learn from, including the validation images."""
+    return [(SetRef(id_set, part, 0), what) for part, what in plan.id_parts[id_set].seen]
 
 
 def _used(plan: Plan, id_set: str) -> dict[SetRef, str]:

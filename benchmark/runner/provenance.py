@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.metrics.names import METRICS_VERSION
 from oodbench.benchmark.plan.jobs import (
     FitJob,
@@ -106,7 +107,7 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
         if isinstance(job, TuneJob):
             yield from (("tune on OOD", outputs.data) for outputs in job.ood)
     elif isinstance(job, ScoreJob):
-        yield "check stability" if job.outputs.data.part == "changed" else "score", job.outputs.data
+        yield "check stability" if role_of(job.outputs.data.part) == "changed" else "score", job.outputs.data
 
 
 def _facts(ref: SetRef, channels: int | None, context: JobContext) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
     return {
         **asked,
         "suite": {"name": plan.suite.name, "title": plan.suite.title},
-        "pairs": [_pair_info(pair, context, baselines) for pair in plan.pairs],
+        "pairs": [_pair_info(pair, plan.id_parts[pair.id.set].train, context, baselines) for pair in plan.pairs],
         "notes": [
             *plan.suite.notes_on(pair.id.set for pair in plan.pairs),
             *context.library.notes,
@@ -52,9 +52,13 @@ def _image_notes(plan: Plan, context: JobContext) -> list[str]:
     return [*notes, *shared_notes(plan, context), *near_notes(plan, context)]
 
 
-def _pair_info(pair: Pair, context: JobContext, baselines: pixel_baseline.CachedBaselines) -> dict[str, Any]:
-    used = [context.images(data) for data in (SetRef(pair.id.set, "train", 0), pair.id, pair.ood)]
-    found = baselines.of(*(as_seen(images, pair.channels) for images in used))
+def _pair_info(
+    pair: Pair, train: str, context: JobContext, baselines: pixel_baseline.CachedBaselines
+) -> dict[str, Any]:
+    """What `run.json` says of a pair; `train`: the part of the ID set to fit on, empty if there is none."""
+    id_images, ood_images = (as_seen(context.images(data), pair.channels) for data in (pair.id, pair.ood))
+    training = as_seen(context.images(SetRef(pair.id.set, train, 0)), pair.channels) if train else None
+    found = baselines.of(training, id_images, ood_images)
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
-from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ScoredClassification, extended
+from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, NO_VALIDATION, ScoredClassification, extended
 from oodbench.benchmark.metrics.names import METRICS_VERSION, STABILITY_VERSION
 from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
@@ -74,7 +74,8 @@ def key_content(cell: Cell) -> dict[str, Any]:
         rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
         content["audit"] = [rules, RULES_VERSION]
     if cell.extended_inputs:
-        content["extended"] = [EXTENDED_VERSION, *(key.digest for key in cell.scores[2:])]
+        validation = [] if cell.extended_inputs.validation else [NO_VALIDATION]
+        content["extended"] = [EXTENDED_VERSION, *validation, *(key.digest for key in cell.extended_inputs.keys)]
     if cell.changed_scores:
         content["stability"] = [STABILITY_VERSION, cell.changed_scores.digest]
     if cell.record.recipe == IMPORTED:
@@ -203,7 +204,8 @@ def _extended(cell: Cell, context: JobContext) -> dict[str, float]:
     load = context.store.load_array
     test = _classification(cell.id_scores, cell.id_outputs, context)
     shifted = [_classification(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
-    return extended(test, load(cell.ood_scores), load(cell.extended_inputs.validation), shifted)
+    validation = cell.extended_inputs.validation
+    return extended(test, load(cell.ood_scores), load(validation) if validation else None, shifted)
 
 
 def _classification(scores: Key, outputs: Outputs, context: JobContext) -> ScoredClassification:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from oodbench.benchmark.data.files.user_folder import PREFIX, adopt
+from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
@@ -40,7 +41,9 @@ class DataSets:
         """What is wrong with the sets of a record's provenance, a clause for each; empty if it records none."""
         found = []
         for used in record.provenance.get("data", ()):
-            if used.get("part") == "changed":  # made from test images, which are compared, by this machine's Pillow
+            if (
+                role_of(str(used.get("part"))) == "changed"
+            ):  # made from test images, which are compared, by this machine's Pillow
                 continue
             limit = used.get("limit", 0)
             # Only intervals depend on groups.

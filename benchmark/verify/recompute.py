@@ -14,7 +14,13 @@ import numpy as np
 
 from oodbench.benchmark.compare.scored_images import OTHERS, ScoredImages
 from oodbench.benchmark.errors import first_line
-from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, ClassifiedImages, ScoredClassification, extended
+from oodbench.benchmark.metrics.extended import (
+    EXTENDED_VERSION,
+    NO_VALIDATION,
+    ClassifiedImages,
+    ScoredClassification,
+    extended,
+)
 from oodbench.benchmark.metrics.names import STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.records.record import Record
@@ -61,25 +67,26 @@ class Recompute:
         version, *digests = _key(record).get("extended") or [""]
         if version != EXTENDED_VERSION:
             return "which another version computed"
-        found = [self.artifact(digest) for digest in digests]
+        validated = bool(digests) and digests[0] != NO_VALIDATION
+        found = [self.artifact(digest) for digest in digests[not validated :]]
         try:
             loaded = [(load_array(one[0]), one[1]) for one in found if one]
         except (OSError, ValueError) as error:
             return f"whose scores cannot be read: {first_line(error)}"
-        if len(loaded) < len(found) or not loaded:
+        if len(loaded) < len(found) or not digests:
             return "whose scores are missing"
         test = self.classified(logits, self.images.used(record, record.id_set, len(scores[0])))
         if isinstance(test, str):
             return test
         shifted = []
-        for shifted_scores, key in loaded[1:]:
+        for shifted_scores, key in loaded[validated:]:
             images = self._shifted(record, key)
             if isinstance(images, str):
                 return images
             if shifted_scores.shape != images.labels.shape:
                 return OTHERS
             shifted.append(ScoredClassification(images, shifted_scores))
-        return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0], shifted)
+        return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0] if validated else None, shifted)
 
     def stability(self, record: Record, id_scores: np.ndarray) -> Mapping[str, float] | str:
         """AUROC of changed against unchanged ID test images, given the scores of these; or the reason."""

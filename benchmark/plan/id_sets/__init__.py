@@ -1,0 +1,1 @@
+"""Which images of an ID set are used for what."""
