@@ -19,9 +19,9 @@ from contextlib import nullcontext
 
 import torch
 
+from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages import memory
-from oodbench.benchmark.stages.extract import BLOCK
 
 WARM = 2
 TRAINED = 128

@@ -40,6 +40,7 @@ from torch import Tensor
 from oodbench.benchmark import Classifier, Dataset, Detector, ImageSet
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.channels import in_channels
+from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.plugins.registry import registry
@@ -48,7 +49,6 @@ from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.stages.context import JobContext, Tick
-from oodbench.benchmark.stages.extract import BLOCK
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.training.train_loop import floats
 

@@ -12,6 +12,7 @@ from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.duplicates import CachedDuplicates
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
+from oodbench.benchmark.data.files.native.open_split import wrapped
 from oodbench.benchmark.data.fit_images import (
     ALL_TRAINING,
     FitImages,
@@ -269,7 +270,7 @@ class Library:
                     f"{name} ({split}) is not what its card describes: SHA-256 {images.checksum[:12]} in place of "
                     f"{card.checksums[split][:12]}; its numbers compare with no others."
                 )
-            self._loaded[name, split] = images
+            self._loaded[name, split] = wrapped(images, self.files.view)
         return self._loaded[name, split]
 
     def _open_files(self, card: FileDataset, split: str) -> ImageSet:

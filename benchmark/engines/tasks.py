@@ -16,7 +16,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJo
 
 PART = 10_240
 """Images per part of a pass: few enough to keep many workers busy with a large set, and enough to make the loading of a
-network cheap in comparison. A multiple of `extract.BLOCK`."""
+network cheap in comparison. Rounded to a multiple of the job's block."""
 
 BATCH = 20_000
 """A task of quick scores is complete once its jobs have this many images together."""
@@ -109,12 +109,13 @@ def _batch_key(job: ScoreJob) -> tuple[str | None, ...]:
 
 
 def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
-    """A pass divided into parts of `images` images each, which must be a multiple of `extract.BLOCK`.
+    """A pass divided into parts of at most `images` images each, rounded to a multiple of the job's block.
 
     A small pass is returned as it is. So are one in which a detector learns from maps in the order of the images, and
     one that computes logits from stored features.
     """
     count = job.outputs.data.images
+    images = max(1, images // job.block) * job.block
     if count <= images or job.features_stored or any(reduction.learns for reduction in job.reductions):
         return job
     parts = tuple(_part_of_pass(job, (start, min(start + images, count))) for start in range(0, count, images))

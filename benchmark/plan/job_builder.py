@@ -10,6 +10,7 @@ import torch
 
 from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.pictures.block import BLOCK, block_of
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import (
     Checkpoint,
@@ -190,12 +191,14 @@ class JobBuilder:
         if isinstance(trained.job, HeadJob) and trained.start:
             return logits_job(self, data, trained, self.extract_job(data, trained.start.as_classifier))
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
+        block = block_of(trained.checkpoint.image_shape, self.plan.preprocessing, self.plan.block)
         content = {
             "checkpoint": trained.checkpoint.key.digest,
             "data": self.checksum(data),
             "precision": FLOAT32,
             "threads": self.plan.threads,
             "extraction": EXTRACTION_VERSION,
+            **_other_block(block),
         }
         outputs = Outputs(data, *(Key(kind, ".npy", title, content) for kind in ("logits", "features")))
         job = ExtractJob(
@@ -204,6 +207,7 @@ class JobBuilder:
             after=(trained.job.id,),
             checkpoint=trained.checkpoint,
             outputs=outputs,
+            block=block,
         )
         return self.plan.add(job)
 
@@ -247,6 +251,7 @@ class JobBuilder:
             "observed": learned.id if learned else None,
             "threads": self.plan.threads,
             "extraction": EXTRACTION_VERSION,
+            **_other_block(extract.block),
         }
         key = Key(kind, extension, f"{detector.name}--{checkpoint.key.label}--{data.set}-{data.part}", content)
         job = ReduceMapsJob(
@@ -291,3 +296,8 @@ class JobBuilder:
             except Exception:  # some backbones compute while they are built, which fails without memory for numbers
                 network = asked(self.backbone, "build", classes, shape)
         return network
+
+
+def _other_block(block: int) -> dict[str, int]:
+    """The size of blocks as an entry of the keys of a pass; none for `BLOCK`, which older stores were made with."""
+    return {} if block == BLOCK else {"block": block}

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.store.store import Key
@@ -184,6 +185,8 @@ class ExtractJob(Job):
     """Map reductions to compute in the same pass."""
     stored: bool = False
     """True if logits and features are in the store and only `reductions` are missing."""
+    block: int = BLOCK
+    """Images per forward call."""
     rows: tuple[int, int] | None = None
     """Start and end (exclusive) of the images, if this is a part of a divided pass; None for all images."""
     features_stored: bool = False

@@ -151,8 +151,7 @@ class ImageSet:
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         if (lazy := self.lazy) is not None:
             digest.update(lazy.view.encode())
-            digest.update(np.ascontiguousarray(lazy.fingerprints).data)
-            digest.update(np.ascontiguousarray(lazy.thumbnails).data)
+            digest.update(lazy.content().encode())
         else:
             digest.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -114,6 +116,9 @@ def _by(size: tuple[int, int]) -> str:
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
+HASHED = 4096
+"""Thumbnails hashed at a time."""
+
 Rows: TypeAlias = "slice | NDArray[Any]"
 """Rows of an array: a slice, row numbers, or a Boolean mask."""
 
@@ -162,6 +167,23 @@ class LazyImages(ABC):
     def view(self) -> str:
         """What is done to a stored image, as text that determines it."""
 
+    def ahead(self, batches: Iterable[NDArray[Any]]) -> Iterator[Pixels]:
+        """The images at each batch of row numbers, as `images[batch]`; a subclass may decode ahead."""
+        return (self[batch] for batch in batches)
+
+    def blocks(self, size: int) -> Iterator[Pixels]:
+        """All images in order, in blocks of `size`, the last one with what is left."""
+        starts = range(0, len(self), size)
+        return self.ahead(np.arange(start, min(start + size, len(self))) for start in starts)
+
+    def content(self) -> str:
+        """A hash of what is stored of all images, for `ImageSet.checksum`."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.fingerprints).data)
+        thumbnails = self.thumbnails
+        for start in range(0, len(thumbnails), HASHED):
+            digest.update(np.ascontiguousarray(thumbnails[start : start + HASHED]).data)
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -177,3 +199,20 @@ class LazyImages(ABC):
 
 
 Images: TypeAlias = "NDArray[Any] | LazyImages"
+
+
+def chosen(images: Images, rows: Rows) -> Images:
+    """Some images: a part of an array, or lazy images that are still not decoded."""
+    return images.select(rows) if isinstance(images, LazyImages) else images[rows]
+
+
+def in_blocks(images: Images, size: int) -> Generator[Pixels, None, None]:
+    """All images in order as uint8 arrays of `size` images, the last one with what is left.
+
+    Lazy images are decoded ahead; close the iterator when it is not read to its end.
+    """
+    if isinstance(images, LazyImages):
+        yield from images.blocks(size)
+    else:
+        for start in range(0, len(images), size):
+            yield images[start : start + size]

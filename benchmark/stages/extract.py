@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
+from oodbench.benchmark.plugins.pictures import Images, chosen, in_blocks
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages import memory
 from oodbench.benchmark.stages.context import Tick
@@ -30,12 +32,6 @@ if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
 
 logger = logging.getLogger(__name__)
-
-
-BLOCK = 256
-"""Images per forward call. The last block is padded to this size: the last bits of logits depend on the number of
-images in a batch, so that a fixed size is part of what makes results reproducible, and is not an option. If memory does
-not hold a block, the pass continues with smaller ones and logs a warning."""
 
 
 class GrowingArray:
@@ -122,7 +118,7 @@ class _MapReducer:
 
 def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     """Store one set's logits (N, K), features (N, D) and map reductions (N, M), all float32, from a single pass."""
-    images = context.images(job.outputs.data).images[slice(*job.rows or (None,))]
+    images = chosen(context.images(job.outputs.data).images, slice(*job.rows or (None,)))
     classifier = context.classifier(job.checkpoint)
     taken = job.checkpoint.image_shape
     if images.shape[2:] != taken[1:] or not are_convertible(images.shape[1], taken[0]):
@@ -149,7 +145,7 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
                 for reducer in reducers:
                     reducer.update(output, block_labels)
             tick(len(output.logits))
-        about = context.about(job, **({"block": blocks.size} if blocks.size < BLOCK else {}))
+        about = context.about(job, **({"block": blocks.size} if blocks.size < job.block else {}))
         if not job.stored:
             refuse_bad_logits(job, output.logits.shape[1], len(images), bad)
             features.save(context, job.outputs.features, about)
@@ -166,21 +162,29 @@ def check_reduction_made(context: JobContext, job: ReduceMapsJob, tick: Tick) ->
 
 
 class _Blocks:
-    """Forwards images through a classifier in blocks of `size`: `BLOCK`, or fewer once memory has run out."""
+    """Forwards images through a classifier in blocks of the job's size, or fewer once memory has run out.
+
+    The last block is padded: the last bits of logits depend on the number of images in a batch, so that a fixed size is
+    part of what makes results reproducible.
+    """
 
     def __init__(self, context: JobContext, job: ExtractJob, classifier: Classifier) -> None:
         self._context, self._job, self._classifier = context, job, classifier
-        self.size = BLOCK
+        self.size = job.block
 
-    def of(self, images: np.ndarray) -> Iterator[tuple[slice, ForwardOutput]]:
+    def of(self, images: Images) -> Iterator[tuple[slice, ForwardOutput]]:
         """Forward uint8 images (N, C, H, W), in the network's channels: the rows of each block, with its output."""
-        start = 0
-        while start < len(images):
-            rows = slice(start, min(start + self.size, len(images)))
-            output = self._output(in_channels(images[rows], self._job.checkpoint.image_shape[0]))
-            if output is not None:
-                start = rows.stop
-                yield rows, output
+        first = 0
+        with closing(in_blocks(images, self._job.block)) as decoded:
+            for block in decoded:
+                start = 0
+                while start < len(block):
+                    rows = slice(start, min(start + self.size, len(block)))
+                    output = self._output(in_channels(block[rows], self._job.checkpoint.image_shape[0]))
+                    if output is not None:
+                        start = rows.stop
+                        yield slice(first + rows.start, first + rows.stop), output
+                first += len(block)
 
     def _output(self, block: np.ndarray) -> ForwardOutput | None:
         """The output of a block; None, after halving the block size, if memory ran out."""
@@ -193,8 +197,8 @@ class _Blocks:
         memory.release()
         logger.warning(
             f"Not enough memory for {2 * self.size} images of {self._job.outputs.data}: continuing in blocks of "
-            f"{self.size}. The last bits of its logits and features may differ from those of blocks of {BLOCK}; to "
-            "compute them again with more memory, delete them."
+            f"{self.size}. The last bits of its logits and features may differ from those of blocks of "
+            f"{self._job.block}; to compute them again with more memory, delete them."
         )
         return None
 
@@ -203,9 +207,7 @@ class _Blocks:
 def _forward(
     classifier: Classifier, block: np.ndarray, device: torch.device, with_maps: bool, size: int
 ) -> ForwardOutput:
-    padded = np.zeros((size, *block.shape[1:]), dtype=np.uint8)
-    padded[: len(block)] = block
-    images = floats(torch.from_numpy(padded).to(device))
+    images = floats(torch.from_numpy(padded(block, size)).to(device))
     if with_maps:
         output = classifier.forward_with_maps(images)
     else:
@@ -213,6 +215,19 @@ def _forward(
         output = ForwardOutput([], features, classifier.head(features))
     rows = slice(0, len(block))  # without the padding
     return ForwardOutput([part[rows] for part in output.maps], output.features[rows], output.logits[rows])
+
+
+def padded(block: np.ndarray, size: int) -> np.ndarray:
+    """A block of images, writable, with black ones up to a size.
+
+    The images of `LazyImages` come with the channels last in memory and keep this, so that nothing is moved for a
+    network that takes them so.
+    """
+    if len(block) == size and block.flags.writeable and block.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return block
+    whole = np.zeros((size, *block.shape[1:]), dtype=np.uint8)
+    whole[: len(block)] = block
+    return whole
 
 
 def checked_reduction(detector: Detector, output: ForwardOutput) -> Tensor:

@@ -1,6 +1,6 @@
 """Joins the parts of a forward pass that was divided among workers (engines/tasks.py).
 
-A part is a pass over some rows of a set. Parts begin at multiples of `extract.BLOCK`, so that every image is forwarded
+A part is a pass over some rows of a set. Parts begin at multiples of the job's block, so that every image is forwarded
 in the same block as in an undivided pass, and the joined arrays are identical to its arrays bit for bit.
 """
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Detector
 from oodbench.benchmark.api import Prepared, prepare
+from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.engines import processes, ray_engine
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
@@ -30,12 +31,12 @@ from oodbench.benchmark.engines.same_code import software_here
 from oodbench.benchmark.engines.tasks import PART, WorkerTask, divided, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import StoreError, UserError
+from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, TrainJob, runs_network, waits_for
 from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plan.used_code import PlannedCode
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages import extract as extraction
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 Register = Callable[[str, type[Plugin]], None]
@@ -112,7 +113,7 @@ def test_which_jobs_run_a_network(jobs: list[Job]) -> None:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     """The size of a part, so that sets of few images have several parts, and parts several blocks."""
-    monkeypatch.setattr(extraction, "BLOCK", 16)
+    monkeypatch.setattr(job_builder, "block_of", lambda *_: 16)
     return 32
 
 
@@ -131,8 +132,13 @@ def test_a_pass_in_parts_gives_the_same_bytes(tmp_path: Path, small_parts: int) 
     assert not list((divided.context.store.root / "parts").iterdir()), "parts are deleted once they are joined"
 
 
-def test_parts_consist_of_full_blocks() -> None:
-    assert PART % extraction.BLOCK == 0
+@pytest.mark.parametrize("block", [7, 8, BLOCK, 20_000])
+def test_parts_consist_of_full_blocks(jobs: list[Job], block: int) -> None:
+    job = next(job for job in jobs if isinstance(job, ExtractJob) and not job.reductions)
+    outputs = replace(job.outputs, data=replace(job.outputs.data, images=3 * PART))
+    parts = divided(replace(job, outputs=outputs, block=block)).parts
+    assert len(parts) > 1
+    assert all(part.rows is not None and part.rows[0] % block == 0 for part in parts)
 
 
 def test_a_pass_in_which_a_detector_learns_is_not_divided(jobs: list[Job]) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, DataError, ImageSet
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
+from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import ExtractJob, SetRef
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.benchmark.stages.extract import BLOCK, extract
+from oodbench.benchmark.stages.extract import extract
 from tests.stages.extracted_sets import (
     CLASSES,
     SHAPE,

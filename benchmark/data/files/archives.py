@@ -7,9 +7,12 @@ archives, devices and encrypted members are left out of a user's own images, and
 
 from __future__ import annotations
 
+import os
 import stat
 import tarfile
+import threading
 import zipfile
+from array import array
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import dirname, join, normpath
@@ -31,6 +34,7 @@ from oodbench.benchmark.data.files.tree import (
     system_file,
     too_large,
 )
+from oodbench.benchmark.data.pictures.source import DamagedImageError, stamp_of_file
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.store.safe_read import escapes_root
 
@@ -96,6 +100,8 @@ class _Zip:
         self.linked: Mapping[str, str] = {}
         self.left_out: list[LeftOut] = []
         self._infos: list[zipfile.ZipInfo] = []
+        self._lock = threading.Lock()
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
         members = []
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -129,6 +135,24 @@ class _Zip:
                         f"'{self.members[index].name}' in '{self.path}' cannot be unpacked ({first_line(error)}): the "
                         "archive is damaged. Download it again."
                     ) from error
+
+    def read_one(self, index: int) -> bytes:
+        info = self._infos[index]
+        try:
+            return self._open().read(info)
+        except Exception as error:  # including those of decompressors, such as zlib.error and LZMAError
+            raise DamagedImageError(f"cannot be unpacked ({first_line(error)})") from error
+
+    def stamp(self, index: int) -> str:
+        info = self._infos[index]
+        return f"{stamp_of_file(self.path)} at {info.header_offset}: {info.file_size} {info.CRC}"
+
+    def _open(self) -> zipfile.ZipFile:
+        """The archive, opened once in each process: one that was forked must not share its position."""
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                self._opened = os.getpid(), zipfile.ZipFile(self.path)
+            return self._opened[1]
 
 
 class _Header(tarfile.TarInfo):
@@ -171,9 +195,13 @@ class _Tar:
         self.path, self._limits, self._own = path, limits, own
         self._header = type("_Header", (_Header,), {"max_bytes": limits.member_bytes})
         self.linked: Mapping[str, str] = {}
+        self._offsets = array("q")
         left_out: list[LeftOut] = []
         with tarfile.open(path, tarinfo=self._header) as archive:
-            members = [Member(name, info.size) for name, info in self._files(archive, left_out)]
+            members = []
+            for name, info in self._files(archive, left_out):
+                members.append(Member(name, info.size))
+                self._offsets.append(info.offset_data)
         self.members, self.left_out = checked(path, members, limits), sorted(left_out)
 
     def _files(self, archive: tarfile.TarFile, left_out: list[LeftOut]) -> Iterator[tuple[str, tarfile.TarInfo]]:
@@ -215,3 +243,19 @@ class _Tar:
             raise DataError(
                 f"'{self.path}' is damaged or incomplete ({first_line(error)}). Download it again."
             ) from error
+
+    def read_one(self, index: int) -> bytes:
+        """The content of one member of an archive that is not compressed."""
+        size = self.members[index].size
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offsets[index])
+                content = file.read(size)
+        except OSError as error:
+            raise DamagedImageError(f"cannot be read ({error.strerror or error})") from error
+        if len(content) < size:
+            raise DamagedImageError("is cut short, as is its archive")
+        return content
+
+    def stamp(self, index: int) -> str:
+        return f"{stamp_of_file(self.path)} at {self._offsets[index]}: {self.members[index].size}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -10,6 +11,8 @@ from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
 from oodbench.benchmark.data.files.decode import Decoded
 from oodbench.benchmark.data.files.file_source import File, Source
+from oodbench.benchmark.data.files.listing import by_reason
+from oodbench.benchmark.data.files.native.open_split import pictures_of, streamed_split, wrapped
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
@@ -97,7 +100,10 @@ class FileDataset(Dataset):
         source, paths = found
         hashes = self.identity(source, paths, access.cache)
         label = f"{self.name}-{split}"
-        entry = access.cache.find(label, hashes, source.reader, self.classes, lambda: self._read(split, source, paths))
+        entry = self._streamed(split, source, paths, access)
+        if entry is None:
+            read = lambda: self._read(split, source, paths)  # noqa: E731
+            entry = access.cache.find(label, hashes, source.reader, self.classes, read)
         if entry.bad and not access.skip_bad:
             raise DataError(self.refusal(split, entry))
         notes = self.notes(split, source, entry)
@@ -105,18 +111,36 @@ class FileDataset(Dataset):
             notes.append(
                 f"{self.name} ({split}) is not what its card describes: {difference}; it compares with no others."
             )
-        return Opened(entry.images, tuple(notes), {str(path): hashes[str(path)] for path in paths})
+        return Opened(
+            wrapped(entry.images, access.view), tuple(notes), {str(path): hashes[str(path)] for path in paths}
+        )
 
     def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
         """What a split is read from: the path of every file of its source -> SHA-256."""
         return {str(path): cache.hash(path) for path in paths}
 
     def _read(self, split: str, source: Source, paths: tuple[Path, ...]) -> Decoded:
-        try:
+        with self._readable(split, paths):
             return source.reader.read(paths)
+
+    def _streamed(self, split: str, source: Source, paths: tuple[Path, ...], access: Access) -> DecodedSplit | None:
+        """The split as pictures at their own size, if the run's networks get these and its files hold them."""
+        if access.view.preprocessing is None:
+            return None
+        with self._readable(split, paths):
+            files = pictures_of(source.reader, paths, access.cache.root)
+        if files is None:
+            return None
+        return streamed_split(f"{self.name}-{split}", files, self.classes, access.view, access.cache.root)
+
+    @contextmanager
+    def _readable(self, split: str, paths: tuple[Path, ...]) -> Iterator[None]:
+        """Turn whatever readers raise for a wrong or inaccessible file into a `DataError`."""
+        try:
+            yield
         except OodbenchError:
             raise
-        except Exception as error:  # readers may raise anything for a wrong or inaccessible file
+        except Exception as error:
             names = " and ".join(f"'{path}'" for path in paths)
             raise DataError(
                 f"The {split} split of '{self.name}' cannot be read from {names}: {type(error).__name__}: "
@@ -147,6 +171,10 @@ class FileDataset(Dataset):
                 f"{self.name} ({split}): {len(bad)} of {len(entry.images) + len(bad):,} images could not be used and "
                 f"were left out: {'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}."
             )
+        of = f"of {len(entry.images) + len(entry.bad) + len(entry.left_out):,} images"
+        if entry.left_out:
+            notes.append(f"{self.name} ({split}): {len(entry.left_out):,} {of} skipped: {by_reason(entry.left_out)}.")
+        notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(entry.remarks.items())]
         return notes
 
     def difference(
@@ -155,7 +183,7 @@ class FileDataset(Dataset):
         """How a split differs from its card; empty if no difference is known."""
         if self.channels is not None and images.image_shape[0] != self.channels:
             return f"images of {count_of(images.image_shape[0])} in place of {self.channels}"
-        if source.checksum:
+        if source.checksum and images.lazy is None:  # measured on images of 32 x 32
             same = images.checksum == source.checksum
             return "" if same else f"content {images.checksum[:12]} in place of {source.checksum[:12]}"
         if len(images) != self.sizes.get(split, len(images)):

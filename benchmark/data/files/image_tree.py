@@ -14,7 +14,11 @@ from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.class_names import class_folder, label_of_folder
 from oodbench.benchmark.data.files.decode import Decoded, Reader, decode_members, differing_classes
+from oodbench.benchmark.data.files.native.open_split import pictures_of
+from oodbench.benchmark.data.files.native.trees import TreePictures, tree_at
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
+from oodbench.benchmark.data.files.tree import Tree
+from oodbench.benchmark.data.pictures.source import PictureFiles, SomePictures
 from oodbench.benchmark.errors import DataError
 
 
@@ -38,6 +42,19 @@ class ImageTree:
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Read the folder or archive."""
         tree = open_tree(paths[0])
+        order, labels, groups = self._members(tree)
+        images, bad, modes = decode_members(tree, order, self.fit)
+        return Decoded(images, labels, groups, bad, modes)
+
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles | None:
+        """The same images, for reading them at their own size; None for images that are stored in one size, or cut."""
+        if self.fit.stored is not None or self.fit.how == "cut":
+            return None
+        tree = tree_at(paths[0], root)
+        return TreePictures(tree, *self._members(tree), place=paths[0])
+
+    def _members(self, tree: Tree) -> tuple[list[int], np.ndarray | None, np.ndarray | None]:
+        """Positions of the images among the tree's members in the set's order, their labels and groups."""
         prefix = f"{self.under}/" if self.under else ""
         names = {
             index: member.name.removeprefix(prefix)
@@ -49,9 +66,7 @@ class ImageTree:
             raise DataError(f"{where} contains no files; expected {self.expected()}.")
         order = sorted(names, key=lambda index: self._key(names[index], tree.path))
         labels = self._labels([names[index] for index in order], tree.path) if self.classes else None
-        images, bad, modes = decode_members(tree, order, self.fit)
-        groups = np.arange(len(order)) // self.group if self.group else None
-        return Decoded(images, labels, groups, bad, modes)
+        return order, labels, np.arange(len(order)) // self.group if self.group else None
 
     def expected(self) -> str:
         """The expected layout, for messages."""
@@ -84,6 +99,11 @@ class Rows:
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Read all rows and select those."""
         return _select(self.reader.read(paths), self.start, self.stop)
+
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles | None:
+        """The same rows of the pictures that the reader reads, if it reads pictures."""
+        files = pictures_of(self.reader, paths, root)
+        return None if files is None else SomePictures(files, np.arange(len(files.names))[self.start : self.stop])
 
 
 @dataclass(frozen=True)

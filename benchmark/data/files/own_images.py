@@ -19,8 +19,11 @@ from PIL import Image
 from oodbench.benchmark.data.files.archives import TAR, open_tree
 from oodbench.benchmark.data.files.decode import Decoded, decode_rows
 from oodbench.benchmark.data.files.listing import LISTING_VERSION, OWN_SUFFIXES, Listing, by_reason, list_images
+from oodbench.benchmark.data.files.native.trees import TreePictures, seekable
 from oodbench.benchmark.data.files.pixels import FORMATS, BadImageError, DamagedImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
+from oodbench.benchmark.data.pictures.source import PictureFiles, read_file, stamp_of_file
+from oodbench.benchmark.data.pictures.stored import foreign_format
 from oodbench.benchmark.errors import DataError
 
 OWN_FORMATS = (*FORMATS, "TIFF", "GIF")
@@ -32,21 +35,6 @@ ORIENTATION = 0x0112
 ROTATED = "an EXIF rotation is not applied, as in torchvision, timm and OpenOOD"
 
 TWO_PICTURES = "of several pictures in one JPEG (MPO, as phones store them) the first is used"
-
-FOREIGN = {
-    b"8BPS": "a Photoshop file",
-    b"\xff\x0a": "JPEG XL",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
-    b"\x00\x00\x01\x00": "an icon",
-    b"%PDF": "a PDF",
-    b"<svg": "SVG",
-    b"<?xml": "SVG or other XML",
-}
-"""How files in formats that are not read begin."""
-
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
-"""The same for files whose bytes 4 to 8 are 'ftyp', by the bytes that follow."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +63,14 @@ class OwnImages:
         remarks = Counter(remark for row, remark in found.items() if row not in rows.bad)
         return Decoded(rows.images, labels, None, damaged, rows.modes, left_out, remarks)
 
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles:
+        """The pictures of the split, sorted by path, for reading them at their own size."""
+        tree = open_own(seekable(paths[0], root))
+        listing = list_images(tree)
+        entries = listing.splits[self.split]
+        labels = np.array([entry.label for entry in entries], dtype=np.int64) if listing.classes else None
+        return TreePictures(tree, [entry.position for entry in entries], labels, place=paths[0])
+
 
 def decode_own(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
     """As `decode`, with more formats. Raises `DamagedImageError` for a damaged image, `BadImageError` for others."""
@@ -86,13 +82,6 @@ def decode_own(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
         if kind := foreign_format(content):
             raise BadImageError(f"is {kind}, which is not read") from None
         raise
-
-
-def foreign_format(content: bytes) -> str:
-    """The format of a file that is not damaged but in a format that is not read; empty if it is in none of those."""
-    if content[4:8] == b"ftyp":
-        return BRANDS.get(content[8:12], "a film")
-    return next((kind for start, kind in FOREIGN.items() if content.startswith(start)), "")
 
 
 def remark_on(content: bytes) -> str:
@@ -131,6 +120,14 @@ class SingleImage:
                 yield index, self.path.read_bytes()
             except OSError as error:
                 raise DataError(f"'{self.path}' cannot be read: {error.strerror}.") from error
+
+    def read_one(self, index: int) -> bytes:
+        """The content of the file."""
+        return read_file(self.path)
+
+    def stamp(self, index: int) -> str:
+        """Inode, size and times of the file."""
+        return stamp_of_file(self.path)
 
 
 def notes_on(name: str, listing: Listing) -> tuple[str, ...]:

@@ -12,11 +12,15 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from oodbench.benchmark.data.pictures.stored import GREY_MODES as GREY_MODES
+from oodbench.benchmark.data.pictures.stored import BadImageError as BadImageError
+from oodbench.benchmark.data.pictures.stored import DamagedImageError as DamagedImageError
+from oodbench.benchmark.data.pictures.stored import is_deep
 from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.plugins.pictures import Preprocessing
 
@@ -35,33 +39,14 @@ LARGE = 4_000_000
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 
-GREY_MODES = frozenset({"1", "L", "LA", "La"})
-"""Pillow's modes of images stored in black and white or in grey."""
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 """File names that count as images."""
-
-MAX_BYTE = 255
-"""The largest value of 8 bits."""
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-_PNG_BIT_DEPTH = 24
-"""Offset of the bit depth in a PNG file's header."""
 
 _one_large = threading.Lock()
 
 # EXIF data say nothing about pixels, and a line for each of many photographs would hide what matters.
 for _text in ("Corrupt EXIF data", "Metadata Warning", "Truncated File Read"):
     warnings.filterwarnings("ignore", _text, UserWarning)
-
-
-class BadImageError(Exception):
-    """An image cannot be used. The text is the reason and completes a sentence that begins with the image's name."""
-
-
-class DamagedImageError(BadImageError):
-    """An image is cut short, or it is none."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +105,10 @@ def _refuse(image: Image.Image, content: bytes, fit: Fit, one_of_several: bool) 
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected at least {SIDE}x{SIDE}")
     if fit.stored is not None and size != fit.stored:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected {fit.stored[1]}x{fit.stored[0]}")
-    # Pillow silently drops the low bytes of 16-bit RGB images.
-    deep = content.startswith(_PNG) and content[_PNG_BIT_DEPTH] == 16
-    if deep or image.mode.startswith(("I", "F")) or _is_deep(image):
+    if is_deep(image, content):
         raise BadImageError("has more than 8 bits a channel; convert it to 8")
     if getattr(image, "is_animated", False) and not (image.format == "MPO" and one_of_several):
         raise BadImageError("has several frames; store one")
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether a TIFF or PPM file has more than 8 bits per channel, which Pillow reduces to 8 for colour images."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return bool(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8)
-    if isinstance(image, PpmImagePlugin.PpmImageFile):
-        arguments: Any = image.tile[0][3]  # the mode and, for values to be rescaled, the largest value
-        return isinstance(arguments, tuple) and arguments[-1] > MAX_BYTE
-    return False
 
 
 def _plain(image: Image.Image) -> Image.Image:

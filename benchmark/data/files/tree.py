@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
+from oodbench.benchmark.data.pictures.source import read_file, stamp_of_file
 from oodbench.benchmark.errors import DataError
 
 MAX_MEMBER = 1 << 30
@@ -97,6 +98,17 @@ class Tree(Protocol):
 
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (index, content) of the members with the given indices, in stored order."""
+        ...
+
+    def read_one(self, index: int) -> bytes:
+        """The content of one member, found without reading others; several threads may call it at the same time.
+
+        Raises `DamagedImageError` if it cannot be read.
+        """
+        ...
+
+    def stamp(self, index: int) -> str:
+        """A text that changes when the member's stored bytes do."""
         ...
 
 
@@ -215,3 +227,11 @@ class Folder:
                 yield index, file.read_bytes()
             except OSError as error:
                 raise DataError(f"'{file}' cannot be read: {error.strerror}.") from error
+
+    def read_one(self, index: int) -> bytes:
+        """The content of one file."""
+        return read_file(self.path / self.members[index].name)
+
+    def stamp(self, index: int) -> str:
+        """Inode, size and times of the file."""
+        return stamp_of_file(self.path / self.members[index].name)

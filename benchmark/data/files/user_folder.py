@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from oodbench.benchmark.data.files.cache import DecodedSplit
 from oodbench.benchmark.data.files.decode import few
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import File, Source
-from oodbench.benchmark.data.files.listing import Listing, by_reason, list_images
+from oodbench.benchmark.data.files.listing import Listing, list_images
 from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
 from oodbench.benchmark.data.files.pixels import Fit
 from oodbench.benchmark.errors import DataError, UserError, visible
@@ -89,12 +90,10 @@ class UserFolder(FileDataset):
 
     def notes(self, split: str, source: Source, entry: DecodedSplit) -> list[str]:
         """The notes of every set of files, and what was left out or is worth a remark, with counts."""
-        notes = [*super().notes(split, source, entry), *notes_on(self.name, self.listing)]
-        of = f"of {len(self.listing.splits[split]):,} images"
-        if entry.left_out:
-            notes.append(f"{self.name} ({split}): {len(entry.left_out):,} {of} skipped: {by_reason(entry.left_out)}.")
-        notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(entry.remarks.items())]
-        return notes
+        if entry.images.lazy is not None:  # whose note is about images of 32 x 32
+            source = replace(source, note="")
+        first, *others = [*super().notes(split, source, entry), ""]
+        return [note for note in (first, *notes_on(self.name, self.listing), *others) if note]
 
 
 def adopt(spec: SetSpec) -> SetSpec:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,19 @@ class DerivedImages(LazyImages):
         sources, kinds = self._sources[rows], self._kinds[rows]
         needed, place = np.unique(sources, return_inverse=True)
         return self._changed(self._base[needed], place, kinds)
+
+    def ahead(self, batches: Iterable[NDArray[Any]]) -> Iterator[Pixels]:
+        """The images at each batch of row numbers; those behind them are decoded ahead, as they are in `base`."""
+        rest: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque()
+
+        def needed() -> Iterator[NDArray[Any]]:
+            for batch in batches:
+                sources, place = np.unique(self._sources[batch], return_inverse=True)
+                rest.append((place, self._kinds[batch]))
+                yield sources
+
+        for images in self._base.ahead(needed()):
+            yield self._changed(images, *rest.popleft())
 
     def select(self, rows: Rows) -> DerivedImages:
         """The images at `rows`, still not decoded."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.errors import DataError
-
 MAX_ENCODED = 1 << 28
 """Bytes of one encoded picture; larger ones are left out."""
+
+
+ABSENT = "is not there"
+"""What is wrong with a picture without a file."""
+
+
+class BadImageError(Exception):
+    """An image cannot be used. The text is the reason and completes a sentence that begins with the image's name."""
+
+
+class DamagedImageError(BadImageError):
+    """An image is cut short, or it is none."""
 
 
 class PictureFiles(Protocol):
@@ -41,16 +52,13 @@ class PictureFiles(Protocol):
         ...
 
     def stamps(self, rows: Sequence[int]) -> list[str]:
-        """A text for each of these pictures that changes when its stored bytes do, found without reading them.
-
-        Raises `DataError` for one that is not there.
-        """
+        """A text for each of these pictures that changes when its stored bytes do, found without reading them."""
         ...
 
     def read(self, row: int) -> bytes:
-        """The encoded picture number `row`; empty if it has more than `MAX_ENCODED` bytes.
+        """The encoded picture number `row`.
 
-        Raises `DataError` if it cannot be read.
+        Raises `DamagedImageError` if it is not there or cannot be read, `BadImageError` if it is too large.
         """
         ...
 
@@ -68,30 +76,69 @@ class ListedFiles:
         self.place, self.names, self.labels, self.groups = root, paths, labels, groups
 
     def stamps(self, rows: Sequence[int]) -> list[str]:
-        """Inode, size, modification and change time of each file."""
-        return [stamp_of(self._stat(row)) for row in rows]
+        """Inode, size, modification and change time of each file; '-' for one that is not there."""
+        return [stamp_of_file(self.place / self.names[row]) for row in rows]
 
     def read(self, row: int) -> bytes:
-        """The file's content; empty if it is too large."""
-        try:
-            with self._path(row).open("rb") as file:
-                return file.read() if os.fstat(file.fileno()).st_size <= MAX_ENCODED else b""
-        except OSError as error:
-            raise self._unreadable(row, error) from error
+        """The file's content."""
+        return read_file(self.place / self.names[row])
 
-    def _path(self, row: int) -> Path:
-        return self.place / self.names[row]
 
-    def _stat(self, row: int) -> os.stat_result:
-        try:
-            return self._path(row).stat()
-        except OSError as error:
-            raise self._unreadable(row, error) from error
+class SomePictures:
+    """Some rows of other pictures, in a given order."""
 
-    def _unreadable(self, row: int, error: OSError) -> DataError:
-        return DataError(f"'{self._path(row)}' cannot be read: {error.strerror or error}.")
+    def __init__(self, files: PictureFiles, rows: NDArray[np.int64]) -> None:
+        self.place, self._files, self._rows = files.place, files, rows
+        self.names = [files.names[row] for row in rows]
+        self.labels = None if files.labels is None else files.labels[rows]
+        self.groups = None if files.groups is None else files.groups[rows]
+
+    def stamps(self, rows: Sequence[int]) -> list[str]:
+        """Those of the other pictures."""
+        return self._files.stamps([int(self._rows[row]) for row in rows])
+
+    def read(self, row: int) -> bytes:
+        """As from the other pictures."""
+        return self._files.read(int(self._rows[row]))
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a picture's file. Raises as `PictureFiles.read` does."""
+    try:
+        with path.open("rb") as file:
+            refuse_large(os.fstat(file.fileno()).st_size)
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedImageError(ABSENT) from None
+    except IsADirectoryError:
+        raise BadImageError("is a folder") from None
+    except OSError as error:
+        raise DamagedImageError(f"cannot be read ({error.strerror or error})") from None
+
+
+def refuse_large(size: int) -> None:
+    """Raise `BadImageError` for an encoded picture of more than `MAX_ENCODED` bytes."""
+    if size > MAX_ENCODED:
+        raise BadImageError(f"has {size:,} bytes, more than {MAX_ENCODED:,}")
+
+
+def stamp_of_file(path: Path) -> str:
+    """`stamp_of` a file; '-' if it is not there."""
+    try:
+        return stamp_of(path.stat())
+    except OSError:
+        return "-"
 
 
 def stamp_of(stat: os.stat_result) -> str:
     """Changes with a file: programs can set the modification time, but the system sets the change time."""
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
