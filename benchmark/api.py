@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.picture_view import picture_view
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite, suite_path
-from oodbench.benchmark.plan.weights.file import IMPORTED
+from oodbench.benchmark.plan.weights.file import GIVEN
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
@@ -244,7 +244,7 @@ def _command(request: Request, plan: Plan, context: JobContext, **where: Any) ->
     name = request.suite or default_suite()
     path = suite_path(name)
     records = [cell.record for cell in plan.cells]
-    every = dict.fromkeys(r.label.partition("@")[0] if r.recipe == IMPORTED else r.label for r in records)
+    every = dict.fromkeys(r.label.partition("@")[0] if r.recipe in GIVEN else r.label for r in records)
     return {
         **asdict(request),
         "suite": str(path.absolute()) if name.endswith(".toml") else name,

@@ -211,6 +211,11 @@ class Library:
             raise UserError(f"'{spec}' has one class, and a classifier needs two or more. Choose another --id.")
         return count
 
+    def class_names(self, spec: SetSpec) -> tuple[str, ...]:
+        """Names of the classes of an ID set, in the order of its labels."""
+        names = self.card(spec).classes
+        return names if spec.classes is None else tuple(names[label] for label in spec.classes if label < len(names))
+
     def channels(self, spec: SetSpec, without: str = "") -> int:
         """Channels of a set: the most that the images of one of its splits have, so that colour in one decides.
 

@@ -15,6 +15,7 @@ from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import (
     Checkpoint,
     ExtractJob,
+    Head,
     HeadJob,
     Outputs,
     ReduceMapsJob,
@@ -29,7 +30,9 @@ from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, TRAINING_
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import Imported, Weights
 from oodbench.benchmark.plan.weights.given import Given, StartMatch, match_start
+from oodbench.benchmark.plan.weights.head import choose_head
 from oodbench.benchmark.plan.weights.jobs import head_job, import_job, logits_job
+from oodbench.benchmark.plan.weights.match import head_outputs
 from oodbench.benchmark.plan.weights.trained import StartingNetwork, TrainedClassifier
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
@@ -71,7 +74,8 @@ class JobBuilder:
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.given = resolver, backbone, given
         self._starts: dict[tuple[SetSpec, str], StartMatch] = {}
-        self._networks: dict[SetSpec, torch.nn.Module] = {}
+        self._networks: dict[tuple[SetSpec, int], torch.nn.Module] = {}
+        self._heads: dict[tuple[SetSpec, str], Head | None] = {}
         self._shapes: dict[SetSpec, tuple[int, int, int]] = {}
         self._refused: dict[SetSpec, str] = {}
 
@@ -279,14 +283,32 @@ class JobBuilder:
         """Number of blocks that the run's backbone names in its network for an ID set."""
         return len(asked(self.backbone, "blocks", self.untrained_network(entry)))
 
-    def untrained_network(self, entry: IDEntry) -> torch.nn.Module:
-        """A network of the run's backbone for an ID set, to inspect only; built once per ID set."""
-        if entry.set not in self._networks:
-            self._networks[entry.set] = self._build(entry, self.network_shape(entry))
-        return self._networks[entry.set]
+    def untrained_network(self, entry: IDEntry, outputs: int = 0) -> torch.nn.Module:
+        """A network of the run's backbone for an ID set, to inspect only; built once.
 
-    def _build(self, entry: IDEntry, shape: tuple[int, int, int]) -> torch.nn.Module:
-        classes = self.library.num_classes(entry.set)
+        `outputs`: number of its outputs; 0 for the classes of the ID set.
+        """
+        outputs = outputs or self.library.num_classes(entry.set)
+        if (entry.set, outputs) not in self._networks:
+            self._networks[entry.set, outputs] = self._build(entry, self.network_shape(entry), outputs)
+        return self._networks[entry.set, outputs]
+
+    def head(self, entry: IDEntry, weights: Weights) -> Head | None:
+        """What becomes of a given head for an ID set; None where its outputs are the classes in their order.
+
+        Raises `UserError` if the set's classes are not among its outputs.
+        """
+        place = entry.set, weights.sha256
+        if place not in self._heads:
+            own = self.given.pretrained if self.given else None
+            outputs = head_outputs(weights, self.backbone, self.untrained_network(entry))
+            names = self.library.class_names(entry.set)
+            found = choose_head(str(entry.set), names, outputs, own.labels if own else ()) if outputs else None
+            self._heads[place] = found
+        return self._heads[place]
+
+    def _build(self, entry: IDEntry, shape: tuple[int, int, int], outputs: int = 0) -> torch.nn.Module:
+        classes = outputs or self.library.num_classes(entry.set)
         with restored_rng(torch.device("cpu")):
             try:
                 with torch.device("meta"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plan.suite import Schedule
@@ -134,6 +134,37 @@ class HeadJob(Job):
         return self.train.data.images
 
 
+class Head(NamedTuple):
+    """What becomes of a given head for one ID set."""
+
+    outputs: int
+    """Number of outputs in the file."""
+    rows: tuple[int, ...] = ()
+    """The output of each of the set's classes, where they are not simply all outputs in their order."""
+    keeps_all: bool = False
+    """Whether the network keeps all outputs, and labels are numbers of outputs."""
+    note: str = ""
+
+    @property
+    def classes(self) -> int:
+        """Number of outputs of the network that is evaluated."""
+        return len(self.rows) if self.rows and not self.keeps_all else self.outputs
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The rows that the network gets of the head in the file; () for all."""
+        return () if self.keeps_all else self.rows
+
+    @property
+    def label_outputs(self) -> tuple[int, ...]:
+        """The output of each label; () for the label itself."""
+        return self.rows if self.keeps_all else ()
+
+    def key(self) -> dict[str, object]:
+        """What keys contain of it; nothing where all outputs are the classes in their order."""
+        return {"head": [self.outputs, list(self.rows), self.keeps_all]} if self.rows else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportJob(Job):
     """Import a classifier's weights from a user's file."""
@@ -145,6 +176,8 @@ class ImportJob(Job):
     sha256: str
     without_head: bool = False
     """Whether the file's head, if it has one, is left out: the head is then 0, and only features are of use."""
+    head: Head | None = None
+    """What becomes of the file's head, if it is not the ID set's classes in their order."""
 
     @property
     def size(self) -> int:

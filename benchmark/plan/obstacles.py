@@ -69,7 +69,8 @@ class Obstacles:
             return f"recipe '{row.recipe.name}' starts from {none}" if starts else ""
         if not starts and not isinstance(row.recipe, Imported):
             no_start = ", which does not start from given weights"
-            why = no_start if self.builder.request.recipe else ", and --checkpoint trains none"
+            source = "pretrained weights train" if self.given.pretrained else "--checkpoint trains"
+            why = no_start if self.builder.request.recipe else f", and {source} none"
             return f"its classifier is to be trained by recipe '{row.recipe.name}'{why}"
         if (entry.set, starts) not in self._misfits:
             self._misfits[entry.set, starts] = self._misfit(entry, row.recipe, starts)
@@ -88,7 +89,10 @@ class Obstacles:
         return ""
 
     def _match_note(self, entry: IDEntry, weights: Weights) -> str:
-        return match_weights(weights, self.backbone, self.builder.untrained_network(entry)).note
+        head = self.builder.head(entry, weights)
+        network = self.builder.untrained_network(entry, head.outputs if head else 0)
+        note = match_weights(weights, self.backbone, network).note
+        return " ".join(filter(None, (head.note if head else "", note)))
 
     def _start_note(self, entry: IDEntry, weights: Weights, recipe: Recipe) -> str:
         match = self.builder.start_match(entry, weights)

@@ -79,9 +79,9 @@ class _Planner:
 
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.given = read_given(request.checkpoint, request.seeds)
-        self.resolver = Resolver(request, library, plan, self.given)
         self.backbone = run_backbone(request, plan.suite)
+        self.given = read_given(request.checkpoint, request.seeds, self.backbone)
+        self.resolver = Resolver(request, library, plan, self.given)
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.given)
         self.jobs = DetectorJobs(self.builder)
         self.obstacles = Obstacles(library, self.builder, self.backbone, self.given)

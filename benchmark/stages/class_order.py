@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from oodbench.benchmark.metrics.class_order import accuracy_in_best_order, best_order
+from oodbench.benchmark.metrics.class_order import accuracy_in_best_order, best_order, best_shift
 from oodbench.benchmark.metrics.extended import ClassifiedImages
 from oodbench.benchmark.records.record import MISFIT
 
@@ -13,6 +13,9 @@ FAR_HIGHER = 0.2
 
 HARDLY = 0.1
 """Share of the way from guessing the most frequent class to no error; less than that is reported as guessing."""
+
+FEW = 4
+"""Images of each class below which a permutation of the classes cannot be found on one half and seen on the other."""
 
 SHOWN = 3
 """Number of outputs that a note names."""
@@ -32,11 +35,19 @@ def class_order_note(images: ClassifiedImages) -> str:
                 f"({_moved(best_order(predicted, labels, classes))}). Numbers of detectors that compare predictions "
                 "with labels are wrong; reorder the last layer's rows"
             )
+        shift, possible = best_shift(predicted, labels, classes)
+        if possible >= images.accuracy + FAR_HIGHER:
+            return (
+                f"{found}, and {_percent(possible)} if every output stood for the class {shift} further on, of "
+                f"{classes:,}: the last layer's rows are rotated, or it has a class in front that the ID set has not. "
+                "Numbers of detectors that compare predictions with labels are wrong; reorder the last layer's rows"
+            )
     guess = np.bincount(labels, minlength=classes).max() / len(labels)
     if images.accuracy < guess + HARDLY * (1 - guess):
+        seen = "can be told from so few images of each" if len(labels) < FEW * classes else "is far better"
         return (
-            f"{found}, where always the same class would have {_percent(guess)}, and no other order of the classes is "
-            "far better: check that file, --backbone with its normalisation, and ID set belong together"
+            f"{found}, where always the same class would have {_percent(guess)}, and no other order of the classes "
+            f"{seen}: check that file, --backbone with its normalisation, and ID set belong together"
         )
     return ""
 

@@ -19,7 +19,7 @@ from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
-from oodbench.benchmark.plan.weights.file import IMPORTED
+from oodbench.benchmark.plan.weights.file import GIVEN
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.record import FAILED, OK, Record
@@ -78,7 +78,7 @@ def key_content(cell: Cell) -> dict[str, Any]:
         content["extended"] = [EXTENDED_VERSION, *validation, *(key.digest for key in cell.extended_inputs.keys)]
     if cell.changed_scores:
         content["stability"] = [STABILITY_VERSION, cell.changed_scores.digest]
-    if cell.record.recipe == IMPORTED:
+    if cell.record.recipe in GIVEN:
         content["class_order"] = CLASS_ORDER_VERSION
     return content
 
@@ -146,7 +146,7 @@ def _stability(
 
 def _misfit(cell: Cell, outputs: Outputs, context: JobContext) -> tuple[str, ...]:
     """A note, also logged once, if weights from a user's file do not fit the ID set's labels."""
-    note = class_order_note(context.classified(outputs)) if cell.record.recipe == IMPORTED else ""
+    note = class_order_note(context.classified(outputs)) if cell.record.recipe in GIVEN else ""
     if note and note not in context.warned:
         context.warned.add(note)
         logger.warning("Warning: with '%s', %s.", cell.record.id_set, note)

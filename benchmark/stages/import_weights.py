@@ -9,7 +9,7 @@ import torch
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.weights.file import read_weights
-from oodbench.benchmark.plan.weights.match import match_weights
+from oodbench.benchmark.plan.weights.match import HEAD, match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng
@@ -26,8 +26,12 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
         raise UserError(f"'{job.file}' has changed since the run was planned. Run the same command again.")
     backbone: Backbone = create("backbone", parse_spec(job.checkpoint.backbone))
     with restored_rng(torch.device("cpu")):
-        network = backbone.build(job.checkpoint.num_classes, job.checkpoint.image_shape)
+        outputs = job.head.outputs if job.head else job.checkpoint.num_classes
+        network = backbone.build(outputs, job.checkpoint.image_shape)
     state = match_weights(weights, backbone, network, job.without_head).tensors
+    if job.head and job.head.taken:
+        rows = torch.tensor(job.head.taken)
+        state |= {name: value[rows] for name, value in state.items() if name.startswith(HEAD)}
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)
     context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
     tick(job.size)

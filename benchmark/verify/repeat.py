@@ -23,7 +23,7 @@ from typing import Any
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.plan.suite_file import suite_path
-from oodbench.benchmark.plan.weights.file import IMPORTED
+from oodbench.benchmark.plan.weights.file import GIVEN
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import OK, Record
@@ -191,7 +191,7 @@ def _commands(run: StoredRun) -> list[dict[str, Any]]:
         raise UserError(f"'{run.path / 'run.json'}' does not record the run's commands, so it cannot be repeated.")
     asked: dict[str, Any] = dict(run.info["asked"])
     if "all" in asked.get("detectors", ()):
-        imported = {own_name(record, "label") for record in run.records if record.recipe == IMPORTED}
+        imported = {own_name(record, "label") for record in run.records if record.recipe in GIVEN}
         labels = run.info.get("detectors", asked["detectors"])
         asked["detectors"] = [label.partition("@")[0] if label in imported else label for label in labels]
     trained = {str(record.training.get("precision", "")) for record in run.records if record.status == OK}

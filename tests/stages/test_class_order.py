@@ -45,6 +45,37 @@ def test_the_note_names_the_reason(predicted: np.ndarray, expected: str) -> None
     assert bool(note) == bool(expected)
 
 
+def thousand(images: int, per_output: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels of a classifier of 1,000 classes that is right on three quarters, outputs reordered."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % 1000
+    return per_output[np.where(rng.random(images) < 0.75, labels, rng.integers(0, 1000, images))], labels
+
+
+def test_a_thousand_classes_in_another_order_are_found() -> None:
+    order = np.random.default_rng(1).permutation(1000)
+    note = class_order_note(classified(*thousand(8000, order), 1000))
+    assert "accuracy 0." in note
+    assert "under the best permutation of classes" in note
+    assert not class_order_note(classified(*thousand(8000, np.arange(1000)), 1000))
+
+
+def test_rotated_rows_are_found_with_one_image_of_each_class() -> None:
+    """No permutation can be seen on so few images; a shift can."""
+    predicted, labels = thousand(1000, np.roll(np.arange(1000), 1))
+    note = class_order_note(classified(predicted, labels, 1000))
+    right = np.mean((predicted + 1) % 1000 == labels)
+    assert f"and {100 * right:.1f}% if every output stood for the class 1 further on, of 1,000" in note
+    assert "the last layer's rows are rotated" in note
+    assert not class_order_note(classified(*thousand(1000, np.arange(1000)), 1000))
+
+
+def test_few_images_of_each_class_decide_nothing_about_their_order() -> None:
+    order = np.random.default_rng(1).permutation(1000)
+    note = class_order_note(classified(*thousand(1000, order), 1000))
+    assert "no other order of the classes can be told from so few images of each: check that file" in note
+
+
 def test_guessing_is_measured_by_the_most_frequent_class() -> None:
     labels = np.r_[np.zeros(90, dtype=np.int64), np.ones(10, dtype=np.int64)]
     assert "always the same class would have 90.0%" in class_order_note(classified(np.zeros_like(labels), labels, 2))

@@ -23,6 +23,12 @@ from oodbench.benchmark.store.safe_read import read_bounded
 IMPORTED = "checkpoint"
 """Takes the place of a recipe's name in records and labels."""
 
+PRETRAINED = "pretrained"
+"""The same for weights that the backbone's settings ask for."""
+
+GIVEN = (IMPORTED, PRETRAINED)
+"""Both: no classifier was trained here."""
+
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which files usually hold their weights, next to other entries; the first that fits is taken."""
 
@@ -88,6 +94,11 @@ class Imported(Recipe):
         return {"classifier": task.build_classifier()}
 
 
+class PretrainedWeights(Imported):
+    """The same for the weights that a backbone's settings ask for."""
+
+
+PretrainedWeights.name, PretrainedWeights.title = PRETRAINED, "Pretrained weights of the backbone"
 Imported.name, Imported.title = IMPORTED, "Weights from a file"
 
 

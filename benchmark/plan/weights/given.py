@@ -9,9 +9,17 @@ from typing import NamedTuple
 from torch import nn
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.weights.file import IMPORTED, Imported, Weights, read_weights
+from oodbench.benchmark.plan.weights.file import (
+    IMPORTED,
+    PRETRAINED,
+    Imported,
+    PretrainedWeights,
+    Weights,
+    read_weights,
+)
 from oodbench.benchmark.plan.weights.match import Match, match_weights
-from oodbench.benchmark.plugins.backbone import Backbone
+from oodbench.benchmark.plugins.backbone import Backbone, Pretrained
+from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.specs import Spec
 from oodbench.benchmark.store.atomic import slug
 from oodbench.benchmark.store.user_path import user_path
@@ -22,6 +30,8 @@ class Given(NamedTuple):
 
     files: tuple[Weights, ...]
     seeds: tuple[int, ...]
+    pretrained: Pretrained | None = None
+    """What the run's backbone asks for, where the file is not a user's."""
 
     @property
     def first(self) -> Weights:
@@ -35,11 +45,17 @@ class Given(NamedTuple):
     def imported(self, seed: int) -> Imported:
         """What takes the place of the recipe of a classifier that is evaluated as it is."""
         file = self.of(seed)
-        return Imported(file=file.path.name, sha256=file.sha256)
+        kind = PretrainedWeights if self.pretrained else Imported
+        return kind(file=file.path.name, sha256=file.sha256)
 
     @property
     def label(self) -> Spec:
-        """The recipe in labels: `checkpoint[file=a.pt]`, or `checkpoint[file=a.pt+2]` for it and two others."""
+        """The recipe in labels: `checkpoint[file=a.pt]`, or `checkpoint[file=a.pt+2]` for it and two others.
+
+        Of a backbone's own weights it is `pretrained`: its settings say which.
+        """
+        if self.pretrained:
+            return Spec(PRETRAINED)
         more = f"+{len(self.files) - 1}" if len(self.files) > 1 else ""
         return Spec(IMPORTED, (("file", slug(self.first.path.name) + more),))
 
@@ -56,13 +72,19 @@ def checkpoint_paths(given: str | Path | Iterable[str | Path]) -> tuple[str, ...
     return tuple(str(user_path(path)) for path in given if str(path))
 
 
-def read_given(paths: Sequence[str], seeds: tuple[int, ...]) -> Given | None:
-    """Read the files of `--checkpoint`; None without any.
+def read_given(paths: Sequence[str], seeds: tuple[int, ...], backbone: Backbone) -> Given | None:
+    """Read the files of `--checkpoint`, or the weights that the backbone's settings ask for; None without any.
 
     Raises `UserError` if one cannot be read, if two are the same, or if several are not one for each seed.
     """
+    pretrained = asked(backbone, "pretrained_weights")
+    if paths and pretrained:
+        raise UserError(
+            f"--checkpoint gives weights, and the backbone asks for others ({pretrained.title}). Leave out "
+            "--checkpoint, or the backbone's setting for weights."
+        )
     if not paths:
-        return None
+        return Given((read_weights(pretrained.file()),), seeds, pretrained) if pretrained else None
     if len(paths) > 1 and len(paths) != len(seeds):
         raise UserError(
             f"--checkpoint gives {len(paths)} files, one for each seed, so leave out --seeds or give {len(paths)} in "

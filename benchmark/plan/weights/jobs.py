@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, HeadJob, ImportJob, Outputs, SetRef
+from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, Head, HeadJob, ImportJob, Outputs, SetRef
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, HEAD_VERSION, IMPORT_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
@@ -37,27 +38,34 @@ class Builder(Protocol):
     def stored(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
         """The networks that a job stores under a key."""
 
+    def head(self, entry: IDEntry, weights: Weights) -> Head | None:
+        """What becomes of a given head."""
+
     def extract_job(self, data: SetRef, trained: TrainedClassifier) -> ExtractJob:
         """The pass of a set."""
 
 
 def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head: bool = False) -> ImportJob:
     """The job that imports the weights of a user's file; one for all seeds that use it."""
+    head = None if without_head else builder.head(entry, weights)
+    checkpoint_classes = head.classes if head else builder.library.num_classes(entry.set)
     key = Key("checkpoint", ".safetensors", f"{IMPORTED}-{weights.path.stem}-{builder.backbone.name}", {
         "file": weights.sha256,
         "backbone": identity(builder.backbone),
-        "classes": builder.library.num_classes(entry.set),
+        "classes": checkpoint_classes,
         "image_shape": list(builder.network_shape(entry)),
         "import": IMPORT_VERSION,
+        **(head.key() if head else {}),
         **({"without_head": True} if without_head else {}),
     })  # fmt: skip
     job = ImportJob(
         title=f"import {weights.path.name} for {builder.backbone.name}",
         makes=(key,),
-        checkpoint=builder.stored(entry, key, IMPORTED),
+        checkpoint=replace(builder.stored(entry, key, IMPORTED), num_classes=checkpoint_classes),
         file=str(weights.path),
         sha256=weights.sha256,
         without_head=without_head,
+        head=head,
     )
     return builder.plan.add(job)
 

@@ -116,6 +116,18 @@ def fitting_tensors(weights: Weights, backbone: Backbone, network: nn.Module) ->
     return max((len(reading.names) - len(reading.misshapen) for reading in readings), default=0)
 
 
+def head_outputs(weights: Weights, backbone: Backbone, network: nn.Module) -> int | None:
+    """Number of outputs of the head that a file has for a network, whatever the network's own; None without a head."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    readings = _readings(weights, shapes, lambda name: backbone.weight_name(network, name))
+    found = [reading for reading in readings if f"{HEAD}weight" in reading.names]
+    if not found:
+        return None
+    best = max(found, key=lambda reading: (len(reading.names) - len(reading.unexpected), [-r for r in reading.rank]))
+    shape = _tensors(weights, best)[f"{HEAD}weight"].shape
+    return shape[0] if len(shape) == 2 else None
+
+
 def _readings(weights: Weights, shapes: Shapes, translate: Callable[[str], str]) -> Iterator[_Reading]:
     for where, tensors in weights.state_dicts.items():
         for prefix in _prefixes(tensors, len(shapes)):

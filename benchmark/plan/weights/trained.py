@@ -46,7 +46,7 @@ def training_facts(trained: TrainedClassifier, threads: int) -> dict[str, Any]:
     """How a classifier was trained, for its records."""
     job = trained.job
     if isinstance(job, ImportJob):
-        return _file(job)
+        return {**_file(job), **(job.head.key() if job.head else {})}
     start = {f"start_{name}": value for name, value in _file(trained.start.job).items()} if trained.start else {}
     if isinstance(job, HeadJob):
         return {"images": job.train.data.images, **start, "threads": threads}
@@ -63,13 +63,14 @@ def refuse_unused_options(request: Request, recipes: Sequence[Recipe]) -> None:
     """Raise `UserError` for options about training that none of the rows on an ID set would use."""
     imported = any(isinstance(recipe, Imported) for recipe in recipes)
     started = [recipe for recipe in recipes if needs_start(recipe)]
-    if imported and len(request.checkpoint) == 1 and len(request.seeds) > 1:
-        raise UserError(f"--checkpoint gives one classifier, so give one seed in place of {len(request.seeds)}.")
+    what = "--checkpoint" if request.checkpoint else "a backbone with pretrained weights"
+    if imported and len(request.checkpoint) <= 1 and len(request.seeds) > 1:
+        raise UserError(f"{what} gives one classifier, so give one seed in place of {len(request.seeds)}.")
     asked = {"limit-train": request.limit_train, "epochs": request.epochs}
     options = [f"--{name}" for name, value in asked.items() if value]
     if imported and options and not started:
-        raise UserError(f"--checkpoint trains nothing, so leave out {' and '.join(options)}.")
-    if request.epochs and request.checkpoint and started and all(map(fits_head, started)):
+        raise UserError(f"{what} trains nothing, so leave out {' and '.join(options)}.")
+    if request.epochs and started and all(map(fits_head, started)):
         raise UserError(
             f"--epochs is of no use to recipe '{started[0].name}', which fits a head to stored features. Leave it out."
         )
