@@ -117,13 +117,16 @@ def run(
     *,
     suite: str = "",
     id_sets: str | Iterable[str] = "all",
-    ood_sets: str | Iterable[str] = "all",
+    ood_sets: str | Iterable[str] = "",
+    near: str | Iterable[str] = "",
+    far: str | Iterable[str] = "",
     backbone: str = "",
     seeds: int | Iterable[int] = 1,
     metrics: str | Iterable[str] = "exact",
     protocol: str = "",
     precision: str = "",
     limit_train: int = 0,
+    limit_test: int = 0,
     epochs: int = 0,
     checkpoint: str | Path | Iterable[str | Path] = "",
     recipe: str = "",
@@ -165,13 +168,17 @@ def run(
             its settings and the recipe of its classifier; "all" for every registered detector.
         suite: Name of a suite, or path of a suite file: the ID x OOD matrix and its protocol; the default one if empty.
         id_sets: ID sets, such as `"digits[0-6]"`; "all" for those of the suite.
-        ood_sets: OOD sets, such as `"digits[7-9],greek"`; "all" for those of the suite.
+        ood_sets: OOD sets, such as `"digits[7-9],greek"`, in the suite's groups; "all", the default unless `near` or
+            `far` are given, for those of the suite.
+        near: Further OOD sets, whose group is near in this run.
+        far: Further OOD sets, whose group is far in this run.
         backbone: The network, such as "resnet18"; the suite's if empty.
         seeds: A number of seeds (3 means 0, 1, 2), or the seeds themselves.
         metrics: "exact", and what else to compute: "extended", "lee2018".
         protocol: How settings are chosen: "defaults", "val_ood" or "leave_one_out"; the suite's if empty.
         precision: Of training: "auto", "float32" or "bfloat16"; the suite's if empty.
         limit_train: Train on at most so many images of each ID set; 0 for all.
+        limit_test: Score at most so many test images of each set, ID and OOD, for a quick look; 0 for all.
         epochs: Train for so many epochs; 0 for the suite's number.
         checkpoint: A file with trained weights of the backbone, evaluated instead of training, or started from by
             recipes that do. Several files, a list or one string with commas, are one for each seed.

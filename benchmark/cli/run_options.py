@@ -47,8 +47,14 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
         "--id", "id_sets", default="all", show_default=True, metavar="LIST", help="ID sets, with commas between."
     ),
     click.option(
-        "--ood", "ood_sets", default="all", show_default=True, metavar="LIST", help="OOD sets, separated by commas."
+        "--ood",
+        "ood_sets",
+        default="",
+        metavar="LIST",
+        help="OOD sets, in the suite's groups.  [default: all; none with --near or --far]",
     ),
+    click.option("--near", default="", metavar="LIST", help="Further OOD sets, whose group is near in this run."),
+    click.option("--far", default="", metavar="LIST", help="Further OOD sets, whose group is far in this run."),
     click.option("--backbone", default="", metavar="NAME", help="Network architecture.  [default: the suite's]"),
     click.option(
         "--seeds",
@@ -114,6 +120,13 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         type=click.IntRange(0),
         metavar="N",
         help="Train on at most N images of each ID set.  [default: all]",
+    ),
+    click.option(
+        "--limit-test",
+        default=0,
+        type=click.IntRange(0),
+        metavar="N",
+        help="Score at most N test images of each set, for a quick look.  [default: all]",
     ),
     click.option(
         "--precision",

@@ -37,15 +37,15 @@ class ScoredImages:
         return used[0] if used else {"set": name, "part": "test", "images": count}
 
     def known(self, used: Mapping[str, Any]) -> ImageSet | str:
-        """The images described by a record's provenance: `set`, `part`, `images`; `sha256` and `groups` if known."""
-        wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256", "groups"))
+        """The images described by a record's provenance: `set`, `part`, `images`; the rest if known."""
+        wanted = tuple(str(used.get(name, "")) for name in ("set", "part", "images", "sha256", "groups", "limit"))
         if wanted not in self._found:
             self._found[wanted] = self._load(*wanted)
         return self._found[wanted]
 
-    def _load(self, name: str, part: str, count: str, sha256: str, groups: str) -> ImageSet | str:
+    def _load(self, name: str, part: str, count: str, sha256: str, groups: str, limit: str) -> ImageSet | str:
         try:
-            images = self.library.part(parse_set(name), part)
+            images = self.library.part(parse_set(name), part, int(limit or 0))
         except OodbenchError:
             return ABSENT
         same = str(len(images)) == count and sha256 in ("", images.checksum) and groups in ("", images.groups_checksum)

@@ -56,6 +56,10 @@ test images (`data.changes`).
 Where detectors learn from other images than all of the training split, names of parts say so (`data.fit_images`)."""
 
 
+TESTED = ("test", "scored", "changed")
+"""Those that detectors are measured on."""
+
+
 class Library:
     """Loads image sets, each split once.
 
@@ -95,10 +99,12 @@ class Library:
 
     def part(self, spec: SetSpec, part: str, limit: int = 0) -> ImageSet:
         """The images that serve as one of `PARTS`, subsampled to `limit` images (0: no limit)."""
+        role, fit = parse_part(part)
+        if role == "changed":
+            return self._changed(spec, part, fit.part("scored") if fit != ALL_TRAINING else "test", limit)
         if limit:
             images = self.part(spec, part)
             return images if limit >= len(images) else self._subsample(spec, part, images, limit)
-        role, fit = parse_part(part)
         if fit != ALL_TRAINING:
             return self._of_fit(spec, part, role, fit)
         if part == "test":
@@ -107,8 +113,6 @@ class Library:
             return self.split(spec, "train")
         if part in ("tuning", "scored"):
             return self._half(spec, part)
-        if part == "changed":
-            return self._changed(spec)
         if self.has(spec, VALIDATION):
             return self.split(spec, VALIDATION if part == "validation" else "train")
         if (spec, part) not in self._parts:
@@ -128,20 +132,19 @@ class Library:
                 self._parts[spec, name] = self._with_cached_checksum(spec, half, test, how)
         return self._parts[spec, part]
 
-    def _changed(self, spec: SetSpec) -> ImageSet:
-        if (spec, "changed") not in self._parts:
-            test = self.split(spec, "test")
+    def _changed(self, spec: SetSpec, part: str, tested: str, limit: int) -> ImageSet:
+        """The slightly changed images of those that are scored."""
+        name = f"{limit} of {part}"
+        if (spec, name) not in self._parts:
+            test = self.part(spec, tested, limit)
             images = self._with_cached_checksum(spec, changed_images(test), test, changes_version())
-            self._parts[spec, "changed"] = images
-        return self._parts[spec, "changed"]
+            self._parts[spec, name] = images
+        return self._parts[spec, name]
 
     def _of_fit(self, spec: SetSpec, part: str, role: str, fit: FitImages) -> ImageSet:
         """A part of an ID set that is named by a rule of `data.fit_images`."""
         if (spec, part) not in self._parts:
-            if role == "changed":
-                images = changed_images(self.part(spec, fit.part("scored")))
-            else:
-                images = self._held_out(spec, role, fit) if fit.held_out else self._of_split(spec, role, fit)
+            images = self._held_out(spec, role, fit) if fit.held_out else self._of_split(spec, role, fit)
             self._parts[spec, part] = images
         return self._parts[spec, part]
 
@@ -188,7 +191,7 @@ class Library:
             rows = np.arange(limit) * len(whole) // limit
             images = self._with_cached_checksum(spec, whole.take(rows), whole, f"{limit} of {SPLIT_VERSION}")
             missing = len(whole.classes) - len(np.unique(images.labels)) if images.labels is not None else 0
-            if missing:
+            if missing and parse_part(part)[0] not in TESTED:
                 raise UserError(
                     f"{limit} training images leave {missing} of the {len(whole.classes)} classes of '{spec}' without "
                     "any. Choose a larger --limit-train."

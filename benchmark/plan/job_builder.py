@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oodbench.benchmark.data.fit_images import role_of
-from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.library import TESTED, Library
 from oodbench.benchmark.data.pictures.block import BLOCK, block_of
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import (
@@ -80,8 +80,9 @@ class JobBuilder:
         self._refused: dict[SetSpec, str] = {}
 
     def ref(self, spec: SetSpec, part: str) -> SetRef:
-        """Part of a set, by name; --limit-train applies to the training part."""
-        limit = self.request.limit_train if role_of(part) == "train" else 0
+        """Part of a set, by name; --limit-train applies to the training part, --limit-test to what is scored."""
+        limits = {"train": self.request.limit_train, **dict.fromkeys(TESTED, self.request.limit_test)}
+        limit = limits.get(role_of(part), 0)
         images = self.library.part(spec, part, limit)
         return SetRef(str(spec), part, len(images), limit, images.checksum, images.groups_checksum)
 

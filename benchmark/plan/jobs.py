@@ -30,7 +30,7 @@ class SetRef:
     part: str
     images: int
     limit: int = 0
-    """Number of training images given with --limit-train; 0 for all."""
+    """Number of images given with --limit-train or --limit-test; 0 for all."""
     checksum: str = ""
     """Checksum of the images that keys were computed from; a worker with other images under the name fails."""
     groups: str = ""

@@ -11,7 +11,7 @@ from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXACT
 from oodbench.benchmark.metrics.released_scripts import check_rules
-from oodbench.benchmark.plan.plan import Request
+from oodbench.benchmark.plan.plan import ALL, Request
 from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights.given import checkpoint_paths
@@ -30,13 +30,16 @@ class Options:
     detectors: Names = "all"
     suite: str = ""
     id_sets: Names = "all"
-    ood_sets: Names = "all"
+    ood_sets: Names = ""
+    near: Names = ""
+    far: Names = ""
     backbone: str = ""
     seeds: int | Iterable[int] = 1
     metrics: Names = EXACT
     protocol: str = ""
     precision: str = ""
     limit_train: int = 0
+    limit_test: int = 0
     epochs: int = 0
     checkpoint: str | Path | Iterable[str | Path] = ""
     recipe: str = ""
@@ -71,7 +74,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Make lists of what can be read only once."""
-        for name in ("detectors", "id_sets", "ood_sets", "metrics", "plugins", "seeds", "checkpoint"):
+        lists = ("detectors", "id_sets", "ood_sets", "near", "far", "metrics", "plugins", "seeds", "checkpoint")
+        for name in lists:
             value = getattr(self, name)
             if not isinstance(value, str | int | Path):
                 object.__setattr__(self, name, tuple(value))
@@ -82,13 +86,16 @@ class Options:
             suite=self.suite,
             detectors=_list(self.detectors),
             id_sets=_list(self.id_sets),
-            ood_sets=_list(self.ood_sets),
+            ood_sets=self._ood_sets(),
+            near=_list(self.near),
+            far=_list(self.far),
             backbone=self.backbone,
             seeds=self._seeds(),
             metrics=tuple(dict.fromkeys(name for name in _list(self.metrics) if name != EXACT)),
             protocol=self.protocol,
             precision=self.precision,
             limit_train=self.limit_train,
+            limit_test=self.limit_test,
             epochs=self.epochs,
             checkpoint=checkpoint_paths(self.checkpoint),
             recipe=self.recipe,
@@ -113,6 +120,11 @@ class Options:
         for name in self.request().metrics:
             check_rules(name, "bench run --help")
 
+    def _ood_sets(self) -> tuple[str, ...]:
+        """The sets of `ood_sets`: the suite's if nothing is given, none if only near or far ones are."""
+        given = _list(self.ood_sets)
+        return given or (() if _list(self.near) or _list(self.far) else (ALL,))
+
     def _seeds(self) -> tuple[int, ...]:
         """The seeds; by default, as many as there are files of weights."""
         seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
@@ -132,7 +144,7 @@ class Options:
             raise UserError(f"cell_timeout must be a number of seconds, or 0 for no limit; got {self.cell_timeout}.")
         if self.threads != 0 and not is_thread_count(self.threads):
             raise UserError(f"threads must be {THREAD_COUNTS}, or 0 for the suite's own; got {self.threads}.")
-        for name in ("limit_train", "epochs", "block"):
+        for name in ("limit_train", "limit_test", "epochs", "block"):
             if (count := getattr(self, name)) < 0:
                 raise UserError(f"{name} must be a whole number from 1, or 0 for the suite's own; got {count}.")
         if not 0 <= self.pixel_cache < float("inf"):

@@ -29,6 +29,10 @@ class Request:
     detectors: tuple[str, ...] = (ALL,)
     id_sets: tuple[str, ...] = (ALL,)
     ood_sets: tuple[str, ...] = (ALL,)
+    near: tuple[str, ...] = ()
+    """Further OOD sets, near in this run whatever the suite says."""
+    far: tuple[str, ...] = ()
+    """Further OOD sets, far in this run."""
     backbone: str = ""
     seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = ()
@@ -39,6 +43,8 @@ class Request:
     """Precision of training, one of `precision.PRECISIONS`; the suite's if empty."""
     limit_train: int = 0
     """Train on at most this many images of each ID set; 0 for all."""
+    limit_test: int = 0
+    """Score at most this many test images of each set, ID and OOD; 0 for all."""
     epochs: int = 0
     """Train for this many epochs; 0 for the suite's number."""
     checkpoint: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ from oodbench.benchmark.plan.weights.trained import (
 )
 from oodbench.benchmark.plugins.guarded import CallError
 from oodbench.benchmark.plugins.specs import SetSpec, canonical, parse_set
-from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_LOOK, SKIPPED, Record
+from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_TEST, QUICK_TRAINING, SKIPPED, Record
 
 CPU = torch.device("cpu")
 
@@ -297,7 +297,9 @@ class _Planner:
 
     def departures(self) -> tuple[str, ...]:
         """Notes on how the run departs from the suite's protocol; empty if it does not."""
-        notes = [f"{QUICK_LOOK}: trained on {self.request.shortened}"] if self.request.shortened else []
+        notes = [f"{QUICK_TRAINING} {self.request.shortened}"] if self.request.shortened else []
+        if self.request.limit_test:
+            notes.append(f"{QUICK_TEST} at most {self.request.limit_test:,} test images of each set")
         used, stated = self.plan.threads, self.plan.suite.threads
         if used != stated:
             notes.append(f"{OTHER_THREADS}: computed on {counted_threads(used)}, the suite states {stated}")

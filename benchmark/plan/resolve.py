@@ -153,12 +153,23 @@ class Resolver:
         for name in self.request.ood_sets:
             if name == ALL and not known:
                 raise UserError(
-                    f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood."
+                    f"Suite '{self.plan.suite.name}' has no OOD sets for '{entry.set}'. Name some with --ood, or with "
+                    "--near and --far."
                 )
             for spec in known if name == ALL else [adopt(parse_set(name))]:
                 if self.is_usable(entry, spec, named=name != ALL):
                     found[spec] = known.get(spec, OODEntry(spec))
+        for spec, group in self.grouped().items():
+            if self.is_usable(entry, spec, named=True):
+                found[spec] = OODEntry(spec, group)
         return list(found.values())
+
+    def grouped(self) -> dict[SetSpec, str]:
+        """The sets of --near and --far with their group. Raises `UserError` for one that is in both."""
+        near, far = ([adopt(parse_set(name)) for name in names] for names in (self.request.near, self.request.far))
+        for both in (spec for spec in near if spec in far):
+            raise UserError(f"'{both}' is in both --near and --far. Leave it in one of them.")
+        return {**dict.fromkeys(near, "near"), **dict.fromkeys(far, "far")}
 
     def is_usable(self, entry: IDEntry, ood: SetSpec, named: bool) -> bool:
         """Whether a set can be an OOD set of an ID set. Raises `UserError` where leaving it out would mislead."""

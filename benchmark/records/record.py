@@ -162,7 +162,10 @@ MISFIT = "the given weights do not fit the ID set's labels"
 """Beginning of the note in records of a run with `--checkpoint` whose classifier is wrong on many ID test images."""
 
 QUICK_LOOK = "quick look, not the suite's protocol"
-"""Beginning of the note in records of a run that was shortened by --limit-train or --epochs."""
+"""Beginning of the notes in records of a run that was shortened by --limit-train, --epochs or --limit-test."""
+
+QUICK_TRAINING, QUICK_TEST = f"{QUICK_LOOK}: trained on", f"{QUICK_LOOK}: scored on"
+"""Beginnings of these notes: on a shortened training, and on test images that were left out."""
 
 OTHER_THREADS = "not the suite's number of threads"
 """Beginning of the note in records of a run with --threads, if the suite states another number."""

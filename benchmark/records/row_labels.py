@@ -11,7 +11,10 @@ from oodbench.benchmark.store.store import digest
 Facts = Mapping[str, Any]
 """Name -> number or text."""
 
-FIRST = ("older", "schedule epochs", "limit_train", "precision", "threads", "schedule batch_size", "protocol")
+FIRST = (
+    *("older", "schedule epochs", "limit_train", "limit_test", "precision", "threads", "schedule batch_size"),
+    "protocol",
+)
 FILES = ("file", "path")
 SUITE = "suite"
 """Names of facts that labels take first, after other facts, and last."""

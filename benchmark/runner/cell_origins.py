@@ -14,7 +14,7 @@ from oodbench.benchmark.stages.evaluate import key_content
 from oodbench.benchmark.store.schema import Origin, ScoredSet
 from oodbench.benchmark.store.store import digest
 
-NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "seeds", "metrics")
+NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "near", "far", "seeds", "metrics")
 """Fields of a request that say which cells are wanted, not what makes each."""
 
 
@@ -24,7 +24,8 @@ def add_origins(plan: Plan, request: Request) -> None:
     origins = Origins({key.digest: {"kind": key.kind, **key.content} for key in keys})
     protocol = request.protocol or plan.suite.protocol
     shown = {"suite": plan.suite.name, **_file_names(request.checkpoint)}
-    shown |= {"limit_train": str(request.limit_train)} if request.limit_train else {}
+    limits = {"limit_train": request.limit_train, "limit_test": request.limit_test}
+    shown |= {name: str(limit) for name, limit in limits.items() if limit}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
     files = _files_of_seeds(plan, request.checkpoint)
 

@@ -70,6 +70,8 @@ def key_content(cell: Cell) -> dict[str, Any]:
     groups = [cell.pair.id.groups, cell.pair.ood.groups] if cell.pair else []
     if any(groups):
         content["groups"] = groups
+    if cell.pair and cell.pair.ood.limit:  # no row of a table has cells with and without it, however small the sets
+        content["limit_test"] = cell.pair.ood.limit
     if cell.rules:
         rules = cell.rules if len(cell.rules) > 1 else cell.rules[0]
         content["audit"] = [rules, RULES_VERSION]

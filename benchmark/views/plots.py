@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from oodbench.benchmark.metrics.exact import roc_curve
-from oodbench.benchmark.records.record import OK, OTHER_THREADS, QUICK_LOOK, Record
+from oodbench.benchmark.records.record import OK, OTHER_THREADS, QUICK_TEST, QUICK_TRAINING, Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import slug, unique_slug
 from oodbench.benchmark.store.npy import stored_scores
@@ -48,7 +48,11 @@ def draw(run: StoredRun, cache_dir: Path) -> list[Path]:
     """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`."""
     summary = summary_of(run)
     store = ScoreReader.of(run, cache_dir, summary.seeds[0] if summary.seeds else 0)
-    beginnings = {QUICK_LOOK: "quick look: training shortened", OTHER_THREADS: OTHER_THREADS}
+    beginnings = {
+        QUICK_TRAINING: "quick look: training shortened",
+        QUICK_TEST: "quick look: test images left out",
+        OTHER_THREADS: OTHER_THREADS,
+    }
     notes = {note for record in run.records for note in record.notes}
     remarks = [text for start, text in beginnings.items() if any(note.startswith(start) for note in notes)]
     paths: list[Path] = []

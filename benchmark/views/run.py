@@ -15,7 +15,7 @@ from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.user_path import user_path
-from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableRow, summary_of
+from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableRow, summary_of
 from oodbench.benchmark.views.table_html import table_html
 from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_layout import COLUMNS
@@ -38,7 +38,7 @@ FORMATS: Mapping[str, Callable[[StoredRun], str]] = {
 """Name of a format -> what renders a run's tables in it."""
 
 MEAN = "{} mean"
-MEANS = tuple(MEAN.format(group) for group in GROUPS)
+MEANS = tuple(MEAN.format(group) for group in (*GROUPS, EVERY))
 """How columns of the data frame name a mean over the sets of a group."""
 
 TEXT_COLUMNS = (

@@ -25,6 +25,9 @@ PARTIAL, ABSENT = "partial", "absent"
 
 GROUPS = ("near", "far")
 
+EVERY = "all"
+"""The group of all sets, which have a mean where a set is neither near nor far."""
+
 
 @dataclass(frozen=True)
 class Stat:
@@ -89,7 +92,7 @@ class TableRow:
     id_accuracy: Stat | None
     cells: Mapping[str, TableCell]
     means: Mapping[tuple[str, str], Stat]
-    """(group, metric) -> the mean over the group's OOD sets."""
+    """(group, metric) -> the mean over the group's OOD sets, for the block's groups."""
     worst: Mapping[str, tuple[str, Stat]]
     """metric -> the OOD set with the worst mean, and that mean."""
     stability: Mapping[str, float] = field(default_factory=dict)
@@ -109,8 +112,8 @@ class Block:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """'near' and 'far', whichever the block has sets of to average."""
-        return tuple(group for group in GROUPS if any(s.group == group for s in self.averaged))
+        """What has a mean: see `_members`."""
+        return tuple(_members(self.averaged))
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,14 @@ def _ood_sets(pairs: Iterable[Mapping[str, Any]], records: Iterable[Record]) -> 
     return tuple(columns.values())
 
 
+def _members(averaged: Sequence[OodSet]) -> dict[str, list[OodSet]]:
+    """Group -> its sets: 'near' and 'far', whichever there are, and all of several sets if one of them is neither."""
+    members = {group: [s for s in averaged if s.group == group] for group in GROUPS}
+    ungrouped = any(s.group not in GROUPS for s in averaged)
+    members[EVERY] = list(averaged) if ungrouped and len(averaged) > 1 else []
+    return {group: sets for group, sets in members.items() if sets}
+
+
 def _row(
     label: str,
     records: Sequence[Record],
@@ -200,9 +211,9 @@ def _row(
     cells = {name: _cell(by_seed, seeds) for name, by_seed in by_set.items()}
     means = {
         (group, metric): stat
-        for group in GROUPS
+        for group, members in _members(averaged).items()
         for metric in METRICS
-        if (stat := _mean_over([by_set[s.name] for s in averaged if s.group == group], metric, seeds))
+        if (stat := _mean_over([by_set[s.name] for s in members], metric, seeds))
     }
     worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
     marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}

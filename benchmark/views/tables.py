@@ -15,7 +15,7 @@ from oodbench.benchmark.records.csv_file import ENDS, records_csv
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
-from oodbench.benchmark.views.summary import GROUPS, Block, Stat, TableCell, TableRow, summary_of
+from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableCell, TableRow, summary_of
 from oodbench.benchmark.views.table_latex import table_latex
 from oodbench.benchmark.views.table_markdown import table_markdown
 from oodbench.benchmark.views.table_text import text_table
@@ -56,8 +56,8 @@ def summarise(run: StoredRun) -> pd.DataFrame:
     `may_be_best` is for AUROC: whether the set that contains the column's best with 95% confidence includes it, None
     where that is not judged.
 
-    `scope` is 'set' (one OOD set), 'near' or 'far' (the mean over that group), 'worst' (`ood_set` says which) or 'id'
-    (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
+    `scope` is 'set' (one OOD set), 'near', 'far' or 'all' (the mean over that group), 'worst' (`ood_set` says which) or
+    'id' (the metric `id_accuracy`). Means and worst leave out the outlier source. Values are fractions.
     """
     import pandas as pd  # half a second that the table in the terminal need not wait for
 
@@ -137,19 +137,20 @@ def table_csv(run: StoredRun) -> str:
     sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))
     rows = [dict(_csv_row(block, row)) for block in summary.blocks for row in block.rows]
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(_csv_columns(sets)), restval="", lineterminator="\n")
+    groups = (*GROUPS, *([EVERY] if any(EVERY in block.groups for block in summary.blocks) else []))
+    writer = csv.DictWriter(out, list(_csv_columns(sets, groups)), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 
 
-def _csv_columns(sets: Iterable[str]) -> Iterator[str]:
+def _csv_columns(sets: Iterable[str], groups: Iterable[str]) -> Iterator[str]:
     yield from ("id_set", "detector", "settings", "recipe", "recipe_settings", "label", "backbone")
     yield from ("id_accuracy/mean", "id_accuracy/std")
     for name in sets:
         yield from (f"{name}/status", f"{name}/seen", f"{name}/seeds")
         yield from (f"{name}/{metric}/{part}" for metric in METRICS for part in ("mean", "std"))
-    yield from (f"{group}_mean/{metric}/{part}" for group in GROUPS for metric in METRICS for part in ("mean", "std"))
+    yield from (f"{group}_mean/{metric}/{part}" for group in groups for metric in METRICS for part in ("mean", "std"))
     yield from (f"worst/{metric}/{part}" for metric in METRICS for part in ("set", "mean", "std"))
     yield from (f"{name}/{metric}/{end}" for name in sets for metric in METRICS for end in ENDS)
     yield from (f"{name}/{METRIC}/may_be_best" for name in sets)
