@@ -137,6 +137,7 @@ def run(
     std: str = "",
     exif: bool = False,
     block: int = 0,
+    store_features: str = "",
     fit_from: str | float = "",
     fit_per_class: int = 0,
     stability: bool = True,
@@ -193,6 +194,7 @@ def run(
         std: The standard deviations that it divides by, likewise.
         exif: Apply the rotation that EXIF data state, which torchvision, timm and OpenOOD do not.
         block: Images per forward call; by the size of the images if 0. Last bits of results depend on it.
+        store_features: "float32", or "float16" for half the space, rounded and marked; the suite's if empty.
         fit_from: What detectors learn from: "train", "val" for a published validation split, or the share of the ID
             test split that is held out for it and not scored, such as 0.2; the suite's if empty.
         fit_per_class: Fit detectors on at most so many images of each class; 0 for the suite's number, or all.

@@ -94,6 +94,12 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         help="Evaluate these trained weights, or start from them if the recipe does; several files are seeds.",
     ),
     click.option(
+        "--store-features",
+        default="",
+        metavar="float32|float16",
+        help="Type of stored features; float16 halves them, and is marked.  [default: the suite's]",
+    ),
+    click.option(
         "--fit-from",
         default="",
         metavar="train|val|SHARE",

@@ -24,7 +24,7 @@ from oodbench.benchmark.plan.jobs import (
 )
 from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
 from oodbench.benchmark.plan.plan import Plan, Request
-from oodbench.benchmark.plan.precision import FLOAT32
+from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plan.resolve import Resolver
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, TRAINING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
@@ -205,7 +205,10 @@ class JobBuilder:
             "extraction": EXTRACTION_VERSION,
             **_other_block(block),
         }
-        outputs = Outputs(data, *(Key(kind, ".npy", title, content) for kind in ("logits", "features")))
+        stored = {} if self.plan.store_features == FLOAT32 else {STORED: self.plan.store_features}
+        outputs = Outputs(
+            data, Key("logits", ".npy", title, content), Key("features", ".npy", title, {**content, **stored})
+        )
         job = ExtractJob(
             title=f"extract {data} with {trained.job.title.partition(' ')[2]}",
             makes=(outputs.logits, outputs.features),

@@ -12,6 +12,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXACT
 from oodbench.benchmark.metrics.released_scripts import check_rules
 from oodbench.benchmark.plan.plan import ALL, Request
+from oodbench.benchmark.plan.precision import check_stored
 from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights.given import checkpoint_paths
@@ -43,6 +44,7 @@ class Options:
     epochs: int = 0
     checkpoint: str | Path | Iterable[str | Path] = ""
     recipe: str = ""
+    store_features: str = ""
     fit_from: str | float = ""
     fit_per_class: int = 0
     resize: str = ""
@@ -99,6 +101,7 @@ class Options:
             epochs=self.epochs,
             checkpoint=checkpoint_paths(self.checkpoint),
             recipe=self.recipe,
+            store_features=self.store_features,
             fit_from=str(self.fit_from),
             fit_per_class=self.fit_per_class,
             resize=self.resize,
@@ -116,6 +119,7 @@ class Options:
         """Raise `UserError` for values that are wrong whatever the suite."""
         self._check_choices()
         self._check_numbers()
+        check_stored(self.store_features)
         check_fit(self.fit_from, self.fit_per_class)
         for name in self.request().metrics:
             check_rules(name, "bench run --help")

@@ -73,6 +73,8 @@ class Request:
     """CPU threads of a job; 0 for the suite's number."""
     fit_from: str = ""
     """What detectors learn from: "train", or the share of the test split to hold out; the suite's if empty."""
+    store_features: str = ""
+    """What features are stored as, one of `precision.STORED_AS`; the suite's if empty."""
     fit_per_class: int = 0
     """Fit detectors on at most this many images of each class; 0 for the suite's number."""
 
@@ -188,6 +190,8 @@ class Plan:
     """CPU threads that every job computes on."""
     block: int = 0
     """Images per forward call; by the size of the images if 0."""
+    store_features: str = FLOAT32
+    """What features are stored as, one of `precision.STORED_AS`."""
     preprocessing: str = ""
     """How pictures become the networks' input; empty for sets of one size, as they are, and pictures at 32 x 32."""
     jobs: dict[str, Job] = field(default_factory=dict)

@@ -33,7 +33,7 @@ from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
 from oodbench.benchmark.plan.picture_view import run_backbone
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
-from oodbench.benchmark.plan.precision import resolve_precision
+from oodbench.benchmark.plan.precision import FLOAT32, resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
@@ -64,6 +64,7 @@ def make_plan(request: Request, library: Library, device: torch.device = CPU) ->
         precision,
         request.threads or suite.threads,
         block=request.block or suite.block,
+        store_features=request.store_features or suite.store_features,
         preprocessing="" if view is None else str(view),
     )
     _Planner(request, library, plan).fill()
@@ -303,6 +304,8 @@ class _Planner:
         used, stated = self.plan.threads, self.plan.suite.threads
         if used != stated:
             notes.append(f"{OTHER_THREADS}: computed on {counted_threads(used)}, the suite states {stated}")
+        if self.plan.store_features != FLOAT32:
+            notes.append(f"features are stored as {self.plan.store_features}, rounded")
         return tuple(notes)
 
     def charge(self, jobs: Sequence[Job]) -> list[Job]:

@@ -21,6 +21,21 @@ FLOAT32, BFLOAT16, AUTO = "float32", "bfloat16", "auto"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
 
 
+FLOAT16 = "float16"
+
+STORED = "stored"
+"""The entry in the key of features that are not stored as float32."""
+
+STORED_AS = (FLOAT32, FLOAT16)
+"""What features may be stored as; as float16 they take half the space, and have 11 significant bits in place of 24."""
+
+
+def check_stored(name: str) -> None:
+    """Raise `UserError` for a type that features are not stored as; an empty name stands for the suite's."""
+    if name not in ("", *STORED_AS):
+        raise UserError(f"Features cannot be stored as '{name}'. Choose {' or '.join(STORED_AS)}.")
+
+
 def resolve_precision(requested: str, device: torch.device) -> str:
     """'auto' -> the precision for a device; other precisions are returned unchanged.
 

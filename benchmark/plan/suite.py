@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.data.fit_images import ALL_TRAINING, FitImages
-from oodbench.benchmark.plan.precision import AUTO
+from oodbench.benchmark.plan.precision import AUTO, FLOAT32
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS
 from oodbench.benchmark.plugins.specs import SetSpec
 
@@ -86,6 +86,8 @@ class Suite:
     """Size of the centre of a picture that networks get, 224 or 224x192; empty for what the backbone says."""
     interpolation: str = ""
     """One of `pictures.INTERPOLATIONS`; empty for what the backbone says."""
+    store_features: str = FLOAT32
+    """What features are stored as, one of `precision.STORED_AS`."""
     block: int = 0
     """Images per forward call; by the size of the images if 0."""
     channels: int | None = None

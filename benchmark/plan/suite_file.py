@@ -10,7 +10,7 @@ from typing import Any
 
 from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
-from oodbench.benchmark.plan.precision import AUTO, PRECISIONS
+from oodbench.benchmark.plan.precision import AUTO, FLOAT32, PRECISIONS, STORED_AS
 from oodbench.benchmark.plan.suite import SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS, THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
@@ -119,8 +119,11 @@ class _Reader:
         block = table.get("block", 0)
         if not isinstance(block, int) or isinstance(block, bool) or block < 0:
             raise self.error(f"block in [protocol] is {block!r}; it must be a number of images, or left out")
+        stored = table.get("store_features", FLOAT32)
+        if stored not in STORED_AS:
+            raise self.error(f"store_features in [protocol] is {stored!r}; it must be {' or '.join(STORED_AS)}")
         names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
-        names |= {"protocol": tuning, "stability": stability}
+        names |= {"protocol": tuning, "stability": stability, "store_features": stored}
         names |= {"block": block, **{name: self.size(name, table[name]) for name in PICTURES if name in table}}
         return {**names, "gpus": float(gpus), "channels": channels, "threads": threads}
 
@@ -248,6 +251,7 @@ FIT = ("fit", "fit_per_class")
 
 PROTOCOL_KEYS = {
     *("backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads", "block"),
+    "store_features",
     *("resize", "crop", "interpolation"),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from oodbench.benchmark.plan.jobs import ImportJob
 from oodbench.benchmark.plan.plan import Cell, Pair, Plan, Request
+from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT
 from oodbench.benchmark.plan.weights.given import names_of
 from oodbench.benchmark.runner.origin import Origins
@@ -26,6 +27,7 @@ def add_origins(plan: Plan, request: Request) -> None:
     shown = {"suite": plan.suite.name, **_file_names(request.checkpoint)}
     limits = {"limit_train": request.limit_train, "limit_test": request.limit_test}
     shown |= {name: str(limit) for name, limit in limits.items() if limit}
+    shown |= {} if plan.store_features == FLOAT32 else {"features": plan.store_features}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
     files = _files_of_seeds(plan, request.checkpoint)
 

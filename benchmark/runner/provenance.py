@@ -21,6 +21,7 @@ from oodbench.benchmark.plan.jobs import (
     TuneJob,
 )
 from oodbench.benchmark.plan.plan import Cell, Plan
+from oodbench.benchmark.plan.precision import STORED
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
 from oodbench.benchmark.records.record import OK, Record
@@ -129,6 +130,7 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
     training = {name: content[name] for name in names if name in content}
     stages["threads"] = scoring.outputs.logits.content["threads"]
+    stages |= {name: value for name, value in scoring.outputs.features.content.items() if name == STORED}
     return {"detector": scores["detector"], **training, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 
 

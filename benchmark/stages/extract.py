@@ -16,6 +16,7 @@ from torch import Tensor
 from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
+from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
@@ -35,28 +36,45 @@ logger = logging.getLogger(__name__)
 
 
 class GrowingArray:
-    """A float32 array of known length in a temporary .npy file, written in pieces from the first row on."""
+    """An array of known length in a temporary .npy file, written in pieces from the first row on.
 
-    def __init__(self, path: Path, length: int) -> None:
+    It is float32, or what the key of features says (`precision.STORED_AS`).
+    """
+
+    def __init__(self, path: Path, length: int, key: Key | None = None) -> None:
         self.path, self.length, self.written = path, length, 0
+        self.dtype = np.dtype(key.content.get(STORED, FLOAT32) if key else FLOAT32).newbyteorder("<")
 
     def add(self, rows: np.ndarray) -> None:
         """Append rows, whose width the first call sets. Raises `StoreError` if they cannot be written.
 
-        Not memory-mapped: with a memory map, a full disk would kill the process.
+        Raises `DataError` for numbers that are too large for the type. Not memory-mapped: with a memory map, a full
+        disk would kill the process.
         """
+        stored = self._converted(rows)
         try:
             with self.path.open("ab") as file:
                 if not self.written:
                     shape = (self.length, *rows.shape[1:])
-                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
-                file.write(rows.astype("<f4").tobytes())
+                file.write(stored.tobytes())
         except OSError as error:
             raise StoreError(
                 f"Cannot write '{self.path}': {error.strerror or error}. Choose another --results."
             ) from error
         self.written += len(rows)
+
+    def _converted(self, rows: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            stored = rows.astype(self.dtype)
+        if self.dtype != np.float32 and (lost := np.isinf(stored) & np.isfinite(rows)).any():
+            largest = float(np.abs(rows[lost]).max())
+            raise DataError(
+                f"Features reach {largest:,.0f}, and {self.dtype.name} holds numbers up to "
+                f"{float(np.finfo(self.dtype).max):,.0f}. Store them as {FLOAT32}."
+            )
+        return stored
 
     def save(self, context: JobContext, key: Key, about: dict[str, object]) -> None:
         """Move the complete file into the store, as the artifact of `key`."""
@@ -130,7 +148,8 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     labels = torch.from_numpy(context.labels(job.outputs.data).astype(np.int64)) if learning else None
     with tempfile.TemporaryDirectory(dir=_root(context), prefix=PASS) as name:
         folder = Path(name)
-        logits, features = (GrowingArray(folder / f"{what}.npy", len(images)) for what in ("logits", "features"))
+        logits = GrowingArray(folder / "logits.npy", len(images))
+        features = GrowingArray(folder / "features.npy", len(images), job.outputs.features)
         reducers = [_MapReducer(context, reduction, folder) for reduction in job.reductions]
         bad = 0
         blocks = _Blocks(context, job, classifier)

@@ -59,7 +59,7 @@ def _join(context: JobContext, job: ExtractJob, key: Key, about: dict[str, objec
     if any(context.store.find(part) is None for part in keys):
         return False
     with tempfile.TemporaryDirectory(dir=context.store.root, prefix=PASS) as folder:
-        rows = undivided.GrowingArray(Path(folder) / f"{key.kind}.npy", job.outputs.data.images)
+        rows = undivided.GrowingArray(Path(folder) / f"{key.kind}.npy", job.outputs.data.images, key)
         for part in keys:
             rows.add(context.store.load_array(part))
         rows.save(context, key, about)

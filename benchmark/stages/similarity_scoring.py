@@ -116,7 +116,7 @@ def _score_group(
 ) -> list[DetectorPass]:
     """Score a set with detectors that share a bank: block by block, each detector in turn."""
     features = context.store.load_array(outputs.features)
-    product = SharedBlock(lambda rows: bank.similarities(torch.from_numpy(np.array(features[rows]))))
+    product = SharedBlock(lambda rows: bank.similarities(torch.from_numpy(np.array(features[rows], np.float32))))
     passes = [DetectorPass(detector, job.seed, product, context.device) for detector in detectors]
     batches = [make_batch(context, job, one, outputs, False, bank, product).batches(bank.block) for one in detectors]
     for number, blocks in enumerate(zip(*batches, strict=True)):
@@ -139,7 +139,7 @@ def _bank_batch(context: JobContext, detector: Detector, source: Outputs) -> Bat
     """The training split as passed to `Detector.bank_rows`: labels and features, whatever the detector declares."""
     features, labels = context.store.load_array(source.features), context.labels(source.data)
     parts: dict[str, Callable[[slice], Tensor]] = {
-        "features": lambda rows: torch.from_numpy(np.array(features[rows])),
+        "features": lambda rows: torch.from_numpy(np.array(features[rows], np.float32)),
         "labels": lambda rows: torch.from_numpy(labels[rows].astype(np.int64)),
     }
     return Batch(source.data.images, parts, detector.name)
