@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError
+from oodbench.benchmark.backbones._layouts import Layout, MapTap, layout_of
 from oodbench.benchmark.backbones._normalise import Normalise, Normalising, spelled
 from oodbench.benchmark.backbones._residual import renamed_head
 
@@ -24,8 +25,10 @@ NO_MAPS = (
     nn.Identity,
     nn.LayerNorm,
     nn.Linear,
+    nn.Softmax,
 )
-"""Modules whose outputs do not count as feature maps: pooling before the head, and modules that only pass data on."""
+"""Modules whose outputs do not count as feature maps: pooling before the head, modules that only pass data on, and
+weights of attention."""
 
 
 class Seen(NamedTuple):
@@ -67,54 +70,58 @@ def head_of(output: Any, seen: list[Seen]) -> str | None:
     return name
 
 
-def blocks_of(seen: list[Seen], image_shape: tuple[int, int, int]) -> list[str]:
-    """The names of the modules that output the last feature maps of each resolution.
+def blocks_of(
+    seen: list[Seen], image_shape: tuple[int, int, int], prefix_tokens: int | None = None
+) -> dict[str, Layout]:
+    """The modules that output the last feature maps of each resolution, by name, in order.
 
-    Of nested modules with the same output, the outermost is taken. Excluded are modules that are called more than once
-    (an activation shared by blocks), modules whose maps are smaller than later ones (a squeeze) or do not have the
-    images' aspect ratio (channels last), and parts of a block that reduces the resolution.
+    Of nested modules with the same output, the outermost is taken. Maps are (N, C, H, W), (N, H, W, C), or tokens
+    (N, T, C) of a grid of patches. Excluded are modules that are called more than once (an activation shared by
+    blocks), modules whose maps are smaller than later ones (a squeeze) or do not have the images' aspect ratio, and
+    parts of a block that reduces the resolution.
     """
     names = [call.name for call in seen]
-    sizes = [_size(call.returned, image_shape) for call in seen]
+    layouts = [layout_of(call.returned, image_shape, prefix_tokens) for call in seen]
+    sizes = [layout.size if layout else 0 for layout in layouts]
     steps = sorted({size for size in sizes if size})
-    given = [_size(call.given, image_shape) for call in seen]
+    given = [layout_of(call.given, image_shape, prefix_tokens) for call in seen]
     reduces = [
-        (f"{call.name}.", before)
+        (f"{call.name}.", before.size)
         for call, before, size in zip(seen, given, sizes, strict=True)
-        if size and before in steps[1:] and size == steps[steps.index(before) - 1]
+        if before and size and before.size in steps[1:] and size == steps[steps.index(before.size) - 1]
     ]
-    found: list[str] = []
+    found: dict[str, Layout] = {}
     largest = 0
-    for call, size in zip(reversed(seen), reversed(sizes), strict=True):
-        if size <= largest or isinstance(call.module, NO_MAPS) or names.count(call.name) > 1:
+    for call, layout in zip(reversed(seen), reversed(layouts), strict=True):
+        if layout is None or layout.size <= largest or isinstance(call.module, NO_MAPS) or names.count(call.name) > 1:
             continue
-        if any(call.name.startswith(block) and size == before for block, before in reduces):
+        if any(call.name.startswith(block) and layout.size == before for block, before in reduces):
             continue
-        largest = size
-        found.insert(0, call.name)
-    return found
-
-
-def _size(value: Any, image_shape: tuple[int, int, int]) -> int:
-    """Number of pixels of feature maps (N, C, H, W); 0 for any other value."""
-    if not isinstance(value, Tensor) or value.ndim != 4:
-        return 0
-    height, width = image_shape[1:]
-    rows, columns = value.shape[2:]
-    return rows * columns if abs(rows * width - columns * height) <= max(height, width) else 0
+        largest = layout.size
+        found[call.name] = layout
+    return dict(reversed(found.items()))
 
 
 class FoundNetwork(nn.Module):
     """Another package's network, with its last layer replaced by the identity and moved to `head`."""
 
-    def __init__(self, network: nn.Module, head: str, blocks: list[str], normalise: Normalise) -> None:
+    def __init__(self, network: nn.Module, head: str, blocks: dict[str, Layout], normalise: Normalise) -> None:
         super().__init__()
         self.normalise = normalise
         self.network = network
-        self.head_name, self.block_names = head, blocks
+        self.head_name = head
         parent, _, own = head.rpartition(".")
         self.head = network.get_submodule(head)
         setattr(network.get_submodule(parent), own, nn.Identity())
+        modules = {name: network.get_submodule(name) for name in blocks}
+        self._blocks = [
+            modules[name] if layout.is_plain else MapTap(modules[name], layout) for name, layout in blocks.items()
+        ]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules that return the blocks' feature maps, (N, C, H, W), in order."""
+        return self._blocks
 
     def features(self, images: Tensor) -> Tensor:
         """The input of the last linear layer, (N, D)."""
@@ -214,9 +221,10 @@ class Found(Normalising):
         """The modules that output the last feature maps of each resolution, found when the network was built."""
         if not isinstance(network, FoundNetwork):
             return []
-        return [network.network.get_submodule(name) for name in network.block_names]
+        return network.blocks
 
     def weight_name(self, network: nn.Module, name: str) -> str:
         """Translate the package's name of a weight to the name in the wrapper."""
-        own = renamed_head(name, [f"{network.head_name}."]) if isinstance(network, FoundNetwork) else name
-        return own if own != name else f"network.{name}"
+        if isinstance(network, FoundNetwork) and name.startswith(f"{network.head_name}."):
+            return renamed_head(name, [f"{network.head_name}."])
+        return f"network.{name}"

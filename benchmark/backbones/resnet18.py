@@ -79,3 +79,7 @@ class ResNet18(Staged):
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
         """Build a network with PyTorch's default initialisation, for images of any size."""
         return ResNet18Network(num_classes, image_shape[0], self.width, self.normalisation)
+
+    def weight_name(self, network: nn.Module, name: str) -> str:
+        """Rename the head, and the shortcuts of torchvision's ResNet-18, whose layers are the same otherwise."""
+        return super().weight_name(network, name).replace(".downsample.", ".shortcut.")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, Preprocessing, Pretrained, backbone
 from oodbench.benchmark.backbones._downloads import from_hub, from_url, suggested
+from oodbench.benchmark.backbones._efficientnet_names import timm_name
 from oodbench.benchmark.backbones._third_party import Found, FoundNetwork, blocks_of
 
 ABSENT = "backbone 'timm' needs the package timm, which is not installed: pip install 'oodbench[timm]'"
@@ -134,7 +135,13 @@ class TimmModel(Found):
         )
         if features.shape != (1, head.in_features):
             raise self.no_head()
-        return TimmNetwork(network, name, blocks_of(seen, image_shape), self.normalise(image_shape[0]))
+        blocks = blocks_of(seen, image_shape, getattr(inner, "num_prefix_tokens", None))
+        return TimmNetwork(network, name, blocks, self.normalise(image_shape[0]))
+
+    def weight_name(self, network: nn.Module, name: str) -> str:
+        """Translate timm's name of a weight, or for EfficientNets that of a port, to the name in the wrapper."""
+        known = timm_name(name, network.network) if isinstance(network, FoundNetwork) else name
+        return super().weight_name(network, known)
 
 
 def _timm() -> Any:

@@ -145,7 +145,8 @@ ACCEPTED: dict[str, list[tuple[Callable[[], Backbone], Content, str]]] = {
         (
             backbone,
             reference_script,
-            "Of 'w.pt', the weights 'model' are evaluated; 'model_ema.module' would fit as well.",
+            "Of 'w.pt', the weights 'model' are evaluated; 'model_ema.module' would fit as well (to evaluate those, "
+            "save those alone in a file).",
         )
         for backbone in (SMALL, TORCHVISION, MOBILENET)
     ],

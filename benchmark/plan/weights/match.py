@@ -188,7 +188,8 @@ def _note(weights: Weights, best: _Reading, others: list[_Reading]) -> str:
     """A sentence about other networks of the file that fit, and about tensors that are not used."""
     parts = []
     if others:
-        parts.append(f"{', '.join(other.origin for other in others[:SHOWN])} would fit as well")
+        names = ", ".join(other.origin for other in others[:SHOWN])
+        parts.append(f"{names} would fit as well (to evaluate those, save those alone in a file)")
     if left := [name for name in best.left_out if not _is_counter(name, weights.state_dicts[best.where][name])]:
         parts.append(f"{_first([repr(name) for name in left])} {'is' if len(left) == 1 else 'are'} not used")
     used = f"the weights {best.origin}" if best.where or best.prefix else "the tensors at the top level"
