@@ -18,7 +18,7 @@ from oodbench.benchmark.data.files.native.open_split import pictures_of
 from oodbench.benchmark.data.files.native.trees import TreePictures, tree_at
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
 from oodbench.benchmark.data.files.tree import Tree
-from oodbench.benchmark.data.pictures.source import PictureFiles, SomePictures
+from oodbench.benchmark.data.pictures.source import JoinedPictures, PictureFiles, SomePictures
 from oodbench.benchmark.errors import DataError
 
 
@@ -139,6 +139,16 @@ class Joined:
             bad,
             dict(sum((Counter(piece.modes) for piece in pieces), Counter())),
         )
+
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles | None:
+        """The same pictures in sequence; None unless every part reads pictures."""
+        parts = []
+        for (reader, start, stop), path in zip(self.parts, paths, strict=True):
+            files = Rows(reader, start, stop).pictures([path], root)
+            if files is None:
+                return None
+            parts.append(files)
+        return JoinedPictures(parts)
 
 
 def _select(whole: Decoded, start: int, stop: int | None) -> Decoded:

@@ -19,6 +19,7 @@ from PIL import Image
 from oodbench.benchmark.data.files.archives import TAR, open_tree
 from oodbench.benchmark.data.files.decode import Decoded, decode_rows
 from oodbench.benchmark.data.files.listing import LISTING_VERSION, OWN_SUFFIXES, Listing, by_reason, list_images
+from oodbench.benchmark.data.files.native.shards import Shards, shards_in
 from oodbench.benchmark.data.files.native.trees import TreePictures, seekable
 from oodbench.benchmark.data.files.pixels import FORMATS, BadImageError, DamagedImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
@@ -96,11 +97,16 @@ def remark_on(content: bytes) -> str:
 
 
 def open_own(path: Path) -> Tree:
-    """Open a folder, zip, tar or single image. Raises `DataError` for another file, and as `open_tree` does."""
+    """Open a folder (also one of tar shards), zip, tar or single image.
+
+    Raises `DataError` for another file, and as `open_tree` does.
+    """
     if path.is_file() and path.name.lower().endswith(OWN_SUFFIXES):
         return SingleImage(path)
     if path.is_dir() or path.name.lower().endswith((*TAR, ".zip")) or zipfile.is_zipfile(path):
-        return open_tree(path, own=True)
+        tree = open_tree(path, own=True)
+        shards = shards_in(tree) if path.is_dir() else []
+        return Shards(path, shards) if shards else tree
     raise DataError(f"'{path}' is not a folder, zip, tar or image. Unpack it, or pack it as a zip.")
 
 

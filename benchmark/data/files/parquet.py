@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from oodbench.benchmark.data.files.class_names import same_classes
 from oodbench.benchmark.data.files.decode import MAX_IMAGES, Decoded, decode_all, few, in_range, refuse_many
+from oodbench.benchmark.data.files.native.parquet_rows import ParquetPictures
 from oodbench.benchmark.data.files.pixels import AS_STORED, Fit
+from oodbench.benchmark.data.pictures.source import PictureFiles
 from oodbench.benchmark.errors import DataError, UserError, first_line
 from oodbench.benchmark.store.safe_read import parse_json
 
@@ -36,25 +39,32 @@ class Parquet:
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Read the file in stored order."""
         path = paths[0]
-        try:
-            from pyarrow import ArrowException
-            from pyarrow.parquet import ParquetFile
-        except ImportError as error:
-            raise UserError(
-                f"'{path}' is a Parquet file, which needs pyarrow: pip install 'oodbench[parquet]'."
-            ) from error
-        try:
-            with ParquetFile(path) as file:
-                self._refuse_size(path, file.metadata)
-                names = file.schema_arrow.names
-                image, label = self._column(path, self.images, names), None
-                if self.classes:
-                    label = self._column(path, self.labels, names)
-                    self._same_names(path, file.schema_arrow.metadata or {}, label)
-                table = file.read([image] + ([label] if label else []))
-        except (ArrowException, OSError) as error:
-            raise DataError(f"'{path}' cannot be read as Parquet ({first_line(error)}). Download it again.") from error
+        with _opened(path) as file:
+            self._refuse_size(path, file.metadata)
+            image, label = self._columns(path, file)
+            table = file.read([image] + ([label] if label else []))
         return self._decoded(path, table, image, label)
+
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles | None:
+        """The same images, read by row group; None for images that are stored in one size, or cut."""
+        if self.fit.stored is not None or self.fit.how == "cut":
+            return None
+        path = paths[0]
+        with _opened(path) as file:
+            refuse_many(file.metadata.num_rows, self.max_images)
+            image, label = self._columns(path, file)
+            labels = None if label is None else self._labels_of(path, file.read([label]), label)
+            rows = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
+        return ParquetPictures(path, image, rows, labels)
+
+    def _columns(self, path: Path, file: Any) -> tuple[str, str | None]:
+        """The names of the image column, and of the label column of a set with classes."""
+        names = file.schema_arrow.names
+        image, label = self._column(path, self.images, names), None
+        if self.classes:
+            label = self._column(path, self.labels, names)
+            self._same_names(path, file.schema_arrow.metadata or {}, label)
+        return image, label
 
     def _refuse_size(self, path: Path, metadata: Any) -> None:
         refuse_many(metadata.num_rows, self.max_images)
@@ -69,17 +79,19 @@ class Parquet:
             raise DataError(f"'{path}' contains no images.")
         rows = table.column(image)
         stored = ((row, f"row {row} in {path.name}", _bytes(rows[row].as_py(), path)) for row in range(len(table)))
-        labels = None
-        if label is not None:
-            column = table.column(label)
-            if column.null_count or not str(column.type).startswith(("int", "uint")):
-                raise DataError(
-                    f"Column '{label}' of '{path}' is {column.type} with {column.null_count} nulls; expected integers."
-                )
-            labels = column.to_numpy().astype(np.int64)
-            in_range(labels, len(self.classes), path)
+        labels = None if label is None else self._labels_of(path, table, label)
         images, bad, modes = decode_all(stored, len(table), self.fit, max_images=self.max_images)
         return Decoded(images, labels, None, bad, modes)
+
+    def _labels_of(self, path: Path, table: Any, label: str) -> np.ndarray:
+        column = table.column(label)
+        if column.null_count or not str(column.type).startswith(("int", "uint")):
+            raise DataError(
+                f"Column '{label}' of '{path}' is {column.type} with {column.null_count} nulls; expected integers."
+            )
+        labels: np.ndarray = column.to_numpy().astype(np.int64)
+        in_range(labels, len(self.classes), path)
+        return labels
 
     def _column(self, path: Path, wanted: Sequence[str], names: Sequence[str]) -> str:
         found = next((name for name in wanted if name in names), None)
@@ -98,6 +110,21 @@ class Parquet:
             raise DataError(
                 f"'{path}' numbers the classes {few([str(name) for name in names])}; expected {few(self.classes)}."
             )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A Parquet file. Raises `DataError` if it is damaged, `UserError` without pyarrow."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise UserError(f"'{path}' is a Parquet file, which needs pyarrow: pip install 'oodbench[parquet]'.") from error
+    try:
+        with ParquetFile(path) as file:
+            yield file
+    except (ArrowException, OSError) as error:
+        raise DataError(f"'{path}' cannot be read as Parquet ({first_line(error)}). Download it again.") from error
 
 
 def _bytes(cell: Any, path: Path) -> bytes:

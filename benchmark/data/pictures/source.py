@@ -102,6 +102,39 @@ class SomePictures:
         return self._files.read(int(self._rows[row]))
 
 
+class JoinedPictures:
+    """Several files of pictures in sequence, named after their file. Groups are renumbered: none spans two files."""
+
+    def __init__(self, parts: Sequence[PictureFiles]) -> None:
+        self.place, self._parts = parts[0].place.parent, parts
+        self.names = [f"{part.place.name}/{name}" for part in parts for name in part.names]
+        self._starts = np.cumsum([0, *(len(part.names) for part in parts)])
+        labels = [part.labels for part in parts if part.labels is not None]
+        self.labels = np.concatenate(labels) if len(labels) == len(parts) else None
+        self.groups = self._joined_groups() if any(part.groups is not None for part in parts) else None
+
+    def _joined_groups(self) -> NDArray[np.int64]:
+        found, shift = [], 0
+        for part in self._parts:
+            numbers = np.arange(len(part.names)) if part.groups is None else part.groups
+            found.append(numbers + shift)
+            shift += int(numbers.max(initial=-1)) + 1
+        return np.concatenate(found)
+
+    def stamps(self, rows: Sequence[int]) -> list[str]:
+        """Those of the parts."""
+        return [self._parts[part].stamps([inside])[0] for part, inside in map(self._place, rows)]
+
+    def read(self, row: int) -> bytes:
+        """As from its part."""
+        part, inside = self._place(row)
+        return self._parts[part].read(inside)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return part, row - int(self._starts[part])
+
+
 def read_file(path: Path) -> bytes:
     """The content of a picture's file. Raises as `PictureFiles.read` does."""
     try:
