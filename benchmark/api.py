@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.data.files.user_folder import with_absolute_path
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
@@ -256,6 +257,7 @@ def _command(request: Request, plan: Plan, context: JobContext, **where: Any) ->
     every = dict.fromkeys(r.label.partition("@")[0] if r.recipe in GIVEN else r.label for r in records)
     return {
         **asdict(request),
+        **{name: [*map(with_absolute_path, getattr(request, name))] for name in ("id_sets", "ood_sets", "near", "far")},
         "suite": str(path.absolute()) if name.endswith(".toml") else name,
         "suite_toml": path.read_text(encoding="utf-8-sig"),
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),

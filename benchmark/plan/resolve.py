@@ -109,7 +109,7 @@ class Resolver:
         """The requested rows of the matrix whose ID set is available."""
         found = {}
         for name in self.request.id_sets:
-            for spec in self.suite_id_sets() if name == ALL else [adopt(parse_set(name))]:
+            for spec in self.suite_id_sets() if name == ALL else [adopt(parse_set(name), role="id")]:
                 if self.is_usable_id(spec, named=name != ALL):
                     found[spec] = self.plan.suite.entry(spec)
         return list(found.values())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from oodbench.benchmark.data.files.user_folder import PREFIX, Role, adopt
 from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, FLOAT32, PRECISIONS, STORED_AS
@@ -56,17 +59,29 @@ def read_suite(name: str) -> Suite:
     return _Reader(path).suite(data)
 
 
+def text_elsewhere(text: str, folder: Path) -> str:
+    """The text of a suite file for another place, where its relative paths still mean those in its former folder."""
+    if PREFIX not in text or re.search(r"^folders\s*=", text, re.MULTILINE):
+        return text
+    return f"folders = {json.dumps(str(folder.absolute()), ensure_ascii=False)}\n{text}"
+
+
 class _Reader:
     """Turns a suite file's tables into a `Suite`; errors name the file and the key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.folders = path.parent
+        """What paths after `folder:` are relative to."""
 
     def suite(self, data: Mapping[str, Any]) -> Suite:
-        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id"}
+        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id", "folders"}
         self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
+        self.folders = user_path(self.typed(data, "folders", str, "folders") or self.folders)
+        if "folders" in data and not self.folders.is_absolute():
+            raise self.error(f"folders is '{self.folders}'; it must be an absolute path, or left out")
         protocol = self.protocol(data["protocol"])
         self.schedule(data.get("training", {}), "[training]")
         entries = tuple(self.id_entry(entry) for entry in self.typed(data, "id", list, "[[id]]"))
@@ -138,11 +153,11 @@ class _Reader:
         self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
         ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
-        outliers = self.set_spec(entry["outliers"]) if "outliers" in entry else None
+        outliers = self.set_spec(entry["outliers"], "outliers") if "outliers" in entry else None
         recipes = self.recipes(self.typed(entry, "recipes", dict, "id.recipes"), "id.recipes")
         training = _tuples(entry.get("training", {}))
-        tuning = self.set_spec(entry["tuning"]) if "tuning" in entry else None
-        set_ = self.set_spec(entry["set"])
+        tuning = self.set_spec(entry["tuning"], "outliers") if "tuning" in entry else None
+        set_ = self.set_spec(entry["set"], "id")
         shifted = tuple(self.shifted(text, set_) for text in self.typed(entry, "shifted", list, "shifted"))
         for both in (spec for spec in shifted if spec in [item.set for item in ood]):
             raise self.error(f"'{both}' is in both shifted and ood of '{set_}'; a set is either ID or OOD")
@@ -205,11 +220,12 @@ class _Reader:
         except UserError as error:
             raise error if str(self.path) in str(error) else self.error(str(error)) from error
 
-    def set_spec(self, text: Any) -> SetSpec:
+    def set_spec(self, text: Any, role: Role = "") -> SetSpec:
+        """A set; a path after `folder:` is relative to the suite file, which may lie beside its images."""
         if not isinstance(text, str):
             raise self.error(f"a set must be a name in quotes, got {text!r}")
         try:
-            spec = parse_set(text)
+            spec = adopt(parse_set(text), role, self.folders)
         except UserError as error:
             raise self.error(str(error)) from error
         self.known("dataset", spec.name)

@@ -133,7 +133,8 @@ def parse_set(text: str) -> SetSpec:
     _refuse_long(text)
     match = SET.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"'{text}' is not of the form NAME, NAME[classes] or NAME+FORM (digits 0-6: NAME[0-6]).")
+        path = " A path after the colon cannot hold any of the characters [ ] @ + , =." if ":" in text else ""
+        raise UserError(f"'{text}' is not of the form NAME, NAME[classes] or NAME+FORM (digits 0-6: NAME[0-6]).{path}")
     forms = tuple(filter(None, match["forms"].split("+")))
     return SetSpec(match["name"].strip(), _classes(match["classes"], text), forms)
 

@@ -21,8 +21,8 @@ class WorkerConfig:
     cell_timeout: float = 0.0
     plugins: tuple[Path, ...] = ()
     """Plug-in files to load."""
-    folders: tuple[Path, ...] = ()
-    """Users' image folders that serve as data sets (`folder:PATH`)."""
+    folders: tuple[str, ...] = ()
+    """Users' image folders that serve as data sets, as `folder:PATH`."""
     store: str = ""
     """The URL of a store that machines share; empty if there is none."""
     view: PictureView = field(default_factory=PictureView)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from oodbench.benchmark.data.files.user_folder import PREFIX, adopt
+from oodbench.benchmark.data.files.user_folder import PREFIXES, adopt
 from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
@@ -32,10 +32,10 @@ class DataSets:
         """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
         data = info.get("data")
         for name, files in data.items() if isinstance(data, dict) else ():
-            if name.startswith(PREFIX) and isinstance(files, dict):
-                for path in files:
-                    with suppress(OodbenchError):
-                        adopt(SetSpec(f"{PREFIX}{path}"))
+            prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+            for path in files if prefix and isinstance(files, dict) else ():
+                with suppress(OodbenchError):
+                    adopt(SetSpec(f"{prefix}{path}"))
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with the sets of a record's provenance, a clause for each; empty if it records none."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.errors import OodbenchError, UserError
-from oodbench.benchmark.plan.suite_file import suite_path
+from oodbench.benchmark.plan.suite_file import suite_path, text_elsewhere
 from oodbench.benchmark.plan.weights.file import GIVEN
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import run_dir
@@ -125,7 +125,7 @@ class Repetition:
         if text is None or current == text:
             return name
         path = self.run_dir / "suite" / f"{Path(name).stem}.toml"
-        write_atomically(path, text)
+        write_atomically(path, text_elsewhere(text, Path(name).parent) if name.endswith(".toml") else text)
         logger.warning(f"The suite '{name}' has changed since the run: the text in run.json is used, '{path}'.")
         return str(path)
 

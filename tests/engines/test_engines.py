@@ -303,13 +303,13 @@ def test_a_worker_knows_the_image_folders_of_the_command(tmp_path: Path) -> None
         Image.new("RGB", (32, 32), (90 * index, 0, 0)).save(mine / f"{index}.png")
     run = planned(tmp_path / "results", "msp", ood_sets=f"folder:{mine}")
     config = portable_config(run.context, run.work.jobs)
-    assert config.folders == (mine,)
+    assert config.folders == (f"folder:{mine}",)
     registry._from_files.clear()
     assert inspect_node(config, "").plugin_error == ""
     worker = Worker(config, lambda event: None)
     reasons = [reason for task in pack_tasks(run.work.jobs) for _, reason, _ in worker.run(task, {}, False).outcomes]
     assert set(reasons) == {""}
-    assert "does not exist" in inspect_node(replace(config, folders=(tmp_path / "absent",)), "").plugin_error
+    assert "does not exist" in inspect_node(replace(config, folders=(f"folder:{tmp_path}/absent",)), "").plugin_error
 
 
 # Options and nodes that are refused

@@ -166,7 +166,11 @@ def test_optional_keys_have_defaults(tmp_path: Path) -> None:
         ("title =", "titel =", "unknown key 'titel' in the top level. Did you mean 'title'?"),
         ("[protocol]", "[protocl]", "unknown key 'protocl' in the top level. Did you mean 'protocol'?"),
         ("", '[[ids]]\nset = "greek"', "unknown key 'ids' in the top level. Did you mean 'id'?"),
-        ("title =", "zzz =", "unknown key 'zzz' in the top level. Known are default, id, notes, protocol, recipes, "),
+        (
+            "title =",
+            "zzz =",
+            "unknown key 'zzz' in the top level. Known are default, folders, id, notes, protocol, ",
+        ),
         ("backbone =", "backbones =", "unknown key 'backbones' in [protocol]. Did you mean 'backbone'?"),
         ("epochs = 10", "epoch = 10", "unknown key 'epoch' in [training]. Did you mean 'epochs'?"),
         ("{ epochs = 20 }", "{ epoch = 20 }", "unknown key 'epoch' in [recipes].confidence.training. Did you mean"),

@@ -14,6 +14,8 @@ from oodbench.benchmark.data.files.decode import in_range as in_range
 from oodbench.benchmark.data.files.file_dataset import FileDataset as FileDataset
 from oodbench.benchmark.data.files.file_source import File as File
 from oodbench.benchmark.data.files.file_source import Source as Source
+from oodbench.benchmark.data.files.file_source import idx_pair as idx_pair
+from oodbench.benchmark.data.files.file_source import own_files as own_files
 from oodbench.benchmark.data.files.file_source import tree_file as tree_file
 from oodbench.benchmark.data.files.idx import Idx as Idx
 from oodbench.benchmark.data.files.idx import idx_array as idx_array
@@ -24,5 +26,3 @@ from oodbench.benchmark.data.files.parquet import Parquet as Parquet
 from oodbench.benchmark.data.files.pixels import AS_STORED as AS_STORED
 from oodbench.benchmark.data.files.pixels import Fit as Fit
 from oodbench.benchmark.data.files.pixels import resized_all as resized_all
-from oodbench.benchmark.data.files.standard_sources import idx_pair as idx_pair
-from oodbench.benchmark.data.files.standard_sources import own_files as own_files

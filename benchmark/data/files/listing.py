@@ -54,8 +54,9 @@ class Listing(NamedTuple):
     """What a user's own folder or archive contains."""
 
     splits: Mapping[str, tuple[Entry, ...]]
-    """Split -> its images, sorted by path: 'train' and 'test', or only 'test' for a set without classes."""
+    """Split -> its images, sorted by path: 'train' and 'test', or only 'test'."""
     classes: tuple[str, ...]
+    """Names of the classes; empty for a set without labels."""
     left_out: tuple[LeftOut, ...]
     """The files that are in no split, sorted by path."""
     files: int
@@ -66,7 +67,7 @@ class Listing(NamedTuple):
     """What keeps it from being an ID set, as a clause that follows its name; empty if nothing does."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Where the splits are: the path of the folder that holds them, with '/' at its end, and role -> folder."""
 
     under: str
@@ -78,12 +79,7 @@ def list_images(tree: Tree) -> Listing:
 
     Raises `DataError` if there is none, or if training and test images have different classes.
     """
-    left_out, images = list(tree.left_out), []
-    for index, member in enumerate(tree.members):
-        if reason := not_read(member):
-            left_out.append(LeftOut(member.name, reason))
-        else:
-            images.append((member.name, index))
+    images, left_out = by_name(tree)
     files = len(left_out) + len(images)
     if not files:
         raise DataError(
@@ -93,13 +89,23 @@ def list_images(tree: Tree) -> Listing:
     if not images:
         found = f": {by_reason(left_out)}" if left_out else ""
         raise DataError(f"'{tree.path}' contains no images that can be used, among {files:,} files{found}.")
-    images.sort()
-    layout = _layout(tree.path, [name for name, _ in images])
+    layout = find_layout(tree.path, [name for name, _ in images])
     if "train" in layout.folders and "test" in layout.folders:
         return _labelled(tree, images, layout, left_out, files)
-    used = _once(tree, images, left_out)
-    lacking = _lacking(tree.path, layout)
+    used = once(tree, images, left_out)
+    lacking = lacking_of(tree.path, layout)
     return Listing({"test": tuple(Entry(i) for _, i in used)}, (), tuple(sorted(left_out)), files, (), lacking)
+
+
+def by_name(tree: Tree) -> tuple[list[tuple[str, int]], list[LeftOut]]:
+    """The images of a tree, with their positions, sorted by path; and the files that are none."""
+    left_out, images = list(tree.left_out), []
+    for index, member in enumerate(tree.members):
+        if reason := not_read(member):
+            left_out.append(LeftOut(member.name, reason))
+        else:
+            images.append((member.name, index))
+    return sorted(images), left_out
 
 
 def not_read(member: Member) -> str:
@@ -134,22 +140,22 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
-def _layout(path: Path, names: Sequence[str]) -> _Layout:
+def find_layout(path: Path, names: Sequence[str]) -> Layout:
     """Find train, test and val at the top, or in folders that are the only one on their level.
 
     Such a folder may itself be called train or test: what is in it decides, if both splits are there.
     """
     under, below = "", [PurePosixPath(name).parts for name in names]
-    first = _Layout("", {})
+    first = Layout("", {})
     while True:
         tops = {parts[0] for parts in below if len(parts) > 1}
         folders = {role: folder for role in ROLES if (folder := _one_folder(path, under, role, sorted(tops)))}
         if "test" not in folders and "val" in folders:
             folders["test"] = folders.pop("val")
         if {"train", "test"} <= folders.keys():
-            return _Layout(under, folders)
+            return Layout(under, folders)
         if folders and not first.folders:
-            first = _Layout(under, folders)
+            first = Layout(under, folders)
         if len(tops) != 1:
             return first
         below = [parts[1:] for parts in below if len(parts) > 1]
@@ -166,16 +172,20 @@ def _one_folder(path: Path, under: str, role: str, tops: Sequence[str]) -> str:
     return found[0] if found else ""
 
 
-def _lacking(path: Path, layout: _Layout) -> str:
+def lacking_of(path: Path, layout: Layout) -> str:
+    """What keeps a folder without both train and test from being an ID set, as a clause that follows its name."""
     place, present = f"'{path / layout.under}'", few(sorted(layout.folders.values()))
     if "train" in layout.folders:
-        return f"has no test split, which an ID set needs: {place} contains {present}, but neither test nor val"
+        return (
+            f"has no test split, which an ID set needs: {place} contains {present}, but neither test nor val; name "
+            f"{present} itself to have a fifth of it as test split"
+        )
     found = f"{present}, but no train" if present else "neither train nor test"
     return f"has no train split, which an ID set needs: {place} contains {found}"
 
 
 def _labelled(
-    tree: Tree, images: Sequence[tuple[str, int]], layout: _Layout, left_out: list[LeftOut], files: int
+    tree: Tree, images: Sequence[tuple[str, int]], layout: Layout, left_out: list[LeftOut], files: int
 ) -> Listing:
     """The listing of a tree with CLASS/IMAGE in train and test."""
     rows: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
@@ -206,14 +216,15 @@ def _labelled(
     splits = {}
     for role in rows:
         label = label_of_folder(folders[role], classes)
-        used = _once(tree, rows[role], left_out)
+        used = once(tree, rows[role], left_out)
         splits[role] = tuple(Entry(index, label[folder_of[index]]) for _, index in used)
-    return Listing(splits, tuple(classes), tuple(sorted(left_out)), files, _remarks(layout, classes))
+    return Listing(splits, tuple(classes), tuple(sorted(left_out)), files, remarks_on(layout, classes))
 
 
-def _remarks(layout: _Layout, classes: Sequence[str]) -> tuple[str, ...]:
+def remarks_on(layout: Layout, classes: Sequence[str]) -> tuple[str, ...]:
+    """What a reader of a table should know of a layout and an order of classes."""
     remarks = []
-    if layout.folders["test"].lower() in ROLES["val"]:
+    if layout.folders.get("test", "").lower() in ROLES["val"]:
         remarks.append(f"there is no test, so that the images in {layout.folders['test']} are the test split")
     if list(classes) != sorted(classes):
         remarks.append(
@@ -222,7 +233,7 @@ def _remarks(layout: _Layout, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _once(tree: Tree, images: Sequence[tuple[str, int]], left_out: list[LeftOut]) -> list[tuple[str, int]]:
+def once(tree: Tree, images: Sequence[tuple[str, int]], left_out: list[LeftOut]) -> list[tuple[str, int]]:
     """The images without links to images that are among them already."""
     linked = tree.linked
     seen = {name for name, _ in images if name not in linked}

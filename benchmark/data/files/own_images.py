@@ -46,10 +46,14 @@ class OwnImages:
     fit: Fit
     version: int = LISTING_VERSION
 
+    def listed(self, tree: Tree) -> Listing:
+        """What is in the folder."""
+        return list_images(tree)
+
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Decode the images of the split, sorted by path."""
         tree = open_own(paths[0])
-        listing = list_images(tree)
+        listing = self.listed(tree)
         entries = listing.splits[self.split]
         found: dict[int, str] = {}
         stored = _inspected(_stored(tree, {entry.position: row for row, entry in enumerate(entries)}), found)
@@ -67,7 +71,7 @@ class OwnImages:
     def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles:
         """The pictures of the split, sorted by path, for reading them at their own size."""
         tree = open_own(seekable(paths[0], root))
-        listing = list_images(tree)
+        listing = self.listed(tree)
         entries = listing.splits[self.split]
         labels = np.array([entry.label for entry in entries], dtype=np.int64) if listing.classes else None
         return TreePictures(tree, [entry.position for entry in entries], labels, place=paths[0])

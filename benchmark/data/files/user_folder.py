@@ -2,6 +2,7 @@
 
 PATH is a folder, an archive or an image. If it contains `train` and `test`, each with CLASS/IMAGE, it can be an ID set.
 Otherwise all images in it, in whatever folders, are the test split of an OOD set. In tables it is called `folder:NAME`.
+As an ID set, class folders without train and test are divided, and called `classes:NAME` (`class_folders.py`).
 What is no usable image is left out and counted (`listing.py`, `own_images.py`).
 """
 
@@ -11,14 +12,16 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from oodbench.benchmark.data.files.archives import TAR
 from oodbench.benchmark.data.files.cache import DecodedSplit
+from oodbench.benchmark.data.files.class_folders import ClassImages, OutlierImages, as_training, list_classes
 from oodbench.benchmark.data.files.decode import few
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import File, Source
@@ -26,13 +29,17 @@ from oodbench.benchmark.data.files.listing import Listing, list_images
 from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
 from oodbench.benchmark.data.files.pixels import Fit
 from oodbench.benchmark.errors import DataError, UserError, visible
-from oodbench.benchmark.plugins.dataset import Dataset
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.specs import SetSpec
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set
 from oodbench.benchmark.store.safe_read import is_file, is_folder
 from oodbench.benchmark.store.user_path import user_path
 
-PREFIX = "folder:"
+PREFIX, CLASSES, OUTLIERS = PREFIXES = ("folder:", "classes:", "outliers:")
+"""Of all images in a path; and, if they are not divided into train and test, of its class folders as an ID set, and of
+all images as a training split of outliers."""
+
+Role: TypeAlias = Literal["", "id", "outliers"]
+"""What a set serves as; empty for an OOD set."""
 
 CENTRE = Fit(how="crop")
 
@@ -43,8 +50,9 @@ HOW = "read from the user's own images, an image that is not 32x32 by the centre
 
 
 class UserFolder(FileDataset):
-    """A folder, archive or image that was named on the command line."""
+    """A folder, archive or image that was named on the command line or in a suite."""
 
+    native = True
     path: ClassVar[Path]
     listing: ClassVar[Listing]
     """What was in it when it was named."""
@@ -57,6 +65,10 @@ class UserFolder(FileDataset):
         """Say what keeps it from being an ID set."""
         if not self.listing.lacking:
             return super().lacks(split)
+        if self.classes:  # a test split with labels: its networks come trained
+            return (
+                f"'{self.name}' {self.listing.lacking}. Add train/CLASS/IMAGE, or name the class folders' own folder."
+            )
         return f"'{self.name}' {self.listing.lacking}. Both need the same class folders: train/CLASS/IMAGE."
 
     def open(self, split: str, access: Access) -> Opened:
@@ -96,45 +108,101 @@ class UserFolder(FileDataset):
         return [note for note in (first, *notes_on(self.name, self.listing), *others) if note]
 
 
-def adopt(spec: SetSpec) -> SetSpec:
+def adopt(spec: SetSpec, role: Role = "", beside: Path | None = None) -> SetSpec:
     """Register the images at `folder:PATH` as `folder:NAME` and return the spec with that name.
 
-    Other specs are returned unchanged. Raises `UserError` for a path that does not exist or cannot be used.
+    If they are not divided into train and test, they become `classes:NAME` as an ID set, or if the spec selects
+    classes, and `outliers:NAME` as outliers. A relative path belongs to the folder `beside`, by default the working
+    folder. Other specs are returned unchanged. Raises `UserError` for a path that does not exist or cannot be used.
     """
-    if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
+    prefix = next((prefix for prefix in PREFIXES if spec.name.startswith(prefix)), "")
+    if not prefix:
         return spec
-    given = spec.name.removeprefix(PREFIX).strip()
-    if not given:
-        raise UserError(
-            f"'{spec}' names no folder. Write folder:PATH; if a variable gives the path, is that set? For the "
-            "working folder, write 'folder:.'."
-        )
-    path = user_path(given)
-    if not is_file(path) and not is_folder(path):
-        raise UserError(
-            f"'{path}' of '{spec}' does not exist. Write folder:PATH, PATH being a folder, zip or tar of images, or an "
-            "image; it cannot hold any of the characters [ ] @ + , =."
-        )
-    path = path.absolute()
-    name = PREFIX + _name(path)
-    known = registry.entries("dataset").get(name)
-    if known is None:
-        registry.adopt("dataset", name, _dataset(name, path), f"folder {path}")
-    elif (earlier := known.load().path) != path:
-        raise UserError(f"'{earlier}' and '{path}' would both be called '{name}' in tables. Rename one of them.")
+    path = _path(spec, prefix, beside)
+    if path is None:  # the name of a set that was registered before
+        path = registry.entries("dataset")[spec.name].load().path
+    wanted = {"id": CLASSES, "outliers": OUTLIERS, "": PREFIX}[role] if prefix == PREFIX else prefix
+    if wanted == PREFIX and spec.classes is not None:
+        wanted = CLASSES
+    name = _registered(path, wanted)
+    if prefix == CLASSES and not registry.get("dataset", name).classes:
+        raise UserError(f"'{path}' has no class folders; expected at least two of them, such as CLASS/IMAGE.png.")
     return spec._replace(name=name)
 
 
-def adopted() -> tuple[Path, ...]:
-    """The paths that were registered as `folder:PATH` in this process."""
+def _path(spec: SetSpec, prefix: str, beside: Path | None) -> Path | None:
+    """The path that a spec gives; None if it is the name of a registered set and no path."""
+    given = spec.name.removeprefix(prefix).strip()
+    if not given:
+        raise UserError(
+            f"'{spec}' names no folder. Write {prefix}PATH; if a variable gives the path, is that set? For the "
+            f"working folder, write '{prefix}.'."
+        )
+    path = user_path(given)
+    path = path.absolute() if beside is None else beside.absolute() / path
+    if is_file(path) or is_folder(path):
+        return path
+    if spec.name in registry.entries("dataset"):
+        return None
+    shown = user_path(given) if beside is None else path
+    raise UserError(
+        f"'{shown}' of '{spec}' does not exist. Write {prefix}PATH, PATH being a folder, zip or tar of images, or an "
+        "image; it cannot hold any of the characters [ ] @ + , =."
+    )
+
+
+def _registered(path: Path, wanted: str) -> str:
+    """The name of the data set for a path, registered if it was not before.
+
+    `wanted` is one of `PREFIXES`. What is divided into train and test, or has no class folders, is `folder:NAME`.
+    """
+    known = registry.entries("dataset")
+    names = {prefix: prefix + _name(path) for prefix in PREFIXES}
+    for name in names.values():
+        if name in known and (earlier := known[name].load().path) != path:
+            raise UserError(f"'{earlier}' and '{path}' would both be called '{name}' in tables. Rename one of them.")
+    if names[wanted] in known:
+        return names[wanted]
+    if names[PREFIX] in known and known[names[PREFIX]].load().listing.classes:
+        return names[PREFIX]
+    try:
+        tree = open_own(path)
+        listing = list_images(tree)
+        divided = list_classes(tree) if wanted == CLASSES and not listing.classes else None
+    except DataError as error:
+        raise UserError(str(error)) from error
+    if divided is not None:
+        return _adopted(names[CLASSES], path, divided, ClassImages)
+    if wanted == OUTLIERS and not listing.classes:
+        return _adopted(names[OUTLIERS], path, as_training(listing), OutlierImages)
+    return names[PREFIX] if names[PREFIX] in known else _adopted(names[PREFIX], path, listing, OwnImages)
+
+
+def adopted() -> tuple[str, ...]:
+    """What was registered as `folder:NAME` or `classes:NAME` in this process, with the paths in place of the names."""
     sets = registry.entries("dataset")
-    return tuple(entry.load().path for name, entry in sets.items() if name.startswith(PREFIX))
+    own = [(prefix, entry) for name, entry in sets.items() for prefix in PREFIXES if name.startswith(prefix)]
+    return tuple(f"{prefix}{entry.load().path}" for prefix, entry in own)
 
 
-def adopt_all(paths: Iterable[Path]) -> None:
-    """Register the paths that another process has registered, so that both use the same names."""
-    for path in paths:
-        adopt(SetSpec(f"{PREFIX}{path}"))
+def adopt_all(named: Iterable[str]) -> None:
+    """Register what another process has registered, so that both use the same names."""
+    for name in named:
+        adopt(SetSpec(name))
+
+
+def with_absolute_path(text: str) -> str:
+    """`folder:PATH` with an absolute path, so that it means the same in another working folder; else the same text."""
+    prefix = next((prefix for prefix in PREFIXES if text.strip().startswith(prefix)), "")
+    if not prefix:
+        return text
+    spec = parse_set(text)
+    path = user_path(spec.name.removeprefix(prefix).strip()).absolute()
+    absolute = str(spec._replace(name=f"{prefix}{path}"))
+    with suppress(UserError):  # the path may hold characters that a spec cannot
+        if path.exists() and parse_set(absolute) == spec._replace(name=f"{prefix}{path}"):
+            return absolute
+    return text
 
 
 def _name(path: Path) -> str:
@@ -152,18 +220,16 @@ def _name(path: Path) -> str:
     return f"{readable or 'images'}-{digest[:8]}"
 
 
-def _dataset(name: str, path: Path) -> type[Dataset]:
-    """A data set class for the images at a path, which are listed now and decoded later."""
-    try:
-        listing = list_images(open_own(path))
-    except DataError as error:
-        raise UserError(str(error)) from error
+def _adopted(name: str, path: Path, listing: Listing, reader: type[OwnImages]) -> str:
+    """Register a data set class for the images at a path, which are listed now and decoded later; its name."""
     file = (File((str(path),)),)
     note, shown = f"{name}: {HOW}.", visible(str(path))  # a class takes no text that is not valid Unicode
-    sources = {split: (Source(file, OwnImages(split, CENTRE), note=note),) for split in listing.splits}
+    sources = {split: (Source(file, reader(split, CENTRE), note=note),) for split in listing.splits}
     members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {shown}."}
     members.update(path=path, listing=listing, splits=tuple(listing.splits), classes=listing.classes, sources=sources)
     members.update(origin=shown, licence="That of the user's own images", caveats=HOW)
+    members.update(family="" if reader is OwnImages else f"{PREFIX}{_name(path)}")
     dataset = type("UserFolder", (UserFolder,), members)
     dataset.name, dataset.title = name, f"The images in {shown}"  # type: ignore[attr-defined]
-    return dataset
+    registry.adopt("dataset", name, dataset, f"folder {path}")
+    return name
