@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ from oodbench.benchmark import Head, OodbenchError
 
 ROWS = 8192
 """Features per piece, which are converted to float64 and standardised when they are needed."""
+
+KEPT = 1 << 25
+"""Numbers of at most so many standardised features are kept: 256 MB for each target."""
 
 MOST_STEPS, TOLERANCE = 2000, 1e-7
 """L-BFGS ends when no entry of the gradient is larger than the tolerance; 20 to 300 steps are usual."""
@@ -42,14 +45,15 @@ def fit(targets: Sequence[Target], classes: int, l2: float) -> Head:
     """
     mean, scale = _moments(targets[0].features)
     width = len(mean)
+    standardised = [_Standardised(target.features, mean, scale) for target in targets]
     losses: list[float] = []
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = _parts(torch.from_numpy(flat), classes, width)
         slope, shift = l2 * weight, torch.zeros_like(bias)
         losses.clear()
-        for target in targets:
-            losses.append(_add_loss(target, weight, bias, mean, scale, slope, shift))
+        for target, pieces in zip(targets, standardised, strict=True):
+            losses.append(_add_loss(target, pieces, weight, bias, slope, shift))
         total = sum(target.weight * loss for target, loss in zip(targets, losses, strict=True))
         value = total + 0.5 * l2 * float((weight * weight).sum())
         return value, torch.cat([slope.flatten(), shift]).numpy()
@@ -79,25 +83,38 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(mean), torch.where(varies, deviation, torch.ones_like(deviation))
 
 
+class _Standardised:
+    """A target's features, centred and divided by the scale, in float64 and in pieces; kept if they are few."""
+
+    def __init__(self, features: Tensor, mean: Tensor, scale: Tensor) -> None:
+        self._pieces, self._mean, self._scale = features.split(ROWS), mean, scale
+        self._kept = [self._of(piece) for piece in self._pieces] if features.numel() <= KEPT else None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._kept) if self._kept is not None else map(self._of, self._pieces)
+
+    def _of(self, piece: Tensor) -> Tensor:
+        return (piece.double() - self._mean) / self._scale
+
+
 def _add_loss(
-    target: Target, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, shift: Tensor
+    target: Target, pieces: _Standardised, weight: Tensor, bias: Tensor, slope: Tensor, shift: Tensor
 ) -> float:
     """The mean loss of a target, without its weight; adds its weighted gradient to `slope` (K, D) and `shift` (K,)."""
     count, classes = len(target.features), len(bias)
-    total = 0.0
-    for start in range(0, count, ROWS):
-        rows = slice(start, start + ROWS)
-        z = (target.features[rows].double() - mean) / scale
+    total, start = 0.0, 0
+    for z in pieces:
         log_p = F.log_softmax(z @ weight.T + bias, dim=1)
         difference = log_p.exp()
         if target.labels is None:
             total -= float(log_p.mean(dim=1).sum()) + len(z) * float(np.log(classes))
             difference -= 1 / classes
         else:
-            labels = target.labels[rows, None]
+            labels = target.labels[start : start + len(z), None]
             total -= float(log_p.gather(1, labels).sum())
             difference.scatter_add_(1, labels, -torch.ones_like(labels, dtype=difference.dtype))
         difference *= target.weight / count
         slope += difference.T @ z
         shift += difference.sum(dim=0)
+        start += len(z)
     return total / count

@@ -22,7 +22,7 @@ class LinearProbe(Recipe):
     """
 
     uses_seed = False
-    l2: float = 0.01
+    l2: float = 0.001
 
     def __post_init__(self) -> None:
         """Check that l2 is positive: without a penalty, separable classes have no optimum."""

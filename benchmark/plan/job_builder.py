@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -118,8 +119,13 @@ class JobBuilder:
         """The network that a training on an ID set starts from, in a user's file. Raises `UserError` if it fits not."""
         place = entry.set, weights.sha256
         if place not in self._starts:
-            self._starts[place] = match_start(weights, self.backbone, self.untrained_network(entry))
+            self._starts[place] = match_start(weights, self.backbone, partial(self._given_network, entry, weights))
         return self._starts[place]
+
+    def _given_network(self, entry: IDEntry, weights: Weights, with_head: bool) -> torch.nn.Module:
+        """The network that given weights are matched with. Raises `UserError` if its head does not suit the ID set."""
+        head = self.head(entry, weights) if with_head else None
+        return self.untrained_network(entry, head.outputs if head else 0)
 
     def train_job(self, entry: IDEntry, recipe: Recipe, seed: int, start: StartingNetwork | None = None) -> TrainJob:
         """The job that trains a recipe, after that of the recipe it builds on."""
@@ -158,7 +164,7 @@ class JobBuilder:
             seed=seed,
             precision=self.plan.precision,
             start=start.job.checkpoint if start else None,
-            keeps_head=start is not None and not start.job.without_head,
+            keeps_head=start is not None and start.gives_head_of(self.library.num_classes(entry.set)),
         )
         return self.plan.add(job)
 

@@ -52,7 +52,10 @@ class Obstacles:
         if reason := self._of_weights(entry, row):
             return reason
         parts = self.parts(entry.set)
-        if not isinstance(row.recipe, Imported) and (reason := parts.cannot_train(row.recipe.name)):
+        if fits_head(row.recipe):
+            if not parts.can_fit:
+                return f"recipe '{row.recipe.name}' learns from ID images, and there are none: {parts.hint}"
+        elif not isinstance(row.recipe, Imported) and (reason := parts.cannot_train(row.recipe.name)):
             return reason
         if learns(row.detector) and (reason := parts.cannot_learn()):
             return reason
@@ -65,7 +68,7 @@ class Obstacles:
         """Why the user's files of weights, or their absence, do not suit a detector's recipe; empty if they do."""
         starts = needs_start(row.recipe)
         if self.given is None:
-            none = "given weights, and there are none: give them with --checkpoint"
+            none = "given weights, and there are none: give a file with --checkpoint, or choose a pretrained --backbone"
             return f"recipe '{row.recipe.name}' starts from {none}" if starts else ""
         if not starts and not isinstance(row.recipe, Imported):
             no_start = ", which does not start from given weights"

@@ -109,10 +109,13 @@ def test_scales_of_features_do_not_matter() -> None:
     assert torch.allclose(logits(head("linear_probe", other), other.features), expected, atol=1e-4)
 
 
-def test_features_in_pieces_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = head("confidence_head")
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_in_pieces_give_the_same_head(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    expected = head("confidence_head[l2=0.01]")
     monkeypatch.setattr(_logistic, "ROWS", 64)
-    found = head("confidence_head")
+    if not kept:
+        monkeypatch.setattr(_logistic, "KEPT", 0)
+    found = head("confidence_head[l2=0.01]")
     assert torch.allclose(found.weight, expected.weight, atol=1e-6)
     assert torch.allclose(found.bias, expected.bias, atol=1e-6)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,19 +105,20 @@ class StartMatch(NamedTuple):
     """A network in a user's file from which a training starts."""
 
     keeps_head: bool
-    """Whether the file's head fits the ID set's classes; it is left out otherwise."""
+    """Whether the file's head has outputs for the ID set's classes; it is left out otherwise."""
     note: str
 
 
-def match_start(weights: Weights, backbone: Backbone, network: nn.Module) -> StartMatch:
+def match_start(weights: Weights, backbone: Backbone, network: Callable[[bool], nn.Module]) -> StartMatch:
     """Find the network that a training starts from; its head may be of other classes, or absent.
 
-    Raises `UserError` if the other weights do not fit.
+    `network`: returns the network to look for, with or without regard to the given head. Raises `UserError` if the
+    weights below the head do not fit.
     """
     try:
-        return StartMatch(True, match_weights(weights, backbone, network).note)
+        return StartMatch(True, match_weights(weights, backbone, network(True)).note)
     except UserError:
-        match: Match = match_weights(weights, backbone, network, without_head=True)
+        match: Match = match_weights(weights, backbone, network(False), without_head=True)
         return StartMatch(False, match.note)
 
 

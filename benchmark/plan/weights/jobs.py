@@ -29,6 +29,9 @@ class Builder(Protocol):
     def ref(self, spec: SetSpec, part: str) -> SetRef:
         """Part of a set."""
 
+    def fit_ref(self, entry: IDEntry) -> SetRef:
+        """What detectors, and heads, are fitted on."""
+
     def checksum(self, data: SetRef) -> str:
         """Checksum of its images."""
 
@@ -74,7 +77,7 @@ def head_job(
     builder: Builder, entry: IDEntry, recipe: Recipe, label: str, seed: int, start: StartingNetwork
 ) -> HeadJob:
     """The job that fits a head to the features of given weights; `label`: the recipe as a user would type it."""
-    train = builder.extract_job(builder.ref(entry.set, "train"), start.as_classifier)
+    train = builder.extract_job(builder.fit_ref(entry), start.as_classifier)
     outliers = None
     if "outliers" in recipe.needs and entry.outliers:
         outliers = builder.extract_job(builder.ref(entry.outliers, "outliers"), start.as_classifier)
@@ -120,6 +123,7 @@ def logits_job(builder: Builder, data: SetRef, trained: TrainedClassifier, passe
         after=(trained.job.id, passed.id),
         checkpoint=trained.checkpoint,
         outputs=Outputs(data, logits, features),
+        block=passed.block,
         features_stored=True,
     )
     return builder.plan.add(job)

@@ -36,6 +36,10 @@ class StartingNetwork(NamedTuple):
     entry: IDEntry
     seed: int
 
+    def gives_head_of(self, classes: int) -> bool:
+        """Whether the given head has as many outputs, so that a training can start with it, too."""
+        return not self.job.without_head and self.job.checkpoint.num_classes == classes
+
     @property
     def as_classifier(self) -> TrainedClassifier:
         """The network with the given head, or one of zeros, for its features."""
