@@ -22,7 +22,9 @@ from oodbench.benchmark.data.files.pixels import BadImageError, Fit
 from oodbench.benchmark.data.files.tree import Limits
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.plugins.pictures import Preprocessing
 from oodbench.benchmark.plugins.specs import parse_set
 from tests.data.trees import as_folder, as_tar
 from tests.support import encode_image
@@ -198,3 +200,69 @@ def test_a_photograph_of_60_megapixels_is_read() -> None:
 def test_more_pixels_than_the_limit_are_refused_by_the_header() -> None:
     with pytest.raises(BadImageError, match="declares 10000x8901 pixels, more than 89,000,000"):
         decode_own(b"P5 10000 8901 255\n", Fit(how="crop"))
+
+
+# Rotation and size
+
+
+TURNED = 6
+"""EXIF orientation of a picture that is to be turned by 90 degrees clockwise."""
+
+
+def turned(size: tuple[int, int] = (64, 64)) -> bytes:
+    """A JPEG whose upper half is white, and whose EXIF data turn that half to the right."""
+    picture = Image.new("RGB", size)
+    picture.paste((255, 255, 255), (0, 0, size[0], size[1] // 2))
+    exif = Image.Exif()
+    exif[0x0112] = TURNED
+    out = io.BytesIO()
+    picture.save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def use_with(path: Path, cache: Path | None = None, **view: object) -> tuple[np.ndarray, str, str]:
+    """The pixels of `folder:PATH` in a run with some view, the set's checksum, and the notes on it."""
+    library = Library(path.parent, cache, view=PictureView(**view))  # type: ignore[arg-type]
+    images = library.split(adopt(parse_set(f"folder:{path}")), "test")
+    return images.images[np.arange(len(images))], images.checksum, "\n".join(library.notes)
+
+
+@pytest.mark.parametrize("size", [{}, {"preprocessing": Preprocessing(48, (48, 48))}])
+def test_exif_applies_the_rotation_and_says_so(tmp_path: Path, size: dict[str, Preprocessing]) -> None:
+    path = as_folder(tmp_path / "photos", {"1.jpg": turned(), "2.jpg": image(2, "JPEG")})
+    cache = tmp_path / "cache"  # the same for both: keys must tell them apart
+    as_stored, before, notes = use_with(path, cache, **size)
+    upright, after, said = use_with(path, cache, **size, exif=True)
+    top, right = np.s_[0, 0, :10, 10:-10], np.s_[0, 0, 10:-10, -10:]
+    assert as_stored[top].min() > 200
+    assert as_stored[0, 0, -10:, 10:-10].max() < 50
+    assert upright[right].min() > 200
+    assert upright[0, 0, 10:-10, :10].max() < 50
+    assert (as_stored[1] == upright[1]).all()
+    assert before != after
+    assert "folder:photos (test): an EXIF rotation is not applied, as in torchvision, timm and OpenOOD: 1 of 2" in notes
+    assert "folder:photos (test): the EXIF rotation is applied: 1 of 2 images." in said
+    assert "not applied" not in said
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("size", [{}, {"preprocessing": Preprocessing(48, (48, 48))}])
+def test_damaged_exif_data_are_no_rotation(tmp_path: Path, size: dict[str, Preprocessing]) -> None:
+    content = exif_of(image(1), b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40)
+    path = as_folder(tmp_path / "photos", {"1.jpg": content})
+    assert (use_with(path, None, **size)[0] == use_with(path, None, **size, exif=True)[0]).all()
+
+
+@pytest.mark.parametrize(
+    "sides, warned", [([224, 300, 64], True), ([300, 32, 32], False), ([32, 32], False), ([63, 50], False)]
+)
+def test_photographs_that_are_shown_at_32x32_are_a_warning(tmp_path: Path, sides: list[int], warned: bool) -> None:
+    """A network of 224 pixels once ran on them without a word."""
+    pictures = {f"{k}.png": encode_image(np.full((side, side + k, 3), k, np.uint8)) for k, side in enumerate(sides)}
+    path = as_folder(tmp_path / "photos", pictures)
+    text = "Warning: 'folder:photos' is shown to networks at 32x32, although its pictures are larger. Give a size with"
+    for _ in range(2):  # decoded, and from the cache
+        notes = use_with(path, tmp_path / "cache")[2]
+        assert (text in notes) == warned
+        assert "larger than 32x32" not in notes
+    assert text not in use_with(path, preprocessing=Preprocessing(64, (64, 64)))[2]

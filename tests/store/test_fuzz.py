@@ -31,7 +31,7 @@ from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.files.file_source import File, Source, tree_file
 from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
-from oodbench.benchmark.data.files.own_images import decode_own, remark_on
+from oodbench.benchmark.data.files.own_images import decode_own, remarks_on
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
@@ -339,7 +339,7 @@ def reads_image(inside: Path) -> Read:
 
 def reads_own_image(inside: Path) -> Read:
     def read(content: bytes) -> None:
-        remark_on(content)
+        remarks_on(content)
         with suppress(BadImageError):
             assert decode_own(content, Fit())[0].shape[1:] == (32, 32)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from oodbench.benchmark.data.channels import count_of
 from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
-from oodbench.benchmark.data.files.decode import Decoded
+from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import by_reason
 from oodbench.benchmark.data.files.native.open_split import pictures_of, streamed_split, wrapped
@@ -102,8 +102,8 @@ class FileDataset(Dataset):
         label = f"{self.name}-{split}"
         entry = self._streamed(split, source, paths, access)
         if entry is None:
-            read = lambda: self._read(split, source, paths)  # noqa: E731
-            entry = access.cache.find(label, hashes, source.reader, self.classes, read)
+            read = lambda: self._read(split, self.reader(source, access.view), paths)  # noqa: E731
+            entry = access.cache.find(label, hashes, self.reader(source, access.view), self.classes, read)
         if entry.bad and not access.skip_bad:
             raise DataError(self.refusal(split, entry))
         notes = self.notes(split, source, entry)
@@ -119,9 +119,13 @@ class FileDataset(Dataset):
         """What a split is read from: the path of every file of its source -> SHA-256."""
         return {str(path): cache.hash(path) for path in paths}
 
-    def _read(self, split: str, source: Source, paths: tuple[Path, ...]) -> Decoded:
+    def reader(self, source: Source, view: PictureView) -> Reader:
+        """What reads a source as images of 32 x 32."""
+        return source.reader
+
+    def _read(self, split: str, reader: Reader, paths: tuple[Path, ...]) -> Decoded:
         with self._readable(split, paths):
-            return source.reader.read(paths)
+            return reader.read(paths)
 
     def _streamed(self, split: str, source: Source, paths: tuple[Path, ...], access: Access) -> DecodedSplit | None:
         """The split as pictures at their own size, if the run's networks get these and its files hold them."""

@@ -19,12 +19,13 @@ from PIL import Image
 from oodbench.benchmark.data.files.archives import TAR, open_tree
 from oodbench.benchmark.data.files.decode import Decoded, decode_rows
 from oodbench.benchmark.data.files.listing import LISTING_VERSION, OWN_SUFFIXES, Listing, by_reason, list_images
+from oodbench.benchmark.data.files.native.open_split import IS_ROTATED, NOT_ROTATED, ONE_OF_SEVERAL
 from oodbench.benchmark.data.files.native.shards import Shards, shards_in
 from oodbench.benchmark.data.files.native.trees import TreePictures, seekable
-from oodbench.benchmark.data.files.pixels import FORMATS, BadImageError, DamagedImageError, Fit, decode
+from oodbench.benchmark.data.files.pixels import FORMATS, SIDE, BadImageError, DamagedImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.data.pictures.source import PictureFiles, read_file, stamp_of_file
-from oodbench.benchmark.data.pictures.stored import foreign_format
+from oodbench.benchmark.data.pictures.stored import foreign_format, is_rotated
 from oodbench.benchmark.errors import DataError
 
 OWN_FORMATS = (*FORMATS, "TIFF", "GIF")
@@ -33,9 +34,11 @@ OWN_FORMATS = (*FORMATS, "TIFF", "GIF")
 ORIENTATION = 0x0112
 """The EXIF tag of an image's rotation; 1 is none."""
 
-ROTATED = "an EXIF rotation is not applied, as in torchvision, timm and OpenOOD"
+LARGE_SIDE = 2 * SIDE
+"""Pixels of the shorter side from which on a picture loses most of what it shows at 32 x 32."""
 
-TWO_PICTURES = "of several pictures in one JPEG (MPO, as phones store them) the first is used"
+LARGER = "larger than 32x32"
+"""Counted among the remarks on a split, and said once for its set."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,16 @@ class OwnImages:
 
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Decode the images of the split, sorted by path."""
+        return self.decoded(paths)
+
+    def decoded(self, paths: Sequence[Path], exif: bool = False) -> Decoded:
+        """As `read`; with `exif`, the rotation that EXIF data state is applied."""
         tree = open_own(paths[0])
         listing = self.listed(tree)
         entries = listing.splits[self.split]
-        found: dict[int, str] = {}
-        stored = _inspected(_stored(tree, {entry.position: row for row, entry in enumerate(entries)}), found)
-        rows = decode_rows(stored, len(entries), lambda content: decode_own(content, self.fit))
+        found: dict[int, list[str]] = {}
+        stored = _inspected(_stored(tree, {entry.position: row for row, entry in enumerate(entries)}), found, exif)
+        rows = decode_rows(stored, len(entries), lambda content: decode_own(content, self.fit, exif))
         labels = np.array([entry.label for entry in entries], dtype=np.int64) if listing.classes else None
         damaged, left_out = {}, {}
         for row, (name, error) in rows.bad.items():
@@ -65,7 +72,7 @@ class OwnImages:
                 damaged[row] = f"{name} in {tree.path.name} {error}"
             else:
                 left_out[row] = LeftOut(name, str(error).partition(";")[0])
-        remarks = Counter(remark for row, remark in found.items() if row not in rows.bad)
+        remarks = Counter(remark for row, of_row in found.items() if row not in rows.bad for remark in of_row)
         return Decoded(rows.images, labels, None, damaged, rows.modes, left_out, remarks)
 
     def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles:
@@ -77,27 +84,41 @@ class OwnImages:
         return TreePictures(tree, [entry.position for entry in entries], labels, place=paths[0])
 
 
-def decode_own(content: bytes, fit: Fit) -> tuple[np.ndarray, str]:
+@dataclass(frozen=True)
+class Upright:
+    """The images of another reader, rotated as their EXIF data state."""
+
+    reader: OwnImages
+
+    def read(self, paths: Sequence[Path]) -> Decoded:
+        """Decode and rotate the images of the split."""
+        return self.reader.decoded(paths, exif=True)
+
+
+def decode_own(content: bytes, fit: Fit, exif: bool = False) -> tuple[np.ndarray, str]:
     """As `decode`, with more formats. Raises `DamagedImageError` for a damaged image, `BadImageError` for others."""
     if not content:
         raise DamagedImageError("is empty")
     try:
-        return decode(content, fit, OWN_FORMATS, one_of_several=True)
+        return decode(content, fit, OWN_FORMATS, one_of_several=True, exif=exif)
     except DamagedImageError:
         if kind := foreign_format(content):
             raise BadImageError(f"is {kind}, which is not read") from None
         raise
 
 
-def remark_on(content: bytes) -> str:
-    """What to note of an image that is used; empty if there is nothing. Only the header is read."""
+def remarks_on(content: bytes, exif: bool = False) -> list[str]:
+    """What to note of an image that is used. Only the header is read."""
     try:
         with Image.open(io.BytesIO(content), formats=OWN_FORMATS) as image:
-            if "exif" in image.info and image.getexif().get(ORIENTATION, 1) in range(2, 9):
-                return ROTATED
-            return TWO_PICTURES if image.format == "MPO" else ""
-    except Exception:  # a damaged image or damaged EXIF data; decoding decides whether the image can be used
-        return ""
+            remarks = [LARGER] if min(image.size) >= LARGE_SIDE else []
+            if is_rotated(image):
+                remarks.append(IS_ROTATED if exif else NOT_ROTATED)
+            if image.format == "MPO":
+                remarks.append(ONE_OF_SEVERAL)
+            return remarks
+    except Exception:  # a damaged image; decoding decides whether it can be used
+        return []
 
 
 def open_own(path: Path) -> Tree:
@@ -152,9 +173,10 @@ def _stored(tree: Tree, row_of: Mapping[int, int]) -> Iterator[tuple[int, str, b
     return ((row_of[index], tree.members[index].name, content) for index, content in tree.read(row_of))
 
 
-def _inspected(stored: Iterator[tuple[int, str, bytes]], found: dict[int, str]) -> Iterator[tuple[int, str, bytes]]:
-    """The same images; `found` receives row -> remark on the way."""
+def _inspected(
+    stored: Iterator[tuple[int, str, bytes]], found: dict[int, list[str]], exif: bool
+) -> Iterator[tuple[int, str, bytes]]:
+    """The same images; `found` receives row -> remarks on the way."""
     for row, name, content in stored:
-        if remark := remark_on(content):
-            found[row] = remark
+        found[row] = remarks_on(content, exif)
         yield row, name, content

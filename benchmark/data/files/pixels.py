@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from oodbench.benchmark.data.pictures.stored import GREY_MODES as GREY_MODES
 from oodbench.benchmark.data.pictures.stored import BadImageError as BadImageError
 from oodbench.benchmark.data.pictures.stored import DamagedImageError as DamagedImageError
-from oodbench.benchmark.data.pictures.stored import is_deep
+from oodbench.benchmark.data.pictures.stored import is_deep, is_rotated
 from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.plugins.pictures import Preprocessing
 
@@ -66,12 +66,16 @@ OF_SHORTER_SIDE = Preprocessing(SIDE, (SIDE, SIDE))
 
 
 def decode(
-    content: bytes, fit: Fit, formats: tuple[str, ...] = FORMATS, one_of_several: bool = False
+    content: bytes,
+    fit: Fit,
+    formats: tuple[str, ...] = FORMATS,
+    one_of_several: bool = False,
+    exif: bool = False,
 ) -> tuple[np.ndarray, str]:
     """Decode an image file: uint8 (C, 32, 32), and Pillow's mode of the stored image ('RGB', 'L', ...).
 
     `formats`: those that are tried, by Pillow's names. With `one_of_several`, a JPEG with several pictures (MPO) is
-    decoded to its first.
+    decoded to its first; with `exif`, the image is rotated as its EXIF data state.
     C is 1 for images stored in black and white or in grey, and 3 for all others: palette and CMYK images are converted
     to RGB. Raises `BadImageError` for files that are not images or are truncated (then `DamagedImageError`), for sizes
     other than `fit.stored`, transparent pixels, more than 8 bits per channel, or several frames.
@@ -85,7 +89,8 @@ def decode(
             with lock:
                 image.load()
                 mode = image.mode
-                return _fitted(_plain(image), fit), mode
+                upright = ImageOps.exif_transpose(image) if exif and is_rotated(image) else image
+                return _fitted(_plain(upright), fit), mode
     except BadImageError:
         raise
     except UnidentifiedImageError:

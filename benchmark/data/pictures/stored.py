@@ -94,7 +94,7 @@ def picture(content: bytes, grey: bool = False, exif: bool = False) -> Image.Ima
     Raises `BadImageError` for one that cannot be used, and `DamagedImageError` for a damaged one.
     """
     with _opened(content) as (image, _):
-        upright = ImageOps.exif_transpose(image) if exif else image
+        upright = ImageOps.exif_transpose(image) if exif and is_rotated(image) else image
         return _converted(upright, "L" if grey else "RGB")
 
 
