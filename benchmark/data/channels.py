@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.data.pictures.derived import DerivedImages
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY, ImageSet
 
@@ -94,7 +93,4 @@ def as_seen(images: ImageSet, channels: int) -> ImageSet:
     if not how:
         return images
     checksum = hashlib.sha256(f"{images.checksum} {how}".encode()).hexdigest()
-    if (lazy := images.lazy) is not None:
-        seen = DerivedImages(lazy, [lambda block: in_channels(block, channels)], how, channels=channels)
-        return ImageSet.read_lazily(seen, images.labels, images.classes, images.groups).with_checksum(checksum)
     return replace(images, images=in_channels(images.images, channels)).with_checksum(checksum)

@@ -12,6 +12,9 @@ noise, only the nearest are compared, and the counts are lower bounds.
 
 A grey image and its copy in three equal channels are the same image: where one set is grey and the other in colour,
 both are compared in three channels.
+
+Near-duplicates among pictures at their own size are searched among their thumbnails of 32 x 32. Their copies are equal
+files, and pictures with equal thumbnails whose pixels, as networks get them, are equal too.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.pictures import LazyImages
 
 NEAR = 12.0
 """Largest RMS difference, in grey levels of 255, between near-duplicates. Of 1,000 CIFAR-10 test images, 965 are found
@@ -77,6 +81,33 @@ def _count_equal(
     count = 0
     for row in np.flatnonzero(first < last):  # unequal images may have equal hashes, so compare the pixels
         count += any(np.array_equal(seen[k], tested[row]) for k in order[first[row] : last[row]])
+    return count
+
+
+def _count_equal_pictures(
+    seen: LazyImages,
+    tested: LazyImages,
+    thumbnails: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    hashes: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    channels: int,
+) -> int:
+    """Count the tested pictures that a seen one equals: the same file, or the same thumbnail and the same pixels.
+
+    Pixels are those that networks get; only pictures with the thumbnail of another are decoded.
+    """
+    known, new = (images.fingerprints for images in (seen, tested))
+    files = {row.tobytes() for row in known} if seen.view == tested.view else set()
+    order = np.argsort(hashes[0], kind="stable")
+    first, last = (np.searchsorted(hashes[0][order], hashes[1], side=side) for side in ("left", "right"))
+    count = 0
+    for row in range(len(tested)):
+        if new[row].tobytes() in files:
+            count += 1
+            continue
+        alike = [k for k in order[first[row] : last[row]] if np.array_equal(thumbnails[0][k], thumbnails[1][row])]
+        if alike:
+            pixels = in_channels(tested[np.array([row])], channels)
+            count += any(np.array_equal(in_channels(seen[np.array([k])], channels), pixels) for k in alike[:CANDIDATES])
     return count
 
 
@@ -224,6 +255,9 @@ class CachedDuplicates:
 
     def _count_exact(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
         known, new = (in_channels(images.small, channels) for images in (seen, tested))
+        if seen.lazy is not None and tested.lazy is not None:
+            hashes = self._hash(seen, channels), self._hash(tested, channels)
+            return _count_equal_pictures(seen.lazy, tested.lazy, (known, new), hashes, channels)
         return _count_equal(known, new, self._hash(seen, channels), self._hash(tested, channels))
 
     def _count(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
