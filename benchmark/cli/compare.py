@@ -69,13 +69,14 @@ def compare(
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import split_list
     from oodbench.benchmark.records.run import read_stored_run
+    from oodbench.benchmark.runner.run_view import view_in
     from oodbench.benchmark.views.comparison.page import compare_text, write_comparison
 
     for file in plugins:
         registry.load_file(file)
     folder = run_dir(results, run_name)
     cache = cache_of(folder, results)
-    images = ScoredImages(Library(data_dir, cache / "data"))
+    images = ScoredImages(Library(data_dir, cache / "data", view=view_in(folder)))
     comparison = compare_detectors(
         read_stored_run(folder), cache, split_list(detectors), metric, resamples, seed, images
     )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
-from oodbench.benchmark.cli.runs import cell_card
+from oodbench.benchmark.cli.runs import cell_card, export_scores
 from oodbench.benchmark.errors import visible
 
 KINDS = ("detectors", "recipes", "datasets", "forms", "backbones", "figures", "suites", "references", "runs")
@@ -84,6 +84,7 @@ def _description(entry: Any) -> str:
     bench show digits
     bench show cross_entropy
     bench show RUN --cell digits/greek/energy
+    bench show RUN --cell digits/greek/energy --scores scores.csv --sort score
     """,
 )
 @click.argument("name")
@@ -93,16 +94,32 @@ def _description(entry: Any) -> str:
     metavar="ID/OOD/DETECTOR[/SEED]",
     help="Describe one cell of the run NAME. '*' matches any ID set, OOD set or detector.",
 )
+@click.option(
+    "--scores",
+    default="",
+    metavar="FILE.csv",
+    help="Write the score of every image, with its name, of that cell, or of all cells of the run NAME; - prints it.",
+)
+@click.option(
+    "--sort",
+    default="stored",
+    show_default=True,
+    type=click.Choice(["stored", "score"]),
+    help="Order of the images with --scores: as stored, or the highest score first.",
+)
 @data_dir_option
 @results_option
 @plugin_option
-def show(name: str, cell: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
+def show(
+    name: str, cell: str, scores: str, sort: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]
+) -> None:
     """Describe a detector, recipe, data set, form, backbone, suite or run: paper, settings, needs, origin.
 
-    If several things have the same name, all are shown. With --cell, one cell of a run is shown in full, from its
+    If several things have the same name, all are shown. With --scores, the scores of a run's images are written. With
+    --cell, one cell of a run is shown in full, from its
     numbers back to the images and weights they were computed from.
     """
-    if cell:
+    if cell and not scores:
         click.echo(cell_card(name, cell, results))
         return
     from oodbench.benchmark.cli.cards import cards
@@ -110,4 +127,7 @@ def show(name: str, cell: str, data_dir: Path, results: Path, plugins: tuple[Pat
 
     for file in plugins:
         registry.load_file(file)
+    if scores:
+        export_scores(name, cell, sort, scores, data_dir, results)
+        return
     click.echo("\n\n".join(cards(name, data_dir, results)))

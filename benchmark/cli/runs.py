@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.paths import cache_of, run_dir
+from oodbench.benchmark.store.user_path import user_path
 
 
 @click.command(
@@ -53,6 +54,32 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
 
     folder = run_dir(results, run_name)
     return cell_text(find_cell(read_stored_run(folder).records, selector), cache_of(folder, results))
+
+
+def export_scores(run_name: str, selector: str, order: str, file: str, data_dir: Path, results: Path) -> None:
+    """`bench show RUN --scores FILE.csv`: write the score of every image of one cell, or of all."""
+    from oodbench.benchmark.compare.image_scores import ImageScores, save_scores, write_scores
+    from oodbench.benchmark.compare.scored_images import ScoredImages
+    from oodbench.benchmark.data.library import Library
+    from oodbench.benchmark.records.cell_names import find_cell
+    from oodbench.benchmark.records.record import OK
+    from oodbench.benchmark.records.run import read_stored_run
+    from oodbench.benchmark.runner.run_view import view_of_run
+    from oodbench.benchmark.verify.data_sets import adopt_folders
+
+    folder = run_dir(results, run_name)
+    stored, cache = read_stored_run(folder), cache_of(folder, results)
+    records = [find_cell(stored.records, selector)] if selector else stored.records
+    if not any(record.status == OK for record in records):
+        raise UserError(f"'{selector or run_name}' has no scores: {records[0].reason if records else 'no cells'}.")
+    adopt_folders(stored.info)
+    scores = ImageScores(cache, ScoredImages(Library(data_dir, cache / "data", view=view_of_run(stored.info))))
+    if file == "-":
+        write_scores(sys.stdout, scores, records, order)
+    else:
+        click.echo(f"{save_scores(user_path(file), scores, records, order):,} scores: {file}")
+    for name, why in scores.without.items():
+        click.echo(f"No names and labels of '{name}', {why}.", err=True)
 
 
 WHERE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -312,9 +313,9 @@ class Library:
 def _in_form(images: ImageSet, form: type[Form], name: str, version: str) -> ImageSet:
     """A set with a form applied to every image; when they are read, if they are decoded then."""
     if (lazy := images.lazy) is None:
-        return ImageSet(changed(form(), images.images, name), images.labels, images.classes, images.groups)
+        return replace(images, images=changed(form(), images.images, name))
     made = DerivedImages(lazy, [lambda pixels: changed(form(), pixels, name)], f"form {form.name} {version}")
-    return ImageSet.read_lazily(made, images.labels, images.classes, images.groups)
+    return ImageSet.read_lazily(made, images.labels, images.classes, images.groups, images.find_names)
 
 
 def _split_by(images: ImageSet) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, cast
@@ -116,6 +116,8 @@ class ImageSet:
     groups: np.ndarray | None = None
     """Integers (N,): images with the same number depend on each other, as crops of one photograph do. A group is never
     split between halves, and counts as one independent unit in confidence intervals. None: every image is its own."""
+    find_names: Callable[[], Sequence[str] | None] | None = None
+    """Finds the names of the N images when `names` is read; None, or a function that returns it, if they have none."""
 
     def __post_init__(self) -> None:
         """Check types, shapes and the range of the labels."""
@@ -172,6 +174,8 @@ class ImageSet:
     @property
     def names(self) -> list[str] | None:
         """The name of every image in its set, such as its file's; None for images without names."""
+        if self.find_names is not None and (found := self.find_names()) is not None:
+            return list(found)
         return None if (lazy := self.lazy) is None else lazy.names
 
     @cached_property
@@ -194,13 +198,31 @@ class ImageSet:
         labels: np.ndarray | None = None,
         classes: tuple[str, ...] = (),
         groups: np.ndarray | None = None,
+        find_names: Callable[[], Sequence[str] | None] | None = None,
     ) -> ImageSet:
         """A set of images that are decoded when they are read."""
-        return cls(cast(np.ndarray, images), labels, classes, groups)
+        return cls(cast(np.ndarray, images), labels, classes, groups, find_names)
 
     def take(self, index: np.ndarray) -> ImageSet:
         """Return the images at `index` (row numbers or a Boolean mask), with their labels and groups."""
         labels, groups = (None if array is None else array[index] for array in (self.labels, self.groups))
         if (lazy := self.lazy) is not None:
-            return ImageSet.read_lazily(lazy.select(index), labels, self.classes, groups)
-        return dataclasses.replace(self, images=self.images[index], labels=labels, groups=groups)
+            return ImageSet.read_lazily(lazy.select(index), labels, self.classes, groups, self._names_at(index))
+        names = self._names_at(index)
+        return dataclasses.replace(self, images=self.images[index], labels=labels, groups=groups, find_names=names)
+
+    def _names_at(self, index: np.ndarray) -> Callable[[], Sequence[str] | None] | None:
+        if (find := self.find_names) is None:
+            return None
+        count = len(self)
+
+        def names() -> Sequence[str] | None:
+            return None if (found := find()) is None else [found[row] for row in np.arange(count)[index]]
+
+        return names
+
+    def with_names(self, find: Callable[[], Sequence[str] | None] | None) -> ImageSet:
+        """Return the same images with names; `find` is called when they are read."""
+        copy = dataclasses.replace(self, find_names=find)
+        copy.__dict__.update({name: self.__dict__[name] for name in ("checksum",) if name in self.__dict__})
+        return copy

@@ -42,6 +42,7 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
         ],
         "skipped": [absence._asdict() for absence in plan.skipped],
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
+        "preprocessing": plan.preprocessing,
         "passes": _passes(plan),
         **provenance.collect(context),
     }

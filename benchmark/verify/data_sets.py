@@ -16,6 +16,16 @@ from oodbench.benchmark.records.record import Record
 ABSENT = "data sets, which are not in --data-dir"
 
 
+def adopt_folders(info: Mapping[str, Any]) -> None:
+    """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
+    data = info.get("data")
+    for name, files in data.items() if isinstance(data, dict) else ():
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+        for path in files if prefix and isinstance(files, dict) else ():
+            with suppress(OodbenchError):
+                adopt(SetSpec(f"{prefix}{path}"))
+
+
 class DataSets:
     """Checks every set that cells were trained, tuned or scored on; each is read once.
 
@@ -27,15 +37,6 @@ class DataSets:
     def __init__(self, library: Library, unchecked: Callable[[str], None]) -> None:
         self.library, self.unchecked = library, unchecked
         self._found: dict[tuple[str, str, int, str, str], str] = {}
-
-    def adopt_folders(self, info: Mapping[str, Any]) -> None:
-        """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
-        data = info.get("data")
-        for name, files in data.items() if isinstance(data, dict) else ():
-            prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
-            for path in files if prefix and isinstance(files, dict) else ():
-                with suppress(OodbenchError):
-                    adopt(SetSpec(f"{prefix}{path}"))
 
     def problems(self, record: Record) -> list[str]:
         """What is wrong with the sets of a record's provenance, a clause for each; empty if it records none."""

@@ -28,11 +28,12 @@ from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.runner.run_view import view_in
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.verify.artifacts import Artifact, examine
-from oodbench.benchmark.verify.data_sets import DataSets
+from oodbench.benchmark.verify.data_sets import DataSets, adopt_folders
 from oodbench.benchmark.verify.differences import differences
 from oodbench.benchmark.verify.joined_rows import JoinedRows
 from oodbench.benchmark.verify.recompute import Recompute, logits_behind
@@ -86,7 +87,7 @@ class _Verifier:
 
     def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
         self.run_dir, self.cache = run_dir, cache
-        library = Library(data_dir, cache / "data", hash_again=True)
+        library = Library(data_dir, cache / "data", hash_again=True, view=view_in(run_dir))
         self.images, self.data_sets = ScoredImages(library), DataSets(library, self.unchecked)
         self.recompute = Recompute(self.images, self.undamaged_artifact)
         self.result = Verdict()
@@ -107,7 +108,7 @@ class _Verifier:
             self.result.problems += self.unreadable() or [str(error)]
         if run is not None:
             self.result.problems += self.absent(run)
-            self.data_sets.adopt_folders(run.info)
+            adopt_folders(run.info)
             checked = replace(run, records=[self.cell(record) for record in run.records])
             self.result.problems += [f"{problem}; {_counted(names)}" for problem, names in self.affected.items()]
             self.result.problems += self.joined_rows(checked)

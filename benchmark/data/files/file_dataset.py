@@ -12,6 +12,7 @@ from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit
 from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import by_reason
+from oodbench.benchmark.data.files.native.names import finder_of_names
 from oodbench.benchmark.data.files.native.open_split import pictures_of, streamed_split, wrapped
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
@@ -111,9 +112,10 @@ class FileDataset(Dataset):
             notes.append(
                 f"{self.name} ({split}) is not what its card describes: {difference}; it compares with no others."
             )
-        return Opened(
-            wrapped(entry.images, access.view), tuple(notes), {str(path): hashes[str(path)] for path in paths}
-        )
+        images = entry.images
+        if images.lazy is None:
+            images = images.with_names(finder_of_names(source.reader, paths, access.cache.root, entry))
+        return Opened(wrapped(images, access.view), tuple(notes), {str(path): hashes[str(path)] for path in paths})
 
     def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
         """What a split is read from: the path of every file of its source -> SHA-256."""

@@ -46,6 +46,11 @@ class ImageTree:
         images, bad, modes = decode_members(tree, order, self.fit)
         return Decoded(images, labels, groups, bad, modes)
 
+    def names(self, paths: Sequence[Path]) -> list[str]:
+        """The paths of the images in the folder or archive, in the set's order."""
+        tree = open_tree(paths[0])
+        return [tree.members[index].name for index in self._members(tree)[0]]
+
     def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles | None:
         """The same images, for reading them at their own size; None for images that are stored in one size, or cut."""
         if self.fit.stored is not None or self.fit.how == "cut":

@@ -58,6 +58,10 @@ class ListReader:
         folder = self.folder(paths)
         return any((folder / name).is_file() for name in names[:: max(1, len(names) // SAMPLED)])
 
+    def names(self, paths: Sequence[Path]) -> Sequence[str]:
+        """The names in the list."""
+        return self.content(paths).names
+
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Decode the images; files that are not there are bad images."""
         listed = self.content(paths)

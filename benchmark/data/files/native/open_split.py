@@ -76,7 +76,7 @@ def wrapped(images: ImageSet, view: PictureView) -> ImageSet:
     if view.preprocessing is None or images.lazy is not None:
         return images
     lazy = ArrayImages(images.images, view.preprocessing)
-    return ImageSet.read_lazily(lazy, images.labels, images.classes, images.groups)
+    return ImageSet.read_lazily(lazy, images.labels, images.classes, images.groups, images.find_names)
 
 
 def _remarks(index: PictureIndex, exif: bool) -> Mapping[str, int]:
