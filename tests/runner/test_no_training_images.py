@@ -22,7 +22,7 @@ from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.records.record import OK, SKIPPED, Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.verify.run import verify
-from tests.support import bench, noise_images, write_suite
+from tests.support import bench, encode_image, noise_images, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -320,3 +320,26 @@ def test_at_most_so_many_of_each_class_evenly_spaced() -> None:
     labels = np.array([0] * 10 + [1] * 2)
     assert np.flatnonzero(at_most(labels, np.ones(12, dtype=bool), 5)).tolist() == [0, 2, 4, 6, 8, 10, 11]
     assert at_most(labels, labels == 1, 0).tolist() == [False] * 10 + [True] * 2
+
+
+# Folders
+
+
+@pytest.mark.parametrize("top", ["val", "test"])
+def test_a_folder_of_val_or_test_alone_is_an_id_set_for_given_weights(world: Bench, tmp_path: Path, top: str) -> None:
+    images = shades(12, 5)
+    assert images.labels is not None
+    for number, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = tmp_path / "mine" / top / CLASSES[label] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(image.transpose(1, 2, 0)))
+    world("msp")  # writes weights for four classes
+    options = {"id_sets": f"folder:{tmp_path / 'mine'}", "ood_sets": "other"}
+    run = world("msp,energy,mahalanobis", fit_from=0.25, **options).start()
+    assert [record.reason for record in run.records] == [""] * 3
+    assert {record.n_id for record in run.records} == {36}
+    assert run.records[0].fitted_on["images"] + run.records[0].fitted_on["validation"] == 12
+    with pytest.raises(UserError, match="has no training images: hold out a share of its test images"):
+        world("mahalanobis", **options)
+    with pytest.raises(UserError, match="no train split"):
+        world("msp", checkpoint="", **options)
