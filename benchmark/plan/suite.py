@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from oodbench.benchmark.data.fit_images import ALL_TRAINING, FitImages
 from oodbench.benchmark.plan.precision import AUTO, FLOAT32
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS
-from oodbench.benchmark.plugins.specs import SetSpec
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set
 
 SHARES = "a share of one GPU, such as 0.25, or a whole number of them"
 
@@ -102,9 +102,11 @@ class Suite:
         return next((entry for entry in self.entries if entry.set == id_set), IDEntry(id_set, ()))
 
     def notes_on(self, id_sets: Iterable[str]) -> list[str]:
-        """The suite's notes, and those of some of its ID sets."""
+        """The suite's notes, if one of some ID sets is of a data set of its matrix, and its notes on these ID sets."""
         names = set(id_sets)
-        return [*self.notes, *(note for entry in self.entries if str(entry.set) in names for note in entry.notes)]
+        own = {parse_set(name).name for name in names} & {entry.set.name for entry in self.entries}
+        of_sets = [note for entry in self.entries if str(entry.set) in names for note in entry.notes]
+        return [*(self.notes if own else ()), *of_sets]
 
     def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
         """The settings that the suite gives a recipe on an ID set."""

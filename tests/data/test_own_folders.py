@@ -454,7 +454,7 @@ def test_a_folder_that_may_not_be_read_is_named(locked: Path) -> None:
         (
             ("test/cat/1.png", "test/dog/1.png"),
             "'classes:pets' has no train split, which an ID set needs: '{}' contains 'test', but no train. Add "
-            "train/CLASS/IMAGE, or name the class folders' own folder.",
+            "train/CLASS/IMAGE, give trained weights, or name that folder itself, which is then divided.",
         ),
         (
             ("val/cat/1.png", "val/dog/1.png"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,9 @@ def suite(tmp_path: Path) -> Path:
     pictures(folder / "photos/pets", *(f"{name}/{k}.png" for name in ("cat", "dog") for k in range(20)))
     for name in ("photos/owls", "photos/noise", "cars"):
         pictures(folder / name, *(f"{name.replace('/', '_')}{k}.png" for k in range(10)))
-    return write_suite(folder, MATRIX)
+    path = write_suite(folder, MATRIX)
+    path.write_text(path.read_text().replace("schema = 1", 'schema = 1\nnotes = ["A note on the pets."]', 1))
+    return path
 
 
 def test_paths_are_relative_to_the_suite_file(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +105,45 @@ def test_the_key_folders_must_be_absolute(suite: Path) -> None:
     suite.write_text('folders = "photos"\n' + suite.read_text())
     with pytest.raises(UserError, match="folders is 'photos'; it must be an absolute path, or left out"):
         read_suite(str(suite))
+
+
+SMALL: dict[str, Any] = {"backbone": "small_cnn[hidden=4,width=2]", "epochs": 1}
+
+
+@pytest.mark.parametrize("size", [{}, {"resize": "24x24"}])
+def test_id_and_ood_folders_with_the_same_files_are_one_sentence(suite: Path, size: dict[str, Any]) -> None:
+    """As when the folders of the command are swapped, or one is a copy of the other."""
+    copy = shutil.copytree(suite.parent / "photos/pets", suite.parent / "copy")
+    with pytest.raises(UserError) as error:
+        prepare_suite(suite, near=f"folder:{copy}", **SMALL, **size)
+    assert str(error.value) == (
+        "32 of 40 test images of 'folder:copy' are training images of 'classes:pets'. Choose another --ood for "
+        "'classes:pets'."
+    )
+    shutil.rmtree(copy)
+    for k, name in enumerate(("cat/9.png", "dog/8.png", "dog/9.png")):  # test images under other names
+        copy.mkdir(exist_ok=True)
+        shutil.copy(suite.parent / "photos/pets" / name, copy / f"holiday{k}.png")
+    with pytest.raises(UserError, match="3 of 3 test images of 'folder:copy' are test images of 'classes:pets'"):
+        prepare_suite(suite, near=f"folder:{copy}", **SMALL, **size)
+
+
+@pytest.mark.parametrize("size", [{}, {"resize": "24x24"}])
+def test_one_truncated_photograph_is_named_or_skipped(suite: Path, size: dict[str, Any]) -> None:
+    path = suite.parent / "photos/owls/photos_owls3.png"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(
+        UserError, match=r"'folder:owls' \(test\) has 1 image that is damaged: photos_owls3\.png in owls"
+    ):
+        prepare_suite(suite, near="folder:" + str(path.parent), **SMALL, **size)
+    run = run_suite(suite, near="folder:" + str(path.parent), skip_bad_images=True, **SMALL, **size)
+    assert [record.n_ood for record in run.records] == [9]
+    said = "folder:owls (test): 1 of 10 images could not be used and were left out: photos_owls3.png in owls"
+    assert any(note.startswith(said) for note in run.info["notes"])
+
+
+def test_notes_of_a_suite_are_not_about_other_id_sets(suite: Path) -> None:
+    run = run_suite(suite, id_sets="digits[0-3]", ood_sets="greek", limit_train=100, **SMALL)
+    assert "A note on the pets." not in run.info["notes"]
+    run = run_suite(suite, ood_sets="folder:" + str(suite.parent / "cars"), **SMALL)
+    assert run.info["notes"][0] == "A note on the pets."

@@ -72,10 +72,9 @@ class UserFolder(FileDataset):
         """Say what keeps it from being an ID set."""
         if not self.listing.lacking:
             return super().lacks(split)
-        if self.classes:  # a test split with labels: its networks come trained
-            return (
-                f"'{self.name}' {self.listing.lacking}. Add train/CLASS/IMAGE, or name the class folders' own folder."
-            )
+        if self.classes:  # a test split with labels
+            advice = "Add train/CLASS/IMAGE, give trained weights, or name that folder itself, which is then divided"
+            return f"'{self.name}' {self.listing.lacking}. {advice}."
         return f"'{self.name}' {self.listing.lacking}. Both need the same class folders: train/CLASS/IMAGE."
 
     def open(self, split: str, access: Access) -> Opened:
