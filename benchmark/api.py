@@ -131,6 +131,7 @@ def run(
     epochs: int = 0,
     checkpoint: str | Path | Iterable[str | Path] = "",
     recipe: str = "",
+    head: str = "",
     resize: str = "",
     crop: str = "",
     interpolation: str = "",
@@ -186,6 +187,8 @@ def run(
             recipes that do. Several files, a list or one string with commas, are one for each seed.
         recipe: How classifiers are trained, such as "cross_entropy[learning_rate=0.01]", for detectors that name no
             recipe and have none of their own; the suite's if empty.
+        head: What becomes of a given head with more outputs than the ID set has classes: "subset" keeps the rows of
+            these classes, "all" keeps all outputs; the suite's if empty.
         resize: Size to which every picture is resized for the network: "256" for the shorter side, "224x224" for height
             x width; the suite's, or what the network's weights say, if empty. So for the next two.
         crop: Size of the centre of a picture that the network gets, such as "224".

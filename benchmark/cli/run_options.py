@@ -135,6 +135,13 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         help="Score at most N test images of each set, for a quick look.  [default: all]",
     ),
     click.option(
+        "--head",
+        default="",
+        metavar="subset|all",
+        help="Of a given head with more outputs than the ID set has classes: the rows of these, or all.  "
+        "[default: the suite's, else subset]",
+    ),
+    click.option(
         "--precision",
         default="",
         metavar="auto|float32|bfloat16",

@@ -201,6 +201,8 @@ class JobBuilder:
         """The single forward pass of a set through a classifier, or through the network whose features it shares."""
         if isinstance(trained.job, HeadJob) and trained.start:
             return logits_job(self, data, trained, self.extract_job(data, trained.start.as_classifier))
+        if trained.label_outputs and parse_set(data.set) in (trained.entry.set, *trained.entry.shifted):
+            data = replace(data, label_outputs=trained.label_outputs)
         title = f"{trained.checkpoint.key.label}--{data.set}-{data.part}"
         block = block_of(trained.checkpoint.image_shape, self.plan.preprocessing, self.plan.block)
         content = {
@@ -313,8 +315,8 @@ class JobBuilder:
             own = self.given.pretrained if self.given else None
             outputs = head_outputs(weights, self.backbone, self.untrained_network(entry))
             names = self.library.class_names(entry.set)
-            found = choose_head(str(entry.set), names, outputs, own.labels if own else ()) if outputs else None
-            self._heads[place] = found
+            labels, how = own.labels if own else (), self.request.head or self.plan.suite.head
+            self._heads[place] = choose_head(str(entry.set), names, outputs, labels, how) if outputs else None
         return self._heads[place]
 
     def _build(self, entry: IDEntry, shape: tuple[int, int, int], outputs: int = 0) -> torch.nn.Module:

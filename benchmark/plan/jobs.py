@@ -35,6 +35,8 @@ class SetRef:
     """Checksum of the images that keys were computed from; a worker with other images under the name fails."""
     groups: str = ""
     """Checksum of the groups of images that depend on each other, part of a cell's key; empty without groups."""
+    label_outputs: tuple[int, ...] = ()
+    """The output that each label stands for, for a given head that keeps more outputs than the set has classes."""
 
     def __str__(self) -> str:
         return f"{self.set} ({self.part})"

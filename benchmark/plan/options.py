@@ -13,6 +13,7 @@ from oodbench.benchmark.metrics.names import EXACT
 from oodbench.benchmark.metrics.released_scripts import check_rules
 from oodbench.benchmark.plan.plan import ALL, Request
 from oodbench.benchmark.plan.precision import check_stored
+from oodbench.benchmark.plan.suite import HEADS
 from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights.given import checkpoint_paths
@@ -44,9 +45,7 @@ class Options:
     epochs: int = 0
     checkpoint: str | Path | Iterable[str | Path] = ""
     recipe: str = ""
-    store_features: str = ""
-    fit_from: str | float = ""
-    fit_per_class: int = 0
+    head: str = ""
     resize: str = ""
     crop: str = ""
     interpolation: str = ""
@@ -54,6 +53,9 @@ class Options:
     std: str = ""
     exif: bool = False
     block: int = 0
+    store_features: str = ""
+    fit_from: str | float = ""
+    fit_per_class: int = 0
     stability: bool = True
     device: str = "auto"
     threads: int = 0
@@ -104,6 +106,7 @@ class Options:
             store_features=self.store_features,
             fit_from=str(self.fit_from),
             fit_per_class=self.fit_per_class,
+            head=self.head,
             resize=self.resize,
             crop=self.crop,
             interpolation=self.interpolation,
@@ -135,6 +138,8 @@ class Options:
         return tuple(range(max(1, len(checkpoint_paths(self.checkpoint))))) if seeds == (0,) else seeds
 
     def _check_choices(self) -> None:
+        if self.head not in ("", *HEADS):
+            raise UserError(f"Unknown head '{self.head}'. Choose {', '.join(HEADS)}.")
         if self.rerun not in RERUN:
             raise UserError(f"Unknown rerun '{self.rerun}'. Choose {', '.join(RERUN)}.")
         if self.protocol not in ("", *PROTOCOLS):

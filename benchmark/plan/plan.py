@@ -52,6 +52,9 @@ class Request:
     that start from given weights start from them."""
     recipe: str = ""
     """The recipe, with settings, of detectors that name none and have none of their own; the suite's if empty."""
+    head: str = ""
+    """What becomes of a given head with more outputs than the ID set has classes: "subset" or "all"; the suite's if
+    empty."""
     resize: str = ""
     """Size to which pictures are resized: 256 for the shorter side, 224x224 for both; the suite's or network's if
     empty."""

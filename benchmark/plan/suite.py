@@ -19,6 +19,11 @@ def is_share(gpus: float) -> bool:
     return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
 
 
+SUBSET, ALL_OUTPUTS = "subset", "all"
+HEADS = (SUBSET, ALL_OUTPUTS)
+"""A given head gets the rows of the ID set's classes, or keeps all of its outputs."""
+
+
 class Schedule(NamedTuple):
     """How long a recipe trains, and how its learning rates decay."""
 
@@ -79,6 +84,8 @@ class Suite:
     """Precision of training, one of `precision.PRECISIONS`."""
     stability: bool = True
     """Whether slightly changed ID test images are scored as well, to see whether a detector notices them."""
+    head: str = SUBSET
+    """What becomes of a given head with more outputs than an ID set has classes, one of `HEADS`."""
     resize: str = ""
     """Size to which pictures are resized before networks get them: 256 for the shorter side, 224x224 for both; empty
     for what the backbone says."""

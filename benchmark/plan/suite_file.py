@@ -14,7 +14,7 @@ from oodbench.benchmark.data.files.user_folder import PREFIX, Role, adopt
 from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, FLOAT32, PRECISIONS, STORED_AS
-from oodbench.benchmark.plan.suite import SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
+from oodbench.benchmark.plan.suite import HEADS, SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS, THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
@@ -138,7 +138,10 @@ class _Reader:
         if stored not in STORED_AS:
             raise self.error(f"store_features in [protocol] is {stored!r}; it must be {' or '.join(STORED_AS)}")
         names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
-        names |= {"protocol": tuning, "stability": stability, "store_features": stored}
+        head = table.get("head", HEADS[0])
+        if head not in HEADS:
+            raise self.error(f"head in [protocol] is {head!r}; it must be {' or '.join(HEADS)}")
+        names |= {"protocol": tuning, "stability": stability, "store_features": stored, "head": head}
         names |= {"block": block, **{name: self.size(name, table[name]) for name in PICTURES if name in table}}
         return {**names, "gpus": float(gpus), "channels": channels, "threads": threads}
 
@@ -267,7 +270,7 @@ FIT = ("fit", "fit_per_class")
 
 PROTOCOL_KEYS = {
     *("backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads", "block"),
-    "store_features",
+    *("store_features", "head"),
     *("resize", "crop", "interpolation"),
 }
 

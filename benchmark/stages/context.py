@@ -92,7 +92,7 @@ class JobContext:
         labels = self.images(data).labels
         if labels is None:
             raise UserError(f"{data} has no labels, which training needs.")
-        return labels
+        return np.asarray(data.label_outputs)[labels] if data.label_outputs else labels
 
     def classified(self, outputs: Outputs) -> ClassifiedImages:
         """The logits and labels of a set under a checkpoint; the most recent ones stay loaded."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.errors import PluginError, typed_first_line
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector, compares
@@ -55,8 +55,22 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
     )
     with restored_rng(context.device):
         torch.manual_seed(derive(job.seed, "fit", spec))
-        detector.fit(classifier_for(context, job, detector), data)
+        try:
+            detector.fit(classifier_for(context, job, detector), data)
+        except Exception as error:  # a plug-in may raise anything
+            if why := _outputs_without_images(job):
+                raise PluginError(f"{typed_first_line(error).rstrip('.')}; {why}.") from error
+            raise
     return detector
+
+
+def _outputs_without_images(job: FitJob | TuneJob) -> str:
+    """What a detector may lack under a given head that keeps all of its outputs; empty under any other."""
+    outputs = job.train.data.label_outputs
+    if not outputs:
+        return ""
+    missing, all_of_them = job.checkpoint.num_classes - len(outputs), job.checkpoint.num_classes
+    return f"{missing:,} of the {all_of_them:,} outputs have no training images, as the head keeps all (head = all)"
 
 
 def chosen(context: JobContext, job: FitJob | ScoreJob) -> str:

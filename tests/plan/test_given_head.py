@@ -18,11 +18,11 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.backbones.small_cnn import SmallCNN
 from oodbench.benchmark.data.imagenet_classes import imagenet_classes, imagenet_wnids, outputs_of
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.jobs import ImportJob, TrainJob
+from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, TrainJob
 from oodbench.benchmark.plan.weights.head import choose_head
 from oodbench.benchmark.plan.weights.match import OtherClassesError
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from tests.support import TINY_BACKBONE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -220,3 +220,50 @@ def test_weights_of_torchvision_are_read_from_its_cache(tmp_path: Path, monkeypa
     assert job.head is not None
     assert len(job.head.rows) == 3
     assert prepared.plan.preprocessing == "shorter side 256 bilinear, centre 224x224"
+
+
+def test_a_head_may_keep_all_of_its_outputs(tmp_path: Path) -> None:
+    """Labels are then numbers of outputs: for the accuracy, and for detectors that learn from labels."""
+    file, _ = thousand(tmp_path)
+    prepared = prepare("msp,mahalanobis,openmax", **asked(tmp_path, file, head="all"))
+    records = {record.detector: record for record in prepared.start().records}
+    order = [WNIDS.index(name) for name in sorted(CRANES)]
+    assert records["msp"].training["head"] == [1000, order, True]
+    (extract,) = (
+        job
+        for job in prepared.plan.jobs.values()
+        if isinstance(job, ExtractJob)
+        and job.outputs.data.set.startswith("folder:")
+        and job.outputs.data.part == "test"
+    )
+    logits = prepared.context.store.load_array(extract.outputs.logits)
+    assert logits.shape == (12, 1000)
+    labels = prepared.context.library.part(parse_set(extract.outputs.data.set), "test").labels
+    assert labels is not None
+    assert records["msp"].id_accuracy == np.mean(logits.argmax(axis=1) == np.array(order)[labels])
+    assert records["mahalanobis"].status == "ok"
+    assert records["openmax"].status == "failed"
+    assert "997 of the 1,000 outputs have no training images, as the head keeps all" in records["openmax"].reason
+
+
+def test_the_two_heads_share_nothing(tmp_path: Path) -> None:
+    file, _ = thousand(tmp_path)
+    jobs = [set(prepare("msp", **asked(tmp_path, file, head=head)).plan.jobs) for head in ("subset", "all")]
+    assert not jobs[0] & jobs[1]
+    assert jobs[0] == set(prepare("msp", **asked(tmp_path, file)).plan.jobs)
+    with pytest.raises(UserError, match=r"Unknown head 'some'\. Choose subset, all"):
+        prepare("msp", **asked(tmp_path, file, head="some"))
+
+
+def test_a_suite_says_what_becomes_of_a_head(tmp_path: Path) -> None:
+    from oodbench.benchmark.plan.suite_file import read_suite
+
+    text = (
+        '[protocol]\nbackbone = "small_cnn"\nrecipe = "cross_entropy"\nhead = "%s"\n[[id]]\nset = "digits"\nood = []\n'
+    )
+    for head in ("all", "subset"):
+        (tmp_path / "one.toml").write_text("schema = 1\n" + text % head)
+        assert read_suite(str(tmp_path / "one.toml")).head == head
+    (tmp_path / "one.toml").write_text("schema = 1\n" + text % "half")
+    with pytest.raises(UserError, match=r"head in \[protocol\] is 'half'; it must be subset or all"):
+        read_suite(str(tmp_path / "one.toml"))

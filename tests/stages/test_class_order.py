@@ -60,6 +60,14 @@ def test_a_thousand_classes_in_another_order_are_found() -> None:
     assert not class_order_note(classified(*thousand(8000, np.arange(1000)), 1000))
 
 
+def test_a_network_that_always_names_one_class_is_in_no_other_order() -> None:
+    """Of a head with outputs for other classes, too: its output could be taken for the most frequent class."""
+    note = class_order_note(classified(np.full(90, 7), np.arange(90) % 3, 1000))
+    assert "accuracy 0.0%" in note
+    assert "permutation" not in note
+    assert "rotated" not in note
+
+
 def test_rotated_rows_are_found_with_one_image_of_each_class() -> None:
     """No permutation can be seen on so few images; a shift can."""
     predicted, labels = thousand(1000, np.roll(np.arange(1000), 1))

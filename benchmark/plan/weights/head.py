@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from oodbench.benchmark.data.imagenet_classes import imagenet_wnids, outputs_of
 from oodbench.benchmark.plan.jobs import Head
+from oodbench.benchmark.plan.suite import ALL_OUTPUTS, SUBSET
 from oodbench.benchmark.plan.weights.match import OtherClassesError
 from oodbench.benchmark.plugins.backbone import IMAGENET_1K
-
-SUBSET, ALL_OUTPUTS = "subset", "all"
-HEADS = (SUBSET, ALL_OUTPUTS)
 
 
 def choose_head(

@@ -28,6 +28,11 @@ class TrainedClassifier(NamedTuple):
         """The stored networks."""
         return self.job.checkpoint
 
+    @property
+    def label_outputs(self) -> tuple[int, ...]:
+        """The output that each label stands for, for a given head that keeps all of its outputs; () otherwise."""
+        return self.job.head.label_outputs if isinstance(self.job, ImportJob) and self.job.head else ()
+
 
 class StartingNetwork(NamedTuple):
     """Given weights that a training starts from."""
