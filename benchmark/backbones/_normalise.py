@@ -53,6 +53,11 @@ class Normalising(Backbone):
         """Check the setting."""
         mean_and_std(self.normalisation)
 
+    @property
+    def statistics(self) -> str:
+        """The setting, a name or numbers."""
+        return self.normalisation
+
 
 Values = tuple[float, ...]
 

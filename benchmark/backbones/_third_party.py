@@ -158,12 +158,17 @@ class Found(Normalising):
         """Mean and standard deviation of the package's weights for this network; None if it names none."""
         raise NotImplementedError
 
+    @property
+    def statistics(self) -> str:
+        """The setting; for "auto", the numbers that come with the package's weights."""
+        if self.normalisation != AUTO:
+            return self.normalisation
+        own = self.own_statistics()
+        return spelled(*own) if own else "imagenet"
+
     def normalise(self, channels: int) -> Normalise:
         """The layer that normalises the network's input."""
-        if self.normalisation != AUTO:
-            return Normalise(self.normalisation, channels)
-        own = self.own_statistics()
-        return Normalise(spelled(*own) if own else "imagenet", channels)
+        return Normalise(self.statistics, channels)
 
     def changed_settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults, and the model in any case."""

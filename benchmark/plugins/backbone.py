@@ -69,6 +69,11 @@ class Backbone(Plugin):
         """Whether its networks come with trained weights, so that their preprocessing applies to every set."""
         return self.pretrained_weights() is not None
 
+    @property
+    def statistics(self) -> str:
+        """Mean and standard deviation with which its networks normalise pixels, for notes under tables; "" for none."""
+        return ""
+
     def preprocessing(self) -> Preprocessing | None:
         """How pictures of any size become this network's input, as its weights were trained or are evaluated.
 

@@ -46,9 +46,7 @@ def preprocessing_note(plan: Plan) -> list[str]:
         return []
     by = {cell.record.backbone: None for cell in plan.cells}
     normalised = [
-        f"; {name} normalises by {values}"
-        for name in by
-        if (values := create("backbone", parse_spec(name)).settings.get("normalisation"))
+        f"; {name} normalises by {values}" for name in by if (values := create("backbone", parse_spec(name)).statistics)
     ]
     return [f"Networks get every picture so: {plan.preprocessing}{''.join(normalised)}."]
 

@@ -144,6 +144,12 @@ def test_the_statistics_are_those_of_the_weights() -> None:
     assert stated("timm:resnet50[normalisation=0.5 0.5 0.5/0.25 0.5 1]") == [[0.5] * 3, [0.25, 0.5, 1.0]]
 
 
+def test_notes_have_the_numbers_of_auto() -> None:
+    assert backbone("torchvision:efficientnet_v2_s").statistics == "0.485 0.456 0.406/0.229 0.224 0.225"
+    assert backbone("torchvision:resnet18[normalisation=half]").statistics == "half"
+    assert backbone("small_cnn").statistics == ""
+
+
 def test_mean_and_std_may_be_numbers() -> None:
     assert mean_and_std("0.5/0.25") == ((0.5,) * 3, (0.25,) * 3)
     mean, std = mean_and_std("imagenet")
