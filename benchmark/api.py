@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.compare.scored_images import ScoredImages
-from oodbench.benchmark.data.files.user_folder import with_absolute_path
+from oodbench.benchmark.data.own_sets import with_absolute_path
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet

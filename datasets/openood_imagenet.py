@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from oodbench.benchmark import dataset
 from oodbench.benchmark.data.files import File, Fit, ImageTree, Source, tree_file
+from oodbench.benchmark.data.imagenet_classes import imagenet_wnids
 from oodbench.benchmark.data.lists import ClassFolders, ListedDataset, ListReader, ListSource, SynsetList
 from oodbench.datasets import textures
 from oodbench.datasets._openood import CLASSIC, LARGE, LARGE_COPY, MEMBERSHIP, NOT_RUN, ORIGIN, PAPER, listed
@@ -18,13 +19,12 @@ ONE_K, TWO_HUNDRED = "imagenet", "imagenet200"
 EITHER = "imagenet imagenet200"
 """Boards that share their OOD sets: OpenOOD's configuration of ImageNet-200 names ImageNet-1K's lists."""
 
-CLASSES = tuple(f"class {label:03d}" for label in range(1000))
-CLASSES_200 = tuple(f"class {label:03d}" for label in range(200))
+CLASSES, CLASSES_200 = imagenet_wnids(), imagenet_wnids(with_renditions=True)
 IMAGENET = "Deng et al., ImageNet: A Large-Scale Hierarchical Image Database, CVPR 2009"
 LICENCE = "ImageNet's terms: non-commercial research and education"
 CENTRE = Fit(how="crop")
 SELECTION = "The selection of Huang and Li (MOS, CVPR 2021) as a folder or archive"
-LABELS = "Class k is the k-th WordNet id in alphabetical order, as in torchvision's and timm's heads."
+LABELS = "Classes are WordNet ids in alphabetical order, as in torchvision's and timm's heads."
 
 
 class Listed(ListedDataset):
@@ -110,7 +110,10 @@ class ImageNet200(Listed):
         "test": listed(TWO_HUNDRED, "test_imagenet200", LARGE, 200),
     }
     licence = LICENCE
-    caveats = f"Class k is the k-th of the lists' own labels. No copy of these lists was seen. {NOT_RUN}"
+    caveats = (
+        "The lists' labels are taken to be places of ImageNet-R's WordNet ids in alphabetical order: no copy of these "
+        f"lists was seen. {NOT_RUN}"
+    )
 
 
 @dataset("ssb-hard", title="SSB-hard: ImageNet-21K classes that are close to ImageNet-1K's", paper=PAPER)
@@ -197,9 +200,10 @@ class ImageNetC(Listed):
     sizes = {"test": 10_000}
     sources = {"test": listed(ONE_K, "test_imagenet_c", LARGE, 1000)}
     licence = "CC BY 4.0 (Hendrycks and Dietterich, ICLR 2019); the images are ImageNet's"
+    as_they_are = True
     caveats = (
-        "Stored at 224 x 224, and OpenOOD gives them to the network as they are; here, as all images of a run, they go "
-        f"through the run's preprocessing, such as resizing to 256 and cropping. {Listed.caveats}"
+        "Stored at 224 x 224. As in OpenOOD, they go to a network of this size as they are, not resized, not cropped. "
+        f"{Listed.caveats}"
     )
 
 
@@ -247,6 +251,7 @@ class ImageNet200C(Listed):
     classes = CLASSES_200
     sources = {"test": listed(TWO_HUNDRED, "test_imagenet200_c", LARGE, 200)}
     licence = ImageNetC.licence
+    as_they_are = True
     caveats = f"{ImageNetC.caveats.partition(LARGE_COPY)[0]}No copy of the list was seen. {NOT_RUN}"
 
 

@@ -35,6 +35,7 @@ class Textures(FileDataset):
             Source((ARCHIVE,), ImageTree(CLASSES, CENTRE, under="dtd/images")),
             Source((tree_file("textures"),), ImageTree(CLASSES, CENTRE)),
             Source((File(("textures.parquet",)),), Parquet(CLASSES, CENTRE)),
+            Source((File(("images_classic/texture",)),), ImageTree(CLASSES, CENTRE)),  # OpenOOD's data folder
         )
     }
     licence = LICENCE

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data.files.file_dataset import FileDataset
-from oodbench.benchmark.data.files.user_folder import PREFIXES, adopt
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.own_sets import adopt, is_own
 from oodbench.benchmark.errors import OodbenchError, unknown, visible
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plan.suite_file import read_suite
@@ -30,7 +30,7 @@ from oodbench.benchmark.store.atomic import unique_slug
 
 def cards(name: str, data_dir: Path, results: Path) -> list[str]:
     """The cards of everything called `name`."""
-    name = adopt(parse_set(name)).name if name.startswith(PREFIXES) else name
+    name = adopt(parse_set(name)).name if is_own(name) else name
     found = [_plugin_card(kind, name, data_dir, results) for kind in KINDS if name in registry.entries(kind)]
     if name in registry.entries("suite") or name.endswith(".toml"):
         found.append(_suite_card(read_suite(name)))

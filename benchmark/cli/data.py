@@ -35,7 +35,7 @@ def data() -> None:
 def _cards(names: tuple[str, ...], plugins: tuple[Path, ...]) -> list[FileDataset]:
     """The named data sets, or all that need files if none is named. A name that needs no files is an error."""
     from oodbench.benchmark.data.files.file_dataset import FileDataset
-    from oodbench.benchmark.data.files.user_folder import adopt
+    from oodbench.benchmark.data.own_sets import adopt
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import parse_set
 

@@ -231,9 +231,10 @@ class Library:
     def has(self, spec: SetSpec, split: str) -> bool:
         """Whether a set has a split; one that it can do without must be available."""
         card = self.card(spec)
-        if isinstance(card, FileDataset) and split in card.optional:
-            return card.source(split, self.data_dir) is not None
-        return split in card.splits
+        if split not in card.splits:
+            return False
+        optional = isinstance(card, FileDataset) and split in card.optional
+        return not optional or card.source(split, self.data_dir) is not None  # type: ignore[attr-defined]
 
     def same_distribution(self, one: SetSpec, other: SetSpec) -> bool:
         """Whether two sets sample the same distribution: same family, same forms, and at least one common class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import NamedTuple
 
-from oodbench.benchmark.data.files.user_folder import adopt_all
+from oodbench.benchmark.data.own_sets import adopt_all
 from oodbench.benchmark.engines.same_code import refuse_other_software, software_here
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
 from oodbench.benchmark.plan.used_code import PlannedCode

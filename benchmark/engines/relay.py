@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from oodbench.benchmark.data.files.user_folder import adopted
+from oodbench.benchmark.data.own_sets import adopted
 from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
 from oodbench.benchmark.engines.messages import RELAYED, Event
 from oodbench.benchmark.engines.same_code import planned_code

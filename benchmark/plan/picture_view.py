@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from oodbench.benchmark.data.files.user_folder import PREFIXES
+from oodbench.benchmark.data.own_sets import is_own
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE, PictureView
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.plan.plan import ALL, Request
@@ -85,7 +85,7 @@ def _of_suite(suite: Suite) -> list[str]:
 
 def _is_native(name: str) -> bool:
     """Whether a set consists of pictures of their own sizes. Unknown names are reported where sets are resolved."""
-    if name.strip().startswith(PREFIXES):
+    if is_own(name):
         return True
     entry = registry.entries("dataset").get(parse_set(name).name)
     return entry is not None and not entry.reason() and bool(entry.load().native)

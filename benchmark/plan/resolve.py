@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from oodbench.benchmark.data.channels import are_convertible, count_of
-from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.fit_images import parse_fit
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.own_sets import adopt
 from oodbench.benchmark.errors import OodbenchError, UserError, unknown
 from oodbench.benchmark.plan.id_sets.parts import IDParts, parts_of
 from oodbench.benchmark.plan.leakage import Leakage

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.data.files.user_folder import PREFIX, Role, adopt
+from oodbench.benchmark.data.files.user_folder import Role
 from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
+from oodbench.benchmark.data.own_sets import PREFIXES, adopt
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, FLOAT32, PRECISIONS, STORED_AS
 from oodbench.benchmark.plan.suite import HEADS, SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
@@ -61,7 +62,7 @@ def read_suite(name: str) -> Suite:
 
 def text_elsewhere(text: str, folder: Path) -> str:
     """The text of a suite file for another place, where its relative paths still mean those in its former folder."""
-    if PREFIX not in text or re.search(r"^folders\s*=", text, re.MULTILINE):
+    if not any(prefix in text for prefix in PREFIXES) or re.search(r"^folders\s*=", text, re.MULTILINE):
         return text
     return f"folders = {json.dumps(str(folder.absolute()), ensure_ascii=False)}\n{text}"
 
@@ -224,7 +225,7 @@ class _Reader:
             raise error if str(self.path) in str(error) else self.error(str(error)) from error
 
     def set_spec(self, text: Any, role: Role = "") -> SetSpec:
-        """A set; a path after `folder:` is relative to the suite file, which may lie beside its images."""
+        """A set; a path after `folder:` or `list:` is relative to the suite file, which may lie beside its images."""
         if not isinstance(text, str):
             raise self.error(f"a set must be a name in quotes, got {text!r}")
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from oodbench.benchmark.data.files.user_folder import adopt_all
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.own_sets import adopt_all
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages.context import JobContext, use_threads

@@ -22,7 +22,7 @@ class WorkerConfig:
     plugins: tuple[Path, ...] = ()
     """Plug-in files to load."""
     folders: tuple[str, ...] = ()
-    """Users' image folders that serve as data sets, as `folder:PATH`."""
+    """Users' image folders and lists that serve as data sets, as `folder:PATH` and `list:FILE.txt`."""
     store: str = ""
     """The URL of a store that machines share; empty if there is none."""
     view: PictureView = field(default_factory=PictureView)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from oodbench.benchmark.data.files.user_folder import PREFIXES, adopt
 from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.own_sets import PREFIXES, adopt
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
 from oodbench.benchmark.records.record import Record
@@ -17,7 +17,7 @@ ABSENT = "data sets, which are not in --data-dir"
 
 
 def adopt_folders(info: Mapping[str, Any]) -> None:
-    """Register the user's own folders, `folder:PATH`, by the paths in `run.json`."""
+    """Register the user's own sets, `folder:PATH` and `list:FILE.txt`, by the paths in `run.json`."""
     data = info.get("data")
     for name, files in data.items() if isinstance(data, dict) else ():
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")

@@ -99,9 +99,9 @@ class FileDataset(Dataset):
         if found is None:
             raise DataError(self.absent(split, access.data_dir))
         source, paths = found
-        hashes = self.identity(source, paths, access.cache)
         label = f"{self.name}-{split}"
         entry = self._streamed(split, source, paths, access)
+        hashes = self.identity(source, paths, access.cache, streamed=entry is not None)
         if entry is None:
             read = lambda: self._read(split, self.reader(source, access.view), paths)  # noqa: E731
             entry = access.cache.find(label, hashes, self.reader(source, access.view), self.classes, read)
@@ -117,8 +117,13 @@ class FileDataset(Dataset):
             images = images.with_names(finder_of_names(source.reader, paths, access.cache.root, entry))
         return Opened(wrapped(images, access.view), tuple(notes), {str(path): hashes[str(path)] for path in paths})
 
-    def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
-        """What a split is read from: the path of every file of its source -> SHA-256."""
+    def identity(
+        self, source: Source, paths: Sequence[Path], cache: DataCache, streamed: bool = False
+    ) -> Mapping[str, str]:
+        """What a split is read from: the path of every file of its source -> SHA-256.
+
+        If it is `streamed`, each of its pictures has a fingerprint as well.
+        """
         return {str(path): cache.hash(path) for path in paths}
 
     def reader(self, source: Source, view: PictureView) -> Reader:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit, file_hash, stamp_of
-from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import Source
 from oodbench.benchmark.data.lists.reader import ABSENT, ListReader
 from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.pictures import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NAMED = 5
 """Files that an error names."""
@@ -37,21 +41,45 @@ class ListSource(Source):
         return self.reader
 
 
+class UnlessOfSize(Preprocessing):
+    """A preprocessing that leaves pictures as they are if they have its size."""
+
+    def __str__(self) -> str:
+        """As in the identity of a set of images."""
+        return f"{super().__str__()}, unless of this size"
+
+    def apply(self, picture: Image) -> Image:
+        """Resize and crop a picture of another size."""
+        return picture if (picture.height, picture.width) == self.size else super().apply(picture)
+
+
 class ListedDataset(FileDataset):
     """A data set whose splits are lists. A subclass declares `sources`, some of them `ListSource`."""
 
     membership: ClassVar[str] = ""
     """What its lists are, for a note under the tables: "OpenOOD v1.5's lists"."""
+    as_they_are: ClassVar[bool] = False
+    """Whether images that are stored at the size that networks get are not resized and cropped first."""
 
-    def identity(self, source: Source, paths: Sequence[Path], cache: DataCache) -> Mapping[str, str]:
-        """The lists and their hashes, and a hash of all files that they name."""
+    def open(self, split: str, access: Access) -> Opened:
+        """As every set of files, with images left as they are if they are to be."""
+        how = access.view.preprocessing
+        if how is not None and self.as_they_are:
+            own = UnlessOfSize(how.resize, how.crop, how.interpolation)
+            access = access._replace(view=replace(access.view, preprocessing=own))
+        return super().open(split, access)
+
+    def identity(
+        self, source: Source, paths: Sequence[Path], cache: DataCache, streamed: bool = False
+    ) -> Mapping[str, str]:
+        """The lists and their hashes, and a hash of all files that they name, unless these have fingerprints."""
         if not isinstance(source, ListSource):
-            return super().identity(source, paths, cache)
-        folder = source.list_reader.folder(paths)
+            return super().identity(source, paths, cache, streamed)
         content = source.list_reader.content(paths)
-        files = hash_of_files(
-            cache, f"files of {' '.join(str(path.absolute()) for path in paths)}", folder, content.names
-        )
+        if streamed:
+            return {str(path): content.digest if path.is_dir() else cache.hash(path) for path in paths}
+        name = f"files of {' '.join(str(path.absolute()) for path in paths)}"
+        files = hash_of_files(cache, name, source.list_reader.folder(paths), content.names)
         return {str(path): files if path.is_dir() else cache.hash(path) for path in paths} | {"images": files}
 
     def absent(self, split: str, data_dir: Path) -> str:
@@ -85,6 +113,8 @@ class ListedDataset(FileDataset):
         notes = super().notes(split, source, entry)
         if self.membership and isinstance(source, ListSource):
             notes.append(f"{self.membership} say which images are members; their SHA-256 are under 'data' in run.json.")
+        if self.as_they_are and entry.images.lazy is not None:
+            notes.append(f"{self.name}: images of the size that networks get are neither resized nor cropped.")
         return notes
 
     def difference(

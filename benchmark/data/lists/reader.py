@@ -15,6 +15,7 @@ from oodbench.benchmark.data.files.cache import stamp_of
 from oodbench.benchmark.data.files.decode import MAX_IMAGE, Decoded, decode_all
 from oodbench.benchmark.data.files.pixels import SUFFIXES, Fit
 from oodbench.benchmark.data.lists.parse import ImageList, read_lines, read_list
+from oodbench.benchmark.data.pictures.source import ListedFiles, PictureFiles
 from oodbench.benchmark.errors import DataError
 
 SHORTER = Fit(how="shorter")
@@ -61,6 +62,11 @@ class ListReader:
     def names(self, paths: Sequence[Path]) -> Sequence[str]:
         """The names in the list."""
         return self.content(paths).names
+
+    def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles:
+        """The files, for reading them at their own size."""
+        listed = self.content(paths)
+        return ListedFiles(self.folder(paths), listed.names, listed.labels if self.classes else None)
 
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Decode the images; files that are not there are bad images."""
@@ -118,8 +124,9 @@ class ClassFolders(ListReader):
         return paths[0]
 
     def content(self, paths: Sequence[Path]) -> ImageList:
-        """The images in the order of their paths; it is read each time, as files come and go."""
-        return self.listed(paths)
+        """The images in the order of their paths, read again when a file comes or goes."""
+        folders = [paths[0], *(entry for entry in paths[0].iterdir() if entry.is_dir())]
+        return _content(self, tuple(paths), tuple(stamp_of(folder.stat()) for folder in folders))
 
     def listed(self, paths: Sequence[Path]) -> ImageList:
         """The images in the order of their paths."""
