@@ -24,6 +24,7 @@ from oodbench.benchmark.plan.jobs import (
     TrainJob,
 )
 from oodbench.benchmark.plan.network_input import network_channels, refuses_channels
+from oodbench.benchmark.plan.picture_view import backbone_identity
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plan.resolve import Resolver
@@ -140,7 +141,7 @@ class JobBuilder:
         label = self.resolver.recipe_label(recipe, entry)
         key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{self.backbone.name}-s{seed}", {
             "recipe": identity(recipe),
-            "backbone": identity(self.backbone),
+            "backbone": backbone_identity(self.backbone),
             "train": self.checksum(train),
             "outliers": self.checksum(outliers) if outliers else None,
             "given": base.checkpoint.key.digest if base else None,

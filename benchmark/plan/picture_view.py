@@ -8,6 +8,7 @@ sets of one size reach networks as they are, and pictures at 32 x 32.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from oodbench.benchmark.data.own_sets import is_own
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE, PictureView
@@ -18,6 +19,7 @@ from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.pictures import Preprocessing
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.source_version import identity
 from oodbench.benchmark.plugins.specs import Spec, create, parse_set, parse_spec
 
 SIZE = re.compile(r"(\d{1,5})(?:\s*x\s*(\d{1,5}))?")
@@ -69,6 +71,20 @@ def run_backbone(request: Request, suite: Suite) -> Backbone:
         spec = Spec(spec.name, (*others, (NORMALISATION, text)))
     backbone: Backbone = create("backbone", spec)
     return backbone
+
+
+def backbone_identity(backbone: Backbone) -> dict[str, Any]:
+    """The part of a key that identifies a backbone; with mean and deviation, which may come with another package."""
+    statistics = backbone.statistics
+    return {**identity(backbone), **({"statistics": statistics} if statistics else {})}
+
+
+def described(view: PictureView, backbone: Backbone) -> str:
+    """What networks do with a picture, for records and the note under tables; empty without a preprocessing."""
+    if view.preprocessing is None:
+        return ""
+    statistics = backbone.statistics
+    return f"{view.preprocessing}{f'; mean and deviation {statistics}' if statistics else ''}"
 
 
 def _applies(backbone: Backbone, request: Request, suite: Suite) -> bool:

@@ -31,7 +31,7 @@ from oodbench.benchmark.plan.jobs import (
 )
 from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
-from oodbench.benchmark.plan.picture_view import run_backbone
+from oodbench.benchmark.plan.picture_view import described, run_backbone
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import FLOAT32, resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
@@ -58,14 +58,13 @@ def make_plan(request: Request, library: Library, device: torch.device = CPU) ->
     """Resolve every name, check that everything needed is available, and lay out the work for a type of device."""
     suite = read_suite(request.suite or default_suite())
     precision = resolve_precision(request.precision or suite.precision, device)
-    view = library.files.view.preprocessing
     plan = Plan(
         suite,
         precision,
         request.threads or suite.threads,
         block=request.block or suite.block,
         store_features=request.store_features or suite.store_features,
-        preprocessing="" if view is None else str(view),
+        preprocessing=described(library.files.view, run_backbone(request, suite)),
     )
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):

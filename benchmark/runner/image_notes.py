@@ -11,7 +11,7 @@ from oodbench.benchmark.data.channels import LUMA, REPEATED, conversion
 from oodbench.benchmark.data.shared_by_all import shared_by_all
 from oodbench.benchmark.plan.jobs import HeadJob, ImportJob, Job, SetRef, TrainJob
 from oodbench.benchmark.plan.plan import Plan
-from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.context import JobContext
 
 SENTENCES = {
@@ -44,11 +44,7 @@ def preprocessing_note(plan: Plan) -> list[str]:
     """The note on how pictures become the networks' input, if they are resized for them."""
     if not plan.preprocessing:
         return []
-    by = {cell.record.backbone: None for cell in plan.cells}
-    normalised = [
-        f"; {name} normalises by {values}" for name in by if (values := create("backbone", parse_spec(name)).statistics)
-    ]
-    return [f"Networks get every picture so: {plan.preprocessing}{''.join(normalised)}."]
+    return [f"Networks get every picture so: {plan.preprocessing}."]
 
 
 def shared_notes(plan: Plan, context: JobContext) -> list[str]:

@@ -219,7 +219,8 @@ def test_weights_of_torchvision_are_read_from_its_cache(tmp_path: Path, monkeypa
     assert job.file == str(cache / "shufflenetv2_x0.5-f707e7126e.pth")
     assert job.head is not None
     assert len(job.head.rows) == 3
-    assert prepared.plan.preprocessing == "shorter side 256 bilinear, centre 224x224"
+    numbers = "0.485 0.456 0.406/0.229 0.224 0.225"
+    assert prepared.plan.preprocessing == f"shorter side 256 bilinear, centre 224x224; mean and deviation {numbers}"
 
 
 def test_a_head_may_keep_all_of_its_outputs(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, Head, HeadJob, ImportJob, Outputs, SetRef
+from oodbench.benchmark.plan.picture_view import backbone_identity
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, HEAD_VERSION, IMPORT_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
@@ -54,7 +55,7 @@ def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head:
     checkpoint_classes = head.classes if head else builder.library.num_classes(entry.set)
     key = Key("checkpoint", ".safetensors", f"{IMPORTED}-{weights.path.stem}-{builder.backbone.name}", {
         "file": weights.sha256,
-        "backbone": identity(builder.backbone),
+        "backbone": backbone_identity(builder.backbone),
         "classes": checkpoint_classes,
         "image_shape": list(builder.network_shape(entry)),
         "import": IMPORT_VERSION,
@@ -83,7 +84,7 @@ def head_job(
         outliers = builder.extract_job(builder.ref(entry.outliers, "outliers"), start.as_classifier)
     key = Key("checkpoint", ".safetensors", f"{label}-{entry.set}-{builder.backbone.name}-s{seed}", {
         "recipe": identity(recipe),
-        "backbone": identity(builder.backbone),
+        "backbone": backbone_identity(builder.backbone),
         "start": start.job.id,
         "train": builder.checksum(train.outputs.data),
         "features": train.outputs.features.digest,
