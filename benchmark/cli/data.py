@@ -160,6 +160,7 @@ def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple
     Exit code 1 if a file cannot be read or has another checksum than its data set declares.
     """
     from oodbench.benchmark.data.files.inventory import BROKEN, OTHER, findings
+    from oodbench.benchmark.data.pictures.check import remove_damaged
 
     cache = _cache(results)
     wrong = 0
@@ -175,6 +176,8 @@ def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple
         if damaged := cache.damaged(stem, side):
             cache.drop(stem)
             click.echo(f"{', '.join(map(str, damaged))}: damaged and removed; it is decoded again when needed.")
+    for path in remove_damaged(cache.root) if cache.root is not None else ():
+        click.echo(f"{path}: damaged and removed; it is made again when needed.")
     if wrong:
         click.echo(f"{wrong} files are unreadable or differ from what their data sets declare.", err=True)
         sys.exit(1)

@@ -167,14 +167,17 @@ class LazyImages(ABC):
     def view(self) -> str:
         """What is done to a stored image, as text that determines it."""
 
-    def ahead(self, batches: Iterable[NDArray[Any]]) -> Iterator[Pixels]:
-        """The images at each batch of row numbers, as `images[batch]`; a subclass may decode ahead."""
+    def ahead(self, batches: Iterable[NDArray[Any]], busy: int = 0) -> Iterator[Pixels]:
+        """The images at each batch of row numbers, as `images[batch]`; a subclass may decode ahead.
+
+        `busy`: processor cores that whoever reads the images keeps busy, such as the threads of a network.
+        """
         return (self[batch] for batch in batches)
 
-    def blocks(self, size: int) -> Iterator[Pixels]:
+    def blocks(self, size: int, busy: int = 0) -> Iterator[Pixels]:
         """All images in order, in blocks of `size`, the last one with what is left."""
         starts = range(0, len(self), size)
-        return self.ahead(np.arange(start, min(start + size, len(self))) for start in starts)
+        return self.ahead((np.arange(start, min(start + size, len(self))) for start in starts), busy)
 
     def content(self) -> str:
         """A hash of what is stored of all images, for `ImageSet.checksum`."""
@@ -206,13 +209,14 @@ def chosen(images: Images, rows: Rows) -> Images:
     return images.select(rows) if isinstance(images, LazyImages) else images[rows]
 
 
-def in_blocks(images: Images, size: int) -> Generator[Pixels, None, None]:
+def in_blocks(images: Images, size: int, busy: int = 0) -> Generator[Pixels, None, None]:
     """All images in order as uint8 arrays of `size` images, the last one with what is left.
 
-    Lazy images are decoded ahead; close the iterator when it is not read to its end.
+    Lazy images are decoded ahead, on other cores than the `busy` ones if there are enough. Close the iterator when it
+    is not read to its end.
     """
     if isinstance(images, LazyImages):
-        yield from images.blocks(size)
+        yield from images.blocks(size, busy)
     else:
         for start in range(0, len(images), size):
             yield images[start : start + size]

@@ -109,8 +109,10 @@ def _delete(files: list[Path], cache: Path) -> None:
 
 
 def _decoded_stems(folder: Path) -> set[str]:
-    """Prefixes of the paths of decoded images whose source files still exist, and of the remembered hashes."""
-    sides = {path: read_side_file(path).get("made_from", {}) for path in folder.glob("*.json")}
+    """Prefixes of the paths of decoded or indexed images whose source files still exist, and of remembered hashes."""
+    # Decoded pixels of pictures go with the index that they were decoded by.
+    files = [path for path in folder.glob("*.json") if not path.name.endswith(".pixels.json")]
+    sides = {path: read_side_file(path).get("made_from", {}) for path in files}
     kept = [path for path, made in sides.items() if not made or all(Path(name).exists() for name in made["names"])]
     return {str(path.with_suffix("")) + "." for path in kept}
 

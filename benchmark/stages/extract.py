@@ -190,11 +190,12 @@ class _Blocks:
     def __init__(self, context: JobContext, job: ExtractJob, classifier: Classifier) -> None:
         self._context, self._job, self._classifier = context, job, classifier
         self.size = job.block
+        self._busy = torch.get_num_threads() if context.device.type == "cpu" else 0
 
     def of(self, images: Images) -> Iterator[tuple[slice, ForwardOutput]]:
         """Forward uint8 images (N, C, H, W), in the network's channels: the rows of each block, with its output."""
         first = 0
-        with closing(in_blocks(images, self._job.block)) as decoded:
+        with closing(in_blocks(images, self._job.block, self._busy)) as decoded:
             for block in decoded:
                 start = 0
                 while start < len(block):

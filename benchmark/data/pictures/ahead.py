@@ -9,8 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from oodbench.benchmark.data.pictures.index import cores
 from oodbench.benchmark.plugins.pictures import LazyImages, Pixels, Rows
 
-AHEAD_BYTES = 1 << 27
-"""Bytes of decoded pictures that wait to be read, if that is more than one batch."""
+AHEAD = 64
+"""Images that are decoded ahead, or two batches if these are more."""
 
-BATCHES_AHEAD = 2
-"""Batches that are being decoded while one is used; more if they are smaller than the number of threads."""
+AHEAD_BYTES = 1 << 27
+"""Bytes of decoded images that wait to be read, if that is more than one batch."""
+
+
+_Batch: TypeAlias = "tuple[Pixels, list[Future[None]]]"
+"""A batch that is being filled, uint8 (n, H, W, C), and the tasks that fill it."""
 
 
 class DecodedAhead(LazyImages):
@@ -36,19 +40,27 @@ class DecodedAhead(LazyImages):
         """Decode some images, uint8 (n, C, H, W), channels last in memory."""
         return next(iter(self.ahead([numbers(rows, len(self))])))
 
-    def ahead(self, batches: Iterable[NDArray[Any]]) -> Iterator[Pixels]:
-        """The images at each batch of row numbers, in order, decoded ahead in threads.
+    def ahead(self, batches: Iterable[NDArray[Any]], busy: int = 0) -> Iterator[Pixels]:
+        """The images at each batch of row numbers, in order, decoded in threads.
 
-        An error in decoding is raised in place of its batch. Threads end when the iterator does.
+        Where half of the cores or more are not `busy`, these decode while batches are used. Otherwise all cores decode
+        some batches, and then wait until they are used: a network's threads wait for each other, so that one that
+        shares its core with a decoder holds up all of them. An error is raised in place of its batch. Threads end when
+        the iterator does.
         """
-        threads = cores()
-        waiting: deque[tuple[Pixels, list[Future[None]]]] = deque()
+        total = cores()
+        spare = total - busy
+        meanwhile = 2 * spare >= total
+        waiting: deque[_Batch] = deque()
         source = iter(batches)
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(spare if meanwhile else total) as pool:
             try:
                 while True:
-                    while _has_room(waiting, threads) and (batch := next(source, None)) is not None:
-                        waiting.append(self._submit(batch, pool))
+                    if meanwhile or not waiting:
+                        while _has_room(waiting) and (batch := next(source, None)) is not None:
+                            waiting.append(self._submit(batch, pool))
+                        if not meanwhile:
+                            wait([future for _, futures in waiting for future in futures])
                     if not waiting:
                         return
                     block, futures = waiting.popleft()
@@ -58,7 +70,7 @@ class DecodedAhead(LazyImages):
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, batch: NDArray[Any], pool: ThreadPoolExecutor) -> tuple[Pixels, list[Future[None]]]:
+    def _submit(self, batch: NDArray[Any], pool: ThreadPoolExecutor) -> _Batch:
         _, channels, height, width = self.shape
         block = np.empty((len(batch), height, width, channels), np.uint8)
 
@@ -74,11 +86,9 @@ def numbers(rows: Rows, count: int) -> NDArray[np.int64]:
     return np.arange(count)[rows]
 
 
-def _has_room(waiting: deque[tuple[Pixels, list[Future[None]]]], threads: int) -> bool:
+def _has_room(waiting: deque[_Batch]) -> bool:
     """Whether another batch should be submitted."""
-    if len(waiting) <= 1:
+    if not waiting:
         return True
-    images = sum(len(block) for block, _ in waiting)
-    return sum(block.nbytes for block, _ in waiting) < AHEAD_BYTES and (
-        len(waiting) <= BATCHES_AHEAD or images < 2 * threads
-    )
+    images, size = (sum(counts) for counts in zip(*((len(block), block.nbytes) for block, _ in waiting), strict=True))
+    return size < AHEAD_BYTES and (images < AHEAD or len(waiting) < 2)

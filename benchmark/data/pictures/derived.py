@@ -51,7 +51,7 @@ class DerivedImages(LazyImages):
         needed, place = np.unique(sources, return_inverse=True)
         return self._changed(self._base[needed], place, kinds)
 
-    def ahead(self, batches: Iterable[NDArray[Any]]) -> Iterator[Pixels]:
+    def ahead(self, batches: Iterable[NDArray[Any]], busy: int = 0) -> Iterator[Pixels]:
         """The images at each batch of row numbers; those behind them are decoded ahead, as they are in `base`."""
         rest: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque()
 
@@ -61,7 +61,7 @@ class DerivedImages(LazyImages):
                 rest.append((place, self._kinds[batch]))
                 yield sources
 
-        for images in self._base.ahead(needed()):
+        for images in self._base.ahead(needed(), busy):
             yield self._changed(images, *rest.popleft())
 
     def select(self, rows: Rows) -> DerivedImages:

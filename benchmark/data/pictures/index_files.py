@@ -231,7 +231,7 @@ def damaged_arrays(stem: Path, side: dict[str, Any]) -> list[Path]:
 def drop(stem: Path) -> None:
     """Remove the files of an index, and what was decoded with it."""
     side_file(stem).unlink(missing_ok=True)
-    for path in stem.parent.glob(f"{stem.name}.*.npy"):
+    for path in stem.parent.glob(f"{stem.name}.*"):
         path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from PIL import Image
 
 from oodbench.benchmark.data.pictures.ahead import DecodedAhead
 from oodbench.benchmark.data.pictures.index_files import CRC, SIZE, PictureIndex
+from oodbench.benchmark.data.pictures.pixel_cache import GIGABYTE, PixelCache
 from oodbench.benchmark.data.pictures.source import PictureFiles
 from oodbench.benchmark.data.pictures.stored import THUMBNAIL, BadImageError, picture
 from oodbench.benchmark.errors import DataError
@@ -28,16 +31,49 @@ class StreamedImages(DecodedAhead):
         preprocessing: Preprocessing,
         exif: bool = False,
         rows: NDArray[np.int64] | None = None,
+        gigabytes: float = 0.0,
+        wider: Sequence[tuple[PixelCache, NDArray[np.int64]]] = (),
     ) -> None:
+        """Describe images; none is decoded.
+
+        Args:
+            files: The pictures.
+            index: Of all of them.
+            preprocessing: How they are brought to one size.
+            exif: Whether they are rotated as their EXIF data state.
+            rows: The number of each image among the files; by default those that can be used.
+            gigabytes: Gigabytes (10^9 bytes) of pixels up to which they may stay decoded on the disk.
+            wider: Decoded pixels of sets that these images were selected from, with their places there.
+        """
         self.files, self.index, self.preprocessing, self.exif = files, index, preprocessing, exif
         self.rows = index.usable if rows is None else rows
-        """The number of each image among the files."""
-        self._grey = index.grey
+        self._grey, self._gigabytes = index.grey, gigabytes
+        self._own: PixelCache | None = None
+        if index.stem is not None and self.nbytes <= gigabytes * GIGABYTE:
+            _, channels, height, width = self.shape
+            self._own = PixelCache(index.stem, self.view, self.rows, (height, width, channels))
+        own = [] if self._own is None else [(self._own, np.arange(len(self.rows)))]
+        self._decoded = [*own, *wider]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W); C is 1 if every picture of the split is stored in grey."""
         return len(self.rows), 1 if self._grey else 3, *self.preprocessing.size
+
+    def ahead(self, batches: Iterable[NDArray[Any]], busy: int = 0) -> Iterator[Pixels]:
+        """As in `DecodedAhead`, or read from pixels that are decoded already."""
+        for pixels, places in self._decoded:
+            if pixels.is_stored():
+                return (pixels.read(places[batch]).transpose(0, 3, 1, 2) for batch in batches)
+        return super().ahead(batches, busy)
+
+    def blocks(self, size: int, busy: int = 0) -> Iterator[Pixels]:
+        """All images in order; if they are passed for the second time, they are stored decoded."""
+        blocks = super().blocks(size, busy)
+        if self._own is None or any(pixels.is_stored() for pixels, _ in self._decoded):
+            return blocks
+        passed = self._own.passed(block.transpose(0, 2, 3, 1) for block in blocks)
+        return (block.transpose(0, 3, 1, 2) for block in passed)
 
     def decode(self, row: int) -> NDArray[np.uint8]:
         """One image, (H, W, C) or (H, W). Raises `DataError` if it has changed since it was indexed."""
@@ -56,7 +92,9 @@ class StreamedImages(DecodedAhead):
 
     def select(self, rows: Rows) -> StreamedImages:
         """The images at `rows`, still not decoded."""
-        return StreamedImages(self.files, self.index, self.preprocessing, self.exif, self.rows[rows])
+        wider = [(pixels, places[rows]) for pixels, places in self._decoded]
+        chosen = self.rows[rows]
+        return StreamedImages(self.files, self.index, self.preprocessing, self.exif, chosen, self._gigabytes, wider)
 
     @property
     def thumbnails(self) -> Pixels:

@@ -65,7 +65,7 @@ def streamed_split(
         why = f" The first: {bad[0]}." if bad else ""
         why += f" Not used: {by_reason(left_out)}." if left_out else ""
         raise DataError(f"None of the {index.count:,} images of '{label}' can be used.{why}")
-    images = StreamedImages(files, index, view.preprocessing, view.exif)
+    images = StreamedImages(files, index, view.preprocessing, view.exif, gigabytes=view.pixel_cache)
     labels, groups = (None if array is None else array[rows] for array in (files.labels, files.groups))
     chosen = ImageSet.read_lazily(images, labels, classes, groups)
     return DecodedSplit(chosen, bad, index.modes, left_out, _remarks(index, view.exif))
