@@ -137,3 +137,27 @@ def test_mos_is_run_on_plain_folders(weights: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert run.records[0].n_id == 10
     assert [skipped["what"] for skipped in run.info["skipped"]] == ["textures"]
+
+
+@pytest.mark.slow
+def test_the_suite_s_own_network_is_shown_beside_its_published_row(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights under the name of torchvision's file in torch.hub's cache."""
+    cached = tmp_path / "hub/checkpoints/resnet50-0676ba61.pth"
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.get_model("resnet50", weights=None).state_dict(), cached)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    draw_no_plots(monkeypatch)
+    asked = ["--suite", "openood-imagenet1k", "--data-dir", tree, "--results", tmp_path, "--no-stability", *SMALL]
+    done = bench("run", *asked, "--detectors", "msp,energy", "--metrics", "extended")
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "runs/openood-imagenet1k"
+    shown = " ".join(bench("table", run, "--against", "openood-imagenet1k").output.split())
+    assert "compared is this run's: torchvision[model=resnet50,weights=IMAGENET1K_V1]." in shown
+    assert all(number in shown for number in ("76.02", "85.23", "75.89", "89.47"))  # MSP and EBO
+    assert "73.52" not in shown  # MSP of ViT-B/16
+    assert "backbone" not in shown  # it is the published one
+    spectrum = " ".join(bench("table", run, "--against", "openood-v1.5-imagenet1k-full-spectrum").output.split())
+    assert all(number in spectrum for number in ("60.79", "72.32"))
