@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data.files.file_dataset import FileDataset
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.lists import ListedDataset, ListSource
 from oodbench.benchmark.data.own_sets import adopt, is_own
 from oodbench.benchmark.errors import OodbenchError, unknown, visible
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.dataset import COLOUR, GREY, Dataset
+from oodbench.benchmark.plugins.dataset import COLOUR, GREY, Dataset, ImageSet
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.inputs import NEEDS
@@ -165,7 +166,7 @@ CHANNELS = {None: "those of its images", GREY: "1 (grey)", COLOUR: "3 (colour)"}
 
 def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "classes": ", ".join(plugin.classes),
+        "classes": _class_list(plugin.classes),
         "channels": CHANNELS.get(plugin.channels, plugin.channels),
         "licence": plugin.licence,
         "origin": plugin.origin,
@@ -174,14 +175,35 @@ def _data_facts(plugin: type[Dataset], name: str, data_dir: Path, results: Path)
     library = Library(data_dir, results / "cache" / "data")
     for split in plugin.splits:
         try:
-            images = library.split(parse_set(name), split)
+            facts[split] = _listed(plugin(), split, data_dir) or _loaded(library.split(parse_set(name), split))
         except OodbenchError as error:
             facts[split] = f"unavailable: {error}"
-        else:
-            facts[split] = f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
     if library.notes and issubclass(plugin, FileDataset):
         facts["notes"] = " ".join(library.notes)
     return facts
+
+
+MOST_CLASSES = 200
+"""Classes of a set up to which its card names them all."""
+
+
+def _class_list(classes: Sequence[str]) -> str:
+    if len(classes) <= MOST_CLASSES:
+        return ", ".join(classes)
+    return f"{', '.join(classes[:5])}, ..., {classes[-1]} ({len(classes):,} in all)"
+
+
+def _loaded(images: ImageSet) -> str:
+    return f"{len(images)} images {images.image_shape}, SHA-256 {images.checksum}"
+
+
+def _listed(card: Dataset, split: str, data_dir: Path) -> str:
+    """The size of a listed split of pictures, which may be a million: they are not read; empty for other splits."""
+    found = card.source(split, data_dir) if isinstance(card, ListedDataset) and card.native else None
+    source, paths = found or (None, ())
+    if not isinstance(source, ListSource):
+        return ""
+    return f"{len(source.list_reader.content(paths).names):,} images, named in {' and '.join(map(str, paths))}"
 
 
 def _suite_card(suite: Suite) -> str:

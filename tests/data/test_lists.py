@@ -17,6 +17,7 @@ from oodbench.benchmark.data.lists import ClassFolders, ListedDataset, ListReade
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.specs import parse_set
 from tests.data.openood_tree import CIFAR, IMAGENET, openood_tree, picture, write_list
+from tests.support import bench
 
 
 class Cats(ListedDataset):
@@ -253,3 +254,15 @@ def test_imagenet_without_training_images_is_read(tmp_path: Path) -> None:
     beyond.write_text(beyond.read_text().replace(" 0\n", " 1000\n", 1))
     with pytest.raises(DataError, match="has labels from 33 to 1000, expected 0 to 999"):
         Library(tmp_path).part(ours, "test")
+
+
+def test_a_card_of_listed_pictures_reads_none_of_them(tmp_path: Path) -> None:
+    data = openood_tree(tmp_path, IMAGENET, 1000)
+    for path in (data / "images_largescale/imagenet_1k/val").iterdir():
+        path.write_bytes(b"no image")
+    shown = bench("show", "imagenet1k", "--data-dir", data, "--results", tmp_path / "results")
+    assert shown.exit_code == 0
+    text = " ".join(shown.output.split())
+    assert f"30 images, named in {data}/benchmark_imglist/imagenet/test_imagenet.txt" in text.replace("- ", "-")
+    assert "n01440764, n01443537, n01484850, n01491361, n01494475, ..., n15075141 (1,000 in all)" in text
+    assert "The train split of 'imagenet1k' is not in" in text
