@@ -111,9 +111,13 @@ class Suite:
     def notes_on(self, id_sets: Iterable[str]) -> list[str]:
         """The suite's notes, if one of some ID sets is of a data set of its matrix, and its notes on these ID sets."""
         names = set(id_sets)
-        own = {parse_set(name).name for name in names} & {entry.set.name for entry in self.entries}
+        own = self.has_any(names)
         of_sets = [note for entry in self.entries if str(entry.set) in names for note in entry.notes]
         return [*(self.notes if own else ()), *of_sets]
+
+    def has_any(self, id_sets: Iterable[str]) -> bool:
+        """Whether one of some ID sets is of a data set of the matrix; of others, only the protocol is the suite's."""
+        return bool({parse_set(name).name for name in id_sets} & {entry.set.name for entry in self.entries})
 
     def recipe_settings(self, recipe: str, id_set: SetSpec) -> dict[str, Any]:
         """The settings that the suite gives a recipe on an ID set."""

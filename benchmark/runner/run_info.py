@@ -33,7 +33,7 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
     baselines = pixel_baseline.CachedBaselines(context.library.files.cache)
     return {
         **asked,
-        "suite": {"name": plan.suite.name, "title": plan.suite.title},
+        "suite": {"name": plan.suite.name, "title": _title(plan)},
         "pairs": [_pair_info(pair, plan.id_parts[pair.id.set].train, context, baselines) for pair in plan.pairs],
         "notes": [
             *plan.suite.notes_on(pair.id.set for pair in plan.pairs),
@@ -46,6 +46,13 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
         "passes": _passes(plan),
         **provenance.collect(context),
     }
+
+
+def _title(plan: Plan) -> str:
+    """What a table is about: the suite's title if it is about sets of its matrix."""
+    if plan.suite.has_any(pair.id.set for pair in plan.pairs):
+        return plan.suite.title
+    return f"other ID sets, under the protocol of the suite '{plan.suite.name}'"
 
 
 def _image_notes(plan: Plan, context: JobContext) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.suite_file import read_suite, text_elsewhere
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.verify.repeat import EXACT, prepare_repetition
 from oodbench.benchmark.verify.run import verify
 from tests.data.trees import as_folder
@@ -39,7 +40,7 @@ def suite(tmp_path: Path) -> Path:
     pictures(folder / "photos/pets", *(f"{name}/{k}.png" for name in ("cat", "dog") for k in range(20)))
     for name in ("photos/owls", "photos/noise", "cars"):
         pictures(folder / name, *(f"{name.replace('/', '_')}{k}.png" for k in range(10)))
-    path = write_suite(folder, MATRIX)
+    path = write_suite(folder, MATRIX, title="Pets")
     path.write_text(path.read_text().replace("schema = 1", 'schema = 1\nnotes = ["A note on the pets."]', 1))
     return path
 
@@ -76,7 +77,10 @@ def test_a_run_is_verified_and_repeated_from_elsewhere(
     run = run_suite(suite, backbone="small_cnn[hidden=4,width=2]", epochs=1)
     suite.write_text(suite.read_text() + "# a later edit\n")  # so that the text in run.json is used
     monkeypatch.chdir(tmp_path)
-    assert verify(run.path, suite.parent / "results", tmp_path).problems == []
+    for name in ("classes:pets", "folder:owls", "folder:cars"):
+        registry.disown("dataset", name)  # as in another process
+    verdict = verify(run.path, suite.parent / "results", tmp_path)
+    assert (verdict.problems, verdict.unchecked) == ([], {})
     repetition = prepare_repetition(run.path, results=tmp_path / "results")
     for prepared in repetition.commands():
         prepared.start()
@@ -145,5 +149,7 @@ def test_one_truncated_photograph_is_named_or_skipped(suite: Path, size: dict[st
 def test_notes_of_a_suite_are_not_about_other_id_sets(suite: Path) -> None:
     run = run_suite(suite, id_sets="digits[0-3]", ood_sets="greek", limit_train=100, **SMALL)
     assert "A note on the pets." not in run.info["notes"]
+    assert run.info["suite"]["title"] == "other ID sets, under the protocol of the suite 'tiny'"
     run = run_suite(suite, ood_sets="folder:" + str(suite.parent / "cars"), **SMALL)
     assert run.info["notes"][0] == "A note on the pets."
+    assert run.info["suite"]["title"] == "Pets"

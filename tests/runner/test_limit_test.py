@@ -86,6 +86,19 @@ def test_the_changed_images_are_those_of_the_scored_ones(prepare_tiny: Prepare) 
     assert all(record.stability for record in run.records)
 
 
+def test_of_images_held_out_for_detectors_none_is_scored(prepare_tiny: Prepare) -> None:
+    """Half of the test split serves the detectors; of the other half, 20 images are scored, as they are and changed."""
+    prepared = prepare_tiny(limit_test=20, fit_from=0.5, stability=True)
+    assert scored(prepared) == [(20, 20), (20, 20)]
+    library = prepared.context.library
+    (half, some), (changed, few) = (
+        (library.part(parse_set("digits[0-3]"), part), library.part(parse_set("digits[0-3]"), part, 20))
+        for part in ("scored, 0.5 of test held out", "changed, 0.5 of test held out")
+    )
+    assert np.array_equal(some.images, half.images[np.arange(20) * len(half) // 20])
+    assert len(few) == 5 * 20 < len(changed)
+
+
 def test_every_view_marks_it(prepare_tiny: Prepare) -> None:
     run: StoredRun = prepare_tiny(limit_test=20).start()
     for text in (
