@@ -54,7 +54,7 @@ class Obstacles:
         parts = self.parts(entry.set)
         if fits_head(row.recipe):
             if not parts.can_fit:
-                return f"recipe '{row.recipe.name}' learns from ID images, and there are none: {parts.hint}"
+                return f"recipe '{row.recipe.name}' learns from training images, and there are none: {parts.hint}"
         elif not isinstance(row.recipe, Imported) and (reason := parts.cannot_train(row.recipe.name)):
             return reason
         if learns(row.detector) and (reason := parts.cannot_learn()):

@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
 from oodbench.benchmark.plan.weights.given import Given
 from oodbench.benchmark.plugins.detector import Detector
-from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.plugins.recipe import Recipe, fits_head
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import (
     DetectorSpec,
@@ -42,10 +42,10 @@ class Resolver:
 
     @property
     def is_given(self) -> bool:
-        """Whether the weights of all networks are given and evaluated as they are, so that none is trained."""
-        requested = (name for name in self.request.detectors if name != ALL)
-        trains = bool(self.request.recipe) or any(parse_detector(name).recipe for name in requested)
-        return self.given is not None and not trains
+        """Whether weights are given and no recipe that was requested trains more than a head on what detectors see."""
+        named = [parse_detector(name).recipe for name in self.request.detectors if name != ALL]
+        named += [parse_spec(self.request.recipe)] if self.request.recipe else []
+        return self.given is not None and all(fits_head(create("recipe", spec)) for spec in named if spec)
 
     def parts(self, spec: SetSpec) -> IDParts:
         """The parts of an ID set that the run uses."""
@@ -194,7 +194,8 @@ class Resolver:
             raise
         except OodbenchError as error:
             if named:
-                raise UserError(str(error)) from error
+                hint = " With given weights (--checkpoint), it needs none." if part == "train" else ""
+                raise UserError(f"{error}{hint}") from error
             absence = Absence(str(spec), str(error))
             if absence not in self.plan.skipped:
                 self.plan.skipped.append(absence)

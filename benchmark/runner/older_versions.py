@@ -36,7 +36,7 @@ VERSIONS = {*STAGE_VERSIONS, "schema", "metrics", "intervals", "class_order"}
 VERSION_AT = {"audit": 1, "extended": 0, "stability": 0}
 """Fields of keys that are lists with a version -> its place."""
 
-ASKED_FOR = ("audit", "extended", "tuned", "bank", "maps", "observed")
+ASKED_FOR = ("audit", "extended", "tuned", "bank", "maps", "observed", "stored", "block")
 """Fields that keys have if the user asked for it; other fields that one key lacks came or went with a version."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -15,12 +15,13 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.fit_images import FitImages, at_most, held_out_rows, parse_part
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.records.record import OK, SKIPPED, Record
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.verify.repeat import prepare_repetition
 from oodbench.benchmark.verify.run import verify
 from tests.support import bench, encode_image, noise_images, write_suite
 
@@ -123,7 +124,7 @@ def test_every_detector_of_logits_runs_and_those_that_learn_are_skipped_with_the
     for name in OF_LOGITS:
         assert record_of(run, name).status == OK
     skipped = {record.detector: record.reason for record in run.records if record.status == SKIPPED}
-    expected = "it learns from ID images, and 'only' has no training images: hold out a share of its test images"
+    expected = "it learns from training images, and 'only' has none: --fit-from 0.2, or fit = 0.2 in the suite, holds"
     for name in ("mahalanobis", "knn", "react", "gram", "temperature_scaling", "vim"):
         assert skipped[name].startswith(expected), name
     assert "trained by recipe 'joint'" in skipped["joint"]
@@ -186,7 +187,7 @@ def test_fit_images_per_class_come_evenly_from_the_training_split(world: Bench) 
 
 def test_detectors_learn_from_a_published_validation_split(world: Bench) -> None:
     assert cell_of(world("msp", "published"), "msp").record.status == OK
-    with pytest.raises(UserError, match=r"'published' has no training images: let detectors .* --fit-from val"):
+    with pytest.raises(UserError, match=r"'published' has none: its validation split serves with --fit-from val"):
         world("mahalanobis", "published")
     prepared = world("mahalanobis,temperature_scaling", "published", fit_from="val", fit_per_class=10)
     (fit, _) = (job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
@@ -228,8 +229,32 @@ def test_what_trains_is_refused_in_one_sentence(world: Bench) -> None:
         world("joint")
 
 
+def test_a_head_learns_from_what_detectors_learn_from(world: Bench) -> None:
+    prepared = world("msp,knn", recipe="linear_probe", fit_from=0.2)
+    (head,) = (job for job in prepared.plan.jobs.values() if isinstance(job, HeadJob))
+    assert head.train.data.part == "train, 0.2 of test held out"
+    run = prepared.start()
+    assert [(record.reason, record.n_id) for record in run.records] == [("", 96)] * 2
+    with pytest.raises(UserError, match="recipe 'linear_probe' learns from training images, and there are none: --fit"):
+        world("msp", recipe="linear_probe")
+
+
+def test_a_tuned_run_chooses_settings_on_held_out_images_and_is_repeated(world: Bench) -> None:
+    options = {"protocol": "leave_one_out", "ood_sets": "other,uniform", "fit_from": 0.3}
+    run = world("energy,knn", **options).start()
+    assert {(record.status, record.n_id, record.n_ood) for record in run.records} >= {(OK, 84, 25)}
+    tuned = [record.tuned["on"] for record in run.records]
+    assert all(tuned)
+    repetition = prepare_repetition(run.path)
+    for prepared in repetition.commands():
+        prepared.start()
+    assert {cell.verdict for cell in repetition.compare().cells} == {"exactly"}
+
+
 def test_settings_cannot_be_chosen_without_validation_images(world: Bench) -> None:
-    with pytest.raises(UserError, match="its settings are chosen on validation images, and 'only' has none: hold out"):
+    with pytest.raises(
+        UserError, match="its settings are chosen on validation images, and 'only' has none: --fit-from"
+    ):
         world("energy", protocol="leave_one_out")
 
 
@@ -339,7 +364,7 @@ def test_a_folder_of_val_or_test_alone_is_an_id_set_for_given_weights(world: Ben
     assert [record.reason for record in run.records] == [""] * 3
     assert {record.n_id for record in run.records} == {36}
     assert run.records[0].fitted_on["images"] + run.records[0].fitted_on["validation"] == 12
-    with pytest.raises(UserError, match="has no training images: hold out a share of its test images"):
+    with pytest.raises(UserError, match=r"has none: --fit-from 0\.2, or fit = 0.2 in the suite, holds out test images"):
         world("mahalanobis", **options)
-    with pytest.raises(UserError, match="no train split"):
+    with pytest.raises(UserError, match=r"no train split.*With given weights \(--checkpoint\), it needs none\."):
         world("msp", checkpoint="", **options)

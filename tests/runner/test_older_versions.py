@@ -140,6 +140,8 @@ def test_what_was_not_asked_for_before_is_not_older(suite: Path, tmp_path: Path,
     asked: list[dict[str, Any]] = [
         {"epochs": 2},
         {"limit_train": 100},
+        {"store_features": "float16"},
+        {"block": 64},
         {"seeds": [1]},
         {"backbone": "small_cnn[hidden=5,width=2]"},
         {"detectors": "mine[factor=2]"},

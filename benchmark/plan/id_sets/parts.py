@@ -86,12 +86,12 @@ class IDParts:
     def hint(self) -> str:
         """What to declare so that detectors have something to learn from, as a phrase."""
         if self.validates:
-            return 'let detectors learn from its validation split with --fit-from val, or fit = "val" in the suite'
-        return "hold out a share of its test images for that, with --fit-from 0.2, or fit = 0.2 in the suite"
+            return 'its validation split serves with --fit-from val, or fit = "val" in the suite'
+        return "--fit-from 0.2, or fit = 0.2 in the suite, holds out test images for that"
 
     def cannot_learn(self) -> str:
         """Why no detector can learn from the set's images, as a phrase; empty if detectors can."""
-        return "" if self.can_fit else f"it learns from ID images, and '{self.set}' has no training images: {self.hint}"
+        return "" if self.can_fit else f"it learns from training images, and '{self.set}' has none: {self.hint}"
 
     def cannot_validate(self) -> str:
         """Why no settings can be chosen on the set's images, as a phrase; empty if they can."""
@@ -150,7 +150,7 @@ def fit_notes(parts: IDParts, library: Library) -> list[str]:
     """Notes under the tables on what detectors learn from; none for all of the training split."""
     name, fit = parts.set, parts.fit
     if not parts.can_fit:
-        return [f"'{name}' has no training images, so that detectors that learn from them are left out; {parts.hint}."]
+        return [f"'{name}' has no training images, so that detectors that learn from them are left out: {parts.hint}."]
     if not (facts := recorded(parts, library)):
         return []
     capped = f", at most {fit.per_class:,} of each class" if fit.per_class else ""
