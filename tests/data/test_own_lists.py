@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from oodbench.benchmark.data import own_sets
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec
@@ -110,3 +112,23 @@ def test_openoods_lists_are_found_below_its_folder(folder: Path) -> None:
     write_list(folder / "benchmark_imglist/imagenet/test_extra.txt", ["extra/x.png -1"])
     spec = adopt(folder / "benchmark_imglist/imagenet/test_extra.txt")
     assert len(Library(folder).part(spec, "test")) == 1
+
+
+def test_photographs_of_a_list_at_32x32_are_a_warning_and_are_rotated_if_asked_for(folder: Path) -> None:
+    photograph = Image.new("RGB", (80, 80))
+    photograph.paste((255, 255, 255), (0, 0, 80, 40))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photograph.save(folder / "photo.jpg", exif=exif)
+    (folder / "mine.txt").write_text("photo.jpg -1\n")
+    spec = adopt(folder / "mine.txt")
+    found = {}
+    for turn in (False, True):
+        library = Library(folder, folder / "cache", view=PictureView(exif=turn))
+        found[turn] = library.split(spec, "test").images[:1]
+        notes = "\n".join(library.notes)
+        assert "Warning: 'list:mine' is shown to networks at 32x32, although its pictures are larger." in notes
+        assert ("the EXIF rotation is applied: 1 of 1 images" if turn else "an EXIF rotation is not applied") in notes
+    assert found[False][0, 0, :12, 4:28].min() > 200
+    assert found[True][0, 0, 4:28, -12:].min() > 200
+    assert found[True][0, 0, 4:28, :12].max() < 50

@@ -31,7 +31,8 @@ from oodbench.benchmark.data.files.file_dataset import Access, FileDataset
 from oodbench.benchmark.data.files.file_source import File, Source, tree_file
 from oodbench.benchmark.data.files.idx import Idx
 from oodbench.benchmark.data.files.image_tree import ImageTree
-from oodbench.benchmark.data.files.own_images import decode_own, remarks_on
+from oodbench.benchmark.data.files.native.remarks import remarks_on
+from oodbench.benchmark.data.files.own_images import decode_own
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode
 from oodbench.benchmark.errors import MAX_SENTENCE, OodbenchError
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text

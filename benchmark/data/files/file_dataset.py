@@ -14,6 +14,7 @@ from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import by_reason
 from oodbench.benchmark.data.files.native.names import finder_of_names
 from oodbench.benchmark.data.files.native.open_split import pictures_of, streamed_split, wrapped
+from oodbench.benchmark.data.files.native.remarks import TOO_LARGE, split_off_size, upright
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
@@ -127,8 +128,8 @@ class FileDataset(Dataset):
         return {str(path): cache.hash(path) for path in paths}
 
     def reader(self, source: Source, view: PictureView) -> Reader:
-        """What reads a source as images of 32 x 32."""
-        return source.reader
+        """What reads a source as images of 32 x 32; pictures at their own size are rotated where they are read."""
+        return upright(source.reader) if view.exif else source.reader
 
     def _read(self, split: str, reader: Reader, paths: tuple[Path, ...]) -> Decoded:
         with self._readable(split, paths):
@@ -185,7 +186,9 @@ class FileDataset(Dataset):
         of = f"of {len(entry.images) + len(entry.bad) + len(entry.left_out):,} images"
         if entry.left_out:
             notes.append(f"{self.name} ({split}): {len(entry.left_out):,} {of} skipped: {by_reason(entry.left_out)}.")
-        notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(entry.remarks.items())]
+        remarks, too_large = split_off_size(entry.remarks, len(entry.images))
+        notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(remarks.items())]
+        notes += [TOO_LARGE.format(self.name)] if too_large else []
         return notes
 
     def difference(

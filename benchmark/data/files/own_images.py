@@ -6,39 +6,24 @@ the same as one bad file.
 
 from __future__ import annotations
 
-import io
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from oodbench.benchmark.data.files.archives import TAR, open_tree
 from oodbench.benchmark.data.files.decode import Decoded, decode_rows
 from oodbench.benchmark.data.files.listing import LISTING_VERSION, OWN_SUFFIXES, Listing, by_reason, list_images
-from oodbench.benchmark.data.files.native.open_split import IS_ROTATED, NOT_ROTATED, ONE_OF_SEVERAL
+from oodbench.benchmark.data.files.native.remarks import OWN_FORMATS, counted, inspected
 from oodbench.benchmark.data.files.native.shards import Shards, shards_in
 from oodbench.benchmark.data.files.native.trees import TreePictures, seekable
-from oodbench.benchmark.data.files.pixels import FORMATS, SIDE, BadImageError, DamagedImageError, Fit, decode
+from oodbench.benchmark.data.files.pixels import BadImageError, DamagedImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.data.pictures.source import PictureFiles, read_file, stamp_of_file
-from oodbench.benchmark.data.pictures.stored import foreign_format, is_rotated
+from oodbench.benchmark.data.pictures.stored import foreign_format
 from oodbench.benchmark.errors import DataError
-
-OWN_FORMATS = (*FORMATS, "TIFF", "GIF")
-"""Pillow's names of the formats that are read."""
-
-ORIENTATION = 0x0112
-"""The EXIF tag of an image's rotation; 1 is none."""
-
-LARGE_SIDE = 2 * SIDE
-"""Pixels of the shorter side from which on a picture loses most of what it shows at 32 x 32."""
-
-LARGER = "larger than 32x32"
-"""Counted among the remarks on a split, and said once for its set."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +48,7 @@ class OwnImages:
         listing = self.listed(tree)
         entries = listing.splits[self.split]
         found: dict[int, list[str]] = {}
-        stored = _inspected(_stored(tree, {entry.position: row for row, entry in enumerate(entries)}), found, exif)
+        stored = inspected(_stored(tree, {entry.position: row for row, entry in enumerate(entries)}), found, exif)
         rows = decode_rows(stored, len(entries), lambda content: decode_own(content, self.fit, exif))
         labels = np.array([entry.label for entry in entries], dtype=np.int64) if listing.classes else None
         damaged, left_out = {}, {}
@@ -72,8 +57,7 @@ class OwnImages:
                 damaged[row] = f"{name} in {tree.path.name} {error}"
             else:
                 left_out[row] = LeftOut(name, str(error).partition(";")[0])
-        remarks = Counter(remark for row, of_row in found.items() if row not in rows.bad for remark in of_row)
-        return Decoded(rows.images, labels, None, damaged, rows.modes, left_out, remarks)
+        return Decoded(rows.images, labels, None, damaged, rows.modes, left_out, counted(found, rows.bad))
 
     def pictures(self, paths: Sequence[Path], root: Path | None) -> PictureFiles:
         """The pictures of the split, sorted by path, for reading them at their own size."""
@@ -82,17 +66,6 @@ class OwnImages:
         entries = listing.splits[self.split]
         labels = np.array([entry.label for entry in entries], dtype=np.int64) if listing.classes else None
         return TreePictures(tree, [entry.position for entry in entries], labels, place=paths[0])
-
-
-@dataclass(frozen=True)
-class Upright:
-    """The images of another reader, rotated as their EXIF data state."""
-
-    reader: OwnImages
-
-    def read(self, paths: Sequence[Path]) -> Decoded:
-        """Decode and rotate the images of the split."""
-        return self.reader.decoded(paths, exif=True)
 
 
 def decode_own(content: bytes, fit: Fit, exif: bool = False) -> tuple[np.ndarray, str]:
@@ -105,20 +78,6 @@ def decode_own(content: bytes, fit: Fit, exif: bool = False) -> tuple[np.ndarray
         if kind := foreign_format(content):
             raise BadImageError(f"is {kind}, which is not read") from None
         raise
-
-
-def remarks_on(content: bytes, exif: bool = False) -> list[str]:
-    """What to note of an image that is used. Only the header is read."""
-    try:
-        with Image.open(io.BytesIO(content), formats=OWN_FORMATS) as image:
-            remarks = [LARGER] if min(image.size) >= LARGE_SIDE else []
-            if is_rotated(image):
-                remarks.append(IS_ROTATED if exif else NOT_ROTATED)
-            if image.format == "MPO":
-                remarks.append(ONE_OF_SEVERAL)
-            return remarks
-    except Exception:  # a damaged image; decoding decides whether it can be used
-        return []
 
 
 def open_own(path: Path) -> Tree:
@@ -171,12 +130,3 @@ def notes_on(name: str, listing: Listing) -> tuple[str, ...]:
 
 def _stored(tree: Tree, row_of: Mapping[int, int]) -> Iterator[tuple[int, str, bytes]]:
     return ((row_of[index], tree.members[index].name, content) for index, content in tree.read(row_of))
-
-
-def _inspected(
-    stored: Iterator[tuple[int, str, bytes]], found: dict[int, list[str]], exif: bool
-) -> Iterator[tuple[int, str, bytes]]:
-    """The same images; `found` receives row -> remarks on the way."""
-    for row, name, content in stored:
-        found[row] = remarks_on(content, exif)
-        yield row, name, content

@@ -22,17 +22,15 @@ import numpy as np
 from oodbench.benchmark.data.files.archives import TAR
 from oodbench.benchmark.data.files.cache import DecodedSplit
 from oodbench.benchmark.data.files.class_folders import ClassImages, OutlierImages, as_training, list_classes
-from oodbench.benchmark.data.files.decode import Reader, few
+from oodbench.benchmark.data.files.decode import few
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import Listing, list_images
-from oodbench.benchmark.data.files.own_images import LARGER, OwnImages, Upright, notes_on, open_own
+from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
 from oodbench.benchmark.data.files.pixels import Fit
-from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import DataError, UserError, visible
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
-from oodbench.benchmark.records.record import WARNING
 from oodbench.benchmark.store.safe_read import is_file, is_folder
 from oodbench.benchmark.store.user_path import user_path
 
@@ -44,11 +42,6 @@ Role: TypeAlias = Literal["", "id", "outliers"]
 """What a set serves as; empty for an OOD set."""
 
 CENTRE = Fit(how="crop")
-
-TOO_LARGE = (
-    f"{WARNING}'{{}}' is shown to networks at 32x32, although its pictures are larger. Give a size with --resize and "
-    "--crop, or choose a network with a preprocessing of its own (--backbone torchvision:... or timm:...)."
-)
 
 NAMED = 5
 """Damaged images that an error names."""
@@ -110,16 +103,8 @@ class UserFolder(FileDataset):
         """The notes of every set of files, and what was left out or is worth a remark, with counts."""
         if entry.images.lazy is not None:  # whose note is about images of 32 x 32
             source = replace(source, note="")
-        larger = entry.remarks.get(LARGER, 0) > len(entry.images) // 2
-        entry = entry._replace(remarks={remark: n for remark, n in entry.remarks.items() if remark != LARGER})
         first, *others = [*super().notes(split, source, entry), ""]
-        notes = (TOO_LARGE.format(self.name) * larger, first, *notes_on(self.name, self.listing), *others)
-        return [note for note in notes if note]
-
-    def reader(self, source: Source, view: PictureView) -> Reader:
-        """With --exif, one that rotates images; pictures at their own size are rotated where they are read."""
-        reader = source.reader
-        return Upright(reader) if view.exif and isinstance(reader, OwnImages) else reader
+        return [note for note in (first, *notes_on(self.name, self.listing), *others) if note]
 
 
 def adopt(spec: SetSpec, role: Role = "", beside: Path | None = None) -> SetSpec:

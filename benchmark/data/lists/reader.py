@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.benchmark.data.files.cache import stamp_of
-from oodbench.benchmark.data.files.decode import MAX_IMAGE, Decoded, decode_all
-from oodbench.benchmark.data.files.pixels import SUFFIXES, Fit
+from oodbench.benchmark.data.files.decode import MAX_IMAGE, Decoded, decode_rows
+from oodbench.benchmark.data.files.native.remarks import counted, inspected
+from oodbench.benchmark.data.files.pixels import SUFFIXES, Fit, decode
 from oodbench.benchmark.data.lists.parse import ImageList, read_lines, read_list
 from oodbench.benchmark.data.pictures.source import ListedFiles, PictureFiles
 from oodbench.benchmark.errors import DataError
@@ -70,6 +71,10 @@ class ListReader:
 
     def read(self, paths: Sequence[Path]) -> Decoded:
         """Decode the images; files that are not there are bad images."""
+        return self.decoded(paths)
+
+    def decoded(self, paths: Sequence[Path], exif: bool = False) -> Decoded:
+        """As `read`; with `exif`, the rotation that EXIF data state is applied."""
         listed = self.content(paths)
         folder = self.folder(paths)
         bad: dict[int, str] = {}
@@ -82,9 +87,12 @@ class ListReader:
                 else:
                     bad[row] = f"{name} {content}"
 
-        images, undecodable, modes = decode_all(stored(), len(listed.names), self.fit)
+        found: dict[int, list[str]] = {}
+        with_remarks = inspected(stored(), found, exif)
+        rows = decode_rows(with_remarks, len(listed.names), lambda content: decode(content, self.fit, exif=exif))
+        bad |= {row: f"{name} {error}" for row, (name, error) in rows.bad.items()}
         labels = listed.labels if self.classes else None
-        return Decoded(images, labels, None, {**bad, **undecodable}, modes)
+        return Decoded(rows.images, labels, None, bad, rows.modes, remarks=counted(found, bad))
 
 
 @dataclass(frozen=True)
