@@ -86,5 +86,8 @@ class TorchvisionModel(Found):
 
         if image_shape[0] != 3:
             raise DataError(f"torchvision's networks take images of 3 channels, got {image_shape[0]}.")
-        network: nn.Module = get_model(self.model, weights=None, num_classes=num_classes)
+        size = {}
+        if self.weights and self.model.startswith("vit_"):  # positions are fixed to the size of the weights' images
+            size = {"image_size": self.preprocessing().size[0]}
+        network: nn.Module = get_model(self.model, weights=None, num_classes=num_classes, **size)
         return network

@@ -144,6 +144,16 @@ def test_the_statistics_are_those_of_the_weights() -> None:
     assert stated("timm:resnet50[normalisation=0.5 0.5 0.5/0.25 0.5 1]") == [[0.5] * 3, [0.25, 0.5, 1.0]]
 
 
+def test_a_transformer_takes_the_size_of_its_weights_and_no_other() -> None:
+    """Its positions are fixed."""
+    for setting, size in (("IMAGENET1K_V1", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)):
+        plugin = backbone(f"torchvision:vit_b_16[weights={setting}]")
+        assert plugin.refuses((3, size, size)) is None
+        reason = plugin.refuses((3, 192, 192))
+        assert reason is not None
+        assert f"does not take images of 3 x 192 x 192: Wrong image height! Expected {size} but got 192!" in reason
+
+
 def test_notes_have_the_numbers_of_auto() -> None:
     assert backbone("torchvision:efficientnet_v2_s").statistics == "0.485 0.456 0.406/0.229 0.224 0.225"
     assert backbone("torchvision:resnet18[normalisation=half]").statistics == "half"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone
+from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plan.weights.match import Match, match_weights
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -191,8 +192,18 @@ def test_efficientnets_of_another_port_fit_timm(tmp_path: Path, model: str, tens
     assert_same_logits(network, original, (3, 64, 64))
 
 
-def test_weights_of_another_architecture_are_one_sentence(tmp_path: Path) -> None:
-    from oodbench.benchmark.errors import UserError
+def test_positions_for_another_size_are_one_sentence(tmp_path: Path) -> None:
+    """A transformer that was trained at one --crop and is evaluated at another."""
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=64).state_dict()
+    with pytest.raises(
+        UserError, match=r"has positions for images of another size \('network.pos_embed' \(1, 17, 192\)"
+    ):
+        matched("timm:vit_tiny_patch16_224", weights, tmp_path, 5, (3, 96, 96))
+    _, network = matched("timm:vit_tiny_patch16_224", weights, tmp_path, 5, (3, 64, 64))
+    assert network.head.out_features == 5
 
+
+def test_weights_of_another_architecture_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not fit backbone 'torchvision': it lacks .*; it has beside them"):
         matched("torchvision:mobilenet_v2", torchvision_resnet18(10).state_dict(), tmp_path, 10)

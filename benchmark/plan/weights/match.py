@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -24,6 +25,9 @@ MAX_PREFIXES = 32
 
 MAX_PARTS = 8
 """Number of names in a prefix."""
+
+POSITIONS = re.compile(r"pos_embed|position")
+"""In the name of a weight whose shape follows the size of the images, in transformers."""
 
 SHOWN = 3
 """Number of tensors of each kind that an error names before it counts the rest."""
@@ -207,6 +211,13 @@ def _mismatch(weights: Weights, backbone: Backbone, shapes: Shapes, nearest: _Re
     if not nearest.missing and not nearest.unexpected and len(head) == len(nearest.misshapen):
         classes, right = given[head[0]][0], shapes[head[0]][0]
         return OtherClassesError(f"'{weights.path}' is a classifier of {classes} classes, and the ID set has {right}")
+    positions = [name for name in nearest.misshapen if POSITIONS.search(name)]
+    if positions and not nearest.missing and not nearest.unexpected and len(positions) == len(nearest.misshapen):
+        name = positions[0]
+        return UserError(
+            f"'{weights.path}' has positions for images of another size ('{name}' {given[name]} in place of "
+            f"{shapes[name]}): give --crop the size that it was trained at"
+        )
     problems = {
         "it lacks": [f"'{name}'" for name in nearest.missing],
         "it has beside them": [f"'{name}'" for name in nearest.unexpected],
