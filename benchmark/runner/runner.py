@@ -58,7 +58,7 @@ def _earlier(run_dir: Path, cell: Cell) -> Record | None:
 
 
 def _is_valid(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool:
-    if earlier.key != cell_key(cell):
+    if earlier.key != cell_key(cell) or earlier.group != cell.record.group:  # a group is given, not computed
         return False
     if earlier.status == FAILED:
         return rerun == "missing"

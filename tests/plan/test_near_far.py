@@ -64,6 +64,15 @@ def test_the_command_line_takes_them(suite: Path, tmp_path: Path) -> None:
     assert "greek" not in done.output
 
 
+def test_another_group_is_written_into_finished_cells(suite: Path) -> None:
+    before = run_suite(suite, near="greek", **SMALL)
+    after = run_suite(suite, far="greek", **SMALL)
+    assert [[record.group for record in run.records] for run in (before, after)] == [["near"], ["far"]]
+    assert before.records[0].metrics == after.records[0].metrics
+    assert before.records[0].key == after.records[0].key
+    assert not prepare_suite(suite, far="greek", **SMALL).work.cells
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     """One near set, one far set, and one without a group."""
