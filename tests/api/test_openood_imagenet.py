@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
-from tests.data.openood_tree import IMAGENET, openood_tree, picture
+from tests.data.openood_tree import IMAGENET, IMAGENET_200, openood_tree, picture
 from tests.support import bench, draw_no_plots
 
 torchvision = pytest.importorskip("torchvision")
@@ -118,6 +118,18 @@ def test_corrupted_images_of_the_networks_size_stay_as_they_are(whole: StoredRun
     )
     assert resized.shape == (1, 3, 56, 56)
     assert any("imagenet-c: images of the size that networks get" in note for note in whole.info["notes"])
+
+
+@pytest.mark.slow
+def test_a_head_of_1000_classes_serves_imagenet200(weights: Path, tmp_path: Path) -> None:
+    data = openood_tree(tmp_path / "data", IMAGENET_200, 200)
+    more = ["--detectors", "msp", "--metrics", "extended", *SMALL]
+    run = run_of("openood-imagenet200", data, weights, tmp_path, *more)
+    assert [record.ood_set for record in run.records] == ["ssb-hard", "textures-43of47", "openimage-o"]
+    assert all("fs_auroc" in record.extended for record in run.records)
+    absent = {"ninco", "inaturalist", "imagenet200-v2", "imagenet200-c"}
+    assert {skipped["what"] for skipped in run.info["skipped"]} == absent
+    assert any("keeps the 200 that are the classes of 'imagenet200'" in note for note in run.info["notes"])
 
 
 def test_mos_is_run_on_plain_folders(weights: Path, tmp_path: Path) -> None:

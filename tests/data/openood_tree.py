@@ -39,12 +39,23 @@ IMAGENET = {
 }
 """Lists of the ImageNet-1K board, without training images."""
 
+IMAGENET_200 = {
+    "val_imagenet200": ("images_largescale", "imagenet_1k/val/v{}.JPEG", (70, 50), 20),
+    "test_imagenet200": ("images_largescale", "imagenet_1k/val/{}.JPEG", (40, 60), 20),
+    "test_imagenet200_r": ("images_largescale", "imagenet_r/n1/{}.jpg", (60, 40), 10),
+    **{name: IMAGENET[name] for name in ("test_ssb_hard", "test_textures", "test_openimage_o")},
+}
+"""Some lists of the ImageNet-200 board, without training images."""
+
 LABELLED = ("cifar10", "imagenet")
+
+BOARDS = {10: "cifar10", 200: "imagenet200", 1000: "imagenet"}
+"""Number of classes -> the board's folder of lists."""
 
 
 def openood_tree(folder: Path, lists: dict[str, tuple[str, str, tuple[int, int], int]], classes: int) -> Path:
     """Write a board's lists and images, and return the data folder. Labels go round through the classes; OOD has -1."""
-    board = folder / "benchmark_imglist" / ("cifar10" if lists is CIFAR else "imagenet")
+    board = folder / "benchmark_imglist" / BOARDS[classes]
     board.mkdir(parents=True, exist_ok=True)
     for number, (name, (root, path, size, count)) in enumerate(lists.items()):
         lines = []

@@ -152,7 +152,7 @@ class ClassFolders(ListReader):
         return ImageList(tuple(name for name, _ in found), np.array([label for _, label in found], dtype=np.int64))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _content(reader: ListReader, paths: tuple[Path, ...], stamps: tuple[str, ...]) -> ImageList:
     """The content of lists, kept until a file changes: ImageNet's training list takes a second to read."""
     return reader.listed(paths)
