@@ -36,7 +36,9 @@ def view_of_run(info: Mapping[str, Any]) -> PictureView:
 
 
 def parse_preprocessing(text: str) -> Preprocessing | None:
-    """The preprocessing that `str` gave a text of; None for another text."""
+    """The preprocessing that `str` gave a text of, whatever networks normalise by, which is theirs; None for another
+    text."""
+    text = text.partition("; ")[0]
     found = TEXT.fullmatch(text)
     if not text or found is None:
         return None

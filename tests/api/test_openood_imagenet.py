@@ -56,7 +56,8 @@ def test_every_set_of_the_board_is_scored(whole: StoredRun) -> None:
     assert {record.status for record in whole.records} == {"ok"}
     first = whole.records[0]
     assert (first.id_set, first.n_id, first.n_ood) == ("imagenet1k", 30, 6)
-    assert first.preprocessing == "shorter side 40 bilinear, centre 32x32"
+    normalised = "mean and deviation 0.485 0.456 0.406/0.229 0.224 0.225"
+    assert first.preprocessing == f"shorter side 40 bilinear, centre 32x32; {normalised}"
     assert all("fs_auroc" in record.extended for record in whole.records)
     assert not whole.info["skipped"]
 

@@ -23,6 +23,7 @@ from oodbench.benchmark.runner.run_view import parse_preprocessing, view_in, vie
 )
 def test_a_preprocessing_is_read_from_its_text(preprocessing: Preprocessing) -> None:
     assert parse_preprocessing(str(preprocessing)) == preprocessing
+    assert parse_preprocessing(f"{preprocessing}; mean and deviation 0.5 0.5 0.5/0.5 0.5 0.5") == preprocessing
     assert view_of_run({"preprocessing": str(preprocessing), "asked": {"exif": True}}) == PictureView(
         preprocessing, True
     )
