@@ -268,3 +268,11 @@ def test_a_suite_says_what_becomes_of_a_head(tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text("schema = 1\n" + text % "half")
     with pytest.raises(UserError, match=r"head in \[protocol\] is 'half'; it must be subset or all"):
         read_suite(str(tmp_path / "one.toml"))
+
+
+def test_a_new_head_is_trained_on_features_of_pretrained_weights(tmp_path: Path, published: tuple[str, Path]) -> None:
+    """Classes that are no outputs: photographs of one's own, in one command."""
+    options = asked(tmp_path, Path(), ("mine", "theirs"), backbone=published[0]) | {"checkpoint": ""}
+    (record,) = api.run("msp", **options, recipe="linear_probe").records
+    assert record.status == "ok"
+    assert (record.recipe, record.training["start_file"]) == ("linear_probe", "thousand.pth")
