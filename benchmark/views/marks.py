@@ -111,9 +111,10 @@ def _points(values: Iterable[float]) -> str:
     return f"{100 * statistics.median(values):.1f}"
 
 
-def warning_lines(summary: Summary) -> Iterator[str]:
+def warning_lines(summary: Summary, kinds: Iterable[str]) -> Iterator[str]:
     """One line per kind of warning, with the cells it applies to."""
-    for kind, sentence in SENTENCES.items():
+    for kind in kinds:
+        sentence = SENTENCES[kind]
         places = [
             f"{block.id_set}, {row.label}, {name}: {cell.warnings[kind]}"
             for block in summary.blocks

@@ -29,7 +29,7 @@ from oodbench.benchmark.views.marks import (
     warning_lines,
 )
 from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
-from oodbench.benchmark.views.warnings import WARNED, doubtful
+from oodbench.benchmark.views.warnings import SENTENCES, UNFIT, WARNED, doubtful
 
 COLUMNS = {
     "tnr_at_tpr95": "TNR95",
@@ -230,6 +230,7 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
     `best` is how the best is marked, `column` the title of the column of intervals if the table has one.
     """
     lines = [
+        *warning_lines(summary, [UNFIT]),  # before all else: it makes every number wrong
         f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
         "TNR95: OOD images rejected there; DetAcc: best mean of TPR and TNR over all thresholds; AUPR-in and AUPR-out: "
         "ID and OOD positive, both classes weighted equally.",
@@ -237,7 +238,7 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         *_marks(summary, best),
         *(f"[{number}] {note}" for note, number in footnotes(summary).items()),
         *_partial(summary),
-        *warning_lines(summary),
+        *warning_lines(summary, [kind for kind in SENTENCES if kind != UNFIT]),
         *_run_notes(run),
         *_cell_notes(run),
         *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),

@@ -117,10 +117,12 @@ def test_weights_in_another_order_are_reported_and_marked(runs: dict[str, Stored
         (note,) = (note for note in record.notes if note.startswith(MISFIT))
         assert f"and {100 * own:.1f}% under the best permutation of classes" in note
         assert "(output 0 is class 9, output 1 is class 0, output 2 is class 1 and 7 more)" in note
-        table, _, below = text_table(runs["rolled"], 2000).partition("Percent.")
+        table, warning, below = text_table(runs["rolled"], 2000).partition("Warning: the given weights do not fit")
+        assert warning
+        assert "Percent." in below  # the warning is the first line under the table
         (row,) = (line for line in table.splitlines() if line.startswith(record.label))
         assert row.count("¶") == 5
-        assert "Warning: the given weights do not fit the ID set's labels" in below
+        assert below.startswith(" the ID set's labels, for which the notes give the reason")
         assert below.count(f"Note: {note}") == 1
 
 
