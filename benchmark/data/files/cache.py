@@ -76,13 +76,19 @@ class DataCache:
         self._hashed_again: set[tuple[str, str]] = set()
         """Names and stamps of the files that were."""
         self._memo: dict[str, dict[str, Any]] = {}
+        self.just_read: dict[Path, Callable[[], Mapping[str, str]]] = {}
+        """Of folders that were read just now: a function that returns the SHA-256 of some of their files, by path in
+        the folder, so that these are not read again to be hashed."""
 
     def hash(self, path: Path, algorithm: str = "sha256") -> str:
         """Hash of a file's bytes or, for a folder, of its files' relative names and hashes, as hexadecimal digits."""
         stamp, newest = _stamp(path)
 
         def compute() -> str:
-            return _folder_hash(path, algorithm) if path.is_dir() else file_hash(path, algorithm)
+            if not path.is_dir():
+                return file_hash(path, algorithm)
+            known = self.just_read.pop(path, None)
+            return _folder_hash(path, algorithm, known() if known and algorithm == "sha256" else {})
 
         return self.stamped(f"{algorithm} {path.absolute()}", stamp, newest, compute)
 
@@ -290,8 +296,9 @@ def _files(folder: Path) -> Sequence[Path]:
     return sorted(folder / member.name for member in open_tree(folder, own=True).members)
 
 
-def _folder_hash(folder: Path, algorithm: str) -> str:
-    lines = [f"{path.relative_to(folder).as_posix()} {file_hash(path, algorithm)}\n" for path in _files(folder)]
+def _folder_hash(folder: Path, algorithm: str, known: Mapping[str, str]) -> str:
+    names = ((path, path.relative_to(folder).as_posix()) for path in _files(folder))
+    lines = [f"{name} {known.get(name) or file_hash(path, algorithm)}\n" for path, name in names]
     text = "".join(lines).encode(errors="surrogateescape")  # file names need not be valid UTF-8
     return hashlib.new(algorithm, text, usedforsecurity=False).hexdigest()
 

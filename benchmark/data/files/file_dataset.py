@@ -13,7 +13,7 @@ from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import by_reason
 from oodbench.benchmark.data.files.native.names import finder_of_names
-from oodbench.benchmark.data.files.native.open_split import pictures_of, streamed_split, wrapped
+from oodbench.benchmark.data.files.native.open_split import hashes_of, pictures_of, streamed_split, wrapped
 from oodbench.benchmark.data.files.native.remarks import TOO_LARGE, split_off_size, upright
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
 from oodbench.benchmark.errors import DataError, OodbenchError, first_line
@@ -143,7 +143,15 @@ class FileDataset(Dataset):
             files = pictures_of(source.reader, paths, access.cache.root)
         if files is None:
             return None
-        return streamed_split(f"{self.name}-{split}", files, self.classes, access.view, access.cache.root)
+        streamed = streamed_split(f"{self.name}-{split}", files, self.classes, access.view, access.cache.root)
+        if (
+            files.place in paths
+            and files.place.is_dir()
+            and not access.cache.hash_again
+            and (lazy := streamed.images.lazy) is not None
+        ):
+            access.cache.just_read[files.place] = lambda: hashes_of(lazy)
+        return streamed
 
     @contextmanager
     def _readable(self, split: str, paths: tuple[Path, ...]) -> Iterator[None]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oodbench.benchmark.data.files import cache as cache_module
 from oodbench.benchmark.data.files.cache import DataCache
 from oodbench.benchmark.data.files.file_dataset import Access
 from oodbench.benchmark.data.files.native.open_split import NO_ALPHA, NOT_ROTATED, streamed_split
@@ -210,3 +211,22 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, files: Counted, monkeypatc
     index = index_of("set", files, tmp_path / "cache", part=4)
     assert files.reads in (4, 1), "only the damaged part is read again"
     assert index.array("facts").tobytes() == index_of("set", files, None, part=4).array("facts").tobytes()
+
+
+def test_each_picture_of_a_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = as_folder(tmp_path / "photos", {**varied(), "notes.txt": b"1"})
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    card = registry.get("dataset", adopt(SetSpec(f"folder:{folder}")).name)()
+    hashed: list[str] = []
+    original = cache_module.file_hash
+
+    def counted(path: Path, algorithm: str = "sha256") -> str:
+        hashed.append(path.name)
+        return original(path, algorithm)
+
+    monkeypatch.setattr(cache_module, "file_hash", counted)
+    opened = card.open("test", Access(tmp_path, DataCache(tmp_path / "cache"), view=VIEW))
+    assert hashed == ["notes.txt"]
+    assert opened.files == {str(folder): DataCache(None).hash(folder)}
+    assert len(hashed) == 1 + len(varied()) + 1

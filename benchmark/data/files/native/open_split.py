@@ -17,6 +17,7 @@ from oodbench.benchmark.data.pictures.streamed import ArrayImages, StreamedImage
 from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.plugins.pictures import LazyImages
 
 NOT_ROTATED = "an EXIF rotation is not applied, as in torchvision, timm and OpenOOD"
 
@@ -69,6 +70,11 @@ def streamed_split(
     labels, groups = (None if array is None else array[rows] for array in (files.labels, files.groups))
     chosen = ImageSet.read_lazily(images, labels, classes, groups)
     return DecodedSplit(chosen, bad, index.modes, left_out, _remarks(index, view.exif))
+
+
+def hashes_of(images: LazyImages) -> dict[str, str]:
+    """The SHA-256 of the stored pictures, as hexadecimal digits, by their names."""
+    return {name: row.tobytes().hex() for name, row in zip(images.names, images.fingerprints, strict=True)}
 
 
 def wrapped(images: ImageSet, view: PictureView) -> ImageSet:
