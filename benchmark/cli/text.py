@@ -25,7 +25,7 @@ def dry_run_text(prepared: Prepared) -> str:
         titles = [f"{job.title} ({job.size:,} images)" for job in work.jobs if job.kind == kind]
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
         out += [f"  to do: {len(titles) - EXAMPLES} more {kind} jobs"] if len(titles) > EXAMPLES else []
-    out.append(f"  {estimate(plan, prepared.context.store).text()}")
+    out.append(f"  {estimate(plan, prepared.context.store, prepared.context.library).text()}")
     skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
     out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.context)]
     out += [f"  skipped: {label} on {id_set}: {reason}" for label, id_set, reason in sorted(skipped)]

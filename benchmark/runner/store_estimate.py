@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.pictures.pixel_cache import GIGABYTE
+from oodbench.benchmark.data.pictures.streamed import StreamedImages
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, HeadJob, ImportJob, Job, ScoreJob, TrainJob
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
+from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
 from oodbench.benchmark.store.store import Key, Store
@@ -40,6 +44,8 @@ class StoreEstimate:
     """What is not counted, because its size is not known."""
     stored_as: tuple[str, ...] = field(default=())
     """What features are stored as."""
+    decoded: int = 0
+    """Bytes of decoded pixels that stay on the disk besides, once a set has been passed twice."""
 
     def text(self) -> str:
         """One line for a dry run."""
@@ -47,7 +53,9 @@ class StoreEstimate:
             f"{NAMES.get(kind, kind)} {in_bytes(size)}{self._type(kind)}" for kind, size in self.sizes.items() if size
         )
         left_out = f"; not counted: {', '.join(self.uncounted)}" if self.uncounted else ""
-        return f"stores {in_bytes(sum(self.sizes.values()))}, {in_bytes(self.there)} of it there: {parts}{left_out}"
+        pixels = f"; decoded pixels up to {in_bytes(self.decoded)} (--pixel-cache)" if self.decoded else ""
+        total, there = in_bytes(sum(self.sizes.values())), in_bytes(self.there)
+        return f"stores {total}, {there} of it there: {parts}{pixels}{left_out}"
 
     def _type(self, kind: str) -> str:
         return f" as {' and '.join(self.stored_as)}" if kind == "features" and self.stored_as else ""
@@ -63,7 +71,7 @@ def in_bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if 0 < count < 10e6 else f"{count / 1e6:,.0f} MB"
 
 
-def estimate(plan: Plan, store: Store) -> StoreEstimate:
+def estimate(plan: Plan, store: Store, library: Library) -> StoreEstimate:
     """How much a plan stores in all, and how much of it is in the store; nothing is computed but shapes."""
     shapes: dict[Checkpoint, _Shape] = {}
     sizes, there, uncounted, types = Counter(dict.fromkeys(COUNTED, 0)), 0, dict[str, None](), dict[str, None]()
@@ -76,7 +84,15 @@ def estimate(plan: Plan, store: Store) -> StoreEstimate:
             sizes[key.kind] += size
             there += size if store.has(key) else 0
             types |= {str(key.content.get(STORED, FLOAT32)): None} if key.kind == "features" else {}
-    return StoreEstimate(dict(sizes), there, tuple(uncounted), tuple(types))
+    return StoreEstimate(dict(sizes), there, tuple(uncounted), tuple(types), _decoded(plan, library))
+
+
+def _decoded(plan: Plan, library: Library) -> int:
+    """Bytes of the decoded pixels that may stay on the disk: those of small sets of pictures, after a second pass."""
+    passed = {job.outputs.data for job in plan.jobs.values() if isinstance(job, ExtractJob)}
+    sets = (library.part(parse_set(data.set), data.part, data.limit).lazy for data in passed)
+    most = library.files.view.pixel_cache * GIGABYTE
+    return sum(images.nbytes for images in sets if isinstance(images, StreamedImages) and images.nbytes <= most)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oodbench.benchmark.runner.store_estimate import COUNTED, StoreEstimate, estimate, in_bytes
-from tests.support import bench, prepare_suite, write_suite
+from tests.support import bench, encode_image, noise_images, prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -27,7 +27,7 @@ def stored(cache: Path, kind: str) -> tuple[int, int]:
 def test_the_estimate_is_what_is_stored(tmp_path: Path, features: str) -> None:
     suite = write_suite(tmp_path, PAIR)
     prepared = prepare_suite(suite, "msp,knn,confidence", stability=True, store_features=features)
-    before = estimate(prepared.plan, prepared.context.store)
+    before = estimate(prepared.plan, prepared.context.store, prepared.context.library)
     assert before.there == 0
     assert before.stored_as == (features,)
     assert before.uncounted == ("what detectors learn",)
@@ -36,7 +36,7 @@ def test_the_estimate_is_what_is_stored(tmp_path: Path, features: str) -> None:
         size, count = stored(tmp_path / "results" / "cache", kind)
         assert count > 0
         assert before.sizes[kind] <= size <= before.sizes[kind] + HEADERS * count, kind
-    after = estimate(prepared.plan, prepared.context.store)
+    after = estimate(prepared.plan, prepared.context.store, prepared.context.library)
     assert after.there == sum(after.sizes.values()) == sum(before.sizes.values())
 
 
@@ -47,6 +47,20 @@ def test_a_dry_run_prints_one_line(tmp_path: Path) -> None:
     (line,) = (line for line in result.output.splitlines() if line.startswith("  stores "))
     assert "0 MB of it there: features " in line
     assert line.endswith("; not counted: what detectors keep of feature maps, what detectors learn")
+
+
+def test_decoded_pixels_of_small_sets_of_pictures_are_named(tmp_path: Path) -> None:
+    for number, image in enumerate(noise_images(12, shape=(40, 40, 3))):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(image))
+    suite = write_suite(tmp_path, PAIR)
+    sets = {"id_sets": "digits[0-2]", "ood_sets": f"folder:{tmp_path / 'photos'}", "resize": "24x24"}
+    for gigabytes, expected in ((1.0, 12 * 3 * 24 * 24), (0.0, 0)):
+        prepared = prepare_suite(suite, "msp", **sets, pixel_cache=gigabytes)
+        found = estimate(prepared.plan, prepared.context.store, prepared.context.library)
+        assert found.decoded == expected
+        assert ("decoded pixels up to 0.0 MB (--pixel-cache)" in found.text()) == bool(expected)
 
 
 def test_the_text_names_sizes_types_and_what_is_not_counted() -> None:
