@@ -17,7 +17,7 @@ CIFAR = {
     "test_tin": ("images_classic", "tin/val/images/{}.JPEG", (64, 64), 7),
     "test_mnist": ("images_classic", "mnist/test/{}.jpg", (28, 28), 9),
     "test_svhn": ("images_classic", "svhn/test/{}.jpg", (32, 32), 6),
-    "test_texture": ("images_classic", "texture/banded/{}.jpg", (60, 90), 6),
+    "test_texture": ("images_classic", "texture/banded/{}.jpg", (80, 110), 6),
     "test_places365": ("images_classic", "places365/desert/{}.jpg", (256, 256), 5),
     "test_cifar10c": ("images_classic", "cifar10c/{}.png", (32, 32), 20),
 }
@@ -29,7 +29,7 @@ IMAGENET = {
     "test_ssb_hard": ("images_largescale", "ssb_hard/n1/{}.JPEG", (50, 40), 6),
     "test_ninco": ("images_largescale", "ninco/caracal/{}.jpeg", (45, 45), 5),
     "test_inaturalist": ("images_largescale", "inaturalist/images/{}.jpg", (64, 48), 6),
-    "test_textures": ("images_classic", "texture/banded/{}.jpg", (60, 90), 6),
+    "test_textures": ("images_classic", "texture/banded/{}.jpg", (80, 110), 6),
     "test_openimage_o": ("images_largescale", "openimage_o/images/{}.jpg", (48, 64), 7),
     "val_openimage_o": ("images_largescale", "openimage_o/images/v{}.jpg", (48, 64), 5),
     "test_imagenet_v2": ("images_largescale", "imagenet_v2/{}.jpeg", (50, 50), 10),

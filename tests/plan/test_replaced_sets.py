@@ -23,7 +23,7 @@ replaces = "digits"
 notes = ["Of the lists."]
 tuning = "tinyimagenet-openood10"
 shifted = ["cifar10c-openood"]
-ood = [{ set = "cifar100-openood10", group = "near" }, { set = "mnist-openood", group = "far" }]
+ood = [{ set = "cifar100-openood10", group = "near" }, { set = "textures-openood", group = "far" }]
 """
 
 
@@ -57,6 +57,7 @@ def test_a_run_says_that_the_membership_is_that_of_lists(tmp_path: Path, tree: P
     assert {record.status for record in run.records} == {"ok"}
     assert run.info["notes"][0] == "Of the lists."
     assert "OpenOOD v1.5's lists say which images are members" in (run.path / "table.md").read_text()
+    assert "larger" not in " ".join(run.info["notes"])  # 32 x 32 is the board's own size
     lists = {Path(path).name for files in run.info["data"].values() for path in files}
     assert {"train_cifar10.txt", "val_cifar10.txt", "test_cifar10.txt", "test_cifar10c.txt"} <= lists
     assert all("fs_auroc" in record.extended for record in run.records)

@@ -196,7 +196,7 @@ class FileDataset(Dataset):
             notes.append(f"{self.name} ({split}): {len(entry.left_out):,} {of} skipped: {by_reason(entry.left_out)}.")
         remarks, too_large = split_off_size(entry.remarks, len(entry.images))
         notes += [f"{self.name} ({split}): {remark}: {n:,} {of}." for remark, n in sorted(remarks.items())]
-        notes += [TOO_LARGE.format(self.name)] if too_large else []
+        notes += [TOO_LARGE.format(self.name)] if too_large and self.native else []
         return notes
 
     def difference(
