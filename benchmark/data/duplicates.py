@@ -254,18 +254,20 @@ class CachedDuplicates:
         return int(self._cache.result(name, lambda: {"near": self._count(seen, tested, channels)})["near"])
 
     def _count_exact(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
+        # Hashed first, because the thumbnails of some rows of an index are a copy each time.
+        hashes = self._hash(seen, channels), self._hash(tested, channels)
         known, new = (in_channels(images.small, channels) for images in (seen, tested))
         if seen.lazy is not None and tested.lazy is not None:
-            hashes = self._hash(seen, channels), self._hash(tested, channels)
             return _count_equal_pictures(seen.lazy, tested.lazy, (known, new), hashes, channels)
-        return _count_equal(known, new, self._hash(seen, channels), self._hash(tested, channels))
+        return _count_equal(known, new, *hashes)
 
     def _count(self, seen: ImageSet, tested: ImageSet, channels: int) -> int:
         place = (seen.checksum, channels)
         if place not in self._searchable:
             self._searchable[place] = _Searchable(self._describe(seen, channels))
+        described = self._describe(tested, channels)
         known, new = (in_channels(images.small, channels) for images in (seen, tested))
-        return _count_near(known, new, self._searchable[place], self._describe(tested, channels), NEAR, BLOCK)
+        return _count_near(known, new, self._searchable[place], described, NEAR, BLOCK)
 
     def _hash(self, images: ImageSet, channels: int) -> NDArray[np.uint64]:
         place = (images.checksum, channels)

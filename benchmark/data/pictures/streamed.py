@@ -18,7 +18,7 @@ from oodbench.benchmark.data.pictures.pixel_cache import GIGABYTE, PixelCache
 from oodbench.benchmark.data.pictures.source import PictureFiles
 from oodbench.benchmark.data.pictures.stored import THUMBNAIL, BadImageError, picture
 from oodbench.benchmark.errors import DataError
-from oodbench.benchmark.plugins.pictures import Pixels, Preprocessing, Rows
+from oodbench.benchmark.plugins.pictures import HASHED, Pixels, Preprocessing, Rows
 
 
 class StreamedImages(DecodedAhead):
@@ -102,6 +102,14 @@ class StreamedImages(DecodedAhead):
         is_whole = len(self.rows) == self.index.count and np.array_equal(self.rows, np.arange(len(self.rows)))
         found = self.index.array("thumbnails", None if is_whole else self.rows)
         return found[:, :1] if self._grey else found
+
+    def content(self) -> str:
+        """As in `LazyImages`, without all thumbnails in memory at once."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.fingerprints).data)
+        for start in range(0, len(self.rows), HASHED):
+            found = self.index.array("thumbnails", self.rows[start : start + HASHED])
+            digest.update(np.ascontiguousarray(found[:, :1] if self._grey else found).data)
+        return digest.hexdigest()
 
     @property
     def fingerprints(self) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from oodbench.benchmark.data.pictures.source import ListedFiles, PictureFiles
 from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.dataset import ImageSet
-from oodbench.benchmark.plugins.pictures import Preprocessing
+from oodbench.benchmark.plugins.pictures import LazyImages, Preprocessing
 from tests.data.pictures.pictures import encoded, photo, varied
 from tests.data.trees import as_folder, as_tar, as_zip
 
@@ -112,6 +112,8 @@ def test_rows_blocks_and_parts_are_the_same_images(tmp_path: Path) -> None:
     some = images.take(rows)
     assert np.array_equal(pixels(some), whole[rows])
     assert np.array_equal(some.small, images.small[rows])
+    assert some.lazy is not None
+    assert some.lazy.content() == LazyImages.content(some.lazy) != images.lazy.content()
     assert some.names == [images.lazy.names[row] for row in rows]
     assert np.array_equal(images.images[[True, *[False] * (len(whole) - 1)]], whole[:1])
 
