@@ -170,6 +170,7 @@ class Batch:
         classifier: Classifier | None = None,
         rows: slice | None = None,
         bank: TrainingBank | None = None,
+        most: int = 0,
     ) -> None:
         """Describe a batch; nothing is read yet.
 
@@ -180,7 +181,9 @@ class Batch:
             classifier: The network, if the detector declares 'network'.
             rows: The rows of `parts` that the batch consists of; by default the first `size`.
             bank: The training images behind 'similarities'.
+            most: Largest number of images that `batches` puts in a piece; 0 for no limit.
         """
+        self._most = most
         self._size = size
         self._parts = parts
         self._owner = owner
@@ -263,14 +266,17 @@ class Batch:
         """Iterate over the same images in consecutive pieces, to bound memory.
 
         Args:
-            size: Largest number of images in a piece.
+            size: Largest number of images in a piece. Of a detector that reads images, pieces are smaller where images
+                are large, as those of the shared pass are.
 
         Yields:
             Batches, in order; the last may be smaller.
         """
+        size = min(size, self._most) if self._most else size
         for start in range(0, self._size, size):
             rows = slice(self._rows.start + start, self._rows.start + min(start + size, self._size))
-            yield Batch(rows.stop - rows.start, self._parts, self._owner, self._classifier, rows, self._bank)
+            count = rows.stop - rows.start
+            yield Batch(count, self._parts, self._owner, self._classifier, rows, self._bank, self._most)
 
 
 class FitData(NamedTuple):

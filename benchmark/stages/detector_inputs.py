@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from oodbench.benchmark.data.channels import in_channels
+from oodbench.benchmark.data.pictures.block import block_of
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plugins.detector import Detector
@@ -96,22 +97,32 @@ def make_batch(
     if reduced := outputs.maps.get(str(canonical(detector))):
         maps = context.store.load_array(reduced)
         parts["maps"] = lambda rows: _tensor(maps[rows], np.float32)
+    most = 0
     if "images" in detector.needs:
-        images, channels = context.images(outputs.data).images, job.checkpoint.image_shape[0]
-        device = context.device  # not the context itself: through it, a detector could reach the test split
-        parts["images"] = lambda rows: _pixels(images[rows], channels).to(device).float().div_(255)
+        data, channels = context.images(outputs.data), job.checkpoint.image_shape[0]
+        images, device = (
+            data.images,
+            context.device,
+        )  # not the context: through it, a detector could reach the test split
+        most, order = (_most(context, job), "K") if data.lazy is not None else (0, "C")
+        parts["images"] = lambda rows: _pixels(images[rows], channels, order).to(device).float().div_(255)
     if labelled:
         labels = context.labels(outputs.data)
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
     if similarities is not None:
         parts["similarities"] = similarities
     classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
-    return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank)
+    return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank, most=most)
 
 
-def _pixels(rows: np.ndarray, channels: int) -> Tensor:
-    """Images in the network's channels, in memory of their own."""
-    return torch.from_numpy(np.array(in_channels(rows, channels), order="C"))
+def _most(context: JobContext, job: FitJob | ScoreJob | TuneJob) -> int:
+    """Images that a detector gets at a time, where they are resized for the network: those of a block of the pass."""
+    return block_of(job.checkpoint.image_shape, str(context.library.files.view.preprocessing or ""))
+
+
+def _pixels(rows: np.ndarray, channels: int, order: Literal["C", "K"]) -> Tensor:
+    """Images in the network's channels, in memory of their own; channels last ("K") if they are decoded so."""
+    return torch.from_numpy(np.array(in_channels(rows, channels), order=order))
 
 
 def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:

@@ -25,6 +25,10 @@ MAX_BITS = 14_000
 """Bits of an integer; Python refuses to print one of more than 4,300 digits."""
 
 
+CHUNK = 1 << 20
+"""Bytes that are read at a time from a file that is longer than it said."""
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes.
 
@@ -35,11 +39,18 @@ def read_bounded(path: Path, limit: int) -> bytes:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    too_large = ValueError(f"it is larger than {limit:,} bytes, the most that is read")
+    if found.st_size > limit:
+        raise too_large
+    pieces, total = [], 0
     with path.open("rb") as file:
-        content = file.read(limit + 1) if found.st_size <= limit else b""
-    if found.st_size > limit or len(content) > limit:
-        raise ValueError(f"it is larger than {limit:,} bytes, the most that is read")
-    return content
+        # Not read(limit): Python allocates as much as it is asked for, which may be more than there is.
+        while piece := file.read(max(CHUNK, found.st_size + 1 - total)):
+            pieces.append(piece)
+            total += len(piece)
+            if total > limit:  # it has grown, or its size is unknown
+                raise too_large
+    return b"".join(pieces)
 
 
 def is_file(path: Path) -> bool:
