@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from oodbench.benchmark import DataError
+
 MOST_PREFIX_TOKENS = 16
 """Number of class and register tokens before those of patches, up to which a grid is looked for."""
 
@@ -73,12 +75,13 @@ def layout_of(value: Any, image_shape: tuple[int, int, int], prefix: int | None 
 class MapTap(nn.Module):
     """Returns the maps of a module whose output is not (N, C, H, W), for those who hook it or change what it returns.
 
-    It is called by the module it stands for, and only while something is hooked to it.
+    It is called by the module it stands for, and only while something is hooked to it. `by_token`: the network reads
+    its features from a class token, which the maps leave out, and no block follows in which they could reach it.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout) -> None:
+    def __init__(self, module: nn.Module, layout: Layout, by_token: bool = False) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.by_token = layout, by_token
         module.register_forward_hook(self._pass_on)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -90,4 +93,11 @@ class MapTap(nn.Module):
             return None
         maps = self.layout.to_maps(output)
         changed = self(maps)
-        return None if changed is maps else self.layout.with_maps(output, changed)
+        if changed is maps:
+            return None
+        if self.by_token:
+            raise DataError(
+                "This transformer reads its features from a class token: changed maps of its last block do not reach "
+                "them."
+            )
+        return self.layout.with_maps(output, changed)

@@ -114,8 +114,10 @@ class FoundNetwork(nn.Module):
         self.head = network.get_submodule(head)
         setattr(network.get_submodule(parent), own, nn.Identity())
         modules = {name: network.get_submodule(name) for name in blocks}
+        token = getattr(network, "global_pool", "token") == "token"
         self._blocks = [
-            modules[name] if layout.is_plain else MapTap(modules[name], layout) for name, layout in blocks.items()
+            modules[name] if layout.is_plain else MapTap(modules[name], layout, token and bool(layout.prefix))
+            for name, layout in blocks.items()
         ]
 
     @property

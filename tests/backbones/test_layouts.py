@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from oodbench.benchmark import DataError
 from oodbench.benchmark.backbones._layouts import Layout, MapTap, layout_of
 from oodbench.benchmark.plugins.inputs import Classifier
 from tests.backbones.networks import backbone
@@ -51,14 +52,23 @@ def check(text: str, size: tuple[int, int], shapes: Sequence[tuple[int, ...]], p
     assert [tuple(maps.shape[1:]) for maps in output.maps] == shapes
 
 
-@pytest.mark.parametrize("model", TORCHVISION)
+LARGE = ("vit_b_16", "convnext_tiny", "resnet50", "swin_tiny_patch4_window7_224")
+"""Networks that take seconds; smaller ones of their kinds are tried by default."""
+
+
+def marked(models: Iterable[str]) -> list[Any]:
+    """Names of networks as parameters, large ones marked as slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in models]
+
+
+@pytest.mark.parametrize("model", marked(TORCHVISION))
 def test_logits_and_maps_of_torchvision(model: str) -> None:
     from torchvision.models import get_model
 
     check(f"torchvision:{model}", *TORCHVISION[model], lambda: get_model(model, weights=None, num_classes=7))
 
 
-@pytest.mark.parametrize("model", TIMM)
+@pytest.mark.parametrize("model", marked(TIMM))
 def test_logits_and_maps_of_timm(model: str) -> None:
     timm = pytest.importorskip("timm", reason="timm is an optional extra")
     size, shapes = TIMM[model]
@@ -103,6 +113,29 @@ def test_maps_hold_every_pixel_and_go_back(layout: Layout) -> None:
     assert torch.equal(layout.to_maps(changed), maps * 2)
     if layout.prefix:
         assert torch.equal(changed[:, :2], output[:, :2])
+
+
+@pytest.mark.parametrize("pool, reached", [("token", False), ("avg", True)])
+def test_maps_that_features_do_not_depend_on_cannot_be_changed(pool: str, reached: bool) -> None:
+    """A class token is read after the last block; a mean over patches follows their change."""
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    plugin: Any = backbone("timm:vit_tiny_patch16_224")
+    inner = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=7, global_pool=pool, fc_norm=False)
+    network = plugin.wrapped(inner, 7, (3, 64, 64)).eval()
+    (block,) = plugin.blocks(network)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        handle = block.register_forward_hook(lambda _, given, maps: torch.zeros_like(maps))
+        try:
+            if reached:
+                assert not torch.allclose(network(images), before)
+            else:
+                with pytest.raises(DataError, match="from a class token: changed maps of its last block do not reach"):
+                    network(images)
+        finally:
+            handle.remove()
+        assert torch.equal(network(images), before)
 
 
 def test_what_a_hook_returns_takes_the_place_of_the_maps() -> None:

@@ -63,8 +63,9 @@ def test_torchvision_names_with_a_stem_for_small_images_fit_resnet18(tmp_path: P
     assert_same_logits(network, original)
 
 
-@pytest.mark.parametrize("classes, head", [(10, "fc."), (100, "fc."), (10, "linear.")])
-@pytest.mark.parametrize("shortcut", ["shortcut", "downsample"])
+@pytest.mark.parametrize(
+    "classes, head, shortcut", [(10, "fc.", "shortcut"), (100, "fc.", "downsample"), (10, "linear.", "shortcut")]
+)
 def test_releases_of_openood_for_cifar_fit_resnet18(tmp_path: Path, classes: int, head: str, shortcut: str) -> None:
     """ResNet18_32x32: `conv1`, `bn1`, `layerX.Y.convZ`, `layerX.0.shortcut.0`, `fc`."""
     original = torchvision_resnet18(classes, width_of_stem=3)
