@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from oodbench.benchmark.data.files.class_names import label_of_folder
 from oodbench.benchmark.data.files.decode import few
@@ -113,7 +112,7 @@ def _divided(tree: Tree, entries: Sequence[Entry], classes: Sequence[str]) -> di
 
 def _place(names: Sequence[str]) -> str:
     """The folder that holds the class folders: the first with several, below folders that are alone."""
-    under, below = "", [PurePosixPath(name).parts for name in names]
+    under, below = "", [name.split("/") for name in names]
     while len({parts[0] for parts in below if len(parts) > 1}) == 1:
         below = [parts for parts in below if len(parts) > 1]
         if all(len(parts) == 2 for parts in below):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import NamedTuple
 
 from oodbench.benchmark.data.files.class_names import label_of_folder
@@ -110,7 +111,7 @@ def by_name(tree: Tree) -> tuple[list[tuple[str, int]], list[LeftOut]]:
 
 def not_read(member: Member) -> str:
     """Why a file is not read, by its name and size; empty if it is."""
-    suffix = PurePosixPath(member.name).suffix.lower()
+    suffix = splitext(member.name)[1].lower()
     if suffix in OWN_SUFFIXES:
         return f"of more than {MAX_IMAGE:,} bytes" if member.size > MAX_IMAGE else ""
     return "in a format that is not read" if suffix in UNREAD else "not an image"
@@ -145,7 +146,7 @@ def find_layout(path: Path, names: Sequence[str]) -> Layout:
 
     Such a folder may itself be called train or test: what is in it decides, if both splits are there.
     """
-    under, below = "", [PurePosixPath(name).parts for name in names]
+    under, below = "", [name.split("/") for name in names]
     first = Layout("", {})
     while True:
         tops = {parts[0] for parts in below if len(parts) > 1}
