@@ -143,7 +143,8 @@ class FileDataset(Dataset):
             files = pictures_of(source.reader, paths, access.cache.root)
         if files is None:
             return None
-        streamed = streamed_split(f"{self.name}-{split}", files, self.classes, access.view, access.cache.root)
+        label, cache = f"{self.name}-{split}", access.cache
+        streamed = streamed_split(label, files, self.classes, access.view, cache.root, cache.hash_again)
         if (
             files.place in paths
             and files.place.is_dir()

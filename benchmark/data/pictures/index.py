@@ -43,7 +43,9 @@ SECONDS = 30.0
 """Between two messages about the progress of a long pass."""
 
 
-def index_of(label: str, files: PictureFiles, root: Path | None, exif: bool = False, part: int = PART) -> PictureIndex:
+def index_of(
+    label: str, files: PictureFiles, root: Path | None, exif: bool = False, part: int = PART, again: bool = False
+) -> PictureIndex:
     """The index of a set, read from `root` or made and stored there; without a folder, it stays in memory.
 
     Args:
@@ -52,6 +54,7 @@ def index_of(label: str, files: PictureFiles, root: Path | None, exif: bool = Fa
         root: The folder of cached data.
         exif: Whether pictures are rotated as their EXIF data state.
         part: Pictures of a part, which a pass that is killed loses at most.
+        again: Whether all files are hashed and compared with the index, whatever their stamps.
 
     Pictures that cannot be used, or are not there, are in its `wrong`.
     """
@@ -61,7 +64,10 @@ def index_of(label: str, files: PictureFiles, root: Path | None, exif: bool = Fa
     index = PictureIndex(root / f"{slug(label)}-{key[:12]}" if root else None, key, count)
     if index.stem is None or root is None:
         index.keep(_parts(label, files, digests, None, exif))
-    elif not index.load():
+        return index
+    if again and index.load() and not _matches(files, index):
+        index_files.drop(index.stem)
+    if not index.load():
         with Locks(root).hold(index.stem.name, f"is indexing '{label}'"):
             if not index.load():
                 made_from = {"names": [str(files.place)], "label": label, "exif": exif}
@@ -140,6 +146,22 @@ def _look_at(files: PictureFiles, rows: range, exif: bool, pool: ThreadPoolExecu
 
     part.wrong.extend(found for found in pool.map(work, range(len(rows))) if found is not None)
     return part
+
+
+def _matches(files: PictureFiles, index: PictureIndex) -> bool:
+    """Whether the stored bytes of all usable pictures still have the hashes that the index says."""
+    known = index.array("fingerprints")
+
+    def is_same(row: np.int64) -> bool:
+        try:
+            return bool(hashlib.sha256(files.read(int(row))).digest() == known[row].tobytes())
+        except BadImageError:
+            return False
+
+    usable = index.usable
+    with ThreadPoolExecutor(cores()) as pool:
+        starts = range(0, len(usable), PART)
+        return all(all(pool.map(is_same, usable[start : start + PART])) for start in starts)
 
 
 def _tidy(stem: Path, digests: dict[range, str], made_from: dict[str, object]) -> None:

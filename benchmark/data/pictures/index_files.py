@@ -169,6 +169,7 @@ class PictureIndex:
         assert self.stem is not None
         side_file(self.stem).unlink(missing_ok=True)
         self.wrong = []
+        self._kept.clear()
         try:
             with ExitStack() as stack:
                 temporary = {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +230,22 @@ def test_each_picture_of_a_folder_is_read_once(tmp_path: Path, monkeypatch: pyte
     assert hashed == ["notes.txt"]
     assert opened.files == {str(folder): DataCache(None).hash(folder)}
     assert len(hashed) == 1 + len(varied()) + 1
+
+
+class Stampless(Counted):
+    """Files that are exchanged without a trace in their stamps."""
+
+    def stamps(self, rows: Sequence[int]) -> list[str]:
+        return ["the same"] * len(rows)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_exchanged_pictures_are_found_when_all_are_hashed_again(tmp_path: Path, again: bool) -> None:
+    files = Stampless(as_folder(tmp_path / "set", varied()), sorted(varied()))
+    first = index_of("set", files, tmp_path / "cache").array("fingerprints").tobytes()
+    assert index_of("set", files, tmp_path / "cache", again=again).array("fingerprints").tobytes() == first
+    (files.place / "grey.jpg").write_bytes(encoded(photo(30, 30, 77), "JPEG"))
+    index = index_of("set", files, tmp_path / "cache", again=again)
+    assert (index.array("fingerprints").tobytes() != first) is again
+    assert np.array_equal(index.facts, index_of("set", files, tmp_path / "cache").facts)
+    assert bool(index.facts[list(files.names).index("grey.jpg"), WIDTH] == 30) is again

@@ -46,13 +46,18 @@ def pictures_of(reader: Reader, paths: Sequence[Path], root: Path | None) -> Pic
 
 
 def streamed_split(
-    label: str, files: PictureFiles, classes: tuple[str, ...], view: PictureView, root: Path | None
+    label: str,
+    files: PictureFiles,
+    classes: tuple[str, ...],
+    view: PictureView,
+    root: Path | None,
+    hash_again: bool = False,
 ) -> DecodedSplit:
     """A split of pictures, indexed, without those that cannot be used. Raises `DataError` if none is left."""
     assert view.preprocessing is not None
     if not len(files.names):
         raise DataError(f"'{files.place}' contains no images for '{label}'.")
-    index = index_of(label, files, root, view.exif)
+    index = index_of(label, files, root, view.exif, again=hash_again)
     bad = tuple(
         f"{wrong.name} {wrong.reason}"
         if wrong.reason == ABSENT
