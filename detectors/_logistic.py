@@ -19,8 +19,9 @@ ROWS = 8192
 KEPT = 1 << 25
 """Numbers of at most so many standardised features are kept: 256 MB for each target."""
 
-MOST_STEPS, TOLERANCE = 2000, 1e-7
-"""L-BFGS ends when no entry of the gradient is larger than the tolerance; 20 to 300 steps are usual."""
+MOST_STEPS, TOLERANCE, ACCEPTED = 1000, 1e-7, 1e-4
+"""L-BFGS ends when no entry of the gradient is larger than the tolerance, or after the largest number of steps, if the
+gradient is then accepted: scikit-learn's tolerance is 1e-4. A probe of 1,280 features takes about 40 steps."""
 
 
 class Target(NamedTuple):
@@ -60,8 +61,8 @@ def fit(targets: Sequence[Target], classes: int, l2: float) -> Head:
 
     options = {"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "gtol": TOLERANCE, "ftol": 0.0, "maxcor": 20}
     found = minimize(objective, np.zeros(classes * (width + 1)), jac=True, method="L-BFGS-B", options=options)
-    if found.nit >= MOST_STEPS:
-        raise OodbenchError(f"The head has not converged in {MOST_STEPS} steps. Raise its l2, which is {l2}.")
+    if float(np.abs(found.jac).max()) > ACCEPTED:
+        raise OodbenchError(f"The head has not converged in {found.nit} steps. Raise its l2, which is {l2}.")
     objective(found.x)
     weight, bias = _parts(torch.from_numpy(found.x), classes, width)
     names = ["cross_entropy" if target.labels is not None else "kl_to_uniform" for target in targets]

@@ -190,9 +190,10 @@ class Head(NamedTuple):
     """Losses at the end of the fit by name, for the log."""
 
 
-def fits_head(recipe: Recipe) -> bool:
+def fits_head(recipe: Recipe | type[Recipe]) -> bool:
     """Whether a recipe fits a head to stored features and trains nothing else."""
-    return type(recipe).fit_head is not Recipe.fit_head
+    kind = recipe if isinstance(recipe, type) else type(recipe)
+    return kind.fit_head is not Recipe.fit_head
 
 
 def needs_start(recipe: Recipe) -> bool:

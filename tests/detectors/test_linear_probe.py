@@ -132,6 +132,25 @@ def test_a_head_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPat
         head("linear_probe[l2=0.0001]")
 
 
+def test_outliers_far_outside_the_training_features_are_accepted() -> None:
+    """As photographs of other things are: some features hardly vary in training images and do in outliers."""
+    given, l2 = data(), 0.001
+    spread = given.features.std(dim=0)
+    wild = (
+        given.features.mean(dim=0) + 30 * spread * torch.from_numpy(np.random.RandomState(3).randn(150, WIDTH)).float()
+    )
+    given = given._replace(outliers=wild)
+    found = head(f"confidence_head[l2={l2}]", given)
+    x = given.features.double()
+    std = x.std(dim=0, correction=0)
+    std[4] = 1
+    weight = (found.weight * std).requires_grad_()
+    bias = (found.bias + found.weight @ x.mean(dim=0)).requires_grad_()
+    whole_loss(weight, bias, given, l2, 1.0).backward()
+    assert weight.grad is not None
+    assert float(weight.grad.abs().max()) < 2 * _logistic.ACCEPTED
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
