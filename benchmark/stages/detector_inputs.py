@@ -100,11 +100,10 @@ def make_batch(
     most = 0
     if "images" in detector.needs:
         data, channels = context.images(outputs.data), job.checkpoint.image_shape[0]
-        images, device = (
-            data.images,
-            context.device,
-        )  # not the context: through it, a detector could reach the test split
-        most, order = (_most(context, job), "K") if data.lazy is not None else (0, "C")
+        images = data.images
+        device = context.device  # not the context itself: through it, a detector could reach the test split
+        order: Literal["C", "K"] = "K" if data.lazy is not None else "C"
+        most = _most(context, job) if data.lazy is not None else 0
         parts["images"] = lambda rows: _pixels(images[rows], channels, order).to(device).float().div_(255)
     if labelled:
         labels = context.labels(outputs.data)
