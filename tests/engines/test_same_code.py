@@ -20,11 +20,11 @@ from oodbench.benchmark.engines.same_code import planned_code, software_here
 from oodbench.benchmark.engines.tasks import pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.used_code import PlannedCode, plugins_of
 from oodbench.benchmark.plugins.code_check import UsedPlugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.environment import ABSENT, COMPUTING
-from oodbench.benchmark.stages import extract as extraction
 from tests.support import prepare_suite, run_suite, write_suite
 
 MATRIX = '[[id]]\nset = "digits[0-1]"\nood = [{ set = "greek" }]'
@@ -218,7 +218,7 @@ def test_a_file_edited_after_planning_fails_what_needs_it_and_stores_nothing(
 
 
 def test_parts_of_a_pass_are_compared_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction, "BLOCK", 16)
+    monkeypatch.setattr(job_builder, "block_of", lambda *_: 16)
     run = project.prepared("test_of_maps,msp")
     assert any(task.kind == "part" for task in pack_tasks(run.work.jobs, 32))
     project.edit("-x")

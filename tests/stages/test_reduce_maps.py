@@ -18,12 +18,12 @@ from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.backbones.small_cnn import SmallCNN, SmallCNNNetwork
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.benchmark.stages import extract as extraction
 from oodbench.benchmark.stages.extract import GrowingArray
 from oodbench.benchmark.store.store import Key
 from tests.stages.planted_sets import PLANTED_MATRIX, PLANTED_TRAINING, register_planted
@@ -39,7 +39,7 @@ OUTLIERS = 40
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make sets of few images span more than one block."""
-    monkeypatch.setattr(extraction, "BLOCK", 16)
+    monkeypatch.setattr(job_builder, "block_of", lambda *_: 16)
 
 
 Prepare = Callable[..., Prepared]
