@@ -58,6 +58,8 @@ class JobContext:
         self.device = device
         self.failed_reductions: dict[str, Exception] = {}
         """Errors that detectors raised while a pass reduced the maps, by id of the `ReduceMapsJob`."""
+        self.whole_head_notes: dict[str, str] = {}
+        """Notes on the order of a given head's outputs, by digest of the logits of ID test images."""
         self.warned: set[str] = set()
         """Notes of cells that were logged as warnings."""
         self.scored: set[str] = set()

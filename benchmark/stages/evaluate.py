@@ -13,18 +13,26 @@ from numpy.typing import NDArray
 from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
-from oodbench.benchmark.metrics.extended import EXTENDED_VERSION, NO_VALIDATION, ScoredClassification, extended
+from oodbench.benchmark.metrics.extended import (
+    EXTENDED_VERSION,
+    NO_VALIDATION,
+    ClassifiedImages,
+    ScoredClassification,
+    extended,
+)
 from oodbench.benchmark.metrics.names import METRICS_VERSION, STABILITY_VERSION
 from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plan.weights.file import GIVEN
+from oodbench.benchmark.plan.weights.match import HEAD
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.record import FAILED, OK, Record
 from oodbench.benchmark.stages.class_order import class_order_note
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.import_weights import WHOLE
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.store import Key, digest
 
@@ -148,11 +156,32 @@ def _stability(
 
 def _misfit(cell: Cell, outputs: Outputs, context: JobContext) -> tuple[str, ...]:
     """A note, also logged once, if weights from a user's file do not fit the ID set's labels."""
-    note = class_order_note(context.classified(outputs)) if cell.record.recipe in GIVEN else ""
+    note = ""
+    if cell.record.recipe in GIVEN:
+        note = _whole_head_note(cell, outputs, context) or class_order_note(context.classified(outputs))
     if note and note not in context.warned:
         context.warned.add(note)
         logger.warning("Warning: with '%s', %s.", cell.record.id_set, note)
     return (note,) if note else ()
+
+
+def _whole_head_note(cell: Cell, outputs: Outputs, context: JobContext) -> str:
+    """A note on the order of all outputs of a given head of which the classifier has some; empty for any other.
+
+    Among some outputs, wrong ones may still be right more often than by guessing.
+    """
+    rows = cell.record.training.get("head", [0, [], True])
+    if cell.checkpoint is None or rows[2]:
+        return ""
+    if outputs.logits.digest not in context.whole_head_notes:
+        weights = context.store.load_tensors(cell.checkpoint.key)
+        weight, bias = (weights[f"{WHOLE}{HEAD}{name}"].numpy() for name in ("weight", "bias"))
+        logits = context.store.load_array(outputs.features).astype(np.float32) @ weight.T + bias
+        labels = np.asarray(rows[1])[context.labels(outputs.data)]
+        note = class_order_note(ClassifiedImages(logits, labels))
+        among = f"{note} (accuracies among all {len(bias):,} outputs of the file)" if note else ""
+        context.whole_head_notes[outputs.logits.digest] = among
+    return context.whole_head_notes[outputs.logits.digest]
 
 
 def _groups(cell: Cell, context: JobContext) -> list[np.ndarray | None]:

@@ -14,6 +14,9 @@ from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.seeds import restored_rng
 
+WHOLE = "given."
+"""Before the names of the head with all of its outputs, where the classifier has some: by it their order is checked."""
+
 if TYPE_CHECKING:
     from oodbench.benchmark.plan.jobs import ImportJob
     from oodbench.benchmark.stages.context import JobContext, Tick
@@ -29,9 +32,13 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
         outputs = job.head.outputs if job.head else job.checkpoint.num_classes
         network = backbone.build(outputs, job.checkpoint.image_shape)
     state = match_weights(weights, backbone, network, job.without_head).tensors
+    whole = {}
     if job.head and job.head.taken:
         rows = torch.tensor(job.head.taken)
+        whole = {f"{WHOLE}{name}": value for name, value in state.items() if name.startswith(HEAD)}
         state |= {name: value[rows] for name, value in state.items() if name.startswith(HEAD)}
     about = context.about(job, file=weights.path.name, sha256=weights.sha256)
-    context.store.save_tensors(job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()}, about)
+    context.store.save_tensors(
+        job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()} | whole, about
+    )
     tick(job.size)

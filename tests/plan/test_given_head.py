@@ -23,6 +23,7 @@ from oodbench.benchmark.plan.weights.head import choose_head
 from oodbench.benchmark.plan.weights.match import OtherClassesError
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
+from oodbench.benchmark.records.record import MISFIT
 from tests.support import TINY_BACKBONE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -276,3 +277,40 @@ def test_a_new_head_is_trained_on_features_of_pretrained_weights(tmp_path: Path,
     (record,) = api.run("msp", **options, recipe="linear_probe").records
     assert record.status == "ok"
     assert (record.recipe, record.training["start_file"]) == ("linear_probe", "thousand.pth")
+
+
+def recognising(folder: Path, shift: int) -> Path:
+    """A file of 1,000 outputs that tells flat pictures in red, green and blue apart, its rows rotated by `shift`."""
+    backbone: Backbone = create("backbone", parse_spec(TINY_BACKBONE))
+    torch.manual_seed(1)
+    network: Any = backbone.build(1000, (3, 32, 32)).eval()
+    flat = torch.eye(3)[:, :, None, None].expand(3, 3, 32, 32)
+    with torch.no_grad():
+        features = network.features(flat)
+        centred = features - features.mean(dim=0)
+        network.head.weight.zero_()
+        network.head.bias.fill_(-1e3)
+        rows = [(WNIDS.index(name) + shift) % 1000 for name in sorted(CRANES)]
+        network.head.weight[rows] = 100 * torch.linalg.pinv(centred).T  # 100 for the own colour, less for others
+        network.head.bias[rows] = -(network.head.weight[rows] @ features.mean(dim=0))
+    torch.save(network.state_dict(), folder / f"shift{shift}.pth")
+    return folder / f"shift{shift}.pth"
+
+
+def test_rotated_rows_are_found_where_only_some_are_kept(tmp_path: Path) -> None:
+    """Among the rows of three classes alone, wrong ones could pass for a poor classifier."""
+    for split in ("train", "test"):
+        for colour, name in enumerate(sorted(CRANES)):
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+                pixels[..., colour] = 255 - 2 * number - (split == "train")
+                Image.fromarray(pixels).save(tmp_path / "mine" / split / name / f"{number}.png")
+    notes = {}
+    for shift in (0, 1):
+        (record,) = api.run("msp", **asked(tmp_path, recognising(tmp_path, shift)), name=f"shift{shift}").records
+        assert record.training["head"][2] is False
+        notes[shift] = [note for note in record.notes if note.startswith(MISFIT)]
+    assert notes[0] == []
+    assert "accuracy 0.0% on 24 ID test images, and 100.0%" in notes[1][0]
+    assert notes[1][0].endswith("(accuracies among all 1,000 outputs of the file)")

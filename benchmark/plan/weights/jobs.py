@@ -60,6 +60,7 @@ def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head:
         "image_shape": list(builder.network_shape(entry)),
         "import": IMPORT_VERSION,
         **(head.key() if head else {}),
+        **({"whole_head": True} if head and head.taken else {}),  # stored as well, so that its order can be checked
         **({"without_head": True} if without_head else {}),
     })  # fmt: skip
     job = ImportJob(
