@@ -119,9 +119,9 @@ def _most(context: JobContext, job: FitJob | ScoreJob | TuneJob) -> int:
     return block_of(job.checkpoint.image_shape, str(context.library.files.view.preprocessing or ""))
 
 
-def _pixels(rows: np.ndarray, channels: int, is_lazy: bool) -> Tensor:
-    """Images in the network's channels, in memory of their own; channels last if they are decoded so."""
-    return torch.from_numpy(np.array(in_channels(rows, channels), order="K" if is_lazy else "C"))
+def _pixels(rows: np.ndarray, channels: int, order: Literal["C", "K"]) -> Tensor:
+    """Images in the network's channels, in memory of their own; channels last if they are decoded so (`order` "K")."""
+    return torch.from_numpy(np.array(in_channels(rows, channels), order=order))
 
 
 def _tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
