@@ -35,12 +35,13 @@ class Target(NamedTuple):
     """Factor of the mean loss over these features."""
 
 
-def fit(targets: Sequence[Target], classes: int, l2: float) -> Head:
+def fit(targets: Sequence[Target], classes: int, l2: float, tolerance: float = TOLERANCE) -> Head:
     """The head that minimises the sum of the targets' weighted mean losses + l2 / 2 |W|^2.
 
     The loss of a feature is the cross-entropy of its label, or KL(U || p) without one. W acts on features that are
     standardised by the mean and standard deviation of the first target's (a constant one is only centred); the result
-    acts on the features as they are. The bias is not penalised. Random numbers are not used.
+    acts on the features as they are. The bias is not penalised. No entry of the gradient is larger than `tolerance`, if
+    that is reached. Random numbers are not used.
 
     Raises `OodbenchError` if L-BFGS does not converge.
     """
@@ -59,9 +60,9 @@ def fit(targets: Sequence[Target], classes: int, l2: float) -> Head:
         value = total + 0.5 * l2 * float((weight * weight).sum())
         return value, torch.cat([slope.flatten(), shift]).numpy()
 
-    options = {"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "gtol": TOLERANCE, "ftol": 0.0, "maxcor": 20}
+    options = {"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
     found = minimize(objective, np.zeros(classes * (width + 1)), jac=True, method="L-BFGS-B", options=options)
-    if float(np.abs(found.jac).max()) > ACCEPTED:
+    if float(np.abs(found.jac).max()) > max(ACCEPTED, tolerance):
         raise OodbenchError(f"The head has not converged in {found.nit} steps. Raise its l2, which is {l2}.")
     objective(found.x)
     weight, bias = _parts(torch.from_numpy(found.x), classes, width)

@@ -40,15 +40,19 @@ class LinearProbe(Recipe):
 class ConfidenceHead(LinearProbe):
     """The linear probe's loss + beta KL(U || p), the KL as a mean over all outliers.
 
-    The loss of recipe `confidence` where only the head is trained; it is convex, too.
+    The loss of recipe `confidence` where only the head is trained; it is convex, too, but nearly flat around its
+    optimum. The fit ends when no entry of the gradient is larger than `tolerance`: scikit-learn's default.
     """
 
     needs = frozenset({"outliers"})
     beta: float = 1.0
+    tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
         """Check that beta is not negative: a negative penalty would reward confidence on outliers."""
         super().__post_init__()
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
         if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, got {self.beta}")
 
@@ -57,4 +61,4 @@ class ConfidenceHead(LinearProbe):
         if data.outliers is None:
             raise ValueError("the confidence loss got no outliers")
         targets = [Target(data.features, data.labels), Target(data.outliers, None, self.beta)]
-        return fit(targets, data.num_classes, self.l2)
+        return fit(targets, data.num_classes, self.l2, self.tolerance)

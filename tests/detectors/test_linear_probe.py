@@ -76,7 +76,7 @@ def whole_loss(weight: Tensor, bias: Tensor, given: HeadData, l2: float, beta: f
 @pytest.mark.parametrize("beta", [0.0, 0.3, 2.0])
 def test_the_confidence_head_is_the_optimum_of_the_paper_s_loss(beta: float) -> None:
     given, l2 = data(), 0.02
-    found = head(f"confidence_head[l2={l2},beta={beta}]")
+    found = head(f"confidence_head[l2={l2},beta={beta},tolerance=1e-7]")
     x = given.features.double()
     std = x.std(dim=0, correction=0)
     std[4] = 1
@@ -95,7 +95,12 @@ def test_confidence_on_outliers_falls_with_beta() -> None:
     outliers = data().outliers
     assert outliers is not None
     confidence = [
-        float(logits(head(f"confidence_head[beta={beta}]"), outliers).softmax(dim=1).max(dim=1).values.mean())
+        float(
+            logits(head(f"confidence_head[beta={beta},tolerance=1e-7]"), outliers)
+            .softmax(dim=1)
+            .max(dim=1)
+            .values.mean()
+        )
         for beta in (0, 1, 10)
     ]
     assert confidence[0] > confidence[1] + 0.05 > confidence[2] + 0.1
@@ -111,11 +116,11 @@ def test_scales_of_features_do_not_matter() -> None:
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_features_in_pieces_give_the_same_head(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
-    expected = head("confidence_head[l2=0.01]")
+    expected = head("confidence_head[l2=0.01,tolerance=1e-7]")
     monkeypatch.setattr(_logistic, "ROWS", 64)
     if not kept:
         monkeypatch.setattr(_logistic, "KEPT", 0)
-    found = head("confidence_head[l2=0.01]")
+    found = head("confidence_head[l2=0.01,tolerance=1e-7]")
     assert torch.allclose(found.weight, expected.weight, atol=1e-6)
     assert torch.allclose(found.bias, expected.bias, atol=1e-6)
 
