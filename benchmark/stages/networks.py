@@ -54,7 +54,8 @@ def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) ->
 def load_start(store: Store, network: nn.Module, start: Checkpoint, keeps_head: bool) -> None:
     """Load given weights into a network whose training starts from them; its own head stays unless theirs is kept."""
     weights = store.load_tensors(start.key)
-    given = {name.removeprefix(f"{CLASSIFIER}."): value for name, value in weights.items()}
+    prefix = f"{CLASSIFIER}."  # beside it, a checkpoint has other networks, and all rows of a given head
+    given = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     own = network.state_dict()
     _load(network, {**given, **({} if keeps_head else {n: own[n] for n in own if n.startswith("head.")})})
 
