@@ -16,6 +16,8 @@ from tests.support import bench, draw_no_plots
 
 torchvision = pytest.importorskip("torchvision")
 
+pytestmark = pytest.mark.slow
+
 NETWORK = "torchvision:mobilenet_v3_small"
 SMALL = ["--resize", "40", "--crop", "32", "--block", "8"]
 SETS = ["ssb-hard", "ninco", "inaturalist", "textures-43of47", "openimage-o"]

@@ -50,6 +50,7 @@ def dies_and_recovers(fork_server: ForkServer, reference: Tables, moment: int) -
     assert fork_server.left_over(results) == []
 
 
+@pytest.mark.slow
 def test_killed_at_a_few_moments(fork_server: ForkServer, reference: Tables) -> None:
     of_training, of_scores, of_tables = moments(fork_server, len(PHASES), seed=1)[1::2]
     for moment in (of_training, of_scores, of_tables):

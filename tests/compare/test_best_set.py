@@ -47,6 +47,7 @@ def stored_judgement(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_it_agrees_with_bench_compare(whole: Path) -> None:
     run = read_stored_run(whole / "runs/tiny")
     library = Library(whole, whole / "cache/data")

@@ -88,6 +88,7 @@ def test_all_cells_of_a_run_and_sorted_by_score(tmp_path: Path) -> None:
     assert sorted(map(tuple, (row.items() for row in rows))) == sorted(map(tuple, (r.items() for r in exported(run))))
 
 
+@pytest.mark.slow
 def test_images_without_names_are_numbered_and_lost_ones_are_said(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, "[[id]]\nset = 'digits[0-1]'\nood = [{ set = 'uniform' }]")
     run = run_suite(suite)

@@ -79,6 +79,7 @@ def test_as_an_ood_set_all_images_count(tmp_path: Path) -> None:
     assert name_of(path) == "folder:pets"
 
 
+@pytest.mark.slow
 def test_classes_can_be_id_against_the_other_classes(tmp_path: Path) -> None:
     path = as_folder(tmp_path / "pets", {**pets(), **images(*(f"owl/{k}.png" for k in range(10)), seed=1)})
     results = tmp_path / "results"

@@ -117,6 +117,7 @@ def shortened(words: list[str]) -> list[str]:
 
 @pytest.mark.usefixtures("undrawn", "one_thread")
 @pytest.mark.parametrize("page, file", RUN_FILES)
+@pytest.mark.slow
 def test_commands_with_a_plug_in_run(page: str, file: str, folder: Path) -> None:
     write(page, file, folder)
     lines = [words for words in shell_commands(page) if file in words]

@@ -71,6 +71,7 @@ def test_a_folder_that_is_missing_is_named_with_its_suite(suite: Path) -> None:
         read_suite(str(suite))
 
 
+@pytest.mark.slow
 def test_a_run_is_verified_and_repeated_from_elsewhere(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -271,6 +271,7 @@ def test_a_suite_says_what_becomes_of_a_head(tmp_path: Path) -> None:
         read_suite(str(tmp_path / "one.toml"))
 
 
+@pytest.mark.slow
 def test_a_new_head_is_trained_on_features_of_pretrained_weights(tmp_path: Path, published: tuple[str, Path]) -> None:
     """Classes that are no outputs: photographs of one's own, in one command."""
     options = asked(tmp_path, Path(), ("mine", "theirs"), backbone=published[0]) | {"checkpoint": ""}
@@ -297,6 +298,7 @@ def recognising(folder: Path, shift: int) -> Path:
     return folder / f"shift{shift}.pth"
 
 
+@pytest.mark.slow
 def test_rotated_rows_are_found_where_only_some_are_kept(tmp_path: Path) -> None:
     """Among the rows of three classes alone, wrong ones could pass for a poor classifier."""
     for split in ("train", "test"):

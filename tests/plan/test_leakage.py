@@ -275,6 +275,7 @@ def test_counts_are_stored_and_sets_are_hashed_once(tmp_path: Path, monkeypatch:
     assert len(hashed) == 4
 
 
+@pytest.mark.slow
 def test_the_default_suite_and_its_forms_share_no_images(tmp_path: Path) -> None:
     prepared = prepare("msp", results=tmp_path, metrics="extended", threads=1)
     assert prepared.plan.skipped == []

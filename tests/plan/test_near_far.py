@@ -64,6 +64,7 @@ def test_the_command_line_takes_them(suite: Path, tmp_path: Path) -> None:
     assert "greek" not in done.output
 
 
+@pytest.mark.slow
 def test_another_group_is_written_into_finished_cells(suite: Path) -> None:
     before = run_suite(suite, near="greek", **SMALL)
     after = run_suite(suite, far="greek", **SMALL)

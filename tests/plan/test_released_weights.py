@@ -114,6 +114,7 @@ WRITTEN: dict[str, tuple[Callable[[Weights, Weights], Any], str]] = {
 
 
 @pytest.mark.parametrize("script", WRITTEN)
+@pytest.mark.slow
 def test_averaged_weights_beside_the_raw_ones_are_named(tmp_path: Path, script: str) -> None:
     """The raw weights are taken; the note says how to take the others."""
     raw = torchvision_resnet18(10, width_of_stem=3)

@@ -124,6 +124,7 @@ class Project:
         pytest.param("'none'", ' + CONFIG["a"]', id="a file that is not declared", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_random_edits_never_show_a_stale_score(tmp_path: Path, declared: str, used: str) -> None:
     draw, project = random.Random(13), Project(tmp_path / "p", declared, used)
     is_covered = not used or "depends_on" in declared

@@ -78,6 +78,7 @@ def test_the_images_are_spread_over_the_stored_order(tmp_path: Path) -> None:
     assert library.part(spec, "train", 40).checksum != library.part(spec, "test", 40).checksum
 
 
+@pytest.mark.slow
 def test_the_changed_images_are_those_of_the_scored_ones(prepare_tiny: Prepare) -> None:
     run = prepare_tiny(limit_test=30, stability=True).start()
     library = Library(run.path)
@@ -120,6 +121,7 @@ def test_a_quick_look_is_a_row_of_its_own(suite: Path) -> None:
     assert [row.label for row in block.rows] == ["msp", "msp (limit_test=1000000)"]
 
 
+@pytest.mark.slow
 def test_a_repetition_and_a_verification_take_the_same_images(suite: Path) -> None:
     run = run_suite(suite, limit_test=20, **SMALL)
     repetition = prepare_repetition(run.path)

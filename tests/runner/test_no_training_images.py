@@ -239,6 +239,7 @@ def test_a_head_learns_from_what_detectors_learn_from(world: Bench) -> None:
         world("msp", recipe="linear_probe")
 
 
+@pytest.mark.slow
 def test_a_tuned_run_chooses_settings_on_held_out_images_and_is_repeated(world: Bench) -> None:
     options = {"protocol": "leave_one_out", "ood_sets": "other,uniform", "fit_from": 0.3}
     run = world("energy,knn", **options).start()

@@ -141,6 +141,7 @@ def test_records_say_where_the_training_started(run: Callable[..., StoredRun], s
     assert not problems_of(done)
 
 
+@pytest.mark.slow
 def test_network_detectors_and_maps_work_on_a_probe(run: Callable[..., StoredRun], start: Path) -> None:
     """Gradients flow through the network with the new head; its maps cost one more pass over each set."""
     done = run("msp,odin,gram,mahalanobis_ensemble", checkpoint=start, recipe="linear_probe")
@@ -158,6 +159,7 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for kind in kinds for path in sorted((folder / "cache").rglob(kind))}
 
 
+@pytest.mark.slow
 def test_repeating_processes_and_an_interruption_give_the_same_bytes(
     plan: Callable[..., Prepared], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +390,7 @@ def test_other_files_are_another_row(run: Callable[..., StoredRun], files: list[
     assert not problems_of(done)
 
 
+@pytest.mark.slow
 def test_a_run_of_several_files_is_repeated(run: Callable[..., StoredRun], files: list[Path]) -> None:
     done = run("msp", checkpoint=files, recipe="linear_probe", name="given")
     assert json.loads((done.path / "run.json").read_text())["commands"][0]["checkpoint"] == list(map(str, files))

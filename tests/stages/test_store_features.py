@@ -77,6 +77,7 @@ def test_numbers_beyond_float16_are_refused(tmp_path: Path, value: float, fits: 
         GrowingArray(tmp_path / "b.npy", 2).add(rows)  # float32 holds them
 
 
+@pytest.mark.slow
 def test_a_run_is_marked_and_its_numbers_are_close(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, PAIR, backbone=BACKBONE, training="epochs = 3")
     detectors = "msp,knn,relation,mahalanobis"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.data.pictures.pictures import encoded, photo
 
 PROGRAM = """
@@ -28,6 +30,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_of_passes(tmp_path: Path) -> None:
     """1,000 pictures take no more than 100 and their index; decoded, the 900 others have 135 MB.
 
