@@ -54,7 +54,7 @@ def adopt_list(spec: SetSpec, beside: Path | None = None) -> SetSpec:
     """Register the list at `list:FILE.txt` as `list:NAME` and return the spec with that name.
 
     A relative path belongs to the folder `beside`, by default the working folder. Other specs are returned unchanged.
-    Raises `UserError` for a file that does not exist or is no list.
+    Raises `UserError` for a file that does not exist or is not a list.
     """
     if not spec.name.startswith(PREFIX) or spec.name in registry.entries("dataset"):
         return spec
