@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
 from oodbench.detectors._augment import shifted
-from oodbench.detectors.standard_training import cosine, set_rates
+from oodbench.detectors.standard_training import cross_entropy_step
 
 
 @recipe(
@@ -59,10 +58,4 @@ class FineTune(Recipe):
         """One step on the mean cross-entropy of the batch, shifted and flipped."""
         by = round(self.shift * min(batch.images.shape[2:]))
         images = shifted(batch.images, by, self.flip, training.generator)
-        loss = F.cross_entropy(training.networks["classifier"](images), batch.labels)
-        optimizer = training.optimizers["classifier"]
-        set_rates(optimizer, cosine(training.progress, 0.0))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return {"cross_entropy": loss.detach()}
+        return cross_entropy_step(training, images, batch.labels, 0.0)

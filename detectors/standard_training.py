@@ -24,6 +24,17 @@ def cosine(progress: float, end: float) -> float:
     return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
+def cross_entropy_step(training: Training, images: Tensor, labels: Tensor, end: float) -> dict[str, Tensor]:
+    """One step on the mean cross-entropy of some images, at a learning rate on the way to `end` times the first."""
+    loss = F.cross_entropy(training.networks["classifier"](images), labels)
+    optimizer = training.optimizers["classifier"]
+    set_rates(optimizer, cosine(training.progress, end))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {"cross_entropy": loss.detach()}
+
+
 @recipe(
     "standard",
     title="Standard training: SGD, cosine schedule, random crops and flips",
@@ -71,11 +82,5 @@ class Standard(Recipe):
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the mean cross-entropy of the batch, shifted and flipped."""
         images = shifted(batch.images, self.padding, self.flip, training.generator)
-        loss = F.cross_entropy(training.networks["classifier"](images), batch.labels)
-        optimizer = training.optimizers["classifier"]
         end = self.final_learning_rate / self.learning_rate if self.learning_rate else 0.0
-        set_rates(optimizer, cosine(training.progress, end))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return {"cross_entropy": loss.detach()}
+        return cross_entropy_step(training, images, batch.labels, end)

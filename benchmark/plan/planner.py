@@ -64,7 +64,6 @@ def make_plan(request: Request, library: Library, device: torch.device = CPU) ->
         request.threads or suite.threads,
         block=request.block or suite.block,
         store_features=request.store_features or suite.store_features,
-        preprocessing=described(library.files.view, run_backbone(request, suite)),
     )
     _Planner(request, library, plan).fill()
     if not any(cell.id_scores for cell in plan.cells):
@@ -80,6 +79,7 @@ class _Planner:
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
         self.backbone = run_backbone(request, plan.suite)
+        plan.preprocessing = described(library.files.view, self.backbone)
         self.given = read_given(request.checkpoint, request.seeds, self.backbone)
         self.resolver = Resolver(request, library, plan, self.given)
         self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.given)

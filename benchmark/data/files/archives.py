@@ -56,7 +56,7 @@ MAX_LINK = 1 << 12
 def open_tree(path: Path, limits: Limits = LIMITS, own: bool = False) -> Tree:
     """Open a folder, zip or tar. Raises `DataError` if it is damaged, exceeds a limit or is not safe to read.
 
-    With `own`, what is no readable file is left out and noted, as among a user's own images; else it is an error.
+    With `own`, what cannot be read is left out and noted, as among a user's own images; else it is an error.
     """
     try:
         if path.is_dir():

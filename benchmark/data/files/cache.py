@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.decode import DECODER_VERSION, NOTHING, Decoded, Reader
 from oodbench.benchmark.data.files.listing import by_reason
 from oodbench.benchmark.data.files.tree import LeftOut
+from oodbench.benchmark.data.pictures.source import stamp_of
 from oodbench.benchmark.errors import DataError, StoreError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.store import atomic
@@ -284,11 +284,6 @@ def _stamp(path: Path) -> tuple[str, float]:
         return stamp_of(stats[0][1]), newest
     text = "\n".join(f"{name} {stamp_of(stat)}" for name, stat in stats)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(), newest
-
-
-def stamp_of(stat: os.stat_result) -> str:
-    """A text that changes when a file does."""
-    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _files(folder: Path) -> Sequence[Path]:

@@ -16,13 +16,13 @@ import numpy as np
 from oodbench.benchmark.data.files.archives import TAR, open_tree
 from oodbench.benchmark.data.files.decode import Decoded, decode_rows
 from oodbench.benchmark.data.files.listing import LISTING_VERSION, OWN_SUFFIXES, Listing, by_reason, list_images
-from oodbench.benchmark.data.files.native.remarks import OWN_FORMATS, counted, inspected
+from oodbench.benchmark.data.files.native.remarks import counted, inspected
 from oodbench.benchmark.data.files.native.shards import Shards, shards_in
 from oodbench.benchmark.data.files.native.trees import TreePictures, seekable
 from oodbench.benchmark.data.files.pixels import BadImageError, DamagedImageError, Fit, decode
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
 from oodbench.benchmark.data.pictures.source import PictureFiles, read_file, stamp_of_file
-from oodbench.benchmark.data.pictures.stored import foreign_format
+from oodbench.benchmark.data.pictures.stored import FORMATS, foreign_format
 from oodbench.benchmark.errors import DataError
 
 
@@ -73,7 +73,7 @@ def decode_own(content: bytes, fit: Fit, exif: bool = False) -> tuple[np.ndarray
     if not content:
         raise DamagedImageError("is empty")
     try:
-        return decode(content, fit, OWN_FORMATS, one_of_several=True, exif=exif)
+        return decode(content, fit, FORMATS, one_of_several=True, exif=exif)
     except DamagedImageError:
         if kind := foreign_format(content):
             raise BadImageError(f"is {kind}, which is not read") from None

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,31 +16,20 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from oodbench.benchmark.data.pictures.stored import GREY_MODES as GREY_MODES
+from oodbench.benchmark.data.pictures.stored import MAX_SIDE as MAX_SIDE
 from oodbench.benchmark.data.pictures.stored import BadImageError as BadImageError
 from oodbench.benchmark.data.pictures.stored import DamagedImageError as DamagedImageError
-from oodbench.benchmark.data.pictures.stored import is_deep, is_rotated
+from oodbench.benchmark.data.pictures.stored import is_rotated, one_if_large, refuse_kind, refuse_size
 from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.plugins.pictures import Preprocessing
 
 SIDE = 32
 """Height and width of every image of a file-based data set."""
 
-MAX_PIXELS = 89_000_000
-"""Pixels that an image may declare, checked before decoding: a file of a few kilobytes can declare gigabytes. Phones
-take photographs of 64 million; above 89 million, Pillow itself warns."""
-
-MAX_SIDE = 65_535
-"""Limit of height and width: the memory for resizing grows with the larger of them."""
-
-LARGE = 4_000_000
-"""Images with more pixels are decoded one at a time, so that memory does not grow with the number of cores."""
-
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 """File names that count as images."""
-
-_one_large = threading.Lock()
 
 # EXIF data say nothing about pixels, and a line for each of many photographs would hide what matters.
 for _text in ("Corrupt EXIF data", "Metadata Warning", "Truncated File Read"):
@@ -83,10 +70,7 @@ def decode(
     try:
         with Image.open(io.BytesIO(content), formats=formats) as image:
             _refuse(image, content, fit, one_of_several)
-            lock: AbstractContextManager[object] = nullcontext()
-            if image.width * image.height > LARGE:
-                lock = _one_large
-            with lock:
+            with one_if_large(image.size):
                 image.load()
                 mode = image.mode
                 upright = ImageOps.exif_transpose(image) if exif and is_rotated(image) else image
@@ -101,19 +85,13 @@ def decode(
 
 def _refuse(image: Image.Image, content: bytes, fit: Fit, one_of_several: bool) -> None:
     """Raise `BadImageError` for what the header alone shows, before anything is decoded."""
+    refuse_size(image)
     size = (image.height, image.width)
-    if size[0] * size[1] > MAX_PIXELS:
-        raise BadImageError(f"declares {size[1]}x{size[0]} pixels, more than {MAX_PIXELS:,}")
-    if max(size) > MAX_SIDE:
-        raise BadImageError(f"declares {size[1]}x{size[0]} pixels, more than {MAX_SIDE:,} on a side")
     if fit.how == "cut" and min(size) < SIDE:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected at least {SIDE}x{SIDE}")
     if fit.stored is not None and size != fit.stored:
         raise BadImageError(f"is {size[1]}x{size[0]} pixels, expected {fit.stored[1]}x{fit.stored[0]}")
-    if is_deep(image, content):
-        raise BadImageError("has more than 8 bits a channel; convert it to 8")
-    if getattr(image, "is_animated", False) and not (image.format == "MPO" and one_of_several):
-        raise BadImageError("has several frames; store one")
+    refuse_kind(image, content, one_of_several)
 
 
 def _plain(image: Image.Image) -> Image.Image:

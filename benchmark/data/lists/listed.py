@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit, file_hash, stamp_of
+from oodbench.benchmark.data.files.cache import DataCache, DecodedSplit, file_hash
 from oodbench.benchmark.data.files.file_dataset import Access, FileDataset, Opened
 from oodbench.benchmark.data.files.file_source import Source
 from oodbench.benchmark.data.lists.reader import ABSENT, ListReader
+from oodbench.benchmark.data.pictures.source import stamp_of
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.pictures import Preprocessing
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench.benchmark.data.files.cache import stamp_of
 from oodbench.benchmark.data.files.decode import MAX_IMAGE, Decoded, decode_rows
 from oodbench.benchmark.data.files.native.remarks import counted, inspected
 from oodbench.benchmark.data.files.pixels import SUFFIXES, Fit, decode
 from oodbench.benchmark.data.lists.parse import ImageList, read_lines, read_list
-from oodbench.benchmark.data.pictures.source import ListedFiles, PictureFiles
+from oodbench.benchmark.data.pictures.source import ListedFiles, PictureFiles, stamp_of
 from oodbench.benchmark.errors import DataError
 
 SHORTER = Fit(how="shorter")

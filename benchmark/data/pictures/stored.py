@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +29,9 @@ GREY_MODES = frozenset({"1", "L", "LA", "La"})
 
 WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
-MAX_PIXELS = 89_478_485
-"""Pixels that a picture may declare, checked before it is decoded; Pillow warns of more, as a possible attack."""
+MAX_PIXELS = 89_000_000
+"""Pixels that a picture may declare, checked before it is decoded: a file of a few kilobytes can declare gigabytes.
+Phones take photographs of 64 million; above 89 million, Pillow itself warns."""
 
 MAX_SIDE = 65_535
 """Limit of height and width: the memory for resizing grows with the larger of them."""
@@ -89,7 +90,7 @@ class Looked(NamedTuple):
 
 
 def picture(content: bytes, grey: bool = False, exif: bool = False) -> Image.Image:
-    """Decode a picture, in mode RGB, or L for one of a set that is grey; `exif` applies the rotation that it states.
+    """Decode a picture, in in mode RGB, or in L for a grey set; with `exif`, rotated as its EXIF data state.
 
     Raises `BadImageError` for one that cannot be used, and `DamagedImageError` for a damaged one.
     """
@@ -137,9 +138,10 @@ def _opened(content: bytes, at_least: tuple[int, int] | None = None) -> Iterator
         raise DamagedImageError("is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _refuse(image, content)
+            refuse_size(image)
+            refuse_kind(image, content)
             size = image.size
-            with _one_large if size[0] * size[1] > LARGE else nullcontext():
+            with one_if_large(size):
                 if at_least is not None:
                     image.draft(None, at_least)
                 image.load()
@@ -154,16 +156,28 @@ def _opened(content: bytes, at_least: tuple[int, int] | None = None) -> Iterator
         raise DamagedImageError(f"cannot be decoded ({first_line(error)})") from error
 
 
-def _refuse(image: Image.Image, content: bytes) -> None:
-    """Raise `BadImageError` for what the header alone shows, before anything is decoded."""
+def one_if_large(size: tuple[int, int]) -> AbstractContextManager[object]:
+    """What to hold while a picture of a width and height is decoded: of large ones, one is decoded at a time."""
+    return _one_large if size[0] * size[1] > LARGE else nullcontext()
+
+
+def refuse_size(image: Image.Image) -> None:
+    """Raise `BadImageError` for a size in the header that would exhaust memory, before anything is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImageError(f"declares {width}x{height} pixels, more than {MAX_PIXELS:,}")
     if max(width, height) > MAX_SIDE:
         raise BadImageError(f"declares {width}x{height} pixels, more than {MAX_SIDE:,} on a side")
+
+
+def refuse_kind(image: Image.Image, content: bytes, one_of_several: bool = True) -> None:
+    """Raise `BadImageError` for more than 8 bits a channel, and for several frames.
+
+    With `one_of_several`, a JPEG with several pictures (MPO) is one: its first.
+    """
     if is_deep(image, content):
         raise BadImageError("has more than 8 bits a channel; convert it to 8")
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and not (image.format == "MPO" and one_of_several):
         raise BadImageError("has several frames; store one")
 
 

@@ -13,12 +13,9 @@ from PIL import Image
 
 from oodbench.benchmark.data.files.decode import Decoded, Reader
 from oodbench.benchmark.data.files.native.open_split import IS_ROTATED, NOT_ROTATED, ONE_OF_SEVERAL
-from oodbench.benchmark.data.files.pixels import FORMATS, SIDE
-from oodbench.benchmark.data.pictures.stored import is_rotated
+from oodbench.benchmark.data.files.pixels import SIDE
+from oodbench.benchmark.data.pictures.stored import FORMATS, is_rotated
 from oodbench.benchmark.records.record import WARNING
-
-OWN_FORMATS = (*FORMATS, "TIFF", "GIF")
-"""Pillow's names of the formats that are read among a user's own images."""
 
 LARGE_SIDE = 2 * SIDE
 """Pixels of the shorter side from which on a picture loses most of what it shows at 32 x 32."""
@@ -60,7 +57,7 @@ def upright(reader: Reader) -> Reader:
 def remarks_on(content: bytes, exif: bool = False) -> list[str]:
     """What to note of an image that is used. Only the header is read."""
     try:
-        with Image.open(io.BytesIO(content), formats=OWN_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             remarks = [LARGER] if min(image.size) >= LARGE_SIDE else []
             if is_rotated(image):
                 remarks.append(IS_ROTATED if exif else NOT_ROTATED)
