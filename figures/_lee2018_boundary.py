@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from torch import nn
 
 from oodbench.benchmark import Picture
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors._dcgan import noise

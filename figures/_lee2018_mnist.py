@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors import _dcgan

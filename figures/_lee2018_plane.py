@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from oodbench.benchmark import Picture
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.seeds import derive
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.plot_style import FigureMargins
 from oodbench.detectors.confidence import ConfidenceLoss

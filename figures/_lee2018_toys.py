@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oodbench.benchmark import Recipe, TrainBatch, Training
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.seeds import derive
 from oodbench.detectors._confidence_loss import kl_to_uniform
 from oodbench.detectors._dcgan import LATENT
 from oodbench.detectors.gan_confidence import GAN

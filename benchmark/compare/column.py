@@ -17,7 +17,6 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stats.bootstrap import Scores, resampled
 from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
@@ -29,6 +28,7 @@ from oodbench.benchmark.stats.estimates import (
 )
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
 from oodbench.benchmark.stats.paired_tests import LEVEL, Flags, Floats, JointEstimate
+from oodbench.benchmark.stats.seeds import derive
 from oodbench.benchmark.stats.unseen_images import UnseenImages
 from oodbench.benchmark.store.npy import stored_scores
 

@@ -43,7 +43,7 @@ from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Key
 
 

@@ -19,7 +19,7 @@ from oodbench.benchmark.plan.weights.file import Weights
 from oodbench.benchmark.plan.weights.match import fitting_tensors
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""

@@ -81,6 +81,7 @@ MODULES = {
     "scatter": "stats.clustered",
     "scored": "compare.scored_images",
     "scoring": "stages.fit_score",
+    "seeds": "stats.seeds",
     "setups": "stages.worker_config",
     "shapes": "store.schema",
     "shared_store": "store.shared",

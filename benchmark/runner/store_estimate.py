@@ -17,8 +17,8 @@ from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, HeadJob, Import
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plugins.specs import parse_set
-from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Key, Store
 
 COUNTED = ("features", "logits", "scores", "checkpoint")

@@ -14,7 +14,6 @@ from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import FitData
 from oodbench.benchmark.plugins.specs import canonical, create, parse_spec
-from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_inputs import (
     checked_scores,
@@ -26,6 +25,7 @@ from oodbench.benchmark.stages.detector_inputs import (
 )
 from oodbench.benchmark.stages.detector_state import chosen_settings, load_state, save_state
 from oodbench.benchmark.stages.similarity_scoring import DetectorScores, bank_rows, score_together
+from oodbench.benchmark.stats.seeds import derive, restored_rng
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext

@@ -12,7 +12,7 @@ from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plan.weights.match import HEAD, match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 
 WHOLE = "given."
 """Before the names of the head with all of its outputs, where the classifier has some: by it their order is checked."""

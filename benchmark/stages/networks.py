@@ -9,7 +9,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
 from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Store
 
 CLASSIFIER = "classifier"

@@ -19,9 +19,9 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
-from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_inputs import checked_scores, make_batch, refuse_batch_dependence
+from oodbench.benchmark.stats.seeds import derive, restored_rng
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext

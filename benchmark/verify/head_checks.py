@@ -7,8 +7,8 @@ from torch import Tensor
 
 from oodbench.benchmark.plugins.recipe import HeadData, Recipe
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.seeds import restored_rng
 from oodbench.benchmark.stages.training.train_head import checked_head
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.toy_world import CLASSES, toy_world
 

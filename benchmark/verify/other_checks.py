@@ -25,7 +25,7 @@ from oodbench.benchmark.plugins.figures import Figures
 from oodbench.benchmark.plugins.recipe import Task, TrainBatch, Training, fits_head
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.head_checks import check_head_learns, check_head_repeats
 from oodbench.benchmark.verify.toy_world import CLASSES, SIDE, TrainableNetwork, toy_world

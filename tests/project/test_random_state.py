@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from oodbench.benchmark.seeds import restored_rng
+from oodbench.benchmark.stats.seeds import restored_rng
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from oodbench.benchmark.seeds import derive
+from oodbench.benchmark.stats.seeds import derive
 
 
 def test_derived_seed_is_a_known_hash() -> None:

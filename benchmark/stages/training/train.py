@@ -16,12 +16,12 @@ from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plan.precision import train_in
 from oodbench.benchmark.plugins.recipe import Training
-from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.networks import build_networks, load_networks, load_start
 from oodbench.benchmark.stages.training.snapshots import SnapshotIntervals, Snapshots
 from oodbench.benchmark.stages.training.train_loop import TrainLoop
 from oodbench.benchmark.stages.training.training_images import training_images
+from oodbench.benchmark.stats.seeds import derive, restored_rng
 from oodbench.benchmark.store.atomic import write_atomically
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import HeadJob, Outputs
 from oodbench.benchmark.plugins.recipe import Head, HeadData, Recipe
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.seeds import derive, restored_rng
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stats.seeds import derive, restored_rng
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext

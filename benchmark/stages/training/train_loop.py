@@ -11,9 +11,9 @@ from torch import Tensor
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.recipe import Recipe, TrainBatch, Training
-from oodbench.benchmark.seeds import derive
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.training.training_images import Images, rows_of
+from oodbench.benchmark.stats.seeds import derive
 
 
 class ShuffledIndices:

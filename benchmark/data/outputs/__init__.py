@@ -1,0 +1,1 @@
+"""Logits, features and scores that the user brings as files: reading, checking and writing them."""

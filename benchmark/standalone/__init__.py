@@ -1,0 +1,1 @@
+"""Detectors and metrics outside of a run: on arrays in memory, and in service."""
