@@ -14,7 +14,7 @@ from oodbench.detectors._head import energy, head
 class Rectified(Detector):
     """Energy of the head on a changed feature; subclasses define `shaped`, and fit what it needs."""
 
-    needs = frozenset({"features"})
+    needs = frozenset({"features", "head"})
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Store the head."""

@@ -25,13 +25,15 @@ class Cosine(Detector):
     the paper, no bias is added.
     """
 
-    needs = frozenset({"features"})
+    needs = frozenset({"features", "head"})
     to: str = "weights"
 
     def __post_init__(self) -> None:
-        """Check `to`."""
+        """Check `to`; class means need no head."""
         if self.to not in ("weights", "means"):
             raise ValueError(f"to must be 'weights' or 'means', got {self.to!r}")
+        if self.to == "means":
+            object.__setattr__(self, "needs", self.needs - {"head"})
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Normalise the weights, or the class means."""

@@ -29,7 +29,7 @@ class FDBD(Detector):
     chooses the normaliser on OOD validation images.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"features", "head", "logits"})
     normalizer: str = "distance"
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class NCI(Detector):
     images; here it is a setting, whose default is the first of those values and OpenOOD's.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"features", "head", "logits"})
     grid = {"alpha": (1e-4, 1e-3, 1e-2, 1e-1)}
     alpha: float = 1e-4
 

@@ -39,7 +39,8 @@ class SHE(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Average the features of the correctly classified training images of each class."""
-        sums = torch.zeros(classifier.num_classes, classifier.weight.shape[1], dtype=torch.float64)
+        width = next(data.train.batches(1)).features.shape[1]
+        sums = torch.zeros(classifier.num_classes, width, dtype=torch.float64)
         counts = torch.zeros(classifier.num_classes, dtype=torch.int64)
         for part in data.train.batches(BLOCK):
             correct = part.logits.argmax(dim=1) == part.labels

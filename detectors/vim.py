@@ -45,7 +45,7 @@ class Residual(Detector):
     paper has no default for networks with few features.
     """
 
-    needs = frozenset({"features"})
+    needs = frozenset({"features", "head"})
     grid = {"dim": (None, 16, 32, 64, 128, 256, 512, 1000)}
     dim: int | None = None
 
@@ -107,7 +107,7 @@ class ViM(Residual):
     256, which is also the choice here for its 512 features, if they are all active.
     """
 
-    needs = frozenset({"features", "logits"})
+    needs = frozenset({"features", "head", "logits"})
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `residual` and alpha. Raises `DataError` if the mean largest logit is not positive."""

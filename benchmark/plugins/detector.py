@@ -42,8 +42,9 @@ class Detector(Plugin):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
-    """The inputs that the detector reads: names among 'logits', 'features', 'images', 'network', 'maps',
-    'similarities' and 'outliers'. Reading anything else raises `PluginError`."""
+    """The inputs that the detector reads: names among 'logits', 'features', 'images', 'network', 'head', 'maps',
+    'similarities' and 'outliers'. Reading anything else raises `PluginError`; the head can be read undeclared, but not
+    where there are arrays without one."""
     recipe: ClassVar[str | None] = None
     """Name of the recipe that trains the detector's classifier. None for a post-hoc detector, which scores with the
     classifier of the suite's base recipe."""

@@ -21,6 +21,7 @@ NEEDS = {
     "features": "the penultimate features, float32 (N, D)",
     "images": "the pixels, float32 in [0, 1] (N, C, H, W)",
     "network": "the classifier in score(), with gradients if wanted; declare its passes in `passes`",
+    "head": "the weight (K, D) and bias (K,) of the linear head in fit(), from features to logits",
     "maps": "what `reduce` keeps of the feature maps of the backbone's blocks, float32 (N, M)",
     "similarities": "in score(), the cosines with the features of training images (`bank_rows`), float32 (N, B)",
     "outliers": "the suite's outliers, OOD images that training may use (never test images)",

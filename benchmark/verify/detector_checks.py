@@ -26,6 +26,7 @@ from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.verify.check_error import CheckError
 from oodbench.benchmark.verify.engine_check import check_run
 from oodbench.benchmark.verify.toy_world import (
+    as_declared,
     fresh_classifier,
     planted_network,
     toy_bank_batch,
@@ -67,7 +68,7 @@ def fitted_in_memory(detector: Detector, supplied: Collection[str] = tuple(NEEDS
         outliers = toy_batch(detector, world.ood, supplied=supplied if "outliers" in supplied else ())
     with restored_rng(torch.device("cpu")):
         torch.manual_seed(0)
-        passed = classifier if "maps" in detector.needs & set(supplied) else classifier.without_blocks()
+        passed = as_declared(classifier, detector, supplied)
         rows = detector.bank_rows(toy_bank_batch(detector)) if compares(detector) else None
         detector.fit(passed, FitData(train, validation, outliers, rows))
     return detector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, ForwardOutput
+from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, ForwardOutput, UndeclaredInputError
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.extract import checked_reduction
 
@@ -163,8 +163,53 @@ def toy_batch(
         bank = TrainingBank(train.features.numpy(), detector.bank_rows(train))
         similarities = bank.similarities(output.features)
         parts["similarities"] = similarities.__getitem__
-    passed = classifier if "maps" in names else classifier.without_blocks()
+    passed = as_declared(classifier, detector, supplied)
     return Batch(len(images), parts, detector.name, passed if "network" in names else None, bank=bank)
+
+
+class WithoutHead(Classifier):
+    """A classifier whose head may not be read, because the detector does not declare 'head' or it is not supplied."""
+
+    def __init__(self, classifier: Classifier, owner: str) -> None:
+        vars(self).update(vars(classifier))  # not through __init__, which would undo what a detector did to the network
+        self._owner = owner
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Running the whole network is no reading of its head."""
+        return super().head(self.features(images))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Raises `UndeclaredInputError`."""
+        self._refuse()
+
+    @property
+    def weight(self) -> Tensor:
+        """Raises `UndeclaredInputError`."""
+        self._refuse()
+
+    @property
+    def bias(self) -> Tensor:
+        """Raises `UndeclaredInputError`."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise UndeclaredInputError(
+            f"Detector '{self._owner}' asked for the classifier's head, which it does not declare; declare it: "
+            "needs = {'head'}.",
+            "head",
+        )
+
+
+def as_declared(classifier: Classifier, detector: Detector, supplied: Iterable[str] = NEEDS) -> Classifier:
+    """The classifier with what a detector declares, of what is supplied: blocks for 'maps', the head for 'head'.
+
+    A detector that declares 'images' or 'network' may read the head undeclared: running the network takes it.
+    """
+    supplied = set(supplied)
+    classifier = classifier if "maps" in detector.needs & supplied else classifier.without_blocks()
+    runs = bool(detector.needs & {"images", "network"})
+    may_read = "head" in supplied if "head" in detector.needs else runs
+    return classifier if may_read else WithoutHead(classifier, detector.name)
 
 
 def toy_bank_batch(detector: Detector) -> Batch:

@@ -71,6 +71,8 @@ class AsksForMuchMore(Good):
 class FitsOneWidthOnly(Good):
     """Works with the network of the toy world, which has 8 features, and with no other."""
 
+    needs = frozenset({"logits", "head"})
+
     def fit(self, classifier: Classifier, data: FitData) -> None:
         self.shift_ = (classifier.weight.mean(dim=0) - torch.ones(8)).sum()
 
@@ -162,6 +164,8 @@ class FailsOnOneImage(Good):
 class ClipsWeights(Good):
     """Idempotent, so that only the first call changes anything."""
 
+    needs = frozenset({"logits", "head"})
+
     def fit(self, classifier: Classifier, data: FitData) -> None:
         classifier.weight.clamp_(max=1)
 
@@ -221,6 +225,15 @@ class NeedsNoImages(Good):
 
 class NeedsNoOutliers(Good):
     needs = frozenset({"logits", "outliers"})
+
+
+class NeedsNoHead(Good):
+    needs = frozenset({"logits", "head"})
+
+
+class ReadsTheHeadUndeclared(Good):
+    def fit(self, classifier: Classifier, data: FitData) -> None:
+        self.scale_ = classifier.bias.mean() + classifier.head(torch.zeros(1, 8)).mean()
 
 
 class NeedsNoNetwork(Good):
@@ -377,6 +390,8 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (NeedsNoImages, "check_only_declared", "it declares 'images' but never reads it"),
     (NeedsNoOutliers, "check_only_declared", "it declares 'outliers' but never reads it"),
     (NeedsNoNetwork, "check_only_declared", "it declares 'network' but never reads it"),
+    (NeedsNoHead, "check_only_declared", "it declares 'head' but never reads it; leave it out of needs"),
+    (ReadsTheHeadUndeclared, "check_declarations", r'it reads head .*; write needs = .*"head", "logits"'),
     (
         UpsideDown,
         "check_oriented",

@@ -1,0 +1,1 @@
+"""Classifiers that stand for a network: where only arrays of its outputs, or its head, are there."""
