@@ -1,1 +1,9 @@
 """Logits, features and scores that the user brings as files: reading, checking and writing them."""
+
+from oodbench.benchmark.data.outputs.given import GivenArrays as GivenArrays
+from oodbench.benchmark.data.outputs.given import GivenHead as GivenHead
+from oodbench.benchmark.data.outputs.given import GivenOutputs as GivenOutputs
+from oodbench.benchmark.data.outputs.joining import joined as joined
+from oodbench.benchmark.data.outputs.reading import read_outputs as read_outputs
+from oodbench.benchmark.data.outputs.scores import read_scores as read_scores
+from oodbench.benchmark.data.outputs.writing import write_outputs as write_outputs
