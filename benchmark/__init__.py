@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.inputs import Batch as Batch
     from oodbench.benchmark.plugins.inputs import Classifier as Classifier
     from oodbench.benchmark.plugins.inputs import FitData as FitData
+    from oodbench.benchmark.plugins.networks.calls import ModuleCall as ModuleCall
+    from oodbench.benchmark.plugins.networks.calls import blocks_of as blocks_of
+    from oodbench.benchmark.plugins.networks.calls import head_of as head_of
+    from oodbench.benchmark.plugins.networks.calls import watched as watched
+    from oodbench.benchmark.plugins.networks.found import FoundNetwork as FoundNetwork
     from oodbench.benchmark.plugins.pictures import Preprocessing as Preprocessing
     from oodbench.benchmark.plugins.recipe import Head as Head
     from oodbench.benchmark.plugins.recipe import HeadData as HeadData
@@ -63,6 +68,8 @@ _MODULES = {
     "plugins.detector": ("Detector",),
     "plugins.figures": ("FigureInputs", "Figures", "Picture"),
     "plugins.inputs": ("Batch", "Classifier", "FitData"),
+    "plugins.networks.calls": ("ModuleCall", "blocks_of", "head_of", "watched"),
+    "plugins.networks.found": ("FoundNetwork",),
     "plugins.pictures": ("Preprocessing",),
     "plugins.recipe": ("Head", "HeadData", "Recipe", "Task", "TrainBatch", "Training"),
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),

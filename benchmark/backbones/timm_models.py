@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from oodbench.benchmark import DataError, Preprocessing, Pretrained, backbone
+from oodbench.benchmark import DataError, FoundNetwork, Preprocessing, Pretrained, backbone, blocks_of
 from oodbench.benchmark.backbones._downloads import from_hub, from_url, suggested
 from oodbench.benchmark.backbones._efficientnet_names import timm_name
-from oodbench.benchmark.backbones._third_party import Found, FoundNetwork, blocks_of
+from oodbench.benchmark.backbones._third_party import Found
 
 ABSENT = "backbone 'timm' needs the package timm, which is not installed: pip install 'oodbench[timm]'"
 

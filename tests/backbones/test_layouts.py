@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError
-from oodbench.benchmark.backbones._layouts import Layout, MapTap, layout_of
 from oodbench.benchmark.plugins.inputs import Classifier
+from oodbench.benchmark.plugins.networks.layouts import Layout, MapTap, layout_of
 from tests.backbones.networks import backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,1 +1,1 @@
-"""Classifiers that stand for a network: where only arrays of its outputs, or its head, are there."""
+"""Networks that were written elsewhere, whose parts are found by a trial pass, and classifiers that stand for one."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oodbench.benchmark import DataError
+from oodbench.benchmark.errors import DataError
 
 MOST_PREFIX_TOKENS = 16
 """Number of class and register tokens before those of patches, up to which a grid is looked for."""
