@@ -17,7 +17,7 @@ from oodbench.benchmark import Batch, Classifier, Detector, FitData
 from oodbench.benchmark.plugins.detector import compares
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
-from oodbench.benchmark.stages.detector_inputs import images_per_call
+from oodbench.benchmark.stages.detecting.fit_score import images_per_call
 
 CLASSES, SHAPE = 10, (3, 8, 8)
 PIXELS = 3 * 8 * 8

@@ -9,6 +9,7 @@ when they run in `engines/`. Reading order:
     extract, extract_parts                 logits, features and map reductions from one forward pass
     detector_inputs, detector_state        what a detector is given, and how its state is stored
     tune, fit_score, similarity_scoring    settings, fitted detectors and scores
+    detecting/                             the core of these: fits and scores on arrays, without a store
     evaluate                               scores -> record
     memory                                 peak memory, and recovery when memory runs out
 """

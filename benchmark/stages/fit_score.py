@@ -6,26 +6,19 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from oodbench.benchmark.errors import PluginError, typed_first_line
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import FitData
-from oodbench.benchmark.plugins.specs import canonical, create, parse_spec
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.context import Tick
-from oodbench.benchmark.stages.detector_inputs import (
-    checked_scores,
-    classifier_for,
-    fit_batch,
-    images_per_call,
-    make_batch,
-    refuse_batch_dependence,
-)
+from oodbench.benchmark.stages.detecting.fit_score import fit_detector, score_batches
+from oodbench.benchmark.stages.detecting.similarities import DetectorScores
+from oodbench.benchmark.stages.detector_inputs import classifier_for, fit_batch, make_batch
 from oodbench.benchmark.stages.detector_state import chosen_settings, load_state, save_state
-from oodbench.benchmark.stages.similarity_scoring import DetectorScores, bank_rows, score_together
-from oodbench.benchmark.stats.seeds import derive, restored_rng
+from oodbench.benchmark.stages.similarity_scoring import bank_rows, score_together
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
@@ -53,15 +46,12 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
     data = FitData(
         fit_batch(context, job, detector, job.train), fit_batch(context, job, detector, job.validation), outliers, rows
     )
-    with restored_rng(context.device):
-        torch.manual_seed(derive(job.seed, "fit", spec))
-        try:
-            detector.fit(classifier_for(context, job, detector), data)
-        except Exception as error:  # a plug-in may raise anything
-            if why := _outputs_without_images(job):
-                raise PluginError(f"{typed_first_line(error).rstrip('.')}; {why}.") from error
-            raise
-    return detector
+    try:
+        return fit_detector(detector, classifier_for(context, job, detector), data, job.seed, context.device, spec)
+    except Exception as error:  # a plug-in may raise anything
+        if why := _outputs_without_images(job):
+            raise PluginError(f"{typed_first_line(error).rstrip('.')}; {why}.") from error
+        raise
 
 
 def _outputs_without_images(job: FitJob | TuneJob) -> str:
@@ -139,13 +129,5 @@ def scores_of(
         if isinstance(outcome, Exception):
             raise outcome
         return outcome.scores
-    scores: list[np.ndarray] = []
-    with restored_rng(context.device):
-        torch.manual_seed(derive(job.seed, "score", str(canonical(detector))))
-        size = images_per_call(detector, job.checkpoint.num_classes)
-        for batch in make_batch(context, job, detector, outputs, labelled=False).batches(size):
-            scores.append(checked_scores(detector, batch))
-            if len(scores) == 1 and "network" not in detector.needs:
-                refuse_batch_dependence(detector, batch, scores[0])
-            tick(len(batch))
-    return np.concatenate(scores)
+    images = make_batch(context, job, detector, outputs, labelled=False)
+    return score_batches(detector, images, job.checkpoint.num_classes, job.seed, context.device, tick)

@@ -20,7 +20,7 @@ from oodbench.benchmark.plugins.detector import Detector, compares, observes
 from oodbench.benchmark.plugins.inputs import NEEDS, FitData, UndeclaredInputError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.stages.detector_inputs import checked_scores
+from oodbench.benchmark.stages.detecting.score_checks import checked_scores
 from oodbench.benchmark.stages.detector_state import stored_and_loaded
 from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.verify.check_error import CheckError

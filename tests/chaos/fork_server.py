@@ -32,7 +32,8 @@ from oodbench.benchmark.plan import planner
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.records import record as record_module
 from oodbench.benchmark.runner import runner
-from oodbench.benchmark.stages import extract, fit_score, similarity_scoring
+from oodbench.benchmark.stages import extract
+from oodbench.benchmark.stages.detecting import fit_score, similarities
 from oodbench.benchmark.stages.training import snapshots, train_loop
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.views import plots, tables
@@ -72,7 +73,7 @@ def instrument(events: Events) -> None:
     _count_calls(events, planner._Planner, "cell", "a cell of the plan")
     _count_calls(events, train_loop.TrainLoop, "_step", "a training step")
     _count_calls(events, extract, "_forward", "a block")
-    for module in (fit_score, similarity_scoring):
+    for module in (fit_score, similarities):
         _count_calls(events, module, "checked_scores", "scores of a batch")
     _count_calls(events, runner, "write_record", "a record", phase="records")
     _count_calls(events, tables, "write_tables", "the tables", phase="tables")

@@ -14,7 +14,8 @@ from oodbench.benchmark import Batch, Classifier, Detector, FitData, ImageSet
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.stages.detector_inputs import BATCH, checked_scores
+from oodbench.benchmark.stages.detecting.fit_score import BATCH
+from oodbench.benchmark.stages.detecting.score_checks import checked_scores
 from oodbench.benchmark.stages.fit_score import fit, score
 from oodbench.benchmark.store.store import Key
 from tests.stages.extracted_sets import (
