@@ -3,6 +3,9 @@
 from oodbench.benchmark.data.outputs.given import GivenArrays as GivenArrays
 from oodbench.benchmark.data.outputs.given import GivenHead as GivenHead
 from oodbench.benchmark.data.outputs.given import GivenOutputs as GivenOutputs
+from oodbench.benchmark.data.outputs.head import check_head as check_head
+from oodbench.benchmark.data.outputs.head import head_of as head_of
+from oodbench.benchmark.data.outputs.head import recovered_head as recovered_head
 from oodbench.benchmark.data.outputs.joining import joined as joined
 from oodbench.benchmark.data.outputs.reading import read_outputs as read_outputs
 from oodbench.benchmark.data.outputs.scores import read_scores as read_scores

@@ -1,8 +1,8 @@
 """Arrays in .npy and .npz files, memory-mapped where they lie; nothing in the files is executed.
 
 A member of an .npz that was stored without compression (`np.savez`) is mapped at its offset in the archive; a
-compressed one (`np.savez_compressed`) is unpacked block by block (`spool.py`). Errors are `OSError`, or `ValueError` with
-the end of a sentence, to which `files.py` adds the name of the file.
+compressed one (`np.savez_compressed`) is unpacked block by block (`spool.py`). Errors are `OSError`, or `ValueError`
+with the end of a sentence, to which `files.py` adds the name of the file.
 """
 
 from __future__ import annotations
