@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.data.own_sets import with_absolute_path
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine

@@ -63,8 +63,8 @@ def compare(
     dependent, such as digits of one writer. A page with its numbers and plots is written to the folder 'compare' of the
     run.
     """
-    from oodbench.benchmark.compare.compare import compare as compare_detectors
-    from oodbench.benchmark.compare.scored_images import ScoredImages
+    from oodbench.benchmark.comparisons.compare import compare as compare_detectors
+    from oodbench.benchmark.comparisons.scored_images import ScoredImages
     from oodbench.benchmark.data.library import Library
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import split_list

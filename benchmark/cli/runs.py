@@ -58,8 +58,8 @@ def cell_card(run_name: str, selector: str, results: Path) -> str:
 
 def export_scores(run_name: str, selector: str, order: str, file: str, data_dir: Path, results: Path) -> None:
     """`bench show RUN --scores FILE.csv`: write the score of every image of one cell, or of all."""
-    from oodbench.benchmark.compare.image_scores import ImageScores, save_scores, write_scores
-    from oodbench.benchmark.compare.scored_images import ScoredImages
+    from oodbench.benchmark.comparisons.image_scores import ImageScores, save_scores, write_scores
+    from oodbench.benchmark.comparisons.scored_images import ScoredImages
     from oodbench.benchmark.data.library import Library
     from oodbench.benchmark.records.cell_names import find_cell
     from oodbench.benchmark.records.record import OK

@@ -2,7 +2,7 @@
 
     results/runs/NAME/best.json   a hash of the records that were judged (`inputs`), and one `Judged` per column
 
-Computing it needs the scores and takes about a second (compare/best_set.py); the views only read it. A judgement of
+Computing it needs the scores and takes about a second (comparisons/best_set.py); the views only read it. A judgement of
 records other than those shown is ignored.
 """
 

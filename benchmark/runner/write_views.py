@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.compare.best_set import update_best
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.best_set import update_best
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.records.best import NAME, read_best
 from oodbench.benchmark.records.run import StoredRun

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oodbench.benchmark.compare.scored_images import OTHERS, ScoredImages
+from oodbench.benchmark.comparisons.scored_images import OTHERS, ScoredImages
 from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.metrics.extended import (
     EXTENDED_VERSION,

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from oodbench.benchmark.compare.best_set import judge_best
-from oodbench.benchmark.compare.column import by_column
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.best_set import judge_best
+from oodbench.benchmark.comparisons.column import by_column
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, first_line, visible
 from oodbench.benchmark.metrics.exact import evaluate

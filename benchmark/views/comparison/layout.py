@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from oodbench.benchmark.compare.column import AUROC, ColumnComparison
-from oodbench.benchmark.compare.compare import Comparison
+from oodbench.benchmark.comparisons.column import AUROC, ColumnComparison
+from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
 from oodbench.benchmark.views.marks import DASH, MAYBE, bold_rows, percent

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from oodbench.benchmark.compare.column import ColumnComparison
-from oodbench.benchmark.compare.compare import Comparison
+from oodbench.benchmark.comparisons.column import ColumnComparison
+from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.alone import make_alone
 from oodbench.benchmark.views.comparison import layout as compared

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from oodbench.benchmark.compare.compare import Comparison, Matrix
+from oodbench.benchmark.comparisons.compare import Comparison, Matrix
 from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.comparison.layout import PLOTS, metric_title
 from oodbench.benchmark.views.plot_style import FigureMargins

@@ -1,4 +1,4 @@
-"""`compare/best_set.py`: which detectors may be the best is judged once, as `bench compare` does, and stored."""
+"""`comparisons/best_set.py`: which detectors may be the best is judged once, as `bench compare` does, and stored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark.compare import best_set
-from oodbench.benchmark.compare.compare import compare
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons import best_set
+from oodbench.benchmark.comparisons.compare import compare
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.best import read_best

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.compare.image_scores import COLUMNS
+from oodbench.benchmark.comparisons.image_scores import COLUMNS
 from oodbench.benchmark.data.files.user_folder import adopt
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set

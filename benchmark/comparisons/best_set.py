@@ -14,8 +14,8 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import to_json, write_atomically
 
 if TYPE_CHECKING:
-    from oodbench.benchmark.compare.column import ColumnComparison
-    from oodbench.benchmark.compare.scored_images import ScoredImages
+    from oodbench.benchmark.comparisons.column import ColumnComparison
+    from oodbench.benchmark.comparisons.scored_images import ScoredImages
 
 
 def judge_best(records: Sequence[Record], cache: Path, images: ScoredImages) -> tuple[list[Judged], bool]:
@@ -23,7 +23,7 @@ def judge_best(records: Sequence[Record], cache: Path, images: ScoredImages) -> 
 
     A column with fewer than two competing detectors is left out.
     """
-    from oodbench.benchmark.compare.column import ColumnComparison, ComparisonConfig, by_column, compare_column
+    from oodbench.benchmark.comparisons.column import ColumnComparison, ComparisonConfig, by_column, compare_column
 
     judged, complete = [], True
     config = ComparisonConfig(cache, METRIC, images=images)

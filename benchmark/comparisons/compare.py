@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench.benchmark.compare.column import (
+from oodbench.benchmark.comparisons.column import (
     AUROC,
     RESAMPLES,
     ColumnComparison,
@@ -16,7 +16,7 @@ from oodbench.benchmark.compare.column import (
     by_column,
     compare_column,
 )
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS
 from oodbench.benchmark.records.run import StoredRun

@@ -16,8 +16,8 @@ from click.testing import Result
 from matplotlib.text import Text
 
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.compare.compare import Comparison, compare
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.compare import Comparison, compare
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.records.cell_names import cell_name

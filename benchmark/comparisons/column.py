@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench.benchmark.compare.scored_images import ScoredImages
+from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
