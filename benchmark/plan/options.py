@@ -65,6 +65,7 @@ class Options:
     plugins: Iterable[str | Path] = ()
     rerun: str = RERUN[0]
     add: bool = False
+    only: bool = False
     skip_bad_images: bool = False
     pixel_cache: float = PIXEL_CACHE
     cell_timeout: float = 0.0
@@ -140,6 +141,10 @@ class Options:
     def _check_choices(self) -> None:
         if self.head not in ("", *HEADS):
             raise UserError(f"Unknown head '{self.head}'. Choose {', '.join(HEADS)}.")
+        if self.add and self.only:
+            raise UserError(
+                "add keeps all cells of earlier commands and only keeps none of them. Choose one of the two."
+            )
         if self.rerun not in RERUN:
             raise UserError(f"Unknown rerun '{self.rerun}'. Choose {', '.join(RERUN)}.")
         if self.protocol not in ("", *PROTOCOLS):
