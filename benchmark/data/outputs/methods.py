@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oodbench.benchmark.data.outputs.given import TEST, GivenArrays, GivenOutputs
 from oodbench.benchmark.errors import MetricError, UserError
 from oodbench.benchmark.metrics.exact import auroc
@@ -49,13 +52,14 @@ def turned_methods(given: GivenOutputs) -> tuple[str, ...]:
             for seed, scores in by_seed.items()
             if seed in arrays.scores.get(method, {})
         ]
-        if pairs and all(_under_half(*pair) for pair in pairs):
+        if pairs and all(under_half(*pair) for pair in pairs):
             found.append(method)
     return tuple(found)
 
 
-def _under_half(id_scores: object, ood_scores: object) -> bool:
+def under_half(id_scores: NDArray[np.float64], ood_scores: NDArray[np.float64]) -> bool:
+    """Whether the AUROC is under 0.5."""
     try:
-        return auroc(id_scores, ood_scores) < 0.5  # type: ignore[arg-type]
+        return auroc(id_scores, ood_scores) < 0.5
     except MetricError:  # such as numbers that cannot be compared exactly; the run reports it
         return False
