@@ -83,7 +83,8 @@ def accuracy(arrays: GivenArrays) -> float | None:
 def _check_finite(
     given: GivenOutputs, name: str, what: str, array: NDArray[Any], names: tuple[str, ...] | None
 ) -> None:
-    start, bad, value = 0, [], 0.0
+    bad: list[int] = []
+    start, value = 0, 0.0
     for block in row_blocks(array):
         finite = np.isfinite(block)
         if not finite.all():
