@@ -16,18 +16,14 @@ from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
 from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.options import Options
-from oodbench.benchmark.plan.picture_view import picture_view
+from oodbench.benchmark.plan.outputs.run_input import read_input
 from oodbench.benchmark.plan.plan import Plan, Request
-from oodbench.benchmark.plan.planner import make_plan
-from oodbench.benchmark.plan.suite_file import default_suite, read_suite, suite_path
-from oodbench.benchmark.plan.weights.file import GIVEN
+from oodbench.benchmark.plan.suite_file import default_suite, suite_path
+from oodbench.benchmark.plan.weights.file import GIVEN, SCORES
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
-from oodbench.benchmark.records.running import marked_running
 from oodbench.benchmark.runner.cell_origins import add_origins
-from oodbench.benchmark.runner.command_line import command_line
-from oodbench.benchmark.runner.earlier_cells import ALL, NONE, VALID, options_of
 from oodbench.benchmark.runner.older_versions import log_older_versions
 from oodbench.benchmark.runner.runner import Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
@@ -49,18 +45,17 @@ class Prepared:
     engine: Engine
     run_dir: Path
     asked: dict[str, Any]
-    earlier: str
-    """Which cells of earlier commands stay in the run (`runner.earlier_cells`)."""
+    add: bool
 
     def start(self, progress: Progress | None = None) -> StoredRun:
         """Do the work and write records, tables and plots."""
         store = self.context.store
         self.context.use_threads()  # another run may have been prepared since
-        with store.in_use(self.run_dir), marked_running(store.locks, self.run_dir):
+        with store.in_use(self.run_dir):
             self.context.library.files.cache.tidy()
             self._share()
             watched = progress or Quiet()
-            run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.earlier, self.engine)
+            run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.add, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_stored_run(self.run_dir)
@@ -85,7 +80,8 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     results, data_dir, files = user_path(asked.results), user_path(asked.data_dir), tuple(map(user_path, asked.plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
-    stated = read_suite(request.suite or default_suite())
+    given = read_input(request)
+    stated = given.suite
     gpus = stated.gpus if asked.gpus is None else asked.gpus
     chosen_engine = choose_engine(asked.engine, asked.jobs, asked.ray_address, gpus)
     cache, threads = _cache(results, asked.name, asked.own_cache), asked.threads or stated.threads
@@ -99,10 +95,10 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
         asked.cell_timeout,
         files,
         store=asked.store,
-        view=picture_view(request, stated, asked.pixel_cache),
+        view=given.view(asked.pixel_cache),
     )
     context = open_context(config, chosen_engine.planning_device(asked.device))
-    plan = make_plan(request, context.library, context.device)
+    plan = given.plan(context.library, context.device)
     add_origins(plan, request)
     run_dir = results / "runs" / unique_slug(asked.name or plan.suite.name)
     _check_folders(results, run_dir, cache)
@@ -110,15 +106,10 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     info: dict[str, Any] = {"name": asked.name or plan.suite.name, "asked": asdict(request)}
     info |= {"seeds": list(request.seeds), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": asked.skip_bad_images}
-    command = _command(request, plan, context, **where)
-    info["commands"], info["parts"] = (
-        [command],
-        [{"line": command_line(asked), "options": options_of(command, plan.suite)}],
-    )
+    info["commands"] = [_command(request, plan, context, **where)]
     work = work_left(plan, context, run_dir, asked.rerun)
-    earlier = ALL if asked.add else NONE if asked.only else VALID
     log_older_versions(plan, work, run_dir, cache)
-    return Prepared(plan, work, context, chosen_engine, run_dir, info, earlier)
+    return Prepared(plan, work, context, chosen_engine, run_dir, info, asked.add)
 
 
 @refuse_old_parameters
@@ -151,6 +142,9 @@ def run(
     store_features: str = "",
     fit_from: str | float = "",
     fit_per_class: int = 0,
+    outputs: str | Path | Iterable[str | Path] = "",
+    scores: str | Path = "",
+    higher: str = "",
     stability: bool = True,
     device: str = "auto",
     threads: int = 0,
@@ -160,7 +154,6 @@ def run(
     plugins: Iterable[str | Path] = (),
     rerun: str = "missing",
     add: bool = False,
-    only: bool = False,
     skip_bad_images: bool = False,
     pixel_cache: float = PIXEL_CACHE,
     cell_timeout: float = 0.0,
@@ -212,6 +205,10 @@ def run(
         fit_from: What detectors learn from: "train", "val" for a published validation split, or the share of the ID
             test split that is held out for it and not scored, such as 0.2; the suite's if empty.
         fit_per_class: Fit detectors on at most so many images of each class; 0 for the suite's number, or all.
+        outputs: A folder with logits and features of an ID set and of OOD sets, which take the place of images and
+            networks. Several folders, a list or one string with commas, are one for each seed.
+        scores: A folder or CSV file with scores by any methods; each is a row of the tables.
+        higher: What higher scores of these methods mean, "ood" or "id"; what the files say, or "ood", if empty.
         stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
         threads: CPU threads of a job, whatever the engine and the machine; the suite's number if 0. Results depend
@@ -221,10 +218,8 @@ def run(
         name: Name of the run; the suite's if empty.
         plugins: Python files with plug-ins, loaded before names are resolved.
         rerun: Which cells to compute: "missing", "failed" (those too) or "all".
-        add: Keep all cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
+        add: Keep the cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
             their own, with a longer label.
-        only: Keep no cell of earlier calls. With neither, those stay that were made with the same options, code and
-            images.
         skip_bad_images: Leave out, and count, images that cannot be read, instead of refusing their set.
         pixel_cache: Gigabytes of decoded pixels up to which a set of pictures is kept on the disk; larger sets are
             decoded whenever they are read. Results do not depend on it.
@@ -266,23 +261,31 @@ def _check_encoding(*paths: tuple[str, str | Path]) -> None:
 
 def _command(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:
     """What `prepare` needs to lay out the same run again, with everything resolved that depends on the machine."""
-    name = request.suite or default_suite()
-    path = suite_path(name)
-    records = [cell.record for cell in plan.cells]
+    is_given = bool(request.outputs or (request.scores and not request.suite))
+    records = [cell.record for cell in plan.cells if cell.record.recipe != SCORES]
     every = dict.fromkeys(r.label.partition("@")[0] if r.recipe in GIVEN else r.label for r in records)
     return {
         **asdict(request),
         **{name: [*map(with_absolute_path, getattr(request, name))] for name in ("id_sets", "ood_sets", "near", "far")},
-        "suite": str(path.absolute()) if name.endswith(".toml") else name,
-        "suite_toml": path.read_text(encoding="utf-8-sig"),
+        **({"suite": ""} if is_given else _suite_text(request)),
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),
-        "precision": plan.precision,
+        "precision": request.precision if is_given else plan.precision,
         "checkpoint": [str(Path(path).absolute()) for path in request.checkpoint],
         "device": str(context.device),
         "threads": plan.threads,
         "data_dir": str(Path(where["data_dir"]).absolute()),
         "plugins": [str(Path(file).absolute()) for file in where["plugins"]],
         "skip_bad_images": where["skip_bad_images"],
+    }
+
+
+def _suite_text(request: Request) -> dict[str, str]:
+    """The suite's name or path, and its text."""
+    name = request.suite or default_suite()
+    path = suite_path(name)
+    return {
+        "suite": str(path.absolute()) if name.endswith(".toml") else name,
+        "suite_toml": path.read_text(encoding="utf-8-sig"),
     }
 
 

@@ -13,6 +13,7 @@ import os
 import struct
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.cli import main
+from oodbench.benchmark.data.outputs import GivenArrays, GivenHead, GivenOutputs, write_outputs
 from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.records.run import StoredRun
@@ -110,6 +112,54 @@ def write_suite(folder: Path, matrix: str, *, name: str = "tiny", **options: Any
     path = folder / f"{name}.toml"
     path.write_text(tiny_suite(matrix, **options), encoding="utf-8")
     return path
+
+
+def given_arrays(
+    count: int, tag: str, *, ood: bool = False, names: bool = True, labels: bool = True, seed: int = 0
+) -> GivenArrays:
+    """Logits and features of `count` images of 4 classes under a network whose weights depend on the seed."""
+    draw, head = np.random.default_rng([seed, count, *tag.encode()]), given_head(seed)
+    means = np.abs(np.random.default_rng(9).normal(size=(4, 8))) * 2
+    classes = np.arange(count) % 4
+    features = np.maximum(draw.normal(size=(count, 8)) + (0 if ood else means[classes]), 0).astype(np.float32)
+    return GivenArrays(
+        count,
+        logits=features @ head.weight.T + head.bias,
+        features=features,
+        labels=None if ood or not labels else classes,
+        names=tuple(f"{tag}/{row}.png" for row in range(count)) if names else None,
+    )
+
+
+def given_head(seed: int = 0) -> GivenHead:
+    """The head of that network."""
+    means = np.abs(np.random.default_rng(9).normal(size=(4, 8))) * 2
+    noise = np.random.default_rng(seed).normal(size=(4, 8)) / 10
+    weight = (means - means.mean(axis=0) + noise).astype(np.float32)
+    return GivenHead(weight, (-(weight * means).sum(axis=1) / 2).astype(np.float32))
+
+
+def give_outputs(folder: Path, *, seed: int = 0, network: str = "", **changes: Any) -> GivenOutputs:
+    """Write outputs of a small network on 'photos' against 'svhn' (far) and 'Places 365 (crop)' to a folder.
+
+    `changes`: fields of `GivenOutputs` that replace those; and `names` and `labels` as for `given_arrays`.
+    """
+    options = {name: changes.pop(name) for name in ("names", "labels") if name in changes}
+    parts = {"train": 120, "val": 40, "test": 80}
+    given = GivenOutputs(
+        source=folder,
+        title=folder.name,
+        id_set="photos",
+        id={split: given_arrays(count, split, seed=seed, **options) for split, count in parts.items()},
+        ood={name: given_arrays(60, name, seed=seed, ood=True, **options) for name in ("svhn", "Places 365 (crop)")},
+        groups={"svhn": "far"},
+        classes=("cat", "dog", "owl", "newt"),
+        head=given_head(seed),
+        network=network,
+    )
+    given = replace(given, **changes)
+    write_outputs(folder, given)
+    return given
 
 
 def prepare_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> Prepared:

@@ -70,6 +70,7 @@ def compare(
     from oodbench.benchmark.plugins.specs import split_list
     from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.runner.run_view import view_in
+    from oodbench.benchmark.verify.data_sets import adopt_folders
     from oodbench.benchmark.views.comparison.page import compare_text, write_comparison
 
     for file in plugins:
@@ -77,9 +78,9 @@ def compare(
     folder = run_dir(results, run_name)
     cache = cache_of(folder, results)
     images = ScoredImages(Library(data_dir, cache / "data", view=view_in(folder)))
-    comparison = compare_detectors(
-        read_stored_run(folder), cache, split_list(detectors), metric, resamples, seed, images
-    )
+    stored = read_stored_run(folder)
+    adopt_folders(stored.info)
+    comparison = compare_detectors(stored, cache, split_list(detectors), metric, resamples, seed, images)
     width = shutil.get_terminal_size((110, 40)).columns
     click.echo(compare_text(comparison, width, sys.stdout.isatty()))
     files = write_comparison(comparison, folder / "compare")

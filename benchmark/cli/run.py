@@ -28,6 +28,8 @@ from oodbench.benchmark.cli.runs import repeat
     bench run --checkpoint mine.safetensors --id digits
     bench run --checkpoint a.pt,b.pt,c.pt --id digits
     bench run --checkpoint mine.pt --recipe linear_probe --id folder:photos --ood folder:others
+    bench run --outputs my_outputs --detectors msp,energy,knn
+    bench run --scores my_scores.csv --higher id
     bench run --store s3://bucket/folder
     bench run --dry-run
     bench run --from results/runs/digits/run.json

@@ -44,6 +44,24 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
         help="Detectors, as NAME, NAME[SETTING=VALUE,...] or NAME@RECIPE, separated by commas.",
     ),
     click.option(
+        "--outputs",
+        default="",
+        metavar="DIRS",
+        help="Score logits and features in this folder, in place of images and networks; several folders are seeds.",
+    ),
+    click.option(
+        "--scores",
+        default="",
+        metavar="DIR|FILE.csv",
+        help="Rows for scores by other methods, in a folder or CSV file.",
+    ),
+    click.option(
+        "--higher",
+        default="",
+        metavar="ood|id",
+        help="What higher scores of these methods mean.  [default: what the files say, or ood]",
+    ),
+    click.option(
         "--id", "id_sets", default="all", show_default=True, metavar="LIST", help="ID sets, with commas between."
     ),
     click.option(
@@ -273,12 +291,7 @@ MANNER: tuple[Callable[[Any], Any], ...] = (
         metavar="SECONDS",
         help="Time limit for a detector to tune, fit or score a set.  [default: none]",
     ),
-    click.option(
-        "--add",
-        is_flag=True,
-        help="Keep all cells of earlier commands in the run's table, unlike ones as rows of their own.",
-    ),
-    click.option("--only", is_flag=True, help="Keep no cells of earlier commands in the run's table."),
+    click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table."),
     click.option("--from", "from_run", default="", metavar="RUN", help="Repeat a run from scratch, compare all cells."),
     click.option("--dry-run", is_flag=True, help="Print the plan, without running it."),
     click.option("--quiet", is_flag=True, help="Print the table without progress."),

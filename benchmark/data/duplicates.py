@@ -226,6 +226,7 @@ class CachedDuplicates:
 
     A pair is counted once for all runs that share a store, and a set is hashed, described and sorted once per object.
     Pictures that are decoded when they are read are compared by their thumbnails: equal thumbnails count as copies.
+    Images without pixels, of which only outputs are given, count as different from all others.
     """
 
     def __init__(self, cache: DataCache) -> None:
@@ -237,6 +238,8 @@ class CachedDuplicates:
 
     def exact(self, seen: ImageSet, tested: ImageSet, stored: bool = True) -> int:
         """As `exact_duplicates`. With `stored`, the count is read from, or written to, the store."""
+        if not (seen.has_pixels and tested.has_pixels):
+            return 0
         channels = _common_channels(seen.small.shape[1:], tested.small.shape[1:])
         if channels is None:
             return 0
@@ -247,6 +250,8 @@ class CachedDuplicates:
 
     def near(self, seen: ImageSet, tested: ImageSet) -> int:
         """As `near_duplicates`."""
+        if not (seen.has_pixels and tested.has_pixels):
+            return 0
         channels = _common_channels(seen.small.shape[1:], tested.small.shape[1:])
         if channels is None:
             return 0

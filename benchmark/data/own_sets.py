@@ -1,4 +1,7 @@
-"""The user's own data sets, named on the command line or in a suite without code: `folder:PATH` and `list:FILE.txt`."""
+"""The user's own data sets, named on the command line or in a suite without code: `folder:PATH` and `list:FILE.txt`.
+
+Sets whose arrays are given (`data.outputs`) are registered here for other processes; no one types their names.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from oodbench.benchmark.data.files import user_folder
 from oodbench.benchmark.data.files.user_folder import Role
 from oodbench.benchmark.data.lists import user_list
+from oodbench.benchmark.data.outputs.data_sets import GivenSource, register_given, registered_sources
 from oodbench.benchmark.plugins.specs import SetSpec
 
 PREFIXES = (*user_folder.PREFIXES, user_list.PREFIX)
@@ -24,6 +28,8 @@ def adopt(spec: SetSpec, role: Role = "", beside: Path | None = None) -> SetSpec
     Other specs are returned unchanged. `role` and `beside`: as for folders (`user_folder.adopt`). Raises `UserError`
     for a place that does not exist or cannot be used.
     """
+    if (given := GivenSource.parse(spec.name)) is not None:
+        return register_given(given).id_set
     if spec.name.startswith(user_list.PREFIX):
         return user_list.adopt_list(spec, beside)
     return user_folder.adopt(spec, role, beside)
@@ -31,7 +37,7 @@ def adopt(spec: SetSpec, role: Role = "", beside: Path | None = None) -> SetSpec
 
 def adopted() -> tuple[str, ...]:
     """What was registered in this process, with the paths in place of the names."""
-    return (*user_folder.adopted(), *user_list.adopted_lists())
+    return (*user_folder.adopted(), *user_list.adopted_lists(), *registered_sources())
 
 
 def adopt_all(named: Iterable[str]) -> None:

@@ -21,7 +21,8 @@ def copy_views(images: ImageSet) -> ImageSet:
 
 
 def _is_view_of_larger(array: np.ndarray | None) -> bool:
-    return array is not None and isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes
+    base = getattr(array, "base", None)  # images that are decoded when they are read have none
+    return array is not None and isinstance(base, np.ndarray) and base.nbytes > array.nbytes
 
 
 def only_classes(images: ImageSet, spec: SetSpec) -> ImageSet:

@@ -72,7 +72,7 @@ class ScoredClassification:
 
 
 def extended(
-    test: ScoredClassification,
+    test: ScoredClassification | NDArray[Any],
     ood_scores: NDArray[Any],
     validation_scores: NDArray[Any] | None,
     shifted: Sequence[ScoredClassification] = (),
@@ -80,23 +80,30 @@ def extended(
     """Every extended metric of a cell that is defined, by the names of `EXTENDED_METRICS`.
 
     `validation_scores`: (V,) scores of ID images held out of training; None without such images. `shifted`: forms of
-    the ID test set that keep its classes. Raises `MetricError` as `metrics.exact` does.
+    the ID test set that keep its classes. `test`: scores alone, (N,), where logits or labels are not known; what
+    depends on the classifier is then left out. Raises `MetricError` as `metrics.exact` does.
     """
+    scores = test.scores if isinstance(test, ScoredClassification) else test
     values = {
-        **test.images.calibration,
-        **failures(test.scores, test.right),
-        **({} if validation_scores is None else deployed(test.scores, ood_scores, validation_scores)),
-        "tnr_at_tpr99": tnr_at_tpr99(test.scores, ood_scores),
-        **precisions(test.scores, ood_scores),
+        **(_of_classifier(test, ood_scores) if isinstance(test, ScoredClassification) else {}),
+        **({} if validation_scores is None else deployed(scores, ood_scores, validation_scores)),
+        "tnr_at_tpr99": tnr_at_tpr99(scores, ood_scores),
+        **precisions(scores, ood_scores),
     }
-    if test.right.any():
-        values["oscr"] = oscr(test.scores, test.right, ood_scores)
     if shifted:
         values["shifted_accuracy"] = float(np.concatenate([known.right for known in shifted]).mean())
-        both = np.concatenate([test.scores, *(known.scores for known in shifted)])
+        both = np.concatenate([scores, *(known.scores for known in shifted)])
         full = evaluate(both, ood_scores)
         values |= {f"fs_{name}": full[name] for name in FULL_SPECTRUM}
     return {name: values[name] for name in EXTENDED_METRICS if name in values}
+
+
+def _of_classifier(test: ScoredClassification, ood_scores: NDArray[Any]) -> dict[str, float]:
+    """The metrics that need the classifier's errors or probabilities."""
+    values = {**test.images.calibration, **failures(test.scores, test.right)}
+    if test.right.any():
+        values["oscr"] = oscr(test.scores, test.right, ood_scores)
+    return values
 
 
 def softmax(logits: ArrayLike) -> Floats:

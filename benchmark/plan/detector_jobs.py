@@ -158,4 +158,5 @@ def _fields(inputs: Mapping[str, ReducedOutputs]) -> dict[str, Any]:
 def _digests(outputs: Outputs) -> dict[str, Any]:
     by_kind = {"maps": outputs.maps, "observed": outputs.observed}
     by_detector = {kind: {spec: key.digest for spec, key in keys.items()} for kind, keys in by_kind.items() if keys}
-    return {"logits": outputs.logits.digest, "features": outputs.features.digest, **by_detector}
+    own = {"logits": outputs.logits.digest, "features": outputs.features.digest}
+    return {**{kind: digest for kind, digest in own.items() if kind not in outputs.absent}, **by_detector}

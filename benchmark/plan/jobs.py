@@ -67,6 +67,8 @@ class Outputs:
     """Reductions of its feature maps, by detector with settings."""
     observed: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
     """Statistics of the training split's feature maps, by detector with settings."""
+    absent: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """'logits' or 'features' if the user gives no such arrays: no job makes them, and nothing reads their key."""
 
 
 @dataclass(frozen=True, kw_only=True)

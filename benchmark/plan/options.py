@@ -18,8 +18,12 @@ from oodbench.benchmark.plan.threads import THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plan.weights.given import checkpoint_paths
 from oodbench.benchmark.plugins.specs import split_list
+from oodbench.benchmark.store.user_path import user_path
 
 RERUN = ("missing", "failed", "all")
+
+HIGHER = ("ood", "id")
+"""What higher scores of a user's methods may mean."""
 
 Names = str | Iterable[str]
 """Names, as a list or as one string with commas."""
@@ -56,6 +60,9 @@ class Options:
     store_features: str = ""
     fit_from: str | float = ""
     fit_per_class: int = 0
+    outputs: str | Path | Iterable[str | Path] = ""
+    scores: str | Path = ""
+    higher: str = ""
     stability: bool = True
     device: str = "auto"
     threads: int = 0
@@ -65,7 +72,6 @@ class Options:
     plugins: Iterable[str | Path] = ()
     rerun: str = RERUN[0]
     add: bool = False
-    only: bool = False
     skip_bad_images: bool = False
     pixel_cache: float = PIXEL_CACHE
     cell_timeout: float = 0.0
@@ -79,8 +85,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Make lists of what can be read only once."""
-        lists = ("detectors", "id_sets", "ood_sets", "near", "far", "metrics", "plugins", "seeds", "checkpoint")
-        for name in lists:
+        names = ("detectors", "id_sets", "ood_sets", "near", "far", "metrics", "plugins", "seeds")
+        for name in (*names, "checkpoint", "outputs"):
             value = getattr(self, name)
             if not isinstance(value, str | int | Path):
                 object.__setattr__(self, name, tuple(value))
@@ -107,6 +113,9 @@ class Options:
             store_features=self.store_features,
             fit_from=str(self.fit_from),
             fit_per_class=self.fit_per_class,
+            outputs=self._outputs(),
+            scores=str(user_path(self.scores).absolute()) if str(self.scores) else "",
+            higher=self.higher,
             head=self.head,
             resize=self.resize,
             crop=self.crop,
@@ -134,17 +143,27 @@ class Options:
         return given or (() if _list(self.near) or _list(self.far) else (ALL,))
 
     def _seeds(self) -> tuple[int, ...]:
-        """The seeds; by default, as many as there are files of weights."""
+        """The seeds; by default, as many as there are files of weights, or folders of outputs."""
         seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
-        return tuple(range(max(1, len(checkpoint_paths(self.checkpoint))))) if seeds == (0,) else seeds
+        files = max(1, len(checkpoint_paths(self.checkpoint)), len(self._outputs()))
+        return tuple(range(files)) if seeds == (0,) else seeds
+
+    def _outputs(self) -> tuple[str, ...]:
+        """Absolute paths of the folders of outputs."""
+        given = self.outputs
+        if isinstance(given, str):
+            whole = "," not in given or user_path(given).is_dir()
+            given = [given] if whole else [path.strip() for path in given.split(",")]
+            if len(given) > 1 and "" in given:
+                raise UserError("--outputs names no folder between two commas. Leave out one of them.")
+        paths = [given] if isinstance(given, Path) else given
+        return tuple(str(user_path(path).absolute()) for path in paths if str(path))
 
     def _check_choices(self) -> None:
         if self.head not in ("", *HEADS):
             raise UserError(f"Unknown head '{self.head}'. Choose {', '.join(HEADS)}.")
-        if self.add and self.only:
-            raise UserError(
-                "add keeps all cells of earlier commands and only keeps none of them. Choose one of the two."
-            )
+        if self.higher not in ("", *HIGHER):
+            raise UserError(f"Unknown meaning of higher scores, '{self.higher}'. Choose {' or '.join(HIGHER)}.")
         if self.rerun not in RERUN:
             raise UserError(f"Unknown rerun '{self.rerun}'. Choose {', '.join(RERUN)}.")
         if self.protocol not in ("", *PROTOCOLS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from oodbench.benchmark.plan.id_sets.parts import IDParts
@@ -13,6 +13,7 @@ from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
+from oodbench.benchmark.records.given_sets import PREFIX, with_plain_names
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.store import Key
 
@@ -80,6 +81,12 @@ class Request:
     """What features are stored as, one of `precision.STORED_AS`; the suite's if empty."""
     fit_per_class: int = 0
     """Fit detectors on at most this many images of each class; 0 for the suite's number."""
+    outputs: tuple[str, ...] = ()
+    """Folders of logits and features of a network, one for each seed, in place of networks and images."""
+    scores: str = ""
+    """A folder or CSV file of scores by methods of the user's."""
+    higher: str = ""
+    """What higher scores of these mean, 'ood' or 'id'; what the files say if empty."""
 
     @property
     def shortened(self) -> str:
@@ -204,10 +211,14 @@ class Plan:
     """Which parts of each ID set the run uses, by the set's name."""
     skipped: list[Absence] = field(default_factory=list)
     unavailable: list[Absence] = field(default_factory=list)
+    arrays_of_seeds: list[str] = field(default_factory=list)
+    """SHA-256 of the arrays that the user gives, where there are some for each seed."""
     _position: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def add(self, job: J) -> J:
         """Add a job, unless one with its key is in the plan already; returns the one in the plan."""
+        if PREFIX in job.title:
+            job = replace(job, title=with_plain_names(job.title))
         planned = self.jobs.setdefault(job.id, job)
         assert isinstance(planned, type(job))
         return planned

@@ -15,27 +15,18 @@ from oodbench.benchmark.data.channels import conversion
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
+from oodbench.benchmark.plan.cells.charging import Charging, forwarded
 from oodbench.benchmark.plan.detector_jobs import DetectorJobs
 from oodbench.benchmark.plan.id_sets.parts import IDParts, fit_notes, recorded
 from oodbench.benchmark.plan.job_builder import JobBuilder
-from oodbench.benchmark.plan.jobs import (
-    ExtractJob,
-    FitJob,
-    HeadJob,
-    Job,
-    ReduceMapsJob,
-    ScoreJob,
-    SetRef,
-    TrainJob,
-    TuneJob,
-)
+from oodbench.benchmark.plan.jobs import ScoreJob, SetRef
 from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
 from oodbench.benchmark.plan.picture_view import described, run_backbone
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import FLOAT32, resolve_precision
 from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
-from oodbench.benchmark.plan.suite import IDEntry, OODEntry
+from oodbench.benchmark.plan.suite import IDEntry, OODEntry, Suite
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
 from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
@@ -56,45 +47,66 @@ CPU = torch.device("cpu")
 
 def make_plan(request: Request, library: Library, device: torch.device = CPU) -> Plan:
     """Resolve every name, check that everything needed is available, and lay out the work for a type of device."""
-    suite = read_suite(request.suite or default_suite())
-    precision = resolve_precision(request.precision or suite.precision, device)
-    plan = Plan(
+    plan = new_plan(request, read_suite(request.suite or default_suite()), device)
+    Planner(request, library, plan).fill()
+    refuse_empty(plan)
+    return plan
+
+
+def new_plan(request: Request, suite: Suite, device: torch.device) -> Plan:
+    """A plan without jobs and cells."""
+    return Plan(
         suite,
-        precision,
+        resolve_precision(request.precision or suite.precision, device),
         request.threads or suite.threads,
         block=request.block or suite.block,
         store_features=request.store_features or suite.store_features,
     )
-    _Planner(request, library, plan).fill()
+
+
+def refuse_empty(plan: Plan) -> None:
+    """Raise `UserError` if no cell of a plan gets numbers."""
     if not any(cell.id_scores for cell in plan.cells):
         reasons = [absence.reason for absence in plan.skipped] + [cell.record.reason for cell in plan.cells]
         reason = next(filter(None, reasons), "no detector and no pair of sets was requested.")
         raise UserError(f"Nothing to run: {reason.rstrip('.')}.")
-    return plan
 
 
-class _Planner:
-    """Fills one plan."""
+class Planner:
+    """Fills one plan; `set_up` decides where outputs of networks come from."""
+
+    resolver: Resolver
+    builder: JobBuilder
+    obstacles: Obstacles
+    network: str
+    """The network, as records show it."""
 
     def __init__(self, request: Request, library: Library, plan: Plan) -> None:
         self.request, self.library, self.plan = request, library, plan
-        self.backbone = run_backbone(request, plan.suite)
-        plan.preprocessing = described(library.files.view, self.backbone)
-        self.given = read_given(request.checkpoint, request.seeds, self.backbone)
-        self.resolver = Resolver(request, library, plan, self.given)
-        self.builder = JobBuilder(request, library, plan, self.resolver, self.backbone, self.given)
+        self.set_up()
         self.jobs = DetectorJobs(self.builder)
-        self.obstacles = Obstacles(library, self.builder, self.backbone, self.given)
         self.protocol = request.protocol or plan.suite.protocol
-        self.charged: set[str] = set()
+        self.charging = Charging(plan)
         self.changed: dict[SetSpec, SetRef | None] = {}
         """The slightly changed test images of each ID set; None if there are none."""
+
+    def set_up(self) -> None:
+        """Prepare to plan with networks that are trained or whose weights are given."""
+        request, library, plan = self.request, self.library, self.plan
+        backbone = run_backbone(request, plan.suite)
+        plan.preprocessing = described(library.files.view, backbone)
+        self.given = read_given(request.checkpoint, request.seeds, backbone)
+        self.resolver = Resolver(request, library, plan, self.given)
+        self.builder = JobBuilder(request, library, plan, self.resolver, backbone, self.given)
+        self.obstacles = Obstacles(library, self.builder, backbone, self.given)
+        self.network = str(canonical(backbone))
 
     def parts(self, entry: IDEntry) -> IDParts:
         """The parts of an ID set that the run uses."""
         return self.resolver.parts(entry.set)
 
     def fill(self) -> None:
+        """Add all pairs, cells and jobs to the plan."""
         specs = list(self.resolver.detectors())
         for entry in self.resolver.id_entries():
             self.library.notes += [
@@ -125,14 +137,15 @@ class _Planner:
                 raise UserError(f"Detector '{label}' cannot run: {cells[0].record.reason.rstrip('.')}.")
 
     def pair(self, entry: IDEntry, ood: OODEntry) -> Pair:
+        """An ID set against an OOD set, with the images that are scored."""
         source = entry.outliers is not None and self.library.same_distribution(entry.outliers, ood.set)
         part = "scored" if self.protocol == LEAVE_ONE_OUT else "test"
         images = self.builder.ref(entry.set, self.parts(entry).scored), self.builder.ref(ood.set, part)
         return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
     def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
-        if self.given and isinstance(row.recipe, Imported):
-            row = row._replace(recipe=self.given.imported(seed))
+        """Add the cells of a row with one seed; `declared`: the images that `val_ood` tunes on."""
+        row = self.of_seed(row, seed)
         try:
             reason = self.obstacles.of_backbone(entry, row)
         except CallError as error:
@@ -155,6 +168,11 @@ class _Planner:
                 cell, reason = None, str(error)
             self.plan.cells.append(cell or self.cell(entry, pair, row, seed, status=SKIPPED, reason=reason))
 
+    def of_seed(self, row: Row, seed: int) -> Row:
+        """A row with the file of weights of a seed, if weights are given for its recipe."""
+        is_given = self.given is not None and isinstance(row.recipe, Imported)
+        return row._replace(recipe=self.given.imported(seed)) if self.given and is_given else row
+
     def planned_cell(self, pair: Pair, row: Row, trained: TrainedClassifier, sources: list[SetRef]) -> Cell:
         """A cell that can run, its jobs added to the plan; `sources` are the OOD images to tune on."""
         entry, jobs = trained.entry, self.jobs
@@ -162,11 +180,11 @@ class _Planner:
         fit = jobs.fit_job(row, trained, tuned)
         id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
         extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry)]
-        charged = self.charge([id_job, ood_job, *extended])
+        charged = self.charging.charge([id_job, ood_job, *extended])
         ref = self.changed_set(entry)
         changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
         training = training_facts(trained, self.plan.threads)
-        facts = {"forward_images": sum(map(_forwarded, charged)), "training": training}
+        facts = {"forward_images": sum(map(forwarded, charged)), "training": training}
         choices = enumerate(tuned.candidates) if tuned else ()
         return replace(
             self.cell(entry, pair, row, trained.seed, **facts),
@@ -175,7 +193,7 @@ class _Planner:
             id_outputs=id_job.outputs,
             checkpoint=trained.checkpoint,
             tuned=tuned.makes[0] if tuned else None,
-            forwarded_if={spec: sum(_forwarded(job, choice) for job in charged) for choice, spec in choices},
+            forwarded_if={spec: sum(forwarded(job, choice) for job in charged) for choice, spec in choices},
             extended_inputs=_extended_inputs(extended, bool(self.parts(entry).validation))
             if self.is_extended
             else None,
@@ -276,7 +294,7 @@ class _Planner:
             settings=row.detector.changed_settings(),
             recipe=row.recipe.name,
             recipe_settings=row.recipe.changed_settings(),
-            backbone=str(canonical(self.backbone)),
+            backbone=self.network,
             channels=pair.channels,
             preprocessing=self.plan.preprocessing,
             converted={ref.set: how for ref in (pair.id, pair.ood) if (how := self.conversion(ref, pair.channels))},
@@ -306,39 +324,6 @@ class _Planner:
         if self.plan.store_features != FLOAT32:
             notes.append(f"features are stored as {self.plan.store_features}, rounded")
         return tuple(notes)
-
-    def charge(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs that a cell adds to those already charged, as if the store were empty; training is not charged."""
-        charged: list[Job] = []
-        todo: list[Job] = list(jobs)
-        while todo:
-            job = todo.pop()
-            if job.id in self.charged or isinstance(job, TrainJob | HeadJob):
-                continue
-            self.charged.add(job.id)
-            charged.append(job)
-            charged += self._pass_for_maps(job)
-            todo.extend(self.plan.jobs[other] for other in job.after)
-        return charged
-
-    def _pass_for_maps(self, job: Job) -> list[Job]:
-        """The pass that a reduction of maps needs although logits and features need none; empty if it is charged."""
-        if not isinstance(job, ReduceMapsJob):
-            return []
-        passed = self.plan.jobs[job.pass_id]
-        if not isinstance(passed, ExtractJob) or not passed.features_stored or f"maps {passed.id}" in self.charged:
-            return []
-        self.charged.add(f"maps {passed.id}")
-        return [replace(passed, features_stored=False)]
-
-
-def _forwarded(job: Job, choice: int | None = None) -> int:
-    """Images that a job pushes through a network; after tuning, with the settings of candidate number `choice`."""
-    if isinstance(job, FitJob | ScoreJob) and choice is not None and job.passes_if:
-        return job.passes_if[choice]
-    if isinstance(job, TuneJob | FitJob | ScoreJob):
-        return job.passes
-    return job.size if isinstance(job, ExtractJob) and not job.features_stored else 0
 
 
 def _extended_inputs(jobs: Sequence[ScoreJob], validated: bool) -> ExtendedInputs:

@@ -23,6 +23,9 @@ IMPORT_VERSION = "1"
 HEAD_VERSION = "1"
 """Part of the keys of heads that are fitted to stored features, and of the logits that are computed from them."""
 
+OUTPUTS_VERSION = "1"
+"""Part of the keys of logits, features, heads and scores that the user gives."""
+
 STAGE_VERSIONS = {
     "extraction": EXTRACTION_VERSION,
     "scoring": SCORING_VERSION,
@@ -30,5 +33,6 @@ STAGE_VERSIONS = {
     "tuning": TUNING_VERSION,
     "import": IMPORT_VERSION,
     "head": HEAD_VERSION,
+    "outputs_import": OUTPUTS_VERSION,
 }
 """The versions by their names in keys."""

@@ -149,9 +149,12 @@ class ImageSet:
         """SHA-256 over shape, pixels, labels and class names; independent of the machine's byte order.
 
         Of images that are decoded when they are read: over their fingerprints, thumbnails and view in place of pixels.
+        Of images without pixels: over their names, if they have some (`LazyImages.identity`).
         """
+        if (lazy := self.lazy) is not None and (identity := lazy.identity()):
+            return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
-        if (lazy := self.lazy) is not None:
+        if lazy is not None:
             digest.update(lazy.view.encode())
             digest.update(lazy.content().encode())
         else:
@@ -167,6 +170,11 @@ class ImageSet:
         return images if isinstance(images, LazyImages) else None
 
     @property
+    def has_pixels(self) -> bool:
+        """Whether there are pixels to look at: False if only a network's outputs, or scores, are given."""
+        return True if (lazy := self.lazy) is None else lazy.has_pixels
+
+    @property
     def small(self) -> Pixels:
         """What is compared across sets, and what pixel statistics are of: the images, or thumbnails of lazy ones."""
         return self.images if (lazy := self.lazy) is None else lazy.thumbnails
@@ -176,7 +184,7 @@ class ImageSet:
         """The name of every image in its set, such as its file's; None for images without names."""
         if self.find_names is not None and (found := self.find_names()) is not None:
             return list(found)
-        return None if (lazy := self.lazy) is None else lazy.names
+        return None if (lazy := self.lazy) is None or not lazy.has_names else lazy.names
 
     @cached_property
     def groups_checksum(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,8 @@ class LazyImages(ABC):
 
     dtype = np.dtype(np.uint8)
     ndim = 4
+    has_pixels: ClassVar[bool] = True
+    """Whether there are pixels; False for images of which only a network's outputs, or scores, are given."""
 
     @property
     @abstractmethod
@@ -163,6 +165,11 @@ class LazyImages(ABC):
         """The name of every image in its set: its path in the folder, archive or list."""
 
     @property
+    def has_names(self) -> bool:
+        """Whether the images have names, as pictures in files do."""
+        return True
+
+    @property
     @abstractmethod
     def view(self) -> str:
         """What is done to a stored image, as text that determines it."""
@@ -186,6 +193,10 @@ class LazyImages(ABC):
         for start in range(0, len(thumbnails), HASHED):
             digest.update(np.ascontiguousarray(thumbnails[start : start + HASHED]).data)
         return digest.hexdigest()
+
+    def identity(self) -> str:
+        """What alone identifies the images for `ImageSet.checksum`; empty, the default, if their content does."""
+        return ""
 
     def __len__(self) -> int:
         return self.shape[0]

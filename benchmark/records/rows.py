@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.row_labels import label_rows
 from oodbench.benchmark.store.schema import ScoredSet
@@ -32,10 +33,12 @@ def tell_apart(
     """The records and pairs of a run, with labels and names of sets by which views may join them.
 
     What was not made alike gets other names, and only where its name would be the same. Labels name the backbone if the
-    run has several.
+    run has several. Sets of which arrays are given are called what the user calls them (`records.given_sets`).
     """
     places = [_Place.of_record(record) for record in records]
     of_pairs = [_Place.of_pair(pair) for pair in pairs]
+    for place in (*places, *of_pairs):
+        place.names = {name: plain_name(text) for name, text in place.names.items()}
     for side in SIDES:
         _name_sets([*places, *of_pairs], side)
     in_sets = [_with_names(record, place.names) for record, place in zip(records, places, strict=True)]

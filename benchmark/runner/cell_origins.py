@@ -9,6 +9,7 @@ from oodbench.benchmark.plan.jobs import ImportJob
 from oodbench.benchmark.plan.plan import Cell, Pair, Plan, Request
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT
+from oodbench.benchmark.plan.weights.file import SCORES
 from oodbench.benchmark.plan.weights.given import names_of
 from oodbench.benchmark.runner.origin import Origins
 from oodbench.benchmark.stages.evaluate import key_content
@@ -18,28 +19,35 @@ from oodbench.benchmark.store.store import digest
 NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "near", "far", "seeds", "metrics")
 """Fields of a request that say which cells are wanted, not what makes each."""
 
+GIVEN_ARRAYS = ("outputs", "scores", "higher")
+"""Fields that only runs on given arrays have."""
+
 
 def add_origins(plan: Plan, request: Request) -> None:
     """Give the record of every cell of a plan its origin."""
     keys = (key for job in plan.jobs.values() for key in job.makes)
     origins = Origins({key.digest: {"kind": key.kind, **key.content} for key in keys})
     protocol = request.protocol or plan.suite.protocol
-    shown = {"suite": plan.suite.name, **_file_names(request.checkpoint)}
+    shown = {"suite": plan.suite.name, **_file_names(request.checkpoint or request.outputs)}
     limits = {"limit_train": request.limit_train, "limit_test": request.limit_test}
     shown |= {name: str(limit) for name, limit in limits.items() if limit}
     shown |= {} if plan.store_features == FLOAT32 else {"features": plan.store_features}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
-    files = _files_of_seeds(plan, request.checkpoint)
+    wanted = {name: value for name, value in wanted.items() if value or name not in GIVEN_ARRAYS}
+    files = plan.arrays_of_seeds or _files_of_seeds(plan, request.checkpoint)
 
     def with_origin(cell: Cell) -> Cell:
         if cell.pair is None:
             return cell
-        common: Origin = {"shown": shown, "images": scored_images(cell.pair)}
-        if cell.checkpoint is None:  # skipped
+        is_given = cell.record.recipe == SCORES
+        own = {**shown, **_file_names((request.scores,))} if is_given and request.scores else shown
+        common: Origin = {"shown": own, "images": scored_images(cell.pair)}
+        if cell.id_scores is None:  # skipped
             origin: Origin = {**common, "file": digest([wanted, plan.suite.name])}
         else:
             tuned_on = LEAVE_ONE_OUT if cell.tuned and protocol == LEAVE_ONE_OUT else ""
-            origin = {**common, **origins.of(key_content(cell), cell.checkpoint.key.digest, tuned_on, files)}
+            checkpoint = cell.checkpoint.key.digest if cell.checkpoint else None
+            origin = {**common, **origins.of(key_content(cell), checkpoint, tuned_on, files)}
         return replace(cell, record=replace(cell.record, origin=origin))
 
     plan.cells[:] = map(with_origin, plan.cells)

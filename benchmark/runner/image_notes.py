@@ -51,8 +51,9 @@ def shared_notes(plan: Plan, context: JobContext) -> list[str]:
     """Notes on what all training images of an ID set have in common (`data.shared_by_all`), if it has such images."""
     id_sets = dict.fromkeys(pair.id.set for pair in plan.pairs)
     seen = {name: plan.id_parts[name].seen[0][0] for name in id_sets if plan.id_parts[name].trains}
-    training = {name: context.library.part(parse_set(name), part).small for name, part in seen.items()}
-    return [note for name, images in training.items() for note in shared_by_all(images, name)]
+    training = {name: context.library.part(parse_set(name), part) for name, part in seen.items()}
+    seen_images = {name: images.small for name, images in training.items() if images.has_pixels}
+    return [note for name, images in seen_images.items() for note in shared_by_all(images, name)]
 
 
 def how_converted(ref: SetRef, channels: int, context: JobContext) -> str:

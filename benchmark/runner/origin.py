@@ -35,14 +35,17 @@ class Origins:
         self.keys = keys
         self._seedless: dict[tuple[str, bool, tuple[str, ...]], Seedless] = {}
 
-    def of(self, content: Mapping[str, Any], checkpoint: str, tuned_on: str = "", files: Sequence[str] = ()) -> Origin:
+    def of(
+        self, content: Mapping[str, Any], checkpoint: str | None, tuned_on: str = "", files: Sequence[str] = ()
+    ) -> Origin:
         """The origin of a cell with artifacts.
 
         Args:
             content: The content of the cell's key.
-            checkpoint: Digest of the key of its checkpoint.
+            checkpoint: Digest of the key of its checkpoint; None for scores that the user gives.
             tuned_on: The protocol, if it chooses settings for every cell of a row on other images; empty otherwise.
-            files: SHA-256 of the files of weights that are one for each seed, in their order; empty for a single file.
+            files: SHA-256 of the files of weights, or of the arrays, that differ from seed to seed, in their order;
+                empty if there are none.
 
         Returns:
             file        for the name of the record's file; the same for all seeds and versions of the harness
@@ -62,7 +65,7 @@ class Origins:
         files = tuple(files)
         in_row = self._without_seed(tuned_on, files)
         facts: dict[str, Any] = {}
-        for name in (content["id"], checkpoint, id_scores):
+        for name in filter(None, (content["id"], checkpoint, id_scores)):
             facts |= _facts(self.keys[name], self.keys)
         if files and facts.get("bytes") in files:
             facts["bytes"] = digest(list(files))

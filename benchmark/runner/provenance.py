@@ -20,8 +20,10 @@ from oodbench.benchmark.plan.jobs import (
     TrainJob,
     TuneJob,
 )
+from oodbench.benchmark.plan.outputs.jobs import ImportScoresJob
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plan.precision import STORED
+from oodbench.benchmark.plan.weights.file import OUTPUTS, SCORES
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
 from oodbench.benchmark.records.record import OK, Record
@@ -78,6 +80,8 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
                 fit, the settings that a rule chose (`chosen`)
     """
     jobs = plan.jobs_for([cell])
+    if cell.record.recipe == SCORES:
+        return _of_given_scores(cell, jobs, context)
     scoring = next(job for job in jobs if isinstance(job, ScoreJob))
     detector = create("detector", parse_spec(scoring.detector))
     data = dict.fromkeys(use for job in jobs for use in _uses(job))
@@ -86,6 +90,19 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
         "needs": sorted(detector.needs),
         "data": [{"use": use, **_facts(ref, channels_of(jobs), context)} for use, ref in data],
         "resolved": _resolved(cell, jobs, scoring),
+        "artifacts": [artifact for job in jobs for artifact in _artifacts(job, context)],
+    }
+
+
+def _of_given_scores(cell: Cell, jobs: list[Job], context: JobContext) -> dict[str, Any]:
+    """The same for scores that the user gives: where they are from takes the place of what made them."""
+    refs = dict.fromkeys(job.data for job in jobs if isinstance(job, ImportScoresJob))
+    given = {"method": cell.record.detector, **cell.record.recipe_settings}
+    return {
+        "made": {**made_now(), **machine(context.device)},
+        "needs": [],
+        "data": [{"use": "score", **_facts(ref, None, context)} for ref in refs],
+        "resolved": {"given": given, "metrics": METRICS_VERSION, "rules": []},
         "artifacts": [artifact for job in jobs for artifact in _artifacts(job, context)],
     }
 
@@ -115,7 +132,8 @@ def _facts(ref: SetRef, channels: int | None, context: JobContext) -> dict[str, 
     """What is recorded of some images; `channels` are those of the network that they are converted for."""
     images = context.images(ref)
     facts = {"set": ref.set, "part": ref.part, "images": ref.images, "sha256": images.checksum}
-    facts["channels"] = images.image_shape[0]
+    if images.has_pixels:
+        facts["channels"] = images.image_shape[0]
     if channels is not None and (how := how_converted(ref, channels, context)):
         facts["converted"] = how
     return {**facts, **({"limit": ref.limit} if ref.limit else {}), **({"groups": ref.groups} if ref.groups else {})}
@@ -127,9 +145,13 @@ def _resolved(cell: Cell, jobs: list[Job], scoring: ScoreJob) -> dict[str, Any]:
     trained = next(job for job in trainings if job.checkpoint == cell.checkpoint)
     content, scores = trained.makes[0].content, scoring.makes[0].content
     names = ("recipe", "file", "backbone", "schedule", "precision", "training", "import", "head")
-    stages = {"extraction": scoring.outputs.logits.content["extraction"], "scoring": scores["scoring"]}
+    known = scoring.outputs.features.content if "logits" in scoring.outputs.absent else scoring.outputs.logits.content
+    stages = {name: known[name] for name in ("extraction", "outputs_import") if name in known}
+    stages["scoring"] = scores["scoring"]
     training = {name: content[name] for name in names if name in content}
-    stages["threads"] = scoring.outputs.logits.content["threads"]
+    if cell.record.recipe == OUTPUTS:
+        training["given"] = dict(cell.record.recipe_settings)
+    stages["threads"] = known["threads"]
     stages |= {name: value for name, value in scoring.outputs.features.content.items() if name == STORED}
     return {"detector": scores["detector"], **training, **stages, "metrics": METRICS_VERSION, "rules": list(cell.rules)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,14 +12,13 @@ import numpy as np
 from oodbench.benchmark.data import pixel_baseline
 from oodbench.benchmark.data.channels import as_seen
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ReduceMapsJob, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import SKIPPED, Record
 from oodbench.benchmark.records.rows import cell_of
-from oodbench.benchmark.records.unfinished import listed_cells
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.cell_origins import scored_images
-from oodbench.benchmark.runner.earlier_cells import joined_commands
 from oodbench.benchmark.runner.image_notes import conversion_notes, preprocessing_note, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
@@ -65,9 +65,7 @@ def _pair_info(
     pair: Pair, train: str, context: JobContext, baselines: pixel_baseline.CachedBaselines
 ) -> dict[str, Any]:
     """What `run.json` says of a pair; `train`: the part of the ID set to fit on, empty if there is none."""
-    id_images, ood_images = (as_seen(context.images(data), pair.channels) for data in (pair.id, pair.ood))
-    training = as_seen(context.images(SetRef(pair.id.set, train, 0)), pair.channels) if train else None
-    found = baselines.of(training, id_images, ood_images)
+    found = _baselines(pair, train, context, baselines)
     return {
         "id_set": pair.id.set,
         "ood_set": pair.ood.set,
@@ -83,6 +81,17 @@ def _pair_info(
     }
 
 
+def _baselines(
+    pair: Pair, train: str, context: JobContext, baselines: pixel_baseline.CachedBaselines
+) -> dict[str, Any]:
+    """The baselines of a pair without a network; None for each where there are no pixels."""
+    if not all(context.images(data).has_pixels for data in (pair.id, pair.ood)):
+        return {"best": None, "one_class": None}
+    id_images, ood_images = (as_seen(context.images(data), pair.channels) for data in (pair.id, pair.ood))
+    training = as_seen(context.images(SetRef(pair.id.set, train, 0)), pair.channels) if train else None
+    return baselines.of(training, id_images, ood_images)
+
+
 def _groups(data: SetRef, context: JobContext) -> int | None:
     """How many independent groups a set's test images form; None where every image counts as its own."""
     groups = context.images(data).groups
@@ -92,7 +101,7 @@ def _groups(data: SetRef, context: JobContext) -> int | None:
 def _family(data: SetRef, context: JobContext) -> str:
     """The set that this one samples, to match published numbers; empty for selected classes and forms."""
     spec = parse_set(data.set)
-    if spec.classes is not None or spec.forms:
+    if spec.classes is not None or spec.forms or not context.images(data).has_pixels:
         return ""
     return context.library.card(spec).family or spec.name
 
@@ -114,6 +123,10 @@ def _passes(plan: Plan) -> str:
             possible = job.passes_if if isinstance(job, FitJob | ScoreJob) and job.passes_if else (job.passes,)
             fewest, most = added.get(name, (0, 0))
             added[name] = fewest + min(possible), most + max(possible)
+    if not extracts and not added:
+        return "No image is forwarded: scores are given."
+    if any(isinstance(job, ImportArraysJob) for job in plan.jobs.values()):
+        return "No image is forwarded: logits and features are given."
     more = [(name, *span) for name, span in added.items() if any(span)]
     return (
         f"{sum(distinct.values()):,} distinct images, {len(checkpoints)} classifier{'s' * (len(checkpoints) != 1)}: "
@@ -130,17 +143,15 @@ def _span(fewest: int, most: int) -> str:
 def merge_info(
     earlier: Mapping[str, Any], records: Mapping[str, Record], plan: Plan, info: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`run.json` of earlier commands whose cells stay, with their records by file name, and of this one."""
+    """For --add: `run.json` of earlier commands, with their records by file name, and of this one."""
     replaced = _replaced(records, plan)
-    before = [name for name in listed_cells(earlier) if name not in replaced]
     added = _names_of(plan)
     suite = earlier.get("suite") or {}
     passes = info["passes"] if earlier.get("passes") == info["passes"] else f"The last command: {info['passes']}"
     return {
         **info,
         "suite": {name: _joined(suite.get(name, ""), text) for name, text in info["suite"].items()},
-        "cells": _union(before, info["cells"]),
-        "detectors": _union(earlier.get("detectors", []), info["detectors"]),
+        "cells": _union([name for name in earlier.get("cells", []) if Path(name).name not in replaced], info["cells"]),
         "pairs": _pairs([*earlier.get("pairs", []), *info["pairs"]]),
         "notes": _union(earlier.get("notes", []), info["notes"]),
         "skipped": _union([one for one in earlier.get("skipped", []) if one["what"] not in added], info["skipped"]),
@@ -150,7 +161,10 @@ def merge_info(
         "data": _sources(earlier.get("data"), info["data"]),
         "passes": passes,
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
-        **joined_commands(earlier, [name for name in before if name not in info["cells"]], info, plan.suite),
+        "commands": [
+            *(command for command in earlier.get("commands", []) if command not in info["commands"]),
+            *info["commands"],
+        ],
     }
 
 

@@ -17,6 +17,9 @@ HARDLY = 0.1
 FEW = 4
 """Images of each class below which a permutation of the classes cannot be found on one half and seen on the other."""
 
+CHECK_WEIGHTS = "check that file, --backbone with its normalisation, and ID set belong together"
+"""What to do about weights that fit no order of the classes."""
+
 SHOWN = 3
 """Number of outputs that a note names."""
 
@@ -48,7 +51,7 @@ def class_order_note(images: ClassifiedImages) -> str:
         seen = "can be told from so few images of each" if len(labels) < FEW * classes else "is far better"
         return (
             f"{found}, where always the same class would have {_percent(guess)}, and no other order of the classes "
-            f"{seen}: check that file, --backbone with its normalisation, and ID set belong together"
+            f"{seen}: {CHECK_WEIGHTS}"
         )
     return ""
 

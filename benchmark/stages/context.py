@@ -17,6 +17,7 @@ from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.metrics.extended import ClassifiedImages
 from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plan.used_code import refuse_other_code
+from oodbench.benchmark.plan.weights.file import OUTPUTS
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
@@ -112,10 +113,15 @@ class JobContext:
         if checkpoint.key.digest not in held:
             while len(held) >= CHECKPOINTS_HELD:
                 held.pop(next(iter(held)))
-            networks = networks_module.load_networks(self.store, self.device, checkpoint)
-            blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
-            held[checkpoint.key.digest] = Classifier(networks["classifier"], checkpoint.num_classes, blocks)
+            held[checkpoint.key.digest] = self._load_classifier(checkpoint)
         return held[checkpoint.key.digest]
+
+    def _load_classifier(self, checkpoint: Checkpoint) -> Classifier:
+        if checkpoint.recipe == OUTPUTS:
+            return networks_module.load_head_only(self.store, self.device, checkpoint)
+        networks = networks_module.load_networks(self.store, self.device, checkpoint)
+        blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
+        return Classifier(networks["classifier"], checkpoint.num_classes, blocks)
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
         """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart.

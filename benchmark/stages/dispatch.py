@@ -19,8 +19,9 @@ from oodbench.benchmark.plan.jobs import (
     TuneJob,
     runs_network,
 )
+from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
-from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_weights, tune
+from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_given, import_weights, tune
 from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.networks import UnfitWeightsError
@@ -43,6 +44,9 @@ def run_job(context: JobContext, job: Job, tick: Tick) -> None:
         TuneJob: tune.tune,
         FitJob: fit_score.fit,
         ScoreJob: fit_score.score,
+        ImportHeadJob: import_given.import_head,
+        ImportArraysJob: import_given.import_arrays,
+        ImportScoresJob: import_given.import_scores,
     }
     try:
         with keep_freed_memory() if runs_network(job) else nullcontext():

@@ -25,12 +25,13 @@ from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
-from oodbench.benchmark.plan.weights.file import GIVEN
+from oodbench.benchmark.plan.weights.file import GIVEN, OUTPUTS
 from oodbench.benchmark.plan.weights.match import HEAD
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
+from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import FAILED, OK, Record
-from oodbench.benchmark.stages.class_order import class_order_note
+from oodbench.benchmark.stages.class_order import CHECK_WEIGHTS, class_order_note
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.import_weights import WHOLE
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
@@ -99,7 +100,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     reason = next((reasons[id_] for id_ in sorted(cell.cannot_lack) if id_ in reasons), "")
     if reason:
         return replace(cell.record, status=FAILED, reason=reason, key=key)
-    if cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None or cell.checkpoint is None:
+    if cell.id_scores is None or cell.ood_scores is None:
         raise AssertionError("a cell without keys is skipped and never evaluated")
     id_scores, ood_scores = context.store.load_array(cell.id_scores), context.store.load_array(cell.ood_scores)
     try:
@@ -115,8 +116,11 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     tuned = _tuned(cell, context)
     if tuned:
         notes = (*notes, _tuning_note(tuned))
-    notes = (*_misfit(cell, cell.id_outputs, context), *notes, *unstable_note)
-    keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores, "checkpoint": cell.checkpoint.key}
+    classified = _classified(cell, context)
+    notes = (*_misfit(cell, classified, context), *notes, *unstable_note)
+    keys = {"id_scores": cell.id_scores, "ood_scores": cell.ood_scores}
+    if cell.checkpoint:
+        keys["checkpoint"] = cell.checkpoint.key
     if stable and cell.changed_scores:
         keys["changed_scores"] = cell.changed_scores
     return replace(
@@ -133,7 +137,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         tuned=tuned,
         forward_images=_forwarded(cell, context),
         notes=(*cell.record.notes, *notes),
-        id_accuracy=context.classified(cell.id_outputs).accuracy,
+        id_accuracy=classified.accuracy if classified else None,
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
@@ -154,14 +158,23 @@ def _stability(
     return {}, (f"no stability, because slightly changed ID test images could not be scored: {reason}",)
 
 
-def _misfit(cell: Cell, outputs: Outputs, context: JobContext) -> tuple[str, ...]:
-    """A note, also logged once, if weights from a user's file do not fit the ID set's labels."""
+def _classified(cell: Cell, context: JobContext) -> ClassifiedImages | None:
+    """The ID test images with logits and labels; None where the user gives no logits, or no labels."""
+    if cell.id_outputs is None or context.images(cell.id_outputs.data).labels is None:
+        return None
+    return context.classified(cell.id_outputs)
+
+
+def _misfit(cell: Cell, classified: ClassifiedImages | None, context: JobContext) -> tuple[str, ...]:
+    """A note, also logged once, if weights or outputs from a user's file do not fit the ID set's labels."""
     note = ""
-    if cell.record.recipe in GIVEN:
-        note = _whole_head_note(cell, outputs, context) or class_order_note(context.classified(outputs))
+    if cell.record.recipe in GIVEN and cell.id_outputs and classified:
+        note = _whole_head_note(cell, cell.id_outputs, context) or class_order_note(classified)
+    if cell.record.recipe == OUTPUTS:
+        note = note.replace(CHECK_WEIGHTS, "check that logits and labels belong together")
     if note and note not in context.warned:
         context.warned.add(note)
-        logger.warning("Warning: with '%s', %s.", cell.record.id_set, note)
+        logger.warning("Warning: with '%s', %s.", plain_name(cell.record.id_set), note)
     return (note,) if note else ()
 
 
@@ -230,10 +243,11 @@ def _audit(
 
 def _extended(cell: Cell, context: JobContext) -> dict[str, float]:
     """A cell's extended metrics, if they were requested."""
-    if cell.extended_inputs is None or cell.id_scores is None or cell.ood_scores is None or cell.id_outputs is None:
+    if cell.extended_inputs is None or cell.id_scores is None or cell.ood_scores is None:
         return {}
     load = context.store.load_array
-    test = _classification(cell.id_scores, cell.id_outputs, context)
+    classified, scores = _classified(cell, context), load(cell.id_scores)
+    test = ScoredClassification(classified, scores) if classified else scores
     shifted = [_classification(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
     validation = cell.extended_inputs.validation
     return extended(test, load(cell.ood_scores), load(validation) if validation else None, shifted)

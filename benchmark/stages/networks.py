@@ -7,6 +7,7 @@ from torch import nn
 
 from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
+from oodbench.benchmark.plugins.networks.head_only import HeadOnly
 from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stats.seeds import restored_rng
@@ -14,6 +15,10 @@ from oodbench.benchmark.store.store import Store
 
 CLASSIFIER = "classifier"
 """Name of the network that detectors score with."""
+
+
+HEAD_WEIGHT, HEAD_BIAS, CLASSES = "classifier.head.weight", "classifier.head.bias", "classes"
+"""Names of the tensors (K, D), (K,) and K that are stored of a network of which only outputs are given."""
 
 
 class UnfitWeightsError(Exception):
@@ -49,6 +54,13 @@ def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) ->
         _load(network, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         network.eval().requires_grad_(False)
     return networks
+
+
+def load_head_only(store: Store, device: torch.device, checkpoint: Checkpoint) -> HeadOnly:
+    """The classifier of a network of which only outputs are given: its head, if that is given, and no network."""
+    tensors = store.load_tensors(checkpoint.key)
+    weight, bias = (tensors[name].to(device) if name in tensors else None for name in (HEAD_WEIGHT, HEAD_BIAS))
+    return HeadOnly(checkpoint.num_classes, weight, bias)
 
 
 def load_start(store: Store, network: nn.Module, start: Checkpoint, keeps_head: bool) -> None:

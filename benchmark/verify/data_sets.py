@@ -8,6 +8,7 @@ from typing import Any
 
 from oodbench.benchmark.data.fit_images import role_of
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.outputs.data_sets import GivenSource
 from oodbench.benchmark.data.own_sets import PREFIXES, adopt
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
@@ -17,13 +18,28 @@ ABSENT = "data sets, which are not in --data-dir"
 
 
 def adopt_folders(info: Mapping[str, Any]) -> None:
-    """Register the user's own sets, `folder:PATH` and `list:FILE.txt`, by the paths in `run.json`."""
+    """Register the user's own sets, `folder:PATH`, `list:FILE.txt` and given arrays, by the paths in `run.json`."""
+    for source in given_sources(info):
+        with suppress(OodbenchError):
+            adopt(SetSpec(source.text))
     data = info.get("data")
     for name, files in data.items() if isinstance(data, dict) else ():
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
         for path in files if prefix and isinstance(files, dict) else ():
             with suppress(OodbenchError):
                 adopt(SetSpec(f"{prefix}{path}"))
+
+
+def given_sources(info: Mapping[str, Any]) -> list[GivenSource]:
+    """Where the arrays are that a run's commands were given."""
+    commands = info.get("commands")
+    found = [command for command in commands if isinstance(command, dict)] if isinstance(commands, list) else []
+    sources = []
+    for command in found:
+        outputs, scores, higher = (command.get(name) for name in ("outputs", "scores", "higher"))
+        if outputs or scores:
+            sources.append(GivenSource(tuple(map(str, outputs or ())), str(scores or ""), str(higher or "")))
+    return sources
 
 
 class DataSets:

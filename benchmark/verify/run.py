@@ -35,6 +35,7 @@ from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.verify.artifacts import Artifact, examine
 from oodbench.benchmark.verify.data_sets import DataSets, adopt_folders
 from oodbench.benchmark.verify.differences import differences
+from oodbench.benchmark.verify.given_files import GivenFiles
 from oodbench.benchmark.verify.joined_rows import JoinedRows
 from oodbench.benchmark.verify.recompute import Recompute, logits_behind
 from oodbench.benchmark.views.tables import table_files
@@ -89,6 +90,7 @@ class _Verifier:
         self.run_dir, self.cache = run_dir, cache
         library = Library(data_dir, cache / "data", hash_again=True, view=view_in(run_dir))
         self.images, self.data_sets = ScoredImages(library), DataSets(library, self.unchecked)
+        self.given_files = GivenFiles(cache)
         self.recompute = Recompute(self.images, self.undamaged_artifact)
         self.result = Verdict()
         self.artifacts: dict[str, Artifact] = {}
@@ -138,7 +140,7 @@ class _Verifier:
         for path, problem in bad.items():
             self.affected.setdefault(f"{path}: {problem}", []).append(name)
             self.doubtful.add((record.id_set, record.ood_set))
-        for problem in self.data_sets.problems(record):
+        for problem in (*self.data_sets.problems(record), *self.given_files.problems(self.upstream(record))):
             self.affected.setdefault(problem, []).append(name)
         paths = [record.artifacts.get(which, "") for which in ("id_scores", "ood_scores")]
         if any(path in bad or not path for path in paths):
@@ -239,7 +241,7 @@ class _Verifier:
             return record.key
         scores = [self.artifacts[path] for path in paths]
         logits = logits_behind(scores[0].key)
-        return digest({**content, "scores": [artifact.digest for artifact in scores], "id": logits})
+        return digest({**content, "scores": [artifact.digest for artifact in scores], "id": logits or None})
 
     def joined_rows(self, run: StoredRun) -> list[str]:
         """One problem for each cell that the tables join with cells that were not made alike."""

@@ -10,6 +10,7 @@ from typing import Any
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.metrics.names import STABILITY
 from oodbench.benchmark.records.cell_names import cell_name
+from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.store import read_side
@@ -49,7 +50,8 @@ def _numbers(record: Record) -> Iterator[str]:
 
 def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
     seen = "seen: trained on outliers of the OOD set's distribution" if record.seen else "not seen"
-    yield f"label      {record.label} (backbone {record.backbone}), seed {record.seed}, {seen}"
+    backbone = f" (backbone {record.backbone})" if record.backbone else ""
+    yield f"label      {record.label}{backbone}, seed {record.seed}, {seen}"
     needs = record.provenance.get("needs")
     yield f"needs      {UNKNOWN if needs is None else ', '.join(needs) or 'nothing'}"
     for name in ("detector", "recipe", "backbone"):
@@ -61,17 +63,17 @@ def _resolved(record: Record, resolved: Mapping[str, Any]) -> Iterator[str]:
     yield f"training   {_written({**record.training, **resolved.get('schedule', {})})}"
     if record.tuned:
         yield f"tuned      {_written(record.tuned)}"
-    stages = ("training", "import", "extraction", "scoring", "metrics")
+    if given := resolved.get("given"):
+        yield f"given      {_written(given)}"
+    stages = ("training", "import", "outputs_import", "extraction", "scoring", "metrics")
     versions = {name: resolved[name] for name in stages if name in resolved}
     yield f"stages     {_written(versions) if versions else UNKNOWN}"
 
 
 def _data(used: Mapping[str, Any]) -> str:
     limit = f", limited to {used['limit']:,}" if used.get("limit") else ""
-    return (
-        f"{used['use']:17} {used['set']} ({used['part']}{limit}), {used['images']:,} images, content SHA-256 "
-        f"{used['sha256']}"
-    )
+    images = f"{plain_name(used['set'])} ({used['part']}{limit}), {used['images']:,} images"
+    return f"{used['use']:17} {images}, content SHA-256 {used['sha256']}"
 
 
 def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:

@@ -70,7 +70,7 @@ def instrument(events: Events) -> None:
     """Count every step of this process's work as an event."""
     sys.addaudithook(events.audit)
     _count_calls(events, os, "fsync", "fsync")
-    _count_calls(events, planner._Planner, "cell", "a cell of the plan")
+    _count_calls(events, planner.Planner, "cell", "a cell of the plan")
     _count_calls(events, train_loop.TrainLoop, "_step", "a training step")
     _count_calls(events, extract, "_forward", "a block")
     for module in (fit_score, similarities):

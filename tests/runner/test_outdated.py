@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from oodbench.benchmark.api import prepare
 from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.runner import code_versions, outdated
+from oodbench.benchmark.runner import outdated
 from oodbench.benchmark.runner.outdated import outdated_artifacts
-from tests.support import TINY_BACKBONE, artifact_files, bench, run_suite, write_suite
+from tests.support import TINY_BACKBONE, artifact_files, bench, give_outputs, run_suite, write_suite
 
 SUITE = '[[id]]\nset = "digits[0-1]"\noutliers = "glyphs"\nood = [{ set = "greek" }]'
 PLUGIN = """
@@ -44,7 +45,7 @@ def suite(tmp_path: Path) -> Path:
 def train_again_with(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the version of training."""
     monkeypatch.setattr(job_builder, "TRAINING_VERSION", version)
-    monkeypatch.setitem(code_versions.CURRENT, "training", version)
+    monkeypatch.setitem(outdated.CURRENT, "training", version)
 
 
 def test_every_stage_version_is_known_by_its_name_in_keys(suite: Path) -> None:
@@ -52,6 +53,8 @@ def test_every_stage_version_is_known_by_its_name_in_keys(suite: Path) -> None:
     given = suite.with_name("given.pt")
     torch.save(create("backbone", parse_spec(TINY_BACKBONE)).build(2, (1, 32, 32)).state_dict(), given)
     run_suite(suite, checkpoint=given, recipe="linear_probe", name="given")
+    give_outputs(suite.with_name("outputs"))
+    prepare("msp", outputs=suite.with_name("outputs"), results=suite.with_name("results"), threads=1).start()
     sides = [json.loads(path.read_text()) for path in (done.path.parents[1] / "cache").glob("*/*.json")]
     keys = [side["key"] for side in sides if "digest" in side]
     fields = {field for key in keys for field in key}
@@ -64,7 +67,7 @@ def test_an_artifact_is_outdated_with_what_it_was_made_from(suite: Path, monkeyp
     cache = run_suite(suite, "msp,knn").path.parents[1] / "cache"
     sides = [name.removesuffix(".json") for name in artifact_files(cache) if name.endswith(".json")]
     everything = {name for name in sides if not name.startswith("data/")}
-    monkeypatch.setitem(code_versions.CURRENT, "scoring", "new")
+    monkeypatch.setitem(outdated.CURRENT, "scoring", "new")
     scored = {path for path in everything if path.startswith(("scores/", "fit/"))}
     assert outdated_artifacts(cache).keys() == scored
     train_again_with("new", monkeypatch)

@@ -92,6 +92,10 @@ class DataCache:
 
         return self.stamped(f"{algorithm} {path.absolute()}", stamp, newest, compute)
 
+    def hash_in(self, path: Path, part: str, compute: Callable[[], str]) -> str:
+        """The hash of a part of a file, which `part` determines, as long as the file stays as it is."""
+        return self.stamped(f"{part} of {path.absolute()}", *_stamp(path), compute)
+
     def stamped(self, name: str, stamp: str, newest: float, compute: Callable[[], str]) -> str:
         """The hash stored under a name with a stamp, which changes when the content does; computed if there is none.
 

@@ -26,8 +26,14 @@ IMPORTED = "checkpoint"
 PRETRAINED = "pretrained"
 """The same for weights that the backbone's settings ask for."""
 
-GIVEN = (IMPORTED, PRETRAINED)
-"""Both: no classifier was trained here."""
+OUTPUTS = "outputs"
+"""The same for a network of which the user gives logits and features."""
+
+GIVEN = (IMPORTED, PRETRAINED, OUTPUTS)
+"""All of them: no classifier was trained here."""
+
+SCORES = "scores"
+"""Takes the place of a recipe's name for scores that the user gives, of whatever method and network."""
 
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which files usually hold their weights, next to other entries; the first that fits is taken."""

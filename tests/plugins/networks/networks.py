@@ -24,8 +24,7 @@ class Plain(nn.Module):
         self.fc = nn.Linear(D, classes, bias=bias)
 
     def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.drop(self.pool(self.layer2(self.layer1(images))).flatten(1))
-        return features
+        return self.drop(self.pool(self.layer2(self.layer1(images))).flatten(1))
 
     def forward(self, images: Tensor) -> Any:
         return self.fc(self.features(images))

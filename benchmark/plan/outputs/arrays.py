@@ -1,0 +1,110 @@
+"""The given arrays behind a part of a set, with what identifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.outputs.data_sets import GivenDataset, GivenSets
+from oodbench.benchmark.data.outputs.given import GivenArrays
+from oodbench.benchmark.data.outputs.images import GivenImages
+from oodbench.benchmark.plan.jobs import SetRef
+from oodbench.benchmark.plan.outputs.digests import array_sha256, combined_sha256
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import parse_set
+
+LOGITS, FEATURES = OUTPUT_KINDS = ("logits", "features")
+
+
+class ArraysOfParts:
+    """Finds and identifies the arrays of one run.
+
+    Args:
+        sets: The given sets.
+        seeds: The run's seeds; of several folders, one for each.
+        library: Loads parts of sets, and keeps hashes of files.
+    """
+
+    def __init__(self, sets: GivenSets, seeds: tuple[int, ...], library: Library) -> None:
+        self.sets, self.seeds, self.library = sets, seeds, library
+        self._digests: dict[int, str] = {}
+
+    def place(self, seed: int) -> int:
+        """Which folder of outputs serves a seed."""
+        return self.seeds.index(seed) if len(self.sets.of_seeds) > 1 else 0
+
+    def of(self, data: SetRef, place: int = 0) -> GivenArrays:
+        """The whole arrays that a part of a set is in."""
+        return dataset_of(data.set).arrays(self.images(data).split, place)
+
+    def images(self, data: SetRef) -> GivenImages:
+        """The images of a part of a set."""
+        lazy = self.library.part(parse_set(data.set), data.part, data.limit).lazy
+        assert isinstance(lazy, GivenImages)
+        return lazy
+
+    def content(self, data: SetRef, array: np.ndarray, **more: Any) -> dict[str, Any]:
+        """What identifies the rows of an array that a part of a set has, for a key."""
+        rows = self.images(data).rows
+        selected = {} if rows is None else {"rows": array_sha256(np.asarray(rows, dtype="<i8"))}
+        return {"array": self.sha256(array), **selected, "data": data.checksum, **more}
+
+    def labels(self, data: SetRef) -> dict[str, str]:
+        """What identifies the labels of a part, for a key; empty without labels."""
+        labels = self.library.part(parse_set(data.set), data.part, data.limit).labels
+        return {} if labels is None else {"labels": array_sha256(labels.astype("<i8"))}
+
+    def sha256(self, array: np.ndarray) -> str:
+        """The hash of an array."""
+        if id(array) not in self._digests:  # the given sets keep it alive
+            self._digests[id(array)] = array_sha256(array, self.library.files.cache)
+        return self._digests[id(array)]
+
+    def of_folder(self, place: int) -> list[str]:
+        """The hashes of all logits, features and of the head of one network."""
+        given = self.sets.of_seeds[place]
+        found = [array for _, arrays in _all(given.id, given.ood) for array in (arrays.logits, arrays.features)]
+        head = self.head_sha256(place)
+        return [*(self.sha256(array) for array in found if array is not None), *([head] if head else [])]
+
+    def head_sha256(self, place: int) -> str | None:
+        """The hash of a network's head; None without a head."""
+        head = self.sets.of_seeds[place].head
+        return combined_sha256(*map(self.sha256, head)) if head else None
+
+    def of_method(self, method: str, seed: int, place: int) -> list[str]:
+        """The hashes of all scores of a method under one seed."""
+        given = self.sets.of_seeds[place]
+        scores = (arrays.scores.get(method, {}).get(seed) for _, arrays in _all(given.id, given.ood))
+        return [self.sha256(array) for array in scores if array is not None]
+
+    def of_all_seeds(self) -> list[str]:
+        """The hashes of all arrays that differ between seeds; empty if there is one seed."""
+        given = self.sets.of_seeds
+        by_seed = [
+            array
+            for one in given
+            for _, arrays in _all(one.id, one.ood)
+            for method in arrays.scores.values()
+            for array in method.values()
+            if len(method) > 1 or len(given) > 1
+        ]
+        folders = [sha for place in range(len(given)) for sha in self.of_folder(place)] if len(given) > 1 else []
+        return list(dict.fromkeys([*folders, *map(self.sha256, by_seed)]))
+
+    def folder_sha256(self, place: int) -> str:
+        """One hash for all outputs of a network."""
+        return combined_sha256(*self.of_folder(place))
+
+
+def dataset_of(name: str) -> GivenDataset:
+    """The registered data set of given arrays."""
+    dataset: GivenDataset = registry.get("dataset", name)()
+    return dataset
+
+
+def _all(*sets: Any) -> Iterator[tuple[str, GivenArrays]]:
+    yield from ((name, arrays) for of_side in sets for name, arrays in of_side.items())

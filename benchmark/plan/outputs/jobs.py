@@ -1,0 +1,46 @@
+"""Jobs that copy what the user gives into the store: logits and features of a set, a head, a method's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, Job, SetRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportHeadJob(ImportJob):
+    """Store the head of a network of which outputs are given, and its number of classes; it may have no head."""
+
+    set: str
+    """The registered ID set."""
+    place: int
+    """Which of the folders of outputs it is in, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportArraysJob(ExtractJob):
+    """Store logits and features of one set from the user's arrays, in place of a pass that computes them."""
+
+    kind = "import"
+
+    place: int
+    """Which of the folders of outputs they are in, from 0."""
+    features_stored: bool = True
+    """No image is pushed through a network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportScoresJob(Job):
+    """Store the scores of one set by a method of the user's."""
+
+    kind = "import"
+
+    data: SetRef
+    method: str
+    place: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Images of the set."""
+        return self.data.images
