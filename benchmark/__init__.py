@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.registry import recipe as recipe
     from oodbench.benchmark.plugins.training_bank import unit as unit
     from oodbench.benchmark.records.record import Record as Record
+    from oodbench.benchmark.stages.models.outputs import Outputs as Outputs
+    from oodbench.benchmark.stages.models.set_outputs import SetOutputs as SetOutputs
+    from oodbench.benchmark.standalone.fit import fit as fit
+    from oodbench.benchmark.standalone.fitted import FittedDetector as FittedDetector
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
     from oodbench.benchmark.verify.plugin_checks import run_checks as run_checks
@@ -75,6 +79,10 @@ _MODULES = {
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
     "plugins.training_bank": ("unit",),
     "records.record": ("Record",),
+    "stages.models.outputs": ("Outputs",),
+    "stages.models.set_outputs": ("SetOutputs",),
+    "standalone.fit": ("fit",),
+    "standalone.fitted": ("FittedDetector",),
     "stats.intervals": ("confidence_intervals",),
     "views.run": ("Run", "read_run"),
     "verify.plugin_checks": ("check_detector", "run_checks"),

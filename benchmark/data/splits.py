@@ -53,7 +53,7 @@ def validation_rows(train: ImageSet, name: str) -> np.ndarray:
     """Mask of the images of a training set that become ID validation, bool (N,); see `carve_validation`."""
     if train.labels is None:
         raise UserError(f"'{name}' has no labels, so it cannot be an ID set. Choose a labelled set for --id.")
-    held_out = last_groups(train.groups) if train.groups is not None else _last_of_each_class(train.labels)
+    held_out = last_groups(train.groups) if train.groups is not None else last_of_each_class(train.labels)
     if len(np.unique(train.labels[~held_out])) < len(train.classes):
         raise DataError(f"'{name}' is too small: with a tenth held out, some class has no training image left.")
     return held_out
@@ -88,7 +88,8 @@ def last_groups(groups: np.ndarray, share: float = VALIDATION_SHARE) -> np.ndarr
     return held_out
 
 
-def _last_of_each_class(labels: np.ndarray) -> np.ndarray:
+def last_of_each_class(labels: np.ndarray) -> np.ndarray:
+    """Mask of the last tenth of the images of each class, at least one, in stored order, bool (N,)."""
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

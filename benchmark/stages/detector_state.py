@@ -9,7 +9,7 @@ from typing import Any
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import canonical, create
-from oodbench.benchmark.store.tensor_file import NOT_PLAIN, from_file, to_bytes
+from oodbench.benchmark.store.tensor_file import NOT_PLAIN, copied, from_file, to_bytes
 
 
 def save_state(detector: Detector, path: Path) -> None:
@@ -17,11 +17,21 @@ def save_state(detector: Detector, path: Path) -> None:
     try:
         content = to_bytes(detector.state())
     except NOT_PLAIN as error:
-        raise PluginError(
-            f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
-            "finite numbers, strings, lists, dicts, arrays or tensors."
-        ) from error
+        raise _not_plain(detector, error) from error
     path.write_bytes(content)
+
+
+def copy_of(detector: Detector) -> Detector:
+    """A new detector with the same settings and state as `stored_and_loaded` returns, without a file.
+
+    Raises `PluginError` if the state holds anything but plain data, arrays and tensors.
+    """
+    copy = type(detector)(**detector.settings)
+    try:
+        copy.load_state(copied(detector.state()))
+    except NOT_PLAIN as error:
+        raise _not_plain(detector, error) from error
+    return copy
 
 
 def stored_and_loaded(detector: Detector) -> Detector:
@@ -35,6 +45,13 @@ def stored_and_loaded(detector: Detector) -> Detector:
         save_state(detector, path)
         load_state(loaded, path)
     return loaded
+
+
+def _not_plain(detector: Detector, error: Exception) -> PluginError:
+    return PluginError(
+        f"What detector '{detector.name}' learned cannot be stored: {error}. Attributes that end in '_' must be "
+        "finite numbers, strings, lists, dicts, arrays or tensors."
+    )
 
 
 def load_state(detector: Detector, path: Path) -> None:

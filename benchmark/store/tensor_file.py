@@ -43,6 +43,13 @@ def from_file(path: Path) -> Any:
         raise ValueError(first_line(error)) from error
 
 
+def copied(value: Any) -> Any:
+    """What `from_file` would return for what `to_bytes` would write, without a file. Raises `NOT_PLAIN`."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
+    return _unpack(json.loads(skeleton), tensors)
+
+
 def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(skeleton.encode())
     for name in sorted(tensors):

@@ -62,7 +62,7 @@ def array_batch(
     parts = array_parts(detector, arrays, labelled)
     if similarities is not None:
         parts["similarities"] = similarities
-    return Batch(arrays.count, parts, detector.name, bank=bank)
+    return Batch(arrays.count, parts, detector.name or type(detector).__name__, bank=bank)
 
 
 def as_tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:

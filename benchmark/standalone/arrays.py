@@ -1,0 +1,177 @@
+"""Arrays as users give them, from NumPy, PyTorch or lists: checked, and results brought back to the same kind."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
+
+if TYPE_CHECKING:
+    import torch
+
+Given = Union[ArrayLike, "torch.Tensor"]
+"""A NumPy array, a tensor on any device, or anything that `np.asarray` takes."""
+
+BLOCK = 2**22
+"""Entries that are checked at a time."""
+
+EXPECTED = {
+    "features": "(N, D), one row per image",
+    "logits": "(N, K), one row per image, one column per class",
+    "labels": "(N,), one class number per image",
+}
+"""Name of an argument -> its shape in words."""
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_array(value: Given, name: str) -> NDArray[Any]:
+    """A value as a NumPy array, without a copy where possible. Raises `UserError`, which calls it `name`."""
+    if is_tensor(value):
+        tensor: Any = value
+        tensor = tensor.detach().cpu()
+        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be converted to an array ({error}); expected {_expected(name)}.") from error
+
+
+def _expected(name: str) -> str:
+    return next((shape for argument, shape in EXPECTED.items() if argument in name), "numbers")
+
+
+def rows_of_numbers(value: Given, name: str) -> NDArray[Any]:
+    """Features or logits, (N, D) or (N, K), finite numbers. Raises `UserError`, which calls them `name`."""
+    array = as_array(value, name)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{name} holds {_words(array)}; expected numbers, {_expected(name)}.")
+    if array.ndim != 2:
+        hint = {
+            1: f" For a single image, give {name}[None].",
+            4: " These look like feature maps: average them over height and width first.",
+        }.get(array.ndim, "")
+        raise UserError(f"{name} has shape {array.shape}; expected {_expected(name)}.{hint}")
+    if not array.size:
+        raise UserError(f"{name} has shape {array.shape}, which holds nothing; expected {_expected(name)}.")
+    if array.dtype.kind == "f":
+        _refuse_not_finite(array, name)
+    return array
+
+
+def _refuse_not_finite(array: NDArray[Any], name: str) -> None:
+    """Raise `UserError` that names the first row with NaN or infinity. A sum finds out in one pass without copies."""
+    rows = max(1, BLOCK // array.shape[1])
+    for start in range(0, len(array), rows):
+        block = array[start : start + rows]
+        with np.errstate(all="ignore"):
+            if np.isfinite(block.sum(dtype=np.float32 if block.dtype == np.float16 else None)):
+                continue
+        finite = np.isfinite(block)  # finite numbers may have an infinite sum
+        if finite.all():
+            continue
+        row = int(finite.all(axis=1).argmin())
+        value = block[row][~finite[row]][0]
+        hint = " float16 ends at 65,504: save it as float32." if block.dtype == np.float16 and np.isinf(value) else ""
+        raise UserError(f"{name} has {_nan_or_infinity(value)} in row {start + row:,}; expected finite numbers.{hint}")
+
+
+def _nan_or_infinity(value: Any) -> str:
+    return "NaN" if np.isnan(value) else "an infinite value"
+
+
+def _words(array: NDArray[Any]) -> str:
+    names = {"U": "text", "S": "text", "O": "objects", "b": "true and false", "c": "complex numbers"}
+    return names.get(array.dtype.kind, f"values of type {array.dtype}")
+
+
+def class_numbers(value: Given, name: str) -> NDArray[np.int64]:
+    """Labels, int64 (N,), not negative. Raises `UserError`, which calls them `name`."""
+    array = as_array(value, name)
+    if array.ndim == 2 and array.dtype.kind in "iufb" and array.shape[1] > 1:
+        raise UserError(f"{name} has shape {array.shape}, as if one-hot; expected {_expected(name)}: {name}.argmax(1).")
+    if array.dtype.kind in "USO":
+        raise UserError(
+            f"{name} holds {_words(array)}, such as {str(array.reshape(-1)[0])!r}; expected class numbers from 0, in "
+            "the order of the logits' columns."
+        )
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{name} holds {_words(array)}; expected integers, {_expected(name)}.")
+    if array.ndim != 1 or not array.size:
+        raise UserError(f"{name} has shape {array.shape}; expected {_expected(name)}.")
+    if (smallest := int(array.min())) < 0:
+        raise UserError(f"{name} has {smallest} in row {int(array.argmin()):,}; expected class numbers from 0.")
+    return array.astype(np.int64)
+
+
+def read_arrays(
+    features: Given | None, logits: Given | None, labels: Given | None = None, *, of: str = "{}"
+) -> SetArrays:
+    """Check the arrays of one set; `of` is how an argument is called. Raises `UserError`."""
+    arrays: dict[str, NDArray[Any] | None] = {
+        "features": None if features is None else rows_of_numbers(features, of.format("features")),
+        "logits": None if logits is None else rows_of_numbers(logits, of.format("logits")),
+        "labels": None if labels is None else class_numbers(labels, of.format("labels")),
+    }
+    counts = {of.format(name): len(array) for name, array in arrays.items() if array is not None}
+    if len(set(counts.values())) > 1:
+        rows = " and ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise UserError(f"Arrays of one set must have a row per image: rows are {rows}.")
+    return SetArrays(next(iter(counts.values()), 0), arrays["logits"], arrays["features"], arrays["labels"])
+
+
+@dataclass(frozen=True)
+class SelectedRows:
+    """Some rows of an array, read when they are indexed, so that selecting nine tenths of 10 GB copies nothing."""
+
+    array: NDArray[Any]
+    rows: NDArray[np.intp]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the selected rows have together."""
+        return (len(self.rows), *self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the array."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        selected: NDArray[Any] = self.array[self.rows[index]]
+        return selected
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How results are returned: as NumPy arrays, or as tensors on a device."""
+
+    device: Any = None
+    """The device of tensors; None for NumPy arrays."""
+
+    @classmethod
+    def of(cls, *values: object) -> Kind:
+        """The kind of the first tensor among some arguments; NumPy if there is none."""
+        return next((cls(value.device) for value in values if is_tensor(value)), cls())  # type: ignore[attr-defined]
+
+    def returned(self, array: NDArray[np.float64]) -> Any:
+        """An array of numbers in this kind; float64, or float32 on a device that has no float64."""
+        if self.device is None:
+            return array
+        import torch
+
+        tensor = torch.from_numpy(array)
+        return (tensor.float() if self.device.type == "mps" else tensor).to(self.device)
