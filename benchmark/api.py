@@ -23,7 +23,10 @@ from oodbench.benchmark.plan.weights.file import GIVEN, SCORES
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.records.running import marked_running
 from oodbench.benchmark.runner.cell_origins import add_origins
+from oodbench.benchmark.runner.command_line import command_line
+from oodbench.benchmark.runner.earlier_cells import ALL, NONE, VALID, options_of
 from oodbench.benchmark.runner.older_versions import log_older_versions
 from oodbench.benchmark.runner.runner import Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
@@ -45,17 +48,18 @@ class Prepared:
     engine: Engine
     run_dir: Path
     asked: dict[str, Any]
-    add: bool
+    earlier: str
+    """Which cells of earlier commands stay in the run (`runner.earlier_cells`)."""
 
     def start(self, progress: Progress | None = None) -> StoredRun:
         """Do the work and write records, tables and plots."""
         store = self.context.store
         self.context.use_threads()  # another run may have been prepared since
-        with store.in_use(self.run_dir):
+        with store.in_use(self.run_dir), marked_running(store.locks, self.run_dir):
             self.context.library.files.cache.tidy()
             self._share()
             watched = progress or Quiet()
-            run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.add, self.engine)
+            run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.earlier, self.engine)
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_stored_run(self.run_dir)
@@ -106,10 +110,15 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     info: dict[str, Any] = {"name": asked.name or plan.suite.name, "asked": asdict(request)}
     info |= {"seeds": list(request.seeds), "detectors": labels}
     where = {"data_dir": data_dir, "plugins": files, "skip_bad_images": asked.skip_bad_images}
-    info["commands"] = [_command(request, plan, context, **where)]
+    command = _command(request, plan, context, **where)
+    info["commands"], info["parts"] = (
+        [command],
+        [{"line": command_line(asked), "options": options_of(command, plan.suite)}],
+    )
     work = work_left(plan, context, run_dir, asked.rerun)
+    earlier = ALL if asked.add else NONE if asked.only else VALID
     log_older_versions(plan, work, run_dir, cache)
-    return Prepared(plan, work, context, chosen_engine, run_dir, info, asked.add)
+    return Prepared(plan, work, context, chosen_engine, run_dir, info, earlier)
 
 
 @refuse_old_parameters
@@ -154,6 +163,7 @@ def run(
     plugins: Iterable[str | Path] = (),
     rerun: str = "missing",
     add: bool = False,
+    only: bool = False,
     skip_bad_images: bool = False,
     pixel_cache: float = PIXEL_CACHE,
     cell_timeout: float = 0.0,
@@ -218,8 +228,10 @@ def run(
         name: Name of the run; the suite's if empty.
         plugins: Python files with plug-ins, loaded before names are resolved.
         rerun: Which cells to compute: "missing", "failed" (those too) or "all".
-        add: Keep the cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
+        add: Keep all cells of earlier calls in the run's tables. Those of one name that were not made alike are rows of
             their own, with a longer label.
+        only: Keep no cell of earlier calls. With neither, those stay that were made with the same options, code and
+            images.
         skip_bad_images: Leave out, and count, images that cannot be read, instead of refusing their set.
         pixel_cache: Gigabytes of decoded pixels up to which a set of pictures is kept on the disk; larger sets are
             decoded whenever they are read. Results do not depend on it.

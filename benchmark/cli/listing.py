@@ -33,18 +33,23 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
 
     KIND is detectors, recipes, datasets, forms (corruptions and other transforms of a data set), backbones, figures
     (papers whose figures 'bench figures' draws), suites, references (published numbers for 'bench table --against') or
-    runs.
+    runs. Of runs, the last one first, it shows the suite, the ID sets, the number of detectors, the cells done, failed,
+    skipped and missing, when the last command was started, the size of the run's folder, and whether the run is
+    complete, unfinished, running or broken.
     """
     from oodbench.benchmark.plugins.registry import registry
 
     for file in plugins:
         registry.load_file(file)
+    if kind == "runs":
+        from oodbench.benchmark.cli.run_list import runs_text
+
+        click.echo(runs_text(results))
+        return
     if kind == "references":
         from oodbench.benchmark.papers.published import references
 
         rows = list(references().items())
-    elif kind == "runs":
-        rows = [(p.parent.name, _given_name(p)) for p in sorted((results / "runs").glob("*/run.json"))]
     else:
         rows = [(entry.name, _description(entry)) for entry in registry.entries(kind.removesuffix("s")).values()]
     if not rows:
@@ -52,17 +57,6 @@ def list_(kind: str, results: Path, plugins: tuple[Path, ...]) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         click.echo(visible(f"{name:{width}}  {text}".rstrip()))
-
-
-def _given_name(run_json: Path) -> str:
-    """A run's name as it was given, if its folder is called otherwise; empty if that cannot be read."""
-    from oodbench.benchmark.store.safe_read import read_json
-
-    try:
-        name = read_json(run_json).get("name")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return name if isinstance(name, str) and name != run_json.parent.name else ""
 
 
 def _description(entry: Any) -> str:

@@ -291,7 +291,12 @@ MANNER: tuple[Callable[[Any], Any], ...] = (
         metavar="SECONDS",
         help="Time limit for a detector to tune, fit or score a set.  [default: none]",
     ),
-    click.option("--add", is_flag=True, help="Keep the cells of earlier commands in the run's table."),
+    click.option(
+        "--add",
+        is_flag=True,
+        help="Keep all cells of earlier commands in the run's table, unlike ones as rows of their own.",
+    ),
+    click.option("--only", is_flag=True, help="Keep no cells of earlier commands in the run's table."),
     click.option("--from", "from_run", default="", metavar="RUN", help="Repeat a run from scratch, compare all cells."),
     click.option("--dry-run", is_flag=True, help="Print the plan, without running it."),
     click.option("--quiet", is_flag=True, help="Print the table without progress."),

@@ -9,6 +9,7 @@ import click
 
 from oodbench.benchmark.cli.base import Command, results_option
 from oodbench.benchmark.cli.run import print_table
+from oodbench.benchmark.cli.streams import note
 from oodbench.benchmark.records.paths import cache_of, run_dir
 
 
@@ -80,11 +81,14 @@ def table(run_name: str, form: str, against: str, metrics: str, results: Path) -
 def plot(run_name: str, results: Path) -> None:
     """Redraw a run's plots from its records and stored scores, and print their paths.
 
-    RUN is a name or a folder.
+    RUN is a name or a folder. If it is unfinished, standard error says how many cells are missing, and how to continue.
     """
     from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views import plots
 
     folder = run_dir(results, run_name)
-    for path in plots.draw(read_stored_run(folder), cache_of(folder, results)):
+    run_ = read_stored_run(folder)
+    for path in plots.draw(run_, cache_of(folder, results)):
         click.echo(str(path))
+    for sentence in run_.unfinished:
+        note(sentence)

@@ -74,7 +74,7 @@ def compare(
     images belong together; without it all count as independent. Raises `UserError` for unknown names, for fewer than
     two detectors, if no column has two with scores, and if scores are not in the store.
     """
-    name = str(run.info.get("name") or run.path.name)
+    name = run.name
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS, "bench compare --help")
     if resamples < 100:

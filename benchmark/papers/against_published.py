@@ -76,7 +76,7 @@ def _flags(line: Line, notes: Mapping[str, int]) -> str:
 
 
 def _title(run: StoredRun, reference: Reference) -> str:
-    return f"{run.info.get('name') or run.path.name} against {reference.name}: {reference.title}"
+    return f"{run.name} against {reference.name}: {reference.title}"
 
 
 def _legend(lines: Sequence[Line], matched: Sequence[Line], notes: Mapping[str, int]) -> Iterator[str]:

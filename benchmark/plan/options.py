@@ -72,6 +72,7 @@ class Options:
     plugins: Iterable[str | Path] = ()
     rerun: str = RERUN[0]
     add: bool = False
+    only: bool = False
     skip_bad_images: bool = False
     pixel_cache: float = PIXEL_CACHE
     cell_timeout: float = 0.0
@@ -162,6 +163,10 @@ class Options:
     def _check_choices(self) -> None:
         if self.head not in ("", *HEADS):
             raise UserError(f"Unknown head '{self.head}'. Choose {', '.join(HEADS)}.")
+        if self.add and self.only:
+            raise UserError(
+                "add keeps all cells of earlier commands and only keeps none of them. Choose one of the two."
+            )
         if self.higher not in ("", *HIGHER):
             raise UserError(f"Unknown meaning of higher scores, '{self.higher}'. Choose {' or '.join(HIGHER)}.")
         if self.rerun not in RERUN:

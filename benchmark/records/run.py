@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.record import SCHEMA, Record, read_record, read_versioned
 from oodbench.benchmark.records.rows import tell_apart
+from oodbench.benchmark.records.unfinished import listed_cells, missing_cells, unfinished_sentences
 from oodbench.benchmark.store.atomic import to_json, write_atomically
 from oodbench.benchmark.store.schema import RunInfo, convert
 
@@ -25,6 +26,18 @@ class StoredRun:
     """The cells that the run shows, in plan order. Labels and names of sets tell apart what was not made alike: cells
     with equal ones differ in the seed alone (`records.rows`).
     """
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """The command that continues the run -> how many of its cells have no record yet; empty if the run is complete."""
+
+    @property
+    def name(self) -> str:
+        """The run's name as it was given."""
+        return str(self.info.get("name") or self.path.name)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Sentences on missing cells and the commands that compute them; none if the run is complete."""
+        return unfinished_sentences(self.missing, len(self.records) + sum(self.missing.values()))
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:
@@ -39,7 +52,8 @@ def read_stored_run(run_dir: Path) -> StoredRun:
     """
     info, records = read_as_written(run_dir)
     labelled, pairs = tell_apart(list(records.values()), info.get("pairs", ()))
-    return StoredRun(run_dir, {**info, "pairs": pairs} if "pairs" in info else info, labelled)
+    shown = {**info, "pairs": pairs} if "pairs" in info else info
+    return StoredRun(run_dir, shown, labelled, missing_cells(info, records))
 
 
 def read_as_written(run_dir: Path) -> tuple[dict[str, Any], dict[str, Record]]:
@@ -56,5 +70,5 @@ def read_as_written(run_dir: Path) -> tuple[dict[str, Any], dict[str, Record]]:
         raise UserError(
             f"'{run_dir / 'run.json'}' does not describe a run: {error}. Remove it and run again."
         ) from error
-    paths = [run_dir / "cells" / name for name in dict.fromkeys(Path(name).name for name in info.get("cells", []))]
+    paths = [run_dir / "cells" / name for name in listed_cells(info)]
     return info, {path.name: read_record(path) for path in paths if path.is_file()}

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.errors import OodbenchError
-from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
-from oodbench.benchmark.plugins.code_check import version_here
-from oodbench.benchmark.plugins.source_version import ONLY_IN
+from oodbench.benchmark.runner.code_versions import CURRENT, has_changed, plugins_in
 from oodbench.benchmark.runner.older_versions import Changes
 from oodbench.benchmark.store.lineage import artifact_path, side_files, strings
-from oodbench.benchmark.store.store import KEY_SCHEMA
 
-PLUGIN_FIELDS = {"detector": "detector", "candidates": "detector", "recipe": "recipe", "backbone": "backbone"}
-"""Fields of keys that identify plug-ins -> their kind."""
-
-CURRENT = {**STAGE_VERSIONS, "schema": KEY_SCHEMA}
+_has_changed = cache(has_changed)
 
 
 def outdated_artifacts(store: Path) -> dict[str, Changes]:
@@ -46,25 +39,5 @@ def outdated_artifacts(store: Path) -> dict[str, Changes]:
 def _own_changes(key: Mapping[str, Any]) -> Changes:
     """What has changed since a key was made, apart from the artifacts that it names."""
     versions = {f"{name} {key[name]} -> {now}" for name, now in CURRENT.items() if name in key and key[name] != now}
-    plugins = {name for kind, name, version in _plugins_in(key) if _has_changed(kind, name, version)}
+    plugins = {name for kind, name, version in plugins_in(key) if _has_changed(kind, name, version)}
     return Changes(frozenset(versions), frozenset(plugins))
-
-
-def _plugins_in(key: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Kind, name and version of the plug-ins in a key."""
-    for field, kind in PLUGIN_FIELDS.items():
-        values = key.get(field)
-        for one in values if isinstance(values, list) else [values]:
-            if isinstance(one, Mapping) and isinstance(one.get("name"), str) and isinstance(one.get("version"), str):
-                yield kind, one["name"], one["version"]
-
-
-@cache
-def _has_changed(kind: str, name: str, version: str) -> bool:
-    """Whether a plug-in has another version now, or had one that only one command could use."""
-    if ONLY_IN in version:
-        return True
-    try:
-        return version_here(kind, name) != version
-    except OodbenchError:
-        return False

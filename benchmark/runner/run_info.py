@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +16,10 @@ from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import SKIPPED, Record
 from oodbench.benchmark.records.rows import cell_of
+from oodbench.benchmark.records.unfinished import listed_cells
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.cell_origins import scored_images
+from oodbench.benchmark.runner.earlier_cells import joined_commands
 from oodbench.benchmark.runner.image_notes import conversion_notes, preprocessing_note, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
 from oodbench.benchmark.stages.context import JobContext
@@ -143,15 +144,17 @@ def _span(fewest: int, most: int) -> str:
 def merge_info(
     earlier: Mapping[str, Any], records: Mapping[str, Record], plan: Plan, info: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """For --add: `run.json` of earlier commands, with their records by file name, and of this one."""
+    """`run.json` of earlier commands whose cells stay, with their records by file name, and of this one."""
     replaced = _replaced(records, plan)
+    before = [name for name in listed_cells(earlier) if name not in replaced]
     added = _names_of(plan)
     suite = earlier.get("suite") or {}
     passes = info["passes"] if earlier.get("passes") == info["passes"] else f"The last command: {info['passes']}"
     return {
         **info,
         "suite": {name: _joined(suite.get(name, ""), text) for name, text in info["suite"].items()},
-        "cells": _union([name for name in earlier.get("cells", []) if Path(name).name not in replaced], info["cells"]),
+        "cells": _union(before, info["cells"]),
+        "detectors": _union(earlier.get("detectors", []), info["detectors"]),
         "pairs": _pairs([*earlier.get("pairs", []), *info["pairs"]]),
         "notes": _union(earlier.get("notes", []), info["notes"]),
         "skipped": _union([one for one in earlier.get("skipped", []) if one["what"] not in added], info["skipped"]),
@@ -161,10 +164,7 @@ def merge_info(
         "data": _sources(earlier.get("data"), info["data"]),
         "passes": passes,
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
-        "commands": [
-            *(command for command in earlier.get("commands", []) if command not in info["commands"]),
-            *info["commands"],
-        ],
+        **joined_commands(earlier, [name for name in before if name not in info["cells"]], info, plan.suite),
     }
 
 

@@ -17,6 +17,7 @@ from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, Record, read_record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_as_written, read_stored_run, write_run_info
 from oodbench.benchmark.runner import provenance
+from oodbench.benchmark.runner.earlier_cells import ALL, NONE, VALID, regroup, valid_part
 from oodbench.benchmark.runner.run_info import collect_info, merge_info
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.evaluate import cell_key, evaluate_cell, key_content
@@ -88,15 +89,18 @@ def run_plan(
     run_dir: Path,
     asked: dict[str, Any],
     progress: Progress,
-    add: bool = False,
+    earlier: str = VALID,
     engine: Engine = LOCAL,
 ) -> StoredRun:
-    """Have an engine run the jobs, write each cell's record as soon as it is complete, and return the run."""
+    """Have an engine run the jobs, write each cell's record as soon as it is complete, and return the run.
+
+    `earlier` says which cells of earlier commands stay in the run (`earlier_cells`): `VALID`, `ALL` or `NONE`.
+    """
     names = [cell.record.file_name for cell in plan.cells]
     info = {**collect_info(plan, context, asked), "cells": names}
     with run_lock(context.store, run_dir):
-        if add and (run_dir / "run.json").is_file():
-            info = merge_info(*read_as_written(run_dir), plan, info)
+        if earlier != NONE and (run_dir / "run.json").is_file():
+            info = _with_earlier(run_dir, plan, info, earlier == ALL)
         _drop_stale(run_dir, work, info["cells"])
         write_run_info(run_dir, info)
     for cell in plan.cells:
@@ -106,6 +110,15 @@ def run_plan(
     if not (run_dir / "run.json").is_file():
         raise StoreError(f"'{run_dir}' was removed during the run. Run the same command again; it reuses the cache.")
     return read_stored_run(run_dir)
+
+
+def _with_earlier(run_dir: Path, plan: Plan, info: dict[str, Any], every: bool) -> dict[str, Any]:
+    """`run.json` with the cells of earlier commands that stay: every one, or the valid ones."""
+    before, records = read_as_written(run_dir)
+    if not every:
+        before = valid_part(before, records, plan, info)
+        regroup(run_dir, records, before.get("cells", ()), plan)
+    return merge_info(before, records, plan, info) if before else info
 
 
 def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:

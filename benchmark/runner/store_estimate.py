@@ -19,6 +19,7 @@ from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
 from oodbench.benchmark.stats.seeds import restored_rng
+from oodbench.benchmark.store.sizes import in_bytes
 from oodbench.benchmark.store.store import Key, Store
 
 COUNTED = ("features", "logits", "scores", "checkpoint")
@@ -62,13 +63,6 @@ class StoreEstimate:
 
 
 NAMES = {"checkpoint": "networks"}
-
-
-def in_bytes(count: int) -> str:
-    """A number of bytes for people: 0 MB, 1.3 MB, 820 MB, 2.4 GB."""
-    if count >= 1e9:
-        return f"{count / 1e9:,.1f} GB"
-    return f"{count / 1e6:.1f} MB" if 0 < count < 10e6 else f"{count / 1e6:,.0f} MB"
 
 
 def estimate(plan: Plan, store: Store, library: Library) -> StoreEstimate:

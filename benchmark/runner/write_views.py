@@ -103,5 +103,6 @@ def _view_inputs(run: StoredRun) -> str:
     shown = {
         k: run.info.get(k) for k in ("name", "suite", "pairs", "notes", "skipped", "unavailable", "passes", "seeds")
     }
+    shown["unfinished"] = run.unfinished
     shown["best"] = [asdict(judged) for judged in read_best(run).values()]
     return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})

@@ -95,6 +95,14 @@ class Unavailable(TypedDict):
     name: str
 
 
+class PartInfo(TypedDict, total=False):
+    """One of the commands that made a run."""
+
+    line: str
+    options: Mapping[str, Any]
+    cells: list[str]
+
+
 class RunInfo(TypedDict, total=False):
     """`run.json`."""
 
@@ -109,6 +117,7 @@ class RunInfo(TypedDict, total=False):
     unavailable: list[Unavailable]
     packages: Mapping[str, Any]
     commit: Mapping[str, Any] | None
+    parts: list[PartInfo]
 
 
 class About(TypedDict, total=False):

@@ -15,6 +15,7 @@ and metrics are the same bytes. Elsewhere arithmetic rounds differently, and the
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.suite_file import suite_path, text_elsewhere
 from oodbench.benchmark.plan.weights.file import GIVEN
 from oodbench.benchmark.records.cell_names import cell_name
@@ -111,10 +113,20 @@ class Repetition:
         source = {"of": str(self.original.path.resolve()), "written": self.original.info.get("written")}
         for index, options in enumerate(_commands(self.original)):
             suite = self._suite(options.pop("suite"), options.pop("suite_toml", None))
-            arguments = {**options, "suite": suite, **self.overrides, "add": index > 0}
+            arguments = {**options, "suite": suite, **self.overrides, "add": index > 0, "only": index == 0}
             results, name = self.run_dir.parent.parent, self.run_dir.name
             prepared = prepare(**arguments, results=results, name=name, own_cache=True)
-            yield replace(prepared, asked={**prepared.asked, "again": source})
+            parts = [{**part, "line": self._line()} for part in prepared.asked["parts"]]
+            yield replace(prepared, asked={**prepared.asked, "again": source, "parts": parts})
+
+    def _line(self) -> str:
+        """The command that continues the repetition."""
+        results = self.run_dir.parent.parent
+        where = [] if str(results) == Options.results else ["--results", str(results)]
+        name = (
+            [] if self.run_dir.name == f"{self.original.path.resolve().name}-again" else ["--name", self.run_dir.name]
+        )
+        return shlex.join(["bench", "run", "--from", str(self.original.path), *name, *where])
 
     def _suite(self, name: str, text: str | None) -> str:
         """The name of the run's suite if its text is unchanged, else the path of a file with the text of that time.

@@ -60,7 +60,7 @@ def _cells(run: StoredRun) -> dict[tuple[str, str, str], Values]:
         if record.extended:
             found.setdefault((record.id_set, record.label, record.ood_set), []).append(record)
     if not found:
-        name = run.info.get("name") or run.path.name
+        name = run.name
         raise UserError(
             f"Run '{name}' has no extended metrics. Repeat the command that made it with --metrics extended: nothing "
             "is trained again, only ID validation and shifted ID images are scored."
@@ -104,7 +104,7 @@ def _written(values: Values, name: str) -> str:
 
 
 def _title(run: StoredRun) -> str:
-    return f"{run.info.get('name') or run.path.name}: extended metrics"
+    return f"{run.name}: extended metrics"
 
 
 def _legend(run: StoredRun) -> Iterator[str]:

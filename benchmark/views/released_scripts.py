@@ -59,7 +59,7 @@ def _cells(run: StoredRun, rules: str) -> dict[tuple[str, str, str], dict[str, S
 
 
 def _without(run: StoredRun, rules: str) -> UserError:
-    name = run.info.get("name") or run.path.name
+    name = run.name
     available = sorted({f"'{rule}'" for record in run.records for rule in record.audit})
     only = f", only by {' and '.join(available)}" if available else ""
     return UserError(
@@ -93,7 +93,7 @@ def _written(stat: Stat) -> str:
 
 
 def _title(run: StoredRun, rules: str) -> str:
-    return f"{run.info.get('name') or run.path.name}: exact metrics, and those by the rules '{rules}'"
+    return f"{run.name}: exact metrics, and those by the rules '{rules}'"
 
 
 def _legend(run: StoredRun, rules: str) -> Iterator[str]:

@@ -55,6 +55,7 @@ class Run(StoredRun):
         path: The run's folder, with `records.csv`, the tables and `plots/`.
         info: The content of `run.json`: options as given and as resolved, software, machine, pairs of sets, notes.
         records: One `Record` per cell (ID set, OOD set, detector with settings and recipe, seed), in plan order.
+        missing: The command that continues an unfinished run -> the number of cells without a record; else empty.
 
     Example:
         >>> from oodbench.benchmark import read_run
@@ -116,8 +117,9 @@ class Run(StoredRun):
 
     def __repr__(self) -> str:
         counts = {status: sum(record.status == status for record in self.records) for status in (OK, FAILED, SKIPPED)}
+        counts["missing"] = sum(self.missing.values())
         found = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no cells"
-        return f"<Run '{self.info.get('name') or self.path.name}': {found}; {self.path}>"
+        return f"<Run '{self.name}': {found}; {self.path}>"
 
     def _repr_html_(self) -> str:
         return table_html(self)
@@ -155,4 +157,4 @@ def read_run(run: str | Path, results: str | Path = "results") -> Run:
 
 def public(run: StoredRun) -> Run:
     """A run as read from disk, with the methods of `Run`."""
-    return Run(run.path, run.info, run.records)
+    return Run(run.path, run.info, run.records, run.missing)

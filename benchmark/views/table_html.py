@@ -8,7 +8,7 @@ from html import escape
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import Group, Sheet, TableEntry, legend, sheets
+from oodbench.benchmark.views.table_layout import Group, Sheet, TableEntry, legend, sheets, without_cells
 
 STYLE = "text-align: right; white-space: nowrap"
 
@@ -16,10 +16,10 @@ STYLE = "text-align: right; white-space: nowrap"
 def table_html(run: StoredRun) -> str:
     """One table per ID set, all OOD sets side by side, and what the marks mean: a fragment, not a whole page."""
     summary = summary_of(run)
-    parts = [f"<h3>{_text(str(run.info.get('name') or run.path.name))}</h3>"]
+    parts = [f"<h3>{_text(run.name)}</h3>"]
     for sheet in sheets(summary):
         parts += [f"<h4>{_text(sheet.title)}</h4>", *_table(sheet)]
-    notes = legend(run, summary, "Bold") if summary.blocks else ["No cells to show."]
+    notes = legend(run, summary, "Bold") if summary.blocks else without_cells(run)
     parts += ["<ul>", *(f"<li>{_text(note)}</li>" for note in notes), "</ul>"]
     return "\n".join(parts) + "\n"
 

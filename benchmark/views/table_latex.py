@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator
 
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import INTERVAL, Group, Sheet, TableEntry, legend, pair_titles, sheets
+from oodbench.benchmark.views.table_layout import (
+    INTERVAL,
+    Group,
+    Sheet,
+    TableEntry,
+    legend,
+    pair_titles,
+    sheets,
+    without_cells,
+)
 
 PREAMBLE = r"""\documentclass[a4paper]{article}
 \usepackage[T1]{fontenc}
@@ -56,7 +65,7 @@ def table_latex(run: StoredRun) -> str:
     lines = [line for sheet in sheets(summary) for line in (*_overall(sheet), "", *_pairs(sheet), "")]
     items = [rf"\item {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
     notes = [r"\begin{itemize}\footnotesize\raggedright", *items, r"\end{itemize}"]
-    body = "\n".join([*lines, *notes] if summary.blocks else ["No cells to show."])
+    body = "\n".join([*lines, *notes] if summary.blocks else map(escaped, without_cells(run)))
     return PREAMBLE + body + "\n" + r"\end{document}" + "\n"
 
 

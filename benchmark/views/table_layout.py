@@ -230,7 +230,8 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
     `best` is how the best is marked, `column` the title of the column of intervals if the table has one.
     """
     lines = [
-        *warning_lines(summary, [UNFIT]),  # before all else: it makes every number wrong
+        *run.unfinished,
+        *warning_lines(summary, [UNFIT]),  # before the other warnings: it makes every number wrong
         f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
         "TNR95: OOD images rejected there; DetAcc: best mean of TPR and TNR over all thresholds; AUPR-in and AUPR-out: "
         "ID and OOD positive, both classes weighted equally.",
@@ -247,6 +248,11 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         *([computed] if (computed := computed_on(run.records)) else []),
     ]
     return [visible(" ".join(line.split())) for line in lines]
+
+
+def without_cells(run: StoredRun) -> list[str]:
+    """What stands in place of the tables, and of their legend, where a run has no record yet."""
+    return ["No cells to show: the run has no records.", *map(visible, run.unfinished)]
 
 
 def _because(what: str, item: Mapping[str, Any], name: str) -> str:

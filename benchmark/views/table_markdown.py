@@ -8,19 +8,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import INTERVAL, Sheet, TableEntry, legend, pair_titles, sheets
+from oodbench.benchmark.views.table_layout import (
+    INTERVAL,
+    Sheet,
+    TableEntry,
+    legend,
+    pair_titles,
+    sheets,
+    without_cells,
+)
 
 
 def table_markdown(run: StoredRun) -> str:
     """Two tables per ID set (accuracy with the overall AUROC, then every OOD set), and the legend."""
     summary = summary_of(run)
-    lines = [f"# {escaped(str(run.info.get('name') or run.path.name))}", ""]
+    lines = [f"# {escaped(run.name)}", ""]
     for sheet in sheets(summary):
         lines += [f"## {escaped(sheet.title)}", "", *_overall(sheet), "", *_pairs(sheet), ""]
     lines += (
         [f"- {escaped(item)}" for item in legend(run, summary, "Bold", INTERVAL)]
         if summary.blocks
-        else ["No cells to show."]
+        else [escaped(line) for line in without_cells(run)]
     )
     return "\n".join(lines) + "\n"
 

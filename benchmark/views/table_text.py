@@ -12,7 +12,16 @@ from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import Group, Sheet, TableColumn, TableEntry, legend, sheets, wrapped_label
+from oodbench.benchmark.views.table_layout import (
+    Group,
+    Sheet,
+    TableColumn,
+    TableEntry,
+    legend,
+    sheets,
+    without_cells,
+    wrapped_label,
+)
 
 GAP = 3
 """Spaces between groups of columns, in addition to the one reserved for a mark in every column."""
@@ -58,7 +67,7 @@ def text_table(run: StoredRun, width: int = 100, colour: bool = False) -> str:
     """The run's tables for a terminal of `width` characters, one block per ID set, and the legend."""
     summary, ink = summary_of(run), Ink(colour)
     if not summary.blocks:
-        return "No cells to show: the run has no records.\n"
+        return "\n".join(line for item in without_cells(run) for line in _filled(item, width)) + "\n"
     parts = [title] if (title := _run_title(run)) else []
     parts += [sheet_text(sheet, width, ink) for sheet in sheets(summary)]
     best = "Bold" if colour else "*"

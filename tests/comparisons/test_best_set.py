@@ -76,7 +76,7 @@ def test_it_is_judged_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_other_cells_are_judged_again(place: Path) -> None:
     before = stored_judgement(place)
-    run = run_suite(place / "tiny.toml", DETECTORS, results=place, seeds=1)
+    run = run_suite(place / "tiny.toml", DETECTORS, results=place, seeds=1, only=True)
     assert stored_judgement(place)["inputs"] != before["inputs"]
     assert {tuple(column["seeds"]) for column in stored_judgement(place)["columns"]} == {(0,)}
     assert set(read_best(run)) == {("digits[0-1]", name) for name in ("greek", "uniform", "glyphs")}

@@ -14,7 +14,7 @@ from oodbench.benchmark.plan import job_builder
 from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.runner import outdated
+from oodbench.benchmark.runner import code_versions, outdated
 from oodbench.benchmark.runner.outdated import outdated_artifacts
 from tests.support import TINY_BACKBONE, artifact_files, bench, give_outputs, run_suite, write_suite
 
@@ -45,7 +45,7 @@ def suite(tmp_path: Path) -> Path:
 def train_again_with(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the version of training."""
     monkeypatch.setattr(job_builder, "TRAINING_VERSION", version)
-    monkeypatch.setitem(outdated.CURRENT, "training", version)
+    monkeypatch.setitem(code_versions.CURRENT, "training", version)
 
 
 def test_every_stage_version_is_known_by_its_name_in_keys(suite: Path) -> None:
@@ -67,7 +67,7 @@ def test_an_artifact_is_outdated_with_what_it_was_made_from(suite: Path, monkeyp
     cache = run_suite(suite, "msp,knn").path.parents[1] / "cache"
     sides = [name.removesuffix(".json") for name in artifact_files(cache) if name.endswith(".json")]
     everything = {name for name in sides if not name.startswith("data/")}
-    monkeypatch.setitem(outdated.CURRENT, "scoring", "new")
+    monkeypatch.setitem(code_versions.CURRENT, "scoring", "new")
     scored = {path for path in everything if path.startswith(("scores/", "fit/"))}
     assert outdated_artifacts(cache).keys() == scored
     train_again_with("new", monkeypatch)

@@ -402,11 +402,14 @@ def test_a_run_of_a_newer_schema_is_refused_and_left_unchanged(run_tiny: Callabl
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
-def test_the_table_shows_the_last_command_and_add_keeps_earlier_ones(run_tiny: Callable[..., StoredRun]) -> None:
+def test_the_table_keeps_earlier_commands_unless_only_the_last_one_is_wanted(
+    run_tiny: Callable[..., StoredRun],
+) -> None:
     run_tiny("msp")
-    assert {r.detector for r in run_tiny("energy").records} == {"energy"}
+    assert {r.detector for r in run_tiny("energy").records} == {"energy", "msp"}
+    assert {r.detector for r in run_tiny("energy", only=True).records} == {"energy"}
     assert {r.detector for r in run_tiny("msp", add=True).records} == {"energy", "msp"}
-    assert {r.detector for r in run_tiny("msp").records} == {"msp"}
+    assert {r.detector for r in run_tiny("msp", only=True).records} == {"msp"}
 
 
 def test_add_keeps_cells_of_another_backbone(run_tiny: Callable[..., StoredRun], plan: Callable[..., Prepared]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.benchmark.runner.store_estimate import COUNTED, StoreEstimate, estimate, in_bytes
+from oodbench.benchmark.runner.store_estimate import COUNTED, StoreEstimate, estimate
+from oodbench.benchmark.store.sizes import in_bytes
 from tests.support import bench, encode_image, noise_images, prepare_suite, write_suite
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -73,12 +72,3 @@ def _order(names: tuple[str, ...], scored: tuple[str, ...], both: str) -> NDArra
         extra = next(iter(place.keys() - set(names)))
         raise UserError(f"{both}{len(names):,} images, which do not include '{extra}'.")
     return np.array([place[name] for name in names], dtype=np.intp)
-
-
-def methods_of(sets: Mapping[str, GivenArrays]) -> dict[str, tuple[int, ...]]:
-    """Method -> its seeds, over all sets, in the order of first appearance."""
-    found: dict[str, dict[int, None]] = {}
-    for arrays in sets.values():
-        for method, by_seed in arrays.scores.items():
-            found.setdefault(method, {}).update(dict.fromkeys(sorted(by_seed)))
-    return {method: tuple(seeds) for method, seeds in found.items()}

@@ -44,7 +44,7 @@ def given_arrays(found: Mapping[str, Stored], settings: Settings, name: str, lab
         count=count,
         logits=logits,
         features=_matrix(found[FEATURES], "a column for each feature") if FEATURES in found else None,
-        labels=_labels(found[LABELS], settings.classes) if LABELS in found and labelled else None,
+        labels=labels_of(found[LABELS], settings.classes) if LABELS in found and labelled else None,
         names=_names(found[NAMES]) if NAMES in found else None,
         scores=_scores(found, settings),
     )
@@ -88,7 +88,7 @@ def as_floats(stored: Stored) -> NDArray[np.floating[Any]]:
         raise UserError(f"{stored.where} {error}.") from error
 
 
-def _labels(stored: Stored, classes: Sequence[str]) -> NDArray[np.int64]:
+def labels_of(stored: Stored, classes: Sequence[str]) -> NDArray[np.int64]:
     """Labels as int64. Their range is checked once the number of classes is known (`reading.py`)."""
     array = stored.array
     if array.ndim == 2 and array.shape[1] > 1:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oodbench.benchmark.data.outputs.files import (
     BIAS,
     HEAD,
     HEAD_KEYS,
     ID_STEMS,
+    LABELS,
     WEIGHT,
     Place,
     Stored,
@@ -21,7 +23,7 @@ from oodbench.benchmark.data.outputs.files import (
     open_arrays,
 )
 from oodbench.benchmark.data.outputs.given import ID_SPLITS, TEST, GivenArrays, GivenHead, GivenOutputs
-from oodbench.benchmark.data.outputs.one_set import as_floats, given_arrays
+from oodbench.benchmark.data.outputs.one_set import as_floats, given_arrays, labels_of
 from oodbench.benchmark.data.outputs.settings import NAME, Settings, read_settings
 from oodbench.benchmark.errors import UserError, did_you_mean
 
@@ -65,7 +67,7 @@ def read_outputs(folder: Path, higher: str | None = None) -> GivenOutputs:
         id=id_sets,
         ood={titles[stem]: arrays for stem, arrays in ood_sets.items()},
         groups={titles[stem]: group for stem, group in settings.groups.items()},
-        classes=_classes(id_sets, settings, folder),
+        classes=_classes([*id_sets.values(), *ood_sets.values()], settings, folder),
         head=_head(open_arrays(files[HEAD], HEAD_KEYS)) if HEAD in files else None,
         network=settings.network,
         preprocessing=settings.preprocessing,
@@ -98,12 +100,12 @@ def _titles(stems: Mapping[str, list[Place]], settings: Settings, folder: Path) 
     return titles
 
 
-def _classes(sets: Mapping[str, GivenArrays], settings: Settings, folder: Path) -> tuple[str, ...]:
+def _classes(sets: Sequence[GivenArrays], settings: Settings, folder: Path) -> tuple[str, ...]:
     """Names of the classes: those given, else the numbers of the logits' columns, else of the labels."""
     if settings.classes:
         return settings.classes
-    widths = [arrays.logits.shape[1] for arrays in sets.values() if arrays.logits is not None]
-    highest = [int(arrays.labels.max()) + 1 for arrays in sets.values() if arrays.labels is not None]
+    widths = [arrays.logits.shape[1] for arrays in sets if arrays.logits is not None]
+    highest = [int(arrays.labels.max()) + 1 for arrays in sets if arrays.labels is not None]
     if not widths and max(highest, default=0) > MAX_CLASSES:
         raise UserError(f"'{folder}' has the label {max(highest) - 1:,}; labels are class numbers, 0, 1, ...")
     return tuple(map(str, range(max(widths or highest, default=0))))
@@ -165,3 +167,26 @@ def _check_range(given: GivenOutputs, name: str, labels: np.ndarray) -> None:
             f"'{given.source}': the label of '{name}' in row {wrong[0]} is {label}; expected 0 to "
             f"{len(given.classes) - 1}, as there are {len(given.classes):,} classes.{count_from}"
         )
+
+
+def ood_labels(given: GivenOutputs) -> dict[str, NDArray[np.int64]]:
+    """Labels of the network's classes that are stored with OOD sets, in the folder that the outputs were read from.
+
+    They are not used, but show exchanged files. Labels that are no class numbers are left out.
+    """
+    if not given.source.is_dir():
+        return {}
+    settings = read_settings(given.source / NAME)
+    found = {}
+    for stem, places in ood_files(given.source).items():
+        stored = open_arrays(places).get(LABELS)
+        name = settings.titles.get(stem, stem)
+        if stored is None or name not in given.ood:
+            continue
+        try:
+            labels = labels_of(stored, given.classes)
+        except UserError:
+            continue
+        if len(labels) == given.ood[name].count and labels.min() >= 0 and labels.max() < len(given.classes):
+            found[name] = labels
+    return found

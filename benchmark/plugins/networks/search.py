@@ -54,7 +54,7 @@ class _Search:
         self.network, self.images = network, placed(network, images)
         self.title = type(network).__name__
         self.notes: list[str] = []
-        self.layers = dict(network.named_modules())
+        self.layers: dict[str, nn.Module] = dict(network.named_modules())
         self.named_features, self.named_head = self._known("features", features), self._known("head", head)
         self.output, self.calls = self._passed()
         self.count = Counter(call.name for call in self.calls)
@@ -126,7 +126,7 @@ class _Search:
     def _head(self) -> str:
         """The linear layer whose output the network returns; empty if there is none and features are named."""
         logits = self._checked_logits()
-        found = [call.name for call in self.calls if is_linear(call.module) and same(call.returned, logits)]
+        found: list[str] = [call.name for call in self.calls if is_linear(call.module) and same(call.returned, logits)]
         if found:
             self._refuse_repeated(found[-1])
             return found[-1]

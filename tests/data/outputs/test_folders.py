@@ -10,23 +10,7 @@ import pytest
 
 from oodbench.benchmark.data.outputs import GivenOutputs, joined, read_outputs, read_scores, write_outputs
 from oodbench.benchmark.errors import UserError
-
-
-def arrays(count: int, seed: int = 0, **more: Any) -> dict[str, Any]:
-    """Logits of 3 classes and 5 features, with labels."""
-    draw = np.random.default_rng(seed)
-    logits = draw.normal(size=(count, 3))
-    labels = np.arange(count) % 3
-    return {"logits": logits, "features": draw.normal(size=(count, 5)).astype(np.float32), "labels": labels} | more
-
-
-def write_folder(folder: Path, **sets: dict[str, Any]) -> Path:
-    """Write .npz files: id_train, id_val, id_test and head; others are OOD sets."""
-    (folder / "ood").mkdir(parents=True, exist_ok=True)
-    for name, content in sets.items():
-        place = folder if name.startswith("id_") or name == "head" else folder / "ood"
-        np.savez(place / f"{name}.npz", **content)
-    return folder
+from tests.data.outputs.folders import arrays, write_folder
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ class Plain(nn.Module):
         self.fc = nn.Linear(D, classes, bias=bias)
 
     def features(self, images: Tensor) -> Tensor:
-        return self.drop(self.pool(self.layer2(self.layer1(images))).flatten(1))
+        features: Tensor = self.drop(self.pool(self.layer2(self.layer1(images))).flatten(1))
+        return features
 
     def forward(self, images: Tensor) -> Any:
         return self.fc(self.features(images))
