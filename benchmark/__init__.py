@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from oodbench.benchmark.records.record import Record as Record
     from oodbench.benchmark.stages.models.outputs import Outputs as Outputs
     from oodbench.benchmark.stages.models.set_outputs import SetOutputs as SetOutputs
+    from oodbench.benchmark.standalone.bundle.load import load_monitor as load_monitor
+    from oodbench.benchmark.standalone.bundle.monitor import Monitor as Monitor
     from oodbench.benchmark.standalone.fit import fit as fit
     from oodbench.benchmark.standalone.fitted import FittedDetector as FittedDetector
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
@@ -83,6 +85,8 @@ _MODULES = {
     "stages.models.set_outputs": ("SetOutputs",),
     "standalone.fit": ("fit",),
     "standalone.fitted": ("FittedDetector",),
+    "standalone.bundle.load": ("load_monitor",),
+    "standalone.bundle.monitor": ("Monitor",),
     "stats.intervals": ("confidence_intervals",),
     "views.run": ("Run", "read_run"),
     "verify.plugin_checks": ("check_detector", "run_checks"),

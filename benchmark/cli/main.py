@@ -14,6 +14,8 @@ from oodbench.benchmark.cli.new import new
 from oodbench.benchmark.cli.plugins import check
 from oodbench.benchmark.cli.run import run
 from oodbench.benchmark.cli.runs import verify
+from oodbench.benchmark.cli.service.export import export
+from oodbench.benchmark.cli.service.score import score
 from oodbench.benchmark.cli.tables import plot, table
 
 
@@ -26,6 +28,9 @@ from oodbench.benchmark.cli.tables import plot, table
     bench show energy                                 describe a detector, data set, suite or run
     bench table digits                                print a run's table again
     bench compare digits                              test which of a run's detectors is better
+    bench export digits vim vim.safetensors --id digits
+                                                      write a detector of a run to one file, for service
+    bench score vim.safetensors photos/               score images with it
     bench new detector my_detector                    write a detector to start from: my_detector.py
     bench check my_detector --plugin my_detector.py   check that it keeps the contract
     """,
@@ -39,5 +44,5 @@ def main() -> None:
     """
 
 
-for command in (run, list_, show, table, plot, compare, verify, check, new, data, figures, cache):
+for command in (run, list_, show, table, plot, compare, verify, export, score, check, new, data, figures, cache):
     main.add_command(command)

@@ -22,7 +22,7 @@ NOT_PLAIN = (TypeError, ValueError, KeyError, RuntimeError)
 def to_bytes(value: Any) -> bytes:
     """The file's content for tensors, arrays, finite numbers, strings, None, and lists, tuples and dicts of these."""
     tensors: dict[str, Tensor] = {}
-    skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
+    skeleton = json.dumps(pack(value, tensors), allow_nan=False)
     # One entry, because the format does not keep their order and equal values must give equal bytes.
     header = json.dumps({"value": skeleton, "sha256": _checksum(skeleton, tensors)})
     return save(tensors, metadata={"state": header})
@@ -36,7 +36,7 @@ def from_file(path: Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not header or header["sha256"] != _checksum(header["value"], tensors):
             raise ValueError("the content does not match its checksum")
-        return _unpack(json.loads(header["value"]), tensors)
+        return unpack(json.loads(header["value"]), tensors)
     except (OSError, ValueError):
         raise
     except Exception as error:  # the kind depends on how the header is damaged
@@ -46,8 +46,8 @@ def from_file(path: Path) -> Any:
 def copied(value: Any) -> Any:
     """What `from_file` would return for what `to_bytes` would write, without a file. Raises `NOT_PLAIN`."""
     tensors: dict[str, Tensor] = {}
-    skeleton = json.dumps(_pack(value, tensors), allow_nan=False)
-    return _unpack(json.loads(skeleton), tensors)
+    skeleton = json.dumps(pack(value, tensors), allow_nan=False)
+    return unpack(json.loads(skeleton), tensors)
 
 
 def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
@@ -57,7 +57,11 @@ def _checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON values; its tensors and arrays are added to `tensors` under numbers, which stand in their place.
+
+    Raises one of `NOT_PLAIN`, at the latest when the result is written as JSON, for what is no plain data.
+    """
     if isinstance(value, Tensor | np.ndarray):
         name = str(len(tensors))
         tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
@@ -66,17 +70,18 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):
-        return {"tuple": [_pack(item, tensors) for item in value]}
+        return {"tuple": [pack(item, tensors) for item in value]}
     if isinstance(value, list):
-        return [_pack(item, tensors) for item in value]
+        return [pack(item, tensors) for item in value]
     if isinstance(value, dict):
-        return {"dict": [[_pack(k, tensors), _pack(item, tensors)] for k, item in value.items()]}
+        return {"dict": [[pack(k, tensors), pack(item, tensors)] for k, item in value.items()]}
     return value
 
 
-def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `pack` was given, from its result and the tensors by number."""
     if isinstance(packed, list):
-        return [_unpack(item, tensors) for item in packed]
+        return [unpack(item, tensors) for item in packed]
     if not isinstance(packed, dict):
         return packed
     if "tensor" in packed:
@@ -84,5 +89,5 @@ def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
     if "array" in packed:
         return tensors[packed["array"]].numpy()
     if "tuple" in packed:
-        return tuple(_unpack(item, tensors) for item in packed["tuple"])
-    return {_unpack(k, tensors): _unpack(item, tensors) for k, item in packed["dict"]}
+        return tuple(unpack(item, tensors) for item in packed["tuple"])
+    return {unpack(k, tensors): unpack(item, tensors) for k, item in packed["dict"]}

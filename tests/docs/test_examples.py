@@ -35,7 +35,13 @@ PLUGINS = {
 }
 """Page -> file of a block -> the names that it registers."""
 
-SCRIPTS = {"quickstart.md": 2, "guides/add_a_detector.md": 1, "guides/your_own_network.md": 1, "reference/api.md": 1}
+SCRIPTS = {
+    "quickstart.md": 2,
+    "guides/add_a_detector.md": 1,
+    "guides/into_service.md": 2,
+    "guides/your_own_network.md": 1,
+    "reference/api.md": 1,
+}
 """Page -> number of blocks of Python that are no plug-ins."""
 
 SUITES = {"reference/suite_file.md": 1}
@@ -147,10 +153,31 @@ def run_script(name: str, text: str, folder: Path, imported: list[str]) -> None:
     spec.loader.exec_module(sys.modules[name])
 
 
+def bring_into_service(folder: Path) -> None:
+    """Run the commands of the page before its scripts; images to score are in `photos`, and one beside it."""
+    run, export, *scores = shell_commands("guides/into_service.md")[:4]
+    output_of(*run, "--ood", "greek", "--epochs", "2", "--quiet")
+    output_of(*export)
+    (folder / "photos").mkdir()
+    for place in ("photo.png", "photos/a.png", "photos/b.png"):
+        (folder / place).write_bytes(
+            encode_image(np.random.RandomState(0).randint(0, 256, (40, 48, 3)).astype(np.uint8))
+        )
+    for words in scores:
+        assert words[0] == "score"
+        assert bench(*words).exit_code in (0, 1)
+
+
+PREPARED = {"guides/into_service.md": bring_into_service}
+"""Page -> what makes the files that its scripts read."""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "one_thread")
 @pytest.mark.parametrize("page", SCRIPTS)
 def test_scripts_run(page: str, folder: Path, imported: list[str]) -> None:
+    if page in PREPARED:
+        PREPARED[page](folder)
     for k, block in enumerate(block for block in code(page) if block.file not in PLUGINS.get(page, {})):
         run_script(f"docs_script_{k}", block.text, folder, imported)
 

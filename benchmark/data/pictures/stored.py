@@ -94,7 +94,7 @@ def picture(content: bytes, grey: bool = False, exif: bool = False) -> Image.Ima
 
     Raises `BadImageError` for one that cannot be used, and `DamagedImageError` for a damaged one.
     """
-    with _opened(content) as (image, _):
+    with opened(content) as (image, _):
         upright = ImageOps.exif_transpose(image) if exif and is_rotated(image) else image
         return _converted(upright, "L" if grey else "RGB")
 
@@ -104,10 +104,10 @@ def look(content: bytes, exif: bool = False) -> Looked:
 
     A JPEG is decoded at up to an eighth of its size, which takes a fraction of the time and finds the same damage.
     """
-    with _opened(content, (THUMBNAIL, THUMBNAIL)) as (image, (width, height)):
+    with opened(content, (THUMBNAIL, THUMBNAIL)) as (image, (width, height)):
         mode, several = image.mode, image.format == "MPO"
         rotated = is_rotated(image)
-        transparent = _is_transparent(image)
+        transparent = is_transparent(image)
         upright = ImageOps.exif_transpose(image) if exif and rotated else image
         small = _converted(upright, "RGB")
         if small.size != (THUMBNAIL, THUMBNAIL):
@@ -132,8 +132,11 @@ def foreign_format(content: bytes) -> str:
 
 
 @contextmanager
-def _opened(content: bytes, at_least: tuple[int, int] | None = None) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    """A decoded picture, at `at_least` (width, height) or more if that is given, and its stored width and height."""
+def opened(content: bytes, at_least: tuple[int, int] | None = None) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """A decoded picture, at `at_least` (width, height) or more if that is given, and its stored width and height.
+
+    Raises `BadImageError` for one that cannot be used, and `DamagedImageError` for a damaged one.
+    """
     if not content:
         raise DamagedImageError("is empty")
     try:
@@ -193,7 +196,8 @@ def is_deep(image: Image.Image, content: bytes) -> bool:
     return False
 
 
-def _is_transparent(image: Image.Image) -> bool:
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a pixel of a decoded picture is not opaque."""
     if image.mode not in WITH_ALPHA and "transparency" not in image.info:
         return False
     return bool(image.convert("RGBA").getchannel("A").getextrema() != (255, 255))

@@ -1,1 +1,1 @@
-"""A chosen detector taken out of a run: bundles, monitors, scoring of files, drift."""
+"""A chosen detector in service: its bundle in one file, monitors that score images with it, and drift reports."""

@@ -1,0 +1,1 @@
+"""Commands that bring a detector into service: `bench export` and `bench score`."""
