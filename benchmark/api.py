@@ -20,6 +20,7 @@ from oodbench.benchmark.plan.outputs.run_input import read_input
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plan.weights.file import GIVEN, SCORES
+from oodbench.benchmark.plugins.networks.places import with_absolute_place
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
@@ -280,6 +281,7 @@ def _command(request: Request, plan: Plan, context: JobContext, **where: Any) ->
         **asdict(request),
         **{name: [*map(with_absolute_path, getattr(request, name))] for name in ("id_sets", "ood_sets", "near", "far")},
         **({"suite": ""} if is_given else _suite_text(request)),
+        "backbone": with_absolute_place(request.backbone) if request.backbone else "",
         "detectors": list(every) if "all" in request.detectors else list(request.detectors),
         "precision": request.precision if is_given else plan.precision,
         "checkpoint": [str(Path(path).absolute()) for path in request.checkpoint],

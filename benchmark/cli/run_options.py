@@ -73,7 +73,12 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--near", default="", metavar="LIST", help="Further OOD sets, whose group is near in this run."),
     click.option("--far", default="", metavar="LIST", help="Further OOD sets, whose group is far in this run."),
-    click.option("--backbone", default="", metavar="NAME", help="Network architecture.  [default: the suite's]"),
+    click.option(
+        "--backbone",
+        default="",
+        metavar="NAME",
+        help="Network architecture, or FILE.py:FUNCTION.  [default: the suite's]",
+    ),
     click.option(
         "--seeds",
         default="1",

@@ -10,6 +10,7 @@ from oodbench.benchmark.engines.same_code import refuse_other_software, software
 from oodbench.benchmark.errors import OodbenchError, StoreError, UserError
 from oodbench.benchmark.plan.used_code import PlannedCode
 from oodbench.benchmark.plugins.code_check import UsedPlugin, version_here
+from oodbench.benchmark.plugins.networks.places import adopt_backbones
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
@@ -35,6 +36,7 @@ def inspect_node(config: WorkerConfig, mark: str) -> NodeInfo:
         for file in config.plugins:
             registry.load_file(file)
         adopt_all(config.folders)
+        adopt_backbones(config.networks)
         plugins = tuple(one._replace(version=version_here(one.kind, one.name)) for one in config.code.plugins)
     except OodbenchError as problem:
         return NodeInfo(versions, error, str(problem))

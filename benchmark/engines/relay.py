@@ -14,6 +14,7 @@ from oodbench.benchmark.engines.same_code import planned_code
 from oodbench.benchmark.engines.tasks import WorkerTask
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.plugins.networks.places import adopted_backbones
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
@@ -29,13 +30,15 @@ def portable_config(context: JobContext, jobs: Iterable[Job]) -> WorkerConfig:
     if config is None:
         raise AssertionError("a job context that other processes open must have a configuration")
     absolute = tuple(Path(file).absolute() for file in config.plugins)
+    code = planned_code(jobs)
     return replace(
         config,
         cache=config.cache.absolute(),
         data_dir=config.data_dir.absolute(),
         plugins=absolute,
         folders=adopted(),
-        code=planned_code(jobs),
+        networks=adopted_backbones(used.name for used in code.plugins),
+        code=code,
     )
 
 

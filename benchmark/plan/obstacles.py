@@ -49,6 +49,10 @@ class Obstacles:
             return f"'{entry.set}' does not fit: {reason}"
         if reason := self.builder.refused_channels(entry):
             return f"'{entry.set}' does not fit: {reason}"
+        if self.given is None and (
+            reason := asked(self.backbone, "refuses_classes", self.library.num_classes(entry.set), shape)
+        ):
+            return f"'{entry.set}' does not fit: {reason}"
         if reason := self._of_weights(entry, row):
             return reason
         parts = self.parts(entry.set)

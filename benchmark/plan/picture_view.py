@@ -17,10 +17,11 @@ from oodbench.benchmark.plan.plan import ALL, Request
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.guarded import asked
+from oodbench.benchmark.plugins.networks.places import adopt_backbone
 from oodbench.benchmark.plugins.pictures import Preprocessing
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import identity
-from oodbench.benchmark.plugins.specs import Spec, create, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import Spec, create, parse_set
 
 SIZE = re.compile(r"(\d{1,5})(?:\s*x\s*(\d{1,5}))?")
 
@@ -57,7 +58,7 @@ def preprocessing(request: Request, suite: Suite) -> Preprocessing | None:
 
 def run_backbone(request: Request, suite: Suite) -> Backbone:
     """The run's backbone, with the mean and standard deviation that were asked for."""
-    spec = parse_spec(request.backbone or suite.backbone)
+    spec = adopt_backbone(request.backbone or suite.backbone)
     if bool(request.mean) != bool(request.std):
         raise UserError("--mean and --std belong together: give both, such as --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5.")
     if request.mean:

@@ -19,8 +19,9 @@ from oodbench.benchmark.plan.suite import HEADS, SHARES, IDEntry, OODEntry, Sche
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS, THREAD_COUNTS, is_thread_count
 from oodbench.benchmark.plan.tuning_protocols import PROTOCOLS
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
+from oodbench.benchmark.plugins.networks.places import adopt_backbone, with_absolute_place
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.specs import SetSpec, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import SetSpec, parse_set
 from oodbench.benchmark.store.safe_read import check_limits, read_bounded
 from oodbench.benchmark.store.user_path import user_path
 
@@ -62,7 +63,7 @@ def read_suite(name: str) -> Suite:
 
 def text_elsewhere(text: str, folder: Path) -> str:
     """The text of a suite file for another place, where its relative paths still mean those in its former folder."""
-    if not any(prefix in text for prefix in PREFIXES) or re.search(r"^folders\s*=", text, re.MULTILINE):
+    if not any(prefix in text for prefix in (*PREFIXES, ".py:")) or re.search(r"^folders\s*=", text, re.MULTILINE):
         return text
     return f"folders = {json.dumps(str(folder.absolute()), ensure_ascii=False)}\n{text}"
 
@@ -138,7 +139,8 @@ class _Reader:
         stored = table.get("store_features", FLOAT32)
         if stored not in STORED_AS:
             raise self.error(f"store_features in [protocol] is {stored!r}; it must be {' or '.join(STORED_AS)}")
-        names = {"backbone": table["backbone"], "recipe": table["recipe"], "precision": precision}
+        backbone = with_absolute_place(table["backbone"], self.folders)
+        names = {"backbone": backbone, "recipe": table["recipe"], "precision": precision}
         head = table.get("head", HEADS[0])
         if head not in HEADS:
             raise self.error(f"head in [protocol] is {head!r}; it must be {' or '.join(HEADS)}")
@@ -220,7 +222,7 @@ class _Reader:
     def backbone(self, text: Any) -> None:
         """A name, or a name with settings: `small_cnn[width=64]`."""
         try:
-            self.known("backbone", parse_spec(text).name if isinstance(text, str) else text)
+            self.known("backbone", adopt_backbone(text, self.folders).name if isinstance(text, str) else text)
         except UserError as error:
             raise error if str(self.path) in str(error) else self.error(str(error)) from error
 

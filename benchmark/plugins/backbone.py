@@ -64,6 +64,18 @@ class Backbone(Plugin):
         """
         return None
 
+    def refuses_classes(self, num_classes: int, image_shape: tuple[int, int, int]) -> str | None:
+        """Say why a network for a number of classes cannot be built. Asked before any training.
+
+        Args:
+            num_classes: Number of classes, K.
+            image_shape: Channels, height and width, (C, H, W), which `refuses` accepts.
+
+        Returns:
+            The reason as a phrase; None, the default, if it can be built.
+        """
+        return None
+
     @property
     def is_pretrained(self) -> bool:
         """Whether its networks come with trained weights, so that their preprocessing applies to every set."""

@@ -161,22 +161,22 @@ class Registry:
         module_name = name_of(path)
         defined = [plugin for plugin in self._objects.values() if plugin.__module__ == module_name]
         if has_changed(path) or any(map(reads_files, defined)):
-            self._drop(path)
+            self.drop(path)
         if module_name not in sys.modules:
             try:
                 _import_file(path)
             except UserError:
-                self._drop(path)
+                self.drop(path)
                 raise
         names = [key for key, plugin in self._objects.items() if plugin.__module__ == module_name]
         if not names:
-            self._drop(path)
+            self.drop(path)
             raise UserError(
                 f"The plug-in file '{path}' registers nothing. Decorate a class, for example with @detector('name')."
             )
         for kind, name in names:
             if (owner := self._installed_entries(kind).get(name)) is not None:
-                self._drop(path)
+                self.drop(path)
                 raise UserError(
                     f"The {kind} name '{name}' is taken by {owner.origin}; choose another in the plug-in file '{path}'."
                 )
@@ -185,7 +185,7 @@ class Registry:
             self._from_files[kind, name] = PluginEntry(kind, name, plugin.title, f"file {path}", partial(_same, plugin))
         return names
 
-    def _drop(self, path: Path) -> None:
+    def drop(self, path: Path) -> None:
         """Remove a file that was refused or has changed, so that its names are free again."""
         modules = forget(path)
         self._objects = {k: p for k, p in self._objects.items() if p.__module__ not in modules}

@@ -87,16 +87,21 @@ def split_list(text: str) -> list[str]:
 
 PLUGIN = re.compile(r"(?P<name>[^\[\]@+,=]+)(?:\[(?P<settings>[^\[\]]*)\])?")
 
+FUNCTION = re.compile(r"\.py:[^:]+$")
+"""Ends a name that is the place of a function, `path/net.py:make`."""
+
 SET = re.compile(r"(?P<name>[^\[\]@+,=]+)(?:\[(?P<classes>[^\[\]]*)\])?(?P<forms>(?:\+[^\[\]@+,=]+)*)")
 
 
 def parse_spec(text: str) -> Spec:
-    """Parse 'name' or 'name[key=value,...]'. Values are those of `parse_value`; 'name:word' sets 'model'."""
+    """Parse 'name' or 'name[key=value,...]'. 'name:word' sets 'model'; 'net.py:word' is one name."""
     _refuse_long(text)
     match = PLUGIN.fullmatch(text.strip())
     if match is None:
         raise UserError(f"'{text}' is not of the form NAME or NAME[setting=value,...].")
     name, colon, model = (part.strip() for part in match["name"].partition(":"))
+    if FUNCTION.search(match["name"]):
+        name, colon, model = match["name"].strip(), "", ""
     if colon and not (name and model):
         raise UserError(f"'{text}' is not of the form NAME:MODEL.")
     settings: dict[str, Any] = {"model": model} if colon else {}

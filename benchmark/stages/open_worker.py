@@ -7,6 +7,7 @@ import torch
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.own_sets import adopt_all
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plugins.networks.places import adopt_backbones
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages.context import JobContext, use_threads
 from oodbench.benchmark.stages.worker_config import WorkerConfig
@@ -19,6 +20,7 @@ def open_context(config: WorkerConfig, device: str = "") -> JobContext:
     for file in config.plugins:
         registry.load_file(file)
     adopt_all(config.folders)
+    adopt_backbones(config.networks)
     use_threads(config.threads)
     store, library = _store(config)
     return JobContext(store, library, choose_device(device or config.device), config.cell_timeout, config)

@@ -23,6 +23,8 @@ class WorkerConfig:
     """Plug-in files to load."""
     folders: tuple[str, ...] = ()
     """Users' image folders and lists that serve as data sets, as `folder:PATH` and `list:FILE.txt`."""
+    networks: tuple[str, ...] = ()
+    """Functions in users' files that serve as backbones, as `path/net.py:make`."""
     store: str = ""
     """The URL of a store that machines share; empty if there is none."""
     view: PictureView = field(default_factory=PictureView)

@@ -90,7 +90,9 @@ class _Search:
             raise UserError(f"{self.title} has no {kind} '{name}' ({option}='{name}'). {hint}")
         if name and not wanted(self.layers[name]):
             kind = type(self.layers[name]).__name__
-            raise UserError(f"{option}='{name}' of {self.title} is a {kind}, expected a linear layer (nn.Linear).")
+            raise UserError(
+                f"{option}='{name}' of {self.title} is of type {kind}, expected a linear layer (nn.Linear)."
+            )
         return name
 
     def _passed(self) -> tuple[Any, list[ModuleCall]]:
@@ -157,8 +159,8 @@ class _Search:
             kind = type(self.output).__name__
             inside = f" of {len(self.output)}" if isinstance(self.output, tuple | list) else ""
             raise UserError(
-                f"{self.title} returns a {kind}{inside}, expected logits (N, K), or an object with 'logits'. Name the "
-                "layer that returns the logits with head='...', or wrap the network."
+                f"{self.title} returns an object of type {kind}{inside}, expected logits (N, K), or an object with "
+                "'logits'. Name the layer that returns the logits with head='...', or wrap the network."
             )
         if self.logits.ndim != 2 or len(self.logits) != len(self.images) or self.logits.shape[1] < 2:
             raise UserError(

@@ -53,7 +53,7 @@ def unwrapped(model: Any) -> nn.Module:
             "load_state_dict first."
         )
     if not callable(model):
-        raise UserError(f"The model is a {type(model).__name__}, expected an nn.Module.")
+        raise UserError(f"The model is of type {type(model).__name__}, expected an nn.Module.")
     networks = _used_by(model)
     if not networks:
         raise UserError(

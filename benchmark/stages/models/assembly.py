@@ -39,7 +39,7 @@ def sources_of(
         raise UserError("There is no id_test: give the ID images to score, such as id_test=loader.")
     if ood is not None and not isinstance(ood, Mapping):
         raise UserError(
-            f"ood is a {type(ood).__name__}, expected a dictionary of sets by name: ood={{'svhn': loader}}."
+            f"ood is of type {type(ood).__name__}, expected a dictionary of sets by name: ood={{'svhn': loader}}."
         )
     sets = dict(ood or {})
     groups: dict[str, str] = {}

@@ -80,8 +80,8 @@ def opened(data: Any, title: str, batch_size: int = BATCH) -> Source:
     if isinstance(data, Iterable):
         return Source(title, lambda: iter(data), is_read_once=isinstance(data, Iterator))
     raise UserError(
-        f"{title} is a {type(data).__name__}, expected a DataLoader, a data set, tensors of images, or an iterable of "
-        "batches."
+        f"{title} is of type {type(data).__name__}, expected a DataLoader, a data set, tensors of images, or an "
+        "iterable of batches."
     )
 
 

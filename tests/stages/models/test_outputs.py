@@ -195,7 +195,7 @@ def test_rows_spill_to_a_file_and_stay_the_same(tmp_path: Path) -> None:
     [
         ("train", "data is the path 'train', expected a DataLoader"),
         ({"train": 1, "test": 2}, "data is a dictionary of 'train', 'test', expected one set of images"),
-        (3, "data is a int, expected a DataLoader"),
+        (3, "data is of type int, expected a DataLoader"),
         ([], "data is empty"),
         (["a.png", "b.png"], "data yields paths or texts .'a.png'.* transform"),
         ([picture()], "data yields pictures .PIL.Image.Image.* transform"),
@@ -233,7 +233,7 @@ def test_sets_that_cannot_be_read_are_one_sentence(data: Any, message: str) -> N
     [
         ({"id_test": None}, "There is no id_test"),
         ({"ood": None, "near": "", "far": ""}, "There is no OOD set: give some by name"),
-        ({"ood": some_images(3)}, "ood is a Tensor, expected a dictionary of sets by name"),
+        ({"ood": some_images(3)}, "ood is of type Tensor, expected a dictionary of sets by name"),
         ({"far": "nois"}, "far names 'nois', which is not among the OOD sets. Did you mean 'noise'"),
         ({"near": "noise"}, "'noise' is in both near and far"),
         ({"near": {"noise": some_images(3)}}, "'noise' is given twice, in near and before it"),
