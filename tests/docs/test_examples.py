@@ -39,7 +39,7 @@ SCRIPTS = {
     "quickstart.md": 2,
     "guides/add_a_detector.md": 1,
     "guides/into_service.md": 2,
-    "guides/your_own_network.md": 1,
+    "guides/your_own_network.md": 2,
     "reference/api.md": 1,
 }
 """Page -> number of blocks of Python that are no plug-ins."""
@@ -186,9 +186,19 @@ def test_scripts_run(page: str, folder: Path, imported: list[str]) -> None:
 @pytest.mark.usefixtures("undrawn", "one_thread")
 def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -> None:
     page = "guides/your_own_network.md"
-    run_script("save_weights", code(page)[0].text, folder, imported)
+    (script,) = [block for block in code(page) if block.file == "save_weights.py"]
+    run_script("save_weights", script.text, folder, imported)
     (words,) = [words for words in shell_commands(page) if {"mine.pt", "torchvision:resnet18"} <= set(words)]
     assert "checkpoint[file=mine.pt]" in output_of(*words, "--threads", "1", "--quiet")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn", "one_thread")
+def test_the_network_of_the_guide_is_trained(folder: Path) -> None:
+    page = "guides/your_own_network.md"
+    write(page, "net.py", folder)
+    words, _ = [words for words in shell_commands(page) if "net.py:make" in words]
+    assert "net.py:make" in output_of(*shortened(words))
 
 
 @pytest.mark.parametrize("page", PAGES)
