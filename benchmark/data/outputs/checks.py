@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.outputs.files import unused
 from oodbench.benchmark.data.outputs.given import TEST, TRAIN, GivenArrays, GivenOutputs
 from oodbench.benchmark.data.outputs.methods import turned_methods, under_half
 from oodbench.benchmark.data.outputs.reading import ood_labels
@@ -58,6 +59,8 @@ def check_outputs(given: GivenOutputs) -> tuple[str, ...]:
         if arrays.logits is not None:
             seen[name] = _seen(arrays.logits)
         digests[name] = Digests.of(arrays)
+    for sentence in unused(given.source) if given.source.is_dir() else ():
+        LOG.warning(sentence)
     _check_classes(given)
     _check_exchanged(given, seen)
     check_scores(given)

@@ -137,7 +137,7 @@ def _head(found: Mapping[str, Stored]) -> GivenHead:
 def check_together(given: GivenOutputs) -> None:
     """Check sets, classes and head against each other, without reading logits and features. Raises `UserError`."""
     named = {f"id_{split}": arrays for split, arrays in given.id.items()} | dict(given.ood)
-    for what, meaning in (("logits", "classes"), ("features", "features")):
+    for axis, (what, meaning) in enumerate((("logits", "classes"), ("features", "features"))):
         widths = {name: array.shape[1] for name, s in named.items() if (array := getattr(s, what)) is not None}
         for name, width in widths.items():
             first = next(iter(widths))
@@ -146,6 +146,11 @@ def check_together(given: GivenOutputs) -> None:
                     f"'{given.source}': the {what} of '{name}' have {width:,} columns, those of '{first}' "
                     f"{widths[first]:,}; all sets must come from one network, with the same {meaning}."
                 )
+        if widths and given.head is not None and given.head.weight.shape[axis] != next(iter(widths.values())):
+            raise UserError(
+                f"'{given.source}': the head {('has', 'takes')[axis]} {given.head.weight.shape[axis]:,} {meaning}, the "
+                f"{what} have {next(iter(widths.values())):,} columns. Save the head of the network that made them."
+            )
         if widths and what == "logits" and len(given.classes) != next(iter(widths.values())):
             raise UserError(
                 f"'{given.source}': the logits have {next(iter(widths.values())):,} columns, but 'classes' in {NAME} "

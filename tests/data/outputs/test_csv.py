@@ -208,6 +208,21 @@ def test_one_sentence_says_what_is_wrong(tmp_path: Path, text: str | bytes, sent
         read(tmp_path, text)
 
 
+def test_random_bytes_are_one_sentence(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    refusals = []
+    for _ in range(150):
+        content = bytearray(draw.choice([LONG, WIDE]).encode())
+        for _ in range(draw.choice([1, 3, 30])):
+            content[draw.randrange(len(content))] = draw.choice([draw.randrange(256), *b',\n"#'])
+        try:
+            read(tmp_path, draw.choice([bytes(content), bytes(content[: draw.randrange(len(content))])]))
+        except UserError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    assert not [text for text in refusals if "scores.csv" not in text]
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; expected a CSV file, or a folder"):
         read_scores(tmp_path / "absent.csv")
