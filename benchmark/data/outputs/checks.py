@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.benchmark.data.outputs.files import unused
+from oodbench.benchmark.data.outputs.formats.spool import row_blocks
 from oodbench.benchmark.data.outputs.given import TEST, TRAIN, GivenArrays, GivenOutputs
 from oodbench.benchmark.data.outputs.methods import turned_methods, under_half
 from oodbench.benchmark.data.outputs.reading import ood_labels
 from oodbench.benchmark.data.outputs.same_rows import Digests, check_scores, overlaps
-from oodbench.benchmark.data.outputs.spool import row_blocks
 from oodbench.benchmark.errors import UserError
 
 LOG = logging.getLogger("oodbench")

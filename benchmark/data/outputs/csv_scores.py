@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.data.outputs.csv_rows import CsvFile, Numbered
+from oodbench.benchmark.data.outputs.formats.csv_rows import CsvFile, Numbered
 from oodbench.benchmark.data.outputs.given import TEST, GivenArrays, GivenOutputs
 from oodbench.benchmark.data.outputs.methods import check_methods
 from oodbench.benchmark.data.outputs.one_set import turned

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oodbench.benchmark.data.outputs.formats.npy_arrays import npy_array, npz_arrays
+from oodbench.benchmark.data.outputs.formats.parquet_arrays import parquet_arrays
+from oodbench.benchmark.data.outputs.formats.tensor_arrays import safetensors_arrays
 from oodbench.benchmark.data.outputs.given import ID_SPLITS
-from oodbench.benchmark.data.outputs.npy_arrays import npy_array, npz_arrays
-from oodbench.benchmark.data.outputs.parquet_arrays import parquet_arrays
-from oodbench.benchmark.data.outputs.tensor_arrays import safetensors_arrays
 from oodbench.benchmark.errors import UserError, did_you_mean
 from oodbench.benchmark.store.safe_read import is_file, read_bounded
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from oodbench.benchmark.data.outputs.formats.spool import rows_per_block
 from oodbench.benchmark.data.outputs.given import GivenHead, GivenOutputs
-from oodbench.benchmark.data.outputs.spool import rows_per_block
 from oodbench.benchmark.errors import UserError
 
 Floats = NDArray[np.floating[Any]]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.benchmark.data.outputs.files import FEATURES, LABELS, LOGITS, NAMES, SCORE, Stored
+from oodbench.benchmark.data.outputs.formats.spool import converted
 from oodbench.benchmark.data.outputs.given import GivenArrays
 from oodbench.benchmark.data.outputs.settings import Settings
-from oodbench.benchmark.data.outputs.spool import converted
 from oodbench.benchmark.errors import UserError, did_you_mean
 
 SEEDED = re.compile(r"(?P<method>.+)@(?P<seed>\d{1,9})", re.DOTALL)

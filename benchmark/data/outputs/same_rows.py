@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.outputs.formats.spool import row_blocks
 from oodbench.benchmark.data.outputs.given import TEST, GivenArrays, GivenOutputs
-from oodbench.benchmark.data.outputs.spool import row_blocks
 from oodbench.benchmark.errors import UserError
 
 

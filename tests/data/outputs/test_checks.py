@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark.data.outputs import accuracy, check_outputs, read_outputs, read_scores
-from oodbench.benchmark.data.outputs.spool import BLOCK
+from oodbench.benchmark.data.outputs.formats.spool import BLOCK
 from oodbench.benchmark.errors import UserError
 from tests.data.outputs.folders import write_folder
 

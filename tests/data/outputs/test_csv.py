@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark.data.outputs import GivenOutputs, read_scores
-from oodbench.benchmark.data.outputs.csv_rows import BLOCK, MAX_LINE
+from oodbench.benchmark.data.outputs.formats.csv_rows import BLOCK, MAX_LINE
 from oodbench.benchmark.errors import UserError
 
 LONG = """\

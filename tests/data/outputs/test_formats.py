@@ -22,10 +22,10 @@ from safetensors.torch import save_file as save_tensors
 
 from oodbench.benchmark.data.outputs import read_outputs
 from oodbench.benchmark.data.outputs.files import READERS
-from oodbench.benchmark.data.outputs.npy_arrays import npy_array, npz_arrays
-from oodbench.benchmark.data.outputs.parquet_arrays import ROWS, parquet_arrays
-from oodbench.benchmark.data.outputs.spool import IN_MEMORY, converted, spooled_bytes
-from oodbench.benchmark.data.outputs.tensor_arrays import safetensors_arrays
+from oodbench.benchmark.data.outputs.formats.npy_arrays import npy_array, npz_arrays
+from oodbench.benchmark.data.outputs.formats.parquet_arrays import ROWS, parquet_arrays
+from oodbench.benchmark.data.outputs.formats.spool import IN_MEMORY, converted, spooled_bytes
+from oodbench.benchmark.data.outputs.formats.tensor_arrays import safetensors_arrays
 from oodbench.benchmark.errors import UserError
 from tests.data.outputs.folders import arrays, write_folder
 

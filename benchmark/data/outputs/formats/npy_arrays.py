@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from oodbench.benchmark.data.outputs.spool import BLOCK, spooled_bytes
+from oodbench.benchmark.data.outputs.formats.spool import BLOCK, spooled_bytes
 from oodbench.benchmark.errors import first_line
 
 KINDS = "biufUS"

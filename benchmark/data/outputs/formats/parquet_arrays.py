@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from oodbench.benchmark.data.outputs.spool import spooled_bytes
+from oodbench.benchmark.data.outputs.formats.spool import spooled_bytes
 from oodbench.benchmark.errors import UserError, first_line
 
 ROWS = 1024

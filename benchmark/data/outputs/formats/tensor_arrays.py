@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from oodbench.benchmark.data.outputs.spool import row_blocks, spooled_bytes
+from oodbench.benchmark.data.outputs.formats.spool import row_blocks, spooled_bytes
 from oodbench.benchmark.store.safe_read import MAX_JSON, parse_json
 from oodbench.benchmark.store.schema import Count, convert
 
