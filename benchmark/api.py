@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine
 from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
 from oodbench.benchmark.engines.time_limit import refuse_impossible
-from oodbench.benchmark.errors import StoreError, UserError
 from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.outputs.run_input import read_input
 from oodbench.benchmark.plan.plan import Plan, Request
@@ -24,6 +22,7 @@ from oodbench.benchmark.plugins.networks.places import with_absolute_place
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.renamed import refuse_old_parameters
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.records.run_folders import refuse_encoding, refuse_folders, store_folder
 from oodbench.benchmark.records.running import marked_running
 from oodbench.benchmark.runner.cell_origins import add_origins
 from oodbench.benchmark.runner.command_line import command_line
@@ -32,6 +31,8 @@ from oodbench.benchmark.runner.older_versions import log_older_versions
 from oodbench.benchmark.runner.runner import Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.models.for_run import with_outputs
+from oodbench.benchmark.stages.models.outputs import Outputs
 from oodbench.benchmark.stages.open_worker import open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import unique_slug
@@ -81,7 +82,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     asked = Options(detectors, **options)
     asked.check()
     request = asked.request()
-    _check_encoding(("results", asked.results), *(("checkpoint", path) for path in request.checkpoint))
+    refuse_encoding(("results", asked.results), *(("checkpoint", path) for path in request.checkpoint))
     results, data_dir, files = user_path(asked.results), user_path(asked.data_dir), tuple(map(user_path, asked.plugins))
     for file in files:
         registry.load_file(file)  # before the suite is read: it may name them
@@ -89,7 +90,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     stated = given.suite
     gpus = stated.gpus if asked.gpus is None else asked.gpus
     chosen_engine = choose_engine(asked.engine, asked.jobs, asked.ray_address, gpus)
-    cache, threads = _cache(results, asked.name, asked.own_cache), asked.threads or stated.threads
+    cache, threads = store_folder(results, asked.name, asked.own_cache), asked.threads or stated.threads
     refuse_impossible(asked.cell_timeout)
     config = WorkerConfig(
         cache,
@@ -106,7 +107,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     plan = given.plan(context.library, context.device)
     add_origins(plan, request)
     run_dir = results / "runs" / unique_slug(asked.name or plan.suite.name)
-    _check_folders(results, run_dir, cache)
+    refuse_folders(results, run_dir, cache)
     labels = list(dict.fromkeys(cell.record.label for cell in plan.cells))
     info: dict[str, Any] = {"name": asked.name or plan.suite.name, "asked": asdict(request)}
     info |= {"seeds": list(request.seeds), "detectors": labels}
@@ -152,9 +153,17 @@ def run(
     store_features: str = "",
     fit_from: str | float = "",
     fit_per_class: int = 0,
-    outputs: str | Path | Iterable[str | Path] = "",
+    outputs: str | Path | Iterable[str | Path] | Outputs = "",
     scores: str | Path = "",
     higher: str = "",
+    model: Any = None,
+    models: Iterable[Any] | None = None,
+    id_train: Any = None,
+    id_val: Any = None,
+    id_test: Any = None,
+    ood: Mapping[str, Any] | None = None,
+    features: str = "",
+    preprocessing: str = "",
     stability: bool = True,
     device: str = "auto",
     threads: int = 0,
@@ -217,9 +226,20 @@ def run(
             test split that is held out for it and not scored, such as 0.2; the suite's if empty.
         fit_per_class: Fit detectors on at most so many images of each class; 0 for the suite's number, or all.
         outputs: A folder with logits and features of an ID set and of OOD sets, which take the place of images and
-            networks. Several folders, a list or one string with commas, are one for each seed.
+            networks, or `Outputs`. Several folders, a list or one string with commas, are one for each seed.
         scores: A folder or CSV file with scores by any methods; each is a row of the tables.
         higher: What higher scores of these methods mean, "ood" or "id"; what the files say, or "ood", if empty.
+        model: A network in memory, an `nn.Module` or a function around one, which passes over the sets below and takes
+            the place of a backbone. It passes at every call; on outputs that are the same, nothing is computed again.
+        models: Several trainings of it, one for each seed, in place of `model`.
+        id_train: What detectors learn from, with labels: a DataLoader, a data set of torchvision or Hugging Face,
+            tensors, or an iterable of batches, preprocessed for the network. So for the next three.
+        id_val: What they are calibrated on; by default a part of `id_train`.
+        id_test: The ID images to score.
+        ood: OOD sets by name. `near` and `far` then name those that are near or far.
+        features: Name of the module of the model whose output are the penultimate features; by default the input of
+            its head, whose name may be given by `head`.
+        preprocessing: How pictures became the tensors, in your words; by default what `id_test` says of its transform.
         stability: Score slightly changed ID test images as well, for the stability lines under the tables.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps".
         threads: CPU threads of a job, whatever the engine and the machine; the suite's number if 0. Results depend
@@ -258,18 +278,7 @@ def run(
         >>> result.table().round(1)  # doctest: +SKIP
     """
     options = {name: value for name, value in locals().items() if name != "progress"}
-    return public(prepare(**options).start(progress))
-
-
-def _check_encoding(*paths: tuple[str, str | Path]) -> None:
-    """Refuse paths that safetensors, which reads and writes weights, cannot open."""
-    for option, path in paths:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"The path '{path}' of --{option} is not valid UTF-8, which files of weights need. Choose another path."
-            ) from error
+    return public(prepare(**with_outputs(options)).start(progress))
 
 
 def _command(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:
@@ -301,25 +310,3 @@ def _suite_text(request: Request) -> dict[str, str]:
         "suite": str(path.absolute()) if name.endswith(".toml") else name,
         "suite_toml": path.read_text(encoding="utf-8-sig"),
     }
-
-
-def _cache(results: Path, name: str, own: bool) -> Path:
-    """Where artifacts lie: in the results folder, or in the run's own, which then needs a name."""
-    return results / "runs" / unique_slug(name) / "cache" if own else results / "cache"
-
-
-def _check_folders(results: Path, run_dir: Path, cache: Path) -> None:
-    """Refuse folders that the run cannot use, before any work."""
-    nearest = next(path for path in (results, *results.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        reason = "is not a folder" if not nearest.is_dir() else "is not writable"
-        raise StoreError(
-            f"The results folder '{results}' cannot be used: '{nearest}' {reason}. Choose another --results."
-        )
-    if (run_dir / "run.json").is_file():
-        read_stored_run(run_dir)  # a run of a newer oodbench is refused
-    if (run_dir / "cache").is_dir() and run_dir not in cache.parents:
-        raise UserError(
-            f"The run '{run_dir.name}' repeats another run and has a store of its own, so nothing else can run under "
-            "its name. Choose another --name."
-        )

@@ -23,6 +23,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plugins.renamed import PARAMETERS
+from oodbench.benchmark.stages.models.for_run import IN_MEMORY
 from oodbench.benchmark.views import tables
 from oodbench.benchmark.views.run import FORMATS
 
@@ -39,6 +40,7 @@ def test_run_has_the_parameters_of_its_options() -> None:
     ours, theirs = (dict(inspect.signature(function).parameters) for function in (run, Options))
     assert ours.pop("progress").default is None
     assert theirs.pop("own_cache").default is False
+    assert [ours.pop(name).default for name in IN_MEMORY] == [None] * 6 + [""] * 2
     assert list(ours) == list(theirs)
     assert [parameter.default for parameter in ours.values()] == [parameter.default for parameter in theirs.values()]
     assert all(parameter.annotation is not parameter.empty for parameter in ours.values())

@@ -99,4 +99,9 @@ def _used_by(function: Any) -> dict[str, nn.Module]:
         found = {**defaults, **variables.globals, **variables.nonlocals, **found}
     else:
         found |= getattr(function, "__dict__", {})
-    return {name: _module(value) for name, value in found.items() if isinstance(value, nn.Module)}
+    for name, value in [*found.items()]:
+        inner = (
+            enumerate(value) if isinstance(value, list | tuple) else value.items() if isinstance(value, dict) else ()
+        )
+        found |= {f"{name}_{key}": one for key, one in inner}
+    return {name.replace(".", "_"): _module(value) for name, value in found.items() if isinstance(value, nn.Module)}

@@ -27,6 +27,9 @@ GROUPS = ("near", "far")
 LONGEST = 500
 """Characters of a transform that are recorded."""
 
+UNSTATED = "by the caller's code"
+"""Stands for a preprocessing of which nothing is known."""
+
 Key = tuple[str, str]
 """('id', split) or ('ood', name)."""
 
@@ -83,7 +86,7 @@ def one_set(passing: Pass, source: Source) -> SetOutputs:
     assert passing.parts is not None
     notes = (*passing.parts.notes, *source.notes)
     for note in notes:
-        logger.warning(f"{note[0].upper()}{note[1:]}.")
+        logger.warning(_sentence(note))
     return SetOutputs(
         arrays.logits,
         arrays.features.astype(np.float32, copy=False),
@@ -130,11 +133,15 @@ def given_outputs(
         classes=classes if len(classes) == logits.shape[1] else tuple(map(str, range(logits.shape[1]))),
         head=_head(passing),
         network=name or described(passing.network),
-        preprocessing=preprocessing or own or "the caller's own",
-        notes=tuple(dict.fromkeys([*passing.parts.notes, *_notes(sources)])),
+        preprocessing=preprocessing or own or UNSTATED,
+        notes=tuple(dict.fromkeys(map(_sentence, [*passing.parts.notes, *_notes(sources)]))),
     )
     _check_labels(given)
     return given
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _notes(sources: Mapping[Key, Source]) -> list[str]:

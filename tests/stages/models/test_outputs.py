@@ -134,7 +134,7 @@ def test_names_classes_and_transform_come_from_the_data_set() -> None:
     assert given.network.startswith("Plain, 363 parameters, weights ")
     hugging_face = Outputs.from_model(made(nets.Plain), id_test=HuggingFace(), ood={"noise": some_images(3)})
     assert hugging_face.networks[0].classes == ("ant", "bee", "cat")
-    assert hugging_face.networks[0].preprocessing == "the caller's own"
+    assert hugging_face.networks[0].preprocessing == "by the caller's code"
 
 
 def collection(model: Any, **more: Any) -> Outputs:
