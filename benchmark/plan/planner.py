@@ -109,9 +109,7 @@ class Planner:
         """Add all pairs, cells and jobs to the plan."""
         specs = list(self.resolver.detectors())
         for entry in self.resolver.id_entries():
-            self.library.notes += [
-                note for note in fit_notes(self.parts(entry), self.library) if note not in self.library.notes
-            ]
+            self.library.notes += [note for note in self.notes_on(entry) if note not in self.library.notes]
             pairs = [self.pair(entry, ood) for ood in self.resolver.ood_entries(entry)]
             self.plan.pairs.extend(pairs)
             self.resolver.leakage.note_repeated(parse_set(pair.ood.set) for pair in pairs)
@@ -126,6 +124,10 @@ class Planner:
                 for row in rows:
                     self.add_cells(entry, pairs, row, seed, declared)
         self.require_runnable()
+
+    def notes_on(self, entry: IDEntry) -> list[str]:
+        """Notes under the tables on what detectors learn from."""
+        return fit_notes(self.parts(entry), self.library)
 
     def require_runnable(self) -> None:
         """Raise `UserError` if a detector that was requested by name cannot run on any pair."""

@@ -161,6 +161,9 @@ def read_versioned(path: Path) -> dict[str, Any]:
 MISFIT = "the given weights do not fit the ID set's labels"
 """Beginning of the note in records of a run with `--checkpoint` whose classifier is wrong on many ID test images."""
 
+NOT_GIVEN = "and --outputs has none, so it is skipped"
+"""End of the reason why a detector is skipped because it reads what given outputs do not have."""
+
 QUICK_LOOK = "quick look, not the suite's protocol"
 """Beginning of the notes in records of a run that was shortened by --limit-train, --epochs or --limit-test."""
 

@@ -42,7 +42,7 @@ def label_rows(rows: Sequence[tuple[Record, Facts]]) -> list[str]:
     several = len({record.backbone for record, _ in rows if record.backbone}) > 1
     alike: dict[tuple[str, str], dict[str, list[int]]] = {}
     for number, (record, _) in enumerate(rows):
-        on_sets = alike.setdefault((record.label, record.backbone), {})
+        on_sets = alike.setdefault((record.label, record.backbone if several else ""), {})
         on_sets.setdefault(record.id_set, []).append(number)
     labels = [""] * len(rows)
     for (label, backbone), on_sets in alike.items():

@@ -61,7 +61,7 @@ def _earlier(run_dir: Path, cell: Cell) -> Record | None:
 def _is_valid(earlier: Record, cell: Cell, context: JobContext, rerun: str) -> bool:
     if earlier.key != cell_key(cell) or earlier.group != cell.record.group:  # a group is given, not computed
         return False
-    if earlier.status == FAILED:
+    if earlier.status in (FAILED, SKIPPED):  # skipped by a detector that reads what is not given
         return rerun == "missing"
     if cell.changed_scores and not earlier.stability:  # these scores alone failed
         return rerun == "missing" and all(context.store.has(key) for key in cell.scores)

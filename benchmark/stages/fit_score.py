@@ -10,9 +10,11 @@ import numpy as np
 from oodbench.benchmark.errors import PluginError, typed_first_line
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
+from oodbench.benchmark.plan.weights.file import OUTPUTS
 from oodbench.benchmark.plugins.detector import Detector, compares
-from oodbench.benchmark.plugins.inputs import FitData
+from oodbench.benchmark.plugins.inputs import FitData, UndeclaredInputError
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.records.record import NOT_GIVEN
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detecting.fit_score import fit_detector, score_batches
 from oodbench.benchmark.stages.detecting.similarities import DetectorScores
@@ -49,6 +51,8 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
     try:
         return fit_detector(detector, classifier_for(context, job, detector), data, job.seed, context.device, spec)
     except Exception as error:  # a plug-in may raise anything
+        if isinstance(error, UndeclaredInputError) and job.checkpoint.recipe == OUTPUTS:
+            raise PluginError(f"it needs {error.name}, {NOT_GIVEN}.") from error
         if why := _outputs_without_images(job):
             raise PluginError(f"{typed_first_line(error).rstrip('.')}; {why}.") from error
         raise

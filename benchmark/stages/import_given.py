@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.images import GivenImages
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import SetRef
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def import_head(context: JobContext, job: ImportHeadJob, tick: Tick) -> None:
-    """Store a network's number of classes and its head, if it is given."""
-    head = dataset_of(job.set).of_seeds[job.place].head
+    """Store a network's number of classes and its head, if it is given or can be recovered."""
+    head = head_of(dataset_of(job.set).of_seeds[job.place]) if job.has_head else None
     tensors = {CLASSES: torch.tensor([job.checkpoint.num_classes])}
     if head is not None:
         for name, values in ((HEAD_WEIGHT, head.weight), (HEAD_BIAS, head.bias)):

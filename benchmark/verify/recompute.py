@@ -63,7 +63,10 @@ class Recompute:
         return {name: list(ends) for name, ends in intervals_around(values, *scores, *groups).items()}
 
     def extended(self, record: Record, logits: str, scores: Sequence[np.ndarray]) -> Mapping[str, float] | str:
-        """Extended metrics of the ID and OOD `scores`, with the digest of the ID images' logits; or the reason."""
+        """Extended metrics of the ID and OOD `scores`, with the digest of the ID images' logits; or the reason.
+
+        `logits`: empty where they, or labels, are not known, so that the metrics are those of scores alone.
+        """
         version, *digests = _key(record).get("extended") or [""]
         if version != EXTENDED_VERSION:
             return "which another version computed"
@@ -75,6 +78,8 @@ class Recompute:
             return f"whose scores cannot be read: {first_line(error)}"
         if len(loaded) < len(found) or not digests:
             return "whose scores are missing"
+        if not logits:
+            return extended(scores[0], scores[1], loaded[0][0] if validated else None)
         test = self.classified(logits, self.images.used(record, record.id_set, len(scores[0])))
         if isinstance(test, str):
             return test

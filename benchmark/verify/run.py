@@ -181,16 +181,17 @@ class _Verifier:
     def recomputed(self, record: Record, paths: list[str]) -> Record:
         """The record with all numbers recomputed for which scores, logits and images are available."""
         logits = logits_behind(self.artifacts[paths[0]].key)
+        classified = record.id_accuracy is not None  # given arrays may lack logits, or labels
         try:
             id_scores, ood_scores = scores = [load_array(self.cache / path) for path in paths]
             values = evaluate(id_scores, ood_scores)
             intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
-            extended = self.recompute.extended(record, logits, scores) if record.extended else {}
+            extended = self.recompute.extended(record, logits if classified else "", scores) if record.extended else {}
             stability = self.recompute.stability(record, id_scores) if record.stability else {}
         except (OodbenchError, OSError, ValueError) as error:
             self.result.problems.append(f"{cell_name(record)}: {first_line(error)}")
             return record
-        accuracy = self.recompute.accuracy(record, logits, len(id_scores))
+        accuracy = self.recompute.accuracy(record, logits, len(id_scores)) if classified else None
         return replace(
             record,
             tpr=values.pop("tpr"),

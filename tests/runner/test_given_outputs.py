@@ -117,6 +117,31 @@ def test_without_training_images_and_labels_what_remains_runs(tmp_path: Path) ->
     assert bench("table", "mine", "--metrics", "extended", *results).exit_code == 0
 
 
+def test_detectors_that_read_labels_are_skipped_where_there_are_none(tmp_path: Path) -> None:
+    give_outputs(tmp_path / "mine", labels=False)
+    found = cells(run(tmp_path, "knn,mahalanobis,msp"))
+    assert found["knn", "svhn", 0].status == OK
+    assert found["mahalanobis", "svhn", 0].status == "skipped"
+    assert "it needs labels, and --outputs has none" in found["mahalanobis", "svhn", 0].reason
+    options: dict[str, Any] = {"outputs": tmp_path / "mine", "results": tmp_path / "results", "threads": 1}
+    assert prepare("knn,mahalanobis,msp", **options).work.jobs == []
+
+
+def test_a_head_is_checked_and_recovered_if_it_is_not_given(tmp_path: Path) -> None:
+    given = give_outputs(tmp_path / "mine")
+    known = cells(run(tmp_path, "react,vim"))
+    give_outputs(tmp_path / "mine", head=None)
+    stored = run(tmp_path, "react,vim", name="recovered")
+    assert any("head is not given; it was recovered" in note for note in stored.info["notes"])
+    for place, record in cells(stored).items():
+        assert record.status == OK
+        np.testing.assert_allclose(scores(tmp_path, record), scores(tmp_path, known[place]), rtol=1e-4, atol=1e-4)
+    assert given.head is not None
+    give_outputs(tmp_path / "mine", head=given.head._replace(bias=given.head.bias + 3))
+    with pytest.raises(UserError, match="bias"):
+        run(tmp_path, "react")
+
+
 def test_folders_are_seeds_of_one_row(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         give_outputs(tmp_path / name, seed=seed)

@@ -10,11 +10,15 @@ import numpy as np
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs.data_sets import GivenDataset, GivenSets
 from oodbench.benchmark.data.outputs.given import GivenArrays
+from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.images import GivenImages
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plan.outputs.digests import array_sha256, combined_sha256
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
+
+HEAD_CHECKS = "1"
+"""Version of what `head_of` does, part of the name of what it found."""
 
 LOGITS, FEATURES = OUTPUT_KINDS = ("logits", "features")
 
@@ -64,16 +68,31 @@ class ArraysOfParts:
         return self._digests[id(array)]
 
     def of_folder(self, place: int) -> list[str]:
-        """The hashes of all logits, features and of the head of one network."""
+        """The hashes of all logits, features and of the head of one network, in this order."""
         given = self.sets.of_seeds[place]
         found = [array for _, arrays in _all(given.id, given.ood) for array in (arrays.logits, arrays.features)]
-        head = self.head_sha256(place)
-        return [*(self.sha256(array) for array in found if array is not None), *([head] if head else [])]
+        digests = [self.sha256(array) for array in found if array is not None]
+        return [*digests, self._head_of_arrays(place, digests)]
+
+    def has_head(self, place: int = 0) -> bool:
+        """Whether a network's head is given, or can be recovered from its features and logits.
+
+        Raises `UserError` for a given head that does not belong to these. Found out once for the same arrays.
+        """
+
+        def find() -> dict[str, bool]:
+            return {"found": head_of(self.sets.of_seeds[place]) is not None}
+
+        name = f"head {HEAD_CHECKS} of {combined_sha256(*self.of_folder(place))}"
+        return bool(self.library.files.cache.result(name, find)["found"])
 
     def head_sha256(self, place: int) -> str | None:
-        """The hash of a network's head; None without a head."""
+        """What identifies a network's head: its hash, or that of all that it is recovered from; None without one."""
+        return self.of_folder(place)[-1] if self.has_head(place) else None
+
+    def _head_of_arrays(self, place: int, digests: list[str]) -> str:
         head = self.sets.of_seeds[place].head
-        return combined_sha256(*map(self.sha256, head)) if head else None
+        return combined_sha256(*(map(self.sha256, head) if head else ("recovered from", *digests)))
 
     def of_method(self, method: str, seed: int, place: int) -> list[str]:
         """The hashes of all scores of a method under one seed."""

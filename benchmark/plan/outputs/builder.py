@@ -60,6 +60,7 @@ class OutputsBuilder(JobBuilder):
             sha256=self.arrays.folder_sha256(place),
             set=str(self.sets.id_set),
             place=place,
+            has_head=head is not None,
         )
         return self.plan.add(job)
 

@@ -15,6 +15,7 @@ class ImportHeadJob(ImportJob):
     """The registered ID set."""
     place: int
     """Which of the folders of outputs it is in, from 0."""
+    has_head: bool
 
 
 @dataclass(frozen=True, kw_only=True)

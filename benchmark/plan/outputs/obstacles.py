@@ -44,7 +44,7 @@ class OutputsObstacles(Obstacles):
         for need, what in ONLY_ARRAYS.items():
             if need in detector.needs:
                 return f"it needs {what}, and --outputs has arrays only"
-        if "head" in detector.needs and self.sets.first.head is None:
+        if "head" in detector.needs and not self.arrays.has_head():
             return "it needs the head, and --outputs has none: add head.npz with weight (K, D) and bias (K,)"
         parts = self.parts(entry.set)
         if learns(detector) and (reason := parts.cannot_learn()):

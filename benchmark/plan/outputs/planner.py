@@ -24,6 +24,8 @@ from oodbench.benchmark.plan.weights.trained import TrainedClassifier
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
 
+RECOVERED = "The head is not given; it was recovered from features and logits, between which it holds in float32."
+
 NOT_COMPARED = "Only arrays are given, so images were not searched for copies between sets, or seen by baselines."
 
 
@@ -55,6 +57,13 @@ class OutputsPlanner(Planner):
         self.plan.arrays_of_seeds = self.arrays.of_all_seeds()
         notes = [NOT_COMPARED, *map(with_plain_names, self.library.notes)]
         self.library.notes[:] = list(dict.fromkeys(notes))
+
+    def notes_on(self, entry: IDEntry) -> list[str]:
+        """Notes under the tables on what detectors learn from, and on a head that is not given."""
+        if not self.sets.source.outputs:
+            return []
+        recovered = self.sets.first.head is None and self.arrays.has_head()
+        return [*super().notes_on(entry), *([RECOVERED] if recovered else [])]
 
     def of_seed(self, row: Row, seed: int) -> Row:
         """A row with the folder of outputs of a seed."""
