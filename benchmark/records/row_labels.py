@@ -12,14 +12,14 @@ Facts = Mapping[str, Any]
 """Name -> number or text."""
 
 FIRST = (
-    *("older", "given", "schedule epochs", "limit_train", "limit_test", "precision", "threads", "schedule batch_size"),
+    *("older", "source", "schedule epochs", "limit_train", "limit_test", "precision", "threads", "schedule batch_size"),
     "protocol",
 )
 FILES = ("file", "path")
 SUITE = "suite"
 """Names of facts that labels take first, after other facts, and last."""
 
-ALONE = ("file", "path", "older", "given")
+ALONE = ("file", "path", "older", "source")
 """Facts that are shown without their name."""
 
 NAMES = {

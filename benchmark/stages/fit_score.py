@@ -44,11 +44,10 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
     outliers = (
         fit_batch(context, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
     )
-    rows = bank_rows(context, detector, job.train) if compares(detector) else None
-    data = FitData(
-        fit_batch(context, job, detector, job.train), fit_batch(context, job, detector, job.validation), outliers, rows
-    )
+    train, validation = (fit_batch(context, job, detector, outputs) for outputs in (job.train, job.validation))
     try:
+        rows = bank_rows(context, detector, job.train) if compares(detector) else None
+        data = FitData(train, validation, outliers, rows)
         return fit_detector(detector, classifier_for(context, job, detector), data, job.seed, context.device, spec)
     except Exception as error:  # a plug-in may raise anything
         if isinstance(error, UndeclaredInputError) and job.checkpoint.recipe == OUTPUTS:

@@ -47,6 +47,7 @@ def bank_rows(context: JobContext, detector: Detector, source: Outputs) -> Tenso
 
 
 def _bank_arrays(context: JobContext, source: Outputs) -> SetArrays:
-    """The training split as passed to `Detector.bank_rows`: labels and features."""
-    features, labels = context.store.load_array(source.features), context.labels(source.data)
+    """The training split as passed to `Detector.bank_rows`: features and, unless outputs are given without, labels."""
+    features, has_labels = context.store.load_array(source.features), context.images(source.data).labels is not None
+    labels = context.labels(source.data) if has_labels else None
     return SetArrays(source.data.images, features=features, labels=labels)

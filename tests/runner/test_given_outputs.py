@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark.api import prepare
-from oodbench.benchmark.data.outputs import GivenOutputs
+from oodbench.benchmark.data.outputs import GivenArrays
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import OK, Record
@@ -36,8 +36,10 @@ def scores(tmp_path: Path, record: Record, side: str = "id") -> np.ndarray:
     return np.array(load_array(tmp_path / "results" / "cache" / record.artifacts[f"{side}_scores"]))
 
 
-def logits_of(given: GivenOutputs, name: str = "svhn") -> np.ndarray:
-    return np.asarray(given.ood[name].logits)
+def in_reverse(arrays: GivenArrays) -> GivenArrays:
+    assert arrays.logits is not None
+    assert arrays.features is not None
+    return replace(arrays, logits=arrays.logits[::-1], features=arrays.features[::-1])
 
 
 def test_scores_are_those_of_the_arrays_and_metrics_those_of_the_scores(tmp_path: Path) -> None:
@@ -86,8 +88,8 @@ def test_tables_and_commands_show_the_names_that_the_user_gives(tmp_path: Path) 
 
 
 def test_what_detectors_need_and_is_not_given_is_the_reason_why_they_are_skipped(tmp_path: Path) -> None:
-    given = give_outputs(tmp_path / "mine")
-    give_outputs(tmp_path / "mine", head=None, ood={**given.ood, "svhn": replace(given.ood["svhn"], features=None)})
+    without = {"svhn": given_arrays(60, "svhn", ood=True), "dtd": given_arrays(60, "dtd", ood=True)}
+    give_outputs(tmp_path / "mine", head=None, ood={**without, "svhn": replace(without["svhn"], features=None)})
     stored = run(tmp_path, "all", metrics="extended")
     reasons = {one["what"]: one["reason"] for one in stored.info["skipped"]}
     assert reasons["odin"] == "it needs images, and --outputs has arrays only"
@@ -95,7 +97,7 @@ def test_what_detectors_need_and_is_not_given_is_the_reason_why_they_are_skipped
     assert reasons["joint"] == "its classifier is to be trained by recipe 'joint', and --outputs trains none"
     assert "msp" not in reasons
     found = cells(stored)
-    assert found["knn", "Places 365 (crop)", 0].status == OK
+    assert found["knn", "dtd", 0].status == OK
     assert found["knn", "svhn", 0].reason == "it needs features, and --outputs has none of 'svhn'"
     with pytest.raises(UserError, match="'odin' cannot run: it needs images, and --outputs has arrays only"):
         run(tmp_path, "odin")
@@ -119,26 +121,28 @@ def test_without_training_images_and_labels_what_remains_runs(tmp_path: Path) ->
 
 def test_detectors_that_read_labels_are_skipped_where_there_are_none(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine", labels=False)
-    found = cells(run(tmp_path, "knn,mahalanobis,msp"))
-    assert found["knn", "svhn", 0].status == OK
+    detectors = "knn[k=5],knn,mahalanobis,msp"  # without k, knn follows the sizes of classes
+    found = cells(run(tmp_path, detectors))
+    assert found["knn[k=5]", "svhn", 0].status == OK
+    assert found["knn", "svhn", 0].status == "skipped"
     assert found["mahalanobis", "svhn", 0].status == "skipped"
     assert "it needs labels, and --outputs has none" in found["mahalanobis", "svhn", 0].reason
     options: dict[str, Any] = {"outputs": tmp_path / "mine", "results": tmp_path / "results", "threads": 1}
-    assert prepare("knn,mahalanobis,msp", **options).work.jobs == []
+    assert prepare(detectors, **options).work.jobs == []
 
 
 def test_a_head_is_checked_and_recovered_if_it_is_not_given(tmp_path: Path) -> None:
     given = give_outputs(tmp_path / "mine")
     known = cells(run(tmp_path, "react,vim"))
-    give_outputs(tmp_path / "mine", head=None)
-    stored = run(tmp_path, "react,vim", name="recovered")
+    give_outputs(tmp_path / "headless", head=None)
+    stored = run(tmp_path, "react,vim", outputs="headless")
     assert any("head is not given; it was recovered" in note for note in stored.info["notes"])
     for place, record in cells(stored).items():
         assert record.status == OK
         np.testing.assert_allclose(scores(tmp_path, record), scores(tmp_path, known[place]), rtol=1e-4, atol=1e-4)
     assert given.head is not None
     give_outputs(tmp_path / "mine", head=given.head._replace(bias=given.head.bias + 3))
-    with pytest.raises(UserError, match="bias"):
+    with pytest.raises(UserError, match="The head does not belong to the features and logits"):
         run(tmp_path, "react")
 
 
@@ -177,8 +181,7 @@ def test_a_second_run_computes_nothing_and_a_changed_file_only_what_depends_on_i
     prepare("msp,knn", **options).start()
     before = artifact_files(tmp_path / "results" / "cache")
     assert prepare("msp,knn", **options).work.jobs == []
-    changed = replace(given.ood["svhn"], logits=np.add(logits_of(given), 1))
-    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": changed})
+    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": in_reverse(given.ood["svhn"])})
     again = prepare("msp,knn", **options)
     assert {job.title for job in again.work.jobs} == {
         "import logits and features of svhn (test)",
@@ -192,8 +195,7 @@ def test_a_second_run_computes_nothing_and_a_changed_file_only_what_depends_on_i
 def test_a_changed_file_is_found_by_verify(tmp_path: Path) -> None:
     given = give_outputs(tmp_path / "mine")
     run(tmp_path)
-    changed = replace(given.ood["svhn"], logits=np.add(logits_of(given), 1))
-    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": changed})
+    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": in_reverse(given.ood["svhn"])})
     checked = bench("verify", "mine", "--results", tmp_path / "results")
     assert checked.exit_code == 1
     assert "logits of 'svhn' (test)" in checked.output
@@ -202,12 +204,11 @@ def test_a_changed_file_is_found_by_verify(tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_named_by_row(tmp_path: Path) -> None:
     given = give_outputs(tmp_path / "mine")
-    logits = np.array(logits_of(given))
+    logits = np.array(given.ood["svhn"].logits)
     logits[7, 1] = np.nan
     give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": replace(given.ood["svhn"], logits=logits)})
-    record = cells(run(tmp_path))["msp", "svhn", 0]
-    assert record.status == "failed"
-    assert "row 7 ('svhn/7.png')" in record.reason
+    with pytest.raises(UserError, match=r"logits of 'svhn' contain nan in row 7, image 'svhn/7\.png'"):
+        run(tmp_path)
 
 
 def test_features_beyond_float32_are_refused_and_logits_stay_float64(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_features_beyond_float32_are_refused_and_logits_stay_float64(tmp_path: P
     give_outputs(
         tmp_path / "mine",
         id={**given.id, "test": replace(given.id["test"], logits=precise)},
-        ood={**given.ood, "svhn": replace(given.ood["svhn"], features=wide)},
+        ood={**given.ood, "svhn": replace(given.ood["svhn"], features=wide, logits=None)},
     )
     found = cells(run(tmp_path, "max_logit,knn"))
     assert np.array_equal(scores(tmp_path, found["max_logit", "Places 365 (crop)", 0]), -precise.max(axis=1))
@@ -281,8 +282,7 @@ def test_a_run_is_repeated_from_its_files(tmp_path: Path) -> None:
     assert again.exit_code == 0, again.output
     assert "4 cells" in again.output
     assert "4 exactly" in again.output
-    changed = replace(given.ood["svhn"], logits=logits_of(given)[::-1] * 2)
-    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": changed})
+    give_outputs(tmp_path / "mine", ood={**given.ood, "svhn": in_reverse(given.ood["svhn"])})
     other = bench("run", "--from", source, "--quiet", "--name", "other")
     assert other.exit_code == 1
     assert "given sha256" in other.output

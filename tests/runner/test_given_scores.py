@@ -88,7 +88,7 @@ def test_their_rows_stand_beside_ours_and_are_told_from_them(tmp_path: Path) -> 
     for form in ("text", "md", "csv", "tex"):
         printed = bench("table", "mine", "--format", form, *results)
         assert printed.exit_code == 0
-        assert "several, seeds" in printed.output
+        assert "several" in printed.output
 
 
 def test_scores_added_later_are_of_the_same_images(tmp_path: Path) -> None:
@@ -98,7 +98,8 @@ def test_scores_added_later_are_of_the_same_images(tmp_path: Path) -> None:
     stored = run(tmp_path, name="both", add=True)
     assert {record.ood_set for record in stored.records} == set(SIZES)
     assert {record.id_set for record in stored.records} == {"photos"}
-    assert "msp - my method (v2)" in bench("compare", "both", "--results", tmp_path / "results").output
+    compared = bench("compare", "both", "--detectors", "msp,my method (v2)", "--results", tmp_path / "results").output
+    assert "msp - my method (v2)" in compared
 
 
 def test_lower_scores_can_mean_ood(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.outputs.checks import check_outputs
 from oodbench.benchmark.data.outputs.data_sets import GivenDataset, GivenSets
 from oodbench.benchmark.data.outputs.given import GivenArrays
 from oodbench.benchmark.data.outputs.head import head_of
@@ -17,8 +18,8 @@ from oodbench.benchmark.plan.outputs.digests import array_sha256, combined_sha25
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 
-HEAD_CHECKS = "1"
-"""Version of what `head_of` does, part of the name of what it found."""
+HEAD_CHECKS, VALUE_CHECKS = "1", "1"
+"""Versions of what `head_of` and `check_outputs` do, part of the names of what they found."""
 
 LOGITS, FEATURES = OUTPUT_KINDS = ("logits", "features")
 
@@ -73,6 +74,23 @@ class ArraysOfParts:
         found = [array for _, arrays in _all(given.id, given.ood) for array in (arrays.logits, arrays.features)]
         digests = [self.sha256(array) for array in found if array is not None]
         return [*digests, self._head_of_arrays(place, digests)]
+
+    def notes(self) -> list[str]:
+        """What is to be said about the values of all arrays, which are read once.
+
+        Raises `UserError` for values that cannot be right, such as NaN (`check_outputs`).
+        """
+        found = (self._notes(place) for place in range(len(self.sets.of_seeds)))
+        return list(dict.fromkeys(note for notes in found for note in notes))
+
+    def _notes(self, place: int) -> list[str]:
+        given = self.sets.of_seeds[place]
+        digests = self.of_folder(place)
+        for _, arrays in _all(given.id, given.ood):
+            digests += [self.sha256(scores) for by_seed in arrays.scores.values() for scores in by_seed.values()]
+            digests += [self.sha256(arrays.labels)] if arrays.labels is not None else ["no labels"]
+        name = f"checks {VALUE_CHECKS} of {combined_sha256(*digests)}"
+        return list(self.library.files.cache.result(name, lambda: {"notes": check_outputs(given)})["notes"])
 
     def has_head(self, place: int = 0) -> bool:
         """Whether a network's head is given, or can be recovered from its features and logits.

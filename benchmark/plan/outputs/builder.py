@@ -100,7 +100,9 @@ class OutputsBuilder(JobBuilder):
     def scores_job(self, data: SetRef, method: str, seed: int, place: int) -> ImportScoresJob:
         """The job that imports a method's scores of a set; `seed`: that of the file."""
         scores = self.arrays.of(data, place).scores[method][seed]
-        content = self.arrays.content(data, scores, method=method, given="given scores", outputs_import=OUTPUTS_VERSION)
+        content = self.arrays.content(
+            data, scores, method=method, source="given scores", outputs_import=OUTPUTS_VERSION
+        )
         key = Key("scores", ".npy", f"{method}--given--{plain_name(data.set)}", content)
         title = f"import the scores of {_shown(data)} by {method}"
         return self.plan.add(

@@ -51,6 +51,7 @@ class OutputsPlanner(Planner):
 
     def fill(self) -> None:
         """Add all pairs, cells and jobs to the plan."""
+        self.library.notes += self.arrays.notes()
         super().fill()
         for pair in self.plan.pairs:
             self.plan.cells += self.method_cells(pair)
