@@ -57,8 +57,11 @@ if TYPE_CHECKING:
     from oodbench.benchmark.stages.models.set_outputs import SetOutputs as SetOutputs
     from oodbench.benchmark.standalone.bundle.load import load_monitor as load_monitor
     from oodbench.benchmark.standalone.bundle.monitor import Monitor as Monitor
+    from oodbench.benchmark.standalone.evaluation import Evaluation as Evaluation
     from oodbench.benchmark.standalone.fit import fit as fit
     from oodbench.benchmark.standalone.fitted import FittedDetector as FittedDetector
+    from oodbench.benchmark.standalone.paired import PairedComparison as PairedComparison
+    from oodbench.benchmark.standalone.paired import compare as compare
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
     from oodbench.benchmark.verify.plugin_checks import run_checks as run_checks
@@ -83,10 +86,12 @@ _MODULES = {
     "records.record": ("Record",),
     "stages.models.outputs": ("Outputs",),
     "stages.models.set_outputs": ("SetOutputs",),
+    "standalone.evaluation": ("Evaluation",),
     "standalone.fit": ("fit",),
     "standalone.fitted": ("FittedDetector",),
     "standalone.bundle.load": ("load_monitor",),
     "standalone.bundle.monitor": ("Monitor",),
+    "standalone.paired": ("PairedComparison", "compare"),
     "stats.intervals": ("confidence_intervals",),
     "views.run": ("Run", "read_run"),
     "verify.plugin_checks": ("check_detector", "run_checks"),

@@ -134,19 +134,27 @@ def compare_column(
         return f"the detectors were not scored on the same images: {sorted(sizes)} ID and OOD images"
     n_id, n_ood = sizes.pop()
     sides, unknown_of = _units(first, n_id, n_ood, config.images)
-    if min(side.count for side in sides) < FEWEST:
-        counts = " and ".join(f"{side.count} {unit}" for side, unit in zip(sides, _unit_names(sides), strict=True))
-        return f"{counts} are too few"
-    if config.metric in NEED_MANY and min(n_id, n_ood) < FEWEST_OF_THESE:
-        name = "AUPR" if config.metric in PRECISIONS else config.metric
-        return f"{n_id} ID and {n_ood} OOD images are too few to judge {name}, which needs {FEWEST_OF_THESE} of each"
+    if why := too_few(config.metric, sides):
+        return why
     rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
-    estimate = _estimate(config, scores, _different_networks(used), sides, rng)
+    estimate = estimated(config.metric, scores, _different_networks(used), sides, rng, config.resamples)
     source = any(record.outlier_source for record in records)
     return ColumnComparison(
         first.id_set, first.ood_set, source, competing.inside, competing.seeds, n_id, n_ood, estimate,
         competing.left_out, sides, competing.seeds_left_out, unknown_of,
     )  # fmt: skip
+
+
+def too_few(metric: str, sides: SetUnits) -> str:
+    """Why a metric of so few images cannot be judged; empty if it can."""
+    if min(side.count for side in sides) < FEWEST:
+        counts = " and ".join(f"{side.count} {unit}" for side, unit in zip(sides, _unit_names(sides), strict=True))
+        return f"{counts} are too few"
+    n_id, n_ood = (side.images for side in sides)
+    if metric in NEED_MANY and min(n_id, n_ood) < FEWEST_OF_THESE:
+        name = "AUPR" if metric in PRECISIONS else metric
+        return f"{n_id} ID and {n_ood} OOD images are too few to judge {name}, which needs {FEWEST_OF_THESE} of each"
+    return ""
 
 
 def _unit_names(sides: SetUnits) -> list[str]:
@@ -221,22 +229,24 @@ def _array(record: Record, name: str, cache: Path) -> Floats:
     )
 
 
-def _estimate(
-    config: ComparisonConfig,
+def estimated(
+    metric: str,
     scores: Sequence[Sequence[Scores]],
     different_networks: Flags,
     sides: SetUnits,
     rng: np.random.Generator,
+    resamples: int = RESAMPLES,
 ) -> JointEstimate:
-    if config.metric == AUROC:
+    """The joint estimate of one metric; `scores[s][d]` are those of seed s and detector d, on the same images."""
+    if metric == AUROC:
         return estimate_from_placements(
             [[Placements.of(*pair) for pair in of_seed] for of_seed in scores], different_networks, rng, units=sides
         )
-    sign = -1 if config.metric in LOWER_IS_BETTER else 1
-    values = np.array([[evaluate(*pair)[config.metric] for pair in of_seed] for of_seed in scores])
-    unseen = UnseenImages(min(side.count for side in sides), config.metric, sides[1].images / sides[0].images)
-    if config.metric in PRECISIONS:
-        influences = [[precision_influences(config.metric, *pair) for pair in of_seed] for of_seed in scores]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    values = np.array([[evaluate(*pair)[metric] for pair in of_seed] for of_seed in scores])
+    unseen = UnseenImages(min(side.count for side in sides), metric, sides[1].images / sides[0].images)
+    if metric in PRECISIONS:
+        influences = [[precision_influences(metric, *pair) for pair in of_seed] for of_seed in scores]
         return estimate_from_influences(values, influences, different_networks, rng, sides, unseen=unseen)
-    drawn = resampled((config.metric,), scores, config.resamples, rng, sides)[config.metric]
+    drawn = resampled((metric,), scores, resamples, rng, sides)[metric]
     return estimate_from_resamples(sign * values, sign * drawn, different_networks, sides, rng, unseen)

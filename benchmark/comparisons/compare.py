@@ -91,7 +91,7 @@ def compare(
     if not columns:
         reasons = "; ".join(f"{' against '.join(key)}: {reason}" for key, reason in not_judged.items())
         raise UserError(f"No column of run '{name}' has two of these detectors that can be compared. {reasons}.")
-    return Comparison(name, metric, labels, resamples, tuple(columns), _matrix(columns, labels), not_judged)
+    return Comparison(name, metric, labels, resamples, tuple(columns), matrix_of(columns, labels), not_judged)
 
 
 def _labels(run: StoredRun, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
@@ -106,7 +106,8 @@ def _labels(run: StoredRun, name: str, detectors: Sequence[str]) -> tuple[str, .
     return tuple(chosen)
 
 
-def _matrix(columns: Sequence[ColumnComparison], labels: Sequence[str]) -> Matrix | None:
+def matrix_of(columns: Sequence[ColumnComparison], labels: Sequence[str]) -> Matrix | None:
+    """The matrix of the columns in which all detectors compete; None if there are fewer than two."""
     complete = [column for column in columns if len(column.labels) == len(labels) and not column.source]
     if len(complete) < 2:
         return None

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
 
 if TYPE_CHECKING:
     import torch
@@ -112,47 +111,6 @@ def class_numbers(value: Given, name: str) -> NDArray[np.int64]:
     if (smallest := int(array.min())) < 0:
         raise UserError(f"{name} has {smallest} in row {int(array.argmin()):,}; expected class numbers from 0.")
     return array.astype(np.int64)
-
-
-def read_arrays(
-    features: Given | None, logits: Given | None, labels: Given | None = None, *, of: str = "{}"
-) -> SetArrays:
-    """Check the arrays of one set; `of` is how an argument is called. Raises `UserError`."""
-    arrays: dict[str, NDArray[Any] | None] = {
-        "features": None if features is None else rows_of_numbers(features, of.format("features")),
-        "logits": None if logits is None else rows_of_numbers(logits, of.format("logits")),
-        "labels": None if labels is None else class_numbers(labels, of.format("labels")),
-    }
-    counts = {of.format(name): len(array) for name, array in arrays.items() if array is not None}
-    if len(set(counts.values())) > 1:
-        rows = " and ".join(f"{name} {count:,}" for name, count in counts.items())
-        raise UserError(f"Arrays of one set must have a row per image: rows are {rows}.")
-    return SetArrays(next(iter(counts.values()), 0), arrays["logits"], arrays["features"], arrays["labels"])
-
-
-@dataclass(frozen=True)
-class SelectedRows:
-    """Some rows of an array, read when they are indexed, so that selecting nine tenths of 10 GB copies nothing."""
-
-    array: NDArray[Any]
-    rows: NDArray[np.intp]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape that the selected rows have together."""
-        return (len(self.rows), *self.array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the array."""
-        return self.array.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        selected: NDArray[Any] = self.array[self.rows[index]]
-        return selected
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from oodbench.benchmark.stages.detecting.fit_score import fit_detector
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts
 from oodbench.benchmark.stages.detecting.similarities import bank_rows
 from oodbench.benchmark.stages.detector_state import copy_of
-from oodbench.benchmark.standalone.arrays import EXPECTED, Given, SelectedRows, as_array, read_arrays, rows_of_numbers
+from oodbench.benchmark.standalone.arrays import EXPECTED, Given, as_array, rows_of_numbers
 from oodbench.benchmark.standalone.fitted import FittedDetector, Width, shown_name
+from oodbench.benchmark.standalone.sets import SelectedRows, read_arrays
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from oodbench.benchmark.stages.detecting.score_checks import PROBE
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
 from oodbench.benchmark.stages.detecting.similarities import score_with_bank
 from oodbench.benchmark.stages.detector_state import chosen_settings
-from oodbench.benchmark.standalone.arrays import Given, Kind, read_arrays
+from oodbench.benchmark.standalone.arrays import Given, Kind
 from oodbench.benchmark.standalone.html import html_table
+from oodbench.benchmark.standalone.sets import read_arrays
 
 
 def shown_name(detector: Detector) -> str:

@@ -179,7 +179,7 @@ def _histograms(block: Block, rows: Sequence[TableRow], store: ScoreReader, seed
 
 def _histogram_row(panel: Axes, y: int, label: str, pairs: Sequence[tuple[Scores, Scores] | str]) -> None:
     """One detector's panels, on the same score axis: wide enough for the central 99.8% of every set."""
-    low, high = _central_range([scores for pair in pairs if not isinstance(pair, str) for scores in pair])
+    low, high = central_range([scores for pair in pairs if not isinstance(pair, str) for scores in pair])
     edges = np.linspace(low, high, BINS + 1)
     base = y + 0.78
     panel.text(-0.04, y + 0.45, canvas.folded(label, 22), ha="right", va="center")
@@ -194,7 +194,8 @@ def _histogram_row(panel: Axes, y: int, label: str, pairs: Sequence[tuple[Scores
             _score_ticks(panel, x, base, low, high)
 
 
-def _central_range(arrays: Sequence[Scores]) -> tuple[float, float]:
+def central_range(arrays: Sequence[NDArray[Any]]) -> tuple[float, float]:
+    """The ends of a score axis that is wide enough for the central 99.8% of every set."""
     if not arrays:
         return 0.0, 1.0
     ends = np.array([np.quantile(array, [0.001, 0.999]) for array in arrays])

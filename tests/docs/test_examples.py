@@ -44,6 +44,9 @@ SCRIPTS = {
 }
 """Page -> number of blocks of Python that are no plug-ins."""
 
+NOTEBOOKS = {"guides/arrays_in_python.md": 9}
+"""Page -> number of blocks of Python that run in order, as the cells of a notebook do."""
+
 SUITES = {"reference/suite_file.md": 1}
 """Page -> number of suite files."""
 
@@ -68,7 +71,7 @@ def test_every_block_is_tested(page: str) -> None:
     assert {block.language for block in blocks(page)} <= LANGUAGES
     files = [block.file for block in code(page) if block.file in PLUGINS.get(page, {})]
     assert sorted(files) == sorted(PLUGINS.get(page, {}))
-    assert len(code(page)) == len(files) + SCRIPTS.get(page, 0)
+    assert len(code(page)) == len(files) + SCRIPTS.get(page, 0) + NOTEBOOKS.get(page, 0)
     assert sum(block.file != "" for block in code(page, "toml")) == SUITES.get(page, 0)
 
 
@@ -170,6 +173,33 @@ def bring_into_service(folder: Path) -> None:
 
 PREPARED = {"guides/into_service.md": bring_into_service}
 """Page -> what makes the files that its scripts read."""
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_notebooks_run_and_print_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logged: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    compared = 0
+    cells = [block for block in blocks(page) if block.language in ("python", "text")]
+    for block, following in zip(cells, [*cells[1:], Block("", "")], strict=True):
+        if block.language == "text":
+            continue
+        exec(compile(block.text, page, "exec"), names)
+        printed = capsys.readouterr().out
+        if following.language == "text":
+            assert printed.rstrip() == following.text.rstrip()
+            compared += 1
+    assert compared == sum(block.language == "text" for block in cells) > 2
+    assert logged == []
+
+
+def test_two_files_become_a_row_of_a_paper_in_six_lines() -> None:
+    (block,) = [block for block in code("guides/arrays_in_python.md") if "np.load" in block.text]
+    assert len([line for line in block.text.splitlines() if line.strip()]) <= 6
+    assert "to_latex" in block.text
 
 
 @pytest.mark.slow

@@ -1,0 +1,64 @@
+"""Plots of an evaluation, on axes of the user's own or in a new figure of pyplot."""
+
+from __future__ import annotations
+
+from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+
+# isort: split
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.metrics.exact import auroc, roc_curve
+from oodbench.benchmark.views.marks import percent
+from oodbench.benchmark.views.plot_style import looks, plain
+from oodbench.benchmark.views.plots import ID_GREY, ROC_POINTS, central_range
+
+Scores = NDArray[Any]
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt  # a figure that notebooks show
+
+    return plt.subplots()[1]
+
+
+def plot_roc(id_scores: Scores, ood_scores: Mapping[str, Scores], title: str, ax: Axes | None) -> Axes:
+    """A curve per OOD set, with its AUROC in the legend; grey lines: 95% of ID accepted, and chance."""
+    ax = _axes(ax)
+    ax.axhline(0.95, color="#BBBBBB", linewidth=0.7, zorder=0)
+    ax.plot([0, 1], [0, 1], color="#DDDDDD", linewidth=0.7, zorder=0)
+    styles = looks(ood_scores)
+    for key, scores in ood_scores.items():
+        curve = roc_curve(id_scores, scores, points=ROC_POINTS)
+        label = plain(f"{key} (AUROC {percent(auroc(id_scores, scores))})")
+        ax.plot(*curve, color=styles[key].colour, linestyle=styles[key].dash, linewidth=1.3, label=label)
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="FPR (OOD accepted)", ylabel="TPR (ID accepted)")
+    ax.set_title(plain(title))
+    ax.legend(loc="lower right", frameon=False)
+    return ax
+
+
+def plot_histogram(id_scores: Scores, ood_scores: Mapping[str, Scores], title: str, ax: Axes | None, bins: int) -> Axes:
+    """ID filled in grey, each OOD set as an outline, as shares of their own set."""
+    if bins < 1:
+        raise UserError(f"bins is {bins}; expected 1 or more.")
+    ax = _axes(ax)
+    arrays = [id_scores, *ood_scores.values()]
+    edges = np.linspace(*central_range(arrays), bins + 1)
+    shares = [np.histogram(scores, edges)[0] / len(scores) for scores in arrays]
+    ax.stairs(shares[0], edges, fill=True, color=ID_GREY, label="ID")
+    styles = looks(ood_scores)
+    for key, share in zip(ood_scores, shares[1:], strict=True):
+        ax.stairs(share, edges, color=styles[key].colour, linestyle=styles[key].dash, linewidth=1.3, label=plain(key))
+    ax.set(xlabel="score (higher = more OOD)", ylabel="share of images", ylim=(0, None))
+    ax.set_title(plain(title))
+    ax.legend(frameon=False)
+    return ax
