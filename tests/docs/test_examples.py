@@ -39,7 +39,7 @@ SCRIPTS = {
     "quickstart.md": 2,
     "guides/add_a_detector.md": 1,
     "guides/into_service.md": 2,
-    "guides/your_own_network.md": 2,
+    "guides/your_own_network.md": 3,
     "reference/api.md": 1,
 }
 """Page -> number of blocks of Python that are no plug-ins."""
@@ -220,6 +220,21 @@ def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -
     run_script("save_weights", script.text, folder, imported)
     (words,) = [words for words in shell_commands(page) if {"mine.pt", "torchvision:resnet18"} <= set(words)]
     assert "checkpoint[file=mine.pt]" in output_of(*words, "--threads", "1", "--quiet")
+
+
+@pytest.mark.usefixtures("undrawn", "one_thread")
+def test_the_network_in_memory_of_the_guide_is_scored(folder: Path, imported: list[str]) -> None:
+    (script,) = [block for block in code("guides/your_own_network.md") if block.file == "in_memory.py"]
+    run_script("in_memory", script.text, folder, imported)
+    result = sys.modules["in_memory"].result
+    assert [record.status for record in result.records] == ["ok"] * 8
+    assert min(record.id_accuracy for record in result.records) > 0.9
+    best = {
+        record.group: max(r.metrics["auroc"] for r in result.records if r.group == record.group)
+        for record in result.records
+    }
+    assert best["far"] > best["near"] > 0.8
+    assert "grey levels divided by 16" in sys.modules["in_memory"].table
 
 
 @pytest.mark.slow

@@ -90,8 +90,8 @@ def _refuse_replaced(options: Mapping[str, Any]) -> None:
     """Raise `UserError` for options about networks and images, which model brings with it."""
     if unused := [name for name, nothing in REPLACED.items() if options[name] != nothing]:
         raise UserError(
-            f"run got a model and {' and '.join(unused)}. A model comes with its own weights, images and preprocessing, "
-            "so leave this out, or leave model out."
+            f"run got a model and {' and '.join(unused)}. A model comes with its own weights, images and "
+            "preprocessing, so leave this out, or leave model out."
         )
 
 
