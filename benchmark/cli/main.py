@@ -11,6 +11,7 @@ from oodbench.benchmark.cli.data import data
 from oodbench.benchmark.cli.figures import figures
 from oodbench.benchmark.cli.listing import list_, show
 from oodbench.benchmark.cli.new import new
+from oodbench.benchmark.cli.outputs import outputs
 from oodbench.benchmark.cli.plugins import check
 from oodbench.benchmark.cli.run import run
 from oodbench.benchmark.cli.runs import verify
@@ -44,5 +45,21 @@ def main() -> None:
     """
 
 
-for command in (run, list_, show, table, plot, compare, verify, export, score, check, new, data, figures, cache):
+for command in (
+    run,
+    list_,
+    show,
+    table,
+    plot,
+    compare,
+    verify,
+    export,
+    score,
+    check,
+    new,
+    data,
+    outputs,
+    figures,
+    cache,
+):
     main.add_command(command)

@@ -14,7 +14,7 @@ from oodbench.benchmark.data.outputs.formats.spool import row_blocks
 from oodbench.benchmark.data.outputs.given import TEST, TRAIN, GivenArrays, GivenOutputs
 from oodbench.benchmark.data.outputs.methods import turned_methods, under_half
 from oodbench.benchmark.data.outputs.reading import ood_labels
-from oodbench.benchmark.data.outputs.same_rows import Digests, check_scores, overlaps
+from oodbench.benchmark.data.outputs.same_rows import Digests, overlaps, repeated_scores
 from oodbench.benchmark.errors import UserError
 
 LOG = logging.getLogger("oodbench")
@@ -49,25 +49,32 @@ def check_outputs(given: GivenOutputs) -> tuple[str, ...]:
     Raises `UserError` for values that are not finite, a class without training images, sets that are the same, and an
     OOD set that seems to be the ID set. Reads every array once, in blocks; a head is checked by `head_of`.
     """
-    named = sets_of(given)
+    notes = []
+    for found in findings(given):
+        if isinstance(found, UserError):
+            raise found
+        notes.append(found)
+    for sentence in (*(unused(given.source) if given.source.is_dir() else ()), *notes):
+        LOG.warning(sentence)
+    return tuple(notes)
+
+
+def findings(given: GivenOutputs) -> Iterator[UserError | str]:
+    """All that is wrong, as errors, and all that should be asked about, as sentences."""
     seen: dict[str, Seen] = {}
     digests: dict[str, Digests] = {}
-    for name, arrays in named.items():
-        for what, array in (("logits", arrays.logits), ("features", arrays.features)):
-            if array is not None:
-                _check_finite(given, name, what, array, arrays.names)
-        if arrays.logits is not None:
-            seen[name] = _seen(arrays.logits)
-        digests[name] = Digests.of(arrays)
-    for sentence in unused(given.source) if given.source.is_dir() else ():
-        LOG.warning(sentence)
-    _check_classes(given)
-    _check_exchanged(given, seen)
-    check_scores(given)
-    notes = (*overlaps(given, digests), *_questions(given, seen))
-    for note in notes:
-        LOG.warning(note)
-    return notes
+    for name, arrays in sets_of(given).items():
+        wrong = list(_not_finite(given, name, arrays))
+        yield from wrong
+        if not wrong:
+            digests[name] = Digests.of(arrays)
+            if arrays.logits is not None:
+                seen[name] = _seen(arrays.logits)
+    yield from _missing_classes(given)
+    yield from _exchanged(given, seen)
+    yield from repeated_scores(given)
+    yield from overlaps(given, digests)
+    yield from _questions(given, seen)
 
 
 def sets_of(given: GivenOutputs) -> dict[str, GivenArrays]:
@@ -83,9 +90,15 @@ def accuracy(arrays: GivenArrays) -> float | None:
     return float((predicted == arrays.labels).mean())
 
 
-def _check_finite(
-    given: GivenOutputs, name: str, what: str, array: NDArray[Any], names: tuple[str, ...] | None
-) -> None:
+def _not_finite(given: GivenOutputs, name: str, arrays: GivenArrays) -> Iterator[UserError]:
+    """Errors about logits and features of a set that are not finite."""
+    for what, array in (("logits", arrays.logits), ("features", arrays.features)):
+        if array is not None and (problem := _first_not_finite(array, arrays.names)):
+            yield UserError(f"'{given.source}': the {what} of '{name}' {problem}")
+
+
+def _first_not_finite(array: NDArray[Any], names: tuple[str, ...] | None) -> str:
+    """What is wrong with an array's values; empty if they are all finite."""
     bad: list[int] = []
     start, value = 0, 0.0
     for block in row_blocks(array):
@@ -95,18 +108,12 @@ def _check_finite(
             bad += (start + np.flatnonzero(~finite.all(axis=1))).tolist()
         start += len(block)
     if not bad:
-        return
+        return ""
     image = f", image '{names[bad[0]]}'" if names is not None else ""
     place = f"row {bad[0]}{image}" + (f" (and in {len(bad) - 1:,} more rows)" if len(bad) > 1 else "")
     if array.dtype == np.float16 and np.isinf(value):
-        raise UserError(
-            f"'{given.source}': the {what} of '{name}' overflowed float16, whose largest number is 65504: {value} in "
-            f"{place}. Compute and save them as float32."
-        )
-    raise UserError(
-        f"'{given.source}': the {what} of '{name}' contain {value} in {place}; expected finite numbers. Compute these "
-        "images again, or leave them out of all arrays."
-    )
+        return f"overflowed float16, whose largest number is 65504: {value} in {place}. Save them as float32."
+    return f"contain {value} in {place}; expected finite numbers. Compute these again, or leave the images out."
 
 
 def _seen(logits: NDArray[np.floating[Any]]) -> Seen:
@@ -120,8 +127,8 @@ def _seen(logits: NDArray[np.floating[Any]]) -> Seen:
     return Seen(np.concatenate(predicted), np.concatenate(doubt), probabilities)
 
 
-def _check_classes(given: GivenOutputs) -> None:
-    """Raise `UserError` if a class has no training image."""
+def _missing_classes(given: GivenOutputs) -> Iterator[UserError]:
+    """An error if a class has no training image."""
     train = given.id.get(TRAIN)
     if train is None or train.labels is None:
         return
@@ -129,22 +136,22 @@ def _check_classes(given: GivenOutputs) -> None:
     if missing.size:
         names = ", ".join(f"{number} ('{given.classes[number]}')" for number in missing[:FEW])
         more = f" and {missing.size - FEW:,} more" if missing.size > FEW else ""
-        raise UserError(
+        yield UserError(
             f"'{given.source}': id_train has no image of class {names}{more}, of {len(given.classes):,} classes. "
             "Detectors that learn what each class looks like need images of all; add some, or leave the labels of "
             "id_train out."
         )
 
 
-def _check_exchanged(given: GivenOutputs, seen: dict[str, Seen]) -> None:
-    """Raise `UserError` if the labels of an OOD set are what the network predicts, more than those of the ID set."""
+def _exchanged(given: GivenOutputs, seen: dict[str, Seen]) -> Iterator[UserError]:
+    """Errors about OOD sets whose labels are what the network predicts, more than those of the ID set are."""
     test = given.id[TEST]
     right = _agreement(seen.get(f"id_{TEST}"), test.labels)
     for name, labels in ood_labels(given).items():
         found = _agreement(seen.get(name), labels)
         if found is not None and found > max(CERTAIN, right or 0.0):
             id_test = "id_test has no labels" if right is None else f"of only {right:.1%} of id_test"
-            raise UserError(
+            yield UserError(
                 f"'{given.source}': the network predicts the labels of {found:.1%} of the OOD set '{name}', but "
                 f"{id_test}. Were the files exchanged? If '{name}' is OOD, remove its labels, which are not used."
             )

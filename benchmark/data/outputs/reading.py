@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from oodbench.benchmark.data.outputs.files import (
     HEAD_KEYS,
     ID_STEMS,
     LABELS,
+    OOD,
     WEIGHT,
     Place,
     Stored,
@@ -195,3 +197,19 @@ def ood_labels(given: GivenOutputs) -> dict[str, NDArray[np.int64]]:
         if len(labels) == given.ood[name].count and labels.min() >= 0 and labels.max() < len(given.classes):
             found[name] = labels
     return found
+
+
+def set_problems(folder: Path) -> Iterator[str]:
+    """What is wrong with each set and with the head of a folder, whatever is wrong with the others."""
+    with suppress(UserError):  # which is reported by `read_outputs`
+        settings = read_settings(folder / NAME)
+        places = {(stem, stem != HEAD): found for stem, found in id_files(folder).items()}
+        places |= {(f"{OOD}/{stem}", False): found for stem, found in ood_files(folder).items()}
+        for (stem, labelled), found in places.items():
+            try:
+                if stem == HEAD:
+                    _head(open_arrays(found, HEAD_KEYS))
+                else:
+                    given_arrays(open_arrays(found), settings, stem, labelled)
+            except UserError as error:
+                yield str(error)

@@ -39,8 +39,8 @@ class Digests(NamedTuple):
         return int(np.isin(self.rows, other.rows).sum()) if self.what == other.what else 0
 
 
-def overlaps(given: GivenOutputs, digests: Mapping[str, Digests]) -> Iterator[str]:
-    """Sentences about images that are in two sets; `UserError` if all of a set are in another one of the ID set.
+def overlaps(given: GivenOutputs, digests: Mapping[str, Digests]) -> Iterator[UserError | str]:
+    """Sentences about images that are in two sets; an error if all of a set are in another one of the ID set.
 
     One OOD set may be a part of another, such as that of all far images.
     """
@@ -51,20 +51,23 @@ def overlaps(given: GivenOutputs, digests: Mapping[str, Digests]) -> Iterator[st
     ood = list(given.ood)
     pairs += [(name, other) for k, name in enumerate(ood) for other in ood[:k]]
     for name, other in pairs:
+        if name not in digests or other not in digests:  # something is wrong with them
+            continue
         mine, count = digests[name], len(digests[name].rows)
         if not (shared := mine.shared_with(digests[other])):
             continue
         what = mine.what.split()[0]
         if shared == count and count > 1 and other not in given.ood:
-            raise UserError(
+            yield UserError(
                 f"'{given.source}': every image of '{name}' is also in '{other}' (the same {what}). Save the outputs "
                 "of other images, or leave one of the two out."
             )
+            continue
         yield f"{shared:,} of {count:,} images of {name} are also in {other} (the same {what})."
 
 
-def check_scores(given: GivenOutputs) -> None:
-    """Raise `UserError` if a method has exactly the same scores on two sets, which is a file saved twice."""
+def repeated_scores(given: GivenOutputs) -> Iterator[UserError]:
+    """Errors about methods with exactly the same scores on two sets, which is a file saved twice."""
     for method, by_seed in given.id[TEST].scores.items():
         for seed in by_seed:
             first: dict[bytes, str] = {}
@@ -74,7 +77,7 @@ def check_scores(given: GivenOutputs) -> None:
                     continue
                 other = first.setdefault(hashlib.sha256(np.ascontiguousarray(scores).data).digest(), name)
                 if other != name:
-                    raise UserError(
+                    yield UserError(
                         f"'{given.source}': the scores of '{method}' on '{name}' are exactly those on '{other}'. Save "
                         "the scores of other images, or leave one of the two out."
                     )
