@@ -49,7 +49,7 @@ def text_for(option: click.Option) -> str:
 def parsed(command: click.Command, arguments: list[str]) -> dict[str, Any]:
     """The values that a command's function would be called with."""
     names = {"kind": "forms" if command.name == "list" else "detector", "name": "x", "names": "x", "run_name": "x"}
-    positional = [str(names[str(p.name)]) for p in command.params if isinstance(p, click.Argument)]
+    positional = [names.get(str(p.name), "x") for p in command.params if isinstance(p, click.Argument)]
     return dict(command.make_context(command.name, [*arguments, *positional]).params)
 
 
