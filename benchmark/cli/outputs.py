@@ -22,6 +22,7 @@ FILES = {
 
 @click.group(
     cls=Group,
+    short_help="Begin and check folders of logits, features or scores.",
     examples="""
     bench outputs init my_outputs
     bench outputs check my_outputs

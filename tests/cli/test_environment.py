@@ -43,7 +43,8 @@ def text_for(option: click.Option) -> str:
         return "0.25"
     if isinstance(option.type, click.types.IntParamType):
         return "7"
-    return TEXTS.get(str(option.name), "some-text")
+    text = TEXTS.get(str(option.name), "some-text")
+    return text if text != option.default else "cuda"
 
 
 def parsed(command: click.Command, arguments: list[str]) -> dict[str, Any]:
