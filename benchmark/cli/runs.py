@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -13,6 +14,9 @@ from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option,
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.store.user_path import user_path
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.records.run import StoredRun
 
 
 @click.command(
@@ -44,6 +48,15 @@ def verify(run_name: str, data_dir: Path, results: Path, plugins: tuple[Path, ..
     click.echo(f"{run_name}: {verification.summary()}")
     if verification.problems:
         sys.exit(1)
+
+
+def read_runs(names: Sequence[str], results: Path) -> StoredRun:
+    """A run, or several side by side, given by names or folders."""
+    from oodbench.benchmark.records.beside import runs_beside
+    from oodbench.benchmark.records.run import read_stored_run
+
+    folders = [run_dir(results, name) for name in names]
+    return read_stored_run(folders[0]) if len(folders) == 1 else runs_beside(folders, results)
 
 
 def cell_card(run_name: str, selector: str, results: Path) -> str:

@@ -9,6 +9,7 @@ import click
 
 from oodbench.benchmark.cli.base import Command, results_option
 from oodbench.benchmark.cli.run import print_table
+from oodbench.benchmark.cli.runs import read_runs
 from oodbench.benchmark.cli.streams import note
 from oodbench.benchmark.records.paths import cache_of, run_dir
 
@@ -23,9 +24,10 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
     bench table lee2018 --against lee2018
     bench table lee2018 --metrics lee2018
     bench table digits --metrics extended
+    bench table small wide
     """,
 )
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_names", metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--format",
     "form",
@@ -43,18 +45,20 @@ from oodbench.benchmark.records.paths import cache_of, run_dir
     help="Show extended metrics, or those by a paper's rules: extended, lee2018.",
 )
 @results_option
-def table(run_name: str, form: str, against: str, metrics: str, results: Path) -> None:
+def table(run_names: tuple[str, ...], form: str, against: str, metrics: str, results: Path) -> None:
     """Rebuild a run's tables from its records, and print one.
 
     RUN is a name or a folder. 'bench list references' lists the published numbers for --against. --metrics shows what
     'bench run --metrics' has computed.
+
+    Several runs are shown in one table, on the pairs of sets that all of them have on the same images; rows that would
+    have the same label are told apart by what differs. Its files are in the results folder, in compare/RUN+RUN.
     """
     from oodbench.benchmark.metrics.released_scripts import check_rules
-    from oodbench.benchmark.records.run import read_stored_run
     from oodbench.benchmark.views import table_latex, table_markdown, tables
 
     check_rules(metrics, "bench table --help")
-    run_ = read_stored_run(run_dir(results, run_name))
+    run_ = read_runs(run_names, results)
     tables.write_tables(run_)
     if against or metrics != "exact":
         from oodbench.benchmark.cli.text import beside_text

@@ -16,6 +16,7 @@ from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
+from oodbench.benchmark.records.beside import network_of, store_of
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.stats.bootstrap import Scores, resampled
 from oodbench.benchmark.stats.clustered import ResamplingUnits
@@ -210,11 +211,12 @@ class Competitors:
 
 def _different_networks(used: Sequence[Sequence[Record]]) -> Flags:
     """(D, D): whether two detectors score different networks, in any seed."""
-    networks = [tuple(of_seed[i].artifacts.get("checkpoint") for of_seed in used) for i in range(len(used[0]))]
+    networks = [tuple(network_of(of_seed[i]) for of_seed in used) for i in range(len(used[0]))]
     return np.array([[a != b for b in networks] for a in networks])
 
 
 def _scores(record: Record, cache: Path) -> Scores:
+    cache = store_of(record, cache)
     id_scores, ood_scores = (_array(record, name, cache) for name in ("id_scores", "ood_scores"))
     return id_scores, ood_scores
 

@@ -19,6 +19,7 @@ from oodbench.benchmark.comparisons.column import (
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER, METRICS
+from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stats.paired_tests import Floats
 from oodbench.benchmark.stats.rank_tests import RankTests, rank_tests
@@ -47,6 +48,8 @@ class Comparison:
     """None if fewer than two columns have all detectors."""
     not_judged: Mapping[tuple[str, str], str]
     """(ID set, OOD set) -> why the column cannot be judged."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on missing cells, and on what several runs side by side do not share."""
 
     def shown(self, values: Floats) -> Floats:
         """Values or differences with the metric's own sign, which is flipped internally where lower is better."""
@@ -67,7 +70,8 @@ def compare(
     seed: int = 0,
     images: ScoredImages | None = None,
 ) -> Comparison:
-    """Compare the run's `detectors` (labels as its tables show them; all if empty) by one metric.
+    """Compare the run's `detectors` by one metric: labels as its tables show them, or names without what tells several
+    rows apart, which stand for all of these; all if empty.
 
     AUROC is judged by DeLong's covariance, AUPR by the influence of each image on it, other metrics by a bootstrap of
     `resamples` resamples of the images. The same `seed` gives the same numbers. `images` is used to look up which
@@ -88,15 +92,20 @@ def compare(
             not_judged[key] = column
         else:
             columns.append(column)
+    remarks = (*run.unfinished, *run.info.get("beside", ()))
     if not columns:
         reasons = "; ".join(f"{' against '.join(key)}: {reason}" for key, reason in not_judged.items())
         raise UserError(f"No column of run '{name}' has two of these detectors that can be compared. {reasons}.")
-    return Comparison(name, metric, labels, resamples, tuple(columns), matrix_of(columns, labels), not_judged)
+    return Comparison(name, metric, labels, resamples, tuple(columns), matrix_of(columns, labels), not_judged, remarks)
 
 
 def _labels(run: StoredRun, name: str, detectors: Sequence[str]) -> tuple[str, ...]:
     known = list(dict.fromkeys(record.label for record in run.records))
-    chosen = list(dict.fromkeys(detectors)) or known
+    own: dict[str, list[str]] = {}
+    for record in run.records:
+        own.setdefault(own_name(record, "label"), []).append(record.label)
+    asked = [found for one in detectors for found in ([one] if one in known else own.get(one, [one]))]
+    chosen = list(dict.fromkeys(asked)) or known
     for label in chosen:
         if label not in known:
             raise unknown(f"detector of run '{name}'", label, known, f"bench table {name}")

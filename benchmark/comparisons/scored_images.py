@@ -10,6 +10,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.records.beside import RecordOfRun
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.rows import own_set
 
@@ -54,3 +55,20 @@ class ScoredImages:
 
 def _is(used: Mapping[str, Any], name: str) -> bool:
     return used.get("set") == name and role_of(str(used.get("part"))) in SCORED
+
+
+class ImagesOfRuns(ScoredImages):
+    """Looks up the images of several runs side by side, each as its own networks got them.
+
+    Args:
+        of_run: Name of a run -> where its images are looked up.
+    """
+
+    def __init__(self, of_run: Mapping[str, ScoredImages]) -> None:
+        super().__init__(next(iter(of_run.values())).library)
+        self._of_run = of_run
+
+    def of(self, record: Record, name: str, count: int) -> ImageSet | str:
+        """As in `ScoredImages`."""
+        own = self._of_run.get(record.run) if isinstance(record, RecordOfRun) else None
+        return super().of(record, name, count) if own is None else own.of(record, name, count)

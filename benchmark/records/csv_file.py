@@ -26,7 +26,7 @@ def records_csv(records: Iterable[Record]) -> str:
 
     If a record has values by other metric rules, extended metrics or stability, the last columns are `RULES_METRIC`,
     then `extended_METRIC`, then `stability_CHANGE`. If the other columns do not tell all rows of the run's tables
-    apart, the last one is `label`.
+    apart, the last one is `label`. Of several runs side by side, `run` follows.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
@@ -38,6 +38,7 @@ def records_csv(records: Iterable[Record]) -> str:
         *(f"extended_{name}" for name in extended_metrics),
         *(f"stability_{name}" for name in changes),
         *(("label",) if _need_labels(records) else ()),
+        *(("run",) if any(hasattr(record, "run") for record in records) else ()),
     )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

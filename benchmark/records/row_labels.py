@@ -16,10 +16,10 @@ FIRST = (
     "protocol",
 )
 FILES = ("file", "path")
-SUITE = "suite"
-"""Names of facts that labels take first, after other facts, and last."""
+RUN, SUITE = "run", "suite"
+"""Names of facts that labels take first, after other facts, after these, and last."""
 
-ALONE = ("file", "path", "older", "source")
+ALONE = ("file", "path", "older", "source", RUN)
 """Facts that are shown without their name."""
 
 NAMES = {
@@ -33,11 +33,12 @@ SHORT, LONG = 6, 20
 """Characters of a hash in a label; a text of more than `LONG` is shown by its hash."""
 
 
-def label_rows(rows: Sequence[tuple[Record, Facts]]) -> list[str]:
+def label_rows(rows: Sequence[tuple[Record, Facts]], of_runs: bool = False) -> list[str]:
     """A label for each row, given as any of its records and its facts: different ones on the same ID set.
 
     A label names the backbone if the rows have several. It names further facts only if, on some ID set, another row has
-    the same label; then all rows of that label name them.
+    the same label; then all rows of that label name them. Beside rows of other runs (`of_runs`) all rows of all labels
+    do, so that each says what it belongs to; they name the run if neither backbone nor such a fact tells runs apart.
     """
     several = len({record.backbone for record, _ in rows if record.backbone}) > 1
     alike: dict[tuple[str, str], dict[str, list[int]]] = {}
@@ -45,8 +46,13 @@ def label_rows(rows: Sequence[tuple[Record, Facts]]) -> list[str]:
         on_sets = alike.setdefault((record.label, record.backbone if several else ""), {})
         on_sets.setdefault(record.id_set, []).append(number)
     labels = [""] * len(rows)
+    telling = {
+        key: dict.fromkeys(n for numbers in on_sets.values() for n in _telling([rows[i][1] for i in numbers]))
+        for key, on_sets in alike.items()
+    }
+    every = dict.fromkeys(name for names in telling.values() for name in names) or ({} if several else {RUN: None})
     for (label, backbone), on_sets in alike.items():
-        needed = dict.fromkeys(n for numbers in on_sets.values() for n in _telling([rows[i][1] for i in numbers]))
+        needed = every if of_runs else telling[label, backbone]
         for number in (number for numbers in on_sets.values() for number in numbers):
             facts = rows[number][1]
             parts = [backbone] if several and backbone else []
@@ -63,10 +69,10 @@ def _telling(rows: Sequence[Facts]) -> list[str]:
     if len(rows) < 2:
         return []
     names = list(dict.fromkeys(name for facts in rows for name in facts))
-    inner = [name for name in names if name not in (*FIRST, *FILES, SUITE)]
+    inner = [name for name in names if name not in (*FIRST, *FILES, RUN, SUITE)]
     hashes = [name for name in inner if any(len(str(facts.get(name, ""))) > LONG for facts in rows)]
     plain = [name for name in inner if name not in hashes]
-    readable = [name for name in (*FIRST, *plain, *FILES) if name in names]
+    readable = [name for name in (*FIRST, *plain, *FILES, RUN) if name in names]
     values = {name: [_shown(name, facts.get(name)) for facts in rows] for name in names}
     if alone := [name for name in readable if len(set(values[name])) == len(rows)]:
         return alone[:1]

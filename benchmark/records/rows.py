@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import OK, Record
-from oodbench.benchmark.records.row_labels import label_rows
+from oodbench.benchmark.records.row_labels import RUN, label_rows
 from oodbench.benchmark.store.schema import ScoredSet
 from oodbench.benchmark.store.store import digest
 
@@ -23,17 +23,26 @@ SHORT = 6
 
 SIDES = ("id", "ood")
 
+NOWHERE = -1
+"""Stands for the row of a record that is not shown, because another run has the same cell."""
+
+TWICE = "its row has two cells of one seed"
+"""Why a record does not belong into a row that has its cell already."""
+
 LEARNT_FROM = ("train", "train on outliers", "fit")
 """Purposes of sets in the provenance of cells, which are the same in all cells of a row."""
 
 
 def tell_apart(
-    records: Sequence[Record], pairs: Sequence[Mapping[str, Any]]
+    records: Sequence[Record], pairs: Sequence[Mapping[str, Any]], runs: Sequence[str] = ()
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """The records and pairs of a run, with labels and names of sets by which views may join them.
 
     What was not made alike gets other names, and only where its name would be the same. Labels name the backbone if the
     run has several. Sets of which arrays are given are called what the user calls them (`records.given_sets`).
+
+    `runs` names the run of each record, if they are of several. Rows of unlike runs become one if they were made alike
+    and have the same numbers in the cells that both have, which are then given once.
     """
     places = [_Place.of_record(record) for record in records]
     of_pairs = [_Place.of_pair(pair) for pair in pairs]
@@ -41,10 +50,13 @@ def tell_apart(
         place.names = {name: plain_name(text) for name, text in place.names.items()}
     for side in SIDES:
         _name_sets([*places, *of_pairs], side)
-    in_sets = [_with_names(record, place.names) for record, place in zip(records, places, strict=True)]
-    rows, row_of = _rows(in_sets)
-    labels = label_rows([(row.first, row.facts) for row in rows])
-    labelled = [_with_names(record, {"label": labels[row]}) for record, row in zip(in_sets, row_of, strict=True)]
+    in_sets = [with_names(record, place.names) for record, place in zip(records, places, strict=True)]
+    rows, row_of = _rows_of_runs(in_sets, runs) if runs else _rows(in_sets)
+    labels = label_rows([(row.first, row.facts) for row in rows], bool(runs))
+    order = sorted(range(len(records)), key=lambda number: row_of[number]) if runs else range(len(records))
+    labelled = [
+        with_names(in_sets[number], {"label": labels[row_of[number]]}) for number in order if row_of[number] != NOWHERE
+    ]
     return labelled, [{**pair, **place.names} for pair, place in zip(pairs, of_pairs, strict=True)]
 
 
@@ -74,7 +86,10 @@ def unlike(records: Iterable[Record]) -> Iterator[str]:
         row.take(record)
 
 
-def _with_names(record: Record, names: Mapping[str, str]) -> Record:
+R = TypeVar("R", bound=Record)
+
+
+def with_names(record: R, names: Mapping[str, str]) -> R:
     """The record with other names; its own ones are kept in its origin."""
     changed: dict[str, Any] = {name: text for name, text in names.items() if text != getattr(record, name)}
     if not changed:
@@ -97,7 +112,7 @@ class _Place:
 
     @classmethod
     def of_record(cls, record: Record) -> _Place:
-        known = record.origin.get("images") or dict(_older_images(record))
+        known = record.origin.get("images") or dict(older_images(record))
         return cls({"id_set": record.id_set, "ood_set": record.ood_set}, known)
 
     @classmethod
@@ -105,7 +120,7 @@ class _Place:
         return cls({name: str(pair[name]) for name in ("id_set", "ood_set")}, pair.get("scored") or {})
 
 
-def _older_images(record: Record) -> Iterator[tuple[str, ScoredSet]]:
+def older_images(record: Record) -> Iterator[tuple[str, ScoredSet]]:
     """The scored images of a record of an older version, which has no origin, from its provenance."""
     for side in SIDES:
         for used in _used(record):
@@ -134,14 +149,14 @@ def _name_sets(places: Iterable[_Place], side: str) -> None:
         kinds = {digest(dict(known)): known for place in members if (known := place.images.get(side))}
         if len(kinds) < 2:
             continue
-        shown = dict(zip(kinds, _shown_images(list(kinds.values())), strict=True))
+        shown = dict(zip(kinds, shown_images(list(kinds.values())), strict=True))
         for place in members:
             known = place.images.get(side)
             text = shown[digest(dict(known))] if known else next(iter(shown.values()))
             place.names[f"{side}_set"] += f" ({text})"
 
 
-def _shown_images(kinds: Sequence[ScoredSet]) -> list[str]:
+def shown_images(kinds: Sequence[ScoredSet]) -> list[str]:
     """What tells unlike images of one name apart: their number, their part of the set, or their checksum."""
     ways: tuple[Callable[[ScoredSet], str], ...] = (
         lambda kind: f"{kind.get('images')} images",
@@ -177,7 +192,7 @@ class _Row:
         elif self.cells.get(record.ood_set, "") not in ("", _cell(record)) and _cell(record):
             yield "its mean joins cells that differ in more than the seed"
         if (record.ood_set, record.seed) in self.taken:
-            yield "its row has two cells of one seed"
+            yield TWICE
 
     def take(self, record: Record) -> None:
         """Add a record."""
@@ -202,6 +217,71 @@ def _rows(records: Sequence[Record]) -> tuple[list[_Row], list[int]]:
         rows[number].take(record)
         numbers.append(number)
     return rows, numbers
+
+
+_Cells = dict[tuple[str, int], int]
+"""(OOD set, seed) -> the number of its record, of a row."""
+
+
+def _rows_of_runs(records: Sequence[Record], runs: Sequence[str]) -> tuple[list[_Row], list[int]]:
+    """As `_rows`, of several runs; a record in whose place another run's stands has the row `NOWHERE`.
+
+    A label whose numbers differ in one cell of two runs, which another machine may have rounded otherwise, has rows of
+    its own in each of them on all ID sets.
+    """
+    rows: list[_Row] = []
+    members: list[_Cells] = []
+    owners: list[list[str]] = []
+    for run in dict.fromkeys(runs):
+        own = [number for number, name in enumerate(runs) if name == run]
+        of_run, row_of = _rows([records[number] for number in own])
+        cells_of: list[_Cells] = [{} for _ in of_run]
+        for number, place in zip(own, row_of, strict=True):
+            cells_of[place][records[number].ood_set, records[number].seed] = number
+        alike = [[n for n in range(len(rows)) if _made_alike(rows[n], cells, records)] for cells in cells_of]
+        unlike = {
+            own_name(row.first, "label")
+            for row, cells, candidates in zip(of_run, cells_of, alike, strict=True)
+            if candidates and not any(_same_numbers(members[n], cells, records) for n in candidates)
+        }
+        for row, cells, candidates in zip(of_run, cells_of, alike, strict=True):
+            equal = (n for n in candidates if _same_numbers(members[n], cells, records))
+            found = len(rows) if own_name(row.first, "label") in unlike else next(equal, len(rows))
+            if found == len(rows):
+                rows.append(row)
+                members.append({})
+                owners.append([])
+            owners[found].append(run)
+            for cell, number in cells.items():
+                before = members[found].get(cell)
+                if before is None or (records[before].status != OK and records[number].status == OK):
+                    members[found][cell] = number
+                    rows[found].take(records[number])
+    for row, of_row in zip(rows, owners, strict=True):
+        if len(set(of_row)) < len(set(runs)):
+            row.facts = {**row.facts, RUN: " and ".join(dict.fromkeys(of_row))}
+    row_of_record = {number: place for place, cells in enumerate(members) for number in cells.values()}
+    return rows, [row_of_record.get(number, NOWHERE) for number in range(len(records))]
+
+
+def _made_alike(row: _Row, cells: _Cells, records: Sequence[Record]) -> bool:
+    """Whether the records of another run's row were made as this row was."""
+    of_row = (row.first.id_set, own_name(row.first, "label"))
+    return all(
+        (records[number].id_set, own_name(records[number], "label")) == of_row
+        and not any(why != TWICE for why in row.refuses(records[number]))
+        for number in cells.values()
+    )
+
+
+def _same_numbers(known: _Cells, cells: _Cells, records: Sequence[Record]) -> bool:
+    """Whether two rows have the same numbers in the cells that both have numbers for."""
+    both = [(records[known[cell]], records[number]) for cell, number in cells.items() if cell in known]
+    return all(
+        (one.metrics, one.id_accuracy) == (other.metrics, other.id_accuracy)
+        for one, other in both
+        if one.status == other.status == OK
+    )
 
 
 def _alike(record: Record) -> dict[str, str]:

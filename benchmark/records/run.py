@@ -28,6 +28,8 @@ class StoredRun:
     """
     missing: Mapping[str, int] = field(default_factory=dict)
     """The command that continues the run -> how many of its cells have no record yet; empty if the run is complete."""
+    parts: tuple[StoredRun, ...] = ()
+    """The runs, if these are several side by side (`records.beside`), each with a name of its own."""
 
     @property
     def name(self) -> str:
@@ -37,7 +39,12 @@ class StoredRun:
     @property
     def unfinished(self) -> list[str]:
         """Sentences on missing cells and the commands that compute them; none if the run is complete."""
-        return unfinished_sentences(self.missing, len(self.records) + sum(self.missing.values()))
+        if self.parts:
+            return [sentence for part in self.parts for sentence in part._unfinished(part.name)]
+        return self._unfinished("")
+
+    def _unfinished(self, name: str) -> list[str]:
+        return unfinished_sentences(self.missing, len(self.records) + sum(self.missing.values()), name)
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> None:

@@ -79,6 +79,7 @@ def _pair_info(
         "id_family": _family(pair.id, context),
         "ood_family": _family(pair.ood, context),
         "scored": scored_images(pair),
+        **_stored_content(pair, context),
     }
 
 
@@ -91,6 +92,17 @@ def _baselines(
     id_images, ood_images = (as_seen(context.images(data), pair.channels) for data in (pair.id, pair.ood))
     training = as_seen(context.images(SetRef(pair.id.set, train, 0)), pair.channels) if train else None
     return baselines.of(training, id_images, ood_images)
+
+
+def _stored_content(pair: Pair, context: JobContext) -> dict[str, Any]:
+    """Hashes of what is stored of pictures of their own size, whatever the networks got of them."""
+    found = {}
+    for side, data in (("id", pair.id), ("ood", pair.ood)):
+        images = context.images(data)
+        if images.has_pixels and images.lazy is not None:
+            labels = [] if images.labels is None else images.labels.tolist()
+            found[side] = digest([images.lazy.content(), labels, list(images.classes)])
+    return {"content": found} if found else {}
 
 
 def _groups(data: SetRef, context: JobContext) -> int | None:

@@ -81,6 +81,7 @@ class PairInfo(PairNames, total=False):
     id_family: str
     ood_family: str
     scored: Mapping[str, ScoredSet]
+    content: Mapping[str, str]
 
 
 class Skipped(TypedDict):

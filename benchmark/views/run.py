@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.beside import runs_beside
 from oodbench.benchmark.records.csv_file import records_csv
 from oodbench.benchmark.records.paths import run_dir
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
@@ -44,6 +45,7 @@ MEANS = tuple(MEAN.format(group) for group in (*GROUPS, EVERY))
 TEXT_COLUMNS = (
     *("id_set", "ood_set", "group", "detector", "recipe", "backbone", "status", "reason", "key", "notes"),
     "label",
+    "run",
 )
 """Columns of `records.csv` in which an empty field is an empty string, not a missing value."""
 
@@ -55,6 +57,7 @@ class Run(StoredRun):
         path: The run's folder, with `records.csv`, the tables and `plots/`.
         info: The content of `run.json`: options as given and as resolved, software, machine, pairs of sets, notes.
         records: One `Record` per cell (ID set, OOD set, detector with settings and recipe, seed), in plan order.
+        parts: Of several runs side by side (`beside`), the runs; else empty.
         missing: The command that continues an unfinished run -> the number of cells without a record; else empty.
 
     Example:
@@ -115,6 +118,21 @@ class Run(StoredRun):
         values = [[row.get(column, float("nan")) for column in columns] for row in rows.values()]
         return pd.DataFrame(values, index, pd.MultiIndex.from_tuples(columns, names=["ood_set", "metric"]), dtype=float)
 
+    def beside(self, *others: Run) -> Run:
+        """Return this run and others as one, to show and compare them side by side.
+
+        It has the pairs of sets that all runs have on the same images; rows that would have the same label are told
+        apart by what differs: the backbone, the file of weights, the epochs, the run, ... Nothing is written.
+
+        Raises:
+            UserError: If no pair of sets has the same images in all runs, or a run is given twice.
+
+        Example:
+            >>> read_run("small").beside(read_run("wide")).table(format="md")  # doctest: +SKIP
+        """
+        folders = [part.path for run in (self, *others) for part in (run.parts or (run,))]
+        return public(runs_beside(folders, folders[0].parent.parent))
+
     def __repr__(self) -> str:
         counts = {status: sum(record.status == status for record in self.records) for status in (OK, FAILED, SKIPPED)}
         counts["missing"] = sum(self.missing.values())
@@ -157,4 +175,4 @@ def read_run(run: str | Path, results: str | Path = "results") -> Run:
 
 def public(run: StoredRun) -> Run:
     """A run as read from disk, with the methods of `Run`."""
-    return Run(run.path, run.info, run.records, run.missing)
+    return Run(run.path, run.info, run.records, run.missing, run.parts)

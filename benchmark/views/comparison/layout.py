@@ -129,6 +129,7 @@ def notes(found: Comparison, best: str) -> list[str]:
     """How to read the page, and what was left out; `best` is how the best is marked."""
     seeds = sorted({seed for column in found.columns for seed in column.seeds})
     return [
+        *found.remarks,
         f"Percent{', mean over seeds' if len(seeds) > 1 else ''}. {best}: best value of its column. {MAYBE} may be the "
         "best: the set of detectors with this mark contains the truly best one of the column with 95% confidence "
         "(multiple comparisons with the best).",

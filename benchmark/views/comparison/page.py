@@ -149,10 +149,12 @@ def _plots(found: Comparison, folder: Path) -> list[Path]:
     return plots.draw(found, folder)
 
 
-def write_comparison(found: Comparison, folder: Path) -> list[Path]:
-    """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison."""
-    again = f"bench compare {folder.parent}"
-    drawn = make_alone("plots of the comparison", lambda: _plots(found, folder), folder.parent, again) or []
+def write_comparison(found: Comparison, folder: Path, home: Path, again: str) -> list[Path]:
+    """Write the page, the numbers and the plots into `folder`; delete plots of an earlier comparison.
+
+    If plots cannot be made, the traceback is in the logs of `home`, and a warning names the command `again`.
+    """
+    drawn = make_alone("plots of the comparison", lambda: _plots(found, folder), home, again) or []
     for name in compared.PLOTS:
         for stale in {folder / f"{name}{kind}" for kind in (".png", ".svg")} - set(drawn):
             stale.unlink(missing_ok=True)
