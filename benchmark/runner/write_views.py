@@ -14,14 +14,12 @@ from oodbench.benchmark.comparisons.best_set import update_best
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.records.best import NAME, read_best
+from oodbench.benchmark.records.paths import MARKER
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
 from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.views.alone import make_alone
-
-MARKER = "views.json"
-"""What the views were made from, and their files."""
 
 
 def write_views(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.best import METRIC
 from oodbench.benchmark.records.csv_file import ENDS, records_csv
+from oodbench.benchmark.records.paths import MARKER
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
@@ -27,11 +28,15 @@ __all__ = ["summarise", "table_csv", "table_files", "table_latex", "table_markdo
 
 
 def write_tables(run: StoredRun) -> list[Path]:
-    """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone."""
+    """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone.
+
+    If one has changed, the views are no longer those of the last command, which the marker would say.
+    """
     contents = table_files(run)
     for name, content in contents.items():
         path = run.path / name
         if not path.is_file() or path.read_bytes() != content.encode(errors="backslashreplace"):
+            (run.path / MARKER).unlink(missing_ok=True)
             write_atomically(path, content)
     return [run.path / name for name in contents]
 

@@ -32,7 +32,7 @@ OPTIONS = [
     if isinstance(option, click.Option)
 ]
 
-TEXTS = {"seeds": "0,5", "device": "cpu", "engine": "ray"}
+TEXTS = {"seeds": "0,5", "device": "mps", "engine": "ray"}
 
 
 def text_for(option: click.Option) -> str:
