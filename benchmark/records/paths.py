@@ -10,7 +10,7 @@ from oodbench.benchmark.store.safe_read import is_file
 from oodbench.benchmark.store.user_path import user_path
 
 MARKER = "views.json"
-"""The file in a run's folder that says what its views were made from, and which files they are (`runner.write_views`)."""
+"""The file in a run's folder that says what its views were made from, and which they are (`runner.write_views`)."""
 
 
 def run_dir(results: Path, name: str) -> Path:
