@@ -211,8 +211,8 @@ class Plan:
     """Which parts of each ID set the run uses, by the set's name."""
     skipped: list[Absence] = field(default_factory=list)
     unavailable: list[Absence] = field(default_factory=list)
-    arrays_of_seeds: list[str] = field(default_factory=list)
-    """SHA-256 of the arrays that the user gives, where there are some for each seed."""
+    arrays_of_seeds: dict[str, list[str]] = field(default_factory=dict)
+    """SHA-256 of the arrays that the user gives for several seeds, by what takes the place of the recipe."""
     _position: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def add(self, job: J) -> J:

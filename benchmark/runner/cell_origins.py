@@ -34,7 +34,7 @@ def add_origins(plan: Plan, request: Request) -> None:
     shown |= {} if plan.store_features == FLOAT32 else {"features": plan.store_features}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
     wanted = {name: value for name, value in wanted.items() if value or name not in GIVEN_ARRAYS}
-    files = plan.arrays_of_seeds or _files_of_seeds(plan, request.checkpoint)
+    of_seeds = _files_of_seeds(plan, request.checkpoint)
 
     def with_origin(cell: Cell) -> Cell:
         if cell.pair is None:
@@ -46,6 +46,7 @@ def add_origins(plan: Plan, request: Request) -> None:
             origin: Origin = {**common, "file": digest([wanted, plan.suite.name])}
         else:
             tuned_on = LEAVE_ONE_OUT if cell.tuned and protocol == LEAVE_ONE_OUT else ""
+            files = plan.arrays_of_seeds.get(cell.record.recipe, of_seeds)
             checkpoint = cell.checkpoint.key.digest if cell.checkpoint else None
             origin = {**common, **origins.of(key_content(cell), checkpoint, tuned_on, files)}
         return replace(cell, record=replace(cell.record, origin=origin))

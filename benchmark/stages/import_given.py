@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.outputs.given import TEST
 from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.images import GivenImages
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import SetRef
-from oodbench.benchmark.plan.outputs.arrays import FEATURES, LOGITS, dataset_of
+from oodbench.benchmark.plan.outputs.arrays import FEATURES, LOGITS, dataset_of, order_in
 from oodbench.benchmark.plan.outputs.digests import BLOCK, array_sha256
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
 from oodbench.benchmark.records.given_sets import plain_name
@@ -47,16 +48,17 @@ def import_arrays(context: JobContext, job: ImportArraysJob, tick: Tick) -> None
     for kind in (kind for kind in wanted if kind not in job.outputs.absent):
         array = getattr(given, kind)
         dtype = np.dtype(np.float32) if kind == FEATURES else np.promote_types(array.dtype, np.float32)
-        _Copy(context, job, job.outputs.data, images, kind).store(wanted[kind], array, dtype)
+        _Copy(context, job, job.outputs.data.set, images, kind).store(wanted[kind], array, dtype)
     tick(job.size)
 
 
 def import_scores(context: JobContext, job: ImportScoresJob, tick: Tick) -> None:
     """Store a method's scores of a set, float64 (N,), higher = more OOD. Raises as `import_arrays`."""
-    images = _images(context, job.data)
-    array = dataset_of(job.data.set).arrays(images.split, job.place).scores[job.method][job.seed]
-    what = f"scores by '{job.method}'"
-    _Copy(context, job, job.data, images, what).store(job.makes[0], array, np.dtype(np.float64))
+    images = _matched(context, job) if job.given_set else _images(context, job.data)
+    given = dataset_of(job.given_set or job.data.set)
+    array = given.arrays(images.split, job.place).scores[job.method][job.seed]
+    copy = _Copy(context, job, job.given_set or job.data.set, images, f"scores by '{job.method}'")
+    copy.store(job.makes[0], array, np.dtype(np.float64))
     tick(job.size)
 
 
@@ -66,12 +68,23 @@ def _images(context: JobContext, data: SetRef) -> GivenImages:
     return lazy
 
 
+def _matched(context: JobContext, job: ImportScoresJob) -> GivenImages:
+    """The rows of given scores that are of the images of a suite's set. Raises `DataError` if some have none."""
+    dataset = dataset_of(job.given_set)
+    arrays = dataset.arrays(TEST, job.place)
+    order = order_in(context.images(job.data), arrays)
+    if isinstance(order, str):
+        raise DataError(f"The scores by '{job.method}' are not of the images of {job.data}: {order}.")
+    return GivenImages(dataset.own_name, TEST, arrays, order)
+
+
 class _Copy(NamedTuple):
     """Copies an array of some images into the store."""
 
     context: JobContext
     job: ImportArraysJob | ImportScoresJob
-    data: SetRef
+    set: str
+    """The registered set that the array is of."""
     images: GivenImages
     what: str
     """What the array holds."""
@@ -79,7 +92,7 @@ class _Copy(NamedTuple):
     @property
     def where(self) -> str:
         """The array in words."""
-        return f"The {self.what} of '{plain_name(self.data.set)}' ({self.images.split})"
+        return f"The {self.what} of '{plain_name(self.set)}' ({self.images.split})"
 
     def store(self, key: Key, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
         """Write the rows of the images as a .npy file of a type."""
@@ -91,7 +104,7 @@ class _Copy(NamedTuple):
         count = len(array) if self.images.rows is None else len(self.images.rows)
         header = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (count, *array.shape[1:])}
         given: dict[str, Any] = {
-            "set": self.data.set,
+            "set": self.set,
             "split": self.images.split,
             "place": self.job.place,
             "what": self.what,

@@ -17,7 +17,7 @@ from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.npy import load_array
-from tests.support import bench, csv_rows, give_outputs
+from tests.support import bench, csv_rows, give_outputs, run_suite, write_suite
 
 pytestmark = [pytest.mark.usefixtures("unchanged_registry", "one_thread", "undrawn")]
 
@@ -141,3 +141,54 @@ def test_options_that_scores_have_no_use_for_are_refused(tmp_path: Path) -> None
         run(tmp_path, fit_from=0.2)
     with pytest.raises(UserError, match="it needs a network's outputs, and only scores are given"):
         run(tmp_path, "knn")
+
+
+MATRIX = """
+[[id]]
+set = "digits[0-1]"
+ood = [{ set = "digits[2-3]" }, { set = "greek" }]
+"""
+
+
+def give_scores_of_suite(folder: Path, sizes: Mapping[str, int], **changes: Any) -> GivenOutputs:
+    """Scores of the sets of `MATRIX`, without names of images."""
+    arrays = {name: replace(scored(name, count, name != "digits[0-1]"), names=None) for name, count in sizes.items()}
+    given = GivenOutputs(folder, folder.name, "digits[0-1]", {"test": arrays.pop("digits[0-1]")}, arrays)
+    given = replace(given, **changes)
+    write_outputs(folder, given)
+    return given
+
+
+def test_scores_of_the_images_of_a_suite_are_rows_of_its_table(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, MATRIX)
+    plain = run_suite(suite, "msp")
+    sizes = {
+        "digits[0-1]": plain.records[0].n_id or 0,
+        "greek": next(r for r in plain.records if r.ood_set == "greek").n_ood or 0,
+    }
+    given = give_scores_of_suite(tmp_path / "theirs", sizes)
+    stored = run_suite(suite, "msp", scores=tmp_path / "theirs")
+    found = cells(stored)
+    assert ("msp", "digits[2-3]", 0) in found
+    record = found["my method (v2)", "greek", 0]
+    values = [arrays.scores["my method (v2)"][0] for arrays in (given.id["test"], given.ood["greek"])]
+    assert record.metrics["auroc"] == auroc(*values)
+    assert ("my method (v2)", "digits[2-3]", 0) not in found
+    assert found["msp", "greek", 0].metrics == cells(plain)["msp", "greek", 0].metrics
+    assert {one["reason"] for one in stored.info["skipped"] if one["what"] == "given scores"} == {
+        "they have none of 'digits[2-3]', only of greek"
+    }
+    checked = bench("verify", "tiny", "--results", tmp_path / "results")
+    assert "No problems" in checked.output, checked.output
+    again = bench("run", "--from", tmp_path / "results" / "runs" / "tiny" / "run.json", "--quiet")
+    assert again.exit_code == 0, again.output
+
+
+def test_scores_of_other_images_than_the_suites_are_refused(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, MATRIX)
+    give_scores_of_suite(tmp_path / "theirs", {"digits[0-1]": 7, "greek": 11})
+    with pytest.raises(UserError, match=r"those of 'digits\[0-1\]' are not of the images that are scored: 7 rows"):
+        run_suite(suite, "msp", scores=tmp_path / "theirs")
+    give_scores_of_suite(tmp_path / "theirs", {"digits[0-1]": 7, "greek": 11}, id_set="mnist")
+    with pytest.raises(UserError, match=r"their ID set is called 'mnist', not 'digits\[0-1\]'"):
+        run_suite(suite, "msp", scores=tmp_path / "theirs")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs.checks import check_outputs
@@ -15,6 +16,7 @@ from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.images import GivenImages
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plan.outputs.digests import array_sha256, combined_sha256
+from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 
@@ -118,23 +120,46 @@ class ArraysOfParts:
         scores = (arrays.scores.get(method, {}).get(seed) for _, arrays in _all(given.id, given.ood))
         return [self.sha256(array) for array in scores if array is not None]
 
-    def of_all_seeds(self) -> list[str]:
-        """The hashes of all arrays that differ between seeds; empty if there is one seed."""
+    def of_networks(self) -> list[str]:
+        """The hashes of the arrays of all networks; empty if there is one."""
         given = self.sets.of_seeds
-        by_seed = [
-            array
+        found = [sha for place in range(len(given)) for sha in self.of_folder(place)] if len(given) > 1 else []
+        return list(dict.fromkeys(found))
+
+    def of_methods(self) -> list[str]:
+        """The hashes of the scores of all methods that have some for several seeds."""
+        given = self.sets.of_seeds
+        found = [
+            self.sha256(scores)
             for one in given
             for _, arrays in _all(one.id, one.ood)
-            for method in arrays.scores.values()
-            for array in method.values()
-            if len(method) > 1 or len(given) > 1
+            for by_seed in arrays.scores.values()
+            for scores in by_seed.values()
+            if len(by_seed) > 1 or len(given) > 1
         ]
-        folders = [sha for place in range(len(given)) for sha in self.of_folder(place)] if len(given) > 1 else []
-        return list(dict.fromkeys([*folders, *map(self.sha256, by_seed)]))
+        return list(dict.fromkeys(found))
 
     def folder_sha256(self, place: int) -> str:
         """One hash for all outputs of a network."""
         return combined_sha256(*self.of_folder(place))
+
+
+def order_in(images: ImageSet, arrays: GivenArrays) -> NDArray[np.intp] | str | None:
+    """The row of each image in given arrays: None if rows and images are in one order, or why they are not there.
+
+    Images are matched by their names, if both sides have some, and otherwise by their order.
+    """
+    names = images.names
+    if names is None or arrays.names is None:
+        if arrays.count == len(images):
+            return None
+        return f"{arrays.count:,} rows without names for {len(images):,} images"
+    rows = {name: row for row, name in enumerate(arrays.names)}
+    missing = [name for name in names if name not in rows]
+    if missing:
+        return f"{len(missing):,} of {len(names):,} images have no row, such as '{missing[0]}'"
+    order = np.array([rows[name] for name in names], dtype=np.intp)
+    return None if np.array_equal(order, np.arange(arrays.count)) else order
 
 
 def dataset_of(name: str) -> GivenDataset:

@@ -10,6 +10,7 @@ from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, Outputs, SetRef
 from oodbench.benchmark.plan.outputs.arrays import FEATURES, LOGITS, OUTPUT_KINDS, ArraysOfParts
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
+from oodbench.benchmark.plan.outputs.method_cells import scores_key
 from oodbench.benchmark.plan.outputs.resolve import OutputsResolver
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.stage_versions import OUTPUTS_VERSION
@@ -100,10 +101,7 @@ class OutputsBuilder(JobBuilder):
     def scores_job(self, data: SetRef, method: str, seed: int, place: int) -> ImportScoresJob:
         """The job that imports a method's scores of a set; `seed`: that of the file."""
         scores = self.arrays.of(data, place).scores[method][seed]
-        content = self.arrays.content(
-            data, scores, method=method, source="given scores", outputs_import=OUTPUTS_VERSION
-        )
-        key = Key("scores", ".npy", f"{method}--given--{plain_name(data.set)}", content)
+        key = scores_key(self.arrays.content(data, scores), method, data.set)
         title = f"import the scores of {_shown(data)} by {method}"
         return self.plan.add(
             ImportScoresJob(title=title, makes=(key,), data=data, method=method, place=place, seed=seed)

@@ -37,6 +37,8 @@ class ImportScoresJob(Job):
     kind = "import"
 
     data: SetRef
+    given_set: str = ""
+    """The registered set of scores that belong to the images of a suite; empty if `data` is of a given set."""
     method: str
     place: int
     seed: int

@@ -9,17 +9,19 @@ from typing import Any
 
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs.data_sets import GivenSets
+from oodbench.benchmark.data.outputs.given import TEST
+from oodbench.benchmark.data.outputs.methods import methods_of
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plan.outputs.arrays import ArraysOfParts
 from oodbench.benchmark.plan.outputs.builder import OutputsBuilder
-from oodbench.benchmark.plan.outputs.digests import combined_sha256
-from oodbench.benchmark.plan.outputs.network import GivenOutputsRecipe, GivenScoresRecipe, given_method
+from oodbench.benchmark.plan.outputs.method_cells import method_cell, method_row
+from oodbench.benchmark.plan.outputs.network import GivenOutputsRecipe
 from oodbench.benchmark.plan.outputs.obstacles import OutputsObstacles
 from oodbench.benchmark.plan.outputs.resolve import OutputsResolver
 from oodbench.benchmark.plan.plan import Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.planner import Planner
 from oodbench.benchmark.plan.suite import IDEntry
-from oodbench.benchmark.plan.weights.file import SCORES
+from oodbench.benchmark.plan.weights.file import OUTPUTS, SCORES
 from oodbench.benchmark.plan.weights.trained import TrainedClassifier
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
@@ -55,7 +57,7 @@ class OutputsPlanner(Planner):
         super().fill()
         for pair in self.plan.pairs:
             self.plan.cells += self.method_cells(pair)
-        self.plan.arrays_of_seeds = self.arrays.of_all_seeds()
+        self.plan.arrays_of_seeds = {OUTPUTS: self.arrays.of_networks(), SCORES: self.arrays.of_methods()}
         notes = [NOT_COMPARED, *map(with_plain_names, self.library.notes)]
         self.library.notes[:] = list(dict.fromkeys(notes))
 
@@ -94,7 +96,7 @@ class OutputsPlanner(Planner):
 
     def method_cells(self, pair: Pair) -> Iterator[Cell]:
         """The cells of all methods that have scores of both sets of a pair."""
-        for method in methods_of(self.sets):
+        for method in methods_of(given.id[TEST] for given in self.sets.of_seeds):
             for seed, place, of_file in self.seeds_of(method):
                 has = [of_file in self.arrays.of(data, place).scores.get(method, {}) for data in (pair.id, pair.ood)]
                 if all(has):
@@ -107,7 +109,7 @@ class OutputsPlanner(Planner):
         taken, unless the user names some.
         """
         several = len(self.sets.of_seeds) > 1
-        known = [given.id["test"].scores.get(method, {}) for given in self.sets.of_seeds]
+        known = [given.id[TEST].scores.get(method, {}) for given in self.sets.of_seeds]
         if not several:
             wanted = self.request.seeds if self.request.seeds != (0,) else tuple(known[0])
             yield from ((seed, 0, seed) for seed in wanted if seed in known[0])
@@ -121,17 +123,9 @@ class OutputsPlanner(Planner):
         """The cell of one method, whose scores need only be imported."""
         entry = self.plan.suite.entry(parse_set(pair.id.set))
         jobs = [self.builder.scores_job(data, method, of_file, place) for data in (pair.id, pair.ood)]
-        source = self.sets.source
-        recipe = GivenScoresRecipe(
-            source=Path(source.scores or source.outputs[place]).name,
-            sha256=combined_sha256(*self.arrays.of_method(method, of_file, place)),
-            higher=source.higher,
-        )
-        cell = self.cell(entry, pair, Row(method, given_method(method), recipe), seed)
-        record = replace(cell.record, backbone="", fitted_on={}, recipe=SCORES)
-        keys = [job.makes[0] for job in jobs]
         extended = ExtendedInputs(self.validation_scores(entry, method, of_file, place)) if self.is_extended else None
-        return replace(cell, record=record, id_scores=keys[0], ood_scores=keys[1], rules=(), extended_inputs=extended)
+        row = method_row(method, self.sets, self.arrays, of_file, place)
+        return method_cell(self.cell(entry, pair, row, seed), (jobs[0].makes[0], jobs[1].makes[0]), extended)
 
     def validation_scores(self, entry: IDEntry, method: str, seed: int, place: int) -> Any:
         """The key of a method's scores of ID validation images; None if it has none."""
@@ -142,8 +136,3 @@ class OutputsPlanner(Planner):
         if seed not in self.arrays.of(data, place).scores.get(method, {}):
             return None
         return self.builder.scores_job(data, method, seed, place).makes[0]
-
-
-def methods_of(sets: GivenSets) -> list[str]:
-    """The methods that have scores of ID test images."""
-    return list(dict.fromkeys(method for given in sets.of_seeds for method in given.id["test"].scores))

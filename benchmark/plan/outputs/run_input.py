@@ -11,6 +11,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs.data_sets import GivenSets, GivenSource, register_given
 from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan.outputs.attached import AttachedPlanner
 from oodbench.benchmark.plan.outputs.planner import OutputsPlanner
 from oodbench.benchmark.plan.picture_view import picture_view
 from oodbench.benchmark.plan.plan import Plan, Request
@@ -39,13 +40,22 @@ class RunInput(NamedTuple):
 
     def view(self, pixel_cache: float) -> PictureView:
         """How the run reads pictures."""
-        return PictureView() if self.sets else picture_view(self.request, self.suite, pixel_cache)
+        has_images = self.sets is None or self.is_attached
+        return picture_view(self.request, self.suite, pixel_cache) if has_images else PictureView()
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether scores are given of the images of a suite."""
+        return bool(self.sets and self.request.suite)
 
     def plan(self, library: Library, device: torch.device) -> Plan:
         """Lay out the work."""
         if self.sets is None:
             return make_plan(self.request, library, device)
         plan = new_plan(self.request, self.suite, device)
+        if self.is_attached:
+            AttachedPlanner(self.request, library, plan, self.sets).fill()
+            return plan
         OutputsPlanner(self.request, library, plan, self.sets).fill()
         refuse_empty(plan)
         return plan
@@ -57,6 +67,9 @@ def read_input(request: Request) -> RunInput:
         if request.higher:
             raise UserError("--higher says what higher scores mean, so it needs --scores or --outputs. Leave it out.")
         return RunInput(request, read_suite(request.suite or default_suite()))
+    if request.scores and request.suite and not request.outputs:
+        suite = read_suite(request.suite)
+        return RunInput(request, suite, register_given(GivenSource((), request.scores, request.higher)))
     _refuse_unused(request)
     sets = register_given(GivenSource(request.outputs, request.scores, request.higher))
     return RunInput(request, given_suite(sets), sets)
