@@ -117,10 +117,10 @@ def show(
         click.echo(cell_card(name, cell, results))
         return
     from oodbench.benchmark.cli.cards import cards
-    from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.plugins.networks.places import load_plugin
 
     for file in plugins:
-        registry.load_file(file)
+        load_plugin(file)
     if scores:
         export_scores(name, cell, sort, scores, data_dir, results)
         return

@@ -28,11 +28,11 @@ def check(names: Sequence[str], data_dir: Path, plugins: tuple[Path, ...]) -> No
 
     Prints one line per check. Exit code 1 if a check fails.
     """
-    from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.plugins.networks.places import load_plugin
     from oodbench.benchmark.verify.plugin_checks import run_checks
 
     for file in plugins:
-        registry.load_file(file)
+        load_plugin(file)
     failed = 0
     for result in run_checks(names, data_dir):
         failed += result.status == "failed"

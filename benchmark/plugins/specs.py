@@ -98,7 +98,8 @@ def parse_spec(text: str) -> Spec:
     _refuse_long(text)
     match = PLUGIN.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"'{text}' is not of the form NAME or NAME[setting=value,...].")
+        path = " A path cannot hold any of the characters [ ] @ + , =." if ".py" in text else ""
+        raise UserError(f"'{text}' is not of the form NAME or NAME[setting=value,...].{path}")
     name, colon, model = (part.strip() for part in match["name"].partition(":"))
     if FUNCTION.search(match["name"]):
         name, colon, model = match["name"].strip(), "", ""

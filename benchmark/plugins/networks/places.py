@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import Spec, parse_spec
 from oodbench.benchmark.store.user_path import user_path
 
@@ -17,6 +18,11 @@ PLACE = re.compile(r"(?P<file>.+\.py):(?P<function>[^:]*)", re.DOTALL)
 
 _adopted: dict[str, str] = {}
 """Name of each backbone -> the absolute place that it comes from."""
+
+
+def is_place(name: str) -> bool:
+    """Whether the name of a backbone is the place of a function, or comes from one."""
+    return PLACE.fullmatch(name) is not None
 
 
 def adopt_backbone(text: str, beside: Path | None = None) -> Spec:
@@ -37,6 +43,14 @@ def adopt_backbone(text: str, beside: Path | None = None) -> Spec:
     name = register(path, found["function"].strip())
     _adopted[name] = f"{path.absolute()}:{found['function'].strip()}"
     return spec._replace(name=name)
+
+
+def load_plugin(file: str | Path) -> None:
+    """Load a plug-in file, or register the function at a place as a backbone."""
+    if PLACE.fullmatch(str(file)):
+        adopt_backbone(str(file))
+    else:
+        registry.load_file(user_path(file))
 
 
 def adopted_backbones(names: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier
+from oodbench.benchmark.plugins.networks.places import is_place, load_plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import ONLY_IN, identity
 from oodbench.benchmark.plugins.specs import create, parse_spec
@@ -54,7 +55,7 @@ def load_monitor(
         threads: CPU threads; 0 for the run's.
         weights: A file with the network's weights, for a bundle that has only their hash; by default the place where
             they were when it was written.
-        plugins: Python files with plug-ins that the bundle needs.
+        plugins: Python files with plug-ins that the bundle needs, and functions that build networks (`net.py:make`).
 
     Raises:
         OodbenchError: In one sentence, if the file is not a bundle, is damaged, is of a newer version, or a plug-in
@@ -66,7 +67,7 @@ def load_monitor(
         >>> monitor("photo.png").accepted  # doctest: +SKIP
     """
     for plugin in plugins:
-        registry.load_file(user_path(plugin))
+        load_plugin(plugin)
     file = user_path(path)
     bundle = read_bundle(file)
     if block < 0 or threads < 0:
@@ -89,7 +90,7 @@ def _created(kind: str, used: PluginUsed, file: Path) -> Any:
     if spec.name not in registry.entries(kind):
         raise UserError(
             f"'{file}' needs the {kind} '{spec.name}', a plug-in that is not here: it came from {used.origin}. Install "
-            "it, or give its file with --plugin."
+            f"it, or give {'its place, FILE.py:FUNCTION,' if is_place(spec.name) else 'its file'} with --plugin."
         )
     return create(kind, spec)
 

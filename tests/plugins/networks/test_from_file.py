@@ -22,6 +22,7 @@ from oodbench.benchmark.plugins.networks.places import (
 from oodbench.benchmark.plugins.networks.transforms import Expected
 from oodbench.benchmark.plugins.source_version import known_version, start_command
 from oodbench.benchmark.plugins.specs import Spec, canonical, create, parse_spec
+from tests.support import bench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,6 +109,15 @@ def test_how_a_function_is_called(folder: Path, code: str, function: str, classe
     assert made(f"net.py:{function}").build(classes, SHAPE).head.out_features == classes
 
 
+def test_other_commands_know_it_as_a_plug_in(folder: Path) -> None:
+    written(folder, "def any_image(num_classes, image_shape): return Net(num_classes, image_shape[0])")
+    checked = bench("check", "net.py:any_image", "--plugin", "net.py:any_image")
+    assert checked.exit_code == 0
+    assert checked.output == "ok       backbone net.py:any_image: check_backbone\n"
+    shown = bench("show", "net.py:any_image", "--plugin", "net.py:any_image")
+    assert "A network of 'net.py'" in shown.output
+
+
 def test_its_version_follows_the_file_and_what_lies_beside_it(folder: Path) -> None:
     def version() -> str:
         start_command()
@@ -140,6 +150,7 @@ def test_a_changed_file_is_imported_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name, message",
     [
+        ("a+b/net.py:make", "is not of the form NAME or .* A path cannot hold any of the characters"),
         ("gone.py:make", "The file 'gone.py' of the backbone 'gone.py:make' does not exist"),
         ("net.py", "The backbone 'net.py' is a file. Name the function in it as well: 'net.py:FUNCTION'"),
         ("net.py:mke", "The function 'mke' in 'net.py' does not exist. Did you mean 'make'"),
