@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData
 from oodbench.detectors._gaussian import BLOCK
 from oodbench.detectors._head import energy, head
+
+COUNTED = 256
+"""Images whose features are counted at a time, so that they stay in the processor's cache."""
 
 
 class Rectified(Detector):
@@ -64,16 +69,18 @@ def pooled_percentile(train: Batch, percentile: float) -> float:
     counts = _count(train, None)
     position = percentile / 100 * (int(counts.sum()) - 1)
     low, share = int(position), position - int(position)
-    first = _ranked(train, counts, low)
-    return first if not share else first + share * (_ranked(train, counts, low + 1) - first)
+    below, inside = np.cumsum(counts), dict[int, np.ndarray]()
+    found = [_ranked(train, below, rank, inside) for rank in ((low, low + 1) if share else (low,))]
+    return found[0] if not share else found[0] + share * (found[1] - found[0])
 
 
-def _ranked(train: Batch, counts: np.ndarray, rank: int) -> float:
-    """The feature with this rank, counted from 0."""
-    below = np.cumsum(counts)
+def _ranked(train: Batch, below: np.ndarray, rank: int, inside: dict[int, np.ndarray]) -> float:
+    """The feature with this rank, counted from 0; `inside` keeps the counts of bins that were looked into."""
     upper = int(np.searchsorted(below, rank, side="right"))
-    inside = rank - (int(below[upper - 1]) if upper else 0)
-    lower = int(np.searchsorted(np.cumsum(_count(train, upper)), inside, side="right"))
+    if upper not in inside:
+        inside[upper] = np.cumsum(_count(train, upper))
+    rest = rank - (int(below[upper - 1]) if upper else 0)
+    lower = int(np.searchsorted(inside[upper], rest, side="right"))
     key = upper << 16 | lower
     bits = key ^ 0x80000000 if key & 0x80000000 else key ^ 0xFFFFFFFF
     return float(np.uint32(bits).view(np.float32))
@@ -82,9 +89,16 @@ def _ranked(train: Batch, counts: np.ndarray, rank: int) -> float:
 def _count(train: Batch, upper: int | None) -> np.ndarray:
     """Number of features by upper half of the bit pattern; or, with `upper` given, by lower half within that bin."""
     total = np.zeros(1 << 16, dtype=np.int64)
-    for part in train.batches(BLOCK):
+    for part in train.batches(COUNTED):
         bits = part.features.contiguous().numpy().ravel().view(np.uint32)
-        keys = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
-        halves = keys >> 16 if upper is None else keys[keys >> 16 == upper] & 0xFFFF
-        total += np.bincount(halves, minlength=1 << 16)
+        if int(bits.max(initial=0)) >> 31:  # a negative number
+            keys = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+            halves = keys >> 16 if upper is None else keys[keys >> 16 == upper] & 0xFFFF
+            total += np.bincount(halves, minlength=1 << 16)
+            continue
+        lower_half, upper_half = (bits.view(np.uint16)[k::2] for k in ((0, 1) if sys.byteorder == "little" else (1, 0)))
+        if upper is None:  # as in `keys`, the sign's bit is set
+            total[1 << 15 :] += np.bincount(upper_half, minlength=1 << 15)
+        elif upper >> 15:
+            total += np.bincount(lower_half[upper_half == upper & 0x7FFF], minlength=1 << 16)
     return total

@@ -50,8 +50,8 @@ def _expected(name: str) -> str:
     return next((shape for argument, shape in EXPECTED.items() if argument in name), "numbers")
 
 
-def rows_of_numbers(value: Given, name: str) -> NDArray[Any]:
-    """Features or logits, (N, D) or (N, K), finite numbers. Raises `UserError`, which calls them `name`."""
+def rows_of_numbers(value: Given, name: str, finite: bool = True) -> NDArray[Any]:
+    """Features or logits, (N, D) or (N, K). Raises `UserError`, which calls them `name`; `finite`: also for NaN."""
     array = as_array(value, name)
     if array.dtype.kind not in "iuf":
         raise UserError(f"{name} holds {_words(array)}; expected numbers, {_expected(name)}.")
@@ -63,7 +63,7 @@ def rows_of_numbers(value: Given, name: str) -> NDArray[Any]:
         raise UserError(f"{name} has shape {array.shape}; expected {_expected(name)}.{hint}")
     if not array.size:
         raise UserError(f"{name} has shape {array.shape}, which holds nothing; expected {_expected(name)}.")
-    if array.dtype.kind == "f":
+    if finite and array.dtype.kind == "f":
         _refuse_not_finite(array, name)
     return array
 

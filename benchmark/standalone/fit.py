@@ -25,7 +25,7 @@ from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_part
 from oodbench.benchmark.stages.detecting.similarities import bank_rows
 from oodbench.benchmark.stages.detector_state import copy_of
 from oodbench.benchmark.standalone.arrays import EXPECTED, Given, as_array, rows_of_numbers
-from oodbench.benchmark.standalone.fitted import FittedDetector, Width, shown_name
+from oodbench.benchmark.standalone.fitted import FittedDetector, Width, arrays_read, shown_name
 from oodbench.benchmark.standalone.sets import SelectedRows, read_arrays
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 ON_ARRAYS = frozenset({"logits", "features", "similarities", "head"})
 """The inputs that arrays can supply."""
 
-HEAD_ROWS = 4096
+HEAD_ROWS = 256
 """Images on which a given head is compared with features and logits."""
 
 
@@ -81,12 +81,13 @@ def fit(
         array([-4.02, -0.74])
     """
     fresh = _new(detector)
-    train = read_arrays(features, logits, labels)
     found_head = _checked_head(head)
+    recovers = "head" in fresh.needs and found_head is None  # from both arrays
+    train = read_arrays(features, logits, labels, reads=EXPECTED if recovers else arrays_read(fresh))
     classes = _number_of_classes(num_classes, train, found_head)
     if type(fresh).fit is Detector.fit and not compares(fresh):
         return FittedDetector(fresh, classes, seed)
-    train, held_out = _split(train, validation, classes)
+    train, held_out = _split(fresh, train, validation, classes)
     classifier = _classifier(fresh, train, found_head, classes)
     rows = _bank_rows(fresh, train) if compares(fresh) else None
     data = FitData(_batch(fresh, train, ""), _batch(fresh, held_out, "validation"), None, rows)
@@ -169,14 +170,16 @@ def _number_of_classes(given: int | None, train: SetArrays, head: GivenHead | No
     return classes
 
 
-def _split(train: SetArrays, validation: Mapping[str, Given] | None, classes: int) -> tuple[SetArrays, SetArrays]:
+def _split(
+    detector: Detector, train: SetArrays, validation: Mapping[str, Given] | None, classes: int
+) -> tuple[SetArrays, SetArrays]:
     """Training and validation images. Raises `UserError`."""
     if validation is None:
         return _carved(train)
     if unknown := [name for name in validation if name not in EXPECTED]:
         raise UserError(f"validation has '{unknown[0]}'; expected arrays named {', '.join(EXPECTED)}.")
     features, logits, labels = (validation.get(name) for name in EXPECTED)
-    held_out = read_arrays(features, logits, labels, of="validation['{}']")
+    held_out = read_arrays(features, logits, labels, reads=arrays_read(detector), of="validation['{}']")
     if held_out.labels is not None and int(held_out.labels.max()) >= max(classes, 1):
         raise UserError(
             f"validation['labels'] has {int(held_out.labels.max())}; expected class numbers from 0 to {classes - 1}."

@@ -25,6 +25,12 @@ def shown_name(detector: Detector) -> str:
     return str(spec._replace(name=spec.name or type(detector).__name__))
 
 
+def arrays_read(detector: Detector) -> tuple[str, ...]:
+    """What a detector reads of an image, among "features" and "logits"."""
+    features = bool(detector.needs & {"features", "similarities"})
+    return (*["features"] * features, *["logits"] * ("logits" in detector.needs))
+
+
 class Width(NamedTuple):
     """Numbers of features and of logits that `score` expects; None where `fit` got none."""
 
@@ -75,8 +81,7 @@ class FittedDetector:
     @property
     def needs(self) -> tuple[str, ...]:
         """The arrays that `score` reads, among "features" and "logits"."""
-        reads_features = bool(self.detector.needs & {"features", "similarities"})
-        return (*["features"] * reads_features, *["logits"] * ("logits" in self.detector.needs))
+        return arrays_read(self.detector)
 
     @property
     def chosen(self) -> Mapping[str, Any]:
@@ -106,7 +111,7 @@ class FittedDetector:
                 f"'{self.name}' scores {' and '.join(self.needs)}, and {' and '.join(missing)} are missing: "
                 f"score({', '.join(f'{name}=...' for name in self.needs)})."
             )
-        images = read_arrays(features, logits)
+        images = read_arrays(features, logits, reads=self.needs)
         if not images.count:
             raise UserError(f"'{self.name}' got no images to score; give features=... or logits=....")
         self._refuse_other_width(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,28 @@ from oodbench.benchmark.standalone.arrays import Given, class_numbers, rows_of_n
 
 
 def read_arrays(
-    features: Given | None, logits: Given | None, labels: Given | None = None, *, of: str = "{}"
+    features: Given | None,
+    logits: Given | None,
+    labels: Given | None = None,
+    *,
+    reads: Collection[str] = ("features", "logits"),
+    of: str = "{}",
 ) -> SetArrays:
-    """Check the arrays of one set; `of` is how an argument is called. Raises `UserError`."""
+    """Check the arrays of one set. Raises `UserError`.
+
+    Args:
+        features: (N, D).
+        logits: (N, K).
+        labels: (N,).
+        reads: What will be read; of the others only shapes are checked, which takes no pass over them.
+        of: What arguments are called in messages, with {} for the name.
+    """
+    numbers = {"features": features, "logits": logits}
     arrays: dict[str, NDArray[Any] | None] = {
-        "features": None if features is None else rows_of_numbers(features, of.format("features")),
-        "logits": None if logits is None else rows_of_numbers(logits, of.format("logits")),
+        **{
+            name: None if array is None else rows_of_numbers(array, of.format(name), finite=name in reads)
+            for name, array in numbers.items()
+        },
         "labels": None if labels is None else class_numbers(labels, of.format("labels")),
     }
     counts = {of.format(name): len(array) for name, array in arrays.items() if array is not None}

@@ -17,6 +17,22 @@ def derive(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators on the CPU and on `device`, as `torch.manual_seed` does on every device.
+
+    That function formats a stack for each kind of device that is not in use, which takes longer than to score a set by
+    a detector of logits.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def restored_rng(device: torch.device) -> Iterator[None]:
     """Restore torch's global generators on the CPU and on `device` when the block ends; it may seed and use them.

@@ -195,7 +195,7 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     def run(*detectors: str) -> dict[str, Any]:
         for kind in ("fit", "scores"):  # to be computed again with the network of the first run
             shutil.rmtree(tmp_path / "cache" / kind, ignore_errors=True)
-        prepared = prepare_suite(suite, detectors, results=tmp_path, device="cpu")
+        prepared = prepare_suite(suite, detectors, results=tmp_path, device="cpu", only=True)
         done: StoredRun = run_plan(
             prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet()
         )

@@ -11,7 +11,7 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch, Classifier, FitData
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.stages.detecting.score_checks import checked_scores, refuse_batch_dependence
-from oodbench.benchmark.stats.seeds import derive, restored_rng
+from oodbench.benchmark.stats.seeds import derive, restored_rng, seed_torch
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def fit_detector(
         spec: The detector's name in the seed; its name with settings by default.
     """
     with restored_rng(device):
-        torch.manual_seed(derive(seed, "fit", spec or str(canonical(detector))))
+        seed_torch(derive(seed, "fit", spec or str(canonical(detector))), device)
         detector.fit(classifier, data)
     return detector
 
@@ -77,7 +77,7 @@ def score_batches(
     """
     scores: list[np.ndarray] = []
     with restored_rng(device):
-        torch.manual_seed(derive(seed, "score", str(canonical(detector))))
+        seed_torch(derive(seed, "score", str(canonical(detector))), device)
         for batch in images.batches(images_per_call(detector, classes)):
             scores.append(checked_scores(detector, batch))
             if probe and len(scores) == 1 and "network" not in detector.needs:

@@ -21,7 +21,7 @@ from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.stages.detecting.fit_score import CPU
 from oodbench.benchmark.stages.detecting.score_checks import checked_scores, refuse_batch_dependence
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
-from oodbench.benchmark.stats.seeds import derive, restored_rng
+from oodbench.benchmark.stats.seeds import derive, restored_rng, seed_torch
 
 BatchWith = Callable[[Detector, TrainingBank, SharedBlock], Batch]
 """Makes the batch of a set for one of the detectors, with the bank and the similarities that they share."""
@@ -67,7 +67,8 @@ class _DetectorPass:
         start, shared = time.perf_counter(), self.product.seconds
         try:
             with restored_rng(self.device):
-                torch.manual_seed(derive(self.seed, "score", str(canonical(self.detector)), len(self.scores)))
+                seed = derive(self.seed, "score", str(canonical(self.detector)), len(self.scores))
+                seed_torch(seed, self.device)
                 call()
         except Exception as error:  # a plug-in may raise anything
             self.error = error
