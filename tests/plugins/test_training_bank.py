@@ -19,6 +19,7 @@ from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.runner.earlier_cells import NONE
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
@@ -195,9 +196,9 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     def run(*detectors: str) -> dict[str, Any]:
         for kind in ("fit", "scores"):  # to be computed again with the network of the first run
             shutil.rmtree(tmp_path / "cache" / kind, ignore_errors=True)
-        prepared = prepare_suite(suite, detectors, results=tmp_path, device="cpu", only=True)
+        prepared = prepare_suite(suite, detectors, results=tmp_path, device="cpu")
         done: StoredRun = run_plan(
-            prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet()
+            prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet(), NONE
         )
         store = prepared.context.store.root
         assert not prepared.context.scored
