@@ -155,6 +155,7 @@ def without(text: str, line: str) -> str:
         (WIDE.replace("-4", "x"), "line 3: the score of 'energy' is 'x'"),
         (WIDE.replace("-4", "inf"), "line 3: the score of 'energy' is 'inf'"),
         (WIDE.replace("-4", ""), "no score of 'energy' for the image 'b' of 'id'; expected one of every method"),
+        (WIDE.replace("0.9,-1e-1", ","), "no scores of any method on 'dtd'; fill its cells, or remove its rows"),
         (WIDE.replace("-5\n", "\n").replace("-4", ""), "'energy' on 'svhn', but none on the ID test images"),
         (WIDE.replace("-1.5\n", "\n").replace("-1e-1", ""), "'energy' on the ID test images, but on no OOD set"),
         (without(LONG, "y,svhn,far,ood,mine,0.95,1"), r"no score of 'mine' \(seed 1\) for the image 'y' of 'svhn'"),
