@@ -16,11 +16,8 @@ from oodbench.benchmark.stages.evaluate import key_content
 from oodbench.benchmark.store.schema import Origin, ScoredSet
 from oodbench.benchmark.store.store import digest
 
-NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "near", "far", "seeds", "metrics")
-"""Fields of a request that say which cells are wanted, not what makes each."""
-
-GIVEN_ARRAYS = ("outputs", "scores", "higher")
-"""Fields that only runs on given arrays have."""
+NOT_OF_A_CELL = ("detectors", "id_sets", "ood_sets", "near", "far", "seeds", "metrics", "scores", "higher")
+"""Fields of a request that say which cells are wanted, not what makes each. Scores that are given are rows."""
 
 
 def add_origins(plan: Plan, request: Request) -> None:
@@ -33,7 +30,7 @@ def add_origins(plan: Plan, request: Request) -> None:
     shown |= {name: str(limit) for name, limit in limits.items() if limit}
     shown |= {} if plan.store_features == FLOAT32 else {"features": plan.store_features}
     wanted = {name: value for name, value in asdict(request).items() if name not in NOT_OF_A_CELL}
-    wanted = {name: value for name, value in wanted.items() if value or name not in GIVEN_ARRAYS}
+    wanted = {name: value for name, value in wanted.items() if value or name != "outputs"}
     of_seeds = _files_of_seeds(plan, request.checkpoint)
 
     def with_origin(cell: Cell) -> Cell:

@@ -39,7 +39,7 @@ def given_sources(info: Mapping[str, Any]) -> list[GivenSource]:
         outputs, scores, higher = (command.get(name) for name in ("outputs", "scores", "higher"))
         if outputs or scores:
             sources.append(GivenSource(tuple(map(str, outputs or ())), str(scores or ""), str(higher or "")))
-    return sources
+    return sorted(sources, key=lambda source: bool(source.scores))  # which comes last, has the scores as well
 
 
 class DataSets:

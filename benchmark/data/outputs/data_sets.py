@@ -44,8 +44,9 @@ class GivenSource(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the paths."""
-        return hashlib.sha256(json.dumps([self.outputs, self.scores]).encode(errors="surrogatepass")).hexdigest()
+        """SHA-256 of the paths that say which images there are: scores beside outputs are of the same."""
+        paths = self.outputs or (self.scores,)
+        return hashlib.sha256(json.dumps(paths).encode(errors="surrogatepass")).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> GivenSource | None:
