@@ -35,6 +35,11 @@ def features_of(part: Batch) -> Tensor:
     return part.features.double()
 
 
+def _as_read(part: Batch) -> Tensor:
+    """The penultimate features in their own precision, (N, D)."""
+    return part.features
+
+
 def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] = features_of) -> tuple[Tensor, Tensor]:
     """Mean feature (or other vector) and number of images of each class, float64 (K, D) and (K,); 0 without images."""
     counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(1)
@@ -47,11 +52,11 @@ def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] =
     return sums / counts.clamp_min(1)[:, None], counts
 
 
-def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
+def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = _as_read) -> Tensor:
     """The mean feature (or other vector), float64 (D,)."""
     total = torch.zeros(1, dtype=torch.float64)
     for part in train.batches(SUMMED):  # a running sum: keeping the sums of all pieces would fragment the heap
-        total = total + vectors(part).sum(dim=0)
+        total = total + vectors(part).sum(dim=0, dtype=torch.float64)  # adds in float64 without a copy in float64
     return total / len(train)
 
 

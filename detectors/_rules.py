@@ -63,7 +63,7 @@ def neighbours_of(data: FitData, usual: int) -> int:
 
 def mean_active(train: Batch) -> float:
     """Mean number of units above 0 in a training image."""
-    total = sum(int((part.features > 0).sum()) for part in train.batches(BLOCK))
+    total = sum(int(torch.count_nonzero(part.features > 0)) for part in train.batches(BLOCK))
     return total / max(1, len(train))
 
 
