@@ -10,7 +10,7 @@ import numpy as np
 
 from oodbench.benchmark.errors import StoreError
 
-IN_MEMORY = 1 << 28
+IN_MEMORY = 1 << 26
 """Bytes of one array that are kept in memory."""
 
 
