@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED, read_versioned
 from oodbench.benchmark.records.running import running
@@ -102,7 +103,7 @@ def _of_run(folder: Path, active: set[str], results: Path, size: int) -> RunOver
         _written(info, path),
         size,
         str((info.get("suite") or {}).get("name", "")),
-        tuple(dict.fromkeys(str(pair["id_set"]) for pair in pairs)),
+        tuple(dict.fromkeys(plain_name(str(pair["id_set"])) for pair in pairs)),
         len(info.get("detectors", ())),
         statuses[OK],
         statuses[FAILED],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from oodbench.benchmark import Outputs, Run, auroc, run
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.standalone.bundle.export import export
 from tests.plugins.networks.networks import D, K, Plain, made, some_images
+from tests.support import bench
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -54,6 +57,9 @@ def test_a_network_in_memory_is_scored(tmp_path: Path) -> None:
     assert "none at all" in text
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("Plain-")
+    assert re.search(r"^Plain +Plain +ID +4 +8 ", bench("list", "runs", "--results", tmp_path).output, re.MULTILINE)
+    with pytest.raises(UserError, match="'knn' in the run 'Plain' was scored on outputs that were given, without the"):
+        export(tmp_path / "runs" / "Plain", "knn", tmp_path / "knn.safetensors", results=tmp_path)
     assert Outputs.load(folder).id["train"].features.shape == (90, D)  # type: ignore[union-attr]
 
 

@@ -20,7 +20,7 @@ from oodbench.benchmark.plan.picture_view import picture_view
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plan.planner import make_plan
 from oodbench.benchmark.plan.suite_file import read_suite, suite_path, text_elsewhere
-from oodbench.benchmark.plan.weights.file import GIVEN
+from oodbench.benchmark.plan.weights.file import GIVEN, OUTPUTS, SCORES
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import DetectorSpec, canonical, create, parse_detector
 from oodbench.benchmark.records.record import OK, Record
@@ -147,6 +147,11 @@ def planned(chosen: Chosen, cache: Path, **overrides: Any) -> Planned:
             "Run it again with this version."
         )
     record, problem = chosen.cells[0], ""
+    if record.recipe in (OUTPUTS, SCORES):
+        raise UserError(
+            f"'{chosen.label}' in the run '{chosen.run.path.name}' was scored on {record.recipe} that were given, "
+            "without the network, which a bundle needs. Run it on images with --backbone and --checkpoint, then export."
+        )
     for command in reversed(commands):
         try:
             context, plan = _plan_again(command, chosen, cache, overrides)
