@@ -22,6 +22,9 @@ EXACT = 2e-4
 REDUCED = 1e-2
 """The same for networks that compute in bfloat16 (8 bits), float16 or TF32."""
 
+HALF = 2e-3
+"""The same for float16 alone."""
+
 CONSTANT = 0.1
 """Share of the differences' root mean square that is left without what is the same in all rows, or in all columns, if
 that is all there is to them."""
@@ -127,38 +130,58 @@ def head_of(given: GivenOutputs) -> GivenHead | None:
         for name, (features, logits) in pairs.items():
             check_head(features, logits, given.head, f"'{name}'")
         return given.head
-    head = _recovered([pair for name, pair in pairs.items() if name not in given.ood])
+    tolerance = max((_tolerance(*pair) for pair in pairs.values()), default=EXACT)
+    head = _recovered([pair for name, pair in pairs.items() if name not in given.ood], tolerance)
     others = [pair for name, pair in pairs.items() if name in given.ood]
-    if head is None or all(head_difference(*pair, head).share <= EXACT for pair in others):
+    if head is None or all(head_difference(*pair, head).share <= tolerance for pair in others):
         return head
-    return _recovered(list(pairs.values()))
+    return _recovered(list(pairs.values()), tolerance)
 
 
 def recovered_head(features: Floats, logits: Floats) -> GivenHead | None:
-    """The head with which head(features) = logits, float64; None if there is none within the precision of float32.
+    """The head with which head(features) = logits, float64; None if there is none within the arrays' precision.
 
     Least squares in float64 on rows spread evenly over the (N, D) features and (N, K) logits, then checked on all. None
     if N is not larger than D, because then any logits fit. Memory does not depend on N. It holds for images whose
     features vary in no other directions than these (`head_of`).
     """
-    return _recovered([(features, logits)])
+    return _recovered([(features, logits)], _tolerance(features, logits))
 
 
-def _recovered(pairs: Sequence[Pair]) -> GivenHead | None:
+def _tolerance(features: Floats, logits: Floats) -> float:
+    """How far head(features) may be from logits, as a share of the largest logit, by the precision of their values.
+
+    float32 arrays often hold values of a network that computed in half precision.
+    """
+    if not len(features) == len(logits) > 0:
+        return EXACT
+    rows = np.unique(np.linspace(0, len(logits) - 1, 100).astype(int))
+    found = EXACT
+    for values in (np.asarray(array[rows], dtype=np.float32) for array in (features, logits)):
+        if not (values.view(np.uint32) & 0xFFFF).any():  # bfloat16 is the upper half of a float32
+            return REDUCED
+        with np.errstate(over="ignore"):
+            if np.array_equal(values, values.astype(np.float16)):
+                found = HALF
+    return found
+
+
+def _recovered(pairs: Sequence[Pair], tolerance: float) -> GivenHead | None:
     """The head that holds on all rows of all pairs; None if there are not more rows than features.
 
     Rows on which the head of the first rows does not hold are added to them, because a feature may be zero in all but
     one of a million images.
     """
     count = sum(len(features) for features, _ in pairs)
-    if not pairs or count <= (dim := pairs[0][0].shape[1]):
+    dim = pairs[0][0].shape[1] if pairs else 0
+    if not pairs or count <= dim or (tolerance > EXACT and count < ROWS_PER_FEATURE * (dim + 1)):
         return None
     share = max(FEWEST_ROWS, ROWS_PER_FEATURE * (dim + 1)) / count
     rows = [np.unique(np.linspace(0, len(f) - 1, min(len(f), int(len(f) * share) + 2)).astype(int)) for f, _ in pairs]
     for _ in range(ROUNDS):
         x, y = (np.concatenate([pair[k][r] for pair, r in zip(pairs, rows, strict=True)]) for k in (0, 1))
         head = _least_squares(x, y)
-        outside = [_rows_outside(*pair, head) for pair in pairs]
+        outside = [_rows_outside(*pair, head, tolerance) for pair in pairs]
         if not any(len(r) for r in outside):
             return head
         if sum(map(len, outside)) > FEWEST_ROWS or sum(map(len, outside)) > count * RARE:  # it is not linear
@@ -185,13 +208,13 @@ def _least_squares(x: Floats, y: Floats) -> GivenHead:
     return GivenHead(np.ascontiguousarray(weight.T), target - mean @ weight)
 
 
-def _rows_outside(features: Floats, logits: Floats, head: GivenHead) -> NDArray[np.intp]:
-    """Rows in which head(features) differs from logits by more than float32 explains, in ascending order."""
+def _rows_outside(features: Floats, logits: Floats, head: GivenHead, tolerance: float) -> NDArray[np.intp]:
+    """Rows in which head(features) differs from logits by more than their precision explains, in ascending order."""
     apart, scale = [], 0.0
     for _, rest, y in _residuals(features, logits, head):
         scale = max(scale, float(np.abs(y).max()))
         apart.append(np.abs(rest).max(axis=1))
-    return np.flatnonzero(~(np.concatenate(apart) <= EXACT * scale))
+    return np.flatnonzero(~(np.concatenate(apart) <= tolerance * scale))
 
 
 def _residuals(features: Floats, logits: Floats, head: GivenHead) -> Iterator[tuple[int, Floats, Floats]]:

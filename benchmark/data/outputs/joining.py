@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -35,8 +36,20 @@ def joined(outputs: GivenOutputs, scores: GivenOutputs) -> GivenOutputs:
         id={split: _set(outputs, scores, f"id_{split}", s, scores.id.get(split)) for split, s in outputs.id.items()},
         ood={name: _set(outputs, scores, name, s, scores.ood.get(name)) for name, s in outputs.ood.items()},
         groups={**scores.groups, **outputs.groups},
-        notes=(*outputs.notes, *(note for note in scores.notes if note not in outputs.notes)),
+        notes=tuple(dict.fromkeys([*outputs.notes, *scores.notes, *_by_order(outputs, scores)])),
     )
+
+
+def _by_order(outputs: GivenOutputs, scores: GivenOutputs) -> Iterator[str]:
+    """A note if only one side names its images: rows in another order would not be noticed."""
+    pairs = [(outputs.id[split], scored) for split, scored in scores.id.items()]
+    pairs += [(outputs.ood[name], scored) for name, scored in scores.ood.items()]
+    for one, other, named in ((outputs, scores, 0), (scores, outputs, 1)):
+        if any(pair[named].names is not None and pair[1 - named].names is None for pair in pairs):
+            yield (
+                f"'{one.source}' names its images and '{other.source}' does not: the scores were matched to the arrays "
+                "by their order."
+            )
 
 
 def _set(

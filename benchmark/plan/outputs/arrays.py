@@ -20,7 +20,7 @@ from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 
-HEAD_CHECKS, VALUE_CHECKS = "1", "1"
+HEAD_CHECKS, VALUE_CHECKS = "2", "1"
 """Versions of what `head_of` and `check_outputs` do, part of the names of what they found."""
 
 LOGITS, FEATURES = OUTPUT_KINDS = ("logits", "features")

@@ -84,6 +84,18 @@ def test_files_as_programs_write_them(tmp_path: Path, change: object) -> None:
     assert values(read(tmp_path, change(LONG)), "theirs") == {"id": [1, 2], "svhn": [3, 4]}
 
 
+def test_a_wide_file_with_all_columns(tmp_path: Path) -> None:
+    text = "seed,msp,set,split,group,image\n" + "".join(
+        f"{seed},{value + seed},{name},{split},{group},{image}\n"
+        for seed in (0, 3)
+        for name, split, group, image, value in (("c10", "id", "", "a", 0.5), ("svhn", "ood", "near", "x", 0.75))
+    )
+    given = read(tmp_path, text)
+    assert (given.id_set, given.groups) == ("c10", {"svhn": "near"})
+    assert values(given, "msp", 0) == {"id": [0.5], "svhn": [0.75]}
+    assert values(given, "msp", 3) == {"id": [3.5], "svhn": [3.75]}
+
+
 def test_rows_in_any_order_and_over_many_blocks(tmp_path: Path) -> None:
     count = BLOCK + 100
     draw = np.random.default_rng(0)

@@ -130,6 +130,7 @@ def test_scores_are_joined_by_name_or_by_order(folder: Path, tmp_path: Path) -> 
     assert both.id["test"].scores["a"][0].tolist() == (np.arange(7) * 2.0).tolist()
     assert both.ood["dtd"].scores["a"][0].tolist() == [0, 1, 2, 3, 4]
     assert not both.ood["svhn"].scores
+    assert both.notes == ()
     assert both.id["test"].logits is outputs.id["test"].logits
 
 
@@ -157,3 +158,16 @@ def test_scores_are_joined_by_name_or_by_order(folder: Path, tmp_path: Path) -> 
 def test_scores_of_other_images_are_refused(folder: Path, tmp_path: Path, sets: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         joined(read_outputs(folder), scores(tmp_path / "s", **sets))
+
+
+def test_rows_that_only_one_side_names_are_matched_by_order_with_a_note(folder: Path, tmp_path: Path) -> None:
+    outputs = read_outputs(settings(folder, 'notes = ["Mine."]'))
+    given = scores(tmp_path / "s", id_test={"score_a": np.arange(7.0)}, dtd={"score_a": np.arange(5.0)})
+    sentence = f"'{folder}' names its images and '{tmp_path / 's'}' does not: the scores were matched to the arrays by"
+    both = joined(outputs, given)
+    assert both.id["test"].scores["a"][0].tolist() == list(range(7))
+    assert [note[: len(sentence)] for note in both.notes] == ["Mine.", sentence]
+    names = np.array([f"{k}.png" for k in range(5)])
+    given = scores(tmp_path / "t", id_test={"score_a": np.arange(7.0)}, dtd={"score_a": np.arange(5.0), "names": names})
+    assert len(joined(outputs, given).notes) == 3
+    assert joined(outputs, given).ood["dtd"].names == tuple(names)

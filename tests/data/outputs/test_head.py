@@ -115,6 +115,19 @@ def test_reduced_precision_is_accepted() -> None:
         check_head(features, (x @ w.T + b).float().numpy(), head)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+def test_the_head_of_a_network_in_half_precision_is_recovered(dtype: torch.dtype, stored: Any) -> None:
+    features, _, head = network(2000)
+    x, w, b = (torch.from_numpy(array).to(dtype) for array in (features, *head))
+    features, logits = (tensor.float().numpy().astype(stored) for tensor in (x, x @ w.T + b))
+    found = recovered_head(features, logits)
+    assert found is not None
+    np.testing.assert_allclose(found.weight, w.float().numpy(), atol=0.005)
+    assert recovered_head(features, logits + 0.05 * np.abs(logits).max() * np.sin(7 * logits)) is None
+    assert recovered_head(features[:40], logits[:40]) is None  # too few rows to tell noise from a bend
+
+
 @pytest.mark.parametrize(
     "change, sentence",
     [
