@@ -15,6 +15,7 @@ import click
 
 from oodbench.benchmark.cli.streams import note, usable_streams
 from oodbench.benchmark.errors import OodbenchError, UserError, visible
+from oodbench.benchmark.records.given_sets import with_plain_names
 from oodbench.benchmark.store.user_path import user_path
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -39,7 +40,7 @@ class StderrHandler(logging.Handler):
 
         `click.echo` would bypass the stream that rich puts in place of standard error while it draws progress bars.
         """
-        note(visible(record.getMessage()))
+        note(with_plain_names(visible(record.getMessage())))
 
 
 @contextmanager
@@ -129,7 +130,7 @@ class Command(_WithExamples):
             with log_to_stderr(), no_gui_backend():
                 return super().invoke(ctx)
         except OodbenchError as error:
-            fail(str(error))
+            fail(with_plain_names(str(error)))
         except KeyboardInterrupt:
             note("Interrupted. Finished work is kept: run the same command again to continue.")
             sys.exit(130)

@@ -14,6 +14,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.pictures.pixel_cache import GIGABYTE
 from oodbench.benchmark.data.pictures.streamed import StreamedImages
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, HeadJob, ImportJob, Job, ScoreJob, TrainJob
+from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportScoresJob
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plugins.specs import parse_set
@@ -101,8 +102,10 @@ class _Shape:
 
 def _size(job: Job, key: Key, shapes: dict[Checkpoint, _Shape]) -> int | None:
     """Bytes of an artifact's numbers; None if they are not known."""
-    if isinstance(job, ScoreJob):
+    if isinstance(job, ScoreJob | ImportScoresJob):
         return 8 * job.size
+    if isinstance(job, ImportArraysJob):
+        return job.bytes.get(key.kind)
     if isinstance(job, ExtractJob) and key.kind == "logits":
         return 4 * job.size * job.checkpoint.num_classes
     if not isinstance(job, ExtractJob | TrainJob | ImportJob | HeadJob):

@@ -29,7 +29,7 @@ from oodbench.benchmark.plan.weights.file import GIVEN, OUTPUTS
 from oodbench.benchmark.plan.weights.match import HEAD
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
-from oodbench.benchmark.records.given_sets import plain_name
+from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
 from oodbench.benchmark.records.record import FAILED, NOT_GIVEN, OK, SKIPPED, Record
 from oodbench.benchmark.stages.class_order import CHECK_WEIGHTS, class_order_note
 from oodbench.benchmark.stages.context import JobContext
@@ -100,7 +100,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     reason = next((reasons[id_] for id_ in sorted(cell.cannot_lack) if id_ in reasons), "")
     if reason:
         status = SKIPPED if cell.record.recipe == OUTPUTS and NOT_GIVEN in reason else FAILED
-        return replace(cell.record, status=status, reason=reason, key=key)
+        return replace(cell.record, status=status, reason=with_plain_names(reason), key=key)
     if cell.id_scores is None or cell.ood_scores is None:
         raise AssertionError("a cell without keys is skipped and never evaluated")
     id_scores, ood_scores = context.store.load_array(cell.id_scores), context.store.load_array(cell.ood_scores)

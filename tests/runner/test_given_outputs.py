@@ -288,6 +288,24 @@ def test_a_run_is_repeated_from_its_files(tmp_path: Path) -> None:
     assert "given sha256" in other.output
 
 
+def test_notes_of_the_folder_and_what_is_not_known_are_under_the_table(tmp_path: Path) -> None:
+    give_outputs(tmp_path / "mine", notes=("Trained for 90 epochs.",), preprocessing="centre crop of 224")
+    notes = run(tmp_path, "msp").info["notes"]
+    assert "Trained for 90 epochs." in notes
+    assert "Images became the network's input outside of oodbench, as stated: centre crop of 224." in notes
+    assert any(note.startswith("Only arrays are given, so images were not searched for copies") for note in notes)
+
+
+def test_a_dry_run_says_what_is_imported_and_how_much_it_takes(tmp_path: Path) -> None:
+    give_outputs(tmp_path / "mine")
+    asked = ["--outputs", tmp_path / "mine", "--results", tmp_path / "results", "--detectors", "knn", "--threads", 1]
+    printed = bench("run", *asked, "--dry-run").output
+    assert "to do: import logits and features of Places 365 (crop) (test) (60 images)" in printed
+    assert "features 0.0 MB" in printed
+    assert "not counted: networks" in printed
+    assert not (tmp_path / "results" / "runs").exists()
+
+
 def test_workers_find_the_arrays(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine")
     alone = run(tmp_path, "msp,knn", name="alone")

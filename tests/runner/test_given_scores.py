@@ -111,6 +111,24 @@ def test_lower_scores_can_mean_ood(tmp_path: Path) -> None:
         run(tmp_path, higher="up")
 
 
+def test_two_commands_make_a_latex_row_of_a_csv_file(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    lines = ["# higher = id", "set,energy of mine"]
+    lines += [f"id,{score:.6f}" for score in draw.normal(size=50) + 2]
+    lines += [f"svhn,{score:.6f}" for score in draw.normal(size=40)]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    results = ["--results", tmp_path / "results"]
+    printed = bench("run", "--scores", path, "--name", "paper", "--threads", 1, "--quiet", *results)
+    assert printed.exit_code == 0, printed.output
+    (record,) = run(tmp_path, scores=path, name="paper").records
+    assert record.metrics["auroc"] > 0.8
+    tex = bench("table", "paper", "--format", "tex", *results).output
+    low, high = (f"{100 * end:.1f}" for end in record.intervals["auroc"])
+    (row,) = (line for line in tex.splitlines() if line.startswith("energy of mine &") and f"{low}--{high}" in line)
+    assert f"{100 * record.metrics['auroc']:.1f}" in row
+
+
 def test_a_changed_file_is_found_by_verify_and_a_repetition_says_so(tmp_path: Path) -> None:
     given = give_scores(tmp_path / "theirs")
     run(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data.library import Library
+from oodbench.benchmark.data.outputs.given import GivenArrays
 from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, Outputs, SetRef
 from oodbench.benchmark.plan.outputs.arrays import FEATURES, LOGITS, OUTPUT_KINDS, ArraysOfParts
@@ -90,6 +91,7 @@ class OutputsBuilder(JobBuilder):
             after=(trained.job.id,),
             checkpoint=trained.checkpoint,
             outputs=Outputs(data, keys[LOGITS], keys[FEATURES], absent=absent),
+            bytes=_stored_bytes(given, data.images),
             place=place,
         )
         return self.plan.add(job)
@@ -106,6 +108,16 @@ class OutputsBuilder(JobBuilder):
         return self.plan.add(
             ImportScoresJob(title=title, makes=(key,), data=data, method=method, place=place, seed=seed)
         )
+
+
+def _stored_bytes(given: GivenArrays, images: int) -> dict[str, int]:
+    """Bytes that logits, in 32 or 64 bits, and features, as float32, take for some images."""
+    found: dict[str, int] = {}
+    if given.logits is not None:
+        found[LOGITS] = images * given.logits.shape[1] * max(4, given.logits.itemsize)
+    if given.features is not None:
+        found[FEATURES] = images * given.features.shape[1] * 4
+    return found
 
 
 def _shown(data: SetRef) -> str:

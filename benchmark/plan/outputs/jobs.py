@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oodbench.benchmark.plan.jobs import ExtractJob, ImportJob, Job, SetRef
@@ -26,6 +27,8 @@ class ImportArraysJob(ExtractJob):
 
     place: int
     """Which of the folders of outputs they are in, from 0."""
+    bytes: Mapping[str, int]
+    """'logits' and 'features', those that are given -> bytes that they take in the store."""
     features_stored: bool = True
     """No image is pushed through a network."""
 
