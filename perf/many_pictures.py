@@ -32,12 +32,12 @@ from torch import nn
 
 from oodbench.benchmark.data.files.native.open_split import streamed_split
 from oodbench.benchmark.data.pictures.block import block_of
-from oodbench.benchmark.data.pictures.index import cores
 from oodbench.benchmark.data.pictures.source import ListedFiles
 from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.plugins.pictures import Preprocessing, in_blocks
 from oodbench.benchmark.stages.extract import padded
 from oodbench.benchmark.stages.training.train_loop import floats
+from oodbench.benchmark.store.cores import usable_cores
 
 SIZE = (500, 375)
 VIEW = PictureView(Preprocessing(256, (224, 224)), pixel_cache=0)
@@ -60,7 +60,7 @@ def make(folder: Path, count: int) -> None:
 
     for part in range(-(-count // 1000)):
         (folder / f"{part:03d}").mkdir()
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(write, range(count)))
 
 
@@ -83,7 +83,7 @@ def measure(folder: Path, cache: Path) -> dict[str, float]:
         return Image.open(io.BytesIO((folder / name).read_bytes())).convert("RGB")
 
     def decode_all() -> None:
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for start in range(0, len(names), 1024):
                 for _ in pool.map(lambda name: decode(name).size, names[start : start + 1024]):
                     pass

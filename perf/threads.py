@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from oodbench.benchmark import Record, run
-from oodbench.benchmark.plan.threads import usable_cores
+from oodbench.benchmark.store.cores import usable_cores
 
 Cells = dict[tuple[int, int], dict[str, float]]
 """(threads, seed) -> the values of all cells, by name."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.data.files.file_dataset import FileDataset
+from oodbench.benchmark.data.imagenet_classes import named_class
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.lists import ListedDataset, ListSource
 from oodbench.benchmark.data.own_sets import adopt, is_own
@@ -189,8 +190,9 @@ MOST_CLASSES = 200
 
 def _class_list(classes: Sequence[str]) -> str:
     if len(classes) <= MOST_CLASSES:
-        return ", ".join(classes)
-    return f"{', '.join(classes[:5])}, ..., {classes[-1]} ({len(classes):,} in all)"
+        return ", ".join(map(named_class, classes))
+    first = ", ".join(map(named_class, classes[:5]))
+    return f"{first}, ..., {named_class(classes[-1])} ({len(classes):,} in all)"
 
 
 def _loaded(images: ImageSet) -> str:

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
+from oodbench.benchmark.data.imagenet_classes import named_class
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.records.cell_names import cell_name
@@ -108,10 +109,14 @@ def _printable(name: str) -> str:
 
 
 def _class(images: ImageSet | None, number: int | None) -> str:
-    """The name of a class; its number where names are unknown, nothing where the number is."""
+    """The name of a class, of a WordNet identifier with its usual name; its number where names are unknown.
+
+    Nothing where the number is unknown.
+    """
     if number is None:
         return ""
-    return images.classes[number] if images is not None and number < len(images.classes) else str(number)
+    known = images is not None and number < len(images.classes)
+    return named_class(images.classes[number]) if images is not None and known else str(number)
 
 
 def write_scores(file: IO[str], scores: ImageScores, records: Iterable[Record], order: str = STORED) -> int:

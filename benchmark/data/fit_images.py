@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from oodbench.benchmark.data.imagenet_classes import named_class
 from oodbench.benchmark.data.splits import VALIDATION_SHARE, last_groups, validation_rows
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.plugins.dataset import ImageSet
@@ -136,7 +137,7 @@ def held_out_rows(test: ImageSet, fit: FitImages, name: str) -> tuple[np.ndarray
             count = max(FEWEST, round(fit.held_out * len(rows)))
             count = min(count, max(FEWEST, fit.per_class)) if fit.per_class else count
             if count >= len(rows):
-                raise _too_few(name, test.classes[label], len(rows))
+                raise _too_few(name, named_class(test.classes[label]), len(rows))
             held_out[rows[-count:]] = True
         fitted = held_out
     if held_out.all():

@@ -38,6 +38,17 @@ def imagenet_wnids(with_renditions: bool = False) -> tuple[str, ...]:
     return tuple(c.wnid for c in imagenet_classes() if c.has_renditions or not with_renditions)
 
 
+@cache
+def _names() -> dict[str, str]:
+    return {c.wnid: c.names[0] for c in imagenet_classes()}
+
+
+def named_class(name: str) -> str:
+    """A class as it is shown: a WordNet identifier with its usual name, 'n01440764 (tench)'; other names unchanged."""
+    known = _names().get(name) if WNID.fullmatch(name) else None
+    return f"{name} ({known})" if known else name
+
+
 def outputs_of(classes: Sequence[str], labels: Sequence[str]) -> tuple[int, ...] | None:
     """The output of a head that stands for each class of a set.
 

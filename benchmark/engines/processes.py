@@ -25,9 +25,10 @@ from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_c
 from oodbench.benchmark.engines.tasks import WorkerTask, pack_tasks
 from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.plan.jobs import Job
-from oodbench.benchmark.plan.threads import counted_threads, usable_cores
+from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.worker_config import WorkerConfig
+from oodbench.benchmark.store.cores import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ of a sum depend on how many threads add it up, and training amplifies them (docs
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 DEFAULT_THREADS = 2
@@ -26,8 +25,3 @@ def is_thread_count(value: Any) -> bool:
 def counted_threads(count: int) -> str:
     """'1 thread', '2 threads'."""
     return f"{count} thread{'s' * (count != 1)}"
-
-
-def usable_cores() -> int:
-    """The processors that this process may use. No result depends on them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

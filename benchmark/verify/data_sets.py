@@ -23,7 +23,9 @@ def adopt_folders(info: Mapping[str, Any]) -> None:
         with suppress(OodbenchError):
             adopt(SetSpec(source.text))
     data = info.get("data")
-    for name, files in data.items() if isinstance(data, dict) else ():
+    # A name with a folder in front of it was given because another set had the shorter one, which so comes first.
+    sets = sorted(data.items(), key=lambda item: str(item[0]).count("/")) if isinstance(data, dict) else ()
+    for name, files in sets:
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
         for path in files if prefix and isinstance(files, dict) else ():
             with suppress(OodbenchError):

@@ -13,6 +13,7 @@ import pytest
 from oodbench.benchmark.data.files.class_names import folder_names, label_of_folder
 from oodbench.benchmark.data.files.image_tree import ImageTree
 from oodbench.benchmark.data.files.parquet import Parquet
+from oodbench.benchmark.data.imagenet_classes import named_class
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
@@ -133,3 +134,9 @@ def test_the_message_says_how_a_folder_can_be_named(tmp_path: Path) -> None:
     name = folder_names(("T-shirt/top",))[0]
     with pytest.raises(DataError, match=f"lacks 'T-shirt/top'; .* The folder of 'T-shirt/top' can be named '{name}'"):
         ImageTree(("T-shirt/top", "Trouser")).read([path])
+
+
+def test_an_identifier_is_shown_with_its_name() -> None:
+    assert named_class("n01440764") == "n01440764 (tench)"
+    for other in ("n01440764_tench", "n99999999", "tench", "3"):
+        assert named_class(other) == other

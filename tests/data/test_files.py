@@ -30,7 +30,7 @@ from oodbench.benchmark.data.files.image_tree import ImageTree, Joined
 from oodbench.benchmark.data.files.parquet import Parquet
 from oodbench.benchmark.data.files.pixels import BadImageError, Fit, decode, resized
 from oodbench.benchmark.data.files.tree import Limits
-from oodbench.benchmark.data.files.user_folder import adopt
+from oodbench.benchmark.data.files.user_folder import adopt, adopted
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.base import Plugin
@@ -673,9 +673,15 @@ def test_own_images_with_wrong_folders(tmp_path: Path, members: dict[str, bytes]
 def test_two_folders_of_the_same_name(tmp_path: Path) -> None:
     for place in ("a", "b"):
         as_folder(tmp_path / place / "mine", {"x.png": encode_image(picture(0))})
-    adopt(parse_set(f"folder:{tmp_path / 'a' / 'mine'}"))
-    with pytest.raises(UserError, match="would both be called 'folder:mine'"):
-        adopt(parse_set(f"folder:{tmp_path / 'b' / 'mine'}"))
+    folders = [tmp_path / place / "mine" for place in ("a", "b")]
+    for _ in range(2):  # a path keeps its name
+        assert [adopt(parse_set(f"folder:{path}")).name for path in folders] == ["folder:mine", "folder:b/mine"]
+    as_folder(tmp_path / "x" / "b" / "mine", {"x.png": encode_image(picture(0))})
+    name = adopt(parse_set(f"folder:{tmp_path / 'x' / 'b' / 'mine'}")).name
+    assert name == "folder:x/b/mine"
+    paths = [registry.get("dataset", name).path for name in ("folder:mine", "folder:b/mine", name)]
+    assert paths == [*folders, tmp_path / "x" / "b" / "mine"]
+    assert list(adopted()) == [f"folder:{path}" for path in paths]  # in the order in which other processes must adopt
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def test_a_name_that_is_no_list_is_one_sentence(folder: Path) -> None:
     with pytest.raises(UserError, match=r"does not end in \.txt\. Write list:FILE\.txt"):
         adopt(folder / "pets")
     adopt(folder / "others.txt")
-    write_list(folder / "more/others.txt", ["a.png 0"])
-    with pytest.raises(UserError, match="would both be called 'list:others' in tables"):
-        adopt(folder / "more/others.txt")
+    write_list(folder / "more/others.txt", ["a.png -1"])
+    picture(1, (50, 50)).save(folder / "more/a.png")
+    assert adopt(folder / "others.txt").name == "list:others"
+    assert adopt(folder / "more/others.txt").name == "list:more/others"
 
 
 def test_other_processes_use_the_same_names(folder: Path) -> None:

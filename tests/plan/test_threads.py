@@ -20,13 +20,13 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.local import run_jobs
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan import threads as counts
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stages.context import use_threads
+from oodbench.benchmark.store import cores
 from oodbench.benchmark.views import table_markdown, table_text
 from tests.support import bench, prepare_suite, tiny_suite, write_suite
 
@@ -224,7 +224,7 @@ def test_libraries_that_a_job_loads_follow() -> None:
 
 def test_the_number_of_cores_is_the_one_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5}, raising=False)
-    assert counts.usable_cores() == 3
+    assert cores.usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert counts.usable_cores() == 1
+    assert cores.usable_cores() == 1

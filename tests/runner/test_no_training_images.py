@@ -257,6 +257,10 @@ def test_settings_cannot_be_chosen_without_validation_images(world: Bench) -> No
         UserError, match="its settings are chosen on validation images, and 'only' has none: --fit-from"
     ):
         world("energy", protocol="leave_one_out")
+    with pytest.raises(
+        UserError, match=r"'published' has no training images; its validation split serves with --fit-from val"
+    ):
+        world("energy", "published", protocol="leave_one_out")
 
 
 def test_a_repeated_image_among_fit_and_scored_images_is_found(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

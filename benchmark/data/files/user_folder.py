@@ -8,9 +8,6 @@ What is no usable image is left out and counted (`listing.py`, `own_images.py`).
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +25,7 @@ from oodbench.benchmark.data.files.file_source import File, Source
 from oodbench.benchmark.data.files.listing import Listing, list_images
 from oodbench.benchmark.data.files.own_images import OwnImages, notes_on, open_own
 from oodbench.benchmark.data.files.pixels import Fit
+from oodbench.benchmark.data.own_names import free_name, readable
 from oodbench.benchmark.errors import DataError, UserError, visible
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
@@ -153,13 +151,16 @@ def _path(spec: SetSpec, prefix: str, beside: Path | None) -> Path | None:
 def _registered(path: Path, wanted: str) -> str:
     """The name of the data set for a path, registered if it was not before.
 
-    `wanted` is one of `PREFIXES`. What is divided into train and test, or has no class folders, is `folder:NAME`.
+    `wanted` is one of `PREFIXES`. What is divided into train and test, or has no class folders, is `folder:NAME`; if
+    another path has that name, `folder:PARENT/NAME`.
     """
     known = registry.entries("dataset")
-    names = {prefix: prefix + _name(path) for prefix in PREFIXES}
-    for name in names.values():
-        if name in known and (earlier := known[name].load().path) != path:
-            raise UserError(f"'{earlier}' and '{path}' would both be called '{name}' in tables. Rename one of them.")
+
+    def is_taken(name: str) -> bool:
+        return any(prefix + name in known and known[prefix + name].load().path != path for prefix in PREFIXES)
+
+    own = free_name(path, _name(path), is_taken)
+    names = {prefix: prefix + own for prefix in PREFIXES}
     if names[wanted] in known:
         return names[wanted]
     if names[PREFIX] in known and known[names[PREFIX]].load().listing.classes:
@@ -205,18 +206,10 @@ def with_absolute_path(text: str) -> str:
 
 
 def _name(path: Path) -> str:
-    """The name in tables: the folder's, with '-' for what a name of a data set cannot hold.
-
-    Names in other scripts end in a hash, because little or nothing else is left of them.
-    """
+    """The name in tables: the folder's, or the archive's without its ending."""
     suffix = next((suffix for suffix in (".zip", *TAR) if path.name.lower().endswith(suffix)), "")
     stem = path.name[: len(path.name) - len(suffix)] if suffix and path.is_file() else path.name
-    stem = unicodedata.normalize("NFC", stem)
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")
-    if readable and stem.isascii():
-        return readable
-    digest = hashlib.sha256(stem.encode(errors="surrogatepass")).hexdigest()
-    return f"{readable or 'images'}-{digest[:8]}"
+    return readable(stem)
 
 
 def _adopted(name: str, path: Path, listing: Listing, reader: type[OwnImages]) -> str:
@@ -227,7 +220,7 @@ def _adopted(name: str, path: Path, listing: Listing, reader: type[OwnImages]) -
     members: dict[str, object] = {"__module__": __name__, "__doc__": f"The images in {shown}."}
     members.update(path=path, listing=listing, splits=tuple(listing.splits), classes=listing.classes, sources=sources)
     members.update(origin=shown, licence="That of the user's own images", caveats=HOW)
-    members.update(family="" if reader is OwnImages else f"{PREFIX}{_name(path)}")
+    members.update(family="" if reader is OwnImages else PREFIX + name.partition(":")[2])
     dataset = type("UserFolder", (UserFolder,), members)
     dataset.name, dataset.title = name, f"The images in {shown}"  # type: ignore[attr-defined]
     registry.adopt("dataset", name, dataset, f"folder {path}")

@@ -14,6 +14,7 @@ from oodbench.benchmark.data.files.file_source import File
 from oodbench.benchmark.data.lists.listed import ListedDataset, ListSource
 from oodbench.benchmark.data.lists.parse import UNLABELLED, read_list
 from oodbench.benchmark.data.lists.reader import SAMPLED, ListReader
+from oodbench.benchmark.data.own_names import free_name
 from oodbench.benchmark.errors import DataError, UserError, visible
 from oodbench.benchmark.plugins.dataset import Dataset
 from oodbench.benchmark.plugins.registry import registry
@@ -53,6 +54,8 @@ class UserList(ListedDataset):
 def adopt_list(spec: SetSpec, beside: Path | None = None) -> SetSpec:
     """Register the list at `list:FILE.txt` as `list:NAME` and return the spec with that name.
 
+    If another list has it, the name is `list:FOLDER/NAME`.
+
     A relative path belongs to the folder `beside`, by default the working folder. Other specs are returned unchanged.
     Raises `UserError` for a file that does not exist or is not a list.
     """
@@ -66,15 +69,17 @@ def adopt_list(spec: SetSpec, beside: Path | None = None) -> SetSpec:
             f"'{spec}' names no list: '{path}' {problem}. Write list:FILE.txt, FILE having lines such as "
             "'cat/001.png 3'."
         )
-    name = PREFIX + unique_slug(path.stem)
-    known = registry.entries("dataset").get(name)
-    if known is None:
+    known = registry.entries("dataset")
+
+    def is_taken(name: str) -> bool:
+        return PREFIX + name in known and known[PREFIX + name].load().path != path
+
+    name = PREFIX + free_name(path, unique_slug(path.stem), is_taken)
+    if name not in known:
         try:
             registry.adopt("dataset", name, _dataset(name, path), f"list {path}")
         except DataError as error:
             raise UserError(str(error)) from error
-    elif (earlier := known.load().path) != path:
-        raise UserError(f"'{earlier}' and '{path}' would both be called '{name}' in tables. Rename one of them.")
     return spec._replace(name=name)
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.data.pictures.index import cores
 from oodbench.benchmark.plugins.pictures import LazyImages, Pixels, Rows
+from oodbench.benchmark.store.cores import usable_cores
 
 AHEAD = 64
 """Images that are decoded ahead, or two batches if these are more."""
@@ -48,7 +48,7 @@ class DecodedAhead(LazyImages):
         shares its core with a decoder holds up all of them. An error is raised in place of its batch. Threads end when
         the iterator does.
         """
-        total = cores()
+        total = usable_cores()
         spare = total - busy
         meanwhile = 2 * spare >= total
         waiting: deque[_Batch] = deque()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from oodbench.benchmark.data.pictures.index_files import Part, PictureIndex, Wro
 from oodbench.benchmark.data.pictures.source import PictureFiles
 from oodbench.benchmark.data.pictures.stored import BadImageError, DamagedImageError, look
 from oodbench.benchmark.store.atomic import slug, write_atomically
+from oodbench.benchmark.store.cores import usable_cores
 from oodbench.benchmark.store.locks import Locks
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,6 @@ def index_of(
     return index
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _ranges(count: int, size: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -97,7 +92,7 @@ def _parts(label: str, files: PictureFiles, digests: dict[range, str], stem: Pat
     """The parts in order, from their files where these are there."""
     count = len(files.names)
     started = said = time.monotonic()
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         try:
             for rows, digest in digests.items():
                 part = _stored_part(stem, digest, len(rows))
@@ -159,7 +154,7 @@ def _matches(files: PictureFiles, index: PictureIndex) -> bool:
             return False
 
     usable = index.usable
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         starts = range(0, len(usable), PART)
         return all(all(pool.map(is_same, usable[start : start + PART])) for start in starts)
 

@@ -97,6 +97,11 @@ class IDParts:
         """Why no settings can be chosen on the set's images, as a phrase; empty if they can."""
         if self.can_fit:
             return ""
+        if self.validates:
+            return (
+                f"its settings are chosen on validation images of what detectors learn from, and '{self.set}' has no "
+                f"training images; {self.hint}"
+            )
         return f"its settings are chosen on validation images, and '{self.set}' has none: {self.hint}"
 
     def cannot_train(self, recipe: str) -> str:
