@@ -120,7 +120,8 @@ def trapezoidal(matrix: Tensor) -> Tensor:
 
 def product(x: Tensor, root: Tensor) -> Tensor:
     """x T, (N, R), of x (N, D) and a lower trapezoidal T (D, R), in x's precision; skips the zeros of T."""
-    root, found = root.to(x.dtype), torch.empty(len(x), root.shape[1], dtype=x.dtype)
+    root = root.to(x.dtype)
+    found = torch.empty(x.shape[0], root.shape[1], dtype=x.dtype)  # not len(x): torch.export would fix it
     for start in range(0, root.shape[1], PANEL):
         columns = slice(start, start + PANEL)
         torch.mm(x[:, start:], root[start:, columns], out=found[:, columns])

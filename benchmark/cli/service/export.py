@@ -16,6 +16,7 @@ from oodbench.benchmark.cli.base import PATH, Command, plugin_option, results_op
     bench export digits vim vim.safetensors --id digits
     bench export digits "knn[k=10]" knn.safetensors --id digits --tpr 0.99
     bench export photos energy energy.safetensors --weights hash
+    bench export photos energy energy.safetensors --onnx energy.onnx
     """,
 )
 @click.argument("run_name", metavar="RUN")
@@ -32,6 +33,20 @@ from oodbench.benchmark.cli.base import PATH, Command, plugin_option, results_op
     show_default=True,
     type=click.Choice(["include", "hash"]),
     help="Put the network's weights into the file, or only their hash.",
+)
+@click.option(
+    "--onnx",
+    default=None,
+    type=PATH,
+    metavar="FILE.onnx",
+    help="Also write network and score as an ONNX graph.",
+)
+@click.option(
+    "--onnx-images",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "uint8"]),
+    help="What the graph takes: images in [0, 1], or from 0 to 255.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing FILE.")
 @click.option("--device", default="", metavar="NAME", help="cpu, cuda or mps.  [default: the run's]")
@@ -52,6 +67,8 @@ def export(
     seed: int | None,
     tpr: float,
     weights: str,
+    onnx: Path | None,
+    onnx_images: str,
     overwrite: bool,
     device: str,
     data_dir: Path | None,
@@ -64,8 +81,12 @@ def export(
     load_monitor() in Python score images with it.
     """
     from oodbench.benchmark.standalone.bundle.export import export as write
-    from oodbench.benchmark.standalone.bundle.words import exported_text
+    from oodbench.benchmark.standalone.bundle.file import refuse_existing
+    from oodbench.benchmark.standalone.bundle.load import load_monitor
+    from oodbench.benchmark.standalone.bundle.words import exported_text, onnx_text
 
+    if onnx is not None:
+        refuse_existing(onnx, overwrite)
     where = {"device": device, "data_dir": data_dir, "plugins": plugins}
     given = {name: value for name, value in where.items() if value}
     bundle = write(
@@ -81,3 +102,6 @@ def export(
         **given,
     )
     click.echo(exported_text(bundle, file))
+    if onnx is not None:
+        difference = load_monitor(file).to_onnx(onnx, onnx_images, overwrite)
+        click.echo(onnx_text(bundle, onnx, onnx_images, difference))

@@ -92,7 +92,22 @@ def choose(run: StoredRun, detector: str, id_set: str = "", seed: int | None = N
     if not done:
         reason = rows[0].reason.rstrip(".")
         raise UserError(f"'{label}' has no numbers on '{name}' in this run, as it was {rows[0].status}: {reason}.")
+    _refuse_without_network(label, done[0])
     return Chosen(run, label, name, chosen, done)
+
+
+def _refuse_without_network(label: str, record: Record) -> None:
+    """Raise `UserError` for scores and outputs that were given to the run: it has nothing that scores another image."""
+    if record.recipe == SCORES:
+        raise UserError(
+            f"'{label}' are scores that were given to the run (--scores): there is no code that could score another "
+            "image, so that they cannot be exported."
+        )
+    if record.recipe == OUTPUTS:
+        raise UserError(
+            f"'{label}' cannot be exported: the run has the outputs of a network, and not the network. A run with "
+            "--backbone FILE.py:FUNCTION and --checkpoint has both."
+        )
 
 
 def _label(run: StoredRun, detector: str) -> str:

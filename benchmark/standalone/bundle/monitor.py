@@ -76,7 +76,7 @@ class Monitor:
     """
 
     def __init__(self, bundle: Bundle, scorer: Scorer, tpr: float | None = None) -> None:
-        self.bundle, self._scorer = bundle, scorer
+        self.bundle, self.scorer = bundle, scorer
         self.tpr = bundle.threshold.tpr if tpr is None else tpr
         self.threshold = bundle.threshold_at(self.tpr)
         self.class_names = bundle.class_names
@@ -102,7 +102,7 @@ class Monitor:
             DataError: An image cannot be used, with the reason.
         """
         reader = Reader(self.bundle.input)
-        pieces = list(self._scorer.pieces(reader.pieces(images, self._scorer.piece)))
+        pieces = list(self.scorer.pieces(reader.pieces(images, self.scorer.piece)))
         if not pieces:
             raise DataError("There are no images to score: the list is empty.")
         self._say_converted(reader)
@@ -124,7 +124,7 @@ class Monitor:
                 held.append(_Read(image.name, reader.of_bytes(image.read())))
             except BadImageError as error:
                 held.append(_Read(image.name, None, str(error)))
-            if sum(one.pixels is not None for one in held) == self._scorer.piece or len(held) == MOST_HELD:
+            if sum(one.pixels is not None for one in held) == self.scorer.piece or len(held) == MOST_HELD:
                 yield from self._file_verdicts(held)
                 held = []
         yield from self._file_verdicts(held)
@@ -139,15 +139,37 @@ class Monitor:
         Returns:
             Scores, float64 (N,).
         """
-        return self._scorer.as_in_run(Reader(self.bundle.input).of_array(images)).scores
+        return self.scorer.as_in_run(Reader(self.bundle.input).of_array(images)).scores
 
     def with_tpr(self, tpr: float) -> Monitor:
         """The same monitor with the threshold that accepts another share of ID validation images."""
-        return Monitor(self.bundle, self._scorer, tpr)
+        return Monitor(self.bundle, self.scorer, tpr)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the monitor's bundle to a file. Raises `UserError` if it exists, unless `overwrite` is set."""
         self.bundle.write(user_path(path), overwrite)
+
+    def to_onnx(self, path: str | Path, images: str = "float32", overwrite: bool = False) -> float | None:
+        """Write network, score and threshold as one ONNX graph.
+
+        It takes `images` of the network's size, (N, C, H, W), and gives `score` float64 (N,), `accepted` bool (N,),
+        `predicted` int64 (N,) and `logits` float32 (N, K). Needs the extra `onnx`.
+
+        Args:
+            path: The file.
+            images: "float32" for images in [0, 1], or "uint8".
+            overwrite: Replace an existing file.
+
+        Returns:
+            The largest difference of scores in onnxruntime from the monitor's, relative to the spread of the validation
+            scores; None if onnxruntime is not installed.
+
+        Raises:
+            UserError: The detector's score is not made of tensor operations, a package is missing, or the file exists.
+        """
+        from oodbench.benchmark.standalone.bundle.graph import write_onnx
+
+        return write_onnx(self, user_path(path), images, overwrite)
 
     def check(self) -> float:
         """How far scores of noise are from those where the bundle was written, relative to the validation scores.
@@ -156,10 +178,14 @@ class Monitor:
             The largest difference, divided by the distance between the 5% and 95% quantiles of the validation scores:
             0 on the machine type of the run, about 1e-6 elsewhere.
         """
-        here = self._scorer(probe_images(self.bundle.input.shape)).scores
+        here = self.scorer(probe_images(self.bundle.input.shape)).scores
+        return float(np.abs(here - np.array(self.bundle.probe)).max()) / self.spread
+
+    @property
+    def spread(self) -> float:
+        """Distance between the 5% and 95% quantiles of the validation scores; positive."""
         low, high = np.quantile(self.bundle.validation_scores, [0.05, 0.95])
-        spread = max(float(high - low), 1e-12)
-        return float(np.abs(here - np.array(self.bundle.probe)).max()) / spread
+        return max(float(high - low), 1e-12)
 
     def _verdicts(self, scored: ScoredImages) -> Verdicts:
         return Verdicts(scored.scores, scored.scores <= self.threshold, scored.logits.argmax(axis=1).astype(np.int64))
@@ -168,7 +194,7 @@ class Monitor:
         """Score what was read of some files."""
         pixels = [one.pixels for one in held if one.pixels is not None]
         if pixels:
-            found = self._verdicts(self._scorer(np.concatenate(pixels)))
+            found = self._verdicts(self.scorer(np.concatenate(pixels)))
             verdicts = zip(found.scores.tolist(), found.accepted.tolist(), found.classes.tolist(), strict=True)
         for one in held:
             if one.pixels is None:

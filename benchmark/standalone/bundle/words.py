@@ -34,3 +34,14 @@ def threshold_lines(bundle: Bundle) -> list[str]:
         f"Of all ID images, {100 * found.accepted_low:.1f}% to {100 * found.accepted_high:.1f}% are accepted; the "
         f"threshold that accepts {100 * found.tpr:g}% of them is between {low} and {high} (95% intervals).",
     ]
+
+
+def onnx_text(bundle: Bundle, file: Path, takes: str, difference: float | None) -> str:
+    """What was written as ONNX, and how far its scores are from the detector's."""
+    shape = ", ".join(map(str, bundle.input.shape))
+    tried = (
+        "not tried, as onnxruntime is not installed"
+        if difference is None
+        else f"scores in onnxruntime differ from the detector's by at most {difference:.1g} of their spread"
+    )
+    return f"ONNX graph: {file} (images {takes} (N, {shape}) -> score, accepted, predicted, logits; {tried})"

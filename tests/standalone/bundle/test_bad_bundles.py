@@ -15,6 +15,7 @@ from oodbench.benchmark import Batch, Detector, FitData, Monitor, load_monitor
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.standalone.bundle import file as bundle_file
 from oodbench.benchmark.standalone.bundle.export import export
 from oodbench.benchmark.standalone.bundle.scoring import probe_images
@@ -173,6 +174,28 @@ def test_a_run_without_its_artifacts_or_with_other_code(tmp_path: Path, monkeypa
     with pytest.raises(OodbenchError, match=r"'checkpoint/.*' is missing from the store. Run the same command again"):
         export(run_dir, "energy", target)
     assert not target.exists()
+
+
+def test_given_outputs_and_scores_have_nothing_to_export(tmp_path: Path) -> None:
+    random, outputs, scores = np.random.RandomState(0), tmp_path / "outputs", tmp_path / "scores"
+    for folder in (outputs, scores):
+        (folder / "ood").mkdir(parents=True)
+    for name in ("id_train", "id_val", "id_test", "ood/far"):
+        labels = np.arange(40) % 3
+        logits = 5 * np.eye(3)[labels] * (name != "ood/far") + random.normal(size=(40, 3))
+        np.savez(outputs / f"{name}.npz", logits=logits, labels=labels)
+    for name, centre in (("id_test", 0), ("ood/far", 4)):
+        np.save(scores / f"{name}.npy", random.normal(centre, size=50))
+    results = ("--results", tmp_path / "results", "--quiet")
+    for name, options in (("a", ("--outputs", outputs, "--detectors", "energy")), ("b", ("--scores", scores))):
+        done = bench("run", *options, "--name", name, *results)
+        assert done.exit_code == 0, done.output
+    target = tmp_path / "x.safetensors"
+    with pytest.raises(UserError, match="'energy' cannot be exported: the run has the outputs of a network, and not"):
+        export("a", "energy", target, results=tmp_path / "results")
+    row = read_stored_run(tmp_path / "results" / "runs" / "b").records[0].label
+    with pytest.raises(UserError, match=r"are scores that were given to the run \(--scores\): there is no code"):
+        export("b", row, target, results=tmp_path / "results")
 
 
 def test_the_command_says_so_with_exit_code_2(run_dir: Path, tmp_path: Path) -> None:
