@@ -51,8 +51,10 @@ class _Search:
     """One search; `title` names the network in messages."""
 
     def __init__(self, network: nn.Module, images: Tensor, features: str, head: str) -> None:
-        self.network, self.images = network, placed(network, images)
+        self.network = network
         self.title = type(network).__name__
+        self._refuse_missing_weights()
+        self.images = placed(network, images)
         self.notes: list[str] = []
         self.layers: dict[str, nn.Module] = dict(network.named_modules())
         self.named_features, self.named_head = self._known("features", features), self._known("head", head)
@@ -94,6 +96,15 @@ class _Search:
                 f"{option}='{name}' of {self.title} is of type {kind}, expected a linear layer (nn.Linear)."
             )
         return name
+
+    def _refuse_missing_weights(self) -> None:
+        for name, weight in self.network.named_parameters():
+            if weight.is_meta or isinstance(weight, nn.parameter.UninitializedParameter):
+                where = "on the meta device" if weight.is_meta else "not made before its first call, as of a lazy layer"
+                raise UserError(
+                    f"The weight '{name}' of {self.title} has no values: it is {where}. Load the weights, or call the "
+                    "network once."
+                )
 
     def _passed(self) -> tuple[Any, list[ModuleCall]]:
         try:

@@ -196,5 +196,6 @@ def weights_hash(network: nn.Module) -> str:
     for name, value in network.state_dict().items():
         if hasattr(value, "detach"):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            numbers = value.int_repr() if value.is_quantized else value.detach()
+            digest.update(numbers.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

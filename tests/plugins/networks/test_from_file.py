@@ -133,6 +133,11 @@ def test_its_version_follows_the_file_and_what_lies_beside_it(folder: Path) -> N
     assert second != first
     (folder / "layers.py").write_text("scale = 2\n")
     assert version() not in (first, second)
+    written(folder, 'depends_on = ("sizes.json",)\n')
+    (folder / "sizes.json").write_text("1")
+    declared = version()
+    (folder / "sizes.json").write_text("2")
+    assert version() != declared
     (folder / "sub").mkdir()
     written(folder / "sub")
     elsewhere = known_version(type(made("sub/net.py:make"))).version

@@ -156,6 +156,18 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         read(network, some_images())
 
 
+def test_weights_without_values_are_refused() -> None:
+    with torch.device("meta"):
+        empty = nets.Plain()
+    with pytest.raises(
+        UserError, match=r"The weight 'layer1.0.weight' of Plain has no values: it is on the meta device"
+    ):
+        read(empty, some_images())
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(UserError, match="has no values: it is not made before its first call, as of a lazy layer"):
+        read(lazy, some_images())
+
+
 def test_logits_that_depend_on_the_batch_are_noted() -> None:
     images = some_images() * torch.linspace(0.1, 2, 5)[:, None, None, None]
     parts, _ = read(made(nets.BatchStatistics), images)
