@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,9 @@ def test_a_dry_run_says_what_is_imported_and_how_much_it_takes(tmp_path: Path) -
 def test_workers_find_the_arrays(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine")
     alone = run(tmp_path, "msp,knn", name="alone")
+    give_outputs(tmp_path / "gone")
+    run(tmp_path, "msp", outputs="gone")
+    shutil.rmtree(tmp_path / "gone")  # what an earlier run of this process was given
     several = run(tmp_path, "msp,knn", name="several", jobs=2, rerun="all")
     for one, other in zip(alone.records, several.records, strict=True):
         assert (one.status, one.metrics) == (OK, other.metrics)

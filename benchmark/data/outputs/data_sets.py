@@ -43,6 +43,11 @@ class GivenSource(NamedTuple):
         return PREFIX + json.dumps(self)
 
     @property
+    def exists(self) -> bool:
+        """Whether all of its folders and files are there."""
+        return all(Path(path).exists() for path in (*self.outputs, *([self.scores] if self.scores else [])))
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the paths that say which images there are: scores beside outputs are of the same."""
         paths = self.outputs or (self.scores,)
@@ -128,10 +133,11 @@ def register_given(source: GivenSource) -> GivenSets:
 
 
 def registered_sources() -> tuple[str, ...]:
-    """The sources whose sets were registered in this process, as texts."""
+    """The sources whose sets were registered in this process, as texts; without those that an earlier run had and that
+    are gone."""
     entries = registry.entries("dataset")
     loaded = (entry.load() for name, entry in entries.items() if name.startswith(PREFIX))
-    return tuple(dict.fromkeys(dataset.sets.text for dataset in loaded))
+    return tuple(dict.fromkeys(dataset.sets.text for dataset in loaded if dataset.sets.exists))
 
 
 def _registered(
