@@ -58,7 +58,9 @@ def test_a_network_in_memory_is_scored(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("Plain-")
     assert re.search(r"^Plain +Plain +ID +4 +8 ", bench("list", "runs", "--results", tmp_path).output, re.MULTILINE)
-    with pytest.raises(UserError, match="'knn' in the run 'Plain' was scored on outputs that were given, without the"):
+    with pytest.raises(
+        UserError, match="'knn' cannot be exported: the run has the outputs of a network, and not the network"
+    ):
         export(tmp_path / "runs" / "Plain", "knn", tmp_path / "knn.safetensors", results=tmp_path)
     assert Outputs.load(folder).id["train"].features.shape == (90, D)  # type: ignore[union-attr]
 

@@ -50,7 +50,8 @@ def import_large(tmp_path: Path, rows: int, width: int) -> tuple[int, np.ndarray
 def test_rows_of_several_blocks_are_copied_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_given, "BLOCK", 7 * 8 * 4)  # seven rows
     _, stored = import_large(tmp_path, 100, 8)
-    assert (stored.shape, stored.dtype) == ((100, 8), np.float32)
+    assert stored.shape == (100, 8)
+    assert stored.dtype == np.float32
     assert stored[:-1].max() == 0
     assert stored[-1].min() == 1
 

@@ -162,11 +162,6 @@ def planned(chosen: Chosen, cache: Path, **overrides: Any) -> Planned:
             "Run it again with this version."
         )
     record, problem = chosen.cells[0], ""
-    if record.recipe in (OUTPUTS, SCORES):
-        raise UserError(
-            f"'{chosen.label}' in the run '{chosen.run.path.name}' was scored on {record.recipe} that were given, "
-            "without the network, which a bundle needs. Run it on images with --backbone and --checkpoint, then export."
-        )
     for command in reversed(commands):
         try:
             context, plan = _plan_again(command, chosen, cache, overrides)
