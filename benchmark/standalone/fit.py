@@ -129,6 +129,12 @@ def _new(detector: str | type[Detector] | Detector) -> Detector:
             f"'{shown_name(fresh)}' needs {' and '.join(lacking)}, and arrays of logits and features cannot supply "
             "that; run it with images and network: bench run --detectors ..."
         )
+    if fresh.recipe:
+        logger.info(
+            "'%s' scores networks trained with the recipe '%s'; the arrays should be those of one.",
+            shown_name(fresh),
+            fresh.recipe,
+        )
     result: Detector = fresh
     return result
 

@@ -213,6 +213,12 @@ def test_the_head_is_recovered(arrays: dict[str, Any], images: dict[str, np.ndar
     assert len(logged) == 1
 
 
+def test_a_detector_of_trained_networks_says_which(logged: list[str]) -> None:
+    logits = np.array([[4.0, 0.0], [1.0, 0.9]])
+    np.testing.assert_array_equal(fit("joint").score(logits=logits), fit("msp").score(logits=logits))
+    assert logged == ["'joint' scores networks trained with the recipe 'joint'; the arrays should be those of one."]
+
+
 def test_a_linear_module_is_a_head(arrays: dict[str, Any], images: dict[str, np.ndarray]) -> None:
     weight, bias = arrays["head"]
     module = nn.Linear(20, 4).double()
