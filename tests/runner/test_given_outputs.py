@@ -244,6 +244,20 @@ def test_options_about_networks_and_images_are_refused(tmp_path: Path, options: 
         run(tmp_path, **options)
 
 
+def test_what_several_folders_and_protocols_need_is_said_in_a_sentence(tmp_path: Path) -> None:
+    give_outputs(tmp_path / "mine")
+    with pytest.raises(UserError, match="--protocol val_ood chooses settings on images of a further OOD set"):
+        run(tmp_path, protocol="val_ood")
+    with pytest.raises(UserError, match="--outputs gives a folder twice"):
+        run(tmp_path, outputs="mine,mine")
+    with pytest.raises(UserError, match="--outputs gives one network, so give one seed in place of 3"):
+        run(tmp_path, seeds=3)
+    with pytest.raises(UserError, match="so leave out '@cross_entropy' of 'msp@cross_entropy'"):
+        run(tmp_path, "msp@cross_entropy")
+    with pytest.raises(UserError, match="--higher says what higher scores mean, so it needs --scores or --outputs"):
+        prepare("msp", higher="id", results=tmp_path / "results")
+
+
 def test_sets_are_chosen_by_the_users_names(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine")
     stored = run(tmp_path, "msp", ood_sets="svhn", near="Places 365 (crop)", id_sets="photos", limit_test=30)

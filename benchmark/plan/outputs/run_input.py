@@ -19,6 +19,7 @@ from oodbench.benchmark.plan.planner import make_plan, new_plan, refuse_empty
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, Suite
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
+from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD
 from oodbench.benchmark.plan.weights.file import OUTPUTS
 
 OF_NETWORKS = (
@@ -104,6 +105,11 @@ def _refuse_unused(request: Request) -> None:
         raise UserError(
             f"{what} gives {'outputs of a network' if request.outputs else 'scores'}, and no images or weights, so "
             f"leave out {' and '.join(options)}."
+        )
+    if request.protocol == VAL_OOD:
+        raise UserError(
+            f"--protocol {VAL_OOD} chooses settings on images of a further OOD set, of which no outputs are given. Use "
+            f"{LEAVE_ONE_OUT}, or leave it out."
         )
     if len(request.outputs) > 1 and len(request.outputs) != len(request.seeds):
         raise UserError(
