@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from oodbench.benchmark import Outputs
+from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.suite_file import read_suite, text_elsewhere
-from tests.support import run_suite, tables_of, write_suite
+from oodbench.benchmark.plugins.specs import parse_set
+from tests.support import draw_no_plots, prepare_suite, run_suite, tables_of, write_suite
 
 NET = """
 from torch import nn
@@ -101,3 +106,20 @@ def test_worker_processes_build_it(suite: Path, tmp_path: Path) -> None:
     alone = run_suite(suite, ["msp", "energy"], results=tmp_path / "alone")
     several = run_suite(suite, ["msp", "energy"], results=tmp_path / "several", jobs=2)
     assert tables_of(alone.path) == tables_of(several.path)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_network_has_the_same_features_in_memory(suite: Path, tmp_path: Path) -> None:
+    scope: dict[str, Any] = {}
+    exec(NET, scope)
+    torch.manual_seed(1)
+    network = scope["make"](2)
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    prepared = prepare_suite(suite, ["vim[dim=2]"], checkpoint=str(tmp_path / "mine.pt"))
+    with pytest.MonkeyPatch.context() as patch:
+        draw_no_plots(patch)
+        prepared.start()
+    images = in_channels(np.asarray(prepared.context.library.part(parse_set("uniform"), "test").images[:]), 1)
+    (stored,) = (suite.parent / "results" / "cache" / "features").glob("*uniform*.npy")
+    ours = Outputs.from_model(network, torch.from_numpy(images).float() / 255, batch_size=256)
+    np.testing.assert_allclose(ours.features, np.load(stored), rtol=1e-5, atol=1e-6)
