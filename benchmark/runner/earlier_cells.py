@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.metrics.names import METRICS_VERSION
+from oodbench.benchmark.plan.jobs import ScoreJob
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plugins.source_version import ONLY_IN
@@ -37,6 +38,9 @@ VALID, ALL, NONE = "valid", "all", "none"
 
 ADDITIONAL = "stability"
 """A further field of a request that does not change what a cell is: it asks for a number more."""
+
+OUTPUTS = ("logits", "features")
+"""Kinds of artifacts that say what a network gave for which images."""
 
 NAMED = 3
 """Number of differences that a message names."""
@@ -130,6 +134,7 @@ class _Judge:
         if not unlisted:
             self._unlisted = "an older version of oodbench did not record its options"
         self._trained = {_training(c.record): c.checkpoint.key.path for c in plan.cells if c.checkpoint is not None}
+        self._outputs = _outputs_of(plan)
         self._images: dict[tuple[str, ...], Mapping[str, Any]] = {}
         for pair in plan.pairs:
             scored = scored_images(pair)
@@ -171,7 +176,31 @@ class _Judge:
             if side in images and place in self._images and dict(images[side]) != dict(self._images[place]):
                 return f"other images of '{place[-1]}'"
         made, now = record.artifacts.get("checkpoint", ""), self._trained.get(_training(record), "")
-        return f"another training on '{record.id_set}'" if made and now and made != now else ""
+        if made and now and made != now:
+            return f"another training on '{record.id_set}'"
+        read = self._outputs.get(_training(record), {})
+        for artifact in record.provenance.get("artifacts", ()):
+            path = str(artifact.get("path", ""))
+            if artifact.get("kind") in OUTPUTS and path not in read.get(_label(path), {path}):
+                return f"other {artifact['kind']} of the network on '{record.id_set}'"
+        return ""
+
+
+def _outputs_of(plan: Plan) -> dict[tuple[object, ...], dict[str, set[str]]]:
+    """Classifier -> the logits and features that a plan scores of it: the name of each without its hash -> paths."""
+    found: dict[tuple[object, ...], dict[str, set[str]]] = {}
+    for cell in plan.cells:
+        paths = found.setdefault(_training(cell.record), {})
+        for job in (plan.jobs[id_] for id_ in cell.waits_for if id_ in plan.jobs):
+            if isinstance(job, ScoreJob):
+                for key in (job.outputs.logits, job.outputs.features):
+                    paths.setdefault(_label(key.path), set()).add(key.path)
+    return found
+
+
+def _label(path: str) -> str:
+    """The path of an artifact without the hash of its key."""
+    return path.rpartition("-")[0]
 
 
 def _training(record: Record) -> tuple[object, ...]:

@@ -107,6 +107,14 @@ def test_cells_of_changed_code_leave_the_table(tmp_path: Path, run_tiny: Run, ca
     assert "the code of detector 'stays_or_goes' has changed" in caplog.text
 
 
+def other_logits(record: dict[str, Any]) -> None:
+    """As if the arrays of given outputs had been exchanged under the same names."""
+    for artifact in record["provenance"]["artifacts"]:
+        if artifact["kind"] == "logits":
+            label, _, rest = artifact["path"].rpartition("-")
+            artifact["path"] = f"{label}-{'0' * 12}{rest[12:]}"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -115,8 +123,9 @@ def test_cells_of_changed_code_leave_the_table(tmp_path: Path, run_tiny: Run, ca
         (lambda r: r["artifacts"].update(checkpoint="checkpoint/a.safetensors"), "another training on 'digits[0-1]'"),
         (lambda r: r["provenance"]["resolved"].update(extraction="0"), "an older version of oodbench made them"),
         (lambda r: r["provenance"].clear(), "did not record what made them"),
+        (other_logits, "other logits of the network on 'digits[0-1]'"),
     ],
-    ids=["ID images", "OOD images", "training", "stage", "no provenance"],
+    ids=["ID images", "OOD images", "training", "stage", "no provenance", "outputs"],
 )  # fmt: skip
 def test_cells_that_the_plan_would_make_otherwise_leave_the_table(
     run_tiny: Run, caplog: pytest.LogCaptureFixture, change: Callable[[dict[str, Any]], None], reason: str
