@@ -64,12 +64,15 @@ def rows_of_numbers(value: Given, name: str, finite: bool = True) -> NDArray[Any
     if not array.size:
         raise UserError(f"{name} has shape {array.shape}, which holds nothing; expected {_expected(name)}.")
     if finite and array.dtype.kind == "f":
-        _refuse_not_finite(array, name)
+        refuse_not_finite(array, name)
     return array
 
 
-def _refuse_not_finite(array: NDArray[Any], name: str) -> None:
-    """Raise `UserError` that names the first row with NaN or infinity. A sum finds out in one pass without copies."""
+def refuse_not_finite(array: NDArray[Any], name: str, first: int = 0) -> None:
+    """Raise `UserError` that names the first row with NaN or infinity, counted from `first`.
+
+    A sum finds out in one pass without copies.
+    """
     rows = max(1, BLOCK // array.shape[1])
     for start in range(0, len(array), rows):
         block = array[start : start + rows]
@@ -82,7 +85,9 @@ def _refuse_not_finite(array: NDArray[Any], name: str) -> None:
         row = int(finite.all(axis=1).argmin())
         value = block[row][~finite[row]][0]
         hint = " float16 ends at 65,504: save it as float32." if block.dtype == np.float16 and np.isinf(value) else ""
-        raise UserError(f"{name} has {_nan_or_infinity(value)} in row {start + row:,}; expected finite numbers.{hint}")
+        raise UserError(
+            f"{name} has {_nan_or_infinity(value)} in row {first + start + row:,}; expected finite numbers.{hint}"
+        )
 
 
 def _nan_or_infinity(value: Any) -> str:

@@ -16,7 +16,7 @@ from oodbench.benchmark.stages.detecting.similarities import score_with_bank
 from oodbench.benchmark.stages.detector_state import chosen_settings
 from oodbench.benchmark.standalone.arrays import Given, Kind
 from oodbench.benchmark.standalone.html import html_table
-from oodbench.benchmark.standalone.sets import read_arrays
+from oodbench.benchmark.standalone.sets import checked_when_read, read_arrays
 
 
 def shown_name(detector: Detector) -> str:
@@ -111,7 +111,7 @@ class FittedDetector:
                 f"'{self.name}' scores {' and '.join(self.needs)}, and {' and '.join(missing)} are missing: "
                 f"score({', '.join(f'{name}=...' for name in self.needs)})."
             )
-        images = read_arrays(features, logits, reads=self.needs)
+        images = checked_when_read(read_arrays(features, logits, reads=()))
         if not images.count:
             raise UserError(f"'{self.name}' got no images to score; give features=... or logits=....")
         self._refuse_other_width(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
-from oodbench.benchmark.standalone.arrays import Given, class_numbers, rows_of_numbers
+from oodbench.benchmark.standalone.arrays import Given, class_numbers, refuse_not_finite, rows_of_numbers
 
 
 def read_arrays(
@@ -69,3 +69,40 @@ class SelectedRows:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         selected: NDArray[Any] = self.array[self.rows[index]]
         return selected
+
+
+@dataclass(frozen=True)
+class FiniteRows:
+    """An array whose blocks are checked for NaN and infinity when they are read, while they are in the cache."""
+
+    array: NDArray[Any]
+    name: str
+    """What messages call it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the array."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        block: NDArray[Any] = self.array[rows]
+        if block.dtype.kind == "f":
+            refuse_not_finite(block, self.name, rows.start or 0)
+        return block
+
+
+def checked_when_read(arrays: SetArrays) -> SetArrays:
+    """The same set, whose logits and features are checked block by block. Reading raises `UserError`."""
+
+    def checked(array: NDArray[Any] | None, name: str) -> Any:
+        return None if array is None else FiniteRows(array, name)
+
+    return replace(arrays, logits=checked(arrays.logits, "logits"), features=checked(arrays.features, "features"))

@@ -366,6 +366,20 @@ def test_wrong_images_are_refused(arrays: dict[str, Any], images: dict[str, np.n
         fit("constant").score()
 
 
+def test_nan_is_found_in_every_block(world: FeatureWorld, arrays: dict[str, Any]) -> None:
+    many = np.tile(world.features, (6, 1))
+    for name in ("mahalanobis", "knn"):
+        fitted = fit(name, **arrays)
+        assert len(fitted.score(features=many)) == 2400
+        for row in (0, 1023, 1024, 2399):
+            with pytest.raises(UserError, match=rf"^features has NaN in row {row:,}; expected finite numbers.$"):
+                fitted.score(features=with_value(many, row, np.nan))
+        with pytest.raises(UserError, match="an infinite value in row 3"):
+            fitted.score(features=with_value(many, 3, -np.inf))
+        extreme = np.full((10, 20), 3e38, np.float32)  # finite, with an infinite sum
+        assert np.isfinite(fit("cosine", **arrays).score(features=extreme)).all()
+
+
 def test_a_class_without_images_is_named_where_it_matters(world: FeatureWorld) -> None:
     with pytest.raises(OodbenchError, match=r"IndexError.*; 1 of the 5 classes have no training images \(4\)"):
         fit(Careless, features=world.features, labels=world.labels, num_classes=5)
