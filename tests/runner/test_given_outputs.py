@@ -91,13 +91,13 @@ def test_tables_and_commands_show_the_names_that_the_user_gives(tmp_path: Path) 
 def test_what_detectors_need_and_is_not_given_is_the_reason_why_they_are_skipped(tmp_path: Path) -> None:
     without = {"svhn": given_arrays(60, "svhn", ood=True), "dtd": given_arrays(60, "dtd", ood=True)}
     give_outputs(tmp_path / "mine", head=None, ood={**without, "svhn": replace(without["svhn"], features=None)})
-    stored = run(tmp_path, "all", metrics="extended")
-    reasons = {one["what"]: one["reason"] for one in stored.info["skipped"]}
+    prepared = prepare("all", outputs=tmp_path / "mine", results=tmp_path / "results", threads=1)
+    reasons = dict(prepared.plan.skipped)
     assert reasons["odin"] == "it needs images, and --outputs has arrays only"
     assert reasons["gram"] == "it needs the feature maps of the network's blocks, and --outputs has arrays only"
     assert reasons["joint"] == "its classifier is to be trained by recipe 'joint', and --outputs trains none"
     assert "msp" not in reasons
-    found = cells(stored)
+    found = cells(run(tmp_path, "knn"))
     assert found["knn", "dtd", 0].status == OK
     assert found["knn", "svhn", 0].reason == "it needs features, and --outputs has none of 'svhn'"
     with pytest.raises(UserError, match="'odin' cannot run: it needs images, and --outputs has arrays only"):
@@ -321,6 +321,7 @@ def test_a_dry_run_says_what_is_imported_and_how_much_it_takes(tmp_path: Path) -
     assert not (tmp_path / "results" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_workers_find_the_arrays(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine")
     alone = run(tmp_path, "msp,knn", name="alone")
