@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark.data.outputs import read_scores
+from oodbench.benchmark.data.outputs.settings import read_settings
 from tests.docs.pages import Block, blocks, commands
 from tests.support import bench
 
@@ -55,6 +56,15 @@ def test_the_folder_from_init_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert result.exit_code == 0, result.output
     for detector in ("msp", "energy", "vim"):
         assert any(line.startswith(detector) for line in result.output.splitlines())
+
+
+def test_the_settings_are_read(tmp_path: Path) -> None:
+    (text,) = [block.text for block in blocks(PAGE) if block.language == "toml"]
+    (tmp_path / "outputs.toml").write_text(text)
+    found = read_settings(tmp_path / "outputs.toml")
+    assert (found.titles, found.groups) == ({"ssb_hard": "SSB-hard"}, {"ssb_hard": "near"})
+    assert found.higher_of == {"msp": "id"}
+    assert all((found.title, found.id_set, found.network, found.preprocessing, found.classes, found.notes))
 
 
 def test_the_csv_files_are_read_and_join_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,8 @@ def recovered_head(features: Floats, logits: Floats) -> GivenHead | None:
     if N is not larger than D, because then any logits fit. Memory does not depend on N. It holds for images whose
     features vary in no other directions than these (`head_of`).
     """
+    if len(features) != len(logits) or not len(features):
+        return None
     return _recovered([(features, logits)], _tolerance(features, logits))
 
 
@@ -153,8 +155,6 @@ def _tolerance(features: Floats, logits: Floats) -> float:
 
     float32 arrays often hold values of a network that computed in half precision.
     """
-    if not len(features) == len(logits) > 0:
-        return EXACT
     rows = np.unique(np.linspace(0, len(logits) - 1, 100).astype(int))
     found = EXACT
     for values in (np.asarray(array[rows], dtype=np.float32) for array in (features, logits)):

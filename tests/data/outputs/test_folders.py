@@ -171,3 +171,18 @@ def test_rows_that_only_one_side_names_are_matched_by_order_with_a_note(folder: 
     given = scores(tmp_path / "t", id_test={"score_a": np.arange(7.0)}, dtd={"score_a": np.arange(5.0), "names": names})
     assert len(joined(outputs, given).notes) == 3
     assert joined(outputs, given).ood["dtd"].names == tuple(names)
+
+
+def test_scores_that_contradict_the_outputs_are_refused(folder: Path, tmp_path: Path) -> None:
+    write_folder(folder, svhn=arrays(4, 3) | {"score_a": np.zeros(4)}, id_test=arrays(7, 2) | {"score_a": np.zeros(7)})
+    outputs = read_outputs(settings(folder, '[ood.svhn]\ngroup = "far"'))
+    sets = {"id_test": {"score_b": np.zeros(7)}, "svhn": {"score_b": np.zeros(4)}}
+    assert joined(outputs, scores(tmp_path / "good", **sets)).ood["svhn"].scores.keys() == {"a", "b"}
+    with pytest.raises(UserError, match=r"has scores of id_val, which '.*' does not have"):
+        joined(outputs, scores(tmp_path / "val", id_val={"score_b": np.zeros(3)}, **sets))
+    near = settings(write_folder(tmp_path / "near", **sets), '[ood.svhn]\ngroup = "near"')
+    with pytest.raises(UserError, match=r"puts 'svhn' in the group far, '.*near' in near"):
+        joined(outputs, read_scores(near))
+    twice = {name: {"score_a": content["score_b"]} for name, content in sets.items()}
+    with pytest.raises(UserError, match=r"have scores of 'a'. Rename one of them"):
+        joined(outputs, scores(tmp_path / "twice", **twice))

@@ -64,6 +64,12 @@ def test_any_logits_fit_as_many_rows_as_there_are_unknowns() -> None:
     assert recovered_head(features, logits) is not None
 
 
+def test_rows_that_do_not_belong_together_have_no_head() -> None:
+    features, logits, _ = network()
+    assert recovered_head(features[:-1], logits) is None
+    assert recovered_head(features[:0], logits[:0]) is None
+
+
 def test_all_rows_are_compared_and_few_rows_are_enough() -> None:
     """Only every second of 10,000 rows is fitted; one feature is not zero in a single row of the others."""
     features, _, head = network(rows=10_000, dead=(3,))
