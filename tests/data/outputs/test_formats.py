@@ -23,7 +23,7 @@ from safetensors.torch import save_file as save_tensors
 from oodbench.benchmark.data.outputs import read_outputs
 from oodbench.benchmark.data.outputs.files import READERS
 from oodbench.benchmark.data.outputs.formats.npy_arrays import npy_array, npz_arrays
-from oodbench.benchmark.data.outputs.formats.parquet_arrays import ROWS, parquet_arrays
+from oodbench.benchmark.data.outputs.formats.parquet_arrays import MAX_WIDTH, ROWS, parquet_arrays
 from oodbench.benchmark.data.outputs.formats.spool import IN_MEMORY, converted, spooled_bytes
 from oodbench.benchmark.data.outputs.formats.tensor_arrays import safetensors_arrays
 from oodbench.benchmark.errors import UserError
@@ -319,6 +319,14 @@ def test_parquet_of_other_types(tmp_path: Path) -> None:
     assert found["logits"].tolist() == [[1, 2], [3, 4]]
     pq.write_table(table.slice(0, 0), tmp_path / "id_test.parquet")
     refused(tmp_path / "id_test.parquet", "has no rows: the set 'id_test' is empty")
+
+
+def test_empty_and_endless_rows(tmp_path: Path) -> None:
+    save_arrays({"logits": np.empty((0, 3), np.float32)}, tmp_path / "id_test.safetensors")
+    refused(tmp_path / "id_test.safetensors", "has no rows: the set 'id_test' is empty")
+    (tmp_path / "id_test.safetensors").unlink()
+    pq.write_table(pa.table({"logits": [np.zeros(MAX_WIDTH + 1, np.int8)]}), tmp_path / "id_test.parquet")
+    refused(tmp_path / "id_test.parquet", "has lists of 1,048,577 numbers in the column 'logits'; at most 1,048,576")
 
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
