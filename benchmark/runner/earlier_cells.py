@@ -204,8 +204,9 @@ def _label(path: str) -> str:
 
 
 def _training(record: Record) -> tuple[object, ...]:
-    """What names a classifier, whatever made it."""
-    settings = json.dumps(dict(record.recipe_settings), sort_keys=True, default=str)
+    """What names a classifier, whatever made it: of given weights and outputs, the names of files, not their bytes."""
+    named = {name: value for name, value in record.recipe_settings.items() if name != "sha256"}
+    settings = json.dumps(named, sort_keys=True, default=str)
     return record.id_set, record.backbone, record.recipe, settings, record.seed
 
 

@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from oodbench.benchmark.api import prepare
 from oodbench.benchmark.cli.run import run as run_command
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.options import Options
@@ -135,6 +137,23 @@ def test_cells_that_the_plan_would_make_otherwise_leave_the_table(
     with caplog.at_level(logging.INFO, "oodbench"):
         assert detectors(run_tiny("msp", ood_sets="uniform")) == ["msp"]
     assert reason in caplog.text
+
+
+def test_arrays_that_were_exchanged_under_the_same_names_are_not_mixed_with_earlier_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "given" / "ood").mkdir(parents=True)
+    random, labels = np.random.default_rng(0), np.arange(60) % 3
+    for name in ("id_train", "id_test"):
+        np.savez(tmp_path / "given" / f"{name}.npz", logits=random.normal(size=(60, 3)), labels=labels)
+    np.savez(tmp_path / "given" / "ood" / "far.npz", logits=random.normal(size=(60, 3)))
+    options = {"outputs": tmp_path / "given", "results": tmp_path / "results", "name": "given"}
+    prepare("msp,energy", **options).start()
+    assert detectors(prepare("msp", **options).start()) == ["energy", "msp"]
+    np.savez(tmp_path / "given" / "ood" / "far.npz", logits=random.normal(size=(60, 3)))
+    with caplog.at_level(logging.INFO, "oodbench"):
+        assert detectors(prepare("msp", **options).start()) == ["msp"]
+    assert "other logits of the network" in caplog.text
 
 
 def test_a_group_that_a_later_command_states_holds_for_cells_that_stay(run_tiny: Run) -> None:
