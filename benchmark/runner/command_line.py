@@ -16,6 +16,9 @@ FLAGS = {"id_sets": "--id", "ood_sets": "--ood", "plugins": "--plugin", "stabili
 UNSAID = ("own_cache", "rerun")
 """Options that a command which continues a run does without."""
 
+SECRET = {"store": "URL"}
+"""Options whose value may hold a password, so that it is written nowhere, and what stands in its place."""
+
 
 def command_line(asked: Options) -> str:
     """`bench run` with every option that is not the default, quoted for the shell."""
@@ -23,7 +26,7 @@ def command_line(asked: Options) -> str:
     for one in fields(Options):
         value = _seeds(asked.seeds) if one.name == "seeds" else getattr(asked, one.name)
         if one.name not in UNSAID and str(value) != str(one.default):  # a default folder is a text, a given one a path
-            words += _words(one.name, value)
+            words += _words(one.name, SECRET.get(one.name, value))
     return shlex.join(words)
 
 

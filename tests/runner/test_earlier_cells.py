@@ -260,3 +260,4 @@ def test_a_line_has_what_is_not_the_default_quoted_for_the_shell() -> None:
     )
     assert command_line(Options(seeds=(0, 1, 2))) == "bench run --seeds 3"
     assert command_line(Options(seeds=(0, 5))) == "bench run --seeds 0,5"
+    assert command_line(Options(store="s3://key:secret@bucket/folder")) == "bench run --store URL"
