@@ -87,4 +87,4 @@ def inputs_of(records: Sequence[Record]) -> str:
         + [r.artifacts.get(name) for name in names]
         for r in records
     ]
-    return hashlib.sha256(to_json([VERSION, inputs]).encode()).hexdigest()
+    return hashlib.sha256(to_json([VERSION, inputs]).encode(errors="surrogatepass")).hexdigest()
