@@ -43,6 +43,7 @@ def suite(tmp_path: Path) -> Path:
     return write_suite(tmp_path / "suites", MATRIX, backbone="net.py:make")
 
 
+@pytest.mark.slow
 def test_a_network_of_a_file_is_trained_and_evaluated_with_weights(suite: Path, tmp_path: Path) -> None:
     trained = run_suite(suite, ["msp", "gram"], results=tmp_path / "results")
     assert {(r.backbone, r.status) for r in trained.records} == {("net.py:make", "ok")}

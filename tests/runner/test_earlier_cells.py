@@ -74,6 +74,7 @@ def test_fewer_detectors_sets_or_seeds_leave_the_table_as_it_is(run_tiny: Run) -
     assert {r.seed for r in run_tiny("msp", only=True).records} == {0}
 
 
+@pytest.mark.slow
 def test_cells_of_other_options_leave_the_table_and_a_message_names_the_options(
     run_tiny: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,6 +99,7 @@ def test_what_the_suite_says_anyway_is_no_other_option(run_tiny: Run) -> None:
     assert detectors(run_tiny("energy", ood_sets="uniform", **stated)) == ["energy", "msp"]
 
 
+@pytest.mark.slow
 def test_cells_of_changed_code_leave_the_table(tmp_path: Path, run_tiny: Run, caplog: pytest.LogCaptureFixture) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(PLUGIN.format(sign="-"))
@@ -162,6 +164,7 @@ def test_a_group_that_a_later_command_states_holds_for_cells_that_stay(run_tiny:
     assert {(r.label, r.group) for r in again.records} == {("msp", "near"), ("energy", "near")}
 
 
+@pytest.mark.slow
 def test_commands_stay_as_long_as_cells_are_theirs_and_the_run_can_be_repeated(run_tiny: Run) -> None:
     run_tiny("msp,energy", ood_sets="uniform")
     run_tiny("msp", ood_sets="uniform")

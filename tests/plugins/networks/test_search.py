@@ -193,6 +193,7 @@ def test_double_precision_stays() -> None:
     assert outputs.logits.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_wrappers_for_several_devices_and_compilers_are_taken_off() -> None:
     network, images = made(nets.Plain), some_images()
     expected = read(network, images)[1].logits

@@ -133,6 +133,7 @@ class Failing(Detector):
         return batch.logits[:, 0]
 
 
+@pytest.mark.slow
 def test_failed_cells_seeds_and_id_sets(
     tmp_path: Path, register: Callable[[str, type[Detector]], None], logged: list[str]
 ) -> None:
@@ -158,6 +159,7 @@ def test_failed_cells_seeds_and_id_sets(
     assert hot.detector.spec == "energy[temperature=2.0]"
 
 
+@pytest.mark.slow
 def test_a_run_without_its_artifacts_or_with_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = digits_run(tmp_path, "energy,react", limit_train=200)
     target = tmp_path / "x.safetensors"
@@ -176,6 +178,7 @@ def test_a_run_without_its_artifacts_or_with_other_code(tmp_path: Path, monkeypa
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_given_outputs_and_scores_have_nothing_to_export(tmp_path: Path) -> None:
     random, outputs, scores = np.random.RandomState(0), tmp_path / "outputs", tmp_path / "scores"
     for folder in (outputs, scores):

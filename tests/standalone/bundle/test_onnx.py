@@ -64,6 +64,7 @@ def test_a_graph_scores_as_the_monitor_does(vim: Monitor, run_dir: Path, tmp_pat
     require_the_monitors_scores(vim, images, tmp_path / "vim.onnx")
 
 
+@pytest.mark.slow
 def test_a_graph_of_bytes_says_what_it_is(vim_file: Path, vim: Monitor, tmp_path: Path) -> None:
     runtime()
     import onnx
@@ -84,6 +85,7 @@ def test_a_graph_of_bytes_says_what_it_is(vim_file: Path, vim: Monitor, tmp_path
         vim.to_onnx(path, images="float16", overwrite=True)
 
 
+@pytest.mark.slow
 def test_the_command_writes_both(run_dir: Path, tmp_path: Path) -> None:
     runtime()
     arguments = ("--results", run_dir.parent.parent, "--onnx", tmp_path / "x.onnx")
@@ -123,6 +125,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert graph.largest_difference(vim, b"", "float32") is None
 
 
+@pytest.mark.slow
 def test_a_graph_that_scores_otherwise_is_not_written(
     vim: Monitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_another_share_moves_the_threshold(vim_file: Path, vim: Monitor, tmp_pat
     assert bench("score", vim_file, *paths, "--tpr", 20).exit_code == 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(vim: Monitor, tmp_path: Path) -> None:
     (path,) = save_pictures(tmp_path, "digits", 1)
 
