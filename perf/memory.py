@@ -132,8 +132,8 @@ def fit_and_score(reports: Connection, root: Path, size: Size, spec: str, thread
     context, train = Synthetic(root, size), outputs_of(size.images)
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     detector: Detector = registry.get("detector", parse_spec(spec).name)
-    if not detector.needs <= {"features", "logits", "similarities"}:
-        raise OodbenchError(f"'{spec}' needs more than features and logits, which is all that this script provides.")
+    if not detector.needs <= {"features", "logits", "similarities", "head"}:
+        raise OodbenchError(f"'{spec}' needs more than features, logits and a head, which is all that this script provides.")
     asked: dict[str, Any] = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
     reports.send(("fit", 0.0))
     start = time.perf_counter()

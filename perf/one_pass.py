@@ -111,7 +111,7 @@ def single_pass_detectors() -> list[str]:
     names = []
     for name in registry.entries("detector"):
         found: type[Detector] = registry.get("detector", name)
-        if found.needs <= {"logits", "features", "similarities"} and found.recipe is None:
+        if found.needs <= {"logits", "features", "similarities", "head"} and found.recipe is None:
             names.append(name)
     if len(names) < FEWEST:
         sys.exit(f"{len(names)} detectors need no pass of their own, fewer than {FEWEST}: {', '.join(names)}")
