@@ -133,7 +133,7 @@ def fit_and_score(reports: Connection, root: Path, size: Size, spec: str, thread
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     detector: Detector = registry.get("detector", parse_spec(spec).name)
     if not detector.needs <= {"features", "logits", "similarities", "head"}:
-        raise OodbenchError(f"'{spec}' needs more than features, logits and a head, which is all that this script provides.")
+        raise OodbenchError(f"'{spec}' needs more than features, logits and a head, all that this script provides.")
     asked: dict[str, Any] = {"title": "", "makes": (train.features,), "detector": spec, "checkpoint": checkpoint}
     reports.send(("fit", 0.0))
     start = time.perf_counter()
