@@ -99,8 +99,13 @@ class Library:
         return self.card(spec).missing(self.data_dir)
 
     def part(self, spec: SetSpec, part: str, limit: int = 0) -> ImageSet:
-        """The images that serve as one of `PARTS`, subsampled to `limit` images (0: no limit)."""
+        """The images that serve as one of `PARTS`, subsampled to `limit` images (0: no limit).
+
+        Raises `DataError` for anything else, which a record of a run may name.
+        """
         role, fit = parse_part(part)
+        if role not in (*PARTS, "fitted") or (fit == ALL_TRAINING and part not in PARTS):
+            raise DataError(f"'{part}' is no part of '{spec}'; expected one of {', '.join(PARTS)}.")
         if role == "changed":
             return self._changed(spec, part, fit.part("scored") if fit != ALL_TRAINING else "test", limit)
         if limit:

@@ -589,3 +589,9 @@ def test_the_search_finds_hidden_arrays() -> None:
     ]
     for one in hidden:
         assert any(other is target for other in reachable(one)), one
+
+
+@pytest.mark.parametrize("part", ["", "val", "fitted", "test, at most 0 per class", "image, of val"])
+def test_a_part_that_does_not_exist_is_refused(tmp_path: Path, part: str) -> None:
+    with pytest.raises(DataError, match="is no part of 'digits'; expected one of train, "):
+        Library(tmp_path).part(parse_set("digits"), part)
