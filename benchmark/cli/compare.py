@@ -70,8 +70,8 @@ def compare(
     run.
 
     Several runs are compared on the pairs of sets that all of them have on the same images; rows that would have the
-    same label are told apart by what differs. Their page is in the results folder, in compare/RUN+RUN, and the marks of
-    the best in their tables (bench table RUN RUN) are computed with it.
+    same label are distinguished by what differs. Their page is in the results folder, in compare/RUN+RUN, and the marks
+    of the best in their tables (bench table RUN RUN) are computed with it.
     """
     from oodbench.benchmark.comparisons.best_set import update_best
     from oodbench.benchmark.comparisons.compare import compare as compare_detectors

@@ -52,7 +52,7 @@ def table(run_names: tuple[str, ...], form: str, against: str, metrics: str, res
     'bench run --metrics' has computed.
 
     Several runs are shown in one table, on the pairs of sets that all of them have on the same images; rows that would
-    have the same label are told apart by what differs. Its files are in the results folder, in compare/RUN+RUN.
+    have the same label are distinguished by what differs. Its files are in the results folder, in compare/RUN+RUN.
     """
     from oodbench.benchmark.metrics.released_scripts import check_rules
     from oodbench.benchmark.views import table_latex, table_markdown, tables

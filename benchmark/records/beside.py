@@ -2,8 +2,8 @@
 
 A column is a pair of an ID and an OOD set that all of the runs have on the same images: by checksum, part, number and
 groups, whatever the sets are called; of pictures that networks got at different sizes, by what is stored of them. Other
-pairs are left out, with the reason. Rows are told apart as in a run (`records/rows.py`); cells that several runs have,
-with the same numbers, are shown once.
+pairs are left out, with the reason. Rows are distinguished as in a run (`records/rows.py`); cells that several runs
+have, with the same numbers, are shown once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RecordOfRun(Record):
     """A record beside those of other runs."""
 
     run: str = ""
-    """The name of its run, by which it is told from the others."""
+    """The name of its run, which distinguishes it from the others."""
     store: str = ""
     """The store that has its artifacts."""
 

@@ -64,8 +64,8 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
     for name in dict.fromkeys([*earlier, *now]):
         before, after = earlier.get(name), now.get(name)
         if before != after:
-            told = "changed" if name == "text of the suite" else f"{_shown(before)} -> {_shown(after)}"
-            yield f"{name.replace('_', '-')} {told}"
+            how = "changed" if name == "text of the suite" else f"{_shown(before)} -> {_shown(after)}"
+            yield f"{name.replace('_', '-')} {how}"
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -91,11 +91,22 @@ class Locks:
     @contextmanager
     def present(self, *folders: Path) -> Iterator[None]:
         """Mark this process as working here. The first one removes what killed processes left in `folders`."""
-        name = f"process-{platform.node()}-{os.getpid()}-{next(_numbers)}"
-        with self.hold("store"):
-            if not self.others():
-                self._sweep(folders)
-            lock = self.attempt(name)
+        with ExitStack() as stack:
+            with self.hold("store"):
+                if not self.others():
+                    self._sweep(folders)
+                stack.enter_context(self.marked("process-"))
+            yield
+
+    def others(self) -> list[str]:
+        """The processes working here, as 'process-HOST-PID-NUMBER'; marks of processes that ended are removed."""
+        return [path.stem for path in sorted(self.root.glob("process-*.lock")) if self.is_marked(path)]
+
+    @contextmanager
+    def marked(self, prefix: str) -> Iterator[None]:
+        """Hold a lock named PREFIX and HOST-PID-NUMBER of this process, for others to see; remove it at the end."""
+        name = f"{prefix}{platform.node()}-{os.getpid()}-{next(_numbers)}"
+        lock = self.attempt(name)
         try:
             yield
         finally:
@@ -104,16 +115,14 @@ class Locks:
             with suppress(OSError):
                 self._path(name).unlink(missing_ok=True)
 
-    def others(self) -> list[str]:
-        """The processes working here, as 'process-HOST-PID-NUMBER'; marks of processes that ended are removed."""
-        alive = []
-        for path in sorted(self.root.glob("process-*.lock")):
-            if (lock := self.attempt(path.stem)) is None:
-                alive.append(path.stem)
-            else:
-                lock.release()
-                path.unlink(missing_ok=True)
-        return alive
+    def is_marked(self, path: Path) -> bool:
+        """Whether a process holds the lock of a file that `marked` made; one that a killed process left is removed."""
+        if (lock := self.attempt(path.stem)) is None:
+            return True
+        lock.release()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return False
 
     def _path(self, name: str) -> Path:
         return self.root / f"{name}.lock"

@@ -54,7 +54,7 @@ class Settings:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read and check the file. `UserError` that names the key; defaults if there is no such file."""
+    """Read and check the file. Raises `UserError`, which names the key. Without a file, defaults."""
     try:
         data = tomllib.loads(read_bounded(path, MAX_SETTINGS).decode("utf-8-sig").replace("\r\n", "\n"))
         check_limits(data)

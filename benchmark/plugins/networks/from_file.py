@@ -237,8 +237,8 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
     value = vars(module).get(name)
     if isinstance(value, nn.Module):
         raise UserError(
-            f"'{name}' in '{path}' is a network, expected a function that returns one, so that every training starts "
-            f"anew: def make(num_classes): ..."
+            f"'{name}' in '{path}' is a network, expected a function that returns one, so that every "
+            f"training begins with new weights: def make(num_classes): ..."
         )
     if not callable(value):
         known = [other for other, one in vars(module).items() if callable(one) and one.__module__ == module.__name__]

@@ -125,7 +125,7 @@ class CsvFile:
         return Start(tuple(comments), names, delimiter)
 
     def _check_lines(self) -> None:
-        """Raise `UserError` for a line that is so long that it would fill the memory; it is no CSV file then."""
+        """Raise `UserError` for a line that is so long that it would fill the memory, as in a file that is not CSV."""
         with self._opened() as text:
             binary: Any = text.buffer
             while block := binary.read(MAX_LINE):
