@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from oodbench.benchmark import FigureInputs, Picture
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, measured, served
 from oodbench.figures._lee2018_text import filled

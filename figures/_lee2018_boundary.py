@@ -13,8 +13,8 @@ from torch import nn
 
 from oodbench.benchmark import Picture
 from oodbench.benchmark.stats.seeds import derive
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.detectors._dcgan import noise
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.detectors.gan_confidence import GAN

@@ -18,8 +18,8 @@ from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.store.atomic import slug
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.benchmark.views.summary import Block
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, first_records, lacking, measured, served
 from oodbench.figures._lee2018_text import filled

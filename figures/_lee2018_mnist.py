@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
 from oodbench.benchmark.stats.seeds import derive
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.detectors import _dcgan
 from oodbench.detectors._confidence_loss import kl_to_uniform
 from oodbench.detectors.confidence import ConfidenceLoss

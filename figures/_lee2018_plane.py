@@ -15,8 +15,8 @@ from torch import nn
 
 from oodbench.benchmark import Picture
 from oodbench.benchmark.stats.seeds import derive
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.detectors.confidence import ConfidenceLoss
 from oodbench.figures._lee2018_text import filled
 from oodbench.figures._lee2018_toys import Plane, Points, Scaled, drawn_from, perceptron, probabilities, trained

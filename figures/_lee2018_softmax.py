@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from oodbench.benchmark import FigureInputs, Picture
 from oodbench.benchmark.metrics.exact import auroc, roc_curve
 from oodbench.benchmark.store.atomic import slug
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_style import FigureMargins
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 from oodbench.benchmark.views.summary import Block, TableRow
 from oodbench.detectors.msp import MSP
 from oodbench.figures._lee2018_losses import LOSSES, describe_run, lacking, served

@@ -30,7 +30,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.store import Key
-from oodbench.benchmark.views import plots
+from oodbench.benchmark.views.plots import draw as plots
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""

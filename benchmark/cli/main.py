@@ -17,7 +17,8 @@ from oodbench.benchmark.cli.run import run
 from oodbench.benchmark.cli.runs import verify
 from oodbench.benchmark.cli.service.export import export
 from oodbench.benchmark.cli.service.score import score
-from oodbench.benchmark.cli.tables import plot, table
+from oodbench.benchmark.cli.views.plot import plot
+from oodbench.benchmark.cli.views.table import table
 
 
 @click.group(

@@ -84,7 +84,7 @@ def chosen_verbosity(context: click.Context, quiet: bool, verbose: bool) -> str:
 
 def print_table(run_: Any) -> None:
     """Print a run's table in the width of the terminal."""
-    from oodbench.benchmark.views.table_text import text_table
+    from oodbench.benchmark.views.tables.text import text_table
 
     width = shutil.get_terminal_size((140, 40)).columns
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))

@@ -51,8 +51,8 @@ def beside_text(run: StoredRun, against: str, rules: str, form: str, width: int)
     from oodbench.benchmark.metrics.names import EXTENDED
     from oodbench.benchmark.papers import against_published as published
     from oodbench.benchmark.papers.published import read_reference
-    from oodbench.benchmark.views import extended as extended_view
-    from oodbench.benchmark.views import released_scripts
+    from oodbench.benchmark.views.tables import extended as extended_view
+    from oodbench.benchmark.views.tables import released_scripts
 
     if form == "tex":
         raise UserError(f"--{'against' if against else 'metrics'} has no LaTeX form. Choose --format text, md or csv.")

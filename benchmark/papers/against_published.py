@@ -16,9 +16,9 @@ from oodbench.benchmark.papers.match import Line, compare, of_the_runs_networks
 from oodbench.benchmark.papers.published import ID_ACCURACY, RECALLED, Reference, first_of
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.marks import DASH
-from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat
-from oodbench.benchmark.views.table_layout import COLUMNS
+from oodbench.benchmark.views.tables.layout import COLUMNS
+from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
 TITLES = {
     ID_ACCURACY: "ID acc", **COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD positive)",

@@ -22,7 +22,7 @@ from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.store.store import Store
-from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.plots import style as canvas
 
 CAPTIONS = "captions.md"
 

@@ -63,13 +63,13 @@ def _marks(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]:
 
 
 def _tables(run: StoredRun) -> list[Path]:
-    from oodbench.benchmark.views import tables
+    from oodbench.benchmark.views.tables import files as tables
 
     return tables.write_tables(run)
 
 
 def _plots(run: StoredRun, cache: Path) -> list[Path]:
-    from oodbench.benchmark.views import plots
+    from oodbench.benchmark.views.plots import draw as plots
 
     return plots.draw(run, cache)
 

@@ -20,7 +20,7 @@ from oodbench.benchmark.stats.intervals import Interval, intervals_around
 from oodbench.benchmark.views.comparison.layout import metric_title
 from oodbench.benchmark.views.marks import percent
 from oodbench.benchmark.views.summary import EVERY, GROUPS
-from oodbench.benchmark.views.table_layout import COLUMNS
+from oodbench.benchmark.views.tables.layout import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.views.table_html import STYLE
+from oodbench.benchmark.views.tables.html import STYLE
 
 
 def html_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oodbench.benchmark.views.marks import percent
-from oodbench.benchmark.views.table_latex import escaped
+from oodbench.benchmark.views.tables.latex import escaped
 
 
 def latex_number(value: float, interval: tuple[float, float] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import auroc, roc_curve
 from oodbench.benchmark.views.marks import percent
-from oodbench.benchmark.views.plot_style import looks, plain
-from oodbench.benchmark.views.plots import ID_GREY, ROC_POINTS, central_range
+from oodbench.benchmark.views.plots.draw import ID_GREY, ROC_POINTS, central_range
+from oodbench.benchmark.views.plots.style import looks, plain
 
 Scores = NDArray[Any]
 

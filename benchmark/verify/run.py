@@ -38,7 +38,7 @@ from oodbench.benchmark.verify.differences import differences
 from oodbench.benchmark.verify.given_files import GivenFiles
 from oodbench.benchmark.verify.joined_rows import JoinedRows
 from oodbench.benchmark.verify.recompute import Recompute, logits_behind
-from oodbench.benchmark.views.tables import table_files
+from oodbench.benchmark.views.tables.files import table_files
 
 CELLS_NAMED = 3
 """Number of cells named per bad artifact; the rest is counted."""

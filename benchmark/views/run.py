@@ -17,12 +17,12 @@ from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.user_path import user_path
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableRow, summary_of
-from oodbench.benchmark.views.table_html import table_html
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_layout import COLUMNS
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import table_csv
+from oodbench.benchmark.views.tables.files import table_csv
+from oodbench.benchmark.views.tables.html import table_html
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.layout import COLUMNS
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,8 +24,8 @@ from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plugins.renamed import PARAMETERS
 from oodbench.benchmark.stages.models.for_run import IN_MEMORY
-from oodbench.benchmark.views import tables
 from oodbench.benchmark.views.run import FORMATS
+from oodbench.benchmark.views.tables import files as tables
 
 TINY = {"id_sets": "digits[0-1]", "ood_sets": "greek,uniform", "backbone": "small_cnn[hidden=4,width=2]", "epochs": 1}
 

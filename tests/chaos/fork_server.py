@@ -36,7 +36,8 @@ from oodbench.benchmark.stages import extract
 from oodbench.benchmark.stages.detecting import fit_score, similarities
 from oodbench.benchmark.stages.training import snapshots, train_loop
 from oodbench.benchmark.store.store import Key, Store
-from oodbench.benchmark.views import plots, tables
+from oodbench.benchmark.views.plots import draw as plots
+from oodbench.benchmark.views.tables import files as tables
 
 WRITING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 

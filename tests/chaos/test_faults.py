@@ -26,7 +26,7 @@ from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages import extract
 from oodbench.benchmark.store import atomic
-from oodbench.benchmark.views.table_markdown import table_markdown
+from oodbench.benchmark.views.tables.markdown import table_markdown
 from tests.chaos.distributed import MATRIX, TRAINING
 from tests.support import cut_last_byte, flip_last_bit, run_suite, tables_of, write_suite
 

@@ -16,7 +16,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.run import read_stored_run
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import run_suite, write_suite
 
 MATRIX = """

@@ -22,9 +22,9 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
-from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.comparison.page import compare_markdown, compare_text
 from oodbench.benchmark.views.comparison.plots import diagram, wins
+from oodbench.benchmark.views.plots import style as canvas
 from tests.support import bench, csv_rows
 
 DETECTORS = ("alpha", "beta[heat=2]", "gamma@exposed", "delta")

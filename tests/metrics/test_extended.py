@@ -34,7 +34,7 @@ from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views.extended import extended_csv, extended_markdown, extended_text
+from oodbench.benchmark.views.tables.extended import extended_csv, extended_markdown, extended_text
 from tests.support import bench, csv_rows, prepare_suite, run_suite, write_suite
 
 

@@ -23,7 +23,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_by_rules
-from oodbench.benchmark.views.released_scripts import audit_csv, audit_markdown, audit_text
+from oodbench.benchmark.views.tables.released_scripts import audit_csv, audit_markdown, audit_text
 from tests.support import bench, csv_rows, prepare_suite, write_suite
 
 Floats = np.ndarray

@@ -12,8 +12,8 @@ import pytest
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.run import public
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import summarise
+from oodbench.benchmark.views.tables.files import summarise
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import bench, csv_rows, prepare_suite, run_suite, write_suite
 
 MATRIX = """

@@ -27,7 +27,8 @@ from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stages.context import use_threads
 from oodbench.benchmark.store import cores
-from oodbench.benchmark.views import table_markdown, table_text
+from oodbench.benchmark.views.tables import markdown as table_markdown
+from oodbench.benchmark.views.tables import text as table_text
 from tests.support import bench, prepare_suite, tiny_suite, write_suite
 
 MATRIX = """

@@ -22,7 +22,7 @@ from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.user_path import telling_ends
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import bench, draw_no_plots, run_suite, write_suite
 
 MATRIX = """

@@ -28,8 +28,8 @@ from oodbench.benchmark.runner.run_info import collect_info, merge_info
 from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.views.run import public
 from oodbench.benchmark.views.summary import Summary, summary_of
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.tables import write_tables
+from oodbench.benchmark.views.tables.files import write_tables
+from oodbench.benchmark.views.tables.markdown import table_markdown
 from tests.data.image_sets import smooth
 from tests.support import TINY_BACKBONE, bench, csv_rows, prepare_suite, run_suite, tables_of, write_suite
 

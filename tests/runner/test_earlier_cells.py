@@ -22,11 +22,11 @@ from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner.command_line import FLAGS, UNSAID, command_line
 from oodbench.benchmark.verify.repeat import EXACT, prepare_repetition
 from oodbench.benchmark.views.run import public
-from oodbench.benchmark.views.table_html import table_html
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import write_tables
+from oodbench.benchmark.views.tables.files import write_tables
+from oodbench.benchmark.views.tables.html import table_html
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import TINY_BACKBONE, bench, draw_no_plots, run_suite, write_suite
 
 MATRIX = """

@@ -17,8 +17,10 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.verify.repeat import EXACT, prepare_repetition
 from oodbench.benchmark.verify.run import verify
-from oodbench.benchmark.views import table_latex, table_markdown, table_text
 from oodbench.benchmark.views.summary import summary_of
+from oodbench.benchmark.views.tables import latex as table_latex
+from oodbench.benchmark.views.tables import markdown as table_markdown
+from oodbench.benchmark.views.tables import text as table_text
 from tests.support import prepare_suite, run_suite, write_suite
 
 MATRIX = """

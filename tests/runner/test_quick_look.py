@@ -18,7 +18,9 @@ from oodbench.benchmark.plan import precision
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views import table_latex, table_markdown, table_text
+from oodbench.benchmark.views.tables import latex as table_latex
+from oodbench.benchmark.views.tables import markdown as table_markdown
+from oodbench.benchmark.views.tables import text as table_text
 from tests.support import prepare_suite, write_suite
 
 MATRIX = """

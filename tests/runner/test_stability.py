@@ -23,7 +23,7 @@ from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.views.guards.stability import stability_lines
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.text import text_table
 from tests.stages.planted_sets import register_planted
 from tests.support import bench, csv_rows, prepare_suite, run_suite, tables_of, write_suite
 

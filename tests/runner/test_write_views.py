@@ -8,8 +8,9 @@ import pytest
 
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.runner import write_views as module
-from oodbench.benchmark.views import plots, tables
 from oodbench.benchmark.views.comparison import plots as comparison_plots
+from oodbench.benchmark.views.plots import draw as plots
+from oodbench.benchmark.views.tables import files as tables
 from tests.support import bench, write_suite
 
 MATRIX = '[[id]]\nset = "digits[0-2]"\nood = [{ set = "greek" }]'

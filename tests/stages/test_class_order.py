@@ -13,7 +13,7 @@ from oodbench.benchmark.metrics.extended import ClassifiedImages
 from oodbench.benchmark.records.record import MISFIT
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.class_order import class_order_note
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.text import text_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_cell
-from oodbench.benchmark.views import table_text
+from oodbench.benchmark.views.tables import text as table_text
 from tests.support import prepare_suite, write_suite
 
 MATRIX = """

@@ -45,12 +45,12 @@ from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.run import read_stored_run
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file, to_bytes
-from oodbench.benchmark.views.extended import extended_text
-from oodbench.benchmark.views.released_scripts import audit_text
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import table_csv
+from oodbench.benchmark.views.tables.extended import extended_text
+from oodbench.benchmark.views.tables.files import table_csv
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.released_scripts import audit_text
+from oodbench.benchmark.views.tables.text import text_table
 from tests.mutations import EDITS, SEEDS, bytes_like, json_like, mutated, seed
 from tests.support import SHARES, encode_image, idx_file, safetensors_file, share
 

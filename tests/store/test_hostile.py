@@ -44,10 +44,10 @@ from oodbench.benchmark.store.safe_read import MAX_DEPTH, escapes_root, parse_js
 from oodbench.benchmark.store.schema import convert
 from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.store.tensor_file import from_file
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import table_csv, write_tables
+from oodbench.benchmark.views.tables.files import table_csv, write_tables
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import bench, encode_image, idx_file, safetensors_file
 
 EVIL = "\x1b]0;owned\x07\x1b[2J<script>alert(1)</script>\\|\u202e\\input{/etc/passwd}`$x$|\ud800\nnext"

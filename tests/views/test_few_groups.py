@@ -12,7 +12,7 @@ from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.views.run import FORMATS
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import run_suite, write_suite
 
 BECAUSE = "Intervals are wide where a set has few independent groups"

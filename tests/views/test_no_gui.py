@@ -15,7 +15,7 @@ ABSENT = ["module://no_such_package.backend_inline", "inline_of_no_package", "no
 DRAW = """
 import io, os, sys
 {first}
-from oodbench.benchmark.views import plot_style
+from oodbench.benchmark.views.plots import style as plot_style
 with plot_style.styled():
     figure, _ = plot_style.grid(1, 1, (1, 1), plot_style.FigureMargins(0.1, 0.1, 0.5, 0.1))
     for kind in ("png", "svg"):

@@ -21,10 +21,10 @@ from matplotlib.text import Text
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views import plots
-from oodbench.benchmark.views.plot_overview import bars, heatmap
-from oodbench.benchmark.views.plots import draw
+from oodbench.benchmark.views.plots import draw as plots
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.draw import draw
+from oodbench.benchmark.views.plots.overview import bars, heatmap
 from oodbench.benchmark.views.summary import summary_of
 
 ID_SETS = ("digits", "photos $5")
@@ -231,7 +231,7 @@ def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[StoredRun, Path, li
     write_run_info(tmp_path, {"cells": [name]})
     code = (
         "import sys; from pathlib import Path\n"
-        "from oodbench.benchmark.views.plots import draw\n"
+        "from oodbench.benchmark.views.plots.draw import draw\n"
         "from oodbench.benchmark.records.run import read_stored_run\n"
         f"assert len(draw(read_stored_run(Path({str(tmp_path)!r})), Path({str(cache)!r}))) == 8\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"

@@ -26,10 +26,10 @@ from oodbench.benchmark.records.best import Judged, Stored, inputs_of
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.store.atomic import to_json
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
-from oodbench.benchmark.views.tables import summarise, table_csv, write_tables
+from oodbench.benchmark.views.tables.files import summarise, table_csv, write_tables
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 from tests.support import csv_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -537,7 +537,7 @@ def test_files_are_written_once(three: StoredRun, tmp_path: Path) -> None:
 
 def test_views_need_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, oodbench.benchmark.views.tables, oodbench.benchmark.views.plots\n"
+        "import sys, oodbench.benchmark.views.tables.files, oodbench.benchmark.views.plots.draw\n"
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,9 +12,9 @@ from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.metrics.names import TIES
 from oodbench.benchmark.records.record import Record, read_record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 
 MARK = "¶"
 HEALTHY_ID, HEALTHY_OOD = [float(k) for k in range(200)], [100.5 + k for k in range(150)]

@@ -129,7 +129,7 @@ def origin(drift: Drift) -> str:
 
 def picture(drift: Drift) -> bytes:
     """The histograms of both sides, and the threshold, as PNG."""
-    from oodbench.benchmark.views import plot_style as canvas
+    from oodbench.benchmark.views.plots import style as canvas
 
     edges, known, here = drift.histograms()
     with canvas.styled():

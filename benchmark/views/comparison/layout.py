@@ -12,9 +12,9 @@ from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
 from oodbench.benchmark.views.marks import DASH, MAYBE, bold_rows, percent
-from oodbench.benchmark.views.stacked_table import Item, Stack
 from oodbench.benchmark.views.summary import Block, Stat
-from oodbench.benchmark.views.table_layout import COLUMNS, Group, Sheet, TableColumn, TableEntry
+from oodbench.benchmark.views.tables.layout import COLUMNS, Group, Sheet, TableColumn, TableEntry
+from oodbench.benchmark.views.tables.stacked import Item, Stack
 
 ALPHA = 1 - LEVEL
 

@@ -14,9 +14,9 @@ from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.alone import make_alone
 from oodbench.benchmark.views.comparison import layout as compared
-from oodbench.benchmark.views.stacked_table import stacked_text
-from oodbench.benchmark.views.table_markdown import code, entry_text, escaped, table_lines
-from oodbench.benchmark.views.table_text import Ink, sheet_text
+from oodbench.benchmark.views.tables.markdown import code, entry_text, escaped, table_lines
+from oodbench.benchmark.views.tables.stacked import stacked_text
+from oodbench.benchmark.views.tables.text import Ink, sheet_text
 
 WINS = "Wins/ties/losses of the row against the column"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from oodbench.benchmark.comparisons.compare import Comparison, Matrix
-from oodbench.benchmark.views import plot_style as canvas
 from oodbench.benchmark.views.comparison.layout import PLOTS, metric_title
-from oodbench.benchmark.views.plot_style import FigureMargins
-from oodbench.benchmark.views.table_layout import wrapped_label
+from oodbench.benchmark.views.labels import wrapped_label
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins
 
 WINS, DIAGRAM = PLOTS
 

@@ -5,7 +5,6 @@ The text, Markdown, LaTeX and HTML tables differ in how they write these, never 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -321,19 +320,3 @@ def _cell_notes(run: StoredRun) -> Iterator[str]:
     for note, places in cells.items():
         more = f"; and {len(places) - 3} more cells" if len(places) > 3 else ""
         yield f"Note: {note} ({'; '.join(list(places)[:3])}{more})"
-
-
-def wrapped_label(label: str, width: int) -> list[str]:
-    """A detector's label in lines of at most `width` characters, broken before "[" and "@", after "," and hyphens."""
-    pieces = [piece for part in re.split(r"(?=[\[@])|(?<=,)|(?<=[a-z]-)", label) for piece in _chunks(part, width)]
-    lines: list[str] = []
-    for piece in pieces:
-        if lines and len(lines[-1]) + len(piece) <= width:
-            lines[-1] += piece
-        else:
-            lines.append(piece)
-    return lines or [""]
-
-
-def _chunks(text: str, width: int) -> list[str]:
-    return [text[i : i + width] for i in range(0, len(text), width)]

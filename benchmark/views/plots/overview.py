@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from oodbench.benchmark.views import plot_style as canvas
+from oodbench.benchmark.views.labels import wrapped_label
 from oodbench.benchmark.views.marks import FEWER, SEEN, percent
-from oodbench.benchmark.views.plot_style import FigureMargins, Look
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.style import FigureMargins, Look
 from oodbench.benchmark.views.summary import Block, Summary, TableCell, TableRow
-from oodbench.benchmark.views.table_layout import wrapped_label
 
 BARS = {"tnr_at_tpr95": "TNR at TPR 95%", "auroc": "AUROC", "detection_accuracy": "Detection accuracy"}
 

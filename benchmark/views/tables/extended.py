@@ -10,8 +10,8 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat, stat_of
+from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
 ALONE = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "auroc_errors": "AUROC errors"}
 """Metrics that do not depend on the OOD set."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import (
+from oodbench.benchmark.views.tables.layout import (
     INTERVAL,
     Group,
     Sheet,

@@ -17,9 +17,9 @@ from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableCell, TableRow, summary_of
-from oodbench.benchmark.views.table_latex import table_latex
-from oodbench.benchmark.views.table_markdown import table_markdown
-from oodbench.benchmark.views.table_text import text_table
+from oodbench.benchmark.views.tables.latex import table_latex
+from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.text import text_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ Axes are placed by hand because matplotlib's layout engines draw every figure a 
 
 from __future__ import annotations
 
-from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.store.atomic import write_atomically
-from oodbench.benchmark.views.table_layout import wrapped_label
+from oodbench.benchmark.views.labels import wrapped_label
 
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that text looks the same everywhere

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import (
+from oodbench.benchmark.views.tables.layout import (
     INTERVAL,
     Sheet,
     TableEntry,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.views.table_markdown import escaped, table_lines
+from oodbench.benchmark.views.tables.markdown import escaped, table_lines
 
 
 @dataclass(frozen=True)

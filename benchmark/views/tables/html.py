@@ -8,7 +8,7 @@ from html import escape
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import Group, Sheet, TableEntry, legend, sheets, without_cells
+from oodbench.benchmark.views.tables.layout import Group, Sheet, TableEntry, legend, sheets, without_cells
 
 STYLE = "text-align: right; white-space: nowrap"
 

@@ -6,7 +6,7 @@ equal bytes. The colours suit colour-blind readers; line styles, hatches and pri
 
 from __future__ import annotations
 
-from oodbench.benchmark.views import no_gui  # noqa: F401  (before matplotlib)
+from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplotlib)
 
 # isort: split
 
@@ -29,11 +29,11 @@ from oodbench.benchmark.records.record import OK, OTHER_THREADS, QUICK_TEST, QUI
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import slug, unique_slug
 from oodbench.benchmark.store.npy import stored_scores
-from oodbench.benchmark.views import plot_style as canvas
-from oodbench.benchmark.views.plot_overview import bars, heatmap
-from oodbench.benchmark.views.plot_style import FigureMargins, Look
+from oodbench.benchmark.views.labels import wrapped_label
+from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.overview import bars, heatmap
+from oodbench.benchmark.views.plots.style import FigureMargins, Look
 from oodbench.benchmark.views.summary import Block, OodSet, Summary, TableRow, summary_of
-from oodbench.benchmark.views.table_layout import wrapped_label
 
 Scores = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import RULE_METRICS
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views.stacked_table import Item, Stack, stacked_markdown, stacked_text
 from oodbench.benchmark.views.summary import Stat, audit_of, has_rules, stat_of
-from oodbench.benchmark.views.table_layout import COLUMNS
+from oodbench.benchmark.views.tables.layout import COLUMNS
+from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
 NOTHING = "No cell of this run has a score on a scale to which the rules apply."
 

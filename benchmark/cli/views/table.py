@@ -1,4 +1,4 @@
-"""`bench table` and `bench plot`: print a run's tables and redraw its plots."""
+"""`bench table`: print a run's tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import click
 from oodbench.benchmark.cli.base import Command, results_option
 from oodbench.benchmark.cli.run import print_table
 from oodbench.benchmark.cli.runs import read_runs
-from oodbench.benchmark.cli.streams import note
-from oodbench.benchmark.records.paths import cache_of, run_dir
 
 
 @click.command(
@@ -55,7 +53,9 @@ def table(run_names: tuple[str, ...], form: str, against: str, metrics: str, res
     have the same label are distinguished by what differs. Its files are in the results folder, in compare/RUN+RUN.
     """
     from oodbench.benchmark.metrics.released_scripts import check_rules
-    from oodbench.benchmark.views import table_latex, table_markdown, tables
+    from oodbench.benchmark.views.tables import files as tables
+    from oodbench.benchmark.views.tables import latex as table_latex
+    from oodbench.benchmark.views.tables import markdown as table_markdown
 
     check_rules(metrics, "bench table --help")
     run_ = read_runs(run_names, results)
@@ -70,29 +70,3 @@ def table(run_names: tuple[str, ...], form: str, against: str, metrics: str, res
     else:
         writer = {"md": table_markdown.table_markdown, "tex": table_latex.table_latex, "csv": tables.table_csv}[form]
         click.echo(writer(run_), nl=False)
-
-
-@click.command(
-    cls=Command,
-    short_help="Redraw a run's plots.",
-    examples="""
-    bench plot digits
-    bench plot results/runs/digits
-    """,
-)
-@click.argument("run_name", metavar="RUN")
-@results_option
-def plot(run_name: str, results: Path) -> None:
-    """Redraw a run's plots from its records and stored scores, and print their paths.
-
-    RUN is a name or a folder. If it is unfinished, standard error says how many cells are missing, and how to continue.
-    """
-    from oodbench.benchmark.records.run import read_stored_run
-    from oodbench.benchmark.views import plots
-
-    folder = run_dir(results, run_name)
-    run_ = read_stored_run(folder)
-    for path in plots.draw(run_, cache_of(folder, results)):
-        click.echo(str(path))
-    for sentence in run_.unfinished:
-        note(sentence)

@@ -11,8 +11,9 @@ import click
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.records.record import FAILED
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.labels import wrapped_label
 from oodbench.benchmark.views.summary import summary_of
-from oodbench.benchmark.views.table_layout import (
+from oodbench.benchmark.views.tables.layout import (
     Group,
     Sheet,
     TableColumn,
@@ -20,7 +21,6 @@ from oodbench.benchmark.views.table_layout import (
     legend,
     sheets,
     without_cells,
-    wrapped_label,
 )
 
 GAP = 3

@@ -1,0 +1,1 @@
+"""Commands that show a run: tables, plots and pages."""

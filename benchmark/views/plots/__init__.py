@@ -1,0 +1,1 @@
+"""A run's plots: one style, one function per kind of picture."""

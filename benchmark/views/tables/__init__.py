@@ -1,0 +1,1 @@
+"""A run's tables in every format: what they contain, and how each format writes it."""
