@@ -77,15 +77,34 @@ def _data(used: Mapping[str, Any]) -> str:
 
 
 def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:
-    commit = made.get("commit")
-    dirty = ", with uncommitted changes" if commit and commit["dirty"] else ""
     yield f"when       {made.get('written', UNKNOWN)}"
-    yield f"by         oodbench {made.get('version', UNKNOWN)}" + (f", commit {commit['id']}{dirty}" if commit else "")
-    shown = ("python", "torch", "numpy", "processor", "device", "device_name", "threads")
-    yield f"on         {', '.join(f'{name} {made[name]}' for name in shown if name in made) or UNKNOWN}"
+    yield from _made_by(made)
     peak = f"peak {record.peak_memory / 1e6:,.0f} MB in one job" if record.peak_memory else UNKNOWN
     yield f"cost       {record.forward_images:,} images forwarded, {record.seconds:.3f} s to score; memory: {peak}"
     yield f"key        {record.key}"
+
+
+def _made_by(made: Mapping[str, Any]) -> Iterator[str]:
+    commit = made.get("commit")
+    dirty = ", with uncommitted changes" if commit and commit["dirty"] else ""
+    yield f"by         oodbench {made.get('version', UNKNOWN)}" + (f", commit {commit['id']}{dirty}" if commit else "")
+    shown = ("python", "torch", "numpy", "processor", "device", "device_name", "threads")
+    yield f"on         {', '.join(f'{name} {made[name]}' for name in shown if name in made) or UNKNOWN}"
+
+
+def settings_lines(record: Record) -> list[str]:
+    """A cell's settings as resolved: needs, detector, recipe, backbone, training, what tuning chose, versions."""
+    return [visible(line) for line in _resolved(record, record.provenance.get("resolved", {}))]
+
+
+def origin_lines(record: Record) -> list[str]:
+    """What a cell was computed from and by, without times: data, software, machine, artifacts and their SHA-256."""
+    provenance = record.provenance
+    lines = [*([_data(used) for used in provenance.get("data", ())] or [f"data {UNKNOWN}"])]
+    lines += [*_made_by(provenance.get("made", {})), f"key        {record.key}"]
+    for made in provenance.get("artifacts", ()):
+        lines.append(f"{made['kind']:10} {made['path']}, SHA-256 {made['sha256']}")
+    return [visible(line) for line in lines]
 
 
 def _artifacts(record: Record, cache: Path) -> Iterator[str]:

@@ -1,0 +1,203 @@
+"""The blocks, rows and cells of a report, from the same `Summary` that the printed tables are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from oodbench.benchmark.errors import visible
+from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.records.beside import RecordOfRun
+from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.cell import origin_lines, settings_lines
+from oodbench.benchmark.views.guards.baselines import found_of, named, rows_of
+from oodbench.benchmark.views.report import data
+from oodbench.benchmark.views.summary import Block, OodSet, Stat, Summary, TableCell, TableRow, stat_of
+from oodbench.benchmark.views.warnings import SENTENCES
+
+DECIMALS = 6
+"""Decimals of fractions, as in table.csv."""
+
+
+class Texts:
+    """Lines that cells share, each once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def places(self, lines: Iterable[str]) -> list[int]:
+        """The positions of lines, which are added if they are new."""
+        return [self._place(line) for line in lines]
+
+    def _place(self, line: str) -> int:
+        if line not in self._places:
+            self._places[line] = len(self.lines)
+            self.lines.append(line)
+        return self._places[line]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One block of a report with what it was made from."""
+
+    run: StoredRun
+    block: Block
+    place: int
+    """Its position in `ReportData.id_sets`."""
+    first_row: int
+    """The position of its first row in `ReportData.rows`."""
+    records: Mapping[tuple[str, str], Sequence[Record]]
+    """(label, OOD set) -> the records of all seeds, in the order of seeds."""
+
+    def record(self, label: str, ood_set: str) -> Record | None:
+        """The record of the first seed that has a result; None if none has."""
+        return next((record for record in self.records.get((label, ood_set), ()) if record.status == OK), None)
+
+    def rows(self) -> Iterator[tuple[int, TableRow]]:
+        """The rows with their positions in `ReportData.rows`."""
+        return enumerate(self.block.rows, self.first_row)
+
+
+@dataclass
+class Tables:
+    """Blocks, rows and cells as they are added."""
+
+    texts: Texts = field(default_factory=Texts)
+    shown: list[Shown] = field(default_factory=list)
+    blocks: list[data.Block] = field(default_factory=list)
+    rows: list[data.Row] = field(default_factory=list)
+    cells: list[data.Cell] = field(default_factory=list)
+
+    def add(self, run: StoredRun, name: str, summary: Summary, blocks: Iterable[Block]) -> None:
+        """Add blocks of a run called `name`, or of several side by side, for which it is empty."""
+        for block in blocks:
+            records: dict[tuple[str, str], list[Record]] = {}
+            for record in run.records:
+                if record.id_set == block.id_set:
+                    records.setdefault((record.label, record.ood_set), []).append(record)
+            for of_cell in records.values():
+                of_cell.sort(key=lambda record: record.seed)
+            shown = Shown(run, block, len(self.blocks), len(self.rows), records)
+            self.shown.append(shown)
+            self.blocks.append(_block(shown, name))
+            for place, row in shown.rows():
+                self.rows.append(_row(shown, row, name or run.name))
+                self.cells += (self._cell(shown, place, row, i, ood) for i, ood in enumerate(block.sets))
+
+    def _cell(self, shown: Shown, place: int, row: TableRow, number: int, ood: OodSet) -> data.Cell:
+        cell, records = row.cells[ood.name], shown.records.get((row.label, ood.name), ())
+        first = shown.record(row.label, ood.name)
+        return data.Cell(
+            row=place,
+            set=number,
+            status=cell.status,
+            reason=visible(cell.reason),
+            seen=cell.seen,
+            stats={**_stats(cell), **_further(records)},
+            by_seed=[_of_seed(record) for record in records],
+            warnings=self.texts.places(_warnings(cell, records)),
+            settings=self.texts.places(settings_lines(first)) if first else [],
+            provenance=self.texts.places(origin_lines(first)) if first else [],
+            curve=None,
+        )
+
+
+def stat(one: Stat | None) -> data.Stat | None:
+    """A number of the tables, rounded."""
+    if one is None:
+        return None
+    low, high = one.interval or (None, None)
+    return data.Stat(rounded(one.mean), _maybe(one.std), _maybe(low), _maybe(high), one.may_be_best, one.n)
+
+
+def rounded(value: float) -> float:
+    """A fraction with the decimals of table.csv."""
+    return round(value, DECIMALS)
+
+
+def _maybe(value: float | None) -> float | None:
+    return None if value is None else rounded(value)
+
+
+def _block(shown: Shown, name: str) -> data.Block:
+    block = shown.block
+    known = [record for records in shown.records.values() for record in records]
+    return data.Block(
+        id=shown.place,
+        name=block.id_set,
+        title=visible(block.id_set),
+        run=name,
+        backbones=list(block.backbones),
+        groups=list(block.groups),
+        sets=[_ood_set(block, ood, known) for ood in block.sets],
+        images=next((record.n_id for record in known if record.n_id is not None), None),
+        id_groups=next((ood.id_groups for ood in block.sets if ood.id_groups is not None), None),
+    )
+
+
+def _ood_set(block: Block, ood: OodSet, records: Sequence[Record]) -> data.OodSet:
+    baselines = [
+        data.Baseline(
+            label,
+            named(ood, label).strip("()"),
+            {metric: rounded(float(found[metric])) for metric in METRICS if isinstance(found.get(metric), int | float)},
+        )
+        for label in rows_of(block)
+        if (found := found_of(ood, label))
+    ]
+    images = next((r.n_ood for r in records if r.ood_set == ood.name and r.n_ood is not None), None)
+    return data.OodSet(ood.name, visible(ood.name), ood.group, ood.source, images, ood.ood_groups, baselines)
+
+
+def _row(shown: Shown, row: TableRow, run: str) -> data.Row:
+    first = row.first
+    position = {ood.name: place for place, ood in enumerate(shown.block.sets)}
+    means: dict[str, dict[str, data.Stat]] = {}
+    for (group, metric), one in row.means.items():
+        if (found := stat(one)) is not None:
+            means.setdefault(group, {})[metric] = found
+    return data.Row(
+        block=shown.place,
+        run=first.run if isinstance(first, RecordOfRun) else run,
+        label=row.label,
+        name=visible(row.label),
+        detector=first.detector,
+        kind="sanity" if first.sanity else "trained" if "@" in row.label.partition(" (")[0] else "post-hoc",
+        recipe=first.recipe,
+        backbone=first.backbone,
+        settings=", ".join(f"{name}={value}" for name, value in first.settings.items()),
+        data="",
+        passes="",
+        networks="",
+        cite="",
+        paper="",
+        latex="",
+        accuracy=stat(row.id_accuracy),
+        means=means,
+        worst={metric: [position[name]] for metric, (name, _) in row.worst.items()},
+    )
+
+
+def _stats(cell: TableCell) -> dict[str, data.Stat]:
+    return {metric: found for metric, one in cell.stats.items() if (found := stat(one)) is not None}
+
+
+def _further(records: Sequence[Record]) -> dict[str, data.Stat]:
+    """The extended metrics, where they were computed."""
+    done = [record for record in records if record.status == OK]
+    names = dict.fromkeys(name for record in done for name in record.extended)
+    found = {name: stat(stat_of([r.extended[name] for r in done if name in r.extended])) for name in names}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _of_seed(record: Record) -> data.SeedNumbers:
+    values = {**record.metrics, **record.extended}
+    return data.SeedNumbers(record.seed, record.status, {name: rounded(value) for name, value in values.items()})
+
+
+def _warnings(cell: TableCell, records: Sequence[Record]) -> Iterator[str]:
+    for kind, details in cell.warnings.items():
+        yield visible(f"{SENTENCES[kind]} ({details}).")
+    yield from dict.fromkeys(visible(note) for record in records for note in record.notes)
