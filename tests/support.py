@@ -28,9 +28,11 @@ from oodbench.benchmark.cli import main
 from oodbench.benchmark.data.outputs import GivenArrays, GivenHead, GivenOutputs, write_outputs
 from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.store import Key
 from oodbench.benchmark.views.plots import draw as plots
+from oodbench.benchmark.views.summary import Summary, summary_of
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
@@ -192,6 +194,11 @@ def tables_of(run_dir: Path) -> dict[str, bytes]:
     rows = [{**row, "seconds": ""} for row in csv_rows((run_dir / "records.csv").read_text(encoding="utf-8"))]
     files = {name: (run_dir / name).read_bytes() for name in ("table.csv", "table.md", "table.tex", "best.json")}
     return {**files, "records.csv": json.dumps(rows).encode()}
+
+
+def summary_from(records: Sequence[Record], **info: Any) -> Summary:
+    """The summary of records that are in no folder; `info`: content of `run.json`."""
+    return summary_of(StoredRun(Path("nowhere"), info, list(records)))
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:

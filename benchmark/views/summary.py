@@ -6,7 +6,7 @@ It is plain Python, so that the table in the terminal need not wait for pandas. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,6 +97,8 @@ class TableRow:
     """metric -> the OOD set with the worst mean, and that mean."""
     stability: Mapping[str, float] = field(default_factory=dict)
     """Change of ID test images -> AUROC of changed against unchanged images, averaged over seeds."""
+    records: Mapping[str, Mapping[int, Record]] = field(default_factory=dict, repr=False)
+    """OOD set -> seed -> the cell's record, for every OOD set of the block."""
 
 
 @dataclass(frozen=True)
@@ -209,16 +211,10 @@ def _row(
     accuracy = {r.seed: r.id_accuracy for r in records if r.id_accuracy is not None}
     by_set = {s.name: {r.seed: r for r in records if r.ood_set == s.name} for s in sets}
     cells = {name: _cell(by_seed, seeds) for name, by_seed in by_set.items()}
-    means = {
-        (group, metric): stat
-        for group, members in _members(averaged).items()
-        for metric in METRICS
-        if (stat := _mean_over([by_set[s.name] for s in members], metric, seeds))
-    }
-    worst = {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
+    means, worst = means_of(by_set, averaged), worst_of(averaged, cells)
     marked = {name: _marked(cell, label, known.get(name)) for name, cell in cells.items()}
     accurate = stat_of(list(accuracy.values()))
-    return TableRow(label, records[0], accurate, marked, means, worst, _stability(records))
+    return TableRow(label, records[0], accurate, marked, means, worst, _stability(records), by_set)
 
 
 def _stability(records: Sequence[Record]) -> dict[str, float]:
@@ -272,11 +268,27 @@ def _reason(by_seed: Mapping[int, Record]) -> str:
     return "; ".join(f"seed {seed}: {reason}" for seed, reason in missing.items())
 
 
-def _mean_over(members: Sequence[Mapping[int, Record]], metric: str, seeds: Iterable[int]) -> Stat | None:
-    """The mean over sets, seed by seed, then over seeds; seeds that lack one of the sets are left out."""
+def means_of(by_set: Mapping[str, Mapping[int, Record]], averaged: Sequence[OodSet]) -> dict[tuple[str, str], Stat]:
+    """(group, metric) -> a row's mean over the group's sets, for the groups that have a mean; `by_set` as in a row."""
+    return {
+        (group, metric): stat
+        for group, members in _members(averaged).items()
+        for metric in METRICS
+        if (stat := mean_over([by_set[s.name] for s in members], lambda record, name=metric: record.metrics.get(name)))
+    }
+
+
+def mean_over(members: Sequence[Mapping[int, Record]], value: Callable[[Record], float | None]) -> Stat | None:
+    """The mean of a value over sets, seed by seed, then over seeds; seeds that lack one of the sets are left out."""
+    seeds = sorted({seed for by_seed in members for seed in by_seed})
     done = [[r[seed] for r in members if seed in r and r[seed].status == OK] for seed in seeds]
-    values = [[r.metrics[metric] for r in records if metric in r.metrics] for records in done]
+    values = [[number for r in records if (number := value(r)) is not None] for records in done]
     return stat_of([math.fsum(v) / len(v) for v in values if v and len(v) == len(members)])
+
+
+def worst_of(averaged: Sequence[OodSet], cells: Mapping[str, TableCell]) -> dict[str, tuple[str, Stat]]:
+    """Metric -> a row's worst of the sets, and its mean there."""
+    return {metric: found for metric in METRICS if (found := _worst(averaged, cells, metric))}
 
 
 def _worst(averaged: Iterable[OodSet], cells: Mapping[str, TableCell], metric: str) -> tuple[str, Stat] | None:

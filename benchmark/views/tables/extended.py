@@ -10,21 +10,18 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.summary import Stat, stat_of
 from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
-ALONE = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "auroc_errors": "AUROC errors"}
+ALONE = {name: metric_of(name).title for name in ("ece", "nll", "aurc", "auroc_errors")}
 """Metrics that do not depend on the OOD set."""
 
 AGAINST = {
-    "oscr": "OSCR",
-    "tpr_validation": "TPR val",
-    "tnr_validation": "TNR val",
-    "tnr_at_tpr99": "TNR99",
-    "precision_1pct": "P at 1%",
-    "precision_10pct": "P at 10%",
+    name: metric_of(name).title
+    for name in ("oscr", "tpr_validation", "tnr_validation", "tnr_at_tpr99", "precision_1pct", "precision_10pct")
 }
-FULL = {"fs_auroc": "FS-AUROC", "fs_tnr_at_tpr95": "FS-TNR95"}
+FULL = {name: metric_of(name).title for name in ("fs_auroc", "fs_tnr_at_tpr95")}
 NOTHING = "No cell of this run has extended metrics."
 Values = dict[str, Stat]
 
@@ -80,7 +77,7 @@ def _stacks(run: StoredRun) -> list[Stack]:
         of_set = {key[1:]: values for key, values in cells.items() if key[0] == id_set}
         shifted = any("fs_auroc" in values for values in of_set.values())
         any_set = {label: values for (label, _), values in of_set.items()}
-        alone = ALONE | ({"shifted_accuracy": "acc. shifted"} if shifted else {})
+        alone = ALONE | ({"shifted_accuracy": metric_of("shifted_accuracy").title} if shifted else {})
         stacks.append(_stack(id_set, alone, [("the ID set alone", label, values) for label, values in any_set.items()]))
         against = AGAINST | (FULL if shifted else {})
         ood_sets = dict.fromkeys(ood_set for _, ood_set in of_set)

@@ -27,15 +27,12 @@ from oodbench.benchmark.views.marks import (
     seeds_scatter_more,
     warning_lines,
 )
+from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
 from oodbench.benchmark.views.warnings import SENTENCES, UNFIT, WARNED, doubtful
 
 COLUMNS = {
-    "tnr_at_tpr95": "TNR95",
-    "auroc": "AUROC",
-    "detection_accuracy": "DetAcc",
-    "aupr_in": "AUPR-in",
-    "aupr_out": "AUPR-out",
+    name: metric_of(name).title for name in ("tnr_at_tpr95", "auroc", "detection_accuracy", "aupr_in", "aupr_out")
 }
 """The five columns of every pair, as in the field's papers."""
 
