@@ -83,7 +83,7 @@ class ImageScores:
         if images is not None and id(images) not in self._named:
             self._named[id(images)] = images.names
         names = None if images is None else self._named[id(images)]
-        return [f"image {row}" for row in range(count)] if names is None else [*map(_printable, names)]
+        return [f"image {row}" for row in range(count)] if names is None else [*map(printable, names)]
 
     def _predicted(self, record: Record, scores: str, count: int) -> np.ndarray | None:
         """The predicted class of every image, (N,), by the logits that scores come from; None if they are not there."""
@@ -103,7 +103,7 @@ class ImageScores:
         return classes
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A file's name, in which bytes that are not UTF-8 are written as \\xff."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 

@@ -68,7 +68,7 @@ def test_views_are_redrawn_when_any_of_their_sources_changes(tmp_path: Path, mon
     assert {path.relative_to(BENCHMARK.resolve()).parts[0] for path in map(Path.resolve, sources)} == set(
         write_views.VIEW_PACKAGES
     )
-    for name in ("views/tables.py", "views/plots.py", "records/csv_file.py", "metrics/exact.py"):
+    for name in ("views/tables/files.py", "views/plots/draw.py", "records/csv_file.py", "metrics/exact.py"):
         assert (BENCHMARK / name).resolve() in map(Path.resolve, sources)
     run = Run(tmp_path, {"name": "empty"}, [])
     copies = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.metrics.names import METRICS
@@ -13,7 +14,8 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.cell import origin_lines, settings_lines
 from oodbench.benchmark.views.guards.baselines import found_of, named, rows_of
 from oodbench.benchmark.views.report import data
-from oodbench.benchmark.views.summary import Block, OodSet, Stat, Summary, TableCell, TableRow, stat_of
+from oodbench.benchmark.views.report.curves import NO_SCORES, Curves
+from oodbench.benchmark.views.summary import Block, OodSet, Stat, TableCell, TableRow, stat_of
 from oodbench.benchmark.views.warnings import SENTENCES
 
 DECIMALS = 6
@@ -69,9 +71,11 @@ class Tables:
     blocks: list[data.Block] = field(default_factory=list)
     rows: list[data.Row] = field(default_factory=list)
     cells: list[data.Cell] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
 
-    def add(self, run: StoredRun, name: str, summary: Summary, blocks: Iterable[Block]) -> None:
+    def add(self, run: StoredRun, name: str, cache: Path, blocks: Iterable[Block]) -> list[Shown]:
         """Add blocks of a run called `name`, or of several side by side, for which it is empty."""
+        before = len(self.shown)
         for block in blocks:
             records: dict[tuple[str, str], list[Record]] = {}
             for record in run.records:
@@ -84,11 +88,14 @@ class Tables:
             self.blocks.append(_block(shown, name))
             for place, row in shown.rows():
                 self.rows.append(_row(shown, row, name or run.name))
-                self.cells += (self._cell(shown, place, row, i, ood) for i, ood in enumerate(block.sets))
+                self.cells += (self._cell(shown, cache, place, row, i) for i in range(len(block.sets)))
+        return self.shown[before:]
 
-    def _cell(self, shown: Shown, place: int, row: TableRow, number: int, ood: OodSet) -> data.Cell:
+    def _cell(self, shown: Shown, cache: Path, place: int, row: TableRow, number: int) -> data.Cell:
+        ood = shown.block.sets[number]
         cell, records = row.cells[ood.name], shown.records.get((row.label, ood.name), ())
         first = shown.record(row.label, ood.name)
+        curve = self.curves.curve(first, cache) if first else None
         return data.Cell(
             row=place,
             set=number,
@@ -100,7 +107,8 @@ class Tables:
             warnings=self.texts.places(_warnings(cell, records)),
             settings=self.texts.places(settings_lines(first)) if first else [],
             provenance=self.texts.places(origin_lines(first)) if first else [],
-            curve=None,
+            curve=curve,
+            no_curve=NO_SCORES if first and curve is None else "",
         )
 
 
