@@ -29,6 +29,8 @@ TREES = {
     "cifar10",
     title="CIFAR-10: tiny photographs of 10 kinds of things",
     paper="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+    display_name="CIFAR-10",
+    cite="krizhevsky2009cifar",
 )
 class Cifar10(FileDataset):
     """50,000 + 10,000 colour photographs, 32 x 32, with balanced classes."""

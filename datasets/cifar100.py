@@ -32,6 +32,8 @@ TREES = {"train": "", "test": "3ed828b797cee53bad35d19c9ad275db6a470b5c7ed53297e
     "cifar100",
     title="CIFAR-100: tiny photographs of 100 kinds of things",
     paper="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+    display_name="CIFAR-100",
+    cite="krizhevsky2009cifar",
 )
 class Cifar100(FileDataset):
     """50,000 + 10,000 colour photographs, 32 x 32, balanced over the 100 fine classes."""

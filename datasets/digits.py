@@ -19,6 +19,8 @@ TRAIN = FORMS[10]
     "digits",
     title="Handwritten digits (UCI, scikit-learn)",
     paper="Alpaydin and Kaynak, Cascading Classifiers, Kybernetika 34(4), 1998",
+    display_name="Digits",
+    cite="alpaydin1998cascading",
 )
 class Digits(Dataset):
     """1,797 handwritten digits as 8 x 8 ink counts, upsampled."""

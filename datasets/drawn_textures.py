@@ -17,7 +17,11 @@ SAMPLES = 2
 """Points per pixel and direction, over which a pixel is averaged."""
 
 
-@dataset("drawn-textures", title="Textures drawn by arithmetic: 100 of 25 kinds, five crops of each")
+@dataset(
+    "drawn-textures",
+    title="Textures drawn by arithmetic: 100 of 25 kinds, five crops of each",
+    display_name="Drawn textures",
+)
 class DrawnTextures(Dataset):
     """500 colour crops of 100 procedural textures."""
 

@@ -55,6 +55,8 @@ def pair(split: str) -> Source:
     "emnist-letters",
     title="EMNIST letters: handwritten a to z",
     paper="Cohen et al., EMNIST: an extension of MNIST to handwritten letters, arXiv:1702.05373, 2017",
+    display_name="EMNIST letters",
+    cite="cohen2017emnist",
 )
 class EmnistLetters(FileDataset):
     """124,800 + 20,800 handwritten letters; upper and lower case are one class."""

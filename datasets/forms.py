@@ -7,7 +7,7 @@ import numpy as np
 from oodbench.benchmark import Form, form
 
 
-@form("permuted", title="Pixel positions shuffled, the same way in every image")
+@form("permuted", title="Pixel positions shuffled, the same way in every image", display_name="permuted")
 class Permuted(Form):
     """One fixed permutation of the pixel positions; the channels of a pixel stay together."""
 
@@ -19,7 +19,7 @@ class Permuted(Form):
         return images.reshape(count, channels, -1)[:, :, order].reshape(images.shape)
 
 
-@form("blurred", title="Mean of each pixel and its eight neighbours")
+@form("blurred", title="Mean of each pixel and its eight neighbours", display_name="blurred")
 class Blurred(Form):
     """A 3 x 3 box blur with repeated borders, mild enough that people still recognise the class."""
 
@@ -33,7 +33,7 @@ class Blurred(Form):
         return ((2 * total + 9) // 18).astype(np.uint8)
 
 
-@form("faded", title="Half the contrast, around middle grey")
+@form("faded", title="Half the contrast, around middle grey", display_name="faded")
 class Faded(Form):
     """Every value v becomes 64 + v / 2."""
 
@@ -42,7 +42,7 @@ class Faded(Form):
         return images // 2 + 64
 
 
-@form("inverted", title="Inverted brightness")
+@form("inverted", title="Inverted brightness", display_name="inverted")
 class Inverted(Form):
     """Black becomes white: every value v becomes 255 - v."""
 

@@ -29,7 +29,7 @@ PIPELINE = (
 )
 
 
-@dataset("glyphs", title="Printed letters A to J, in the digits' format")
+@dataset("glyphs", title="Printed letters A to J, in the digits' format", display_name="Glyphs")
 class Glyphs(Dataset):
     """Letters A to J. Train and test use different font families."""
 
@@ -55,7 +55,7 @@ class Glyphs(Dataset):
         return read(split, self.classes)
 
 
-@dataset("greek", title="Printed Greek letters, in the digits' format")
+@dataset("greek", title="Printed Greek letters, in the digits' format", display_name="Greek")
 class Greek(Dataset):
     """Ten Greek letters whose shapes do not occur in A to J."""
 

@@ -81,6 +81,8 @@ class GtsrbTest:
     "gtsrb",
     title="GTSRB: German traffic signs",
     paper="Stallkamp et al., Man vs. computer, Neural Networks 32, 2012",
+    display_name="GTSRB",
+    cite="stallkamp2012gtsrb",
 )
 class Gtsrb(FileDataset):
     """26,640 + 12,630 photographs of 43 kinds of traffic signs."""

@@ -22,7 +22,13 @@ def halves(card: type[FileDataset], name: str, checksums: tuple[str, str]) -> di
     }
 
 
-@dataset("fashion-mnist-halves", title="Fashion-MNIST's test split in two halves", paper=FashionMnist.paper)
+@dataset(
+    "fashion-mnist-halves",
+    title="Fashion-MNIST's test split in two halves",
+    paper=FashionMnist.paper,
+    display_name="Fashion-MNIST (halves)",
+    cite="xiao2017fashion",
+)
 class FashionMnistHalves(FileDataset):
     """5,000 + 5,000 images of clothing, all from the published test split."""
 
@@ -43,7 +49,13 @@ class FashionMnistHalves(FileDataset):
     caveats = f"Not the published split; meant for outliers if only the test file is available. {FashionMnist.caveats}"
 
 
-@dataset("kmnist-halves", title="Kuzushiji-MNIST's test split in two halves", paper=Kmnist.paper)
+@dataset(
+    "kmnist-halves",
+    title="Kuzushiji-MNIST's test split in two halves",
+    paper=Kmnist.paper,
+    display_name="KMNIST (halves)",
+    cite="clanuwat2018kmnist",
+)
 class KmnistHalves(FileDataset):
     """5,000 + 5,000 handwritten hiragana, all from the published test split."""
 

@@ -21,7 +21,13 @@ CENTRE = Fit(how="crop")
 IMAGENET = "Deng et al., ImageNet: A Large-Scale Hierarchical Image Database, CVPR 2009"
 
 
-@dataset("imagenette-sample", title="ImageNet, a sample of ten classes at 224 x 224", paper=IMAGENET)
+@dataset(
+    "imagenette-sample",
+    title="ImageNet, a sample of ten classes at 224 x 224",
+    paper=IMAGENET,
+    display_name="Imagenette (sample)",
+    cite="deng2009imagenet",
+)
 class ImagenetteSample(FileDataset):
     """500 training and 470 validation photographs of Imagenette's ten classes."""
 
@@ -67,7 +73,13 @@ class ImagenetteSample(FileDataset):
     )
 
 
-@dataset("textures-sample", title="Describable Textures, a sample at its own size", paper="Cimpoi et al., CVPR 2014")
+@dataset(
+    "textures-sample",
+    title="Describable Textures, a sample at its own size",
+    paper="Cimpoi et al., CVPR 2014",
+    display_name="Textures (sample)",
+    cite="cimpoi2014dtd",
+)
 class TexturesSample(FileDataset):
     """200 textures of the first 10 of 47 kinds."""
 
@@ -94,7 +106,13 @@ class TexturesSample(FileDataset):
     caveats = "Some show ImageNet objects: spider webs, bubbles, gourds."
 
 
-@dataset("places-sample", title="SUN scenes, a sample at its own size", paper="Xiao et al., SUN Database, CVPR 2010")
+@dataset(
+    "places-sample",
+    title="SUN scenes, a sample at its own size",
+    paper="Xiao et al., SUN Database, CVPR 2010",
+    display_name="SUN (sample)",
+    cite="xiao2010sun",
+)
 class PlacesSample(FileDataset):
     """200 photographs of deserts, highways, parks, waterfalls and windmills."""
 
@@ -119,6 +137,8 @@ class PlacesSample(FileDataset):
     "flowers-sample",
     title="Oxford flowers, a sample at its own size",
     paper="Nilsback and Zisserman, A Visual Vocabulary for Flower Classification, CVPR 2006",
+    display_name="Flowers (sample)",
+    cite="nilsback2006flowers",
 )
 class FlowersSample(FileDataset):
     """208 photographs of 16 kinds of flowers, without the daisy, which is a class of ImageNet."""

@@ -51,6 +51,8 @@ def sources(
     "mnist",
     title="MNIST: handwritten digits",
     paper="LeCun et al., Gradient-based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998",
+    display_name="MNIST",
+    cite="lecun1998mnist",
 )
 class Mnist(FileDataset):
     """60,000 + 10,000 handwritten digits."""
@@ -80,6 +82,8 @@ class Mnist(FileDataset):
     "fashion-mnist",
     title="Fashion-MNIST: pictures of clothes",
     paper="Xiao et al., Fashion-MNIST: a Novel Image Dataset for Benchmarking, arXiv:1708.07747, 2017",
+    display_name="Fashion-MNIST",
+    cite="xiao2017fashion",
 )
 class FashionMnist(FileDataset):
     """60,000 + 10,000 images of clothing, with balanced classes."""
@@ -106,6 +110,8 @@ class FashionMnist(FileDataset):
     "kmnist",
     title="Kuzushiji-MNIST: cursive Japanese characters",
     paper="Clanuwat et al., Deep Learning for Classical Japanese Literature, arXiv:1812.01718, 2018",
+    display_name="KMNIST",
+    cite="clanuwat2018kmnist",
 )
 class Kmnist(FileDataset):
     """60,000 + 10,000 handwritten hiragana characters, balanced over 10 classes."""
@@ -125,7 +131,13 @@ class Kmnist(FileDataset):
     caveats = "A class holds several historical forms of its character."
 
 
-@dataset("notmnist", title="notMNIST: letters A to J from fonts, in MNIST's format", paper="Bulatov, notMNIST, 2011")
+@dataset(
+    "notmnist",
+    title="notMNIST: letters A to J from fonts, in MNIST's format",
+    paper="Bulatov, notMNIST, 2011",
+    display_name="notMNIST",
+    cite="bulatov2011notmnist",
+)
 class NotMnist(FileDataset):
     """Letters A to J in publicly available fonts: 10,000 test images, converted to MNIST's format."""
 

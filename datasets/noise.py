@@ -18,6 +18,7 @@ CAVEATS = "Quantised to 256 levels, like stored images. 1,000 images, where the 
     "gaussian",
     title="Gaussian noise",
     paper="Liang et al., ODIN, ICLR 2018 (arXiv:1706.02690); Lee et al., ICLR 2018 (arXiv:1711.09325)",
+    display_name="Gaussian noise",
 )
 class Gaussian(Dataset):
     """Each channel of each pixel is drawn from N(0.5, 1) and clamped to [0, 1]."""
@@ -37,7 +38,12 @@ class Gaussian(Dataset):
         return quantised(np.random.RandomState(1).normal(0.5, 1, SHAPE))
 
 
-@dataset("uniform", title="Uniform noise", paper="Liang et al., ODIN, ICLR 2018 (arXiv:1706.02690)")
+@dataset(
+    "uniform",
+    title="Uniform noise",
+    paper="Liang et al., ODIN, ICLR 2018 (arXiv:1706.02690)",
+    display_name="Uniform noise",
+)
 class Uniform(Dataset):
     """Each channel of each pixel is drawn uniformly from [0, 1]."""
 

@@ -18,6 +18,8 @@ UNREADABLE = (
     "notmnist-small",
     title="notMNIST, the hand-cleaned part: letters A to J from fonts",
     paper="Bulatov, notMNIST, 2011",
+    display_name="notMNIST (small)",
+    cite="bulatov2011notmnist",
 )
 class NotMnistSmall(FileDataset):
     """18,724 letters A to J in publicly available fonts."""

@@ -32,7 +32,13 @@ def origin(stem: str, images: str) -> str:
     )
 
 
-@dataset("lsun-resize", title="LSUN, resized (ODIN's archive)", paper=PAPER)
+@dataset(
+    "lsun-resize",
+    title="LSUN, resized (ODIN's archive)",
+    paper=PAPER,
+    display_name="LSUN (resized)",
+    cite="yu2015lsun,liang2018odin",
+)
 class LsunResize(FileDataset):
     """The 10,000 test photographs of LSUN, resized to 32 x 32."""
 
@@ -46,7 +52,13 @@ class LsunResize(FileDataset):
     caveats = f"{ARTEFACTS} {UNSEEN}"
 
 
-@dataset("lsun-crop", title="LSUN, cropped (ODIN's archive)", paper=PAPER)
+@dataset(
+    "lsun-crop",
+    title="LSUN, cropped (ODIN's archive)",
+    paper=PAPER,
+    display_name="LSUN (cropped)",
+    cite="yu2015lsun,liang2018odin",
+)
 class LsunCrop(FileDataset):
     """Random crops from the 10,000 test photographs of LSUN."""
 
@@ -60,7 +72,13 @@ class LsunCrop(FileDataset):
     caveats = f"Crops of large photographs, which show surfaces rather than scenes. {UNSEEN}"
 
 
-@dataset("tinyimagenet-resize", title="Tiny ImageNet, resized (ODIN's archive)", paper=PAPER)
+@dataset(
+    "tinyimagenet-resize",
+    title="Tiny ImageNet, resized (ODIN's archive)",
+    paper=PAPER,
+    display_name="Tiny ImageNet (resized)",
+    cite="le2015tinyimagenet,liang2018odin",
+)
 class TinyImageNetResize(FileDataset):
     """The 10,000 test images of Tiny ImageNet, resized to 32 x 32."""
 
@@ -74,7 +92,13 @@ class TinyImageNetResize(FileDataset):
     caveats = f"{ARTEFACTS} {UNSEEN}"
 
 
-@dataset("tinyimagenet-crop", title="Tiny ImageNet, cropped (ODIN's archive)", paper=PAPER)
+@dataset(
+    "tinyimagenet-crop",
+    title="Tiny ImageNet, cropped (ODIN's archive)",
+    paper=PAPER,
+    display_name="Tiny ImageNet (cropped)",
+    cite="le2015tinyimagenet,liang2018odin",
+)
 class TinyImageNetCrop(FileDataset):
     """Random crops from the 10,000 test images of Tiny ImageNet."""
 
@@ -88,7 +112,9 @@ class TinyImageNetCrop(FileDataset):
     caveats = UNSEEN
 
 
-@dataset("isun", title="iSUN, resized (ODIN's archive)", paper=PAPER)
+@dataset(
+    "isun", title="iSUN, resized (ODIN's archive)", paper=PAPER, display_name="iSUN", cite="xu2015isun,liang2018odin"
+)
 class ISun(FileDataset):
     """8,925 photographs of scenes from iSUN, resized to 32 x 32."""
 

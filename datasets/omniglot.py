@@ -24,6 +24,8 @@ def source(stem: str, md5: str) -> Source:
     "omniglot",
     title="Omniglot: handwritten characters of 50 alphabets",
     paper="Lake et al., Human-level concept learning through probabilistic program induction, Science 350, 2015",
+    display_name="Omniglot",
+    cite="lake2015omniglot",
 )
 class Omniglot(FileDataset):
     """19,280 + 13,180 drawings of characters, 20 per character. Train and test have different alphabets."""

@@ -26,7 +26,13 @@ class Listed(ListedDataset):
     origin = ORIGIN
 
 
-@dataset("cifar10-openood", title="CIFAR-10 as OpenOOD v1.5 splits it", paper=PAPER)
+@dataset(
+    "cifar10-openood",
+    title="CIFAR-10 as OpenOOD v1.5 splits it",
+    paper=PAPER,
+    display_name="CIFAR-10",
+    cite="krizhevsky2009cifar,zhang2023openood",
+)
 class Cifar10(Listed):
     """50,000 training images; of the 10,000 test images, 1,000 validate and 9,000 are scored."""
 
@@ -45,7 +51,13 @@ class Cifar10(Listed):
     caveats = f"Validation images are test images of CIFAR-10 that are not scored. {CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("cifar100-openood", title="CIFAR-100 as OpenOOD v1.5 splits it", paper=PAPER)
+@dataset(
+    "cifar100-openood",
+    title="CIFAR-100 as OpenOOD v1.5 splits it",
+    paper=PAPER,
+    display_name="CIFAR-100",
+    cite="krizhevsky2009cifar,zhang2023openood",
+)
 class Cifar100(Listed):
     """50,000 training images; of the 10,000 test images, 1,000 validate and 9,000 are scored."""
 
@@ -66,7 +78,13 @@ class Cifar100(Listed):
     )
 
 
-@dataset("cifar100-openood10", title="CIFAR-100, OpenOOD v1.5's near-OOD set of CIFAR-10", paper=PAPER)
+@dataset(
+    "cifar100-openood10",
+    title="CIFAR-100, OpenOOD v1.5's near-OOD set of CIFAR-10",
+    paper=PAPER,
+    display_name="CIFAR-100",
+    cite="krizhevsky2009cifar,zhang2023openood",
+)
 class Cifar100Of10(Listed):
     """9,000 test images of CIFAR-100."""
 
@@ -78,7 +96,13 @@ class Cifar100Of10(Listed):
     caveats = f"{CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("cifar10-openood100", title="CIFAR-10, OpenOOD v1.5's near-OOD set of CIFAR-100", paper=PAPER)
+@dataset(
+    "cifar10-openood100",
+    title="CIFAR-10, OpenOOD v1.5's near-OOD set of CIFAR-100",
+    paper=PAPER,
+    display_name="CIFAR-10",
+    cite="krizhevsky2009cifar,zhang2023openood",
+)
 class Cifar10Of100(Listed):
     """10,000 test images of CIFAR-10."""
 
@@ -90,7 +114,13 @@ class Cifar10Of100(Listed):
     caveats = f"{CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("tinyimagenet-openood10", title="Tiny ImageNet, OpenOOD v1.5's near-OOD set of CIFAR-10", paper=PAPER)
+@dataset(
+    "tinyimagenet-openood10",
+    title="Tiny ImageNet, OpenOOD v1.5's near-OOD set of CIFAR-10",
+    paper=PAPER,
+    display_name="Tiny ImageNet",
+    cite="le2015tinyimagenet,zhang2023openood",
+)
 class TinyImageNetOf10(Listed):
     """7,793 images of Tiny ImageNet without classes of CIFAR-10; 1,000 more to tune on, its training split."""
 
@@ -110,7 +140,13 @@ class TinyImageNetOf10(Listed):
     )
 
 
-@dataset("tinyimagenet-openood100", title="Tiny ImageNet, OpenOOD v1.5's near-OOD set of CIFAR-100", paper=PAPER)
+@dataset(
+    "tinyimagenet-openood100",
+    title="Tiny ImageNet, OpenOOD v1.5's near-OOD set of CIFAR-100",
+    paper=PAPER,
+    display_name="Tiny ImageNet",
+    cite="le2015tinyimagenet,zhang2023openood",
+)
 class TinyImageNetOf100(Listed):
     """6,526 images of Tiny ImageNet without classes of CIFAR-100; 972 more to tune on, its training split."""
 
@@ -127,7 +163,13 @@ class TinyImageNetOf100(Listed):
     caveats = TinyImageNetOf10.caveats
 
 
-@dataset("mnist-openood", title="MNIST, OpenOOD v1.5's far-OOD set", paper=PAPER)
+@dataset(
+    "mnist-openood",
+    title="MNIST, OpenOOD v1.5's far-OOD set",
+    paper=PAPER,
+    display_name="MNIST",
+    cite="lecun1998mnist,zhang2023openood",
+)
 class Mnist(Listed):
     """All 70,000 images of MNIST, training images among them."""
 
@@ -139,7 +181,13 @@ class Mnist(Listed):
     caveats = f"Stored as JPEG of 28 x 28 pixels, enlarged to 32 x 32. {CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("svhn-openood", title="SVHN, OpenOOD v1.5's far-OOD set", paper=PAPER)
+@dataset(
+    "svhn-openood",
+    title="SVHN, OpenOOD v1.5's far-OOD set",
+    paper=PAPER,
+    display_name="SVHN",
+    cite="netzer2011svhn,zhang2023openood",
+)
 class Svhn(Listed):
     """The 26,032 test images of SVHN."""
 
@@ -151,7 +199,13 @@ class Svhn(Listed):
     caveats = f"Stored as JPEG. {CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("textures-openood", title="Describable Textures, OpenOOD v1.5's far-OOD set of the CIFAR boards", paper=PAPER)
+@dataset(
+    "textures-openood",
+    title="Describable Textures, OpenOOD v1.5's far-OOD set of the CIFAR boards",
+    paper=PAPER,
+    display_name="Textures",
+    cite="cimpoi2014dtd,zhang2023openood",
+)
 class Textures(Listed):
     """All 5,640 photographs of textures."""
 
@@ -163,7 +217,13 @@ class Textures(Listed):
     caveats = f"{CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("places365-openood10", title="Places365, OpenOOD v1.5's far-OOD set of CIFAR-10", paper=PAPER)
+@dataset(
+    "places365-openood10",
+    title="Places365, OpenOOD v1.5's far-OOD set of CIFAR-10",
+    paper=PAPER,
+    display_name="Places365",
+    cite="zhou2018places,zhang2023openood",
+)
 class Places365Of10(Listed):
     """35,195 validation images of Places365 without objects of CIFAR-10's classes."""
 
@@ -175,7 +235,13 @@ class Places365Of10(Listed):
     caveats = f"{CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("places365-openood100", title="Places365, OpenOOD v1.5's far-OOD set of CIFAR-100", paper=PAPER)
+@dataset(
+    "places365-openood100",
+    title="Places365, OpenOOD v1.5's far-OOD set of CIFAR-100",
+    paper=PAPER,
+    display_name="Places365",
+    cite="zhou2018places,zhang2023openood",
+)
 class Places365Of100(Listed):
     """33,773 validation images of Places365 without objects of CIFAR-100's classes."""
 
@@ -187,7 +253,13 @@ class Places365Of100(Listed):
     caveats = f"{CIFAR_COPY} {NOT_RUN}"
 
 
-@dataset("cifar10c-openood", title="CIFAR-10-C, OpenOOD's selection: corrupted test images", paper=PAPER)
+@dataset(
+    "cifar10c-openood",
+    title="CIFAR-10-C, OpenOOD's selection: corrupted test images",
+    paper=PAPER,
+    display_name="CIFAR-10-C",
+    cite="hendrycks2019corruptions,zhang2023openood",
+)
 class Cifar10C(Listed):
     """10,000 corrupted test images of CIFAR-10, which count as ID in the full-spectrum metrics."""
 
@@ -203,7 +275,13 @@ class Cifar10C(Listed):
     )
 
 
-@dataset("cifar100c-openood", title="CIFAR-100-C, OpenOOD's selection: corrupted test images", paper=PAPER)
+@dataset(
+    "cifar100c-openood",
+    title="CIFAR-100-C, OpenOOD's selection: corrupted test images",
+    paper=PAPER,
+    display_name="CIFAR-100-C",
+    cite="hendrycks2019corruptions,zhang2023openood",
+)
 class Cifar100C(Listed):
     """Corrupted test images of CIFAR-100, which count as ID in the full-spectrum metrics."""
 

@@ -38,7 +38,8 @@ class Listed(ListedDataset):
     caveats = f"{LARGE_COPY} {NOT_RUN}"
 
 
-@dataset("imagenet1k", title="ImageNet-1K (ILSVRC 2012) as OpenOOD v1.5 splits it", paper=PAPER)
+@dataset("imagenet1k", title="ImageNet-1K (ILSVRC 2012) as OpenOOD v1.5 splits it", paper=PAPER,
+         display_name="ImageNet-1K", cite="deng2009imagenet,zhang2023openood")  # fmt: skip
 class ImageNet1k(Listed):
     """1,281,167 training images; of the 50,000 validation images, 5,000 validate and 45,000 are scored."""
 
@@ -62,7 +63,8 @@ class ImageNet1k(Listed):
     )
 
 
-@dataset("imagenet-val", title="ImageNet-1K, all 50,000 validation images", paper=IMAGENET)
+@dataset("imagenet-val", title="ImageNet-1K, all 50,000 validation images", paper=IMAGENET,
+         display_name="ImageNet-1K", cite="deng2009imagenet")  # fmt: skip
 class ImageNetVal(Listed):
     """The official validation images, all of them scored, as in tables with iNaturalist, SUN, Places and Textures."""
 
@@ -96,7 +98,8 @@ class ImageNetVal(Listed):
     caveats = f"{LABELS} {NOT_RUN}"
 
 
-@dataset("imagenet200", title="ImageNet-200, the classes of ImageNet-R, as OpenOOD v1.5 splits it", paper=PAPER)
+@dataset("imagenet200", title="ImageNet-200, the classes of ImageNet-R, as OpenOOD v1.5 splits it", paper=PAPER,
+         display_name="ImageNet-200", cite="deng2009imagenet,zhang2023openood")  # fmt: skip
 class ImageNet200(Listed):
     """Images of the 200 classes that ImageNet-R has renditions of."""
 
@@ -116,7 +119,8 @@ class ImageNet200(Listed):
     )
 
 
-@dataset("ssb-hard", title="SSB-hard: ImageNet-21K classes that are close to ImageNet-1K's", paper=PAPER)
+@dataset("ssb-hard", title="SSB-hard: ImageNet-21K classes that are close to ImageNet-1K's", paper=PAPER,
+         display_name="SSB-hard", cite="vaze2022openset,zhang2023openood")  # fmt: skip
 class SsbHard(Listed):
     """49,000 images of the hard split of the Semantic Shift Benchmark, near-OOD."""
 
@@ -126,7 +130,8 @@ class SsbHard(Listed):
     caveats = f"From Vaze et al., Open-Set Recognition, ICLR 2022. {Listed.caveats}"
 
 
-@dataset("ninco", title="NINCO: 64 classes, checked image by image to be none of ImageNet-1K's", paper=PAPER)
+@dataset("ninco", title="NINCO: 64 classes, checked image by image to be none of ImageNet-1K's", paper=PAPER,
+         display_name="NINCO", cite="bitterwolf2023ninco,zhang2023openood")  # fmt: skip
 class Ninco(Listed):
     """5,879 images of classes that ImageNet-1K has not, near-OOD."""
 
@@ -136,7 +141,8 @@ class Ninco(Listed):
     caveats = f"Without the subsamples of other sets and the unit tests that belong to NINCO. {Listed.caveats}"
 
 
-@dataset("inaturalist", title="iNaturalist, 10,000 plants that are no class of ImageNet-1K", paper=PAPER)
+@dataset("inaturalist", title="iNaturalist, 10,000 plants that are no class of ImageNet-1K", paper=PAPER,
+         display_name="iNaturalist", cite="vanhorn2018inaturalist,huang2021mos")  # fmt: skip
 class INaturalist(Listed):
     """Huang and Li's selection of plants, far-OOD."""
 
@@ -152,7 +158,8 @@ class INaturalist(Listed):
     caveats = f"{LARGE_COPY} {NOT_RUN}"
 
 
-@dataset("openimage-o", title="OpenImage-O, OpenOOD v1.5's part that is scored", paper=PAPER)
+@dataset("openimage-o", title="OpenImage-O, OpenOOD v1.5's part that is scored", paper=PAPER,
+         display_name="OpenImage-O", cite="wang2022vim,zhang2023openood")  # fmt: skip
 class OpenImageO(Listed):
     """15,869 photographs from Open Images, far-OOD; 1,763 more to tune on, its training split."""
 
@@ -170,7 +177,8 @@ class OpenImageO(Listed):
     )
 
 
-@dataset("textures-43of47", title="Describable Textures without four kinds that show ImageNet classes", paper=PAPER)
+@dataset("textures-43of47", title="Describable Textures without four kinds that show ImageNet classes", paper=PAPER,
+         display_name="Textures", cite="cimpoi2014dtd,huang2021mos")  # fmt: skip
 class Textures43(Listed):
     """5,160 photographs of 43 kinds of textures, far-OOD."""
 
@@ -181,7 +189,8 @@ class Textures43(Listed):
     caveats = f"Without bubbly, cobwebbed, honeycombed and spiralled. {Listed.caveats}"
 
 
-@dataset("imagenet-v2", title="ImageNet-V2: new test images of ImageNet-1K's classes", paper=PAPER)
+@dataset("imagenet-v2", title="ImageNet-V2: new test images of ImageNet-1K's classes", paper=PAPER,
+         display_name="ImageNet-V2", cite="recht2019imagenetv2")  # fmt: skip
 class ImageNetV2(Listed):
     """10,000 images collected as ImageNet's were, ten years later; ID in the full-spectrum metrics."""
 
@@ -191,7 +200,8 @@ class ImageNetV2(Listed):
     licence = "As ImageNet's (Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019)"
 
 
-@dataset("imagenet-c", title="ImageNet-C: OpenOOD's 10,000 corrupted validation images", paper=PAPER)
+@dataset("imagenet-c", title="ImageNet-C: OpenOOD's 10,000 corrupted validation images", paper=PAPER,
+         display_name="ImageNet-C", cite="hendrycks2019corruptions")  # fmt: skip
 class ImageNetC(Listed):
     """Corruptions of 15 kinds and five strengths, drawn at random; ID in the full-spectrum metrics."""
 
@@ -207,7 +217,8 @@ class ImageNetC(Listed):
     )
 
 
-@dataset("imagenet-r", title="ImageNet-R: renditions of 200 of ImageNet-1K's classes", paper=PAPER)
+@dataset("imagenet-r", title="ImageNet-R: renditions of 200 of ImageNet-1K's classes", paper=PAPER,
+         display_name="ImageNet-R", cite="hendrycks2021many")  # fmt: skip
 class ImageNetR(Listed):
     """30,000 drawings, paintings, toys and the like; ID in the full-spectrum metrics."""
 
@@ -218,7 +229,11 @@ class ImageNetR(Listed):
 
 
 @dataset(
-    "imagenet-es", title="ImageNet-ES: photographs of displayed images under changed light and camera", paper=PAPER
+    "imagenet-es",
+    title="ImageNet-ES: photographs of displayed images under changed light and camera",
+    paper=PAPER,
+    display_name="ImageNet-ES",
+    cite="baek2024imagenetes",
 )
 class ImageNetES(Listed):
     """ID in the full-spectrum metrics of ImageNet-1K; added to OpenOOD in July 2024."""
@@ -232,7 +247,8 @@ class ImageNetES(Listed):
     )
 
 
-@dataset("imagenet200-v2", title="ImageNet-V2, the 200 classes of ImageNet-200", paper=PAPER)
+@dataset("imagenet200-v2", title="ImageNet-V2, the 200 classes of ImageNet-200", paper=PAPER,
+         display_name="ImageNet-V2", cite="recht2019imagenetv2")  # fmt: skip
 class ImageNet200V2(Listed):
     """ID in the full-spectrum metrics of ImageNet-200."""
 
@@ -243,7 +259,8 @@ class ImageNet200V2(Listed):
     caveats = f"No copy of the list was seen. {NOT_RUN}"
 
 
-@dataset("imagenet200-c", title="ImageNet-C, the 200 classes of ImageNet-200", paper=PAPER)
+@dataset("imagenet200-c", title="ImageNet-C, the 200 classes of ImageNet-200", paper=PAPER,
+         display_name="ImageNet-C", cite="hendrycks2019corruptions")  # fmt: skip
 class ImageNet200C(Listed):
     """ID in the full-spectrum metrics of ImageNet-200."""
 
@@ -255,7 +272,8 @@ class ImageNet200C(Listed):
     caveats = f"{ImageNetC.caveats.partition(LARGE_COPY)[0]}No copy of the list was seen. {NOT_RUN}"
 
 
-@dataset("imagenet200-r", title="ImageNet-R with the labels of ImageNet-200", paper=PAPER)
+@dataset("imagenet200-r", title="ImageNet-R with the labels of ImageNet-200", paper=PAPER,
+         display_name="ImageNet-R", cite="hendrycks2021many")  # fmt: skip
 class ImageNet200R(Listed):
     """ID in the full-spectrum metrics of ImageNet-200."""
 
@@ -274,7 +292,8 @@ class Scenes(Listed):
     caveats = NOT_RUN
 
 
-@dataset("sun", title="SUN, 10,000 scenes that are no class of ImageNet-1K", paper="Huang and Li, MOS, CVPR 2021")
+@dataset("sun", title="SUN, 10,000 scenes that are no class of ImageNet-1K", paper="Huang and Li, MOS, CVPR 2021",
+         display_name="SUN", cite="xiao2010sun,huang2021mos")  # fmt: skip
 class Sun(Scenes):
     """Huang and Li's selection of scenes, far-OOD."""
 
@@ -288,7 +307,8 @@ class Sun(Scenes):
     origin = f"{SELECTION} SUN, or OpenOOD's images_largescale/sun."
 
 
-@dataset("places", title="Places, 10,000 scenes that are no class of ImageNet-1K", paper="Huang and Li, MOS, CVPR 2021")
+@dataset("places", title="Places, 10,000 scenes that are no class of ImageNet-1K", paper="Huang and Li, MOS, CVPR 2021",
+         display_name="Places", cite="zhou2018places,huang2021mos")  # fmt: skip
 class Places(Scenes):
     """Huang and Li's selection of scenes, far-OOD."""
 

@@ -50,7 +50,7 @@ The bytes are the same in the wheels of scikit-learn 1.4.0 and 1.9.1, and of mat
 """
 
 
-@dataset("patches", title="Crops of three photographs (scikit-learn, matplotlib)")
+@dataset("patches", title="Crops of three photographs (scikit-learn, matplotlib)", display_name="Patches")
 class Patches(Dataset):
     """808 non-overlapping colour crops."""
 

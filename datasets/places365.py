@@ -17,6 +17,8 @@ ARCHIVE = File(
     "places365",
     title="Places365, validation: photographs of scenes",
     paper="Zhou et al., Places: A 10 Million Image Database for Scene Recognition, TPAMI 40(6), 2018",
+    display_name="Places365",
+    cite="zhou2018places",
 )
 class Places365(FileDataset):
     """36,500 photographs of 365 kinds of scenes."""

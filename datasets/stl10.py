@@ -58,6 +58,8 @@ class StlBinary:
     "stl10",
     title="STL-10: photographs of 10 kinds of things",
     paper="Coates et al., An Analysis of Single-Layer Networks in Unsupervised Feature Learning, AISTATS 2011",
+    display_name="STL-10",
+    cite="coates2011stl10",
 )
 class Stl10(FileDataset):
     """5,000 + 8,000 labelled photographs, with balanced classes; the 100,000 unlabelled images are not used."""

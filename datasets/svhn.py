@@ -40,7 +40,13 @@ CUT = 8000
 """In `svhn-small`, test digits below this index belong to train, the others to test."""
 
 
-@dataset("svhn", title="SVHN: house numbers from street photographs, cropped digits", paper=PAPER)
+@dataset(
+    "svhn",
+    title="SVHN: house numbers from street photographs, cropped digits",
+    paper=PAPER,
+    display_name="SVHN",
+    cite="netzer2011svhn",
+)
 class Svhn(FileDataset):
     """73,257 + 26,032 colour images of digits, 32 x 32; the 531,131 easier 'extra' images are not used."""
 
@@ -63,7 +69,13 @@ class Svhn(FileDataset):
     caveats = f"{CAVEATS} The reader of the .mat files was tested on synthetic files in their format."
 
 
-@dataset("svhn-test-first10000", title="SVHN, the first 10,000 digits of the test split", paper=PAPER)
+@dataset(
+    "svhn-test-first10000",
+    title="SVHN, the first 10,000 digits of the test split",
+    paper=PAPER,
+    display_name="SVHN (first 10,000)",
+    cite="netzer2011svhn",
+)
 class SvhnTestPart(FileDataset):
     """The first 10,000 of the 26,032 test digits, in their published order."""
 
@@ -89,7 +101,13 @@ class SvhnTestPart(FileDataset):
     caveats = f"{PART} 16,032 of the test digits are missing. {CAVEATS}"
 
 
-@dataset("svhn-train-first4434", title="SVHN, the first 4,434 digits of the training split", paper=PAPER)
+@dataset(
+    "svhn-train-first4434",
+    title="SVHN, the first 4,434 digits of the training split",
+    paper=PAPER,
+    display_name="SVHN (first 4,434)",
+    cite="netzer2011svhn",
+)
 class SvhnTrainPart(FileDataset):
     """The first 4,434 of the 73,257 training digits, cropped again, in their published order."""
 
@@ -113,7 +131,13 @@ class SvhnTrainPart(FileDataset):
     caveats = f"{PART} 68,823 of the training digits are missing. {CAVEATS}"
 
 
-@dataset("svhn-small", title="SVHN in small: 12,434 digits to train on, 2,000 to test", paper=PAPER)
+@dataset(
+    "svhn-small",
+    title="SVHN in small: 12,434 digits to train on, 2,000 to test",
+    paper=PAPER,
+    display_name="SVHN (small)",
+    cite="netzer2011svhn",
+)
 class SvhnSmall(FileDataset):
     """Both subsets as one ID set. Train: the 4,434 training digits and test digits 0 to 7,999. Test: the others."""
 

@@ -22,7 +22,7 @@ ARCHIVE = File(
 CENTRE = Fit(how="crop")
 
 
-@dataset("textures", title="Describable Textures (DTD)", paper=PAPER)
+@dataset("textures", title="Describable Textures (DTD)", paper=PAPER, display_name="Textures", cite="cimpoi2014dtd")
 class Textures(FileDataset):
     """5,640 photographs of textures, 120 for each of 47 classes, from all three published splits."""
 
@@ -50,7 +50,13 @@ class Textures(FileDataset):
     )
 
 
-@dataset("textures-10of47", title="Describable Textures, the first 10 of 47 kinds, at 32 x 32", paper=PAPER)
+@dataset(
+    "textures-10of47",
+    title="Describable Textures, the first 10 of 47 kinds, at 32 x 32",
+    paper=PAPER,
+    display_name="Textures (10 of 47)",
+    cite="cimpoi2014dtd",
+)
 class TexturesPart(FileDataset):
     """1,200 textures of 10 classes, from banded to crystalline."""
 

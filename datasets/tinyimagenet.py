@@ -66,7 +66,13 @@ class TinyImageNetZip:
         return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
-@dataset("tinyimagenet", title="Tiny ImageNet, reduced to 32 x 32", paper=PAPER)
+@dataset(
+    "tinyimagenet",
+    title="Tiny ImageNet, reduced to 32 x 32",
+    paper=PAPER,
+    display_name="Tiny ImageNet",
+    cite="le2015tinyimagenet",
+)
 class TinyImageNet(FileDataset):
     """100,000 + 10,000 photographs of 200 classes. The published validation images are the test split."""
 
@@ -90,7 +96,13 @@ class TinyImageNet(FileDataset):
     )
 
 
-@dataset("tinyimagenet-resize-pillow", title="Tiny ImageNet's test images, resized with antialiasing", paper=PAPER)
+@dataset(
+    "tinyimagenet-resize-pillow",
+    title="Tiny ImageNet's test images, resized with antialiasing",
+    paper=PAPER,
+    display_name="Tiny ImageNet (resized)",
+    cite="le2015tinyimagenet",
+)
 class TinyImageNetPillow(FileDataset):
     """The 10,000 test images of Tiny ImageNet at 32 x 32, resized by Pillow."""
 

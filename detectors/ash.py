@@ -68,6 +68,8 @@ def ratio(features: Tensor, pruned: Tensor) -> Tensor:
     title="ASH",
     paper="Djurisic, Bozanic, Ashok & Liu, Extremely Simple Activation Shaping for Out-of-Distribution "
     "Detection, ICLR 2023",
+    display_name="ASH",
+    cite="djurisic2023ash",
 )
 class ASH(OwnPercentile):
     """Energy of the head on a feature of which only the largest units are kept, by a percentile within the image.
@@ -110,6 +112,8 @@ class ASH(OwnPercentile):
     title="SCALE",
     paper="Xu, Chen, Franchi & Yao, Scaling for Training Time and Post-hoc Out-of-distribution Detection Enhancement, "
     "ICLR 2024",
+    display_name="SCALE",
+    cite="xu2024scale",
 )
 class Scale(OwnPercentile):
     """Energy of the head on z exp(s1 / s2), where s1 is the sum of the feature z and s2 that of its largest units.

@@ -13,7 +13,13 @@ from oodbench.detectors.msp import MSP
 PAPER = "Lee, Lee, Lee & Shin, Training Confidence-calibrated Classifiers for Detecting OOD Samples, ICLR 2018"
 
 
-@recipe("confidence", title="Confidence loss on real outliers", paper=f"{PAPER}, eq. 1")
+@recipe(
+    "confidence",
+    title="Confidence loss on real outliers",
+    paper=f"{PAPER}, eq. 1",
+    display_name="Confidence loss (outliers)",
+    cite="lee2018confidence",
+)
 class ConfidenceLoss(CrossEntropy):
     """CE + beta KL(U || p), the KL on as many outliers as there are ID images in the batch."""
 
@@ -42,7 +48,13 @@ class ConfidenceLoss(CrossEntropy):
         return {"cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
 
 
-@detector("confidence", title="Confidence loss (real outliers), MSP", paper=PAPER)
+@detector(
+    "confidence",
+    title="Confidence loss (real outliers), MSP",
+    paper=PAPER,
+    display_name="Confidence loss (outliers)",
+    cite="lee2018confidence",
+)
 class Confidence(MSP):
     """The MSP score on a classifier trained with the confidence loss on real outliers."""
 

@@ -14,6 +14,8 @@ from oodbench.detectors._similarity import unit
     "cosine",
     title="Largest cosine",
     paper="Zhang & Xiang, Decoupling MaxLogit for Out-of-Distribution Detection, CVPR 2023 (MaxCosine)",
+    display_name="MaxCosine",
+    cite="zhang2023decoupling",
 )
 class Cosine(Detector):
     """-max_c cos(f, w_c), w_c the head's weights of class c: the maximum logit without the feature's norm and the bias.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
 
 
-@recipe("cross_entropy", title="Cross-entropy")
+@recipe("cross_entropy", title="Cross-entropy", display_name="Cross-entropy")
 class CrossEntropy(Recipe):
     """Adam on the cross-entropy loss, without outliers or weight decay: the confidence-loss paper's baseline."""
 

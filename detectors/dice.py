@@ -15,6 +15,8 @@ from oodbench.detectors._rules import DENSENET, ever_active, percentile_of
     "dice",
     title="DICE",
     paper="Sun & Li, DICE: Leveraging Sparsification for Out-of-Distribution Detection, ECCV 2022",
+    display_name="DICE",
+    cite="sun2022dice",
 )
 class DICE(Rectified):
     """Energy of the head with only those weights whose contribution w_kd E[z_d] is above the percentile of all.

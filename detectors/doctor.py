@@ -14,6 +14,8 @@ from oodbench.detectors._softmax import margins, require_temperature
     title="DOCTOR (alpha)",
     paper="Granese, Romanelli, Gorla, Palamidessi & Piantanida, DOCTOR: A Simple Method for Detecting "
     "Misclassification Errors, NeurIPS 2021, discriminator D_alpha",
+    display_name="DOCTOR",
+    cite="granese2021doctor",
 )
 class Doctor(Detector):
     """log of g / (1 - g), with g = 1 - sum_k p_k^2 and p = softmax(f / T); the logarithm keeps the order.

@@ -12,6 +12,8 @@ from oodbench.benchmark import Batch, Detector, detector
     "energy",
     title="Energy",
     paper="Liu, Wang, Owens & Li, Energy-based Out-of-distribution Detection, NeurIPS 2020, eq. 4",
+    display_name="Energy",
+    cite="liu2020energy",
 )
 class Energy(Detector):
     """E(x; T) = -T log sum_k exp(f_k / T); a higher energy means more OOD."""

@@ -14,6 +14,8 @@ from oodbench.detectors._softmax import margins
     title="Entropy",
     paper="Softmax entropy as an OOD score, e.g. Malinin & Gales, Predictive Uncertainty Estimation via Prior "
     "Networks, NeurIPS 2018",
+    display_name="Entropy",
+    cite="malinin2018prior",
 )
 class Entropy(Detector):
     """log H(p), with H(p) = -sum_k p_k log p_k: the order of the entropy, without saturation."""

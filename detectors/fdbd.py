@@ -17,6 +17,8 @@ SMALLEST = 1e-12
     "fdbd",
     title="fDBD",
     paper="Liu & Qin, Fast Decision Boundary based Out-of-Distribution Detector, ICML 2024",
+    display_name="fDBD",
+    cite="liu2024fdbd",
 )
 class FDBD(Detector):
     """-mean over classes k other than the predicted c of [ (f_c - f_k) / |w_c - w_k| ] / |z - mu|.

@@ -16,6 +16,8 @@ from oodbench.detectors.standard_training import cross_entropy_step
     "fine_tune",
     title="Fine-tuning of given weights: SGD with a small learning rate",
     paper="learning rate and momentum of the BiT-HyperRule, Kolesnikov et al., Big Transfer, ECCV 2020, section 3.3",
+    display_name="Fine-tuning",
+    cite="kolesnikov2020bit",
 )
 class FineTune(Recipe):
     """Cross-entropy by SGD from given weights, without weight decay; the learning rate follows half a cosine to 0.

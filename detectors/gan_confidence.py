@@ -14,7 +14,13 @@ from oodbench.detectors.confidence import PAPER, ConfidenceLoss
 from oodbench.detectors.msp import MSP
 
 
-@recipe("gan", title="Original GAN (no classifier)", paper="Goodfellow et al. 2014; DCGAN, Radford et al. 2016")
+@recipe(
+    "gan",
+    title="Original GAN (no classifier)",
+    paper="Goodfellow et al. 2014; DCGAN, Radford et al. 2016",
+    display_name="GAN",
+    cite="goodfellow2014gan,radford2016dcgan",
+)
 class GAN(Recipe):
     """A DCGAN trained on the ID images only. Other recipes build on its generator.
 
@@ -65,7 +71,13 @@ class GAN(Recipe):
         return _dcgan.picture(training.networks["generator"], training.generator)
 
 
-@recipe("gan_confidence", title="Confidence loss on GAN samples", paper=f"{PAPER}, section 3 (ablation)")
+@recipe(
+    "gan_confidence",
+    title="Confidence loss on GAN samples",
+    paper=f"{PAPER}, section 3 (ablation)",
+    display_name="Confidence loss (original GAN)",
+    cite="lee2018confidence",
+)
 class GANConfidenceLoss(ConfidenceLoss):
     """CE + beta KL(U || p), the KL on new samples of the trained, frozen original GAN."""
 
@@ -79,7 +91,13 @@ class GANConfidenceLoss(ConfidenceLoss):
         return images
 
 
-@detector("gan_confidence", title="Confidence loss (original GAN), MSP", paper=PAPER)
+@detector(
+    "gan_confidence",
+    title="Confidence loss (original GAN), MSP",
+    paper=PAPER,
+    display_name="Confidence loss (original GAN)",
+    cite="lee2018confidence",
+)
 class GANConfidence(MSP):
     """The MSP score on a classifier trained with the confidence loss on samples of an original GAN."""
 

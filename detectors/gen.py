@@ -13,6 +13,8 @@ from oodbench.detectors._softmax import margins
     "gen",
     title="GEN",
     paper="Liu, Lochman & Zach, GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023",
+    display_name="GEN",
+    cite="liu2023gen",
 )
 class GEN(Detector):
     """log G, with G = sum_j p_j^gamma (1 - p_j)^gamma over the M largest p_j; the logarithm keeps the order.

@@ -24,6 +24,8 @@ from oodbench.detectors._gaussian import (
     title="Gaussian mixture (DDU)",
     paper="Mukhoti, Kirsch, van Amersfoort, Torr & Gal, Deep Deterministic Uncertainty: A New Simple "
     "Baseline, CVPR 2023",
+    display_name="DDU",
+    cite="mukhoti2023ddu",
 )
 class GMM(Detector):
     """-log sum_c pi_c N(f; mu_c, S_c), with share, mean and covariance of each class's training features.

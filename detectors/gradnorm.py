@@ -14,6 +14,8 @@ from oodbench.detectors._softmax import require_temperature
     title="GradNorm",
     paper="Huang, Geng & Li, On the Importance of Gradients for Detecting Distributional Shifts in the Wild, "
     "NeurIPS 2021",
+    display_name="GradNorm",
+    cite="huang2021gradnorm",
 )
 class GradNorm(Detector):
     """-|z|_1 sum_k |p_k - 1/K|: the L1 norm of a gradient, p = softmax(f / T) and z the penultimate feature.

@@ -22,6 +22,8 @@ from about 70 on."""
     "gram",
     title="Gram matrices",
     paper="Sastry & Oore, Detecting Out-of-Distribution Examples with Gram Matrices, ICML 2020",
+    display_name="Gram",
+    cite="sastry2020gram",
 )
 class Gram(Detector):
     """sum_l d_l(x) / mean_val(d_l): how far Gram matrices leave their training range for the predicted class.

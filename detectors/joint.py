@@ -15,7 +15,13 @@ from oodbench.detectors.gan_confidence import GAN
 from oodbench.detectors.msp import MSP
 
 
-@recipe("joint", title="Joint confidence loss", paper=f"{PAPER}, eq. 4 and Algorithm 1")
+@recipe(
+    "joint",
+    title="Joint confidence loss",
+    paper=f"{PAPER}, eq. 4 and Algorithm 1",
+    display_name="Joint confidence loss",
+    cite="lee2018confidence",
+)
 class JointConfidenceLoss(GAN):
     """Per batch: discriminator; generator on GAN loss + beta KL(U || p); classifier on CE + beta KL on new samples.
 
@@ -60,7 +66,13 @@ class JointConfidenceLoss(GAN):
         return {**losses, "cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
 
 
-@detector("joint", title="Joint confidence loss (GAN), MSP", paper=PAPER)
+@detector(
+    "joint",
+    title="Joint confidence loss (GAN), MSP",
+    paper=PAPER,
+    display_name="Joint confidence loss",
+    cite="lee2018confidence",
+)
 class Joint(MSP):
     """The MSP score on a classifier trained jointly with its GAN."""
 

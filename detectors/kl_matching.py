@@ -14,6 +14,8 @@ from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
     "kl_matching",
     title="KL matching",
     paper="Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022",
+    display_name="KL matching",
+    cite="hendrycks2022scaling",
 )
 class KLMatching(Detector):
     """min_k KL(p || d_k), where d_k is the mean softmax of the validation images that are predicted as class k.

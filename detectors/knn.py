@@ -17,6 +17,8 @@ CLOSE = 0.05
     "knn",
     title="k nearest neighbours",
     paper="Sun, Ming, Zhu & Li, Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022",
+    display_name="KNN",
+    cite="sun2022knn",
 )
 class KNN(Banked):
     """|z - z_(k)|, z = f / |f|: Euclidean distance to the k-th most similar training image.

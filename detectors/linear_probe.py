@@ -11,6 +11,8 @@ from oodbench.detectors.confidence import PAPER
     "linear_probe",
     title="Linear probe: a new head on the features of given weights",
     paper="as in Kornblith, Shlens & Le, Do Better ImageNet Models Transfer Better?, CVPR 2019, section 3",
+    display_name="Linear probe",
+    cite="kornblith2019better",
 )
 class LinearProbe(Recipe):
     """Multinomial logistic regression on the stored features: mean cross-entropy + l2 / 2 |W|^2.
@@ -35,7 +37,11 @@ class LinearProbe(Recipe):
 
 
 @recipe(
-    "confidence_head", title="Confidence loss on real outliers, for a head on given weights", paper=f"{PAPER}, eq. 1"
+    "confidence_head",
+    title="Confidence loss on real outliers, for a head on given weights",
+    paper=f"{PAPER}, eq. 1",
+    display_name="Confidence head",
+    cite="lee2018confidence",
 )
 class ConfidenceHead(LinearProbe):
     """The linear probe's loss + beta KL(U || p), the KL as a mean over all outliers.

@@ -22,6 +22,8 @@ from oodbench.detectors._gaussian import (
     title="Mahalanobis",
     paper="Lee, Lee, Lee & Shin, A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial "
     "Attacks, NeurIPS 2018, eq. 2, on the penultimate features",
+    display_name="Mahalanobis",
+    cite="lee2018mahalanobis",
 )
 class Mahalanobis(Detector):
     """min_c (f - mu_c)^T S^+ (f - mu_c), with the class means and within-class covariance S of training features.
@@ -63,6 +65,8 @@ class Mahalanobis(Detector):
     title="Relative Mahalanobis",
     paper="Ren, Fort, Liu, Roy, Padhy & Lakshminarayanan, A Simple Fix to Mahalanobis Distance for Improving Near-OOD "
     "Detection, arXiv:2106.09022, 2021",
+    display_name="Relative Mahalanobis",
+    cite="ren2021relative",
 )
 class RelativeMahalanobis(Mahalanobis):
     """min_c MD_c(f) - MD_0(f): `mahalanobis` minus the squared distance from the mean of all training features.

@@ -28,6 +28,8 @@ FGSM, OUTLIERS = "fgsm", "outliers"
     title="Mahalanobis, all blocks",
     paper="Lee, Lee, Lee & Shin, A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial "
     "Attacks, NeurIPS 2018, algorithm 1",
+    display_name="Mahalanobis (all blocks)",
+    cite="lee2018mahalanobis",
 )
 class MahalanobisEnsemble(Detector):
     """b + sum_l a_l M_l(x~_l), M_l(x) = min_c (f_l(x) - mu_lc)^T S_l^+ (f_l(x) - mu_lc): distances at every block l.

@@ -20,6 +20,8 @@ BLOCK = 256
     "mc_dropout",
     title="Monte Carlo dropout",
     paper="Gal & Ghahramani, Dropout as a Bayesian Approximation, ICML 2016",
+    display_name="MC dropout",
+    cite="gal2016dropout",
 )
 class MCDropout(Detector):
     """log(1 - max_k p_k) or the entropy of p, where p is the mean softmax over `samples` draws of the dropout masks.

@@ -23,6 +23,8 @@ def log_one_minus_max(logits: Tensor) -> Tensor:
     "msp",
     title="Maximum softmax probability",
     paper="Hendrycks & Gimpel, A Baseline for Detecting Misclassified and Out-of-Distribution Examples, ICLR 2017",
+    display_name="MSP",
+    cite="hendrycks2017msp",
 )
 class MSP(Detector):
     """log(1 - max_k p_k), p the softmax: the order of -max_k p_k, without saturation."""

@@ -14,6 +14,8 @@ from oodbench.detectors._head import head
     "nci",
     title="NCI (neural collapse inspired)",
     paper="Liu & Qin, Detecting Out-of-Distribution through the Lens of Neural Collapse, CVPR 2025",
+    display_name="NCI",
+    cite="liu2025nci",
 )
 class NCI(Detector):
     """-( w_c . (z - mu) / |z - mu| + alpha |z|_1 ): c the predicted class, w_c its weights, mu the training mean.

@@ -14,6 +14,8 @@ from oodbench.detectors._similarity import Banked, bank_of, largest, require_k, 
     "nnguide",
     title="NNGuide",
     paper="Park, Jung & Teoh, Nearest Neighbor Guidance for Out-of-Distribution Detection, ICCV 2023",
+    display_name="NNGuide",
+    cite="park2023nnguide",
 )
 class NNGuide(Banked):
     """-E(x) G(x): E = logsumexp of the logits, G = mean of the k largest E(x_i) cos(f, f_i) over training images x_i.

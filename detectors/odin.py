@@ -17,6 +17,8 @@ BLOCK = 256
     title="ODIN",
     paper="Liang, Li & Srikant, Enhancing the Reliability of Out-of-distribution Image Detection in Neural Networks, "
     "ICLR 2018, eq. 1 and 2",
+    display_name="ODIN",
+    cite="liang2018odin",
 )
 class ODIN(Detector):
     """log(1 - max_k softmax_k(f(x~) / T)), x~ = x + epsilon sign(grad_x log max_k softmax_k(f(x) / T)).

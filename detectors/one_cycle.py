@@ -24,6 +24,8 @@ def one_cycle(progress: float, warm_up: float, start: float, end: float) -> floa
     "one_cycle",
     title="Short training: one-cycle SGD, label smoothing, small images first",
     paper="Smith & Topin, Super-Convergence, 2018 (arXiv:1708.07120); ideas of Jordan 2024 (arXiv:2404.00498)",
+    display_name="One-cycle",
+    cite="smith2018superconvergence,jordan2024airbench",
 )
 class OneCycle(Recipe):
     """Cross-entropy with label smoothing by SGD with Nesterov momentum, for about ten epochs.

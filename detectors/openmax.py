@@ -39,6 +39,8 @@ def weibull_of(values: np.ndarray) -> tuple[float, float]:
     "openmax",
     title="OpenMax",
     paper="Bendale & Boult, Towards Open Set Deep Networks, CVPR 2016, algorithms 1 and 2",
+    display_name="OpenMax",
+    cite="bendale2016openmax",
 )
 class OpenMax(Detector):
     """The log odds of the additional class 'unknown' after OpenMax has revised the logits v.

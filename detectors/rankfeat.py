@@ -14,6 +14,8 @@ BLOCK = 256
     "rankfeat",
     title="RankFeat",
     paper="Song, Sebe & Wang, RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection, NeurIPS 2022",
+    display_name="RankFeat",
+    cite="song2022rankfeat",
 )
 class RankFeat(Detector):
     """-logsumexp of the mean logits over the `last` blocks, where one block's map has lost its rank-one component.

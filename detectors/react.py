@@ -12,6 +12,8 @@ from oodbench.detectors._rectified import Rectified, pooled_percentile, require_
     "react",
     title="ReAct",
     paper="Sun, Guo & Li, ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021",
+    display_name="ReAct",
+    cite="sun2021react",
 )
 class ReAct(Rectified):
     """Energy of the head on min(z, c), where c is the percentile of all training features, pooled over units.

@@ -14,6 +14,8 @@ from oodbench.detectors._similarity import Banked, bank_of
     title="Neural relation graph",
     paper="Kim, Yun & Song, Neural Relation Graph: A Unified Framework for Identifying Label Noise and Outlier Data, "
     "NeurIPS 2023",
+    display_name="Relation",
+    cite="kim2023relation",
 )
 class Relation(Banked):
     """-mean_i r(x, x_i)^t over the training images x_i, with r = max(0, cos(f, f_i)) sum_k p_k p_ik and p the softmax.

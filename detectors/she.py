@@ -17,6 +17,8 @@ METRICS = ("inner_product", "euclidean", "cosine")
     title="SHE (simplified Hopfield energy)",
     paper="Zhang et al., Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern "
     "Hopfield Energy, ICLR 2023",
+    display_name="SHE",
+    cite="zhang2023she",
 )
 class SHE(Detector):
     """-f . m_c, where c is the predicted class and m_c the mean feature of its correctly classified training images.

@@ -24,6 +24,8 @@ from oodbench.detectors._similarity import unit
     "ssd",
     title="SSD",
     paper="Sehwag, Chiang & Mittal, SSD: A Unified Framework for Self-Supervised Outlier Detection, ICLR 2021",
+    display_name="SSD",
+    cite="sehwag2021ssd",
 )
 class SSD(Detector):
     """min_m (z - mu_m)^T S_m^+ (z - mu_m), z = f / |f|, with the mean mu_m and covariance S_m of each cluster's z.

@@ -39,6 +39,8 @@ def cross_entropy_step(training: Training, images: Tensor, labels: Tensor, end: 
     "standard",
     title="Standard training: SGD, cosine schedule, random crops and flips",
     paper="as in OpenOOD v1.5, Zhang et al. 2023 (arXiv:2306.09301); Loshchilov & Hutter, ICLR 2017",
+    display_name="Standard training",
+    cite="zhang2023openood,loshchilov2017sgdr",
 )
 class Standard(Recipe):
     """Cross-entropy by SGD with Nesterov momentum; the learning rate follows half a cosine from step to step.

@@ -17,6 +17,8 @@ LOWEST, HIGHEST = 0.01, 100.0
     "temperature_scaling",
     title="Temperature scaling",
     paper="Guo, Pleiss, Sun & Weinberger, On Calibration of Modern Neural Networks, ICML 2017, section 4.2",
+    display_name="Temperature scaling",
+    cite="guo2017calibration",
 )
 class TemperatureScaling(Detector):
     """log(1 - max_k p_k) of p = softmax(f / T), where T minimises the negative log-likelihood of ID validation labels.

@@ -24,6 +24,8 @@ def mean_largest_logit(train: Batch) -> float:
     "residual",
     title="Residual (of ViM)",
     paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022",
+    display_name="Residual",
+    cite="wang2022vim",
 )
 class Residual(Detector):
     """|R^T (f - u)|: the part of f - u outside the `dim` principal directions of the training features around u.
@@ -93,6 +95,8 @@ class Residual(Detector):
     "vim",
     title="ViM",
     paper="Wang, Li, Feng & Zhang, ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022",
+    display_name="ViM",
+    cite="wang2022vim",
 )
 class ViM(Residual):
     """alpha |R^T (f - u)| - logsumexp(logits): the log odds of a virtual logit in a softmax with the others.

@@ -21,6 +21,8 @@ float64. The training set is read once per group of units. This affects memory o
     "vra",
     title="VRA",
     paper="Xu, Lian, Liu & Tao, VRA: Variational Rectified Activation for Out-of-Distribution Detection, NeurIPS 2023",
+    display_name="VRA",
+    cite="xu2023vra",
 )
 class VRA(Rectified):
     """Energy of the head on g(z), for each unit 0 if z < a, z + gamma from a to b, and b if z > b.

@@ -12,6 +12,8 @@ from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize
     "alexnet",
     title="AlexNet (5 conv, 3 linear), 32x32; sizes recalled",
     paper="Krizhevsky et al. 2012; as in Lee, Lee, Lee & Shin, ICLR 2018 (arXiv:1711.09325), Appendix B",
+    display_name="AlexNet",
+    cite="krizhevsky2012alexnet,lee2018confidence",
 )
 class AlexNet(FixedSize):
     """Five convolutions with ReLU, the first two 5x5 with 3x3/2 pooling, then 2048-1024-K with ReLU and dropout 0.5.

@@ -106,6 +106,8 @@ class DenseNetNetwork(StagedNetwork):
     "densenet",
     title="DenseNet-BC (100 layers, growth 12), 32x32",
     paper="Huang, Liu, van der Maaten & Weinberger, CVPR 2017 (arXiv:1608.06993); as in ODIN (arXiv:1706.02690)",
+    display_name="DenseNet-BC",
+    cite="huang2017densenet",
 )
 class DenseNet(Staged):
     """DenseNet-BC-`depth`-`growth`, with bottlenecks and transitions that keep the share `reduction` of the channels.

@@ -61,6 +61,8 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     "resnet18",
     title="ResNet-18 for 32x32 images (3x3 stem, no max-pool)",
     paper="He, Zhang, Ren & Sun, Deep Residual Learning, CVPR 2016; stem as OpenOOD's resnet18_32x32",
+    display_name="ResNet-18",
+    cite="he2016resnet",
 )
 class ResNet18(Staged):
     """A 3x3 stem at stride 1 and four stages of 64, 128, 256, 512 channels, with batch norm.

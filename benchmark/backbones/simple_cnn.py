@@ -12,6 +12,8 @@ from oodbench.benchmark.backbones._lee2018_convnet import ConvNet, FixedSize
     "simple_cnn",
     title="Simple CNN (2 conv, 3 linear), 32x32; sizes recalled",
     paper="Lee, Lee, Lee & Shin, ICLR 2018 (arXiv:1711.09325), Figure 2",
+    display_name="Simple CNN",
+    cite="lee2018confidence",
 )
 class SimpleCNN(FixedSize):
     """Two 5x5 convolutions with ReLU and 2x2 pooling, then 2048-2048-K with ReLU; no dropout, no batch norm.

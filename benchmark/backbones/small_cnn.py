@@ -40,7 +40,7 @@ class SmallCNNNetwork(nn.Module):
         return logits
 
 
-@backbone("small_cnn", title="Small CNN (3 conv, 1 hidden layer, no batch norm)")
+@backbone("small_cnn", title="Small CNN (3 conv, 1 hidden layer, no batch norm)", display_name="Small CNN")
 class SmallCNN(Backbone):
     """Convolutions 5x5/2, 3x3/2 and 3x3/2 with ReLU, then a hidden layer; PyTorch's default initialisation."""
 

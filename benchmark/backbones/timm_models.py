@@ -29,7 +29,13 @@ class TimmNetwork(FoundNetwork):
         return features
 
 
-@backbone("timm", title="Any network of timm: timm:NAME (needs timm)", paper="Wightman, PyTorch Image Models, 2019")
+@backbone(
+    "timm",
+    title="Any network of timm: timm:NAME (needs timm)",
+    paper="Wightman, PyTorch Image Models, 2019",
+    display_name="timm",
+    cite="wightman2019timm",
+)
 class TimmModel(Found):
     """`timm:resnet26`, short for `timm[model=resnet26]`: a network of timm.
 

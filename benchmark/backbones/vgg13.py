@@ -15,6 +15,8 @@ WIDTHS = (64, 128, 256, 512, 512)
     "vgg13",
     title="VGG-13 (config B, no batch norm), 32x32",
     paper="Simonyan & Zisserman, ICLR 2015; as in Lee, Lee, Lee & Shin, ICLR 2018 (arXiv:1711.09325)",
+    display_name="VGG-13",
+    cite="simonyan2015vgg",
 )
 class VGG13(FixedSize):
     """Ten 3x3 convolutions with ReLU, five poolings, 512-512-K with ReLU and dropout 0.5 after both hidden layers.

@@ -78,6 +78,8 @@ class WideResNetNetwork(StagedNetwork):
     "wrn",
     title="Wide ResNet (WRN-28-10), 32x32",
     paper="Zagoruyko & Komodakis, Wide Residual Networks, BMVC 2016 (arXiv:1605.07146)",
+    display_name="WRN-28-10",
+    cite="zagoruyko2016wrn",
 )
 class WideResNet(Staged):
     """WRN-`depth`-`widen`; WRN-28-10 has 36,479,194 parameters for K = 10 and 640 features.

@@ -37,6 +37,10 @@ class Plugin:
     """One line for lists and tables; set by the decorator."""
     paper: ClassVar[str] = ""
     """The publication; set by the decorator."""
+    display_name: ClassVar[str] = ""
+    """The name in tables for papers, such as "ViM"; set by the decorator."""
+    cite: ClassVar[str] = ""
+    """The publication in BibTeX: an entry, or keys of `references.bib` beside the plug-in; set by the decorator."""
     version: ClassVar[str | None] = None
     """Part of the key of every stored result. None, the default, means a hash of the source code. Pin a string to keep
     stored results when the code changes and the numbers do not."""

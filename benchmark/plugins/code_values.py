@@ -26,7 +26,7 @@ from oodbench.benchmark.plugins.code_origin import is_outside, module_file
 from oodbench.benchmark.plugins.file_access import FUNCTION, RUNS_HERE, Names, is_reader, names_in, reads_outside
 from oodbench.benchmark.plugins.plugin_file import plain_name, real_name, source_of
 
-DESCRIPTION = ("name", "title", "paper", "version", "depends_on")
+DESCRIPTION = ("name", "title", "paper", "display_name", "cite", "version", "depends_on")
 """Attributes of a plug-in that are not part of its version."""
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), range, slice)

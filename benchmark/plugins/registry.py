@@ -7,22 +7,22 @@ packages register through entry points (`oodbench.detectors`, `oodbench.recipes`
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, typed_first_line, unknown
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.citations.declared import declared_in
 from oodbench.benchmark.plugins.dataset import Dataset, Form
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.figures import Figures
@@ -66,6 +66,8 @@ class PluginEntry:
     title: str
     origin: str
     load: Callable[[], Any]
+    display_name: str = ""
+    cite: str = ""
 
     def reason(self) -> str:
         """Import the plug-in and return why it cannot be used; empty if it can."""
@@ -264,9 +266,10 @@ def _builtins(kind: str) -> dict[str, PluginEntry]:
     found = {}
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
         if not module.name.startswith("_"):
-            for name, title in _declared(Path(module.module_finder.path) / f"{module.name}.py", kind):  # type: ignore[union-attr]
+            for one in declared_in(Path(module.module_finder.path) / f"{module.name}.py", kind):  # type: ignore[union-attr]
                 origin = f"{KINDS[kind].package}.{module.name}"
-                found[name] = PluginEntry(kind, name, title, origin, _builtin_loader(kind, name, origin))
+                load = _builtin_loader(kind, one.name, origin)
+                found[one.name] = PluginEntry(kind, one.name, one.title, origin, load, one.display_name, one.cite)
     return found
 
 
@@ -283,66 +286,65 @@ def _suite_title(file: Path) -> str:
     return match[1] if match else ""
 
 
-def _declared(file: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Names and titles in the `@kind("name", title="...")` decorators of a file, read without importing it."""
-    for node in ast.parse(file.read_bytes()).body:
-        for call in getattr(node, "decorator_list", []):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind:
-                literals = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
-                if call.args and isinstance(call.args[0], ast.Constant):
-                    yield str(call.args[0].value), str(literals.get("title", ""))
-
-
 registry = Registry()
 """The registry of this process."""
 
 P = TypeVar("P", bound=Plugin)
 
 
-def _decorator(kind: str, name: str, title: str, paper: str) -> Callable[[type[P]], type[P]]:
-    def register(cls: type[P]) -> type[P]:
+class Register(Protocol):
+    """A class decorator that registers a plug-in."""
+
+    def __call__(self, cls: type[P], /) -> type[P]:
+        """Register a class, and return it."""
+
+
+def _decorator(kind: str, name: str, title: str, paper: str, display_name: str, cite: str) -> Register:
+    def register(cls: type[P], /) -> type[P]:
         registry.add(kind, name, cls)
-        cls.name, cls.title, cls.paper = name, title, paper
+        cls.name, cls.title, cls.paper, cls.display_name, cls.cite = name, title, paper, display_name, cite
         return cls
 
     return register
 
 
-def detector(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def detector(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers a `Detector`.
 
     Args:
         name: The name on the command line: lower-case letters, digits, '_', '.' and '-'. Write it as a literal, because
-            built-in plug-ins are listed without importing them.
-        title: One line for lists and tables. Write it as a literal, too.
+            built-in plug-ins are listed without importing them. So for all arguments but `paper`.
+        title: One line for lists and tables.
         paper: The publication.
+        display_name: The name in tables for papers, such as "ViM"; `name` if empty.
+        cite: The publication in BibTeX: an entry, or the key of one in the file `references.bib` beside the plug-in's.
 
     Raises:
         PluginError: The name is invalid or taken, the class is not a `Detector`, or it does not define `score`.
     """
-    return _decorator("detector", name, title, paper)
+    return _decorator("detector", name, title, paper, display_name, cite)
 
 
-def recipe(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def recipe(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers a `Recipe`; the arguments are those of `detector`."""
-    return _decorator("recipe", name, title, paper)
+    return _decorator("recipe", name, title, paper, display_name, cite)
 
 
-def backbone(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def backbone(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers a `Backbone`; the arguments are those of `detector`."""
-    return _decorator("backbone", name, title, paper)
+    return _decorator("backbone", name, title, paper, display_name, cite)
 
 
-def dataset(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def dataset(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers a `Dataset`; the arguments are those of `detector`."""
-    return _decorator("dataset", name, title, paper)
+    return _decorator("dataset", name, title, paper, display_name, cite)
 
 
-def form(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def form(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers a `Form`; the arguments are those of `detector`."""
-    return _decorator("form", name, title, paper)
+    return _decorator("form", name, title, paper, display_name, cite)
 
 
-def figure(name: str, *, title: str = "", paper: str = "") -> Callable[[type[P]], type[P]]:
+def figure(name: str, *, title: str = "", paper: str = "", display_name: str = "", cite: str = "") -> Register:
     """Class decorator that registers the `Figures` of a paper; the arguments are those of `detector`."""
-    return _decorator("figure", name, title, paper)
+    return _decorator("figure", name, title, paper, display_name, cite)

@@ -263,17 +263,28 @@ IGNORED_FIELDS = ("kind", "type_comment", "type_ignores")
 """Fields of syntax nodes that describe how code is written, not what it does (`kind` is the u of u'text')."""
 
 
+UNCOUNTED = ("display_name", "cite")
+"""Arguments of the decorators that register plug-ins which say how papers name them, and change no result."""
+
+DECORATORS = ("detector", "recipe", "backbone", "dataset", "form", "figure")
+
+
 def code_of(source: bytes | str) -> bytes:
     """Canonical bytes of Python source: its syntax tree without comments, docstrings and positions.
 
-    A string that stands alone as a statement, such as the documentation of an attribute, counts as a docstring. Source
-    that does not parse, such as a notebook cell with magics, is returned unchanged except for its line endings.
+    A string that stands alone as a statement, such as the documentation of an attribute, counts as a docstring; how a
+    plug-in is named and cited in papers does not count either. Source that does not parse, such as a notebook cell with
+    magics, is returned unchanged except for its line endings.
     """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         text = source.encode() if isinstance(source, str) else source
         return text.replace(b"\r\n", b"\n")
+    for node in ast.walk(tree):
+        for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) in DECORATORS:
+                call.keywords = [keyword for keyword in call.keywords if keyword.arg not in UNCOUNTED]
     return _serialize(tree).encode()
 
 

@@ -19,6 +19,7 @@ from oodbench.benchmark.records.rows import cell_of
 from oodbench.benchmark.records.unfinished import listed_cells
 from oodbench.benchmark.runner import provenance
 from oodbench.benchmark.runner.cell_origins import scored_images
+from oodbench.benchmark.runner.described import described, with_earlier
 from oodbench.benchmark.runner.earlier_cells import joined_commands
 from oodbench.benchmark.runner.image_notes import conversion_notes, preprocessing_note, shared_notes
 from oodbench.benchmark.runner.near_duplicates import near_notes
@@ -46,6 +47,7 @@ def collect_info(plan: Plan, context: JobContext, asked: dict[str, Any]) -> dict
         "unavailable": [{"name": a.what, "reason": a.reason} for a in plan.unavailable],
         "preprocessing": plan.preprocessing,
         "passes": _passes(plan),
+        **described(plan),
         **provenance.collect(context),
     }
 
@@ -176,6 +178,7 @@ def merge_info(
         "data": _sources(earlier.get("data"), info["data"]),
         "passes": passes,
         "seeds": sorted({*earlier.get("seeds", []), *info["seeds"]}),
+        **with_earlier(earlier, info),
         **joined_commands(earlier, [name for name in before if name not in info["cells"]], info, plan.suite),
     }
 

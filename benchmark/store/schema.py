@@ -104,6 +104,17 @@ class PartInfo(TypedDict, total=False):
     cells: list[str]
 
 
+class RowCosts(TypedDict, total=False):
+    """What a row of the tables costs."""
+
+    kind: str
+    """'posthoc' or 'trained'."""
+    passes: list[Count] | None
+    """Fewest and most network passes per image beyond the shared one; None if unknown."""
+    networks: Count | None
+    """Networks trained; None if unknown, or none is trained."""
+
+
 class RunInfo(TypedDict, total=False):
     """`run.json`."""
 
@@ -119,6 +130,12 @@ class RunInfo(TypedDict, total=False):
     packages: Mapping[str, Any]
     commit: Mapping[str, Any] | None
     parts: list[PartInfo]
+    described: Mapping[str, Mapping[str, Mapping[str, str]]]
+    """Kind of plug-in -> name -> `display_name`, `title`, `paper` and, with commas, the keys of `cite`."""
+    references: Mapping[str, str]
+    """Key -> BibTeX entry."""
+    costs: Mapping[str, RowCosts]
+    """Label -> what its row costs."""
 
 
 class About(TypedDict, total=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from oodbench.benchmark.errors import visible
@@ -274,8 +275,12 @@ def means_of(by_set: Mapping[str, Mapping[int, Record]], averaged: Sequence[OodS
         (group, metric): stat
         for group, members in _members(averaged).items()
         for metric in METRICS
-        if (stat := mean_over([by_set[s.name] for s in members], lambda record, name=metric: record.metrics.get(name)))
+        if (stat := mean_over([by_set[s.name] for s in members], partial(_metric, metric)))
     }
+
+
+def _metric(name: str, record: Record) -> float | None:
+    return record.metrics.get(name)
 
 
 def mean_over(members: Sequence[Mapping[int, Record]], value: Callable[[Record], float | None]) -> Stat | None:

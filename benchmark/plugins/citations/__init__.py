@@ -1,0 +1,1 @@
+"""How plug-ins are named and cited in papers: what their decorators declare, and entries of BibTeX."""
