@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.registry import recipe as recipe
     from oodbench.benchmark.plugins.training_bank import unit as unit
     from oodbench.benchmark.records.record import Record as Record
+    from oodbench.benchmark.runner.write_report import report as report
     from oodbench.benchmark.stages.models.outputs import Outputs as Outputs
     from oodbench.benchmark.stages.models.set_outputs import SetOutputs as SetOutputs
     from oodbench.benchmark.standalone.bundle.load import load_monitor as load_monitor
@@ -84,6 +85,7 @@ _MODULES = {
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),
     "plugins.training_bank": ("unit",),
     "records.record": ("Record",),
+    "runner.write_report": ("report",),
     "stages.models.outputs": ("Outputs",),
     "stages.models.set_outputs": ("SetOutputs",),
     "standalone.evaluation": ("Evaluation",),

@@ -40,6 +40,8 @@ def main() -> None:
         suite.write_text(SUITE)
         bench("run", "--suite", str(suite), "--detectors", "msp,energy", "--results", folder, "--quiet")
         assert (Path(folder) / "runs/tiny/table.csv").read_text().count("\n") == 3
+        page = Path(bench("report", "tiny", "--results", folder).strip())
+        assert "DataTables" in page.read_text(encoding="utf-8"), "the report lacks its scripts"
     print("wheel smoke test: 1 passed, 0 failed")
 
 

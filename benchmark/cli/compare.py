@@ -80,8 +80,8 @@ def compare(
     from oodbench.benchmark.plugins.registry import registry
     from oodbench.benchmark.plugins.specs import split_list
     from oodbench.benchmark.records.run import StoredRun
+    from oodbench.benchmark.runner.run_data import adopt_folders
     from oodbench.benchmark.runner.run_view import view_of_run
-    from oodbench.benchmark.verify.data_sets import adopt_folders
     from oodbench.benchmark.views.comparison.page import compare_text, write_comparison
 
     for file in plugins:

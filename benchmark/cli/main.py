@@ -18,6 +18,7 @@ from oodbench.benchmark.cli.runs import verify
 from oodbench.benchmark.cli.service.export import export
 from oodbench.benchmark.cli.service.score import score
 from oodbench.benchmark.cli.views.plot import plot
+from oodbench.benchmark.cli.views.report import report
 from oodbench.benchmark.cli.views.table import table
 
 
@@ -29,6 +30,7 @@ from oodbench.benchmark.cli.views.table import table
     bench list detectors                              list what is available
     bench show energy                                 describe a detector, data set, suite or run
     bench table digits                                print a run's table again
+    bench report digits                               write its results as one page for the browser
     bench compare digits                              test which of a run's detectors is better
     bench export digits vim vim.safetensors --id digits
                                                       write a detector of a run to one file, for service
@@ -52,6 +54,7 @@ for command in (
     show,
     table,
     plot,
+    report,
     compare,
     verify,
     export,

@@ -77,8 +77,8 @@ def export_scores(run_name: str, selector: str, order: str, file: str, data_dir:
     from oodbench.benchmark.records.cell_names import find_cell
     from oodbench.benchmark.records.record import OK
     from oodbench.benchmark.records.run import read_stored_run
+    from oodbench.benchmark.runner.run_data import adopt_folders
     from oodbench.benchmark.runner.run_view import view_of_run
-    from oodbench.benchmark.verify.data_sets import adopt_folders
 
     folder = run_dir(results, run_name)
     stored, cache = read_stored_run(folder), cache_of(folder, results)

@@ -28,12 +28,13 @@ from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.runner.run_data import adopt_folders
 from oodbench.benchmark.runner.run_view import view_in
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.verify.artifacts import Artifact, examine
-from oodbench.benchmark.verify.data_sets import DataSets, adopt_folders
+from oodbench.benchmark.verify.data_sets import DataSets
 from oodbench.benchmark.verify.differences import differences
 from oodbench.benchmark.verify.given_files import GivenFiles
 from oodbench.benchmark.verify.joined_rows import JoinedRows

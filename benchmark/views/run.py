@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -132,6 +133,23 @@ class Run(StoredRun):
         """
         folders = [part.path for run in (self, *others) for part in (run.parts or (run,))]
         return public(runs_beside(folders, folders[0].parent.parent))
+
+    def report(self, out: str | Path | None = None, **options: Any) -> Path:
+        """Write the run as one HTML file to read, sort and search in a browser: `report` with this run.
+
+        Args:
+            out: The file to write; by default `report.html` in the run's folder.
+            options: Other arguments of `report`: `data_dir`, `images`, `title`, `results`.
+
+        Returns:
+            The path of the file.
+
+        Example:
+            >>> read_run("digits").report("report.html", images=0)  # doctest: +SKIP
+        """
+        # The public API lies above the views; it is found by name, as it finds its own names.
+        written: Path = import_module("oodbench.benchmark").report(self, out, **options)
+        return written
 
     def __repr__(self) -> str:
         counts = {status: sum(record.status == status for record in self.records) for status in (OK, FAILED, SKIPPED)}
