@@ -21,8 +21,10 @@ from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.report_lines import published_lines
 from oodbench.benchmark.records.record import FAILED, SKIPPED, Record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.views.names import OwnNames
 from oodbench.benchmark.views.report.collect import Lookups, report_data
 from oodbench.benchmark.views.report.data import ReportData, Stat, to_json
+from oodbench.benchmark.views.report.tables import in_words
 from oodbench.benchmark.views.summary import summary_of
 from tests.scored_runs import scored_run
 
@@ -44,7 +46,7 @@ def test_numbers_are_those_of_the_tables(tmp_path: Path) -> None:
     data = report(tmp_path, run)
     (block,) = summary_of(run).blocks
     assert [(one.name, one.title, one.run, one.groups) for one in data.id_sets] == [
-        ("digits", "digits", "made_up", ["near", "far"])
+        ("digits", "Digits", "made_up", ["near", "far"])
     ]
     assert [(one.name, one.group, one.images) for one in data.id_sets[0].sets] == [
         ("glyphs", "near", 200), ("uniform", "far", 200)
@@ -295,3 +297,28 @@ def test_scores_are_read_as_they_are_stored(tmp_path: Path) -> None:
     assert len(data.distributions) == 3 * (1 + 2)
     assert len({found.curve.id for found in data.cells if found.curve}) == 3
     assert np.all(np.diff(data.levels) > 0)
+
+
+# Names and costs
+
+
+def test_rows_have_names_citations_and_costs(tmp_path: Path) -> None:
+    costs = {"vim": {"kind": "posthoc", "passes": [0, 0], "networks": 1}, "msp": {"passes": [2, 3], "networks": 4}}
+    run = scored_run(tmp_path, labels=("vim", "msp", "mine_50%"), sets={"glyphs": "near"}, costs=costs)
+    own = OwnNames(rows={"mine_50%": "Ours"}, sets={"glyphs": "Letters"})
+    data = report(tmp_path, run, names=own)
+    vim, msp, mine = data.rows
+    assert (vim.name, vim.label, vim.cite, vim.kind) == ("ViM", "vim", "wang2022vim", "post-hoc")
+    assert vim.paper == "ViM: Out-Of-Distribution with Virtual-logit Matching (2022)"
+    assert (vim.passes, vim.networks, msp.passes, msp.networks) == ("1", "1", "1+2..3", "4")
+    assert (mine.name, mine.latex, mine.passes, mine.cite) == ("Ours", "Ours", "", "")
+    assert report(tmp_path, run).rows[2].latex == "mine\\_50\\%"
+    assert data.id_sets[0].sets[0].title == "Letters"
+    entries = dict(map(tuple, data.references))
+    assert entries["wang2022vim"].startswith("@")
+
+
+def test_a_paper_in_words_has_no_markup() -> None:
+    entry = "@inproceedings{a,\n  title     = {{DICE}: Leveraging\n    Sparsification},\n  year      = {2022}\n}"
+    assert in_words(entry) == "DICE: Leveraging Sparsification (2022)"
+    assert in_words("@misc{b,\n  note = {none}\n}") == ""

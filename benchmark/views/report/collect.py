@@ -18,7 +18,9 @@ from oodbench.benchmark.records.beside import runs_beside
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import WARNING
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.costs import DATA
 from oodbench.benchmark.views.metric_titles import Metric, metric_of
+from oodbench.benchmark.views.names import NO_NAMES, OwnNames
 from oodbench.benchmark.views.report import data
 from oodbench.benchmark.views.report.curves import LEVELS, PARTS
 from oodbench.benchmark.views.report.mistakes import OnSet, mistakes_of
@@ -58,6 +60,7 @@ def report_data(
     pictures: int = PICTURES,
     command: str = "",
     title: str = "",
+    names: OwnNames = NO_NAMES,
     most: int = MOST,
 ) -> data.ReportData:
     """Everything that a report of these runs shows.
@@ -70,6 +73,7 @@ def report_data(
         pictures: Images in each list of mistakes at most; 0 for a report without images and without their names.
         command: The command line that makes the report, which the page names.
         title: The report's title; by default the names of the runs.
+        names: The user's names of rows and sets, which override those that plug-ins declare.
         most: Bytes of the data, as JSON; pictures that would take more are left out.
 
     Raises:
@@ -78,7 +82,7 @@ def report_data(
     if not runs:
         raise UserError("A report needs a run; got none.")
     lookups = lookups or Lookups()
-    collected = _Collected(results, lookups, pictures)
+    collected = _Collected(results, lookups, pictures, names)
     kept: set[str] = set()
     if len(runs) > 1 and (joined := collected.beside(runs)):
         collected.add(joined, "")
@@ -103,6 +107,8 @@ def report_data(
         mistakes=[],
         published=collected.published,
         texts=tables.texts.lines,
+        references=[[key, tables.references[key]] for key in sorted(tables.references)],
+        explained=[[value, phrase] for value, phrase in DATA.items()],
     )
     room = max(most // LEAST_SHARE, most - len(data.to_json(found)))
     shown, album = with_pictures(collected.mistakes, pictures, room)
@@ -112,9 +118,9 @@ def report_data(
 class _Collected:
     """The parts of a report as runs are added."""
 
-    def __init__(self, results: Path, lookups: Lookups, pictures: int) -> None:
+    def __init__(self, results: Path, lookups: Lookups, pictures: int, names: OwnNames) -> None:
         self.results, self.lookups, self.count = results, lookups, pictures
-        self.tables = Tables()
+        self.tables = Tables(own_names=names)
         self.notes: list[str] = []
         self.pairs: list[data.Pairs] = []
         self.mistakes: list[tuple[OnSet, ScoredImages | None]] = []

@@ -135,15 +135,16 @@ class Row(msgspec.Struct, frozen=True):
     settings: str
     """Settings that differ from the defaults, as on the command line; empty if none do."""
     data: str
-    """What else it was given: nothing (''), tuning on ID or OOD images, outliers."""
+    """What it was given besides the trained network, with commas: 'ID' images to learn from, 'tuned on OOD',
+    'outliers' (`views.costs.DATA`)."""
     passes: str
-    """Passes of a network per image; empty where not known."""
+    """Passes of a network per image, as '1' or '1+2': those that it adds; empty where not known."""
     networks: str
     """Number of networks; empty where not known."""
     cite: str
-    """A citation key, empty if there is none."""
+    """Keys of what to cite (`ReportData.references`), with commas; empty if nothing is known."""
     paper: str
-    """Its paper, in words; empty if there is none."""
+    """The titles and years of these."""
     latex: str
     """The name, for LaTeX."""
     accuracy: Stat | None
@@ -326,6 +327,10 @@ class ReportData(msgspec.Struct, frozen=True):
     published: list[PublishedNumber]
     texts: list[str]
     """Lines that cells share."""
+    references: list[list[str]] = []
+    """What rows, sets and backbones cite: [key, BibTeX entry], by key."""
+    explained: list[list[str]] = []
+    """What the values of `Row.data` mean: [value, phrase]."""
 
 
 def to_json(data: ReportData) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,20 @@ from oodbench.benchmark.records.beside import RecordOfRun
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.cell import origin_lines, settings_lines
+from oodbench.benchmark.views.costs import POSTHOC, TRAINED, Costs, costs_of
 from oodbench.benchmark.views.guards.baselines import found_of, named, rows_of
+from oodbench.benchmark.views.names import NO_NAMES, Names, OwnNames, display_names
 from oodbench.benchmark.views.report import data
 from oodbench.benchmark.views.report.curves import NO_SCORES, Curves
 from oodbench.benchmark.views.summary import Block, OodSet, Stat, TableCell, TableRow, stat_of
+from oodbench.benchmark.views.tables.latex import escaped
 from oodbench.benchmark.views.warnings import SENTENCES
+
+KINDS = {POSTHOC: "post-hoc", TRAINED: "trained"}
+"""Kinds of rows, as words."""
+
+_FIELD = {name: re.compile(rf"^\s*{name}\s*=\s*{{(.*?)}},?\s*$", re.M | re.S) for name in ("title", "year")}
+"""Fields of a BibTeX entry, each on lines of its own."""
 
 DECIMALS = 6
 """Decimals of fractions, as in table.csv."""
@@ -66,6 +76,9 @@ class Shown:
 class Tables:
     """Blocks, rows and cells as they are added."""
 
+    own_names: OwnNames = NO_NAMES
+    references: dict[str, str] = field(default_factory=dict)
+    """Key -> BibTeX entry, of what rows, sets and backbones cite."""
     texts: Texts = field(default_factory=Texts)
     shown: list[Shown] = field(default_factory=list)
     blocks: list[data.Block] = field(default_factory=list)
@@ -76,6 +89,7 @@ class Tables:
     def add(self, run: StoredRun, name: str, cache: Path, blocks: Iterable[Block]) -> list[Shown]:
         """Add blocks of a run called `name`, or of several side by side, for which it is empty."""
         before = len(self.shown)
+        names, costs = display_names(run, self.own_names), costs_of(run)
         for block in blocks:
             records: dict[tuple[str, str], list[Record]] = {}
             for record in run.records:
@@ -85,9 +99,11 @@ class Tables:
                 of_cell.sort(key=lambda record: record.seed)
             shown = Shown(run, block, len(self.blocks), len(self.rows), records)
             self.shown.append(shown)
-            self.blocks.append(_block(shown, name))
+            self.blocks.append(_block(shown, name, names))
+            cited = [block.id_set, *block.backbones, *(ood.name for ood in block.sets), *(r.label for r in block.rows)]
+            self.references |= {k: names.entries[k] for one in cited for k in names.cite(one) if k in names.entries}
             for place, row in shown.rows():
-                self.rows.append(_row(shown, row, name or run.name))
+                self.rows.append(_row(shown, row, name or run.name, names, costs[row.label]))
                 self.cells += (self._cell(shown, cache, place, row, i) for i in range(len(block.sets)))
         return self.shown[before:]
 
@@ -129,23 +145,23 @@ def _maybe(value: float | None) -> float | None:
     return None if value is None else rounded(value)
 
 
-def _block(shown: Shown, name: str) -> data.Block:
+def _block(shown: Shown, name: str, names: Names) -> data.Block:
     block = shown.block
     known = [record for records in shown.records.values() for record in records]
     return data.Block(
         id=shown.place,
         name=block.id_set,
-        title=visible(block.id_set),
+        title=visible(names.set(block.id_set)),
         run=name,
         backbones=list(block.backbones),
         groups=list(block.groups),
-        sets=[_ood_set(block, ood, known) for ood in block.sets],
+        sets=[_ood_set(block, ood, known, names) for ood in block.sets],
         images=next((record.n_id for record in known if record.n_id is not None), None),
         id_groups=next((ood.id_groups for ood in block.sets if ood.id_groups is not None), None),
     )
 
 
-def _ood_set(block: Block, ood: OodSet, records: Sequence[Record]) -> data.OodSet:
+def _ood_set(block: Block, ood: OodSet, records: Sequence[Record], names: Names) -> data.OodSet:
     baselines = [
         data.Baseline(
             label,
@@ -156,10 +172,10 @@ def _ood_set(block: Block, ood: OodSet, records: Sequence[Record]) -> data.OodSe
         if (found := found_of(ood, label))
     ]
     images = next((r.n_ood for r in records if r.ood_set == ood.name and r.n_ood is not None), None)
-    return data.OodSet(ood.name, visible(ood.name), ood.group, ood.source, images, ood.ood_groups, baselines)
+    return data.OodSet(ood.name, visible(names.set(ood.name)), ood.group, ood.source, images, ood.ood_groups, baselines)
 
 
-def _row(shown: Shown, row: TableRow, run: str) -> data.Row:
+def _row(shown: Shown, row: TableRow, run: str, names: Names, costs: Costs) -> data.Row:
     first = row.first
     position = {ood.name: place for place, ood in enumerate(shown.block.sets)}
     means: dict[str, dict[str, data.Stat]] = {}
@@ -170,22 +186,29 @@ def _row(shown: Shown, row: TableRow, run: str) -> data.Row:
         block=shown.place,
         run=first.run if isinstance(first, RecordOfRun) else run,
         label=row.label,
-        name=visible(row.label),
+        name=visible(names.row(row.label)),
         detector=first.detector,
-        kind="sanity" if first.sanity else "trained" if "@" in row.label.partition(" (")[0] else "post-hoc",
+        kind="sanity" if first.sanity else KINDS[costs.kind],
         recipe=first.recipe,
         backbone=first.backbone,
         settings=", ".join(f"{name}={value}" for name, value in first.settings.items()),
-        data="",
-        passes="",
-        networks="",
-        cite="",
-        paper="",
-        latex="",
+        data=", ".join(costs.data or ()),
+        passes="" if costs.passes is None else costs.passes_text,
+        networks="" if costs.networks is None else costs.networks_text,
+        cite=", ".join(names.cite(row.label)),
+        paper="; ".join(in_words(names.entries[key]) for key in names.cite(row.label) if key in names.entries),
+        latex=escaped(names.row(row.label)),
         accuracy=stat(row.id_accuracy),
         means=means,
         worst={metric: [position[name]] for metric, (name, _) in row.worst.items()},
     )
+
+
+def in_words(entry: str) -> str:
+    """The title of a BibTeX entry, with the year in parentheses where it has one; without braces."""
+    found = {name: _FIELD[name].search(entry) for name in _FIELD}
+    texts = {name: " ".join(re.sub(r"[{}\\]", "", one[1]).split()) if one else "" for name, one in found.items()}
+    return visible(texts["title"] + (f" ({texts['year']})" if texts["year"] else ""))
 
 
 def _stats(cell: TableCell) -> dict[str, data.Stat]:
