@@ -20,7 +20,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.provenance import check_provenance
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
-from oodbench.benchmark.store.schema import Count, Ends, Number, Origin, convert
+from oodbench.benchmark.store.schema import Count, Ends, Number, Origin, convert, versioned
 
 SCHEMA = 1
 """Version of the file format, increased when an older oodbench would misread newer files."""
@@ -148,14 +148,8 @@ def read_versioned(path: Path) -> dict[str, Any]:
         data = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read as JSON ({error}). Remove it and run again.") from error
-    if not isinstance(data, dict) or type(data.get("schema")) is not int:
-        raise UserError(f"'{path}' has no schema number, so it was not written by oodbench. Remove it and run again.")
-    if data["schema"] > SCHEMA:
-        raise UserError(
-            f"'{path}' has schema {data['schema']}, newer than {SCHEMA}, the newest this oodbench reads. "
-            "Upgrade oodbench, or choose another --name."
-        )
-    return data
+    unstated = "has no schema number, so it was not written by oodbench. Remove it and run again."
+    return versioned(data, SCHEMA, path, unstated=unstated, instead="choose another --name")
 
 
 MISFIT = "the given weights do not fit the ID set's labels"

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.outputs.formats.spool import BLOCK, rows_per_block
 from oodbench.benchmark.data.outputs.given import TEST
 from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.images import GivenImages
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plan.jobs import SetRef
 from oodbench.benchmark.plan.outputs.arrays import FEATURES, LOGITS, dataset_of, order_in
-from oodbench.benchmark.plan.outputs.digests import BLOCK, array_sha256
+from oodbench.benchmark.plan.outputs.digests import array_sha256
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
 from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.stages.networks import CLASSES, HEAD_BIAS, HEAD_WEIGHT
@@ -125,8 +126,7 @@ class _Copy(NamedTuple):
 
     def _blocks(self, array: NDArray[Any], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """The rows of the images in blocks, in a type. Raises `DataError` for values that are not finite in it."""
-        rows, width = self.images.rows, array[:1].nbytes or 1
-        step = max(1, BLOCK // width)
+        rows, step = self.images.rows, rows_per_block(array, BLOCK)
         for start in range(0, len(array) if rows is None else len(rows), step):
             chosen = slice(start, start + step) if rows is None else rows[start : start + step]
             block = np.asarray(array[chosen])

@@ -118,6 +118,19 @@ def class_numbers(value: Given, name: str) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def dependent(groups: Given | None, name: str, count: int) -> NDArray[np.integer] | None:
+    """Numbers that are equal for images that depend on each other, integers (N,); None where all are independent.
+
+    Raises `UserError`, which calls them `name`.
+    """
+    if groups is None:
+        return None
+    array = as_array(groups, name)
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise UserError(f"{name} is {array.dtype} of shape {array.shape}; expected {count:,} integers, one per image.")
+    return array
+
+
 @dataclass(frozen=True)
 class Kind:
     """How results are returned: as NumPy arrays, or as tensors on a device."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.exact import checked_scores, evaluate
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.standalone.arrays import Given, as_array
+from oodbench.benchmark.standalone.arrays import Given, as_array, dependent
 from oodbench.benchmark.standalone.html import html_table
 from oodbench.benchmark.standalone.latex import latex_line, latex_number, latex_table
 from oodbench.benchmark.stats.intervals import Interval, intervals_around
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 ONLY = "OOD"
 """The name of the OOD set where a single array is given."""
 
-NOTES = ("Percent, with 95% intervals over draws of test images. Higher scores are more OOD.",)
+NOTE = "Percent, with 95% intervals over draws of {}. Higher scores are more OOD."
 
 
 class Evaluation:
@@ -44,6 +44,8 @@ class Evaluation:
         id_scores: (N,).
         ood_scores: Name of an OOD set -> (M,).
         groups: Name of an OOD set -> "near" or "far", where it is in one.
+        id_groups: Integers (N,), equal for ID images that depend on each other; None if all are independent.
+        ood_groups: Name of an OOD set -> the same for its images, (M,), for sets whose images depend on each other.
 
     Example:
         >>> from oodbench.benchmark import Evaluation
@@ -59,6 +61,8 @@ class Evaluation:
         groups: Mapping[str, str] | None = None,
         *,
         name: str = "",
+        id_groups: Given | None = None,
+        ood_groups: Given | Mapping[str, Given] | None = None,
     ) -> None:
         """Check the scores.
 
@@ -67,10 +71,13 @@ class Evaluation:
             ood_scores: Scores of the OOD images, (M,), or several sets by name.
             groups: OOD set -> "near" or "far", for means over either.
             name: The detector's name in tables.
+            id_groups: Integers (N,), equal for ID images that depend on each other, such as crops of one photograph;
+                intervals then count the groups, not the images. None if all are independent.
+            ood_groups: The same for the OOD images, (M,), or by name of the set; sets left out have independent images.
 
         Raises:
             MetricError: Scores are not one finite number per image.
-            UserError: No OOD set, or an unknown set or group.
+            UserError: No OOD set, an unknown set or group, or `id_groups` or `ood_groups` without an integer per image.
         """
         sets = ood_scores if isinstance(ood_scores, Mapping) else {ONLY: ood_scores}
         if not sets:
@@ -82,6 +89,8 @@ class Evaluation:
             for key, values in sets.items()
         }
         self.groups = _checked_groups(groups or {}, self.ood_scores)
+        self.id_groups = dependent(id_groups, "id_groups", len(self.id_scores))
+        self.ood_groups = groups_by_set(ood_groups, {key: len(values) for key, values in self.ood_scores.items()})
         if all(values["auroc"] < 0.5 for values in self._metrics.values()):
             logger.warning(
                 "AUROC is below 0.5 on every OOD set (%s): if higher scores are more in-distribution, negate them.",
@@ -98,7 +107,14 @@ class Evaluation:
         if ood_set not in self.ood_scores:
             raise unknown("OOD set", ood_set, self.sets, "evaluation.sets")
         groups = {ood_set: self.groups[ood_set]} if ood_set in self.groups else {}
-        return Evaluation(self.id_scores, {ood_set: self.ood_scores[ood_set]}, groups, name=self.name)
+        return Evaluation(
+            self.id_scores,
+            {ood_set: self.ood_scores[ood_set]},
+            groups,
+            name=self.name,
+            id_groups=self.id_groups,
+            ood_groups={ood_set: self.ood_groups[ood_set]} if ood_set in self.ood_groups else None,
+        )
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -139,7 +155,12 @@ class Evaluation:
 
     @cached_property
     def _intervals(self) -> dict[str, dict[str, Interval]]:
-        return {s: intervals_around(self._metrics[s], self.id_scores, self.ood_scores[s]) for s in self.sets}
+        return {
+            s: intervals_around(
+                self._metrics[s], self.id_scores, self.ood_scores[s], self.id_groups, self.ood_groups.get(s)
+            )
+            for s in self.sets
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain numbers and text, for JSON.
@@ -236,11 +257,37 @@ class Evaluation:
             (f"{group} mean", "", *(percent(values[metric]) for metric in COLUMNS))
             for group, values in self.means.items()
         ]
-        return html_table(self.name, ("OOD set", "images", *COLUMNS.values()), rows, NOTES)
+        drawn = "groups of dependent test images" if self.id_groups is not None or self.ood_groups else "test images"
+        return html_table(self.name, ("OOD set", "images", *COLUMNS.values()), rows, (NOTE.format(drawn),))
 
 
 def _scores(values: Given, name: str) -> NDArray[Any]:
     return checked_scores(as_array(values, name), name)
+
+
+def groups_by_set(
+    groups: Given | Mapping[str, Given] | None, counts: Mapping[str, int]
+) -> dict[str, NDArray[np.integer]]:
+    """Groups of dependent images by name of the OOD set, without sets that have none.
+
+    `groups`: an array for a single set, or by name. `counts`: the numbers of images of all sets. Raises `UserError`.
+    """
+    if groups is None:
+        return {}
+    if not isinstance(groups, Mapping):
+        if len(counts) > 1:
+            raise UserError(
+                f"ood_groups is one array for {len(counts)} OOD sets; expected a name and an array for each, such as "
+                f"{{'{next(iter(counts))}': ...}}."
+            )
+        groups = dict.fromkeys(counts, groups)
+    if strange := [name for name in groups if name not in counts]:
+        raise UserError(
+            f"ood_groups has '{strange[0]}', which is no OOD set here; expected one of {', '.join(counts)}."
+        )
+    named = {name: f"ood_groups['{name}']" if len(counts) > 1 else "ood_groups" for name in groups}
+    found = {name: dependent(array, named[name], counts[name]) for name, array in groups.items()}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def _checked_groups(groups: Mapping[str, str], sets: Mapping[str, object]) -> dict[str, str]:

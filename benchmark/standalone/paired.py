@@ -7,13 +7,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oodbench.benchmark.comparisons.column import AUROC, RESAMPLES, ColumnComparison, estimated, too_few
 from oodbench.benchmark.comparisons.compare import Comparison, matrix_of
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.standalone.arrays import Given, as_array
-from oodbench.benchmark.standalone.evaluation import Evaluation
+from oodbench.benchmark.standalone.arrays import Given, dependent
+from oodbench.benchmark.standalone.evaluation import Evaluation, groups_by_set
 from oodbench.benchmark.standalone.html import html_table
 from oodbench.benchmark.standalone.latex import latex_line, latex_table
 from oodbench.benchmark.stats.clustered import ResamplingUnits
@@ -153,7 +154,8 @@ def compare(
         detectors: Name -> its scores: a pair (ID scores, OOD scores), where OOD scores are an array or several by
             name, or an `Evaluation`.
         metric: One of the metrics of `evaluate`.
-        id_groups: Integers (N,), equal for ID images that depend on each other; None if all are independent.
+        id_groups: Integers (N,), equal for ID images that depend on each other; None: those of the evaluations, or all
+            independent.
         ood_groups: The same for the OOD images, (M,), or by name of the set.
         resamples: Number of resamples where a bootstrap is used.
         seed: Seed of resamples and simulated errors.
@@ -162,7 +164,8 @@ def compare(
         The comparison, with `to_frame`, `to_latex`, `pairs` and `best`.
 
     Raises:
-        UserError: Fewer than two detectors, other sets or numbers of images, an unknown metric, too few images.
+        UserError: Fewer than two detectors, other sets, groups or numbers of images, an unknown metric or set, too few
+            images.
         MetricError: Scores are not one finite number per image.
     """
     if metric not in METRICS:
@@ -177,14 +180,12 @@ def compare(
     }
     _refuse_other_images(evaluations)
     labels, first = tuple(evaluations), next(iter(evaluations.values()))
+    of_id, of_ood = _groups(evaluations, id_groups, ood_groups)
     columns, not_judged = [], {}
     for ood_set in first.sets:
         sides = (
-            ResamplingUnits.of(len(first.id_scores), _groups(id_groups, "id_groups", len(first.id_scores))),
-            ResamplingUnits.of(
-                len(first.ood_scores[ood_set]),
-                _groups(_of_set(ood_groups, ood_set), "ood_groups", len(first.ood_scores[ood_set])),
-            ),
+            ResamplingUnits.of(len(first.id_scores), of_id),
+            ResamplingUnits.of(len(first.ood_scores[ood_set]), of_ood.get(ood_set)),
         )
         if why := too_few(metric, sides):
             not_judged["ID", ood_set] = why
@@ -207,6 +208,39 @@ def _pair(name: str, scores: Any) -> tuple[Given, Given | Mapping[str, Given]]:
     return id_scores, ood_scores
 
 
+def _groups(
+    evaluations: Mapping[str, Evaluation], id_groups: Given | None, ood_groups: Mapping[str, Given] | Given | None
+) -> tuple[NDArray[np.integer] | None, dict[str, NDArray[np.integer]]]:
+    """Groups of the ID images, and by name those of OOD sets: those given here, or else those of the evaluations.
+
+    Raises `UserError`.
+    """
+    first = next(iter(evaluations.values()))
+    if id_groups is None:
+        of_id = _agreed("ID", {name: one.id_groups for name, one in evaluations.items()})
+    else:
+        of_id = dependent(id_groups, "id_groups", len(first.id_scores))
+    if ood_groups is not None:
+        return of_id, groups_by_set(ood_groups, {key: len(scores) for key, scores in first.ood_scores.items()})
+    found = {
+        key: _agreed(f"'{key}'", {name: one.ood_groups.get(key) for name, one in evaluations.items()})
+        for key in first.sets
+    }
+    return of_id, {key: groups for key, groups in found.items() if groups is not None}
+
+
+def _agreed(what: str, groups: Mapping[str, NDArray[np.integer] | None]) -> NDArray[np.integer] | None:
+    """The groups of the detectors that have any; None if none has. Raises `UserError` if they differ."""
+    known = [(name, array) for name, array in groups.items() if array is not None]
+    for name, array in known[1:]:
+        if not np.array_equal(array, known[0][1]):
+            raise UserError(
+                f"'{known[0][0]}' and '{name}' have different groups of {what} images; a paired test needs scores of "
+                "the same images, in the same order."
+            )
+    return known[0][1] if known else None
+
+
 def _refuse_other_images(evaluations: Mapping[str, Evaluation]) -> None:
     """Raise `UserError` unless all detectors have the same sets with the same numbers of images."""
     (name, first), *others = evaluations.items()
@@ -225,16 +259,3 @@ def _refuse_other_images(evaluations: Mapping[str, Evaluation]) -> None:
                     f"'{name}' has {count:,} {what} scores and '{other}' {theirs:,}; a paired test needs scores of the "
                     "same images, in the same order."
                 )
-
-
-def _of_set(groups: Mapping[str, Given] | Given | None, ood_set: str) -> Given | None:
-    return groups.get(ood_set) if isinstance(groups, Mapping) else groups
-
-
-def _groups(groups: Given | None, name: str, count: int) -> Any:
-    if groups is None:
-        return None
-    array = as_array(groups, name)
-    if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise UserError(f"{name} is {array.dtype} of shape {array.shape}; expected {count:,} integers, one per image.")
-    return array

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
 from typing_extensions import NotRequired
+
+from oodbench.benchmark.errors import UserError
 
 Number = Annotated[float, msgspec.Meta(gt=-1e100, lt=1e100)]
 """A float whose square is finite, and so are sums of such squares."""
@@ -182,6 +185,29 @@ def convert(value: Any, expected: type[T]) -> T:
         return msgspec.convert(value, expected, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(_describe(value, str(error))) from None
+
+
+def versioned(document: object, newest: int, path: Path, *, unstated: str, instead: str = "") -> dict[str, Any]:
+    """The object in a file that states the version of its format under 'schema'.
+
+    Args:
+        document: The parsed JSON.
+        newest: The newest version that can be read.
+        path: The file, for messages.
+        unstated: What is wrong with a file that states no version, and what to do, after the path.
+        instead: What can be done about a newer version other than an upgrade, as a phrase.
+
+    Raises:
+        UserError: It is no object, states no version, or one newer than `newest`.
+    """
+    if not isinstance(document, dict) or type(document.get("schema")) is not int:
+        raise UserError(f"'{path}' {unstated}")
+    if document["schema"] > newest:
+        advice = f"Upgrade oodbench, or {instead}." if instead else "Upgrade oodbench."
+        raise UserError(
+            f"'{path}' has schema {document['schema']}, newer than {newest}, the newest this oodbench reads. {advice}"
+        )
+    return document
 
 
 def _describe(value: Any, message: str) -> str:

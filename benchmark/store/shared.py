@@ -24,8 +24,9 @@ from typing import Any
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import to_json
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.remote import Listings, Remote
-from oodbench.benchmark.store.store import Key, Store, file_sha256, parse_side, side_path
+from oodbench.benchmark.store.store import Key, Store, parse_side, side_path
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ import numpy as np
 from oodbench.benchmark.errors import StoreError, first_line
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.safe_read import MAX_JSON, escapes_root, parse_json, read_bounded, read_json
@@ -330,15 +331,6 @@ def parse_side(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return side
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _stamp(path: Path) -> Stamp | None:

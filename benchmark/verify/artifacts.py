@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.safe_read import is_file
-from oodbench.benchmark.store.store import digest, file_sha256, read_side
+from oodbench.benchmark.store.store import digest, read_side
 
 
 class Artifact(NamedTuple):

@@ -41,6 +41,37 @@ def test_metrics_and_intervals_are_those_of_a_run() -> None:
     assert one.means == {}
 
 
+def test_intervals_count_groups_of_images_that_depend_on_each_other() -> None:
+    (id_scores, svhn), (_, noise) = scores(), scores(1)
+    of_id, of_svhn = np.arange(300) // 3, torch.arange(200) // 4
+    alone = Evaluation(id_scores, svhn, id_groups=of_id, ood_groups=of_svhn)
+    assert alone.metrics == Evaluation(id_scores, svhn).metrics
+    assert alone.intervals == confidence_intervals(id_scores, svhn, of_id, of_svhn.numpy())
+    assert alone.intervals != confidence_intervals(id_scores, svhn)
+    both = Evaluation(id_scores, {"svhn": svhn, "noise": noise}, id_groups=of_id, ood_groups={"svhn": of_svhn})
+    assert both["svhn"].intervals == alone.intervals
+    assert both["noise"].intervals == confidence_intervals(id_scores, noise, of_id)
+    sets = both.to_dict()["sets"]
+    assert sets["svhn"]["intervals"]["auroc"] == list(alone.intervals["auroc"])
+    assert both.to_frame().loc["svhn", "auroc_low"] == alone.intervals["auroc"][0]
+    assert "over draws of groups of dependent test images" in both._repr_html_()
+    assert "over draws of test images" in Evaluation(id_scores, svhn)._repr_html_()
+
+
+def test_wrong_groups_are_one_sentence() -> None:
+    id_scores, svhn = scores()
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (svhn, {"id_groups": [1, 2]}, r"id_groups is int64 of shape \(2,\); expected 300 integers, one per image"),
+        (svhn, {"ood_groups": np.zeros(200)}, r"ood_groups is float64 of shape \(200,\); expected 200 integers"),
+        ({"a": svhn, "b": svhn}, {"ood_groups": np.arange(200)}, "ood_groups is one array for 2 OOD sets; expected"),
+        ({"a": svhn, "b": svhn}, {"ood_groups": {"b": [1]}}, r"ood_groups\['b'\] is int64 of shape \(1,\)"),
+        ({"a": svhn, "b": svhn}, {"ood_groups": {"c": [1]}}, "ood_groups has 'c', which is no OOD set here; .* a, b"),
+    ]
+    for ood, options, message in cases:
+        with pytest.raises(UserError, match=message):
+            Evaluation(id_scores, ood, **options)
+
+
 def test_tensors_and_lists_are_scores() -> None:
     id_scores, ood_scores = scores()
     expected = Evaluation(id_scores, ood_scores).to_dict()

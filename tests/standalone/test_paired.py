@@ -133,6 +133,22 @@ def test_images_that_belong_together_weigh_less(sets: Sets) -> None:
     assert groups.high - groups.low == pytest.approx(alone.high - alone.low, rel=0.03)
 
 
+def test_groups_come_from_the_evaluations(sets: Sets) -> None:
+    own: dict[str, Any] = {"id_groups": np.arange(300) // 2, "ood_groups": {"svhn": np.arange(200) // 4}}
+    expected = compare(sets, **own)
+    evaluations: dict[str, Any] = {name: Evaluation(*pair, **own) for name, pair in sets.items()}
+    assert compare(evaluations).pairs == expected.pairs != compare(sets).pairs
+    assert compare({**evaluations, "c": sets["c"]}).pairs == expected.pairs
+    free: Any = {"id_groups": np.arange(300), "ood_groups": {"svhn": np.arange(200)}}
+    assert compare(evaluations, **free).pairs == compare(sets).pairs
+    others = Evaluation(*sets["c"], id_groups=np.arange(300) // 3)
+    with pytest.raises(UserError, match="'a' and 'c' have different groups of ID images"):
+        compare({**evaluations, "c": others})
+    others = Evaluation(*sets["c"], ood_groups={"svhn": np.arange(200) // 2})
+    with pytest.raises(UserError, match="'a' and 'c' have different groups of 'svhn' images"):
+        compare({**evaluations, "c": others})
+
+
 def test_tables(sets: Sets) -> None:
     found = compare(sets)
     latex = found.to_latex().splitlines()
@@ -164,6 +180,8 @@ def test_wrong_input_is_one_sentence(sets: Sets) -> None:
         ({"a": a, "b": a}, {"metric": "auc"}, "Unknown metric 'auc'"),
         ({"a": a, "b": a}, {"resamples": 5}, "5 resamples are too few"),
         ({"a": a, "b": a}, {"id_groups": [1, 2]}, r"id_groups is int64 of shape \(2,\); expected 300 integers"),
+        ({"a": a, "b": a}, {"ood_groups": {"svh": [1]}}, "ood_groups has 'svh', which is no OOD set here"),
+        (sets, {"ood_groups": np.arange(200)}, "ood_groups is one array for 2 OOD sets"),
         ({"a": ([1], [2, 3]), "b": ([1], [2, 3])}, {}, "OOD: 1 ID images and 2 OOD images are too few"),
     ]
     for detectors, options, message in cases:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import to_json, unique_slug
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.remote import Listings, Remote
-from oodbench.benchmark.store.store import file_sha256, parse_side
+from oodbench.benchmark.store.store import parse_side
 
 if TYPE_CHECKING:
     from oodbench.benchmark.data.files.file_source import File, Source

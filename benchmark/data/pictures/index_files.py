@@ -12,11 +12,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.data.pictures.source import file_sha256, stamp_of
+from oodbench.benchmark.data.pictures.source import stamp_of
 from oodbench.benchmark.data.pictures.stored import GREY_MODES, THUMBNAIL, Looked
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import to_json
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.safe_read import read_json
 

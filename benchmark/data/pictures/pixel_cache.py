@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.data.pictures.source import file_sha256, stamp_of
+from oodbench.benchmark.data.pictures.source import stamp_of
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.atomic import to_json
+from oodbench.benchmark.store.hashes import file_sha256
 from oodbench.benchmark.store.safe_read import read_json
 
 GIGABYTE = 10**9

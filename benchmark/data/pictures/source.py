@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,12 +165,3 @@ def stamp_of_file(path: Path) -> str:
 def stamp_of(stat: os.stat_result) -> str:
     """Changes with a file: programs can set the modification time, but the system sets the change time."""
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from oodbench.benchmark.data.files.cache import DataCache
-
-BLOCK = 1 << 22
-"""Bytes that are hashed at a time."""
+from oodbench.benchmark.data.outputs.formats.spool import row_blocks
 
 
 def array_sha256(array: np.ndarray, cache: DataCache | None = None) -> str:
@@ -36,16 +33,9 @@ def combined_sha256(*digests: str) -> str:
 def _computed(array: np.ndarray) -> str:
     little = array.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{little.str} {array.shape}".encode())
-    for block in blocks(array):
+    for block in row_blocks(array):
         digest.update(np.ascontiguousarray(block, dtype=little).data)
     return digest.hexdigest()
-
-
-def blocks(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """Consecutive rows of an array, of about `size` bytes together."""
-    width = array[:1].nbytes or 1
-    rows = max(1, size // width)
-    return (array[start : start + rows] for start in range(0, len(array), rows))
 
 
 def _file_of(array: np.ndarray) -> Path | None:

@@ -26,6 +26,7 @@ from torch import Tensor
 from oodbench.benchmark.errors import StoreError, UserError, first_line
 from oodbench.benchmark.store import atomic
 from oodbench.benchmark.store.safe_read import parse_json
+from oodbench.benchmark.store.schema import versioned
 
 ENTRY = "oodbench_bundle"
 """Key of the JSON document in the file's metadata."""
@@ -113,14 +114,8 @@ def _document(path: Path) -> dict[str, Any]:
         document = parse_json(text)
     except ValueError as error:
         raise UserError(f"'{path}' is damaged: {error}. Copy it again, or export it again.") from error
-    if not isinstance(document, dict) or type(document.get("schema")) is not int:
-        raise UserError(f"'{path}' is damaged: it states no schema. Copy it again, or export it again.")
-    if document["schema"] > SCHEMA:
-        raise UserError(
-            f"'{path}' has schema {document['schema']}, newer than {SCHEMA}, the newest this oodbench reads. Upgrade "
-            "oodbench."
-        )
-    return document
+    unstated = "is damaged: it states no schema. Copy it again, or export it again."
+    return versioned(document, SCHEMA, path, unstated=unstated)
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 BLOCK = 1 << 22
-"""Bytes that are converted or unpacked at a time."""
+"""Bytes that are read, converted or hashed at a time."""
 
 IN_MEMORY = 1 << 26
 """Bytes of an array that is kept in memory."""
