@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from oodbench.benchmark.standalone.paired import PairedComparison as PairedComparison
     from oodbench.benchmark.standalone.paired import compare as compare
     from oodbench.benchmark.stats.intervals import confidence_intervals as confidence_intervals
+    from oodbench.benchmark.verify.bundles.pack import bundle as bundle
+    from oodbench.benchmark.verify.bundles.read import BundledRun as BundledRun
+    from oodbench.benchmark.verify.bundles.read import read_bundle as read_bundle
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
     from oodbench.benchmark.verify.plugin_checks import run_checks as run_checks
     from oodbench.benchmark.views.run import Run as Run
@@ -96,6 +99,8 @@ _MODULES = {
     "standalone.paired": ("PairedComparison", "compare"),
     "stats.intervals": ("confidence_intervals",),
     "views.run": ("Run", "read_run"),
+    "verify.bundles.pack": ("bundle",),
+    "verify.bundles.read": ("BundledRun", "read_bundle"),
     "verify.plugin_checks": ("check_detector", "run_checks"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from oodbench.benchmark.cli.base import Group
+from oodbench.benchmark.cli.board.bundle import bundle
 from oodbench.benchmark.cli.cache import cache
 from oodbench.benchmark.cli.compare import compare
 from oodbench.benchmark.cli.data import data
@@ -32,6 +33,7 @@ from oodbench.benchmark.cli.views.table import table
     bench table digits                                print a run's table again
     bench report digits                               write its results as one page for the browser
     bench compare digits                              test which of a run's detectors is better
+    bench bundle digits -o digits.bundle.zip          pack a run into one file that others can check
     bench export digits vim vim.safetensors --id digits
                                                       write a detector of a run to one file, for service
     bench score vim.safetensors photos/               score images with it
@@ -57,6 +59,7 @@ for command in (
     report,
     compare,
     verify,
+    bundle,
     export,
     score,
     check,

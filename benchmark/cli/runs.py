@@ -26,22 +26,29 @@ if TYPE_CHECKING:
     bench verify digits
     bench verify results/runs/digits
     bench verify lee2018-small --data-dir DIR
+    bench verify digits.bundle.zip
     """,
 )
-@click.argument("run_name", metavar="RUN")
+@click.argument("run_name", metavar="RUN|FILE")
 @data_dir_option
 @results_option
 @plugin_option
 def verify(run_name: str, data_dir: Path, results: Path, plugins: tuple[Path, ...]) -> None:
     """Recompute a run's metrics and tables from its stored scores, and verify the checksums of all files behind them.
 
-    RUN is a name or a folder. Prints every problem and changes nothing. Exit code 1 if there is one.
+    RUN is a name or a folder. FILE is what 'bench bundle' wrote, which is checked by itself. Prints every problem and
+    changes nothing. Exit code 1 if there is one.
     """
+    from oodbench.benchmark.cli.board.bundle import check_bundle
     from oodbench.benchmark.plugins.registry import registry
+    from oodbench.benchmark.store.safe_read import is_file
     from oodbench.benchmark.verify.run import verify as verify_run
 
     for file in plugins:
         registry.load_file(file)
+    if is_file(user_path(run_name)) and user_path(run_name).name != "run.json":
+        check_bundle(user_path(run_name))
+        return
     verification = verify_run(run_dir(results, run_name), results, data_dir)
     for problem in verification.problems:
         click.echo(problem)

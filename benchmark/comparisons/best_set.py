@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.records.best import METRIC, NAME, Judged, Stored, _stored, inputs_of
+from oodbench.benchmark.records.best import METRIC, NAME, Judged, Stored, inputs_of, stored_best
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import to_json, write_atomically
@@ -51,7 +51,7 @@ def _judgement(column: ColumnComparison) -> Judged:
 
 def update_best(run: StoredRun, cache: Path, images: ScoredImages) -> None:
     """Judge a run's columns and store the result, unless that has already been done for these records."""
-    stored, inputs = _stored(run.path), inputs_of(run.records)
+    stored, inputs = stored_best(run.path), inputs_of(run.records)
     if stored is not None and stored.inputs == inputs and stored.whole:
         return
     columns, complete = judge_best(run.records, cache, images)

@@ -7,6 +7,7 @@ classification error to detect, no shifted set) is left out. `docs/metrics.md` h
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,8 +31,27 @@ CALIBRATION_BINS = 15
 Floats = NDArray[np.float64]
 
 
+class Classified(ABC):
+    """Labelled images with what is known of a classifier's predictions for them."""
+
+    @property
+    @abstractmethod
+    def right(self) -> NDArray[np.bool_]:
+        """(N,): whether each image is classified correctly."""
+
+    @property
+    @abstractmethod
+    def calibration(self) -> dict[str, float]:
+        """`ece` and `nll`."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified correctly."""
+        return float(np.mean(self.right))
+
+
 @dataclass(frozen=True, eq=False)
-class ClassifiedImages:
+class ClassifiedImages(Classified):
     """Labelled images with a classifier's logits. What depends on these alone is computed once for all detectors."""
 
     logits: NDArray[Any]
@@ -41,27 +61,22 @@ class ClassifiedImages:
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(N,): whether each image is classified correctly."""
+        """As in `Classified`."""
         right: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
         return right
 
     @cached_property
-    def accuracy(self) -> float:
-        """Share of images classified correctly."""
-        return float(np.mean(self.right))
-
-    @cached_property
     def calibration(self) -> dict[str, float]:
-        """`ece` and `nll`."""
+        """As in `Classified`."""
         error = calibration_error(softmax(self.logits), self.labels)
         return {"ece": error, "nll": negative_log_likelihood(self.logits, self.labels)}
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredClassification:
-    """Labelled images with a classifier's logits and a detector's scores."""
+    """Labelled images with a classifier's predictions and a detector's scores."""
 
-    images: ClassifiedImages
+    images: Classified
     scores: NDArray[Any]
     """(N,)."""
 
@@ -127,10 +142,16 @@ def _finite(logits: ArrayLike) -> Floats:
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     """Mean -log p(label) of (N, K) logits and (N,) labels, in nats. Raises `MetricError` as `softmax` does."""
+    return float(np.mean(label_losses(logits, labels)))
+
+
+def label_losses(logits: ArrayLike, labels: ArrayLike) -> Floats:
+    """(N,): -log p(label) of (N, K) logits and (N,) labels, in nats. Raises `MetricError` as `softmax` does."""
     values = _finite(logits)
     top = values.max(axis=1)
     log_sum = top + np.log(np.exp(values - top[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - values[np.arange(len(values)), np.asarray(labels)]))
+    losses: Floats = log_sum - values[np.arange(len(values)), np.asarray(labels)]
+    return losses
 
 
 def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
@@ -140,10 +161,14 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = C
     Hauskrecht, AAAI 2015), with the 15 bins ((b - 1) / 15, b / 15] of Guo et al., ICML 2017, eq. 3.
     """
     values = np.asarray(probabilities, dtype=np.float64)
-    confidence, right = values.max(axis=1), values.argmax(axis=1) == np.asarray(labels)
+    return calibration_gap(values.max(axis=1), values.argmax(axis=1) == np.asarray(labels), bins)
+
+
+def calibration_gap(confidence: Floats, right: NDArray[np.bool_], bins: int = CALIBRATION_BINS) -> float:
+    """`calibration_error`, from the largest probability of each image and whether it is right, (N,) each."""
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(values))
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:

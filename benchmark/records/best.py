@@ -60,7 +60,7 @@ Marks = Mapping[tuple[str, str], Judged]
 
 def read_best(run: StoredRun) -> Marks:
     """The judgements of a run; empty if it was not judged or its records have changed since."""
-    stored = _stored(run.path)
+    stored = stored_best(run.path)
     if stored is None or stored.inputs != inputs_of(run.records):
         return {}
     return {(one.id_set, one.ood_set): one for one in stored.columns}
@@ -68,11 +68,12 @@ def read_best(run: StoredRun) -> Marks:
 
 def is_outdated(run: StoredRun) -> bool:
     """Whether a judgement exists that is unreadable or of other records than the run's."""
-    stored = _stored(run.path)
+    stored = stored_best(run.path)
     return (run.path / NAME).exists() and (stored is None or stored.inputs != inputs_of(run.records))
 
 
-def _stored(folder: Path) -> Stored | None:
+def stored_best(folder: Path) -> Stored | None:
+    """What the file in a run's folder says, of whatever records; None if there is none that can be read."""
     try:
         return convert(read_json(folder / NAME), Stored)
     except (OSError, ValueError):  # missing, not JSON, or of another version

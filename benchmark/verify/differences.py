@@ -22,6 +22,8 @@ def differences(record: Record, recomputed: Record) -> Iterable[str]:
         yield from _difference(name, getattr(record, name), getattr(recomputed, name))
     for metric in sorted({*record.metrics, *recomputed.metrics}):
         yield from _difference(metric, record.metrics.get(metric), recomputed.metrics.get(metric))
+    for name in sorted({*record.ties, *recomputed.ties}):
+        yield from _difference(name.replace("_", " "), record.ties.get(name), recomputed.ties.get(name))
     for metric in sorted({*record.intervals, *recomputed.intervals}):
         ends = zip(ENDS, *(_ends(one.intervals.get(metric)) for one in (record, recomputed)), strict=True)
         for end, recorded, found in ends:

@@ -17,6 +17,7 @@ from oodbench.benchmark.errors import first_line
 from oodbench.benchmark.metrics.extended import (
     EXTENDED_VERSION,
     NO_VALIDATION,
+    Classified,
     ClassifiedImages,
     ScoredClassification,
     extended,
@@ -88,7 +89,7 @@ class Recompute:
             images = self._shifted(record, key)
             if isinstance(images, str):
                 return images
-            if shifted_scores.shape != images.labels.shape:
+            if shifted_scores.shape != images.right.shape:
                 return OTHERS
             shifted.append(ScoredClassification(images, shifted_scores))
         return extended(ScoredClassification(test, scores[0]), scores[1], loaded[0][0] if validated else None, shifted)
@@ -107,7 +108,7 @@ class Recompute:
             return f"whose scores cannot be read: {first_line(error)}"
         return stability(id_scores, scores)
 
-    def _shifted(self, record: Record, key: Mapping[str, Any]) -> ClassifiedImages | str:
+    def _shifted(self, record: Record, key: Mapping[str, Any]) -> Classified | str:
         """The classified images of a shifted form of the ID set, by the key of its scores."""
         logits = logits_behind(key)
         found = self.artifact(logits)
@@ -115,7 +116,7 @@ class Recompute:
         used = [one for one in data if found and one.get("sha256") == found[1].get("data")]
         return self.classified(logits, used[0] if used else {})
 
-    def classified(self, logits: str, used: Mapping[str, Any]) -> ClassifiedImages | str:
+    def classified(self, logits: str, used: Mapping[str, Any]) -> Classified | str:
         """Images with their logits, given by digest; or the reason. Cached, as detectors share logits."""
         if logits not in self._classified:
             self._classified[logits] = self._classify(logits, used)

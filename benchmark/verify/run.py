@@ -7,7 +7,7 @@ seconds, plots, and the baselines without a network in `run.json`, which come fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from oodbench.benchmark.comparisons.column import by_column
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, first_line, visible
-from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.plugins.specs import Spec, create
 from oodbench.benchmark.records.best import NAME as BEST
 from oodbench.benchmark.records.best import is_outdated, read_best
@@ -81,17 +81,20 @@ def verify(run_dir: Path, results: Path, data_dir: Path) -> Verdict:
     Raises:
         UserError: The folder contains no run.
     """
-    return _Verifier(run_dir, cache_of(run_dir, results), data_dir).verdict()
+    return _OfRun(run_dir, cache_of(run_dir, results), data_dir).verdict()
 
 
-class _Verifier:
-    """The verification of one run."""
+class Verifier:
+    """The verification of a run by its records and a store.
 
-    def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
-        self.run_dir, self.cache = run_dir, cache
-        library = Library(data_dir, cache / "data", hash_again=True, view=view_in(run_dir))
-        self.images, self.data_sets = ScoredImages(library), DataSets(library, self.unchecked)
-        self.given_files = GivenFiles(cache)
+    Args:
+        run_dir: The run's folder.
+        cache: The store with its artifacts.
+        images: Finds the images on which cells were scored.
+    """
+
+    def __init__(self, run_dir: Path, cache: Path, images: ScoredImages) -> None:
+        self.run_dir, self.cache, self.images = run_dir, cache, images
         self.recompute = Recompute(self.images, self.undamaged_artifact)
         self.result = Verdict()
         self.artifacts: dict[str, Artifact] = {}
@@ -104,6 +107,7 @@ class _Verifier:
         """What is wrong with an artifact -> names of the cells that depend on it."""
 
     def verdict(self) -> Verdict:
+        """Check everything, and return what was checked and found."""
         try:
             run: StoredRun | None = read_stored_run(self.run_dir)
         except OodbenchError as error:
@@ -111,7 +115,7 @@ class _Verifier:
             self.result.problems += self.unreadable() or [str(error)]
         if run is not None:
             self.result.problems += self.absent(run)
-            adopt_folders(run.info)
+            self.begin(run)
             checked = replace(run, records=[self.cell(record) for record in run.records])
             self.result.problems += [f"{problem}; {_counted(names)}" for problem, names in self.affected.items()]
             self.result.problems += self.joined_rows(checked)
@@ -141,7 +145,7 @@ class _Verifier:
         for path, problem in bad.items():
             self.affected.setdefault(f"{path}: {problem}", []).append(name)
             self.doubtful.add((record.id_set, record.ood_set))
-        for problem in (*self.data_sets.problems(record), *self.given_files.problems(self.upstream(record))):
+        for problem in self.inputs(record):
             self.affected.setdefault(problem, []).append(name)
         paths = [record.artifacts.get(which, "") for which in ("id_scores", "ood_scores")]
         if any(path in bad or not path for path in paths):
@@ -153,6 +157,13 @@ class _Verifier:
         self.result.intervals += len(record.intervals)
         self.result.problems += [f"{name}: {problem}" for problem in problems]
         return recomputed if problems else record
+
+    def begin(self, run: StoredRun) -> None:
+        """What is done before the cells of a run are checked."""
+
+    def inputs(self, record: Record) -> Iterable[str]:
+        """What is wrong with the files that a cell was computed from, besides artifacts; a clause each."""
+        return ()
 
     def upstream(self, record: Record) -> dict[str, str]:
         """The artifacts that a cell depends on, with their SHA-256 if the record has it, else an empty string."""
@@ -185,7 +196,8 @@ class _Verifier:
         classified = record.id_accuracy is not None  # given arrays may lack logits, or labels
         try:
             id_scores, ood_scores = scores = [load_array(self.cache / path) for path in paths]
-            values = evaluate(id_scores, ood_scores)
+            counts = Counts.of(id_scores, ood_scores)
+            values = evaluate_counts(counts)
             intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
             extended = self.recompute.extended(record, logits if classified else "", scores) if record.extended else {}
             stability = self.recompute.stability(record, id_scores) if record.stability else {}
@@ -197,6 +209,7 @@ class _Verifier:
             record,
             tpr=values.pop("tpr"),
             metrics=values,
+            ties=ties_of(counts) if record.ties else {},
             n_id=len(id_scores),
             n_ood=len(ood_scores),
             intervals=self.checked("confidence intervals", intervals, record.intervals),
@@ -290,6 +303,22 @@ class _Verifier:
                 self.result.problems.append(
                     f"{name}: its bytes are not what the scores give; '{command}' writes it again from the records"
                 )
+
+
+class _OfRun(Verifier):
+    """The verification of a run in a results folder, whose data sets may be there as well."""
+
+    def __init__(self, run_dir: Path, cache: Path, data_dir: Path) -> None:
+        library = Library(data_dir, cache / "data", hash_again=True, view=view_in(run_dir))
+        super().__init__(run_dir, cache, ScoredImages(library))
+        self.data_sets, self.given_files = DataSets(library, self.unchecked), GivenFiles(cache)
+
+    def begin(self, run: StoredRun) -> None:
+        adopt_folders(run.info)
+
+    def inputs(self, record: Record) -> Iterable[str]:
+        yield from self.data_sets.problems(record)
+        yield from self.given_files.problems(self.upstream(record))
 
 
 def _unreadable(path: Path) -> str:

@@ -47,21 +47,22 @@ def known(n: int = 200, ties: bool = False, seed: int = 0) -> ScoredClassificati
 
 
 def test_calibration_by_loops() -> None:
-    test = known()
+    images = known().images
+    assert isinstance(images, ClassifiedImages)
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(15)]
     total = likelihood = 0.0
-    for row, label in zip(test.images.logits, test.images.labels, strict=True):
+    for row, label in zip(images.logits, images.labels, strict=True):
         powers = [math.exp(value) for value in row]
         shares = [power / sum(powers) for power in powers]
-        likelihood -= math.log(shares[label]) / len(test.images.labels)
+        likelihood -= math.log(shares[label]) / len(images.labels)
         place = next(b for b in range(15) if max(shares) <= (b + 1) / 15)
         bins[place].append((max(shares), shares.index(max(shares)) == label))
     for members in filter(None, bins):
         confidence = sum(c for c, _ in members) / len(members)
         accuracy = sum(right for _, right in members) / len(members)
-        total += len(members) / len(test.images.labels) * abs(accuracy - confidence)
-    assert calibration_error(softmax(test.images.logits), test.images.labels) == pytest.approx(total, abs=1e-12)
-    assert negative_log_likelihood(test.images.logits, test.images.labels) == pytest.approx(likelihood, abs=1e-12)
+        total += len(members) / len(images.labels) * abs(accuracy - confidence)
+    assert calibration_error(softmax(images.logits), images.labels) == pytest.approx(total, abs=1e-12)
+    assert negative_log_likelihood(images.logits, images.labels) == pytest.approx(likelihood, abs=1e-12)
 
 
 def test_calibration_at_the_edges() -> None:
