@@ -16,7 +16,7 @@ from typing import Any
 KEPT = (
     *("schema", "name", "suite", "cells", "pairs", "seeds", "detectors", "notes", "skipped", "unavailable"),
     *("packages", "commit", "version", "python", "torch", "numpy", "processor", "device", "device_name", "threads"),
-    *("preprocessing", "passes", "commands", "parts", "asked", "names"),
+    *("preprocessing", "passes", "commands", "parts", "asked", "costs", "described", "references"),
 )
 """Fields of `run.json` that a bundle has. Left out are, among others, `data` (paths), `platform` and `written`."""
 
