@@ -103,7 +103,7 @@ def test_equal_runs_give_equal_bytes(results: Path, packed: Path, tmp_path: Path
 
 def test_nothing_tells_of_the_author(results: Path, packed: Path) -> None:
     text = documents(packed)
-    for private in (str(results), "jane doe", str(Path.home()), str(Path.cwd()), "written", '"data_dir"', "platform"):
+    for private in (str(results), "jane doe", str(Path.home()), str(Path.cwd()), '"written"', '"data_dir"', "platform"):
         assert private not in text, private
     assert "/tmp/" not in text
     assert f"/{getpass.getuser()}/" not in text

@@ -11,6 +11,7 @@ from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.runner.run_data import adopt_folders
 from oodbench.benchmark.runner.run_view import view_of_run
 from oodbench.benchmark.store.atomic import flush, rename, temporary_beside
 from oodbench.benchmark.store.user_path import user_path
@@ -19,7 +20,6 @@ from oodbench.benchmark.verify.bundles.container import (
     write_zip,
 )
 from oodbench.benchmark.verify.bundles.packing import REPEAT, Packing
-from oodbench.benchmark.verify.data_sets import adopt_folders
 
 EXTENSION = ".bundle.zip"
 
