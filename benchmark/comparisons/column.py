@@ -22,6 +22,7 @@ from oodbench.benchmark.stats.bootstrap import Scores, resampled
 from oodbench.benchmark.stats.clustered import ResamplingUnits
 from oodbench.benchmark.stats.delong import Placements
 from oodbench.benchmark.stats.estimates import (
+    NORMAL_DRAWS,
     SetUnits,
     estimate_from_influences,
     estimate_from_placements,
@@ -107,6 +108,8 @@ class ComparisonConfig:
     """Seed of the resamples and of the simulated errors."""
     images: ScoredImages | None = None
     """Where to look up which images belong together; None: all count as independent."""
+    draws: int = NORMAL_DRAWS
+    """Simulated errors of AUROC; 0 where nobody asks for the set of the best, the only thing that needs them."""
 
 
 def by_column(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -138,7 +141,7 @@ def compare_column(
     if why := too_few(config.metric, sides):
         return why
     rng = np.random.default_rng(derive(config.seed, "compare", config.metric, first.id_set, first.ood_set))
-    estimate = estimated(config.metric, scores, _different_networks(used), sides, rng, config.resamples)
+    estimate = estimated(config.metric, scores, _different_networks(used), sides, rng, config.resamples, config.draws)
     source = any(record.outlier_source for record in records)
     return ColumnComparison(
         first.id_set, first.ood_set, source, competing.inside, competing.seeds, n_id, n_ood, estimate,
@@ -238,11 +241,12 @@ def estimated(
     sides: SetUnits,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
+    draws: int = NORMAL_DRAWS,
 ) -> JointEstimate:
     """The joint estimate of one metric; `scores[s][d]` are those of seed s and detector d, on the same images."""
     if metric == AUROC:
         return estimate_from_placements(
-            [[Placements.of(*pair) for pair in of_seed] for of_seed in scores], different_networks, rng, units=sides
+            [[Placements.of(*pair) for pair in of_seed] for of_seed in scores], different_networks, rng, draws, sides
         )
     sign = -1 if metric in LOWER_IS_BETTER else 1
     values = np.array([[evaluate(*pair)[metric] for pair in of_seed] for of_seed in scores])

@@ -34,7 +34,8 @@ def estimate_from_placements(
 
     The mean AUROC over seeds is a U-statistic too; its placements are the means of those of the seeds (DeLong et al.
     1988). Every set needs two units. With one seed and the same network this is DeLong's test. With groups in `units`
-    (of the ID and the OOD set) it is Obuchowski's, referred to t with Welch's degrees of freedom.
+    (of the ID and the OOD set) it is Obuchowski's, referred to t with Welch's degrees of freedom. Only
+    the set of the best needs `draws`; 0 leaves them out.
     """
     means = [
         np.mean(sets, axis=0).T
@@ -53,6 +54,8 @@ def estimate_from_placements(
 
 def _drawn_t(root: Floats, degrees: int, draws: int, rng: np.random.Generator) -> Floats:
     """(draws, D): multivariate t errors whose covariance is `root.T @ root`."""
+    if not draws:
+        return np.empty((0, root.shape[1]))
     # The triangle of the QR decomposition has the same covariance, and at most D rows.
     triangle = np.linalg.qr(root, mode="r")
     errors: Floats = rng.standard_normal((draws, len(triangle))) @ triangle

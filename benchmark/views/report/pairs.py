@@ -23,7 +23,7 @@ def pairs_of(shown: Shown, cache: Path, images: ScoredImages | None) -> tuple[li
 
     `images` tells which images depend on each other; without it all count as independent.
     """
-    config, found, notes = ComparisonConfig(cache, images=images), [], []
+    config, found, notes = ComparisonConfig(cache, images=images, draws=0), [], []
     labels = [row.label for row in shown.block.rows]
     for place, ood in enumerate(shown.block.sets):
         records = [record for label in labels for record in shown.records.get((label, ood.name), ())]
