@@ -111,7 +111,20 @@ def _cell(
         data.SeedNumbers(seed, "ok", {name: v - 0.004 * seed for name, v in values.items()}) for seed in range(seeds)
     ]
     warned = [2] if row == 1 and place == 0 else []
-    return data.Cell(row, place, "ok", "", row == 3 and place == 0, stats, by_seed, warned, [0], [1], curve)
+    return data.Cell(
+        row,
+        place,
+        "ok",
+        "",
+        row == 3 and place == 0,
+        stats,
+        by_seed,
+        warned,
+        [0],
+        [1],
+        curve,
+        doubtful=["auroc"] * bool(warned),
+    )
 
 
 def _front(stat: data.Stat) -> tuple[float, float | None, float | None, float | None]:

@@ -26,7 +26,7 @@ from oodbench.benchmark.views.report.collect import Lookups, report_data
 from oodbench.benchmark.views.report.data import ReportData, Stat, to_json
 from oodbench.benchmark.views.report.tables import in_words
 from oodbench.benchmark.views.summary import summary_of
-from tests.scored_runs import scored_run
+from tests.scored_runs import normal_scores, scored_run
 
 
 def report(folder: Path, *runs: StoredRun, **options: Any) -> ReportData:
@@ -109,6 +109,24 @@ def test_missing_failed_and_skipped_cells_say_so(tmp_path: Path) -> None:
     assert (absent.status, absent.stats, absent.curve) == ("absent", {}, None)
     (sentence,) = data.runs[0].unfinished
     assert "2 of 12 cells are missing" in sentence
+
+
+def test_warnings_name_the_metrics_that_they_are_about(tmp_path: Path) -> None:
+    def scores(label: str, name: str, seed: int) -> np.ndarray:
+        found = normal_scores("", name, seed)
+        return -found - 2 if (label, name) == ("msp", "uniform") else found
+
+    def change(record: Record) -> Record:
+        return replace(record, notes=("quick look",))
+
+    data = report(tmp_path, scored_run(tmp_path, scores=scores, change=change))
+    found = cell(data, "msp", 1)
+    (warning,) = (data.texts[place] for place in found.warnings)
+    assert warning.startswith("Warning: AUROC under 50%")
+    assert found.doubtful == ["auroc"]
+    assert [data.texts[place] for place in found.notes] == ["quick look"]
+    sound = cell(data, "energy", 0)
+    assert (sound.warnings, sound.doubtful, sound.notes) == ([], [], found.notes)
 
 
 def test_a_cell_with_some_seeds_is_partial(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ class Cell(msgspec.Struct, frozen=True):
     stats: dict[str, Stat]
     by_seed: list[SeedNumbers]
     warnings: list[int]
-    """Positions in `texts`: warnings and notes on this cell."""
+    """Positions in `texts`: why numbers of this cell may mislead."""
     settings: list[int]
     """Positions in `texts`: every setting as resolved."""
     provenance: list[int]
@@ -192,6 +192,10 @@ class Cell(msgspec.Struct, frozen=True):
     curve: Curve | None
     no_curve: str = ""
     """Why there is none."""
+    doubtful: list[str] = []
+    """The metrics that the warnings are about."""
+    notes: list[int] = []
+    """Positions in `texts`: remarks, such as that training was shortened."""
 
 
 class Distribution(msgspec.Struct, frozen=True):

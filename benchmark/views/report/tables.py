@@ -20,7 +20,7 @@ from oodbench.benchmark.views.report import data
 from oodbench.benchmark.views.report.curves import NO_SCORES, Curves
 from oodbench.benchmark.views.summary import Block, OodSet, Stat, TableCell, TableRow, stat_of
 from oodbench.benchmark.views.tables.latex import escaped
-from oodbench.benchmark.views.warnings import SENTENCES
+from oodbench.benchmark.views.warnings import SENTENCES, doubtful
 
 KINDS = {POSTHOC: "post-hoc", TRAINED: "trained"}
 """Kinds of rows, as words."""
@@ -120,7 +120,9 @@ class Tables:
             seen=cell.seen,
             stats={**_stats(cell), **_further(records)},
             by_seed=[_of_seed(record) for record in records],
-            warnings=self.texts.places(_warnings(cell, records)),
+            warnings=self.texts.places(visible(f"{SENTENCES[k]} ({why}).") for k, why in cell.warnings.items()),
+            doubtful=[metric for metric in METRICS if doubtful(cell.warnings, metric)],
+            notes=self.texts.places(dict.fromkeys(visible(note) for record in records for note in record.notes)),
             settings=self.texts.places(settings_lines(first)) if first else [],
             provenance=self.texts.places(origin_lines(first)) if first else [],
             curve=curve,
@@ -226,9 +228,3 @@ def _further(records: Sequence[Record]) -> dict[str, data.Stat]:
 def _of_seed(record: Record) -> data.SeedNumbers:
     values = {**record.metrics, **record.extended}
     return data.SeedNumbers(record.seed, record.status, {name: rounded(value) for name, value in values.items()})
-
-
-def _warnings(cell: TableCell, records: Sequence[Record]) -> Iterator[str]:
-    for kind, details in cell.warnings.items():
-        yield visible(f"{SENTENCES[kind]} ({details}).")
-    yield from dict.fromkeys(visible(note) for record in records for note in record.notes)

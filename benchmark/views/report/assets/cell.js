@@ -12,6 +12,7 @@ function openCell(rowAt, setAt) {
   const body = el("div", { class: "sheet" },
     found.reason ? el("p", { class: "warning" }, found.reason) : null,
     found.warnings.map((at) => el("p", { class: "warning" }, data.texts[at])),
+    found.notes.map((at) => el("p", { class: "note" }, data.texts[at])),
     found.seen ? el("p", { class: "warning" }, "† Its recipe trained on outliers like this OOD set.") : null,
     curvesOf(found), numbersOf(found), aboutRow(row, found), el("p", {}, el("button", { type: "button", onclick: () => { dialog.close(); compareWith(row.at); } }, "Compare with another detector")));
   show(dialog, head, body);

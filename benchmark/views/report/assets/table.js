@@ -15,7 +15,7 @@ function marksOf(found, value) {
   if (state.best && value?.mayBeBest && state.seed === "") marks.push(MARKS.maybe);
   if (found?.seen) marks.push(MARKS.seen);
   if (found?.status === "partial" && state.seed === "") marks.push(MARKS.fewer);
-  if (found?.warnings.length) marks.push(MARKS.warned);
+  if (found?.doubtful.includes(state.metric)) marks.push(MARKS.warned);
   return marks.join("");
 }
 
