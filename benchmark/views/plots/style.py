@@ -1,4 +1,4 @@
-"""Shared by all plots: one style, axes placed in inches, looks that work without colour, reproducible files.
+"""Shared by all plots: named styles, axes placed in inches, looks that work without colour, reproducible files.
 
 Axes are placed by hand because matplotlib's layout engines draw every figure a second time to measure it.
 """
@@ -10,9 +10,10 @@ from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplot
 # isort: split
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +22,104 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from oodbench.benchmark.errors import visible
+from oodbench.benchmark.errors import UserError, first_line, unknown, visible
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.labels import wrapped_label
 
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib, so that text looks the same everywhere
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7,
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "legend.frameon": False,
     "legend.handlelength": 2.6,
-    "legend.fontsize": 7,
+    "legend.fontsize": 8,
     "hatch.linewidth": 0.5,
     "svg.hashsalt": "oodbench",  # element ids are random without one
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # publishers refuse Type 3
 }
+"""What all styles share. No text is smaller than 8 points, so that a picture can be printed at its own size."""
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F")
 """Okabe and Ito's palette without yellow, which is too pale for a line, and black, which hides hatches; plus a grey."""
 
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = (
+    "-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (10, 2)), (0, (4, 1.5, 1, 1.5, 1, 1.5, 1, 1.5)), (0, (2, 1))
+)  # fmt: skip
+"""One for each of eight detectors, so that they differ without colour."""
 
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oo", "||||", "++++")
+
+RED, DARK, PALE = "#B00020", "#555555", "#C9C9C9"
+"""Warnings; remarks; curves that only give the range."""
+
+
+@dataclass(frozen=True)
+class PlotStyle:
+    """A named style: what differs from `STYLE`, and the colours."""
+
+    help: str
+    rc: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of matplotlib."""
+    titles: bool = True
+    """Whether pictures have a title; warnings, such as for shortened training, are always there."""
+    colours: tuple[str, ...] = COLOURS
+    groups: Mapping[str, str] = field(default_factory=lambda: {"near": "#0072B2", "far": "#D55E00", "": "#009E73"})
+    """Colour of a group of OOD sets; of those without a group under ''."""
+    colour_map: str = "cividis"
+    """matplotlib's name of a colour map whose lightness rises from the lowest value to the highest."""
+    pale: str = PALE
+
+
+STYLES: Mapping[str, PlotStyle] = {
+    "screen": PlotStyle("titles and colour; the default"),
+    "paper": PlotStyle("no titles, which belong into the caption; TrueType text in PDF", titles=False),
+    "grey": PlotStyle(
+        "black and greys only, for print without colour",
+        colours=("#000000", "#6E6E6E", "#000000", "#6E6E6E", "#9A9A9A"),
+        groups={"near": "#000000", "far": "#6E6E6E", "": "#9A9A9A"},
+        colour_map="gray",
+        pale="#D8D8D8",
+    ),
+    "slides": PlotStyle("text of 14 points; give it a --size of 13 inches", rc={"font.size": 14}),
+}
+"""Name -> style, for `bench plot --style`."""
+
+_current: ContextVar[PlotStyle] = ContextVar("plot style", default=STYLES["screen"])
+
+
+def setting(name: str) -> Any:
+    """A field of the style in force."""
+    return getattr(_current.get(), name)
+
+
+def style_named(name: str) -> PlotStyle:
+    """The style of this name, or a file of matplotlib's style parameters (`*.mplstyle`) on top of the default.
+
+    Raises:
+        UserError: If there is neither, or the file is not one of parameters.
+    """
+    if name in STYLES:
+        return STYLES[name]
+    if not name.endswith(".mplstyle"):
+        listing = f"Styles: {', '.join(STYLES)}; or a file of matplotlib's parameters, FILE.mplstyle."
+        raise unknown("plot style", name, STYLES, listing)
+    try:
+        parameters = mpl.rc_params_from_file(name, use_default_template=False)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise UserError(f"--style {name} cannot be read as matplotlib's parameters: {first_line(error)}.") from error
+    return PlotStyle("a file", rc=dict(parameters))
+
 
 LEGEND_CHARACTERS = 30
 
@@ -83,19 +150,31 @@ class FigureMargins:
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """Label -> its look. Colours, dashes and hatches repeat with different periods, so combinations rarely do."""
+    colours = setting("colours")
     return {
-        label: Look(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], HATCHES[i % len(HATCHES)])
+        label: Look(colours[i % len(colours)], DASHES[i % len(DASHES)], HATCHES[i % len(HATCHES)])
         for i, label in enumerate(dict.fromkeys(labels))
     }
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Use the style regardless of the user's matplotlib settings, which are restored afterwards."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        yield
+def styled(style: PlotStyle | None = None) -> Iterator[None]:
+    """Use a style regardless of the user's matplotlib settings, which are restored afterwards."""
+    chosen = style or STYLES["screen"]
+    token = _current.set(chosen)
+    try:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update({**STYLE, **_sizes(chosen.rc)})
+            yield
+    finally:
+        _current.reset(token)
+
+
+def _sizes(rc: Mapping[str, Any]) -> dict[str, Any]:
+    """A style's parameters; its size of text is that of all text, where it does not say otherwise."""
+    names = ("axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+    return {**(dict.fromkeys(names, rc["font.size"]) if "font.size" in rc else {}), **rc}
 
 
 def grid(rows: int, columns: int, size: tuple[float, float], margins: FigureMargins) -> tuple[Figure, list[list[Axes]]]:
@@ -112,7 +191,7 @@ def grid(rows: int, columns: int, size: tuple[float, float], margins: FigureMarg
     return figure, axes
 
 
-def text_inches(texts: Iterable[str], points: float = 7) -> float:
+def text_inches(texts: Iterable[str], points: float = 8) -> float:
     """Approximate width of the longest of the texts; an exact one would take a drawing."""
     return max((len(text) for text in texts), default=0) * points * 0.6 / 72
 
@@ -168,17 +247,27 @@ def remark(figure: Figure, text: str) -> None:
     figure.text(1 - 0.1 / width, 1 - 0.08 / height, plain(text), va="top", ha="right", color="#B00020", weight="bold")
 
 
-def saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png and NAME.svg without a date; leave a file that would not change alone."""
-    formats: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("png", {"dpi": 160, "metadata": {"Software": None}}),
-        ("svg", {"metadata": {"Date": None, "Creator": None}}),
-    )
+FORMATS: Mapping[str, Mapping[str, Any]] = {
+    "png": {"dpi": 160, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+"""Format of a file -> how it is written, without a date."""
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """A figure in one of `FORMATS`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, **FORMATS[form])
+    return buffer.getvalue()
+
+
+def saved(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write NAME.png and NAME.svg, or other formats; leave a file that would not change alone."""
     paths = []
-    for kind, options in formats:
-        buffer, path = io.BytesIO(), folder / f"{name}.{kind}"
-        figure.savefig(buffer, format=kind, **options)
-        if not path.is_file() or path.read_bytes() != buffer.getvalue():
-            write_atomically(path, buffer.getvalue())
+    for form in formats:
+        content, path = rendered(figure, form), folder / f"{name}.{form}"
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content)
         paths.append(path)
     return paths
