@@ -14,7 +14,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.views.plots.draw import ScoreReader
+from oodbench.benchmark.views.plots.scores import ScoreReader
 from oodbench.benchmark.views.summary import Summary, summary_of
 
 

@@ -46,8 +46,9 @@ def write_views(run: StoredRun, cache: Path, images: ScoredImages) -> list[Path]
         tables = made("tables", lambda: _tables(run), f"bench table {run.path}")
         plots = made("plots", lambda: _plots(run, cache), f"bench plot {run.path}")
         files = [*(tables or []), *(plots or [])]
-        for name in before.get("files", []):
-            if (plots is None) if name.startswith("plots/") else (tables is None):
+        kept = {file.relative_to(run.path).as_posix() for file in files}
+        for name in before.get("files", []):  # also plots of a kind or page that the run no longer has
+            if name not in kept:
                 (run.path / name).unlink(missing_ok=True)
         if tables is not None and plots is not None:
             names = [file.relative_to(run.path).as_posix() for file in files]

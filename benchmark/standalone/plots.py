@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import auroc, roc_curve
 from oodbench.benchmark.views.marks import percent
-from oodbench.benchmark.views.plots.draw import ID_GREY, ROC_POINTS, central_range
+from oodbench.benchmark.views.plots.histograms import ID_GREY
+from oodbench.benchmark.views.plots.score_scale import central_range
+from oodbench.benchmark.views.plots.scores import ROC_POINTS
 from oodbench.benchmark.views.plots.style import looks, plain
 
 Scores = NDArray[Any]

@@ -23,8 +23,10 @@ from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.views.plots import draw as plots
 from oodbench.benchmark.views.plots import style as canvas
+from oodbench.benchmark.views.plots.bars import bars
 from oodbench.benchmark.views.plots.draw import draw
-from oodbench.benchmark.views.plots.overview import bars, heatmap
+from oodbench.benchmark.views.plots.heatmap import heatmap
+from oodbench.benchmark.views.plots.options import Options
 from oodbench.benchmark.views.summary import summary_of
 
 ID_SETS = ("digits", "photos $5")
@@ -82,7 +84,10 @@ def words(figure: Figure) -> list[str]:
 def figures(run: StoredRun, cache: Path) -> dict[str, Figure]:
     with canvas.styled():
         summary = summary_of(run)
-        return dict(plots._figures(summary, plots.ScoreReader.of(run, cache, summary.seeds[0])))
+        options = plots.options_for(run, summary)
+        return {
+            name: make() for name, make in plots.pictures(summary, plots.score_reader(run, summary, cache), options)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +190,8 @@ def test_many_detectors_take_several_pages(drawn: tuple[StoredRun, Path, list[Pa
     base = [r for r in run.records if r.id_set == "digits" and r.label == "alpha"]
     many = [dataclasses.replace(r, label=f"d{i}", detector=f"d{i}") for i in range(13) for r in base]
     made = figures(dataclasses.replace(run, records=many), cache)
-    assert list(made) == ["roc_digits", "histograms_digits", "histograms_digits_2", "bars_digits", "heatmap"]
+    many_kinds = ["roc_digits", "histograms_digits", "histograms_digits_2", "dots_digits", "multiples_digits"]
+    assert list(made) == [*many_kinds, "heatmap"]
     assert "d12" in words(made["histograms_digits_2"])
     for figure in made.values():
         assert max(figure.get_size_inches()) <= canvas.MAX_INCHES
@@ -194,21 +200,22 @@ def test_many_detectors_take_several_pages(drawn: tuple[StoredRun, Path, list[Pa
 def test_heat_map_prints_percent_marks_seen_and_hatches_failures(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, _, _ = drawn
     summary = summary_of(run)
-    figure = heatmap(summary)
+    figure = heatmap(summary, Options(seeds=3))
     seen = summary.blocks[0].rows[2].cells["signs"].stats["auroc"].mean
     assert f"{100 * seen:.1f}†" in words(figure)
     assert sum(bool(patch.get_hatch()) for patch in figure.axes[0].patches) == 1
-    assert r"ID set photos \$5" in words(figure)
+    assert r"ID set photos \$5" in [text.replace("\n", " ") for text in words(figure)]
 
 
 def test_bars_have_error_bars_only_over_several_seeds(drawn: tuple[StoredRun, Path, list[Path]]) -> None:
     run, _, _ = drawn
     block = summary_of(run).blocks[0]
-    several = bars(block, canvas.looks(row.label for row in block.rows), 3)
+    several = bars(block, Options(seeds=3, looks=canvas.looks(row.label for row in block.rows)))
     assert several.axes[0].collections
     assert words(several).count("†") == 3  # one seen cell, three panels
     single = summary_of(dataclasses.replace(run, records=[r for r in run.records if r.seed == 0])).blocks[0]
-    assert not bars(single, canvas.looks(row.label for row in single.rows), 1).axes[0].collections
+    looks = canvas.looks(row.label for row in single.rows)
+    assert not bars(single, Options(looks=looks)).axes[0].collections
 
 
 def test_looks_differ_and_ink_stands_out() -> None:

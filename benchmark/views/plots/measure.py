@@ -13,6 +13,7 @@ from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplot
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import RendererAgg
@@ -99,14 +100,15 @@ def _fitting(text: str, width: float, size: float | None, weight: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _renderer() -> RendererAgg:
-    return RendererAgg(8, 8, DPI)
+def _renderer() -> Any:
+    renderer: Any = RendererAgg  # it has no types
+    return renderer(8, 8, DPI)
 
 
 @lru_cache(maxsize=1 << 15)
 def _width(line: str, size: float, weight: str, families: tuple[str, ...]) -> float:
     if not line:
         return 0.0
-    font = FontProperties(family=list(families), size=size, weight=weight)  # type: ignore[arg-type]
+    font = FontProperties(family=list(families), size=size, weight=weight)
     width, _, _ = _renderer().get_text_width_height_descent(line, font, False)
     return SLACK * float(width) / DPI

@@ -10,8 +10,9 @@ from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplot
 
 # isort: split
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,6 +27,9 @@ WIDTH = 7.2
 
 NARROW = 5.0
 """Below this width names stand above panels and legends below them."""
+
+SMALLEST = 4.0
+"""Inches of a picture's width, at least, unless another one is asked for."""
 
 EDGE = 0.06
 """Inches that stay free at every edge."""
@@ -43,6 +47,12 @@ class Size:
 
     width: float = WIDTH
     height: float | None = None
+    exact: bool = False
+    """Whether the picture has this width even if it needs less."""
+
+    def at_most(self, width: float) -> Size:
+        """This size, or a narrower one with room for a heading."""
+        return replace(self, width=min(self.width, max(width, SMALLEST)))
 
     @property
     def inner(self) -> float:
@@ -103,17 +113,31 @@ TITLE = 1.1
 """Size of a title, in units of the other text."""
 
 
-def heading(size: Size, title: str, detail: str = "", remark: str = "") -> Heading:
+def heading(size: Size, title: str, details: Iterable[str] = (), remark: str = "") -> Heading:
     """Fold the heading's texts. A style for papers has none but the warning: what it says belongs into the caption."""
+    details = [detail for detail in details if detail]
     if not setting("titles"):
-        title = detail = ""
+        title, details = "", []
     large = measure.points(TITLE)
     title = measure.folded(title, size.inner, large, "bold")
     remark = measure.folded(remark, size.inner, None, "bold")
-    detail = measure.folded(detail, size.inner)
+    detail = measure.folded(_joined(details, size.inner), size.inner)
     heights = [(title, large), (remark, measure.points()), (detail, measure.points())]
     height = sum(measure.height_of(text, points) for text, points in heights if text)
     return Heading(title, detail, remark, height + (EDGE if height else 0.0))
+
+
+def _joined(parts: Sequence[str], width: float) -> str:
+    """Parts separated by semicolons, in lines that end after one of them."""
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}; {part}" if lines else part
+        if lines and measure.width_of(longer + ";") > width:
+            lines[-1] += ";"
+            lines.append(part)
+        else:
+            lines[-1:] = [longer]
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -132,7 +156,7 @@ class Legend:
             page.figure.legend(
                 list(self.handles), [plain(text) for text in self.texts], loc="upper left", ncols=self.columns,
                 bbox_to_anchor=page.place(left, top), handlelength=HANDLE, frameon=False, fontsize=measure.points(),
-                **LEGEND,  # type: ignore[arg-type]
+                **LEGEND,
             )  # fmt: skip
 
 
@@ -160,7 +184,7 @@ def _split(items: range, parts: int) -> list[range]:
     ends = [0]
     for part in range(parts):
         ends.append(ends[-1] + size + (part < longer))
-    return [items[a:b] for a, b in zip(ends, ends[1:], strict=False) if b > a]
+    return [items[a:b] for a, b in pairwise(ends) if b > a]
 
 
 @dataclass(frozen=True)

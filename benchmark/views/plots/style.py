@@ -118,7 +118,7 @@ def style_named(name: str) -> PlotStyle:
         parameters = mpl.rc_params_from_file(name, use_default_template=False)
     except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise UserError(f"--style {name} cannot be read as matplotlib's parameters: {first_line(error)}.") from error
-    return PlotStyle("a file", rc=dict(parameters))
+    return PlotStyle("a file", rc={str(key): value for key, value in parameters.items()})
 
 
 LEGEND_CHARACTERS = 30
@@ -165,7 +165,8 @@ def styled(style: PlotStyle | None = None) -> Iterator[None]:
     try:
         with mpl.rc_context():
             mpl.rcdefaults()
-            mpl.rcParams.update({**STYLE, **_sizes(chosen.rc)})
+            parameters: Any = {**STYLE, **_sizes(chosen.rc)}
+            mpl.rcParams.update(parameters)
             yield
     finally:
         _current.reset(token)

@@ -1,0 +1,126 @@
+"""The axis of a detector's scores in a histogram: linear, or asinh where a linear one would hide them.
+
+Scores have no unit, and some detectors' spread over many powers of ten: Gram matrices, Mahalanobis distances and
+densities of OOD images are far from those of ID images, and maximum softmax probabilities crowd at one end. On a linear
+axis the scores of most images then share one bin.
+
+The rule: the axis spans the central 99.8% of every set. It is linear if the central 80% of the ID scores, and those of
+all OOD sets together, cover at least 1/12 of it each. If one of them covers less, both scales are tried, and the asinh
+scale is used if the narrower of the two ranges covers more of it. Its zero is the median of the ID scores, and its unit
+their median distance from it: it is linear within about one unit, and logarithmic further away, on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+CENTRAL, ENDS = (0.1, 0.9), (0.001, 0.999)
+"""Quantiles that should be seen, and that the axis spans."""
+
+SHARE = 1 / 12
+"""Share of the axis that the central range of the ID scores, and that of the OOD scores, should cover."""
+
+ASINH = "asinh scale"
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """An axis of scores, from 0 (left) to 1 (right)."""
+
+    low: float
+    high: float
+    centre: float = 0.0
+    unit: float | None = None
+    """The distance from the centre up to which the scale is about linear; None if all of it is."""
+
+    @property
+    def name(self) -> str:
+        """What to write at the axis; empty for a linear one."""
+        return "" if self.unit is None else ASINH
+
+    def place(self, scores: Scores | float) -> NDArray[np.float64]:
+        """Where scores are on the axis; below 0 or above 1 outside of it."""
+        low, high = self._warped(self.low), self._warped(self.high)
+        return (self._warped(scores) - low) / (high - low)
+
+    def _warped(self, scores: Scores | float) -> NDArray[np.float64]:
+        values = np.asarray(scores, dtype=np.float64)
+        return values if self.unit is None else np.arcsinh((values - self.centre) / self.unit)
+
+    def score(self, place: float) -> float:
+        """The score at a place of the axis."""
+        low, high = float(self._warped(self.low)), float(self._warped(self.high))
+        warped = low + place * (high - low)
+        return warped if self.unit is None else self.centre + self.unit * math.sinh(warped)
+
+    def counts(self, scores: Scores, bins: int) -> NDArray[np.int64]:
+        """(bins,) numbers of scores in bins of equal width on the axis; those outside of it are left out."""
+        return np.histogram(self.place(scores), bins, (0.0, 1.0))[0]
+
+    def ticks(self, count: int) -> list[tuple[float, str]]:
+        """About `count` places with the score there, rounded as far as its neighbours allow."""
+        wanted = [(i + 0.5) / count for i in range(count)]
+        step = [abs(self.score(place + 0.25 / count) - self.score(place - 0.25 / count)) for place in wanted]
+        found: dict[str, float] = {}
+        for place, room in zip(wanted, step, strict=True):
+            if room <= 0 or not math.isfinite(room):
+                continue
+            decimals = -math.floor(math.log10(room))
+            value = round(self.score(place), decimals)
+            at = float(self.place(value))
+            if 0 <= at <= 1:
+                found.setdefault(short_number(value, decimals), at)
+        return [(at, text) for text, at in found.items()]
+
+
+def short_number(value: float, decimals: int) -> str:
+    """A number that was rounded to so many decimals (negative: to tens, hundreds, ...), in few characters."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{max(decimals, 0)}f}"
+    digits = max(0, decimals + math.floor(math.log10(abs(value))))
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def score_scale(id_scores: Scores, ood_scores: Sequence[Scores]) -> ScoreScale:
+    """The axis for a detector's scores: (N,) of the ID set, and (M,) of each OOD set; see above for the rule."""
+    spans = np.array([np.quantile(scores, (ENDS[0], *CENTRAL, ENDS[1])) for scores in (id_scores, *ood_scores)])
+    low, high = float(spans[:, 0].min()), float(spans[:, 3].max())
+    if not low < high:
+        return ScoreScale(low - 0.5, low + 0.5)
+    linear = ScoreScale(low, high)
+    seen = [(spans[0, 1], spans[0, 2])]
+    seen += [(spans[1:, 1].min(), spans[1:, 2].max())] if len(ood_scores) else []
+    if covered(linear, seen) >= SHARE:
+        return linear
+    centre = float(np.median(id_scores))
+    distance = np.abs(np.asarray(id_scores, dtype=np.float64) - centre)
+    unit = float(np.median(distance))
+    if unit == 0:  # more than half of the scores are the same
+        unit = float(np.quantile(distance[distance > 0], 0.1)) if distance.any() else 0.0
+    if not 0 < unit < math.inf:
+        return linear
+    bent = ScoreScale(low, high, centre, unit)
+    return bent if covered(bent, seen) > covered(linear, seen) else linear
+
+
+def covered(scale: ScoreScale, ranges: Sequence[tuple[float, float]]) -> float:
+    """The smallest share of the axis that a range of scores covers; ranges of one score do not count."""
+    return min((float(scale.place(b) - scale.place(a)) for a, b in ranges if a < b), default=1.0)
+
+
+def central_range(arrays: Sequence[NDArray[Any]]) -> tuple[float, float]:
+    """The ends of a linear axis of scores that is wide enough for the central 99.8% of every set."""
+    ends = np.array([np.quantile(array, ENDS) for array in arrays])
+    low, high = float(ends.min()), float(ends.max())
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
