@@ -18,12 +18,13 @@ function publishedTable(title, list) {
   reasons.length ? el("details", { class: "more" }, el("summary", {}, "How our protocol differs"), el("div", {}, bullets(reasons))) : null];
 }
 
+const titled = (name) => `${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")}`;
 const bullets = (list) => el("ul", { class: "plain" }, list.map((text) => el("li", {}, text)));
 const facts = (pairs) => el("dl", { class: "facts" }, pairs.filter(([, text]) => text).map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
 
 function drawRuns() {
   const parts = data.runs.map((run) => [el("h3", {}, run.name),
-    facts([["Suite", run.suite_title ? `${run.suite} (${run.suite_title})` : run.suite], ["Seeds", run.seeds.join(", ")], ...Object.entries(run.machine), ["Passes", run.passes]]),
+    facts([["Suite", run.suite_title ? `${run.suite} (${run.suite_title})` : run.suite], ["Seeds", run.seeds.join(", ")], ...Object.entries(run.machine).map(([name, text]) => [titled(name), text]), ["Passes", run.passes]]),
     run.unfinished.map((text) => el("p", { class: "warning" }, text)), run.warnings.map((text) => el("p", { class: "warning" }, text)),
     run.command ? el("pre", {}, run.command) : null,
     fold("Notes", run.notes), fold("Left out", run.skipped.map(([what, why]) => `${what}: ${why}`)), fold("Versions", Object.entries(run.versions).map(([name, version]) => `${name} ${version}`))]);

@@ -63,10 +63,10 @@ function curvesOf(found) {
   share.addEventListener("input", update);
   update();
   const several = data.seeds.length > 1 ? ` Seed ${found.curve.seed}.` : "";
-  return [el("div", { class: "key" }, el("span", {}, el("i", { class: "id" }), `ID, ${data.distributions[found.curve.id].images} images`),
+  return el("div", { class: "explore" }, el("div", { class: "key" }, el("span", {}, el("i", { class: "id" }), `ID, ${data.distributions[found.curve.id].images} images`),
     el("span", {}, el("i", { class: "ood" }), `OOD, ${data.distributions[found.curve.ood].images} images.${several}`)),
-  el("div", { class: "charts" }, roc.node, histogram.node),
-  el("div", { class: "sliders" }, el("label", {}, el("span", {}, "Threshold on the score: ", cutText), cut), el("label", {}, el("span", {}, "OOD among all images: ", shareText), share)), readouts];
+    el("div", { class: "charts" }, roc.node, histogram.node),
+    el("div", { class: "sliders" }, el("label", {}, el("span", {}, "Threshold on the score: ", cutText), cut), el("label", {}, el("span", {}, "OOD among all images: ", shareText), share)), readouts);
 }
 
 function quantileBetween(values, share) {
@@ -96,7 +96,7 @@ function numbersOf(found) {
 
 function aboutRow(row, found) {
   const facts = [["Detector", row.label], ["Paper", row.paper], ["Citation key", row.cite], ["Recipe", row.recipe], ["Backbone", row.backbone], ["Settings", row.settings || "defaults"],
-    ["Also used", row.data], ["Passes per image", row.passes], ["Networks", row.networks], ["ID accuracy", row.accuracy ? `${percent(row.accuracy[0])}%` : ""], ["Run", row.run]];
+    ["Also used", dataOf(row).join(", ")], ["Passes per image", row.passes], ["Networks", row.networks], ["ID accuracy", row.accuracy ? `${percent(row.accuracy[0])}%` : ""], ["Run", row.run]];
   const lines = (list) => list.map((at) => data.texts[at]).join("\n");
   return [el("h3", {}, "Detector"), el("dl", { class: "facts" }, facts.filter(([, text]) => text).map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
     found.settings.length ? el("details", { class: "more" }, el("summary", {}, "All settings"), el("div", {}, el("pre", {}, lines(found.settings)))) : null,

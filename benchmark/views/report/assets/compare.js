@@ -56,11 +56,19 @@ function differences(a, b) {
     return el("tr", {}, el("th", { scope: "row" }, set.title, set.group ? el("span", { class: "none" }, ` ${set.group}`) : null), el("td", {}, percent(x)), el("td", {}, percent(y)),
       el("td", { class: sure ? "best" : null }, test ? signed(test.difference) : "–"), el("td", {}, test ? `± ${percent(test.half)}` : "–"), el("td", {}, test ? pText(test.p) : "–"), el("td", {}, test ? pText(test.holm) : "–"));
   });
-  const verdict = wins + losses + open ? `By AUROC, ${a.name} is better on ${wins} and ${b.name} on ${plural(losses, "OOD set")} (Holm-adjusted p < 0.05); ${open} undecided.` : "There are no paired tests of these two on this ID set.";
+  const verdict = verdictOn(a, b, wins, losses, open);
   return el("div", {}, el("p", {}, verdict), el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Differences by OOD set" }, el("table", { class: "numbers" },
     el("thead", {}, el("tr", {}, ["OOD set", `A, ${metrics.get(state.metric)?.title ?? ""}`, "B", "A − B, AUROC", "95%", "p", "p, Holm"].map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, lines))),
-  el("p", { class: "note" }, "Tests are paired: both detectors score the same images. Holm's method adjusts p for all pairs of the column. Between networks that were trained separately, with two seeds or more, seeds are a source of error besides images."));
+  el("p", { class: "note" }, "Tests are paired: both detectors score the same images. Holm's method adjusts p for all pairs of the column. What training seeds add is in 'bench compare'."));
+}
+
+function verdictOn(a, b, wins, losses, open) {
+  const tested = wins + losses + open;
+  if (!tested) return "There are no paired tests of these two on this ID set.";
+  if (open === tested) return `By AUROC, the two cannot be told apart on any of ${plural(tested, "OOD set")} (Holm-adjusted p < 0.05 on none).`;
+  const parts = [[a, wins], [b, losses]].filter(([, count]) => count).map(([row, count]) => `${row.name} is better on ${count}`);
+  return `By AUROC, of ${plural(tested, "OOD set")}, ${parts.join(", ")} (Holm-adjusted p < 0.05)${open ? `; ${open} undecided` : ""}.`;
 }
 
 function rankIn(list, read, at) {

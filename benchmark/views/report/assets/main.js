@@ -50,7 +50,7 @@ function drawControls() {
     matrix ? select("Metric", "metric", data.metrics.map((metric) => [metric.id, metric.title]), "metric", () => { state.order = null; drawCompare(); }) : null,
     data.seeds.length > 1 ? select("Seeds", "seed", [["", "Mean of all"], ...data.seeds.map((seed) => [String(seed), `Seed ${seed}`])], "seed", drawCompare) : null,
     matrix && groups.length > 1 ? select("Group by", "group", groups, "group") : null,
-    labelled("Rows", search),
+    Object.assign(labelled("Rows", search), { className: "field search" }),
     matrix ? menu("Columns",
       el("p", {}, "OOD sets"), block().sets.map((set) => check(set.title, !state.hidden.has(set.name), (on) => (on ? state.hidden.delete(set.name) : state.hidden.add(set.name)))),
       el("p", {}, "Also show"), meanGroups().length ? check("Means", state.means, (on) => { state.means = on; }) : null,
@@ -66,10 +66,12 @@ function drawHighlights() {
   const list = rows().filter((row) => row.kind !== "sanity");
   const bestOf = (group, some) => some.map((row) => ({ row, value: meanStat(row, group) })).filter(({ value }) => value)
     .reduce((best, one) => (!best || better(one.value.mean, best.value.mean, state.metric) ? one : best), null);
-  const plain = list.filter((row) => row.kind === "post-hoc" && !costOf(row));
+  const plain = list.filter((row) => isPlain(row));
   const found = meanGroups().map((group) => [`Best ${MEANS[group]?.toLowerCase() ?? group}`, bestOf(group, list)]);
   if (meanGroups().length && plain.length && plain.length < list.length) {
-    found.push(...meanGroups().slice(0, 2).map((group) => [`Best ${MEANS[group]?.toLowerCase() ?? group}, post-hoc without extras`, bestOf(group, plain)]));
+    const best = new Map(meanGroups().map((group, at) => [group, found[at][1]?.row.at]));
+    found.push(...meanGroups().slice(0, 2).map((group) => [`Best ${MEANS[group]?.toLowerCase() ?? group}, post-hoc without extras`, bestOf(group, plain), group])
+      .filter(([, one, group]) => one && one.row.at !== best.get(group)));
   }
   show("highlights", found.filter(([, one]) => one).map(([what, { row, value }]) => el("div", {}, el("div", { class: "what" }, what),
     el("div", { class: "number" }, percent(value.mean, 1), el("small", {}, ` % ${metrics.get(state.metric).title}`)), el("div", { class: "who" }, row.name))));

@@ -53,22 +53,37 @@ function heatScale(list, shown) {
   return Object.assign((value) => (lower(state.metric) ? 1 - place(value) : place(value)), { ends: lower(state.metric) ? [high, low] : [low, high] });
 }
 
+// What a row had besides one network and one pass: `data` of data.py, where "ID" is what many detectors learn from.
+const dataOf = (row) => row.data.split(", ").filter(Boolean).map((one) => (one === "ID" ? "ID data" : one));
+
 function costOf(row) {
-  const parts = [row.data];
+  const parts = dataOf(row);
   if (row.passes && row.passes !== "1") parts.push(`${row.passes} passes`);
   if (row.networks && row.networks !== "1") parts.push(`${row.networks} networks`);
-  return parts.filter(Boolean).join(", ");
+  return parts.join(", ");
 }
+
+const isPlain = (row) => row.kind === "post-hoc" && ["", "ID data"].includes(costOf(row));
 
 const hasCosts = () => state.costs && rows().some(costOf);
 
+// The label where the name alone does not say which row it is: settings, recipes, and runs side by side.
+const likeName = (row) => row.label.toLowerCase().replace(/[^a-z0-9]/g, "") === row.name.toLowerCase().replace(/[^a-z0-9]/g, "");
+
 function subtitle(row) {
-  const label = row.label === row.name ? "" : row.label;
-  return [label, manyRuns && !label.includes(row.run) ? row.run : ""].filter(Boolean).join(" · ");
+  const same = rowsOf[row.block].filter((one) => one.name === row.name).length > 1;
+  const label = same || (/[[@]/.test(row.label) && !likeName(row)) ? row.label : "";
+  return [label, manyRuns && !`${label} ${row.name}`.includes(row.run) ? row.run : ""].filter(Boolean).join(" · ");
 }
 
+// DataTables reads the text to search as HTML, and takes out what looks like an element.
+const entities = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+const nameCell = (row) => el("th", { scope: "row", class: "first", "data-order": row.name.toLowerCase(), "data-search": entities(`${row.name} ${row.label} ${row.run}`) },
+  row.name, subtitle(row) ? el("small", {}, subtitle(row)) : null);
+
 const groupOf = (row) => (state.group === "kind" ? KINDS[row.kind] || row.kind : state.group === "data"
-  ? row.data || "Nothing else" : row[state.group]) || "–";
+  ? dataOf(row).join(", ") || "Nothing" : row[state.group]) || "–";
 
 function heading(shown) {
   const over = [];
@@ -98,16 +113,26 @@ function matrixTable() {
   const groups = [...new Set(list.map(groupOf))];
   const head = heading(shown);
   const body = el("tbody", {}, list.map((row) => el("tr", { "data-at": row.at },
-    el("th", { scope: "row", class: "first", "data-order": row.name.toLowerCase() }, row.name, subtitle(row) ? el("small", {}, subtitle(row)) : null),
+    nameCell(row),
     hasCosts() ? el("td", { class: "text" }, costOf(row)) : null,
     shown.map((column, at) => numberCell(row, column, best[at], scale)),
     el("td", { "data-order": groups.indexOf(groupOf(row)) }, groupOf(row)))));
   const lead = 1 + Number(hasCosts()), last = lead + shown.length;
   const ids = ["name", ...(hasCosts() ? ["costs"] : []), ...shown.map((column) => column.id)];
   return {
-    node: el("table", { class: state.view === "heat" ? "heat" : null }, el("caption", { class: "hidden" }, captionText()), head, body),
+    node: el("table", { class: state.view === "heat" ? "heat" : null }, el("caption", { class: "hidden" }, captionText()), head, body, baselines(shown)),
     ids, last, scale, numbers: shown.map((_, at) => lead + at),
   };
+}
+
+// What separates the sets without a network, below the rows: a set that brightness solves is known for what it is.
+function baselines(shown) {
+  const names = [...new Set(block().sets.flatMap((set) => set.baselines.map((one) => one.name)))];
+  const lines = names.map((name) => shown.map((column) => (column.mean ? null : block().sets[column.set].baselines.find((one) => one.name === name))))
+    .map((list, at) => [names[at], list]).filter(([, list]) => list.some((one) => one && state.metric in one.values));
+  if (!lines.length || state.seed !== "") return null;
+  return el("tfoot", {}, lines.map(([name, list]) => el("tr", {}, el("th", { scope: "row", class: "first" }, `Without a network: ${name}`), hasCosts() ? el("td", {}) : null,
+    list.map((one, at) => el("td", { class: shown[at].first ? "gap" : null, title: one?.statistic }, one && state.metric in one.values ? percent(one.values[state.metric], state.view === "heat" ? 1 : 2) : "")), el("td", {}))));
 }
 
 const captionText = () => `${metricTitle()} on ${block().title}, ${lower(state.metric) ? "lower" : "higher"} is better`;
@@ -117,7 +142,7 @@ function cellsTable() {
   const body = data.cells.map((found) => {
     const row = data.rows[found.row], home = data.id_sets[row.block], set = home.sets[found.set];
     return el("tr", { "data-at": found.row },
-      el("th", { scope: "row", class: "first", "data-order": row.name.toLowerCase() }, row.name, subtitle(row) ? el("small", {}, subtitle(row)) : null),
+      nameCell(row),
       el("td", { class: "text" }, home.title + (home.run && manyRuns ? ` (${home.run})` : "")),
       el("td", { class: "text" }, set.title), el("td", { class: "text" }, set.group),
       data.metrics.map(({ id }, at) => {
@@ -150,7 +175,7 @@ function drawTable() {
   grid = new DataTable(made.node, {
     paging: false, info: false, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     order: firstOrder(made), orderFixed: grouped ? { pre: [[made.last, "asc"]] } : undefined, search: { search: state.filter },
-    rowGroup: grouped ? { dataSrc: made.last, startRender: groupRow } : undefined, orderMulti: false,
+    rowGroup: grouped ? { dataSrc: (line) => line[made.last].display, startRender: groupRow } : undefined, orderMulti: false,
     language: { zeroRecords: "No detector matches the filter.", emptyTable: "There are no results." },
     columnDefs: [
       { targets: made.numbers, type: "measured", orderSequence: lower(state.metric) ? ["asc", "desc"] : ["desc", "asc"] },
