@@ -17,6 +17,7 @@ from oodbench.benchmark.plan.id_sets.parts import IDParts, parts_of
 from oodbench.benchmark.plan.leakage import Leakage
 from oodbench.benchmark.plan.plan import ALL, Absence, Plan, Request, Row
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry
+from oodbench.benchmark.plan.suite_file import suite_that_runs_all
 from oodbench.benchmark.plan.weights.given import Given
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe, fits_head
@@ -66,13 +67,23 @@ class Resolver:
                 yield parse_detector(name)
 
     def every_detector(self) -> list[DetectorSpec]:
-        """All detectors that can be loaded: post-hoc ones first, then those that train their own classifier."""
-        usable = []
+        """All detectors that can be loaded: post-hoc ones first, then those that train their own classifier.
+
+        Those that 'all' leaves out are named in a note, unless the request names them, or nothing is trained.
+        """
+        usable, left_out = [], []
         for entry in registry.entries("detector").values():
             if reason := entry.reason():
                 self.plan.unavailable.append(Absence(entry.name, reason))
+            elif not (entry.load().in_all or self.plan.suite.every_detector):
+                left_out.append(entry.name)
             else:
                 usable.append((entry.load().recipe is not None, entry.name))
+        named = {parse_detector(name).detector.name for name in self.request.detectors if name != ALL}
+        if (others := [name for name in left_out if name not in named]) and not self.is_given:
+            full = suite_that_runs_all(self.plan.suite.name)
+            suite = f", or choose --suite {full}" if full else ""
+            self.note(f"Not part of 'all': {', '.join(others)}. Add them to --detectors by name{suite}.", len(others))
         return [DetectorSpec(Spec(name)) for _, name in sorted(usable)]
 
     def row(self, spec: DetectorSpec, entry: IDEntry) -> Row:

@@ -103,6 +103,10 @@ class Suite:
     """GPUs of a job that runs a network, on engines that assign them: a fraction of one, or a number of them."""
     threads: int = DEFAULT_THREADS
     """CPU threads of a job, on every engine and every machine."""
+    every_detector: bool = False
+    """Whether 'all' includes the detectors that it leaves out elsewhere (`Detector.in_all`)."""
+    extends: str = ""
+    """The suite whose tables this one takes over where it does not say otherwise."""
 
     def entry(self, id_set: SetSpec) -> IDEntry:
         """The matrix row of an ID set; one without OOD sets and outliers if the suite does not list the set."""

@@ -51,6 +51,21 @@ def suite_path(name: str) -> Path:
 def read_suite(name: str) -> Suite:
     """Read a suite by its registered name or from a path that ends in .toml, and check every key and name in it."""
     path = suite_path(name)
+    return _Reader(path).suite(_tables(path))
+
+
+def suite_that_runs_all(name: str) -> str:
+    """The registered suite that extends a suite and whose 'all' includes every detector; empty if there is none."""
+    for other in registry.entries("suite"):
+        with suppress(OodbenchError):  # a broken suite of another package is reported when it is requested
+            suite = read_suite(other)
+            if suite.extends == name and suite.every_detector:
+                return other
+    return ""
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """The content of a suite file as nested tables, over those of the suite that it extends."""
     try:
         data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8-sig").replace("\r\n", "\n"))
         check_limits(data)
@@ -58,7 +73,29 @@ def read_suite(name: str) -> Suite:
         raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
-    return _Reader(path).suite(data)
+    return _over(_base_tables(path, data["extends"]), data) if "extends" in data else data
+
+
+def _base_tables(path: Path, base: Any) -> dict[str, Any]:
+    """The tables of the suite that a suite file extends, without what is that suite's own: `default` and `folders`."""
+    reader = _Reader(path)
+    reader.known("suite", base)
+    file = suite_path(base)
+    if text_elsewhere(text := read_bounded(file, MAX_SUITE).decode("utf-8-sig"), file.parent) != text:
+        raise reader.error(f"'{base}' cannot be extended, because it names files by their paths; copy it")
+    tables = _tables(file)
+    if "extends" in tables:
+        raise reader.error(f"'{base}' itself extends '{tables['extends']}'; extend that one")
+    return {key: value for key, value in tables.items() if key not in ("default", "folders")}
+
+
+def _over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with entries of their own over those of a base, table by table; lists and values replace the base's."""
+    merged = {**base, **own}
+    for key, value in own.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            merged[key] = _over(base[key], value)
+    return merged
 
 
 def text_elsewhere(text: str, folder: Path) -> str:
@@ -77,7 +114,7 @@ class _Reader:
         """What paths after `folder:` are relative to."""
 
     def suite(self, data: Mapping[str, Any]) -> Suite:
-        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id", "folders"}
+        keys = {"schema", "title", "default", "notes", "protocol", "training", "recipes", "id", "folders", "extends"}
         self.check(data, "the top level", keys, required={"schema", "protocol", "id"})
         if data["schema"] != 1:
             raise self.error(f"schema is {data['schema']!r}; this oodbench reads schema 1")
@@ -101,6 +138,7 @@ class _Reader:
             recipes=self.recipes(self.typed(data, "recipes", dict, "[recipes]"), "[recipes]"),
             notes=self.notes(data, "notes"),
             default=self.typed(data, "default", bool, "default"),
+            extends=data.get("extends", ""),
             **protocol,
         )
 
@@ -124,9 +162,10 @@ class _Reader:
         gpus = table.get("gpus", 1)
         if not isinstance(gpus, int | float) or isinstance(gpus, bool) or not is_share(gpus):
             raise self.error(f"gpus in [protocol] is {gpus!r}; it must be {SHARES}")
-        stability = table.get("stability", True)
-        if not isinstance(stability, bool):
-            raise self.error(f"stability in [protocol] is {stability!r}; it must be true or false")
+        stability, every = table.get("stability", True), table.get("every_detector", False)
+        for key, value in (("stability", stability), ("every_detector", every)):
+            if not isinstance(value, bool):
+                raise self.error(f"{key} in [protocol] is {value!r}; it must be true or false")
         channels = table.get("channels")
         if channels is not None and (isinstance(channels, bool) or channels not in (GREY, COLOUR)):
             raise self.error(f"channels in [protocol] is {channels!r}; it must be 1 (grey) or 3 (colour), or left out")
@@ -146,7 +185,8 @@ class _Reader:
             raise self.error(f"head in [protocol] is {head!r}; it must be {' or '.join(HEADS)}")
         names |= {"protocol": tuning, "stability": stability, "store_features": stored, "head": head}
         names |= {"block": block, **{name: self.size(name, table[name]) for name in PICTURES if name in table}}
-        return {**names, "gpus": float(gpus), "channels": channels, "threads": threads}
+        names |= {"channels": channels, "threads": threads, "every_detector": every}
+        return {**names, "gpus": float(gpus)}
 
     def size(self, name: str, value: Any) -> str:
         """A size of pictures, or the name of an interpolation; what is wrong with it is said when it is used."""
@@ -273,7 +313,7 @@ FIT = ("fit", "fit_per_class")
 
 PROTOCOL_KEYS = {
     *("backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads", "block"),
-    *("store_features", "head"),
+    *("store_features", "head", "every_detector"),
     *("resize", "crop", "interpolation"),
 }
 

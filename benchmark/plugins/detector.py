@@ -48,6 +48,9 @@ class Detector(Plugin):
     recipe: ClassVar[str | None] = None
     """Name of the recipe that trains the detector's classifier. None for a post-hoc detector, which scores with the
     classifier of the suite's base recipe."""
+    in_all: ClassVar[bool] = True
+    """False if `--detectors all` leaves the detector out, for the time that its training takes. It then runs by name,
+    and in suites with `every_detector = true`."""
     passes: ClassVar[int] = 0
     """Network passes per image that `score` makes itself, beyond the one that all detectors share. Anything above 0
     requires 'network' in `needs`."""

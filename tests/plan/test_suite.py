@@ -169,7 +169,7 @@ def test_optional_keys_have_defaults(tmp_path: Path) -> None:
         (
             "title =",
             "zzz =",
-            "unknown key 'zzz' in the top level. Known are default, folders, id, notes, protocol, ",
+            "unknown key 'zzz' in the top level. Known are default, extends, folders, id, notes, protocol, ",
         ),
         ("backbone =", "backbones =", "unknown key 'backbones' in [protocol]. Did you mean 'backbone'?"),
         ("epochs = 10", "epoch = 10", "unknown key 'epoch' in [training]. Did you mean 'epochs'?"),

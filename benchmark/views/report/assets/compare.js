@@ -60,7 +60,7 @@ function differences(a, b) {
   return el("div", {}, el("p", {}, verdict), el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Differences by OOD set" }, el("table", { class: "numbers" },
     el("thead", {}, el("tr", {}, ["OOD set", `A, ${metrics.get(state.metric)?.title ?? ""}`, "B", "A − B, AUROC", "95%", "p", "p, Holm"].map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, lines))),
-  el("p", { class: "note" }, "Tests are paired: both detectors score the same images. Holm's method adjusts p for all pairs of the column. What training seeds add is in 'bench compare'."));
+  el("p", { class: "note" }, "Tests are paired: both detectors score the same images. Holm's method adjusts p for all pairs of the column. Between networks that were trained separately, with two seeds or more, seeds are a source of error besides images."));
 }
 
 function verdictOn(a, b, wins, losses, open) {

@@ -14,7 +14,7 @@ function drawMistakes() {
     byId("mistakes-by").focus();
   } }, option("", "the majority of detectors", state.by), list.map((row) => option(row.at, row.name === row.label ? row.name : `${row.name} (${row.label})`, state.by)))));
   const groups = found.map((one, at) => gallery(one, state.by, at < 2)).filter(Boolean);
-  show("mistakes-body", el("p", { class: "note" }, "At the threshold that accepts 95% of ID test images. The most confident mistakes come first."), groups);
+  show("mistakes-body", el("p", { class: "note" }, `At the threshold that accepts 95% of ID test images. ${state.by === "" ? "Images that most detectors get wrong come first; the mean rank says how confidently: 100% is the image that is furthest on the wrong side." : "The most confident mistakes come first."}`), groups);
 }
 
 function gallery(one, by, open) {
@@ -33,6 +33,6 @@ function gallery(one, by, open) {
 function thumbnail([at, score, votes], one, line) {
   const picture = data.pictures[at];
   const text = line ? `score ${short(score)}` : `mean rank ${percent(score, 0)}%`;
-  return el("li", {}, el("figure", {}, picture.uri ? el("img", { src: picture.uri, alt: picture.label ? `${picture.name}, class ${picture.label}` : picture.name, decoding: "async" }) : null,
+  return el("li", {}, el("figure", {}, picture.uri ? el("img", { src: picture.uri, alt: picture.label ? `${picture.name}, class ${picture.label}` : picture.name, decoding: "async", onload: (event) => event.target.classList.toggle("smooth", event.target.naturalWidth > 48 || event.target.naturalHeight > 48) }) : null,
     el("figcaption", {}, el("b", {}, picture.label || picture.name), picture.label ? `${picture.name}; ` : "", `${text}; wrong in ${votes} of ${one.detectors}`)));
 }
