@@ -108,7 +108,7 @@ def _labels(run: StoredRun, name: str, detectors: Sequence[str]) -> tuple[str, .
     chosen = list(dict.fromkeys(asked)) or known
     for label in chosen:
         if label not in known:
-            raise unknown(f"detector of run '{name}'", label, known, f"bench table {name}")
+            raise unknown(f"detector of run '{name}'", label, known, f"bench table {run.typed}")
     if len(chosen) < 2:
         source = f"run '{name}' has" if not detectors else "--detectors names"
         raise UserError(f"A comparison needs two detectors or more; {source} only {', '.join(chosen) or 'none'}.")

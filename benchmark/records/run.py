@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,13 @@ class StoredRun:
     def name(self) -> str:
         """The run's name as it was given."""
         return str(self.info.get("name") or self.path.name)
+
+    @property
+    def typed(self) -> str:
+        """What stands for RUN in a command: the run's name or folder, or those of several side by side."""
+        if self.parts:
+            return " ".join(part.typed for part in self.parts)
+        return shlex.quote(self.path.name if self.path.parent.name == "runs" else str(self.path))
 
     @property
     def unfinished(self) -> list[str]:

@@ -84,6 +84,8 @@ class Names:
     """Label, name of a set or of a backbone -> keys of the publications."""
     entries: Mapping[str, str]
     """Key -> BibTeX entry."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Backbone with its settings -> its name in a paper."""
 
     def row(self, label: str) -> str:
         """The name of a row; its label if the run has no such row."""
@@ -92,6 +94,10 @@ class Names:
     def set(self, name: str) -> str:
         """The name of an ID or OOD set; as tables have it if the run has no such set."""
         return self.sets.get(name, name)
+
+    def network(self, backbone: str) -> str:
+        """The name of a backbone; with its settings as tables have it if nothing is known."""
+        return self.networks.get(backbone, backbone)
 
     def cite(self, name: str) -> tuple[str, ...]:
         """The keys of what to cite for a row (by label), a set or a backbone; none if nothing is known."""
@@ -117,8 +123,10 @@ def display_names(run: StoredRun, own: OwnNames = NO_NAMES) -> Names:
     sets = {name: known.set_name(name, of_plug) for name, of_plug in own_sets.items()}
     cites = {label: known.row_cites(record) for label, record in firsts.items()}
     cites |= {name: known.set_cites(name, of_plug) for name, of_plug in own_sets.items()}
-    cites |= {one: known.cites_of("backbone", one) for one in dict.fromkeys(r.backbone for r in run.records) if one}
-    return Names(_unlike(rows), _unlike_within(run, sets), cites, known.entries)
+    backbones = [one for one in dict.fromkeys(record.backbone for record in run.records) if one]
+    cites |= {one: known.cites_of("backbone", one) for one in backbones}
+    networks = {one: known.network_name(one) for one in backbones}
+    return Names(_unlike(rows), _unlike_within(run, sets), cites, known.entries, networks)
 
 
 def _unlike(names: Mapping[str, str]) -> dict[str, str]:
@@ -222,6 +230,17 @@ class _Known:
         classes = "" if spec.classes is None else " " + str(SetSpec("", spec.classes)).strip("[]")
         forms = ", ".join(self.plug("form", form).display_name or form for form in spec.forms)
         return base + classes + (f" ({forms})" if forms else "") + name.removeprefix(own) * name.startswith(own)
+
+    def network_name(self, backbone: str) -> str:
+        """A backbone's name; a model of a library's by its own."""
+        with suppress(OodbenchError):
+            spec = parse_spec(backbone)
+            settings = dict(spec.settings)
+            model = settings.pop("model", "")
+            name = str(model) or self.plug("backbone", spec.name).display_name
+            if name:
+                return name + _settings(tuple(settings.items()))
+        return backbone
 
     def set_cites(self, name: str, own: str) -> tuple[str, ...]:
         """What to cite for a set."""

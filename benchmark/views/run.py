@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from typing_extensions import Unpack
+
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.beside import runs_beside
 from oodbench.benchmark.records.csv_file import records_csv
@@ -23,6 +25,8 @@ from oodbench.benchmark.views.tables.html import table_html
 from oodbench.benchmark.views.tables.latex import table_latex
 from oodbench.benchmark.views.tables.layout import COLUMNS
 from oodbench.benchmark.views.tables.markdown import table_markdown
+from oodbench.benchmark.views.tables.paper.spec import TableOptions
+from oodbench.benchmark.views.tables.paper.write import frame, references, written
 from oodbench.benchmark.views.tables.text import text_table
 
 if TYPE_CHECKING:
@@ -85,30 +89,40 @@ class Run(StoredRun):
         return pd.DataFrame(values, columns=header)
 
     @overload
-    def table(self, format: None = None) -> pd.DataFrame: ...
+    def table(self, format: None = None, **options: Unpack[TableOptions]) -> pd.DataFrame: ...
 
     @overload
-    def table(self, format: Format) -> str: ...
+    def table(self, format: Format, **options: Unpack[TableOptions]) -> str: ...
 
-    def table(self, format: Format | None = None) -> pd.DataFrame | str:
-        """Return the table of a paper: one row per ID set and detector, means over seeds.
+    def table(self, format: Format | None = None, **options: Unpack[TableOptions]) -> pd.DataFrame | str:
+        """Return the table of a run: one row per ID set and detector, means over seeds; or a table for a paper.
 
         Args:
             format: None for a data frame, or a format for text with standard deviations, marks and notes: "text" (for
                 the terminal), "md", "csv", "tex" or "html".
+            **options: Those of `bench table`, for a table of a paper: `style` ("lee2018", "openood", "mos" or a file),
+                `part`, `detectors`, `ood`, `id_sets`, `columns`, `group_means`, `sets`, `sort`, `group_rows`, `layout`,
+                `by`, `transpose`, `names` (a file, or names by label), `bold`, `underline`, `decimals`, `marks`, `std`,
+                `notes`, `caption`; for "tex" also `label`, `fragment`, `standalone` and `cite`.
 
         Returns:
             A data frame in percent, indexed by (`id_set`, `detector`), whose columns are pairs (OOD set, metric) with
             `tnr_at_tpr95`, `auroc`, `detection_accuracy`, `aupr_in` and `aupr_out` of every OOD set, then the means
-            over `near` and `far` sets; the first column is ("", "id_accuracy"). Missing where not available. Or the
-            text.
+            over `near` and `far` sets; the first column is ("", "id_accuracy"). Missing where not available. With
+            options, the data frame of that table: rows by (group, name), columns by (group, heading). Or the text.
 
         Raises:
-            UserError: For a format that does not exist.
+            UserError: For a format or option that does not exist, or a row, set, metric or group that the run has not.
+
+        Example:
+            >>> run = read_run("digits")  # doctest: +SKIP
+            >>> run.table("tex", style="openood", detectors="msp,odin,vim", sort="near:auroc")  # doctest: +SKIP
         """
+        if format is not None and format not in FORMATS:
+            raise UserError(f"Unknown format '{format}'. Choose {', '.join(FORMATS)}, or None for a data frame.")
+        if options:
+            return written(self, format, options) if format is not None else frame(self, options)
         if format is not None:
-            if format not in FORMATS:
-                raise UserError(f"Unknown format '{format}'. Choose {', '.join(FORMATS)}, or None for a data frame.")
             return FORMATS[format](self)
         import pandas as pd
 
@@ -118,6 +132,14 @@ class Run(StoredRun):
         columns = sorted(found, key=lambda column: column[0] in MEANS)  # stable: sets in order, then the means
         values = [[row.get(column, float("nan")) for column in columns] for row in rows.values()]
         return pd.DataFrame(values, index, pd.MultiIndex.from_tuples(columns, names=["ood_set", "metric"]), dtype=float)
+
+    def references(self, **options: Unpack[TableOptions]) -> str:
+        """Return the BibTeX entries of the rows, sets and networks that `table` shows with the same options.
+
+        Example:
+            >>> Path("references.bib").write_text(read_run("digits").references(detectors="vim"))  # doctest: +SKIP
+        """
+        return references(self, options)
 
     def beside(self, *others: Run) -> Run:
         """Return this run and others as one, to show and compare them side by side.

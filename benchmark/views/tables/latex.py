@@ -49,6 +49,8 @@ SPECIAL = {
         "≤": r"$\leq$",
         "≥": r"$\geq$",
         "→": r"$\to$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
         "\N{RIGHT SINGLE QUOTATION MARK}": "'",
         "“": "``",
         "”": "''",
