@@ -5,6 +5,7 @@ They need pdflatex with booktabs and graphicx (Debian: texlive-latex-base, texli
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.tables.paper.spec import style_names
 from oodbench.benchmark.views.tables.paper.write import references, written
+from tests.support import ROOT
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,34 +51,21 @@ def run_of(
     names: Sequence[str], sets: dict[str, str], seeds: int = 1, id_sets: Sequence[str] = ("cifar10",)
 ) -> StoredRun:
     """A run with a number in every cell, some of them seen, tuned or missing."""
-    cells = [
-        Record(
-            id_set=id_set,
-            ood_set=ood,
-            group=group,
-            outlier_source=place == 0,
-            seen=place == 0 and row == 1,
-            detector=name,
-            settings={},
-            recipe="scores",
-            recipe_settings={},
-            backbone="wrn",
-            seed=seed,
-            label=name,
-            status="ok" if (row, place) != (2, 1) else "failed",
-            reason="" if (row, place) != (2, 1) else "no 100% & $",
-            metrics={
-                metric: 0.5 + (row * 37 + place * 11 + seed) % 50 / 100
-                for metric in ("auroc", "tnr_at_tpr95", "fpr_at_tpr95", "openood_fpr95", "detection_accuracy")
-            }
-            | {"aupr_in": 1.0, "aupr_out": 0.9999},
-            id_accuracy=0.95,
+
+    def cell(id_set: str, row: int, place: int, seed: int) -> Record:
+        ood, name = list(sets)[place], names[row]
+        number, fails = 0.5 + (row * 37 + place * 11 + seed) % 50 / 100, (row, place) == (2, 1)
+        metrics = ("auroc", "tnr_at_tpr95", "fpr_at_tpr95", "openood_fpr95", "detection_accuracy")
+        values = {**dict.fromkeys(metrics, number), "aupr_in": 1.0, "aupr_out": 0.9999}
+        return Record(
+            id_set=id_set, ood_set=ood, group=sets[ood], outlier_source=place == 0, seen=place == 0 and row == 1,
+            detector=name, settings={}, recipe="plain", recipe_settings={}, backbone="wrn", seed=seed, label=name,
+            status="failed" if fails else "ok", reason="no 100% & $" if fails else "",
+            metrics={} if fails else values, id_accuracy=0.95,
         )  # fmt: skip
-        for id_set in id_sets
-        for row, name in enumerate(names)
-        for place, (ood, group) in enumerate(sets.items())
-        for seed in range(seeds)
-    ]
+
+    places = itertools.product(id_sets, range(len(names)), range(len(sets)), range(seeds))
+    cells = [cell(*place) for place in places]
     costs = {
         name: {"kind": ("posthoc", "trained")[i % 2], "passes": [i % 3] * 2, "networks": 1}
         for i, name in enumerate(names)
@@ -97,7 +86,14 @@ def large() -> StoredRun:
 
 
 def hostile() -> StoredRun:
-    names = [r"\input{/etc/passwd}", "a}b{c%$&#_^~", "[x] *y* <>", "`'\"", "\N{GREEK SMALL LETTER ALPHA}=1", "x" * 70]
+    names = [
+        r"\input{/etc/passwd}",
+        "a}b{c%$&#_^~",
+        "[x] *y* <>",
+        "`'\"",
+        "\N{GREEK SMALL LETTER ALPHA}=\N{CJK UNIFIED IDEOGRAPH-4E00}",
+        "x" * 70,
+    ]
     return run_of(names, {"50% & more": "far", "[b]": "near", "$x_1$": ""})
 
 
@@ -142,9 +138,7 @@ def test_other_layouts_compile(tmp_path: Path, size: str, options: dict[str, Any
 @pytest.mark.skipif(shutil.which("bibtex") is None, reason="there is no bibtex")
 def test_citations_are_found_in_the_references(tmp_path: Path) -> None:
     options: dict[str, Any] = {"style": "openood", "cite": True, "standalone": True}
-    run = StoredRun(Path("x"), small().info, [r for r in small().records])
-    for record in run.records:
-        object.__setattr__(record, "recipe", "plain")
+    run = small()
     (tmp_path / "refs.bib").write_text(references(run, options), encoding="utf-8")
     log, _ = compiled(tmp_path, written(run, "tex", options, bibliography="refs"), bibtex=True)
     assert OVERFULL.findall(log) == []
@@ -152,18 +146,20 @@ def test_citations_are_found_in_the_references(tmp_path: Path) -> None:
     assert r"\bibitem{wang2022vim}" in (tmp_path / "paper.bbl").read_text()
 
 
-def test_all_references_compile(tmp_path: Path) -> None:
-    from tests.support import ROOT
+ALL = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\begin{document}
+\nocite{*}
+\bibliographystyle{plain}
+\bibliography{refs}
+\end{document}
+"""
 
-    files = [ROOT / folder / "references.bib" for folder in ("detectors", "datasets", "benchmark/backbones")]
-    for number, file in enumerate(files):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        shutil.copy(file, folder / "refs.bib")
-        log, _ = compiled(
-            folder, "\\documentclass{article}\\begin{document}\\nocite{*}\n\\bibliographystyle{plain}\\bibliography{refs}\n"
-            "\\end{document}\n", bibtex=True,
-        )  # fmt: skip
-        assert not re.findall(r"(?m)^! .*", log)
-        problems = re.findall(r"(?m)^(?:Warning|.*error).*", (folder / "paper.blg").read_text())
-        assert problems == []
+
+@pytest.mark.skipif(shutil.which("bibtex") is None, reason="there is no bibtex")
+@pytest.mark.parametrize("folder", ["detectors", "datasets", "benchmark/backbones"])
+def test_all_references_compile(tmp_path: Path, folder: str) -> None:
+    shutil.copy(ROOT / folder / "references.bib", tmp_path / "refs.bib")
+    log, _ = compiled(tmp_path, ALL, bibtex=True)
+    assert not re.findall(r"(?m)^! .*", log)
+    assert re.findall(r"(?m)^(?:Warning|.*error).*", (tmp_path / "paper.blg").read_text()) == []

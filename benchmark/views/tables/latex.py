@@ -31,6 +31,11 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 \small
 """
 
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "
+    "upsilon phi chi psi omega"
+)
+
 SPECIAL = {
     **{c: "\\" + c for c in "{}$&#%_"},
     **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "[": "{[}", "*": "{*}"},
@@ -57,6 +62,7 @@ SPECIAL = {
         "—": "---",
         "…": r"\dots{}",
     },
+    **{chr(0x3B1 + i): rf"$\{name}$" for i, name in enumerate(GREEK.split()) if name != "omicron"},
 }
 """Characters that are markup in LaTeX, and symbols that its fonts lack. A bracket or star might follow a `\\`."""
 

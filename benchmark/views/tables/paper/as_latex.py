@@ -28,8 +28,11 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 TEXT_WIDTH, COLUMN_WIDTH = 397.0, 234.0
 """Points that the text of a one-column paper (NeurIPS, ICLR: 5.5 in) and a column of a two-column one have at least."""
 
-SIZES = (("small", 4.8), ("footnotesize", 4.4), ("scriptsize", 4.1))
-"""Sizes of the font, and points that a character takes about, bold ones included."""
+SIZES = (("small", 4.7), ("footnotesize", 4.35), ("scriptsize", 4.1))
+"""Sizes of the font, and the width of a digit in points, with something for bold ones."""
+
+NARROW, BROAD = frozenset("fijlrtI.,:;!|'`()[]{}-/ "), frozenset("mwABCDEFGHKLMNOPQRSTUVWXYZ%&@+=<>")
+"""Characters that are narrower, and wider, than a digit."""
 
 GAP = 6.0
 """Points between columns."""
@@ -107,7 +110,7 @@ def _width(table: PaperTable, points: float) -> float:
 def _name_width(table: PaperTable, points: float) -> float:
     lines = [line for row in table.rows for line in _name_lines(row)]
     cited = max((6.0 * bool(row.cite) + 3.0 * len(row.cite) for row in table.rows), default=0.0)
-    return points * (max(map(len, [table.corner, *lines])) + cited)
+    return points * (max(map(_digits, [table.corner, *lines])) + cited)
 
 
 def _column_width(table: PaperTable, place: int, points: float) -> float:
@@ -115,15 +118,15 @@ def _column_width(table: PaperTable, place: int, points: float) -> float:
     numbers = max((_characters(row[place]) for row in table.cells), default=0.0)
     title = _title_characters(table.columns[place], TITLE)
     group, size = next((head, size) for start, (head, size) in _placed(table.columns) if start <= place < start + size)
-    heading = max(map(len, _lines(group.group_text, TITLE * size))) / size if group.group else 0.0
+    heading = max(map(_digits, _lines(group.group_text, TITLE * size))) / size if group.group else 0.0
     return points * max(numbers, title, heading) + GAP
 
 
 def _title_characters(head: Head, width: int) -> float:
     """The width of a heading in characters; its index is in small type."""
-    lines = list(map(len, _lines(head.title, width)))
+    lines = list(map(_digits, _lines(head.title, width)))
     arrow = 1.7 * bool(head.arrow)
-    return max([*lines, len(head.convention) + 2.0 + arrow if head.convention else lines[-1] + arrow])
+    return max([*lines, _digits(f"({head.convention})") + arrow if head.convention else lines[-1] + arrow])
 
 
 def _placed(heads: Sequence[Head]) -> Iterator[tuple[int, tuple[Head, int]]]:
@@ -134,7 +137,12 @@ def _placed(heads: Sequence[Head]) -> Iterator[tuple[int, tuple[Head, int]]]:
 
 
 def _characters(cell: Cell) -> float:
-    return len(cell.mean) + (len(cell.std) + 2.0 if cell.std else 0.0) + 0.5 * len(cell.marks)
+    return _digits(cell.mean) + (_digits(cell.std) + 2.2 if cell.std else 0.0) + 0.5 * len(cell.marks)
+
+
+def _digits(text: str) -> float:
+    """The width of a text, in widths of a digit."""
+    return sum(0.65 if c in NARROW else 1.5 if c in BROAD else 1.0 for c in text)
 
 
 def _lines(text: str, width: int) -> list[str]:
