@@ -46,7 +46,7 @@ OPTIONS = (
     ),
     click.option("--bold", type=click.Choice(["best", "none"]), help="What is bold."),
     click.option("--underline", type=click.Choice(["second", "none"]), help="What is underlined."),
-    click.option("--decimals", type=click.IntRange(0, 6), help="Decimals of percentages."),
+    click.option("--decimals", type=int, help="Decimals of percentages, from 0 to 6."),
     click.option("--marks", type=click.Choice(["none", "seen", "all"]), help="Signs after numbers."),
     click.option("--std/--no-std", default=None, help="Deviations over seeds; by default where there are several."),
     click.option("--notes/--no-notes", default=None, help="What must be said under the table."),
