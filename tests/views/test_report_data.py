@@ -208,6 +208,16 @@ def test_runs_are_shown_side_by_side(tmp_path: Path) -> None:
     assert data.title == "one + other"
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    one = scored_run(tmp_path / "a", "digits", labels=("msp",))
+    other = scored_run(tmp_path / "b", "digits", labels=("vim",))
+    data = report(tmp_path, one, other)
+    assert [run.name for run in data.runs] == ["a/digits", "b/digits"]
+    assert {(row.detector, row.run) for row in data.rows} == {("msp", "a/digits"), ("vim", "b/digits")}
+    assert data.title == "a/digits + b/digits"
+    assert all(found.curve for found in data.cells)
+
+
 def test_what_only_one_run_has_is_shown_as_its_own(tmp_path: Path) -> None:
     one = scored_run(tmp_path, "one", labels=("msp",))
     other = scored_run(tmp_path, "other", labels=("vim",), sets={"glyphs": "near", "greek": "near"})

@@ -39,7 +39,8 @@ MOST = 7_000_000
 LEAST_SHARE = 7
 """One part in so many of these bytes is for pictures in any case."""
 
-MACHINE = ("processor", "device", "device_name", "threads", "platform")
+MACHINE = {"processor": "Processor", "device": "Device", "threads": "Threads a job", "platform": "Platform"}
+"""What `run.json` says of the machine -> what it is called."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def report_data(
     kept: set[str] = set()
     if len(runs) > 1 and (joined := collected.beside(runs)):
         collected.add(joined, "")
+        runs = joined.parts  # whose names differ
         kept = {record.key for record in joined.records}
     for run in runs:
         collected.add(run, run.name, kept)
@@ -178,7 +180,8 @@ def _run(run: StoredRun) -> data.Run:
         suite=str(suite.get("name", "")),
         suite_title=str(suite.get("title", "")),
         seeds=_seeds(run),
-        machine={name: str(info[name]) for name in MACHINE if info.get(name) not in (None, "")},
+        machine={title: str(info[name]) for name, title in MACHINE.items() if info.get(name) not in (None, "")}
+        | ({"GPU": str(info["device_name"])} if str(info.get("device", "cpu")) != "cpu" else {}),
         versions=_versions(info),
         notes=[note for note in notes if not note.startswith(WARNING)],
         warnings=[note.removeprefix(WARNING) for note in notes if note.startswith(WARNING)],
