@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
+from oodbench.benchmark.data.outputs.data_sets import GivenSets
 from oodbench.benchmark.data.own_sets import with_absolute_path
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
 from oodbench.benchmark.engines.choose import choose_engine
-from oodbench.benchmark.engines.engine import Engine, Progress, Quiet
+from oodbench.benchmark.engines.engine import Engine, Progress, Quiet, following
 from oodbench.benchmark.engines.time_limit import refuse_impossible
 from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.outputs.run_input import read_input
@@ -28,6 +29,8 @@ from oodbench.benchmark.runner.cell_origins import add_origins
 from oodbench.benchmark.runner.command_line import command_line
 from oodbench.benchmark.runner.earlier_cells import ALL, NONE, VALID, options_of
 from oodbench.benchmark.runner.older_versions import log_older_versions
+from oodbench.benchmark.runner.progress.bars import shown
+from oodbench.benchmark.runner.progress.standing import Standing
 from oodbench.benchmark.runner.runner import Work, run_lock, run_plan, work_left
 from oodbench.benchmark.runner.write_views import write_views
 from oodbench.benchmark.stages.context import JobContext
@@ -52,21 +55,30 @@ class Prepared:
     asked: dict[str, Any]
     earlier: str
     """Which cells of earlier commands stay in the run (`runner.earlier_cells`)."""
+    given: GivenSets | None = None
+    """Arrays and scores that the user gives."""
 
     def start(self, progress: Progress | None = None) -> StoredRun:
         """Do the work and write records, tables and plots."""
         store = self.context.store
-        self.context.use_threads()  # another run may have been prepared since
+        self.context.use_threads()  # another run may have been prepared since, also of the same outputs
+        if self.given is not None:
+            self.given.register()
         with store.in_use(self.run_dir), marked_running(store.locks, self.run_dir):
             self.context.library.files.cache.tidy()
             self._share()
-            watched = progress or Quiet()
+            watched = following(progress or Quiet())
             run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.earlier, self.engine)
+            watched.phase("comparing detectors, writing tables and plots")
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_stored_run(self.run_dir)
                 write_views(done, store.root, ScoredImages(self.context.library))
         return done
+
+    def standing(self) -> Standing:
+        """Which row is the best, from the cells that are finished; those of earlier commands are."""
+        return Standing([cell.record for cell in self.plan.cells], self.work.kept.values())
 
     def _share(self) -> None:
         """Where a store is shared: put into it what other machines need, and fetch what the records are made of."""
@@ -120,7 +132,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     work = work_left(plan, context, run_dir, asked.rerun)
     earlier = ALL if asked.add else NONE if asked.only else VALID
     log_older_versions(plan, work, run_dir, cache)
-    return Prepared(plan, work, context, chosen_engine, run_dir, info, earlier)
+    return Prepared(plan, work, context, chosen_engine, run_dir, info, earlier, given.sets)
 
 
 @refuse_old_parameters
@@ -182,7 +194,7 @@ def run(
     jobs: int = 1,
     ray_address: str = "",
     gpus: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Run:
     """Compare detectors on a suite's ID x OOD matrix, as `bench run` does, and return the run.
 
@@ -263,7 +275,9 @@ def run(
             `if __name__ == "__main__":`, because every process imports it.
         ray_address: HOST:PORT of a Ray cluster; one that runs on this machine if empty.
         gpus: GPUs per job on the cluster, or a fraction of one; the suite's number if None.
-        progress: An object whose `start`, `tick` and `finish` are called as jobs proceed.
+        progress: True for a progress bar (of tqdm if that is installed, else of rich), False for none; by default a
+            bar in notebooks, and none in scripts. Or an object whose `start`, `tick` and `finish` are called as jobs
+            proceed, and whose `cell` and `phase`, if it has both, are called with records and with what else is done.
 
     Returns:
         The run with one `Record` per cell. A detector that fails makes its own cells fail (`record.status`,
@@ -278,7 +292,9 @@ def run(
         >>> result.table().round(1)  # doctest: +SKIP
     """
     options = {name: value for name, value in locals().items() if name != "progress"}
-    return public(prepare(**with_outputs(options)).start(progress))
+    prepared = prepare(**with_outputs(options))
+    with shown(progress, prepared.work.jobs, prepared.standing) as watched:
+        return public(prepared.start(watched))
 
 
 def _command(request: Request, plan: Plan, context: JobContext, **where: Any) -> dict[str, Any]:

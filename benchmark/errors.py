@@ -59,6 +59,11 @@ class MetricError(OodbenchError, ValueError):
     """No metric can be computed from the given scores."""
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: '1 image', '2,000 images'; `plural` for a noun whose plural is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its class name if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""`bench cache`: delete artifacts that no run uses, or that older versions of the code made."""
+"""`bench cache`: delete what no run uses, or what older versions of the code made."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def cache() -> None:
 def prune(dry_run: bool, old: bool, results: Path) -> None:
     """Delete the artifacts that no run in the results folder uses.
 
+    Outputs of networks in memory (RESULTS/outputs/NAME-HASH) that no run names are deleted as well, once they are an
+    hour old.
+
     Artifacts that older versions of the code made can be used by no command any more. Runs that were made with them
     still refer to them: their tables stay with --old, but bench compare and bench verify then find no scores. Run the
     same command again instead, and a run refers to current ones.
@@ -37,6 +40,7 @@ def prune(dry_run: bool, old: bool, results: Path) -> None:
     """
     from oodbench.benchmark.records.prune import bytes_of, used_by_runs
     from oodbench.benchmark.records.prune import prune as prune_store
+    from oodbench.benchmark.records.unused_outputs import files_of, unused_outputs
     from oodbench.benchmark.runner.older_versions import Changes
     from oodbench.benchmark.runner.outdated import outdated_artifacts
 
@@ -46,9 +50,12 @@ def prune(dry_run: bool, old: bool, results: Path) -> None:
     deleted = outdated if old else outdated.keys() - used
     of_older = _amount(len(deleted), "artifact", bytes_of(store, deleted))
     kept = _amount(len(used), "artifact", bytes_of(store, used))
+    unused = {folder: sum(file.stat().st_size for file in files_of([folder])) for folder in unused_outputs(results)}
     freed, count = prune_store(results, dry_run, deleted)
     why = f", with {of_older} of older versions of the code ({Changes().joined(outdated.values())})" if deleted else ""
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {_amount(count, 'file', freed)}{why}.")
+    for folder, size in unused.items():
+        click.echo(f"  among them the outputs in {folder}, {size / 1e6:.1f} MB, which no run names")
     if used and not old:
         click.echo(
             f"Kept {kept} of older versions of the code, which {'runs use' if len(runs) > 1 else 'a run uses'}: "

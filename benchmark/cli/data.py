@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oodbench.benchmark.cli.base import Command, Group, data_dir_option, fail, plugin_option, results_option
-from oodbench.benchmark.errors import DataError, UserError, visible
+from oodbench.benchmark.errors import DataError, UserError, counted, visible
 
 if TYPE_CHECKING:
     from oodbench.benchmark.data.files.cache import DataCache
@@ -179,5 +179,7 @@ def verify(names: tuple[str, ...], data_dir: Path, results: Path, plugins: tuple
     for path in remove_damaged(cache.root) if cache.root is not None else ():
         click.echo(f"{path}: damaged and removed; it is made again when needed.")
     if wrong:
-        click.echo(f"{wrong} files are unreadable or differ from what their data sets declare.", err=True)
+        one = "file is unreadable or differs from what its data set declares"
+        more = "files are unreadable or differ from what their data sets declare"
+        click.echo(f"{counted(wrong, one, more)}.", err=True)
         sys.exit(1)

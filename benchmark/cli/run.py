@@ -61,9 +61,9 @@ def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple
     if dry_run:
         click.echo(dry_run_text(prepared))
         return
-    with watch(prepared.work.jobs, verbosity) as progress:
+    with watch(prepared.work.jobs, verbosity, prepared.standing()) as progress:
         finished = prepared.start(progress)
-    print_table(finished)
+    print_closing(finished)
     click.echo(run_footer(finished))
     if any(record.status == "failed" for record in finished.records):
         sys.exit(1)
@@ -88,3 +88,11 @@ def print_table(run_: Any) -> None:
 
     width = shutil.get_terminal_size((140, 40)).columns
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
+
+
+def print_closing(run_: Any) -> None:
+    """Print what `bench run` ends with: a small run's table, or the best rows of a large one."""
+    from oodbench.benchmark.views.tables.brief import closing_text
+
+    width = shutil.get_terminal_size((140, 40)).columns
+    click.echo(closing_text(run_, width=width, colour=sys.stdout.isatty()))

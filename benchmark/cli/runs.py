@@ -132,7 +132,7 @@ def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any
         if dry_run:
             click.echo(dry_run_text(prepared))
             continue
-        with watch(prepared.work.jobs, verbosity) as progress:
+        with watch(prepared.work.jobs, verbosity, prepared.standing()) as progress:
             prepared.start(progress)
     if dry_run:
         return

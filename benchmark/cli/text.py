@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from oodbench.benchmark.api import Prepared
-from oodbench.benchmark.errors import UserError, visible
+from oodbench.benchmark.errors import UserError, counted, visible
 from oodbench.benchmark.records.record import FAILED, SKIPPED
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.store_estimate import estimate
@@ -18,13 +18,16 @@ def dry_run_text(prepared: Prepared) -> str:
     """A plan as text: what is to do, what is already done, and what is left out, with the reasons."""
     plan, work = prepared.plan, prepared.work
     planned, left = Counter(j.kind for j in plan.jobs.values()), Counter(job.kind for job in work.jobs)
-    out = [f"Suite {plan.suite.name}: {len(plan.cells)} cells, {len(work.kept)} of them done. Run: {prepared.run_dir}"]
+    out = [
+        f"Suite {plan.suite.name}: {counted(len(plan.cells), 'cell')}, {len(work.kept)} of them done. "
+        f"Run: {prepared.run_dir}"
+    ]
     for kind, count in planned.items():
         out.append(f"  {kind:8} {count:5} jobs, {count - left[kind]} cached or done, {left[kind]} to do")
     for kind in left:
-        titles = [f"{job.title} ({job.size:,} images)" for job in work.jobs if job.kind == kind]
+        titles = [f"{job.title} ({counted(job.size, 'image')})" for job in work.jobs if job.kind == kind]
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]
-        out += [f"  to do: {len(titles) - EXAMPLES} more {kind} jobs"] if len(titles) > EXAMPLES else []
+        out += [f"  to do: {counted(len(titles) - EXAMPLES, f'more {kind} job')}"] if len(titles) > EXAMPLES else []
     out.append(f"  {estimate(plan, prepared.context.store, prepared.context.library).text()}")
     skipped = {(c.record.label, c.record.id_set, c.record.reason) for c in plan.cells if c.record.status == SKIPPED}
     out += [f"  {line}" for line in prepared.engine.layout(work.jobs, prepared.context)]

@@ -10,11 +10,12 @@ with one engine can be continued with another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from oodbench.benchmark.plan.jobs import Job
 
 if TYPE_CHECKING:
+    from oodbench.benchmark.records.record import Record
     from oodbench.benchmark.stages.context import JobContext
 
 
@@ -63,6 +64,17 @@ class Progress(Protocol):
         """Called when a job has ended, with a reason if it failed."""
 
 
+@runtime_checkable
+class RunProgress(Progress, Protocol):
+    """Progress that follows the whole run. Optional: what has only the methods of `Progress` is called for jobs."""
+
+    def cell(self, record: Record) -> None:
+        """Called when the record of a cell has been written."""
+
+    def phase(self, text: str) -> None:
+        """Called when something begins that is no job, with its name for people, such as 'writing tables'."""
+
+
 class Engine(Protocol):
     """Runs jobs somewhere."""
 
@@ -91,3 +103,33 @@ class Quiet:
 
     def finish(self, job: Job, reason: str) -> None:
         """Do nothing."""
+
+    def cell(self, record: Record) -> None:
+        """Do nothing."""
+
+    def phase(self, text: str) -> None:
+        """Do nothing."""
+
+
+def following(progress: Progress) -> RunProgress:
+    """Progress that follows the whole run, whether or not `progress` does."""
+    return progress if isinstance(progress, RunProgress) else _OfJobs(progress)
+
+
+class _OfJobs(Quiet):
+    """Passes on what concerns jobs, and nothing else."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def start(self, job: Job) -> None:
+        """Pass on."""
+        self._progress.start(job)
+
+    def tick(self, job: Job, images: int) -> None:
+        """Pass on."""
+        self._progress.tick(job, images)
+
+    def finish(self, job: Job, reason: str) -> None:
+        """Pass on."""
+        self._progress.finish(job, reason)

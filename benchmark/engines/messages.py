@@ -19,7 +19,8 @@ LOGGER, RELAYED = "oodbench", "oodbench.relayed"
 """The logger of the package, and the one that logs what workers have posted."""
 
 Event = tuple[str, str, int]
-"""('start', job id, 0), ('tick', job id, number of images) or ('log', message, level)."""
+"""('start', job id, 0), ('tick', job id, number of images), ('done', job id, 0) for one that succeeded, or ('log',
+message, level)."""
 
 Post = Callable[[Event], object]
 
@@ -70,9 +71,11 @@ class ProgressReporter:
             self._flush(job)
 
     def finish(self, job: Job, reason: str) -> None:
-        """Post the remaining images of a job; its outcome is in the worker's report."""
+        """Post the remaining images of a job, and that it succeeded; why one failed is in the worker's report."""
         if self._images:
             self._flush(job)
+        if not reason:
+            self._post(("done", job.id, 0))
 
     def _flush(self, job: Job) -> None:
         self._post(("tick", job.id, self._images))

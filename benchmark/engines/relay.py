@@ -43,12 +43,17 @@ def portable_config(context: JobContext, jobs: Iterable[Job]) -> WorkerConfig:
 
 
 class Relay:
-    """Passes the events of all workers on to one `Progress`; a job counts as started once, even if its worker dies."""
+    """Passes the events of all workers on to one `Progress`.
+
+    A job counts as started and as finished once, even if its worker dies. One that succeeded is finished when its
+    worker says so, not when the task ends that it is a part of; an event that is lost is made up for by the report.
+    """
 
     def __init__(self, progress: Progress, tasks: list[WorkerTask]) -> None:
         self._progress = progress
         self._jobs = {job.id: job for task in tasks for job in task.jobs}
         self._open: set[str] = set()
+        self._ended: set[str] = set()
 
     def handle(self, event: Event) -> None:
         """Display or log one event."""
@@ -57,6 +62,8 @@ class Relay:
             logger.log(number, text)
         elif kind == "start":
             self._start(text)
+        elif kind == "done":
+            self._finish(text, "")
         elif text in self._open:
             self._progress.tick(self._jobs[text], number)
 
@@ -66,15 +73,20 @@ class Relay:
             raise StoreError(report.fatal)
         ended = [Outcome(self._jobs[id_], reason, details) for id_, reason, details in report.outcomes]
         for outcome in ended:
-            self._start(outcome.job.id)
-            self._open.discard(outcome.job.id)
-            self._progress.finish(outcome.job, outcome.reason)
+            self._finish(outcome.job.id, outcome.reason)
         return ended
 
     def _start(self, id_: str) -> None:
-        if id_ not in self._open:  # a job whose worker has died starts twice
+        if id_ not in self._open and id_ not in self._ended:  # a job whose worker has died starts twice
             self._open.add(id_)
             self._progress.start(self._jobs[id_])
+
+    def _finish(self, id_: str, reason: str) -> None:
+        if id_ not in self._ended:
+            self._start(id_)
+            self._open.discard(id_)
+            self._ended.add(id_)
+            self._progress.finish(self._jobs[id_], reason)
 
 
 def lost_task_report(task: WorkerTask, context: JobContext, failed: Mapping[str, str], reason: str) -> Report:

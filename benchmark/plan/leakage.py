@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.errors import OodbenchError, UserError, counted
 from oodbench.benchmark.plan.id_sets.parts import IDParts
 from oodbench.benchmark.plan.plan import Absence, Plan
 from oodbench.benchmark.plan.suite import IDEntry
@@ -122,9 +122,7 @@ class Leakage:
             found = self.copies(entry.outliers, tested)
         except OodbenchError:
             return  # unavailable outliers are reported for the detectors that need them
-        what = (
-            f"{found.count:,} test images of '{tested}' are among the outliers '{entry.outliers}' that training may see"
-        )
+        what = f"{_are(found.count, tested)} among the outliers '{entry.outliers}' that training may see"
         own = tested.name == entry.outliers.name
         strict = not own and self.library.same_distribution(entry.outliers, tested)
         if found.exceed(0.0 if strict else ACCIDENTAL):
@@ -140,7 +138,7 @@ class Leakage:
             found = self.copies(tuning, tested)
             own = tested.name == tuning.name
             is_id = tested.name == entry.set.name
-            what = f"{found.count:,} test images of '{tested}' are in '{tuning}', which protocol '{VAL_OOD}' tunes on"
+            what = f"{_are(found.count, tested)} in '{tuning}', which protocol '{VAL_OOD}' tunes on"
             if found.exceed(ACCIDENTAL if own or is_id else 0.0):
                 advice = "another tuning set in the suite" if is_id else f"another --ood for '{entry.set}'"
                 raise UserError(f"{what}. Choose {advice}.")
@@ -194,3 +192,8 @@ class Leakage:
         """Add a note about a number of images under the tables, once; none for 0 images."""
         if count and text not in self.library.notes:
             self.library.notes.append(text)
+
+
+def _are(count: int, tested: SetSpec) -> str:
+    """'3 test images of 'NAME' are', or what one is."""
+    return counted(count, f"test image of '{tested}' is", f"test images of '{tested}' are")

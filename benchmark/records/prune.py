@@ -1,8 +1,9 @@
-"""Deletes the files of a store that neither the cells of any run nor an unfinished training depend on."""
+"""Deletes what neither the cells of any run nor an unfinished training depend on: artifacts, outputs of networks."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Collection, Iterable
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.record import read_record
+from oodbench.benchmark.records.unused_outputs import files_of, unused_outputs
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.locks import LOCKS, PASS, Locks
 from oodbench.benchmark.store.store import SWAP, UNFINISHED, read_side_file
@@ -21,7 +23,9 @@ KEPT_DAYS = 14
 
 
 def prune(results: Path, dry_run: bool = False, also: Collection[str] = ()) -> tuple[int, int]:
-    """Delete every file of a results folder's cache that no run depends on; return the bytes and number of files.
+    """Delete every file that no run of a results folder depends on; return the bytes and number of files.
+
+    These are files of its cache, and outputs of networks in memory that no run names (`unused_outputs`).
 
     `also`: artifacts to delete even if a run depends on them, as paths relative to the cache.
 
@@ -36,7 +40,7 @@ def prune(results: Path, dry_run: bool = False, also: Collection[str] = ()) -> t
         raise UserError(f"The results folder '{results}' does not exist. Choose the one to prune with --results.")
     cache = results / "cache"
     if not cache.is_dir():
-        return 0, 0
+        return _prune_outputs(results, dry_run)
     locks = Locks(cache)
     with nullcontext() if dry_run else locks.hold(SWAP):  # so that no process starts meanwhile
         if others := locks.others():
@@ -45,7 +49,17 @@ def prune(results: Path, dry_run: bool = False, also: Collection[str] = ()) -> t
         size = sum(path.stat().st_size for path in unused)
         if not dry_run:
             _delete(unused, cache)
-    return size, len(unused)
+        outputs_size, outputs = _prune_outputs(results, dry_run)
+    return size + outputs_size, len(unused) + outputs
+
+
+def _prune_outputs(results: Path, dry_run: bool) -> tuple[int, int]:
+    """Delete the outputs of networks in memory that no run names; return the bytes and number of files."""
+    folders = unused_outputs(results)
+    sizes = [path.stat().st_size for path in files_of(folders)]
+    for folder in [] if dry_run else folders:
+        shutil.rmtree(folder)
+    return sum(sizes), len(sizes)
 
 
 def _unused(results: Path, cache: Path, also: Collection[str]) -> list[Path]:

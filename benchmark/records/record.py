@@ -27,6 +27,16 @@ SCHEMA = 1
 
 OK, SKIPPED, FAILED = "ok", "skipped", "failed"
 
+IMPORTED, PRETRAINED, OUTPUTS = "checkpoint", "pretrained", "outputs"
+"""Take the place of a recipe's name where no classifier was trained here: its weights are those of a file or of the
+backbone's settings, or only its logits and features are given."""
+
+SCORES = "scores"
+"""The same for scores that the user gives, of whatever method and network."""
+
+NOT_TRAINED = (IMPORTED, PRETRAINED, OUTPUTS, SCORES)
+"""All of them: there are no training seeds."""
+
 
 @dataclass(frozen=True)
 class Record:

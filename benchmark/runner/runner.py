@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.engines.engine import Engine, Outcome, Progress
+from oodbench.benchmark.engines.engine import Engine, Outcome, RunProgress
 from oodbench.benchmark.engines.local import Local
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.job_order import share_passes, share_products
@@ -88,7 +88,7 @@ def run_plan(
     context: JobContext,
     run_dir: Path,
     asked: dict[str, Any],
-    progress: Progress,
+    progress: RunProgress,
     earlier: str = VALID,
     engine: Engine = LOCAL,
 ) -> StoredRun:
@@ -126,7 +126,9 @@ def run_lock(store: Store, run_dir: Path) -> AbstractContextManager[None]:
     return store.locks.hold(f"run-{run_dir.name}", f"is writing the tables of '{run_dir}'")
 
 
-def _run_jobs(plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: Path, progress: Progress) -> None:
+def _run_jobs(
+    plan: Plan, work: Work, context: JobContext, engine: Engine, run_dir: Path, progress: RunProgress
+) -> None:
     """Run the jobs; a cell's record is written when the last job it waits for has ended, successfully or not."""
     todo, reasons = {job.id for job in work.jobs}, dict[str, str]()
     waiting = [(cell, todo.intersection(cell.waits_for)) for cell in work.cells]
@@ -138,6 +140,7 @@ def _run_jobs(plan: Plan, work: Work, context: JobContext, engine: Engine, run_d
     def record(cell: Cell) -> None:
         outcome = evaluate_cell(cell, reasons, context)
         write_record(run_dir, provenance.with_provenance(outcome, cell, plan, context, key_content(cell)))
+        progress.cell(outcome)
 
     for cell, pending in waiting:
         if not pending:

@@ -14,7 +14,7 @@ from torch import Tensor
 from oodbench.benchmark.data.outputs.given import GivenHead
 from oodbench.benchmark.data.outputs.head import check_head, recovered_head
 from oodbench.benchmark.data.splits import last_of_each_class
-from oodbench.benchmark.errors import PluginError, UserError, typed_first_line
+from oodbench.benchmark.errors import PluginError, UserError, counted, typed_first_line
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.inputs import Batch, FitData, UndeclaredInputError
 from oodbench.benchmark.plugins.networks.head_only import HeadOnly
@@ -253,7 +253,7 @@ def _recovered(train: SetArrays) -> GivenHead:
     head = recovered_head(features, logits)
     if head is None:
         why = (
-            f"{train.count:,} images are too few for {features.shape[1]:,} features"
+            f"{counted(train.count, 'image is', 'images are')} too few for {counted(features.shape[1], 'feature')}"
             if train.count <= features.shape[1]
             else "logits are no linear function of the features"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, counted
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import TrainingBank
@@ -137,16 +137,16 @@ class FittedDetector:
     def _refuse_other_width(self, images: SetArrays) -> None:
         for name, expected, found in zip(Width._fields, self._width, Width.of(images), strict=True):
             if expected is not None and found is not None and expected != found:
-                raise UserError(f"{name} has {found} columns, and fit() got {expected}; expected the same.")
+                raise UserError(f"{name} has {counted(found, 'column')}, and fit() got {expected}; expected the same.")
         if images.logits is not None and self.num_classes not in (0, images.logits.shape[1]):
             raise UserError(
-                f"logits has {images.logits.shape[1]} columns, and the detector was fitted for {self.num_classes} "
-                "classes; expected a column per class."
+                f"logits has {counted(images.logits.shape[1], 'column')}, and the detector was fitted for "
+                f"{self.num_classes} classes; expected a column per class."
             )
 
     def _facts(self) -> dict[str, str]:
         chosen = ", ".join(f"{name} = {value}" for name, value in self.chosen.items())
-        learned = f"{self.train_images:,} images, {self.validation_images:,} more for validation"
+        learned = f"{counted(self.train_images, 'image')}, {self.validation_images:,} more for validation"
         return {
             "learned from": learned if self.train_images else "nothing",
             "chosen": chosen,

@@ -19,7 +19,7 @@ from oodbench.benchmark.comparisons.best_set import judge_best
 from oodbench.benchmark.comparisons.column import by_column
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.errors import OodbenchError, first_line, visible
+from oodbench.benchmark.errors import OodbenchError, counted, first_line, visible
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
 from oodbench.benchmark.plugins.specs import Spec, create
 from oodbench.benchmark.records.best import NAME as BEST
@@ -63,11 +63,13 @@ class Verdict:
 
     def summary(self) -> str:
         """The counts in one line."""
-        text = f"{self.cells} cells, {self.metrics:,} metrics, {self.intervals:,} intervals, "
-        text += f"{self.artifacts} artifacts ({self.bytes / 1e6:.1f} MB)"
-        text += f", {self.without_numbers} cells without numbers" if self.without_numbers else ""
-        text += "".join(f"; not checked for {count} cells: {what}" for what, count in self.unchecked.items())
-        return f"{len(self.problems)} problems in {text}." if self.problems else f"No problems: {text}."
+        text = (
+            f"{counted(self.cells, 'cell')}, {counted(self.metrics, 'metric')}, {counted(self.intervals, 'interval')}, "
+        )
+        text += f"{counted(self.artifacts, 'artifact')} ({self.bytes / 1e6:.1f} MB)"
+        text += f", {counted(self.without_numbers, 'cell')} without numbers" if self.without_numbers else ""
+        text += "".join(f"; not checked for {counted(count, 'cell')}: {what}" for what, count in self.unchecked.items())
+        return f"{counted(len(self.problems), 'problem')} in {text}." if self.problems else f"No problems: {text}."
 
 
 def verify(run_dir: Path, results: Path, data_dir: Path) -> Verdict:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from oodbench.benchmark.errors import visible
+from oodbench.benchmark.errors import counted, visible
 from oodbench.benchmark.metrics.names import STABILITY
 from oodbench.benchmark.records.cell_names import cell_name
 from oodbench.benchmark.records.given_sets import plain_name
@@ -34,9 +34,14 @@ def cell_text(record: Record, cache: Path) -> str:
     return "\n".join(visible(line) for line in lines)
 
 
+def _images(count: int | None) -> str:
+    return "images not counted" if count is None else counted(count, "image")
+
+
 def _numbers(record: Record) -> Iterator[str]:
     group = " and the outliers' distribution" * record.outlier_source
-    yield f"ID {record.id_set}: {record.n_id} images; OOD {record.ood_set}: {record.n_ood} images {record.group}{group}"
+    n_id, n_ood = _images(record.n_id), _images(record.n_ood)
+    yield f"ID {record.id_set}: {n_id}; OOD {record.ood_set}: {n_ood} {record.group}{group}"
     for name, value in (("id_accuracy", record.id_accuracy), ("tpr", record.tpr), *record.metrics.items()):
         yield f"{name:20} {value}"
     for rules, values in record.audit.items():
@@ -80,7 +85,8 @@ def _made(record: Record, made: Mapping[str, Any]) -> Iterator[str]:
     yield f"when       {made.get('written', UNKNOWN)}"
     yield from _made_by(made)
     peak = f"peak {record.peak_memory / 1e6:,.0f} MB in one job" if record.peak_memory else UNKNOWN
-    yield f"cost       {record.forward_images:,} images forwarded, {record.seconds:.3f} s to score; memory: {peak}"
+    forwarded = counted(record.forward_images, "image")
+    yield f"cost       {forwarded} forwarded, {record.seconds:.3f} s to score; memory: {peak}"
     yield f"key        {record.key}"
 
 

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from oodbench.benchmark.errors import counted
 from oodbench.benchmark.metrics.names import LOWER_IS_BETTER
+from oodbench.benchmark.records.record import NOT_TRAINED
 from oodbench.benchmark.views.warnings import SENTENCES
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ def image_lines(summary: Summary, column: str) -> Iterator[str]:
         f"Test images: the 95% interval of AUROC over draws of test images is {_points(widths.values())} points wide "
         f"in the median cell, {_points([widths[widest]])} in the widest ({where})."
     )
-    yield f"{sentence} {_seeds_line(spread) if spread else 'What training seeds add, --seeds 3 shows.'}"
+    more = _seeds_line(spread) if spread else "What training seeds add, --seeds 3 shows." if _trains(summary) else ""
+    yield f"{sentence} {more}".rstrip()
     if groups:
         counts = ", ".join(_counted(groups, name) for name in groups)
         yield (
@@ -82,6 +85,11 @@ def image_lines(summary: Summary, column: str) -> Iterator[str]:
     if column:
         mark = f", {SEEDS} where the std over seeds is the larger" if spread else ""
         yield f"{column}: that interval{', its ends averaged over seeds' * bool(spread)}{mark}."
+
+
+def _trains(summary: Summary) -> bool:
+    """Whether a network of the run was trained here, so that other seeds would give other numbers."""
+    return any(row.first.recipe not in NOT_TRAINED for block in summary.blocks for row in block.rows)
 
 
 def _few_groups(summary: Summary) -> dict[str, int]:
@@ -123,5 +131,5 @@ def warning_lines(summary: Summary, kinds: Iterable[str]) -> Iterator[str]:
             if kind in cell.warnings
         ]
         if places:
-            more = f"; and {len(places) - SHOWN} more cells" if len(places) > SHOWN else ""
+            more = f"; and {counted(len(places) - SHOWN, 'more cell')}" if len(places) > SHOWN else ""
             yield f"{sentence} ({'; '.join(places[:SHOWN])}{more})"

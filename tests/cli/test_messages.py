@@ -62,6 +62,7 @@ from oodbench.benchmark.cli.base import Command
 from oodbench.benchmark.cli.progress import watch
 
 class job:
+    kind, passes, bank = "score", 0, None
     id, title, size = "1", "score [b]", 4
 
 @click.command(cls=Command)

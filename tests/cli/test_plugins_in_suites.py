@@ -81,7 +81,7 @@ def test_a_suite_names_what_a_plugin_file_registers(
     assert "suite_" in without.stderr
     result = bench(*common, "--plugin", plugin)
     assert result.exit_code == 0, result.output
-    assert "Suite tiny: 1 cells" in result.output
+    assert "Suite tiny: 1 cell," in result.output
 
 
 def test_also_from_python_and_when_it_is_repeated(tmp_path: Path, plugin: Path) -> None:

@@ -199,7 +199,8 @@ def test_a_worker_makes_the_same_artifacts_and_posts_its_progress(tmp_path: Path
     for job in local.work.jobs:
         for key in job.makes:
             assert remote.context.store.require(key).read_bytes() == local.context.store.require(key).read_bytes()
-    assert [event[1] for event in posted if event[0] == "start"] == [o.job.id for o in outcomes]
+    for kind in ("start", "done"):
+        assert [event[1] for event in posted if event[0] == kind] == [o.job.id for o in outcomes]
     trained = next(job for job in remote.work.jobs if isinstance(job, TrainJob))
     assert sum(event[2] for event in posted if event[:2] == ("tick", trained.id)) == trained.size
 
@@ -244,6 +245,32 @@ def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str
     ]
     with pytest.raises(StoreError, match="no space"):
         relay.outcomes(Report(fatal="no space"))
+
+
+def test_a_job_ends_when_its_worker_says_so_and_once(jobs: list[Job]) -> None:
+    progress, tasks = RecordedProgress(), pack_tasks(jobs)
+    task = max(tasks, key=lambda task: len(task.jobs))
+    first, second, third = task.jobs[:3]
+    relay = Relay(progress, tasks)
+    for event in (
+        ("start", first.id, 0),
+        ("done", first.id, 0),
+        ("start", second.id, 0),
+        ("start", first.id, 0),  # the worker died, and another one starts the task again
+        ("tick", first.id, 5),
+        ("done", first.id, 0),
+        ("done", third.id, 0),  # its start was lost
+    ):
+        relay.handle(event)
+    relay.outcomes(Report(((first.id, "", ""), (second.id, "torn", ""), (third.id, "", ""))))
+    assert progress.calls == [
+        ("start", first.id, ""),
+        ("finish", first.id, ""),
+        ("start", second.id, ""),
+        ("start", third.id, ""),
+        ("finish", third.id, ""),
+        ("finish", second.id, "torn"),
+    ]
 
 
 def test_a_task_after_a_failed_one_fails_for_its_reason(tmp_path: Path) -> None:

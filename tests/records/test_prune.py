@@ -13,9 +13,11 @@ import pytest
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.prune import KEPT_DAYS, prune
 from oodbench.benchmark.records.record import read_record, write_record
+from oodbench.benchmark.records.run import write_run_info
+from oodbench.benchmark.records.unused_outputs import KEPT_SECONDS, unused_outputs
 from oodbench.benchmark.store.locks import Locks
 from oodbench.benchmark.store.store import Key, Store
-from tests.support import artifact_files, leave_killed, prepare_suite, write_suite
+from tests.support import artifact_files, bench, leave_killed, prepare_suite, write_suite
 
 ARRAY = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -124,3 +126,41 @@ def test_interrupted_trainings_are_kept_for_a_while(tmp_path: Path, days: int, k
     assert path.exists() is kept
     message = f"Kept '{path}': an interrupted training, resumable for {KEPT_DAYS} days after its last snapshot."
     assert logged == ([message] if kept else [])
+
+
+# Outputs of networks in memory
+
+
+def give(results: Path, name: str, age: float = 2 * KEPT_SECONDS) -> Path:
+    """A folder of outputs of 10 bytes, last changed so many seconds ago."""
+    folder = results / "outputs" / name
+    (folder / "ood").mkdir(parents=True)
+    for file in ("outputs.toml", "ood/svhn.npz"):
+        (folder / file).write_bytes(b"12345")
+    when = time.time() - age
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (when, when))
+    return folder
+
+
+def test_outputs_that_no_run_names_are_deleted(results: Path) -> None:
+    used, unused, fresh = (give(results, f"net-{n:012x}", age) for n, age in ((1, 1e6), (2, 1e6), (3, 60.0)))
+    own = give(results, "my-own-outputs")
+    seeds = give(results, "net-00000000000a/seed0").parent
+    os.utime(seeds, (0, 0))
+    write_run_info(results / "runs" / "tiny", {"commands": [{"outputs": [str(used), f"{seeds}/seed0"]}]})
+    assert unused_outputs(results) == [unused]
+    assert prune(results, dry_run=True) == (10, 2)
+    said = bench("cache", "prune", "--dry-run", "--results", results).output
+    assert said.startswith("Would delete 2 files, 0.0 MB")
+    assert f"among them the outputs in {unused}, 0.0 MB, which no run names" in said
+    assert unused.is_dir()
+    assert prune(results) == (10, 2)
+    assert [folder.is_dir() for folder in (used, unused, fresh, own, seeds)] == [True, False, True, True, True]
+    assert prune(results) == (0, 0)
+
+
+def test_outputs_are_deleted_where_there_is_no_cache(tmp_path: Path) -> None:
+    unused = give(tmp_path, "net-00000000000b")
+    assert prune(tmp_path) == (10, 2)
+    assert not unused.exists()

@@ -215,3 +215,19 @@ def test_scores_of_other_images_than_the_suites_are_refused(tmp_path: Path) -> N
     give_scores_of_suite(tmp_path / "theirs", {"digits[0-1]": 7, "greek": 11}, id_set="mnist")
     with pytest.raises(UserError, match=r"their ID set is called 'mnist', not 'digits\[0-1\]'"):
         run_suite(suite, "msp", scores=tmp_path / "theirs")
+
+
+def test_runs_prepared_in_one_process_keep_their_own_scores(tmp_path: Path) -> None:
+    give_outputs(tmp_path / "mine", network="tiny net")
+    give_scores(tmp_path / "theirs")
+    other = {name: scored(name, count, True, {"other": (0,)}) for name, count in SIZES.items()}
+    give_scores(tmp_path / "others", id={"test": scored("test", 80, False, {"other": (0,)})}, ood=other)
+    common: dict[str, Any] = {"outputs": tmp_path / "mine", "results": tmp_path / "results", "threads": 1}
+    prepared = [
+        prepare("msp", name=name, scores=scores and tmp_path / scores, **common)
+        for name, scores in (("theirs", "theirs"), ("others", "others"), ("none", ""))
+    ]
+    runs = [one.start() for one in prepared]
+    assert all(record.status == OK for stored in runs for record in stored.records)
+    labels = [{record.label for record in stored.records} for stored in runs]
+    assert labels == [{"msp", "msp (given scores)", "my method (v2)", "several, seeds"}, {"msp", "other"}, {"msp"}]

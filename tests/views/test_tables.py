@@ -6,6 +6,7 @@ After a wanted change of format: `UPDATE_GOLDEN=1 pytest tests/views/test_tables
 from __future__ import annotations
 
 import dataclasses
+import html
 import itertools
 import math
 import os
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ import pytest
 
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.best import Judged, Stored, inputs_of
-from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.record import NOT_TRAINED, Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.views.tables.files import summarise, table_csv, write_tables
+from oodbench.benchmark.views.tables.html import table_html
 from oodbench.benchmark.views.tables.latex import table_latex
 from oodbench.benchmark.views.tables.markdown import table_markdown
 from oodbench.benchmark.views.tables.text import text_table
@@ -541,3 +544,35 @@ def test_views_need_neither_torch_nor_pyplot() -> None:
         "assert not {'torch', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+SEEDS_ADVICE = "What training seeds add, --seeds 3 shows."
+
+
+@pytest.mark.parametrize("recipe", NOT_TRAINED)
+def test_seeds_are_advised_only_where_a_network_was_trained(one: StoredRun, tmp_path: Path, recipe: str) -> None:
+    given = [replace(record, recipe=recipe) for record in one.records]
+    assert SEEDS_ADVICE in table_markdown(one)
+    found = table_markdown(written(tmp_path / "given", given))
+    assert SEEDS_ADVICE not in found
+    assert "in the widest" in found, "the rest of the sentence stays"
+    mixed = table_markdown(written(tmp_path / "mixed", [*given, replace(one.records[0], label="trained")]))
+    assert SEEDS_ADVICE in mixed
+
+
+@pytest.mark.parametrize("weights", ["checkpoint[file=mine_1_.pt]", "checkpoint[file=best.pt+2]", "pretrained"])
+def test_given_weights_that_all_rows_share_are_in_the_title(one: StoredRun, tmp_path: Path, weights: str) -> None:
+    plain = [record for record in one.records if "@" not in record.label]
+    given = [replace(record, label=f"{record.label}@{weights}", recipe="checkpoint") for record in plain]
+    run = written(tmp_path / "given", given)
+    for view in (text_table, table_markdown, table_latex, table_html):
+        table = re.sub(r"\\|\{(?=[\[\]])|(?<=[\[\]])\}", "", html.unescape(view(run)))
+        for id_set, backbone in {record.id_set: record.backbone for record in plain}.items():
+            assert f"ID set {id_set}, {backbone}, {weights}" in table, view
+    rows = text_table(run, 1000).partition("Percent.")[0]
+    assert f"@{weights}" not in rows
+    assert all(f"\n{record.label} " in rows for record in plain)
+    assert {record.label for record in run.records} == {record.label for record in given}, "records keep theirs"
+    trained = replace(plain[0], label=f"{plain[0].label}@other", recipe="other")
+    mixed = text_table(written(tmp_path / "mixed", [*given, trained]), 1000)
+    assert f"{given[0].label} " in mixed, "rows differ, so each says what it is"

@@ -16,7 +16,7 @@ from oodbench.benchmark.data.files.class_names import label_of_folder
 from oodbench.benchmark.data.files.decode import MAX_IMAGE, differing_classes, few
 from oodbench.benchmark.data.files.pixels import SUFFIXES
 from oodbench.benchmark.data.files.tree import LeftOut, Member, Tree
-from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.errors import DataError, counted
 
 LISTING_VERSION = 2
 """Part of the cache key of decoded images. Raise it when the same files would give another listing."""
@@ -89,7 +89,7 @@ def list_images(tree: Tree) -> Listing:
         )
     if not images:
         found = f": {by_reason(left_out)}" if left_out else ""
-        raise DataError(f"'{tree.path}' contains no images that can be used, among {files:,} files{found}.")
+        raise DataError(f"'{tree.path}' contains no images that can be used, among {counted(files, 'file')}{found}.")
     layout = find_layout(tree.path, [name for name, _ in images])
     if "train" in layout.folders and "test" in layout.folders:
         return _labelled(tree, images, layout, left_out, files)

@@ -71,6 +71,13 @@ class GivenSets(NamedTuple):
     id_set: SetSpec
     ood_sets: Mapping[str, SetSpec]
     """The user's name -> the registered one."""
+    datasets: tuple[type[GivenDataset], ...] = ()
+    """What is registered under these names."""
+
+    def register(self) -> None:
+        """Register the sets under their names, of which the same outputs with other scores have the same."""
+        for dataset in self.datasets:
+            registry.adopt("dataset", dataset.name, dataset, f"outputs {dataset.origin}")
 
     @property
     def first(self) -> GivenOutputs:
@@ -128,8 +135,12 @@ def register_given(source: GivenSource) -> GivenSets:
     splits = [split for split in (TRAIN, VAL, TEST) if split in first.id]
     if TRAIN in splits and VAL not in splits:
         splits.insert(1, VAL)
-    id_set = _registered(source, of_seeds, first.id_set, tuple(splits), first.classes)
-    return GivenSets(source, of_seeds, id_set, {name: _registered(source, of_seeds, name) for name in first.ood})
+    id_set = _dataset(source, of_seeds, first.id_set, tuple(splits), first.classes)
+    ood_sets = {name: _dataset(source, of_seeds, name) for name in first.ood}
+    specs = {name: SetSpec(dataset.name) for name, dataset in ood_sets.items()}
+    sets = GivenSets(source, of_seeds, SetSpec(id_set.name), specs, (id_set, *ood_sets.values()))
+    sets.register()
+    return sets
 
 
 def registered_sources() -> tuple[str, ...]:
@@ -140,14 +151,14 @@ def registered_sources() -> tuple[str, ...]:
     return tuple(dict.fromkeys(dataset.sets.text for dataset in loaded if dataset.sets.exists))
 
 
-def _registered(
+def _dataset(
     source: GivenSource,
     of_seeds: tuple[GivenOutputs, ...],
     own_name: str,
     splits: tuple[str, ...] = (TEST,),
     classes: tuple[str, ...] | None = None,
-) -> SetSpec:
-    """Register one set; `classes` are those of an ID set, None for an OOD set."""
+) -> type[GivenDataset]:
+    """The data set of one set; `classes` are those of an ID set, None for an OOD set."""
     name = registered_name(source.hash, own_name)
     where = visible(str(of_seeds[0].source))
     title = f"'{own_name}', of which there are arrays in {where}"
@@ -155,10 +166,9 @@ def _registered(
     members |= {"sets": source, "of_seeds": of_seeds, "own_name": own_name, "is_id": classes is not None}
     members |= {"splits": splits, "classes": classes or (), "origin": where, "channels": None}
     members |= {"licence": "That of the user's own data", "caveats": "Arrays without images."}
-    dataset = type("UserOutputs", (GivenDataset,), members)
-    dataset.name, dataset.title = name, title  # type: ignore[attr-defined]
-    registry.adopt("dataset", name, dataset, f"outputs {where}")
-    return SetSpec(name)
+    dataset: type[GivenDataset] = type("UserOutputs", (GivenDataset,), members)
+    dataset.name, dataset.title = name, title
+    return dataset
 
 
 def _held_out(train: ImageSet, name: str) -> np.ndarray:

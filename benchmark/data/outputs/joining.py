@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.benchmark.data.outputs.given import GivenArrays, GivenOutputs
-from oodbench.benchmark.errors import UserError, did_you_mean
+from oodbench.benchmark.errors import UserError, counted, did_you_mean
 
 
 def joined(outputs: GivenOutputs, scores: GivenOutputs) -> GivenOutputs:
@@ -62,10 +62,10 @@ def _set(
             raise UserError(
                 f"Both '{outputs.source}' and '{scores.source}' have scores of '{method}'. Rename one of them."
             )
-    both = f"'{scores.source}' has scores of {scored.count:,} images of '{name}', and '{outputs.source}' "
+    both = f"'{scores.source}' has scores of {counted(scored.count, 'image')} of '{name}', and '{outputs.source}' "
     if arrays.names is None or scored.names is None:
         if arrays.count != scored.count:
-            raise UserError(f"{both}{arrays.count:,} images; expected the same ones, in the same order.")
+            raise UserError(f"{both}{counted(arrays.count, 'image')}; expected the same ones, in the same order.")
         added = dict(scored.scores)
     else:
         order = _order(arrays.names, scored.names, both)

@@ -13,7 +13,7 @@ from oodbench.benchmark.data.outputs.head import head_of
 from oodbench.benchmark.data.outputs.methods import methods_of
 from oodbench.benchmark.data.outputs.reading import read_outputs, set_problems
 from oodbench.benchmark.data.outputs.scores import read_scores
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, counted
 
 
 class Report(NamedTuple):
@@ -59,7 +59,7 @@ def _sets(given: GivenOutputs, values: bool) -> Iterator[str]:
     width = max(len(name) for name in sets) + 2
     for name, arrays in sets.items():
         about = given.id_set if name not in given.ood else f"OOD {given.groups.get(name, '')}".rstrip()
-        parts = [f"{arrays.count:,} images", *_arrays(arrays)]
+        parts = [counted(arrays.count, "image"), *_arrays(arrays)]
         share = accuracy(arrays) if values else None
         parts += [] if share is None else [f"accuracy {share:.2%}"]
         yield f"{name:{width}}{about + ':':12}{', '.join(parts)}"

@@ -18,22 +18,14 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.errors import UserError, first_line, visible
 from oodbench.benchmark.plugins.recipe import Recipe, Task
+from oodbench.benchmark.records.record import IMPORTED as IMPORTED
+from oodbench.benchmark.records.record import OUTPUTS as OUTPUTS
+from oodbench.benchmark.records.record import PRETRAINED as PRETRAINED
+from oodbench.benchmark.records.record import SCORES as SCORES
 from oodbench.benchmark.store.safe_read import read_bounded
 
-IMPORTED = "checkpoint"
-"""Takes the place of a recipe's name in records and labels."""
-
-PRETRAINED = "pretrained"
-"""The same for weights that the backbone's settings ask for."""
-
-OUTPUTS = "outputs"
-"""The same for a network of which the user gives logits and features."""
-
 GIVEN = (IMPORTED, PRETRAINED, OUTPUTS)
-"""All of them: no classifier was trained here."""
-
-SCORES = "scores"
-"""Takes the place of a recipe's name for scores that the user gives, of whatever method and network."""
+"""What takes the place of a recipe's name for a classifier that was not trained here."""
 
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys under which files usually hold their weights, next to other entries; the first that fits is taken."""

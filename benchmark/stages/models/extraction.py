@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oodbench.benchmark.data.outputs import GivenArrays
-from oodbench.benchmark.errors import DataError, OodbenchError, UserError
+from oodbench.benchmark.errors import DataError, OodbenchError, UserError, counted
 from oodbench.benchmark.plugins.networks.parts import Parts, ReadOutputs, reading
 from oodbench.benchmark.plugins.networks.search import find_parts
 from oodbench.benchmark.stages.models.items import item_of, labels_of
@@ -54,7 +54,9 @@ def batches_of(source: Source, labelled: bool = True) -> Iterator[Batch]:
         text = lines[-1] if lines[0].startswith("Caught ") else lines[0]  # the former: raised by a loader's process
         name = type(error).__name__
         reason = text if text.startswith(name) else f"{name}: {text}"
-        raise UserError(f"{source.title} cannot be read, after {done:,} images: {reason.rstrip('.')}.") from error
+        raise UserError(
+            f"{source.title} cannot be read, after {counted(done, 'image')}: {reason.rstrip('.')}."
+        ) from error
 
 
 def _refuse_single(images: Tensor, labels: object, title: str) -> None:
@@ -98,7 +100,9 @@ class Pass:
                     labels.add(batch.labels)
                 report(logits.count)
             if labels.count not in (0, logits.count):
-                raise UserError(f"{source.title} has {logits.count:,} images, and labels for {labels.count:,} of them.")
+                raise UserError(
+                    f"{source.title} has {counted(logits.count, 'image')}, and labels for {labels.count:,} of them."
+                )
             names = source.names if source.names is not None and len(source.names) == logits.count else None
             known = labels.array() if labels.count else None
             return GivenArrays(logits.count, logits.array(), features.array(), known, names)
@@ -114,7 +118,8 @@ class Pass:
         except Exception as error:  # the user's network may raise anything
             shape, reason = tuple(images.shape), str(error).strip().partition("\n")[0].rstrip(".")
             raise UserError(
-                f"{title} fails on a batch of {source.title}, of shape {shape}, after {before:,} images: {reason}."
+                f"{title} fails on a batch of {source.title}, of shape {shape}, after {counted(before, 'image')}: "
+                f"{reason}."
             ) from error
         for name, part in zip(outputs._fields, outputs, strict=True):
             bad = ~torch.isfinite(part).all(dim=1)

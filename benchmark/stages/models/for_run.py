@@ -11,6 +11,7 @@ from typing import Any
 from oodbench.benchmark.data.outputs import GivenArrays, GivenOutputs
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.outputs.digests import array_sha256, combined_sha256
+from oodbench.benchmark.records.unused_outputs import FOLDER
 from oodbench.benchmark.stages.models.outputs import Outputs, folders
 from oodbench.benchmark.store.atomic import make_folder, unique_slug
 from oodbench.benchmark.store.user_path import user_path
@@ -28,9 +29,6 @@ REPLACED = {
     **{"limit_train": 0, "precision": "", "store_features": ""},
 }
 """Options that say which network and images, and how they meet -> what stands for nothing."""
-
-FOLDER = "outputs"
-"""Folder in the results in which outputs of networks in memory are kept."""
 
 
 def with_outputs(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, counted
 
 IMAGE_KEYS = ("image", "images", "img", "imgs", "pixel_values", "input", "inputs", "x", "data", "jpg", "png")
 """Names of images in dictionaries, the first that is there; `pixel_values` is Hugging Face's for preprocessed ones."""
@@ -93,7 +93,9 @@ def labels_of(given: Any, count: int, where: str) -> NDArray[np.int64] | None:
     if labels.ndim != 1 or len(labels) != count:
         hint = " Are they one-hot? Give labels.argmax(1)." if labels.ndim == 2 else ""
         shape = tuple(labels.shape)
-        raise UserError(f"The labels of {where} have the shape {shape} for {count} images, expected ({count},).{hint}")
+        raise UserError(
+            f"The labels of {where} have the shape {shape} for {counted(count, 'image')}, expected ({count},).{hint}"
+        )
     if labels.dtype.kind not in "iub":
         raise UserError(f"The labels of {where} are {labels.dtype}, expected whole numbers: classes 0, 1, ....")
     return labels.astype(np.int64)

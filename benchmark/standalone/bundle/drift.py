@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.errors import UserError, counted
 from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.standalone.bundle.contents import Bundle
 from oodbench.benchmark.standalone.bundle.monitor import FileVerdict, Monitor
@@ -156,7 +156,8 @@ class Drift:
                 f"group{'s' * (groups != 1)} that depend on each other, so that they stand for fewer than their number."
             )
         if self.unusable:
-            found.append(f"{self.unusable:,} files are no usable images and are not counted.")
+            files = counted(self.unusable, "file is no usable image and is", "files are no usable images and are")
+            found.append(f"{files} not counted.")
         return found
 
     def numbers(self) -> dict[str, Any]:

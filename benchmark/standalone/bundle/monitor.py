@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.data.channels import LUMA
 from oodbench.benchmark.data.pictures.source import BadImageError
-from oodbench.benchmark.errors import DataError
+from oodbench.benchmark.errors import DataError, counted
 from oodbench.benchmark.standalone.bundle.contents import Bundle
 from oodbench.benchmark.standalone.bundle.images import Reader
 from oodbench.benchmark.standalone.bundle.scoring import Pixels, ScoredImages, Scorer, joined, probe_images
@@ -207,7 +207,10 @@ class Monitor:
         """Log once that colour was converted for a grey network."""
         if reader.converted and not self._said:
             self._said = True
-            logger.info(f"The network takes grey images: {reader.converted:,} images were converted, {LUMA}.")
+            were = "was" if reader.converted == 1 else "were"
+            logger.info(
+                f"The network takes grey images: {counted(reader.converted, 'image')} {were} converted, {LUMA}."
+            )
 
     def __repr__(self) -> str:
         threshold = self.bundle.threshold

@@ -9,6 +9,7 @@ import numpy as np
 
 from oodbench.benchmark.comparisons.column import AUROC, ColumnComparison
 from oodbench.benchmark.comparisons.compare import Comparison
+from oodbench.benchmark.errors import counted
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
 from oodbench.benchmark.views.marks import DASH, MAYBE, bold_rows, percent
@@ -97,7 +98,7 @@ def matrix_lines(found: Comparison) -> Iterator[str]:
     tests, count = matrix.tests, len(matrix.labels)
     order = np.argsort(tests.ranks, kind="stable")
     ranks = ", ".join(f"{matrix.labels[i]} {tests.ranks[i]:.2f}" for i in order)
-    yield f"Mean ranks over {tests.sets} columns (1 = best): {ranks}."
+    yield f"Mean ranks over {counted(tests.sets, 'column')} (1 = best): {ranks}."
     if not tests.enough:
         yield (
             f"Too few sets for a significant difference: with {tests.sets}, the Wilcoxon signed-rank test cannot give "
@@ -154,7 +155,7 @@ def _groups(found: Comparison) -> Iterator[str]:
         if side.group is not None
     }
     if groups:
-        counts = ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
+        counts = ", ".join(f"{name} ({counted(count, 'group')})" for name, count in groups.items())
         yield (
             "The unit of sampling is the group of images that belong together (one writer, one photograph) in "
             f"{counts}. A few groups carry little information, whatever the number of images; p is then that of t."

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oodbench.benchmark.errors import visible
+from oodbench.benchmark.errors import counted, visible
 from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import FAILED, SKIPPED, WARNING
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.guards.baselines import baseline_lines, named, rows_of, value_of
 from oodbench.benchmark.views.guards.stability import stability_lines
+from oodbench.benchmark.views.labels import shared_weights, without_weights
 from oodbench.benchmark.views.marks import (
     DASH,
     FEWER,
@@ -84,11 +85,14 @@ class Sheet:
     overall: Group
     baselines: tuple[str, ...]
     """Labels of the rows of baselines."""
+    weights: str = ""
+    """The given weights of all rows, which their labels then do not repeat."""
 
     @property
     def title(self) -> str:
-        """The ID set, and the backbone if the records contain it."""
-        return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones]))
+        """The ID set, the backbone if the records contain it, and given weights that all rows share."""
+        weights = [self.weights] if self.weights else []
+        return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones, *weights]))
 
     def label(self, group: Group, row: int) -> str:
         """A row's label; with the statistic, for a baseline in a format that stacks groups."""
@@ -131,13 +135,16 @@ def _sheet(block: Block, notes: Mapping[str, int], seeds: int) -> Sheet:
     spans = ("",) * (len(block.rows) + len(baselines))
     accuracy = TableColumn("ID acc", _entries([row.id_accuracy for row in block.rows], "id_accuracy", seeds) + blank)
     columns = tuple(replace(column, entries=column.entries + blank) for column in _overall(block, seeds))
+    weights = shared_weights(row.label for row in block.rows)
+    labels = (without_weights(row.label) if weights else row.label for row in block.rows)
     return Sheet(
         block,
-        tuple(visible(row.label) for row in block.rows) + baselines,
+        tuple(map(visible, labels)) + baselines,
         Group("", (accuracy,), spans),
         tuple(_set_group(block, s, notes, seeds) for s in block.sets),
         Group("AUROC over the sets" if columns else "", columns, spans),
         baselines,
+        weights,
     )
 
 
@@ -315,5 +322,5 @@ def _cell_notes(run: StoredRun) -> Iterator[str]:
         for note in record.notes:
             cells.setdefault(note, {})[f"{record.id_set}, {record.label}, {record.ood_set}"] = None
     for note, places in cells.items():
-        more = f"; and {len(places) - 3} more cells" if len(places) > 3 else ""
+        more = f"; and {counted(len(places) - 3, 'more cell')}" if len(places) > 3 else ""
         yield f"Note: {note} ({'; '.join(list(places)[:3])}{more})"

@@ -67,27 +67,32 @@ def text_table(run: StoredRun, width: int = 100, colour: bool = False) -> str:
     """The run's tables for a terminal of `width` characters, one block per ID set, and the legend."""
     summary, ink = summary_of(run), Ink(colour)
     if not summary.blocks:
-        return "\n".join(line for item in without_cells(run) for line in _filled(item, width)) + "\n"
-    parts = [title] if (title := _run_title(run)) else []
+        return "\n".join(line for item in without_cells(run) for line in filled(item, width)) + "\n"
+    parts = [title] if (title := run_title(run)) else []
     parts += [sheet_text(sheet, width, ink) for sheet in sheets(summary)]
     best = "Bold" if colour else "*"
-    parts.append("\n".join(line for item in legend(run, summary, best) for line in _filled(item, width)))
+    parts.append("\n".join(line for item in legend(run, summary, best) for line in filled(item, width)))
     return "\n\n".join(parts) + "\n"
 
 
-def _run_title(run: StoredRun) -> str:
+def run_title(run: StoredRun) -> str:
+    """The run's name and its suite's title."""
     suite = run.info.get("suite") or {}
     texts = (run.info.get("name"), suite.get("title") or suite.get("name"))
     return " · ".join(visible(text) for text in texts if text)
 
 
-def _filled(text: str, width: int) -> list[str]:
+def filled(text: str, width: int) -> list[str]:
+    """A paragraph of a legend in lines of at most `width` characters."""
     return textwrap.wrap(text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
-def sheet_text(sheet: Sheet, width: int, ink: Ink) -> str:
-    """One ID set's table, with the widest spacing that fits and in as few panels as possible."""
-    labels = [_label(label, max(16, width // 3)) for label in sheet.labels]
+def sheet_text(sheet: Sheet, width: int, ink: Ink, label_width: int = 0) -> str:
+    """One ID set's table, with the widest spacing that fits and in as few panels as possible.
+
+    Labels are broken into lines of `label_width` characters, by default a third of the width.
+    """
+    labels = [_label(label, label_width or max(16, width // 3)) for label in sheet.labels]
     first = max(len("detector"), *(len(line) for lines in labels for line in lines))
     groups = [group for group in (sheet.accuracy, *sheet.sets, sheet.overall) if group.columns]
     for plus_minus in (" ± ", "±"):

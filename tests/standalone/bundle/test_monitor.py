@@ -124,6 +124,11 @@ def test_a_grey_network_converts_colour_and_says_so_once(vim: Monitor, tmp_path:
     assert len(logged) == 1
 
 
+def test_one_converted_image_is_one_image(vim: Monitor, tmp_path: Path, logged: list[str]) -> None:
+    vim(save_pictures(tmp_path, "patches", 1))
+    assert logged == ["The network takes grey images: 1 image was converted, colour as luma (ITU-R 601)."]
+
+
 def test_colour_in_floats_is_converted_as_in_bytes(vim: Monitor) -> None:
     images = np.random.RandomState(1).randint(0, 256, (6, 3, 32, 32)).astype(np.uint8)
     in_bytes, in_floats = vim(images).scores, vim(images / 255).scores
