@@ -9,17 +9,20 @@ would give directions without training variance more weight than all others toge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, DataError
+from oodbench.detectors._rows import add_by_label, sum_of_rows
 
 BLOCK = 8192
 SUMMED = 1024
 """Number of images summed at once: their float64 copy should fit into the processor's cache."""
+PIECE = 256
+"""Number of images that are converted to float64 at once."""
 CUTOFF = 1e-10
 """Default share of the largest variance up to which a direction counts as constant. Rounding of float32 features alone
 gives about 1e-14, and more if they were computed with TF32."""
@@ -40,14 +43,14 @@ def _as_read(part: Batch) -> Tensor:
     return part.features
 
 
-def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] = features_of) -> tuple[Tensor, Tensor]:
+def class_means(train: Batch, classes: int, vectors: Callable[[Batch], Tensor] = _as_read) -> tuple[Tensor, Tensor]:
     """Mean feature (or other vector) and number of images of each class, float64 (K, D) and (K,); 0 without images."""
     counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(1)
     for part in train.batches(SUMMED):
         features = vectors(part)
         if sums.ndim == 1:
             sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-        sums.index_add_(0, part.labels, features)
+        add_by_label(sums, part.labels, features)
         counts += torch.bincount(part.labels, minlength=classes)
     return sums / counts.clamp_min(1)[:, None], counts
 
@@ -56,15 +59,32 @@ def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = _as_read) -> Tens
     """The mean feature (or other vector), float64 (D,)."""
     total = torch.zeros(1, dtype=torch.float64)
     for part in train.batches(SUMMED):  # a running sum: keeping the sums of all pieces would fragment the heap
-        total = total + vectors(part).sum(dim=0, dtype=torch.float64)  # adds in float64 without a copy in float64
+        total = total + sum_of_rows(vectors(part))
     return total / len(train)
+
+
+def centred_blocks(
+    train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Blocks of images, and their features (or other vectors) minus a centre, float64 (N, D).
+
+    `centres`: one, (D,), or one per class, (K, D). All blocks lie in the same memory, so use each before the next: to
+    ask the system for memory of this size takes longer than to subtract. It is filled in pieces that stay in the cache.
+    """
+    memory = torch.empty(min(BLOCK, len(train)), centres.shape[-1], dtype=torch.float64)
+    for part in train.batches(BLOCK):
+        done = 0
+        for piece in part.batches(PIECE):
+            centre = centres if centres.ndim == 1 else centres[piece.labels]
+            torch.sub(vectors(piece), centre, out=memory[done : done + len(piece)])
+            done += len(piece)
+        yield part, memory[:done]
 
 
 def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
     """Mean outer product of features minus a centre, float64 (D, D). `centres`: one, (D,), or one per class, (K, D)."""
     total = torch.zeros(centres.shape[-1], centres.shape[-1], dtype=torch.float64)
-    for part in train.batches(BLOCK):
-        centred = vectors(part) - (centres if centres.ndim == 1 else centres[part.labels])
+    for _, centred in centred_blocks(train, centres, vectors):
         for start in range(0, len(total), SLAB):  # only the upper triangle, for half of the work
             rows = slice(start, start + SLAB)
             total[rows, start:].addmm_(centred[:, rows].T, centred[:, start:])
@@ -74,8 +94,7 @@ def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor]
 def class_covariances(train: Batch, means: Tensor, counts: Tensor, vectors: Callable[[Batch], Tensor]) -> Tensor:
     """For each class, the mean outer product of its vectors minus the class mean, float64 (K, D, D)."""
     totals = torch.zeros(*means.shape, means.shape[1], dtype=torch.float64)
-    for part in train.batches(BLOCK):
-        centred = vectors(part) - means[part.labels]
+    for part, centred in centred_blocks(train, means, vectors):
         for label in part.labels.unique().tolist():
             own = centred[part.labels == label]
             totals[label].addmm_(own.T, own)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Batch, FitData
-from oodbench.detectors._gaussian import BLOCK
+from oodbench.benchmark import FitData
 from oodbench.detectors._similarity import bank_of
 
 DENSENET, RESNET18 = 342, 512
@@ -59,12 +58,6 @@ def neighbours_of(data: FitData, usual: int) -> int:
     """
     labels = data.train.labels[bank_of(data)]
     return min(usual, max(1, len(labels) // max(1, len(labels.unique()))))
-
-
-def mean_active(train: Batch) -> float:
-    """Mean number of units above 0 in a training image."""
-    total = sum(int(torch.count_nonzero(part.features > 0)) for part in train.batches(BLOCK))
-    return total / max(1, len(train))
 
 
 def ever_active(mean: Tensor) -> int:

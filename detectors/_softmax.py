@@ -42,10 +42,12 @@ class Margins(NamedTuple):
 
 def margins(logits: Tensor) -> Margins:
     """The `Margins` of logits (N, K), float64."""
-    best = logits.argmax(dim=1, keepdim=True)
-    below = (logits - logits.gather(1, best)).scatter_(1, best, BOTTOM)
+    largest, best = logits.max(dim=1, keepdim=True)  # takes less time than argmax and gather
+    distance = logits - largest
+    below = distance.scatter(1, best, BOTTOM)
     second = below.amax(dim=1, keepdim=True)
-    others = (below - second).exp_()
+    alone = float(logits.shape[1] == 1)  # with a single class, nothing is below it
+    others = (distance - second).exp_().scatter_(1, best, alone)  # exp of `BOTTOM` would take eight times as long
     return Margins(best, below, second, others, others.sum(dim=1, keepdim=True).log_().add_(second))
 
 

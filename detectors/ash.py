@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Classifier, DataError, FitData, detector
-from oodbench.detectors._rectified import Rectified, kept_from, refuse_negative, require_percentile
-from oodbench.detectors._rules import DENSENET, RESNET18, mean_active, percentile_of
+from oodbench.detectors._rectified import Rectified, kept_from, mean_active, require_percentile
+from oodbench.detectors._rules import DENSENET, RESNET18, percentile_of
 
 
 class OwnPercentile(Rectified):
@@ -33,10 +33,9 @@ class OwnPercentile(Rectified):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Store the head. Raises `DataError` for negative features, and if the percentile keeps no unit."""
         super().fit(classifier, data)
-        refuse_negative(data.train, self.name)
-        units = self.weight_.shape[1]
+        units, active = self.weight_.shape[1], mean_active(data.train, self.name)
         if self.percentile is None:
-            self.percentile_ = percentile_of(units, mean_active(data.train), *self.authors)
+            self.percentile_ = percentile_of(units, active, *self.authors)
             self.chosen_ = {"percentile": self.percentile_}
         else:
             self.percentile_ = self.percentile

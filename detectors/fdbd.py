@@ -8,6 +8,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
 from oodbench.detectors._gaussian import mean_of
 from oodbench.detectors._head import head
+from oodbench.detectors._rows import by_rows
 
 SMALLEST = 1e-12
 """Smallest denominator: keeps the score finite for a feature at the mean (or at 0)."""
@@ -51,9 +52,14 @@ class FDBD(Detector):
         self.apart_, mean = apart, mean_of(data.train)
         self.mean_ = mean if self.normalizer == "distance" else torch.zeros_like(mean)
 
+    def _away(self, features: Tensor) -> Tensor:
+        """Distance of features (N, D) from the mean, or from 0; float64 (N,)."""
+        distances: Tensor = torch.linalg.vector_norm(features.to(torch.float64, copy=True).sub_(self.mean_), dim=1)
+        return distances
+
     def score(self, batch: Batch) -> Tensor:
         """Negative normalised mean distance to the boundaries."""
         best, predicted = batch.logits.max(dim=1)
         distances = ((best[:, None] - batch.logits) / self.apart_[predicted]).sum(dim=1) / (len(self.apart_) - 1)
-        away: Tensor = torch.linalg.vector_norm(batch.features.double() - self.mean_, dim=1)
+        away = by_rows(self._away, batch.features)
         return -distances / away.clamp_min(SMALLEST)

@@ -32,12 +32,9 @@ class KLMatching(Detector):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Average the softmax over the validation images with the same predicted class."""
         log_p = torch.log_softmax(data.validation.logits, dim=1)
-        predicted = log_p.argmax(dim=1)
-        templates = []
-        for label in predicted.unique():
-            own = log_p[predicted == label]
-            templates.append(torch.logsumexp(own, dim=0) - math.log(len(own)))
-        self.log_templates_ = torch.stack(templates)
+        predicted, order = log_p.argmax(dim=1).sort(stable=True)
+        by_class = log_p[order].split(predicted.unique_consecutive(return_counts=True)[1].tolist())
+        self.log_templates_ = torch.stack([torch.logsumexp(own, dim=0) - math.log(len(own)) for own in by_class])
 
     def score(self, batch: Batch) -> Tensor:
         """The smallest divergence from a class, in nats."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
 from oodbench.detectors._gaussian import mean_of
 from oodbench.detectors._head import head
+from oodbench.detectors._rows import by_rows
 
 
 @detector(
@@ -42,9 +43,13 @@ class NCI(Detector):
     def score(self, batch: Batch) -> Tensor:
         """Negative sum of proximity and weighted norm."""
         kind = batch.features.dtype
-        centred = batch.features - self.mean_.to(kind)
-        norms = torch.linalg.vector_norm(centred, dim=1, dtype=torch.float64)
-        weights = self.weight_.to(kind)[batch.logits.argmax(dim=1)]
-        along = weights.mul_(centred).sum(dim=1, dtype=torch.float64)
-        size = batch.features.abs().sum(dim=1, dtype=torch.float64)
-        return (along / torch.where(norms > 0, norms, 1.0)).add_(size, alpha=self.alpha).neg_()
+        mean, weight = self.mean_.to(kind), self.weight_.to(kind)
+
+        def scores(features: Tensor, predicted: Tensor) -> Tensor:
+            centred = features - mean
+            norms = torch.linalg.vector_norm(centred, dim=1, dtype=torch.float64)
+            along = weight.index_select(0, predicted).mul_(centred).sum(dim=1, dtype=torch.float64)
+            size = features.abs().sum(dim=1, dtype=torch.float64)
+            return (along / torch.where(norms > 0, norms, 1.0)).add_(size, alpha=self.alpha).neg_()
+
+        return by_rows(scores, batch.features, batch.logits.argmax(dim=1))

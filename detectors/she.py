@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._gaussian import SUMMED
+from oodbench.detectors._rows import add_by_label, by_rows
 from oodbench.detectors._similarity import unit
 
 METRICS = ("inner_product", "euclidean", "cosine")
@@ -44,10 +45,10 @@ class SHE(Detector):
         width = next(data.train.batches(1)).features.shape[1]
         sums = torch.zeros(classifier.num_classes, width, dtype=torch.float64)
         counts = torch.zeros(classifier.num_classes, dtype=torch.int64)
-        for part in data.train.batches(BLOCK):
+        for part in data.train.batches(SUMMED):
             correct = part.logits.argmax(dim=1) == part.labels
             labels = part.labels[correct]
-            sums.index_add_(0, labels, part.features[correct].double())
+            add_by_label(sums, labels, part.features[correct])
             counts += torch.bincount(labels, minlength=len(counts))
         found = counts.nonzero()[:, 0]
         if not len(found):
@@ -59,11 +60,15 @@ class SHE(Detector):
     def score(self, batch: Batch) -> Tensor:
         """Negative inner product, distance, or negative cosine."""
         kind = batch.features.dtype if self.metric == "inner_product" else torch.float64
-        features, patterns = batch.features.to(kind), self.patterns_.to(kind)
+        features, patterns = batch.features, self.patterns_.to(kind)
         place = self.place_[batch.logits.argmax(dim=1)]
-        scores = self._measured(features, patterns[place])
+
+        def scores_of(rows: Tensor, own: Tensor) -> Tensor:
+            return self._measured(rows.to(kind), patterns.index_select(0, own))
+
+        scores = by_rows(scores_of, features, place.clamp_min(0))
         for image in (place < 0).nonzero()[:, 0].tolist():
-            scores[image] = self._measured(features[image], patterns).amin()
+            scores[image] = self._measured(features[image].to(kind), patterns).amin()
         return scores
 
     def _measured(self, features: Tensor, patterns: Tensor) -> Tensor:

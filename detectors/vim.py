@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import BLOCK, CUTOFF, covariance, product, trapezoidal
+from oodbench.detectors._gaussian import BLOCK, CUTOFF, centred_blocks, covariance, product, trapezoidal
 from oodbench.detectors._head import head
 from oodbench.detectors._rules import principal_dim
 
 SINGLE = 100.0
 """Largest ratio of |f - u| to the residual for which the residual is computed in float32. The ratio amplifies float32
 rounding, to a relative error of 1e-5."""
+
+
+def _lengths(away: Tensor, directions: Tensor) -> Tensor:
+    """|R^T (f - u)| of f - u, (N, D), in its precision, and directions R, (D, R); float64 (N,)."""
+    lengths: Tensor = torch.linalg.vector_norm(product(away, directions), dim=1, dtype=torch.float64)
+    return lengths
 
 
 def mean_largest_logit(train: Batch) -> float:
@@ -82,9 +88,7 @@ class Residual(Detector):
         """Length of the residual of features (N, D): float64 (N,)."""
         single = features.dtype == torch.float32 and self.ratio_ <= SINGLE
         kind = torch.float32 if single else torch.float64
-        residual = product(features.to(kind) - self.origin_.to(kind), self.residual_)
-        lengths: Tensor = torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)
-        return lengths
+        return _lengths(features.to(kind) - self.origin_.to(kind), self.residual_)
 
     def score(self, batch: Batch) -> Tensor:
         """Length of the residual."""
@@ -122,7 +126,9 @@ class ViM(Residual):
                 f"ViM scales the residual by the mean largest logit of the training images, which is "
                 f"{largest:.3g}; it must be positive."
             )
-        total = sum(float(self.residual_of(part.features.double()).sum()) for part in data.train.batches(BLOCK))
+        total = sum(
+            float(_lengths(block, self.residual_).sum()) for _, block in centred_blocks(data.train, self.origin_)
+        )
         self.alpha_ = largest * len(data.train) / total
 
     def score(self, batch: Batch) -> Tensor:

@@ -81,7 +81,7 @@ def fit(
         array([-4.02, -0.74])
     """
     fresh = _new(detector)
-    found_head = _checked_head(head)
+    found_head = _checked_head(head, finite="head" in fresh.needs)
     recovers = "head" in fresh.needs and found_head is None  # from both arrays
     train = read_arrays(features, logits, labels, reads=EXPECTED if recovers else arrays_read(fresh))
     classes = _number_of_classes(num_classes, train, found_head)
@@ -139,17 +139,17 @@ def _new(detector: str | type[Detector] | Detector) -> Detector:
     return result
 
 
-def _checked_head(head: Any) -> GivenHead | None:
-    """Weight and bias as arrays. Raises `UserError` for anything that is no linear layer."""
+def _checked_head(head: Any, finite: bool) -> GivenHead | None:
+    """Weight and bias as arrays. Raises `UserError` for anything that is no linear layer; `finite`: also for NaN."""
     if head is None:
         return None
     if hasattr(head, "weight") and hasattr(head, "bias"):
         head = head.weight, head.bias
     if not isinstance(head, tuple | list) or len(head) != 2:
         raise UserError("head is not a pair: expected (weight, bias) of shapes (K, D) and (K,), or a linear module.")
-    weight = rows_of_numbers(head[0], "head[0]")
+    weight = rows_of_numbers(head[0], "head[0]", finite)
     bias = np.zeros(len(weight), weight.dtype) if head[1] is None else as_array(head[1], "head[1]")
-    if bias.shape != (len(weight),) or bias.dtype.kind not in "iuf" or not np.isfinite(bias).all():
+    if bias.shape != (len(weight),) or bias.dtype.kind not in "iuf" or (finite and not np.isfinite(bias).all()):
         raise UserError(
             f"head has a weight of shape {weight.shape} and a bias of shape {bias.shape}; expected (K, D) and (K,) "
             "with finite numbers."
@@ -235,13 +235,19 @@ def _classifier(detector: Detector, train: SetArrays, head: GivenHead | None, cl
                     f"columns; expected ({classes}, {train.features.shape[1]})."
                 )
             if train.logits is not None:
-                check_head(train.features[rows], train.logits[rows], head)
+                check_head(train.features[rows], train.logits[rows], head, product=_product)
         elif train.logits is not None:
             head = _recovered(train)
     if head is None:
         return HeadOnly(classes)
     weight, bias = (torch.from_numpy(np.array(part, dtype=_floating(part))) for part in head)
     return HeadOnly(classes, weight, bias)
+
+
+def _product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """A matrix product by torch: NumPy's starts a thread per core, which go on waiting for work on all cores."""
+    found: NDArray[Any] = torch.from_numpy(a).matmul(torch.from_numpy(b)).numpy()
+    return found
 
 
 def _floating(array: NDArray[Any]) -> Any:

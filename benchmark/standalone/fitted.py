@@ -72,6 +72,7 @@ class FittedDetector:
         self.validation_images = validation_images
         self._width = width or Width(None, None)
         self._bank = bank
+        self._probed = False
 
     @property
     def name(self) -> str:
@@ -103,7 +104,8 @@ class FittedDetector:
 
         Raises:
             UserError: A missing array, a wrong shape, or a value that is not finite.
-            PluginError: The detector gives a score that is not finite, or depends on the batch.
+            PluginError: The detector gives a score that is not finite, or depends on the batch, for which the first
+                set of more than five images is looked at.
         """
         given = {"features": features, "logits": logits}
         if missing := [name for name in self.needs if given[name] is None]:
@@ -118,7 +120,13 @@ class FittedDetector:
         return Kind.of(features, logits).returned(self._scores(images))
 
     def _scores(self, images: SetArrays) -> Any:
-        probe = images.count > PROBE  # of fewer, the smaller batch would be the same one
+        # Once: dependence on the batch is a property of the code. Of fewer images the smaller batch would be the same.
+        probe = images.count > PROBE and not self._probed
+        scores = self._scored(images, probe)
+        self._probed |= probe
+        return scores
+
+    def _scored(self, images: SetArrays, probe: bool) -> Any:
         if self._bank is None or not compares(self.detector):
             classes = self.num_classes or (1 if images.logits is None else images.logits.shape[1])
             return score_batches(self.detector, array_batch(self.detector, images), classes, self.seed, probe=probe)

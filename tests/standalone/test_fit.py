@@ -407,3 +407,34 @@ def test_the_contract_is_that_of_a_run(world: FeatureWorld) -> None:
         fit(LearnsAModule, features=world.features)
     with pytest.raises(PluginError, match="depends on the batch"):
         fit(RanksTheBatch, features=world.features).score(features=world.test)
+
+
+class CountsCalls(Centroid):
+    calls = 0
+
+    def score(self, batch: Batch) -> Tensor:
+        type(self).calls += 1
+        return super().score(batch)
+
+
+def test_dependence_on_the_batch_is_looked_for_once(world: FeatureWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CountsCalls, "calls", 0)
+    fitted = fit(CountsCalls, features=world.features)
+    counts = []
+    for images in (3, 400, 400):  # of three images, a smaller batch would be the same one
+        fitted.score(features=world.features[:images])
+        counts.append(CountsCalls.calls)
+    assert counts == [1, 3, 4]
+    ranks = fit(RanksTheBatch, features=world.features)
+    for _ in range(2):
+        with pytest.raises(PluginError, match="depends on the batch"):
+            ranks.score(features=world.test)
+
+
+def test_a_head_is_not_read_by_what_does_not_need_it(arrays: dict[str, Any], images: dict[str, np.ndarray]) -> None:
+    broken = with_value(arrays["head"][0], 1, np.nan), arrays["head"][1]
+    np.testing.assert_array_equal(
+        fit("knn", **{**arrays, "head": broken}).score(**images), fit("knn", **arrays).score(**images)
+    )
+    with pytest.raises(UserError, match=r"head\[0\] has NaN in row 1"):
+        fit("vim", **{**arrays, "head": broken})

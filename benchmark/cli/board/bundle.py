@@ -87,8 +87,8 @@ def check_bundle(file: Path) -> None:
 def _pack(
     run: str, file: Path | None, name: str, weights: bool, results: Path, data_dir: Path, overwrite: bool
 ) -> None:
+    from oodbench.benchmark.store.hashes import file_sha256
     from oodbench.benchmark.store.sizes import in_bytes
-    from oodbench.benchmark.store.store import file_sha256
     from oodbench.benchmark.verify.bundles.contents import LEFT_OUT
     from oodbench.benchmark.verify.bundles.pack import bundle as pack
 

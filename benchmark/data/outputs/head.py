@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ from oodbench.benchmark.errors import UserError
 Floats = NDArray[np.floating[Any]]
 Pair = tuple[Floats, Floats]
 """(N, D) features and (N, K) logits."""
+
+Product = Callable[[Floats, Floats], Floats]
+"""A matrix product."""
 
 EXACT = 2e-4
 """Largest difference between head(features) and logits, as a share of the largest logit, that float32 explains."""
@@ -64,11 +67,13 @@ class Difference(NamedTuple):
         return self.largest / self.scale if self.scale else float(self.largest > 0) * np.inf
 
 
-def check_head(features: Floats, logits: Floats, head: GivenHead, where: str = "") -> Difference:
+def check_head(
+    features: Floats, logits: Floats, head: GivenHead, where: str = "", product: Product = np.matmul
+) -> Difference:
     """Raise `UserError` if head(features) is not the logits, within what reduced precision explains.
 
-    `features`: (N, D); `logits`: (N, K), both finite; `where`: of the arrays, in the message, such as "'id_test'". A
-    missing bias is found although it may change logits by less than bfloat16 does.
+    `features`: (N, D); `logits`: (N, K), both finite; `where`: of the arrays, in the message, such as "'id_test'";
+    `product`: what multiplies. A missing bias is found although it may change logits by less than bfloat16 does.
     """
     place = f" of {where}" if where else ""
     wanted = (logits.shape[1], features.shape[1])
@@ -80,7 +85,7 @@ def check_head(features: Floats, logits: Floats, head: GivenHead, where: str = "
         )
     if not (np.isfinite(head.weight).all() and np.isfinite(head.bias).all()):
         raise UserError("The head's weight or bias is not finite; save it again as float32.")
-    found = head_difference(features, logits, head)
+    found = head_difference(features, logits, head, product)
     if found.share <= EXACT or (found.share <= REDUCED and not found.by_class and not found.by_row):
         return found
     if found.by_class:
@@ -98,11 +103,11 @@ def check_head(features: Floats, logits: Floats, head: GivenHead, where: str = "
     )
 
 
-def head_difference(features: Floats, logits: Floats, head: GivenHead) -> Difference:
+def head_difference(features: Floats, logits: Floats, head: GivenHead, product: Product = np.matmul) -> Difference:
     """Compare head(features) with the logits, block by block, in float32 unless the features are float64."""
     largest, row, scale, squares, row_squares = 0.0, 0, 0.0, 0.0, 0.0
     sums = np.zeros(logits.shape[1])
-    for start, rest, y in _residuals(features, logits, head):
+    for start, rest, y in _residuals(features, logits, head, product):
         scale = max(scale, float(np.abs(y).max()))
         apart = np.abs(rest).max(axis=1)
         if apart.max() > largest:
@@ -217,12 +222,14 @@ def _rows_outside(features: Floats, logits: Floats, head: GivenHead, tolerance: 
     return np.flatnonzero(~(np.concatenate(apart) <= tolerance * scale))
 
 
-def _residuals(features: Floats, logits: Floats, head: GivenHead) -> Iterator[tuple[int, Floats, Floats]]:
+def _residuals(
+    features: Floats, logits: Floats, head: GivenHead, product: Product = np.matmul
+) -> Iterator[tuple[int, Floats, Floats]]:
     """The first row, head(features) - logits, and logits, block by block."""
     dtype = np.result_type(features.dtype, np.float32)
     weight, bias = (np.asarray(array, dtype=dtype) for array in head)
     for start, x, y in _blocks(features, logits, dtype):
-        yield start, x @ weight.T + bias - y, y
+        yield start, product(x, weight.T) + bias - y, y
 
 
 def _blocks(features: Floats, logits: Floats, dtype: DTypeLike) -> Iterator[tuple[int, Floats, Floats]]:
