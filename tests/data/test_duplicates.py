@@ -141,7 +141,7 @@ def test_a_single_accidentally_shared_image_is_noted(plan_leaks: Callable[..., P
 def test_an_ood_set_with_outliers_is_refused_whatever_its_family(
     plan_leaks: Callable[..., Prepared], register: Register, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"1 test images of 'leak_of_outliers' are among the outliers 'leak_outliers'"):
+    with pytest.raises(UserError, match=r"1 test image of 'leak_of_outliers' is among the outliers 'leak_outliers'"):
         plan_leaks(ood_sets="leak_of_outliers")
     # In a seen cell, which has the distribution of the outliers, new images are scored; a training image is refused.
     library = Library(tmp_path)
@@ -154,14 +154,14 @@ def test_an_ood_set_with_outliers_is_refused_whatever_its_family(
     spoilt = image_set(smooth(9, 51, SHAPE), np.concatenate([smooth(2000, 52, SHAPE), seen[:1]]))
     spoilt.family = "leak_outliers"
     register("leak_spoilt", spoilt)
-    with pytest.raises(UserError, match="1 test images of 'leak_spoilt' are among the outliers"):  # of 2,001
+    with pytest.raises(UserError, match="1 test image of 'leak_spoilt' is among the outliers"):  # of 2,001
         plan_leaks("msp@confidence", ood_sets="leak_spoilt")
 
 
 def test_an_ood_set_with_tuning_images_is_refused(
     plan_leaks: Callable[..., Prepared], tmp_path: Path, register: Register
 ) -> None:
-    with pytest.raises(UserError, match="1 test images of 'leak_of_tuning' are in 'leak_tuning', which protocol"):
+    with pytest.raises(UserError, match="1 test image of 'leak_of_tuning' is in 'leak_tuning', which protocol"):
         plan_leaks("odin", protocol="val_ood", ood_sets="leak_of_tuning")
     # leave_one_out: images that one set is tuned on are scored in another
     one = smooth(40, 60, SHAPE)

@@ -125,7 +125,7 @@ def test_verify_notices_groups_other_than_those_of_the_intervals(
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 1
     assert "other (test): its images are grouped in another way than when the cell was computed" in done.output
-    assert "not checked for 1 cells: confidence intervals, because the images in --data-dir differ" in done.output
+    assert "not checked for 1 cell: confidence intervals, because the images in --data-dir differ" in done.output
 
 
 class Shades(NamedTuple):

@@ -121,7 +121,7 @@ REFUSED = {
     "OOD test among tuning images": (
         ("near", "test", "tuning", "train", 1),
         {"protocol": "val_ood", "detectors": "odin"},
-        "1 test images of 'near' are in 'tuning', which protocol 'val_ood' tunes on. Choose another --ood",
+        "1 test image of 'near' is in 'tuning', which protocol 'val_ood' tunes on. Choose another --ood",
     ),
     "outliers tested on under their own name": (
         ("outliers", "test", "outliers", "train", 10),
@@ -172,7 +172,7 @@ def test_what_all_includes_and_spoils_its_test_images_is_left_out_with_the_reaso
 NOTED = {
     ("known", "test", "known", "train", 1): "1 of 200 test images of 'known' are training images of 'known': they are "
     "repeated in the set.",
-    ("known", "test", "outliers", "train", 1): "1 test images of 'known' are among the outliers 'outliers' that "
+    ("known", "test", "outliers", "train", 1): "1 test image of 'known' is among the outliers 'outliers' that "
     "training may see, by accident: the sets share them.",
     ("near", "test", "known", "test", 1): "1 of 200 test images of 'near' are test images of 'known', by accident: the "
     "sets share them.",

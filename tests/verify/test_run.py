@@ -166,7 +166,7 @@ def test_each_problem_is_reported_alone(results: Path, damage: Callable[[Path], 
     problem, summary = done.output.splitlines()
     for text in expected:
         assert text in problem
-    assert summary.startswith("tiny: 1 problems in ")
+    assert summary.startswith("tiny: 1 problem in ")
 
 
 def test_a_cell_without_a_record_is_reported(results: Path) -> None:
