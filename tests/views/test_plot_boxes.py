@@ -140,6 +140,15 @@ def figures(summary: Summary, kind: str, options: Options) -> list[Figure]:
 SIZES = {"default": Size(), "column": COLUMN}
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_cut_with_a_logarithmic_axis_and_many_id_sets(size: str) -> None:
+    with canvas.styled():
+        summary = a_summary(5, ("digits[0-6]", "a-folder-of-photographs/with-a-long-name", "x"))
+        for kind in ("roc", "heatmap", "bars"):
+            for figure in figures(summary, kind, Options(size=SIZES[size], log_fpr=True, seeds=3)):
+                assert [*problems(figure)] == []
+
+
 @pytest.mark.parametrize("rows", [3, 12, 60])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", plots.KINDS)

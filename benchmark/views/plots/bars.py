@@ -45,7 +45,7 @@ def bars(block: Block, options: Options) -> Figure:
         size = size.at_most(left + width + 0.05 + EDGE)
         width = size.width - EDGE - left - 0.05
     group = width / across
-    upright = all(measure.width_of(_longest(ood)) <= group - 0.06 for ood in block.sets)
+    upright = all(measure.width_of(word) <= group - 0.06 for ood in block.sets for word in ood.heading.split())
     names = [_heading(ood, group, upright) for ood in block.sets]
     room = max(measure.height_of(n) if upright else measure.width_of(n) for n in names) + 0.08
     titles = [measure.folded(title_of(metric), width) for metric in metrics]
@@ -72,11 +72,6 @@ def bars(block: Block, options: Options) -> Figure:
         axes.tick_params(axis="x", length=0, pad=2)
         y += room
     return page.figure
-
-
-def _longest(ood: OodSet) -> str:
-    """The part of a set's heading that is not broken into lines, if it is to be read upright."""
-    return max(ood.heading.replace(" (", "\n(").split("\n"), key=len)
 
 
 def _heading(ood: OodSet, group: float, upright: bool) -> str:

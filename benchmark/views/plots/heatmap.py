@@ -201,7 +201,8 @@ def _strips(blocks: Sequence[Sequence[Column]], room: float, pitch: float) -> li
     most = max(1, int(room / pitch))
     strips: list[list[Sequence[Column]]] = [[]]
     for block in blocks:
-        for part in [block[a : a + most] for a in range(0, len(block), most)]:
+        size = -(-len(block) // -(-len(block) // most)) if block else 1  # parts of nearly equal width
+        for part in [block[a : a + size] for a in range(0, len(block), size)]:
             if strips[-1] and strip_width([*strips[-1], part], pitch) > room:
                 strips.append([])
             strips[-1].append(part)
@@ -230,7 +231,7 @@ def id_set_name(part: Sequence[Column], pitch: float) -> tuple[str, bool]:
     """The name of the ID set of some columns, in lines, and whether it is to be read from below."""
     span = pitch * len(part) + BETWEEN / 2
     text = f"ID set {part[0][0].id_set}"
-    if span >= UPRIGHT or measure.width_of(text, None, "bold") <= span:
+    if all(measure.width_of(word, None, "bold") <= span for word in text.split()) or span >= UPRIGHT:
         return measure.folded(text, span, None, "bold"), False
     for inches in np.arange(0.8, 20, 0.1):
         folded = measure.folded(text, float(inches), None, "bold")

@@ -90,7 +90,7 @@ def histogram_plan(
     across = -(-len(sets) // -(-len(sets) // across))  # strips of nearly equal width
     panel = min((room + BETWEEN) / across - BETWEEN, PANEL)
     strips = [sets[a : a + across] for a in range(0, len(sets), across)]
-    heads = max(measure.height_of(measure.folded(ood.heading, panel)) for ood in sets) + 0.04
+    heads = max(measure.height_of(measure.folded(ood.heading, panel)) for ood in sets) + 0.06
     ticks = measure.line_height() + 0.07
     line = measure.line_height()
     if narrow:
@@ -168,7 +168,7 @@ def draw_histograms(
         for k, ood in enumerate(strip):
             middle = plan.column + k * (plan.panel + BETWEEN) + plan.panel / 2
             text = measure.drawn(ood.heading, plan.panel)
-            sheet.text(middle, top + plan.headings - 0.02, text, ha="center", va="bottom")
+            sheet.text(middle, top + plan.headings - 0.05, text, ha="center", va="bottom")
         top += plan.headings
         for i, height in enumerate(plan.heights):
             base = _name(sheet, plan, i, top, scales[i].name)

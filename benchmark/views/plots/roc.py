@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from oodbench.benchmark.views.plots import measure
 from oodbench.benchmark.views.plots import style as canvas
@@ -50,7 +52,7 @@ def roc(block: Block, scores: PairScores, options: Options) -> Figure:
     looks = {label: options.looks[label] for label in front}
     key = _key(looks, options, len(block.rows) - len(front))
     panels = [curves(block, ood, scores, options, front) for ood in block.sets]
-    plan = _Plan.of(block, key, options.size)
+    plan = _Plan.of(block, key, options.size, options.log_fpr)
     best = f"{len(front)} of {len(block.rows)} in colour, {order_text(block, options)}"
     detail = ["ID positive; grey line: 95% of ID accepted"]
     detail += [best] if len(block.rows) > len(front) else []
@@ -94,10 +96,12 @@ class _Plan:
     """The height of all but heading and panels."""
 
     @classmethod
-    def of(cls, block: Block, entries: tuple[Sequence[Any], Sequence[str]], size: Size, beside: bool = True) -> _Plan:
+    def of(
+        cls, block: Block, entries: tuple[Sequence[Any], Sequence[str]], size: Size, log_fpr: bool, beside: bool = True
+    ) -> _Plan:
         beside = beside and not size.narrow
         left = measure.line_height() + measure.width_of("0.95") + 0.17
-        across, right = 0.2, 0.12
+        across, right = (0.34 if log_fpr else 0.2), 0.12
         columns = min(2 if size.narrow else 3, len(block.sets))
         key = legend(*entries, min(2.4, 0.34 * size.inner))
         if not beside:
@@ -108,7 +112,7 @@ class _Plan:
         rows = -(-len(block.sets) // columns)
         down = titles + 0.1
         if beside and key.height > rows * side + (rows - 1) * down:
-            return cls.of(block, entries, size, beside=False)
+            return cls.of(block, entries, size, log_fpr, beside=False)
         bottom = measure.line_height() + measure.height_of(measure.folded(X_TITLE, side + across)) + 0.12
         used = left + columns * side + (columns - 1) * across + right + (key.width + GAP if beside else 0.0)
         if not size.exact:
@@ -182,8 +186,9 @@ def frame(axes: Axes, floor: float | None, bottom: bool, left: bool, width: floa
     else:
         axes.set_xscale("log")
         axes.set_xlim(floor, 1.05)
-        if not bottom:
-            axes.set_xticklabels([])
+        decades = [10.0**power for power in range(round(np.log10(floor)), 1)]
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(decades, [f"{decade:g}" if bottom else "" for decade in decades])
     axes.set_yticks([*ticks[:-1], 0.95, 1], [*names[:-1], "0.95", ""] if left else [""] * 6)
     if bottom:
         axes.set_xlabel(measure.folded(X_TITLE, width), labelpad=1)

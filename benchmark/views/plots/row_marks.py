@@ -142,6 +142,7 @@ def draw_bars(axes: Axes, table: RowTable, metric: int) -> None:
         if drawn:
             axes.barh([y for y, _ in drawn], [x for _, x in drawn], heights, **_bar(i, table.series))
         lines = [[(scale * a, y) for a in stat.interval] for y, stat, _ in stats if stat and stat.interval]
-        axes.add_collection(LineCollection(lines, colors="black", linewidths=0.8, zorder=3), autolim=False)
+        for colour, width in (("white", 2.2), ("black", 0.8)):  # also on a black bar
+            axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=3), autolim=False)
         _arrows(axes, lines, table.ends(metric), "black")
         _extras(axes, table, i, metric, stats)

@@ -28,7 +28,7 @@ BAR_METRICS = ("tnr_at_tpr95", "auroc", "detection_accuracy")
 PAD = 0.035
 """Inches between rows, in addition to the text's own leading."""
 
-BEYOND = 0.1
+BEYOND = 0.35
 """How far an axis is extended for intervals, in units of the range of the numbers; an arrow shows that one goes on."""
 
 

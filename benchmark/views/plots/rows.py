@@ -113,7 +113,7 @@ def _frame(axes: Axes, table: RowTable, metric: int, width: float, named: bool) 
     """Limits, ticks, names at the left and a pale line through every row."""
     low, high = table.ends(metric)
     axes.set(xlim=(low, high), ylim=(table.height, 0))
-    most = max(2, int(width / 0.42))
+    most = max(2, int(width / 0.32))
     ticks = [tick for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -112,8 +112,7 @@ def style_named(name: str) -> PlotStyle:
     if name in STYLES:
         return STYLES[name]
     if not name.endswith(".mplstyle"):
-        listing = f"Styles: {', '.join(STYLES)}; or a file of matplotlib's parameters, FILE.mplstyle."
-        raise unknown("plot style", name, STYLES, listing)
+        raise unknown("plot style", name, (*STYLES, "FILE.mplstyle"), "bench plot --help")
     try:
         parameters = mpl.rc_params_from_file(name, use_default_template=False)
     except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
