@@ -36,7 +36,8 @@ def drawn(results: Path, *options: object) -> list[Path]:
 def picture(path: Path) -> Image.Image:
     """A file's pixels; the file is closed."""
     with Image.open(path) as opened:
-        return opened.convert("RGB")
+        found: Image.Image = opened.convert("RGB")
+    return found
 
 
 def test_choices_go_to_a_folder_of_their_own(results: Path) -> None:
