@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
 def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Opens a report; at the end of the test, no error may have been reported and nothing requested."""
     wrong: list[str] = []
-    pages = []
+    pages: list[Any] = []
 
     def show(data: ReportData, width: int = 1600, dark: bool = False, **options: Any) -> Any:
         path = write_report(data, tmp_path / f"report-{len(pages)}.html")

@@ -137,15 +137,19 @@ function baselines(shown) {
 
 const captionText = () => `${metricTitle()} on ${block().title}, ${lower(state.metric) ? "lower" : "higher"} is better`;
 
+// The list shows the chosen metric and the field's usual ones; its copy as CSV has all.
+const USUAL = ["auroc", "fpr_at_tpr95", "tnr_at_tpr95", "detection_accuracy", "aupr_in", "aupr_out"];
+const listed = () => data.metrics.filter(({ id }) => id === state.metric || USUAL.includes(id));
+
 function cellsTable() {
-  const ids = ["id_set", "name", "set", "group", ...data.metrics.map((metric) => metric.id)];
+  const ids = ["id_set", "name", "set", "group", ...listed().map((metric) => metric.id)];
   const body = data.cells.map((found) => {
     const row = data.rows[found.row], home = data.id_sets[row.block], set = home.sets[found.set];
     return el("tr", { "data-at": found.row },
       nameCell(row),
       el("td", { class: "text" }, home.title + (home.run && manyRuns ? ` (${home.run})` : "")),
       el("td", { class: "text" }, set.title), el("td", { class: "text" }, set.group),
-      data.metrics.map(({ id }, at) => {
+      listed().map(({ id }, at) => {
         const value = cellStat(found, id);
         const text = value ? percent(value.mean) : found.status === "ok" ? "–" : found.status;
         return el("td", { class: at ? "plain" : "value", "data-order": value ? value.mean : "" }, at ? text
@@ -153,10 +157,10 @@ function cellsTable() {
       }), el("td", {}, ""));
   });
   const head = el("thead", {}, el("tr", { class: "names" }, ["Detector", "ID set", "OOD set", "Group"].map((text, at) =>
-    el("th", { scope: "col", class: at ? "left" : "first" }, text)), data.metrics.map((metric) => el("th", { scope: "col" }, metric.title)), el("th", {}, "Group")));
+    el("th", { scope: "col", class: at ? "left" : "first" }, text)), listed().map((metric) => el("th", { scope: "col" }, metric.title)), el("th", {}, "Group")));
   return {
     node: el("table", {}, el("caption", { class: "hidden" }, "All cells, in percent"), head, el("tbody", {}, body)),
-    ids: ["name", "id_set", "set", "group", ...ids.slice(4)], last: ids.length, scale: null, numbers: data.metrics.map((_, at) => 4 + at),
+    ids: ["name", "id_set", "set", "group", ...ids.slice(4)], last: ids.length, scale: null, numbers: listed().map((_, at) => 4 + at),
   };
 }
 
