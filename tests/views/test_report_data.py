@@ -342,7 +342,7 @@ def test_rows_have_names_citations_and_costs(tmp_path: Path) -> None:
     assert (mine.name, mine.latex, mine.passes, mine.cite) == ("Ours", "Ours", "", "")
     assert report(tmp_path, run).rows[2].latex == "mine\\_50\\%"
     assert data.id_sets[0].sets[0].title == "Letters"
-    entries = dict(map(tuple, data.references))
+    entries = dict(data.references)
     assert entries["wang2022vim"].startswith("@")
 
 

@@ -331,7 +331,7 @@ class ReportData(msgspec.Struct, frozen=True):
     published: list[PublishedNumber]
     texts: list[str]
     """Lines that cells share."""
-    references: list[list[str]] = []
+    references: list[tuple[str, str]] = []
     """What rows, sets and backbones cite: [key, BibTeX entry], by key."""
     explained: list[list[str]] = []
     """What the values of `Row.data` mean: [value, phrase]."""
