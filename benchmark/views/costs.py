@@ -123,6 +123,6 @@ def cost_lines(costs: Iterable[Costs]) -> list[str]:
     costs = list(costs)
     given = [one for one in DATA if any(one in (cost.data or ()) for cost in costs)]
     lines = ["Data: what a row was given besides the trained network" + "".join(f"; {o}: {DATA[o]}" for o in given)]
-    lines.append("passes: network passes per test image, the one that all rows share and those that a row adds")
-    lines.append("networks: networks trained for a row, generators and the like included")
+    lines.append("Passes: network passes per test image, the one that all rows share and those that a row adds")
+    lines.append("Networks: networks trained for a row, generators and the like included")
     return lines

@@ -93,6 +93,13 @@ def test_the_backbone_tells_rows_apart(made: Path) -> None:
     assert labels(run) == [f"msp ({small})", f"energy ({small})", f"msp ({WIDE})", f"knn ({WIDE})"]
 
 
+def test_a_hint_names_the_command_as_it_is_typed(made: Path) -> None:
+    assert beside(made, "small", "wide").typed == "small wide"
+    result = bench("compare", "small", "wide", "--detectors", "msq,knn", "--results", made)
+    assert result.exit_code == 2
+    assert "'bench table small wide' shows all" in result.output
+
+
 def test_options_tell_rows_apart_also_of_detectors_that_one_run_has(made: Path) -> None:
     assert labels(beside(made, "small", "short")) == ["msp", "energy", "msp (limit_train=40)"]
     assert labels(beside(made, "short", "same")) == ["msp (limit_train=40)", "msp", "knn"]
