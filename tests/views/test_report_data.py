@@ -260,6 +260,16 @@ def test_published_numbers_are_at_their_cells(tmp_path: Path) -> None:
         assert one.reasons, "the run follows no paper's protocol"
 
 
+def test_published_means_and_accuracies_have_titles(tmp_path: Path) -> None:
+    sets = {"cifar100": "near", "tinyimagenet": "near"}
+    run = scored_run(tmp_path, labels=("msp",), id_set="cifar10", sets=sets, suite={"name": "openood-cifar10"})
+    data = report(tmp_path, run, lookups=Lookups(published=published_lines))
+    shown = {(one.metric_title, one.group, one.set) for one in data.published}
+    assert {("ID acc", "", None), ("AUROC", "near", None), ("FPR95 (OOD+)", "near", None)} <= shown
+    (accuracy,) = {one.ours for one in data.published if one.metric == "id_accuracy"}
+    assert accuracy == 90.0
+
+
 def test_sets_that_no_paper_has_give_no_published_number(tmp_path: Path) -> None:
     assert report(tmp_path, scored_run(tmp_path), lookups=Lookups(published=published_lines)).published == []
 

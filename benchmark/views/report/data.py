@@ -308,6 +308,8 @@ class PublishedNumber(msgspec.Struct, frozen=True):
     source: str
     verified: bool
     """Whether it was read in the source; otherwise recalled."""
+    metric_title: str = ""
+    """The metric's name to show; it may be one that cells do not have, such as the accuracy."""
 
 
 class ReportData(msgspec.Struct, frozen=True):

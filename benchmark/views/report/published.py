@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from oodbench.benchmark.errors import visible
+from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.report import data
 from oodbench.benchmark.views.report.tables import Shown
 
@@ -57,4 +58,5 @@ def published_of(shown: Shown, lines: Iterable[PublishedLine]) -> Iterator[data.
                 reasons=[visible(reason) for reason in line.reasons],
                 source=visible(line.source),
                 verified=line.verified,
+                metric_title=metric_of(line.metric).full_title,
             )
