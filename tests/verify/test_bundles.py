@@ -225,7 +225,7 @@ def test_paths_and_addresses_are_taken_out(text: str, left: str) -> None:
 def test_a_path_in_a_setting_is_refused(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in keys, which cannot be changed without the numbers' losing what made them."""
     monkeypatch.setattr(Private, "leak", lambda self, text: "/home/jane/x" if text == "knn" else "")
-    with pytest.raises(UserError, match=r"'/home/jane/x' would be in records/0000\.json of the bundle"):
+    with pytest.raises(UserError, match=r"'/home/jane/x' would be in run\.json of the bundle"):
         bundle("tiny", tmp_path / "a.zip", results=results)
 
 
