@@ -6,6 +6,7 @@ import click
 
 from oodbench.benchmark.cli.base import Group
 from oodbench.benchmark.cli.board.bundle import bundle
+from oodbench.benchmark.cli.board.leaderboard import leaderboard
 from oodbench.benchmark.cli.cache import cache
 from oodbench.benchmark.cli.compare import compare
 from oodbench.benchmark.cli.data import data
@@ -34,6 +35,7 @@ from oodbench.benchmark.cli.views.table import table
     bench report digits                               write its results as one page for the browser
     bench compare digits                              test which of a run's detectors is better
     bench bundle digits -o digits.bundle.zip          pack a run into one file that others can check
+    bench leaderboard bundles -o site                 make a page of such files
     bench export digits vim vim.safetensors --id digits
                                                       write a detector of a run to one file, for service
     bench score vim.safetensors photos/               score images with it
@@ -60,6 +62,7 @@ for command in (
     compare,
     verify,
     bundle,
+    leaderboard,
     export,
     score,
     check,

@@ -88,12 +88,11 @@ def _pack(
     run: str, file: Path | None, name: str, weights: bool, results: Path, data_dir: Path, overwrite: bool
 ) -> None:
     from oodbench.benchmark.store.hashes import file_sha256
-    from oodbench.benchmark.store.sizes import in_bytes
     from oodbench.benchmark.verify.bundles.contents import LEFT_OUT
     from oodbench.benchmark.verify.bundles.pack import bundle as pack
 
     written = pack(run, file or "", name=name, weights=weights, results=results, data_dir=data_dir, overwrite=overwrite)
-    click.echo(f"{written}: {in_bytes(written.stat().st_size)}, SHA-256 {file_sha256(written)}")
+    click.echo(f"{written}: {written.stat().st_size:,} bytes, SHA-256 {file_sha256(written)}")
     click.echo(f"Every number was computed again from the scores in it. Left out: {'; '.join(LEFT_OUT)}.")
 
 

@@ -40,6 +40,11 @@ def check_file(file: Path, limits: Limits = LIMITS) -> Verdict:
             return Verdict([str(error)])
 
 
+def bundle_images(bundle: Unpacked) -> BundleImages:
+    """The images that cells of a bundle were scored on, with their groups. Raises `UserError` for wrong groups."""
+    return BundleImages(tuple(bundle.contents.images), bundle.groups)
+
+
 def check_unpacked(bundle: Unpacked) -> Verdict:
     """Check a bundle that has been unpacked."""
     try:
@@ -52,7 +57,7 @@ class _OfBundle(Verifier):
     """The verification of a bundle, by what is in it alone."""
 
     def __init__(self, bundle: Unpacked) -> None:
-        super().__init__(bundle.run_dir, bundle.cache, BundleImages(tuple(bundle.contents.images), bundle.groups))
+        super().__init__(bundle.run_dir, bundle.cache, bundle_images(bundle))
         self.bundle = bundle
         recompute = BundleRecompute(self.images, self.undamaged_artifact)
         recompute.known = {

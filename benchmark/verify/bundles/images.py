@@ -26,6 +26,7 @@ from oodbench.benchmark.metrics.extended import (
     softmax,
 )
 from oodbench.benchmark.plugins.dataset import ImageSet
+from oodbench.benchmark.records.beside import RecordOfRun
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.verify.bundles.contents import Classification, SetOfImages
 from oodbench.benchmark.verify.recompute import Recompute, logits_behind
@@ -121,6 +122,22 @@ class BundleImages(ScoredImages):
         names = ("sha256", "part", "images", "groups")
         checksum, part, count, groups = (used.get(name, "") for name in names)
         return self._images.get((checksum, part, count, groups), NO_IMAGES)
+
+
+class ImagesOfBundles(ScoredImages):
+    """Finds the images of records of several bundles.
+
+    Args:
+        of_run: The name of a run, as in `RecordOfRun` -> the images of its bundle.
+    """
+
+    def __init__(self, of_run: Mapping[str, BundleImages]) -> None:
+        self._of_run = of_run
+
+    def of(self, record: Record, name: str, count: int) -> ImageSet | str:
+        """As in `ScoredImages`."""
+        own = self._of_run.get(record.run) if isinstance(record, RecordOfRun) else None
+        return NO_IMAGES if own is None else own.of(record, name, count)
 
 
 class BundleRecompute(Recompute):
