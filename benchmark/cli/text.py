@@ -23,7 +23,8 @@ def dry_run_text(prepared: Prepared) -> str:
         f"Run: {prepared.run_dir}"
     ]
     for kind, count in planned.items():
-        out.append(f"  {kind:8} {count:5} jobs, {count - left[kind]} cached or done, {left[kind]} to do")
+        jobs = "job" if count == 1 else "jobs"
+        out.append(f"  {kind:8} {count:5} {jobs}, {count - left[kind]} cached or done, {left[kind]} to do")
     for kind in left:
         titles = [f"{job.title} ({counted(job.size, 'image')})" for job in work.jobs if job.kind == kind]
         out += [f"  to do: {title}" for title in titles[:EXAMPLES]]

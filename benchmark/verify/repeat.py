@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.api import Prepared, prepare
-from oodbench.benchmark.errors import OodbenchError, UserError
+from oodbench.benchmark.errors import OodbenchError, UserError, counted
 from oodbench.benchmark.plan.options import Options
 from oodbench.benchmark.plan.suite_file import suite_path, text_elsewhere
 from oodbench.benchmark.plan.weights.file import GIVEN
@@ -45,6 +45,9 @@ MACHINE = ("processor", "device", "device_name", "threads", "torch", "numpy")
 """Properties of machine and libraries that must be equal for the results to be the same bytes."""
 
 EXACT, WITHIN, DIFFERENT, NOTHING = "exactly", "within tolerance", "not reproduced", "no numbers to compare"
+LISTED = 40
+"""Cells up to which all are printed; `again.json` has every one."""
+
 VERDICTS = (EXACT, WITHIN, DIFFERENT, NOTHING)
 
 
@@ -73,9 +76,12 @@ class RepetitionOutcome:
     cells: tuple[CellOutcome, ...]
 
     def lines(self) -> Iterator[str]:
-        """The outcome as text: one line per cell, then a summary."""
-        for cell in self.cells:
+        """The outcome as text: one line per cell, then a summary. Of many cells, exact ones are counted, not listed."""
+        listed = [cell for cell in self.cells if len(self.cells) <= LISTED or cell.verdict != EXACT]
+        for cell in listed:
             yield f"{cell.cell}: {cell.verdict}{f': {cell.message}' if cell.message else ''}"
+        if more := len(self.cells) - len(listed):
+            yield f"{counted(more, 'more cell')}: {EXACT}"
         yield ""
         if self.machine_differences:
             yield (

@@ -59,7 +59,7 @@ def test_dry_run_changes_nothing(place: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (place / "results").rglob("*")}
     result = bench_in(place, "run", "--detectors", "msp,energy,max_logit", "--dry-run")
     assert result.exit_code == 0
-    assert "train        1 jobs, 1 cached or done, 0 to do" in result.output
+    assert "train        1 job, 1 cached or done, 0 to do" in result.output
     assert "score        9 jobs, 6 cached or done, 3 to do" in result.output
     assert "to do: score greek (test) with max_logit" in result.output
     assert {p: p.stat().st_mtime_ns for p in (place / "results").rglob("*")} == before

@@ -13,7 +13,18 @@ import pytest
 from oodbench.benchmark import Record
 from oodbench.benchmark.records.record import FAILED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
-from oodbench.benchmark.verify.repeat import DIFFERENT, EXACT, NOTHING, RETRAINED, WITHIN, _commands, _outcome
+from oodbench.benchmark.verify.repeat import (
+    DIFFERENT,
+    EXACT,
+    LISTED,
+    NOTHING,
+    RETRAINED,
+    WITHIN,
+    CellOutcome,
+    RepetitionOutcome,
+    _commands,
+    _outcome,
+)
 from tests.support import bench, run_suite, write_suite
 
 MATRIX = """
@@ -114,7 +125,7 @@ def test_what_is_not_a_run_is_refused(place: Path) -> None:
 def test_a_dry_run_plans_every_command_and_does_nothing(place: Path) -> None:
     done = bench("run", "--from", place / "results/runs/tiny", "--dry-run")
     assert done.exit_code == 0, done.output
-    assert done.output.count("train        1 jobs, 0 cached or done, 1 to do") == 2
+    assert done.output.count("train        1 job, 0 cached or done, 1 to do") == 2
     assert not (place / "results/runs/tiny-again").exists()
 
 
@@ -189,3 +200,15 @@ def test_changes_since_the_run_are_reported(finished: Path) -> None:
     outcome = _outcome(recorded, repeated, run, run)
     assert outcome.verdict == DIFFERENT
     assert "since then: scoring 99 instead of 1" in outcome.message
+
+
+def test_of_many_cells_those_that_are_the_same_are_counted(tmp_path: Path) -> None:
+    def said(count: int) -> list[str]:
+        same = [CellOutcome(f"digits/greek/d{number}/0", EXACT) for number in range(count)]
+        other = CellOutcome("digits/greek/other/0", DIFFERENT, "AUROC 0.5")
+        return list(RepetitionOutcome(tmp_path, tmp_path, (), (*same, other)).lines())
+
+    assert sum(line.startswith("digits/") for line in said(LISTED - 1)) == LISTED
+    many = said(480)
+    assert many[:3] == [f"digits/greek/other/0: {DIFFERENT}: AUROC 0.5", f"480 more cells: {EXACT}", ""]
+    assert many[-1].startswith(f"481 cells of {tmp_path}: 480 exactly, 1 not reproduced")

@@ -373,7 +373,7 @@ WRONG_DETECTORS: list[tuple[type[Detector], str, str]] = [
     (CentresTheBatch, "check_own_image_only", "If it uses a statistic of the batch, such as a mean"),
     (LooksAtItsNeighbour, "check_own_image_only", "the score depends on the size of the batch: image"),
     (CountsImages, "check_own_image_only", "the score depends on the (size of|order in) the batch: image"),
-    (FailsOnOneImage, "check_own_image_only", r"of shape \(\) for 1 images"),
+    (FailsOnOneImage, "check_own_image_only", r"of shape \(\) for 1 image;"),
     (ReducesTheBatch, "check_own_image_only", "the score depends on the size of the batch: image"),
     (ReducesToOneColumn, "check_scores", r"reduces the maps of 160 images to \(160,\); reduce\(\) must return"),
     (LooksAtTrainingMaps, "check_scores", "asked for 'maps', .* the training split has none if the detector defines"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.errors import PluginError, counted
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch
 
@@ -24,8 +24,8 @@ def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
     scores = np.asarray(result.detach().cpu() if isinstance(result, Tensor) else result)
     if scores.shape != (len(batch),) or scores.dtype.kind not in "iuf":
         raise PluginError(
-            f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for {len(batch)} images; "
-            f"score() must return one float per image, shape ({len(batch)},)."
+            f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for "
+            f"{counted(len(batch), 'image')}; score() must return one float per image, shape ({len(batch)},)."
         )
     bad = ~np.isfinite(scores)
     if bad.any():
