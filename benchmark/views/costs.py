@@ -9,7 +9,7 @@ from typing import Any
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plugins.specs import parse_detector
 from oodbench.benchmark.records.given_sets import plain_name
-from oodbench.benchmark.records.record import OK, Record
+from oodbench.benchmark.records.record import OK, SCORES, Record
 from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
 
@@ -81,10 +81,15 @@ def _costs(records: Sequence[Record], known: Mapping[str, Any]) -> Costs:
     kind = known.get("kind")
     return Costs(
         kind if kind in (POSTHOC, TRAINED) else _kind(records[0]),
-        _data(done) if done and all(record.provenance.get("data") for record in done) else None,
+        _data(done) if done and all(map(_is_known, done)) else None,
         ends,
         known.get("networks"),
     )
+
+
+def _is_known(record: Record) -> bool:
+    """Whether a record says what its row was given; of scores that the user gives, nobody knows here."""
+    return record.recipe != SCORES and bool(record.provenance.get("data"))
 
 
 def _kind(record: Record) -> str:
@@ -123,6 +128,8 @@ def cost_lines(costs: Iterable[Costs]) -> list[str]:
     costs = list(costs)
     given = [one for one in DATA if any(one in (cost.data or ()) for cost in costs)]
     lines = ["Data: what a row was given besides the trained network" + "".join(f"; {o}: {DATA[o]}" for o in given)]
+    if any(cost.data is None for cost in costs):
+        lines[0] += f"; {UNKNOWN}: not recorded, as for scores that were computed elsewhere"
     lines.append("Passes: network passes per test image, the one that all rows share and those that a row adds")
     lines.append("Networks: networks trained for a row, generators and the like included")
     return lines

@@ -22,6 +22,7 @@ from oodbench.benchmark.records.best import read_best
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.user_path import telling_ends
+from oodbench.benchmark.views.tables.paper.write import built
 from oodbench.benchmark.views.tables.text import text_table
 from tests.support import bench, draw_no_plots, run_suite, write_suite
 
@@ -98,6 +99,16 @@ def test_a_hint_names_the_command_as_it_is_typed(made: Path) -> None:
     result = bench("compare", "small", "wide", "--detectors", "msq,knn", "--results", made)
     assert result.exit_code == 2
     assert "'bench table small wide' shows all" in result.output
+
+
+def test_tables_for_papers_know_names_and_costs_of_all_runs(made: Path) -> None:
+    (table,) = built(beside(made, "small", "wide"), {"columns": "auroc,passes,networks", "id_sets": ONE, "cite": True})
+    small = "small_cnn[hidden=4,width=2]"
+    assert [row.title for row in table.rows] == [
+        f"MSP ({small})", f"Energy ({small})", f"MSP ({WIDE})", f"KNN ({WIDE})",
+    ]  # fmt: skip
+    assert [row.cite for row in table.rows][1::2] == [("liu2020energy",), ("sun2022knn",)]
+    assert [[cell.mean for cell in cells[-2:]] for cells in table.cells] == [["1", "1"]] * 4
 
 
 def test_options_tell_rows_apart_also_of_detectors_that_one_run_has(made: Path) -> None:

@@ -162,6 +162,15 @@ def test_costs_without_a_column_are_said() -> None:
     assert not any("costs" in note for note in alike.notes)
 
 
+def test_of_scores_from_elsewhere_no_costs_are_known() -> None:
+    cells = [*records(("msp",)), *(cell("Mine", ood, 0.9, recipe="scores") for ood in SETS)]
+    options = {"ood": "svhn", "group_means": "none"}
+    table = one(cells, columns="data,passes,networks,auroc", **options)
+    assert grid(table)["Mine"][:3] == ["?", "?", "?"]
+    assert "?: not recorded" in next(note for note in table.notes if note.startswith("Data"))
+    assert "Costs are not recorded in full: Mine." in one(cells, columns="auroc", **options).notes
+
+
 def test_several_id_sets_with_the_same_columns_are_one_table_and_others_several() -> None:
     both = [*records(), *records(id_set="cifar100")]
     table = one(both, style="openood", part="main")
@@ -325,6 +334,7 @@ def test_a_style_of_ones_own(tmp_path: Path) -> None:
         ("[[table]]\ncolumns = ['data']\n", r"columns in .* has no metric"),
         ("[[table]]\ngroup_means = ['nearly']\n", r"'nearly' for group_means in .*: expected near, far, all, none"),
         ("[[table]]\ncolumns = ['accuracy']\n", r"may mean several metrics"),
+        ("[[table]]\n[[table]]\n", r"Two tables of .* are called 'main'"),
         ("title = 'x'\n", r"describes no table"),
         ("other = 'x'\n[[table]]\n", r"'other' stands outside of \[\[table\]\]"),
         ("[[table]\n", r"is not valid TOML"),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oodbench.benchmark.cli.base import PATH, Command, results_option
 from oodbench.benchmark.cli.streams import note
 from oodbench.benchmark.records.paths import cache_of, run_dir
-from oodbench.benchmark.records.run import StoredRun
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.records.run import StoredRun
 
 LABELS, PAPER = "labels", "paper"
 """How detectors are named: as on the command line, or as their papers do."""

@@ -184,9 +184,9 @@ def _costs(shown: Shown, blocks: Sequence[Block]) -> Iterator[str]:
             unlike.setdefault("further network passes per image", []).append(name)
         if cost.networks and cost.networks > 1 and NETWORKS not in columns:
             unlike.setdefault("several networks in training", []).append(name)
-    unknown = [shown.names.row(label) for label, cost in costs.items() if cost.passes is None]
-    if unknown and not {PASSES, NETWORKS} & set(columns):
-        yield f"Network passes and networks are not recorded: {_listed(unknown)}."
+    unknown = [shown.names.row(label) for label, cost in costs.items() if cost.passes is None or cost.data is None]
+    if unknown and not columns and len(costs) > 1:
+        yield f"Costs are not recorded in full: {_listed(unknown)}."
     if unlike and len(costs) > 1:
         yield f"Unlike costs: {'; '.join(f'{what}: {_listed(rows)}' for what, rows in unlike.items())}."
 

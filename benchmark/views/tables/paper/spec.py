@@ -173,7 +173,11 @@ def read_style(name: str) -> list[TableSpec]:
         raise UserError(f"{where[0].upper()}{where[1:]} describes no table. Begin each with a line [[table]].")
     if unknown := [key for key in data if key not in ("title", "table")]:
         raise UserError(f"'{unknown[0]}' stands outside of [[table]] in {where}, where only title may.")
-    return [checked(TableSpec(**_values(table, where)), where) for table in tables]
+    specs = [checked(TableSpec(**_values(table, where)), where) for table in tables]
+    names = [spec.name for spec in specs]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UserError(f"Two tables of {where} are called '{twice}'. Give each a name of its own.")
+    return specs
 
 
 def _values(given: Mapping[str, Any], where: str) -> dict[str, Any]:
