@@ -254,7 +254,7 @@ def test_quick_looks_unfinished_runs_and_warnings_are_said() -> None:
     info = {"notes": ["Warning: the sets differ.", "A note."]}
     run = StoredRun(Path("x"), {"name": "made", **info}, cells, {"bench run": 3})
     (table,) = built(run, {"columns": "auroc"})
-    assert f"{quick}." in table.notes
+    assert f"Q{quick[1:]}." in table.notes
     assert "Warning: the sets differ." in table.notes
     assert not any("A note" in note for note in table.notes)
     assert "3" in table.notes[0]
@@ -467,6 +467,17 @@ def test_markdown_escapes_names() -> None:
     assert "@team" not in text
     assert r"\*\*x\*\*" in text
     assert r"\\input" in text
+
+
+def test_labels_of_floats() -> None:
+    def labels(**options: Any) -> list[str]:
+        text = written(run_of(records()), "tex", options)
+        return re.findall(r"\\label\{(.*?)\}", text)
+
+    assert labels(style="mos", label="tbl:ours") == ["tbl:ours"]
+    assert labels(style="openood", label="t") == ["t-main-cifar10", "t-appendix-cifar10"]
+    assert labels(style="mos", label="}\\input{x") == ["-input-x"]
+    assert labels(style="mos") == ["tab:main-cifar10"]
 
 
 def test_latex_escapes_names() -> None:

@@ -6,11 +6,11 @@ table that is wider than the text after all is scaled down to it, so that no lin
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from oodbench.benchmark.plugins.citations.bibtex import plain_key
 from oodbench.benchmark.views.tables.latex import escaped
 from oodbench.benchmark.views.tables.paper.grid import Cell, Head, PaperTable, panels, runs_of, same_group, sheets
 
@@ -25,8 +25,9 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 \begin{document}
 """
 
-TEXT_WIDTH, COLUMN_WIDTH = 397.0, 234.0
-"""Points that the text of a one-column paper (NeurIPS, ICLR: 5.5 in) and a column of a two-column one have at least."""
+PAGE_WIDTH, TEXT_WIDTH, COLUMN_WIDTH = 505.0, 397.0, 234.0
+"""Points that the text of our own document, of a one-column paper (NeurIPS, ICLR: 5.5 in), and a column of a two-column
+one have at least."""
 
 SIZES = (("small", 4.7), ("footnotesize", 4.35), ("scriptsize", 4.1))
 """Sizes of the font, and the width of a digit in points, with something for bold ones."""
@@ -40,9 +41,9 @@ GAP = 6.0
 NAME, TITLE = 44, 13
 """Characters of a line of a row's name, and of a column's title."""
 
-LINES, SHORT = 44, 28
-"""Most lines of a float, which leave room for caption and notes on a letter-size page; and those of one in the largest
-font."""
+LINES, SPACED, SHORT = 44, 38, 28
+"""Most lines of a float, which leave room for caption and notes on a letter-size page; of one with underlined numbers,
+whose lines are further apart; and of one in the largest font."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def paper_latex(tables: Sequence[PaperTable], options: LatexOptions) -> str:
         lines.append(rf"% Needs \usepackage{{{','.join(PACKAGES)}}} in the preamble.")
     for table in tables:
         label = options.label if len(tables) == 1 else f"{options.label}-{table.name}" * bool(options.label)
-        lines += list(_floats(table, plain_key(label or f"tab-{table.name}").replace("tab-", "tab:", 1)))
+        room = PAGE_WIDTH if options.standalone else TEXT_WIDTH
+        lines += list(_floats(table, re.sub(r"[^A-Za-z0-9:._-]+", "-", label or f"tab:{table.name}"), room))
     text = "\n".join(lines) + "\n"
     if not options.standalone:
         return text
@@ -79,10 +81,11 @@ def _comment(text: str) -> str:
     return "".join(c if " " <= c <= "~" else " " for c in text)
 
 
-def _floats(table: PaperTable, label: str) -> Iterator[str]:
-    """The floats of one table: one if it fits, else several with the same heading."""
-    size, pieces = _divided(table)
-    pieces = [part for piece in pieces for part in sheets(piece, LINES, lambda i: len(_name_lines(table.rows[i])))]
+def _floats(table: PaperTable, label: str, room: float) -> Iterator[str]:
+    """The floats of one table: one if it fits into `room`, else several with the same heading."""
+    size, pieces = _divided(table, room)
+    most = SPACED if _is_underlined(table) else LINES
+    pieces = [part for piece in pieces for part in sheets(piece, most, lambda i: len(_name_lines(table.rows[i])))]
     for number, piece in enumerate(pieces, 1):
         first, last = number == 1, number == len(pieces)
         caption = table.caption
@@ -93,14 +96,18 @@ def _floats(table: PaperTable, label: str) -> Iterator[str]:
         yield from _float(replace(piece, caption=caption, notes=table.notes if last else ()), size, label, number)
 
 
-def _divided(table: PaperTable) -> tuple[str, list[PaperTable]]:
+def _is_underlined(table: PaperTable) -> bool:
+    return any(cell.underline for row in table.cells for cell in row)
+
+
+def _divided(table: PaperTable, room: float) -> tuple[str, list[PaperTable]]:
     """The largest size in which all columns fit, or the columns in pieces that do in a medium one."""
     for size, points in SIZES if len(table.rows) <= SHORT else SIZES[1:]:
-        if _width(table, points) <= TEXT_WIDTH:
+        if _width(table, points) <= room:
             return size, [table]
     size, points = SIZES[1]
-    room = TEXT_WIDTH - _name_width(table, points)
-    return size, panels(table, room, lambda i: _column_width(table, i, points))
+    left = room - _name_width(table, points)
+    return size, panels(table, left, lambda i: _column_width(table, i, points))
 
 
 def _width(table: PaperTable, points: float) -> float:
@@ -163,6 +170,8 @@ def _float(table: PaperTable, size: str, label: str, number: int) -> Iterator[st
     yield rf"\label{{{label}{'' if number == 1 else f'-{number}'}}}"
     yield r"\par\vspace{4pt}"
     yield rf"\{size}\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}%"
+    if _is_underlined(table):
+        yield r"\renewcommand{\arraystretch}{1.15}%"
     yield rf"\sbox0{{\begin{{tabular}}{{@{{}}l{''.join(_alignments(table))}@{{}}}}"
     yield from _head(table)
     yield from _body(table)

@@ -196,5 +196,7 @@ def _short(shown: Shown, blocks: Sequence[Block]) -> Iterator[str]:
     sets = {block.id_set for block in blocks}
     for record in shown.run.records:
         if record.id_set in sets:
-            yield from (f"{note.rstrip('.')}." for note in record.notes if note.startswith(QUICK_LOOK))
+            yield from (
+                f"{note[0].upper()}{note[1:].rstrip('.')}." for note in record.notes if note.startswith(QUICK_LOOK)
+            )
     yield from (str(note) for note in shown.run.info.get("notes", ()) if str(note).startswith(WARNING))
