@@ -286,7 +286,8 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
     sets = {"</script>": "near", "=1+1": "far"}
     run = scored_run(tmp_path, HOSTILE[0], labels=HOSTILE, sets=sets, notes=[*HOSTILE], change=change)
-    data = report(tmp_path, run, command="bench report '</script>'")
+    data = report(tmp_path, run, command="bench report '</script>'", title="\x1b[31mred")
+    assert "\x1b" not in data.title
     encoded = to_json(data)
     assert b"<" not in encoded
     found = json.loads(encoded)

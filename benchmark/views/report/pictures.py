@@ -74,11 +74,10 @@ def with_pictures(
     sources = [album.add(source, source.majority) for source in sources]
     kept = count
     for start in range(0, count, RANKS):
-        before = dict(album.uris)
         ranks = slice(start, start + RANKS)
         sources = [album.add(source, source.at(ranks)) for source in sources]
         if album.bytes > room:
-            album.uris, kept = before, start
+            kept = start
             break
     return [album.mistakes(source, count, kept if source.why == "" else count) for source in sources], album.pictures
 
