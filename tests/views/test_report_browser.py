@@ -74,7 +74,7 @@ def numbers(page: Any, column: int) -> list[str]:
     """The numbers of one column of buttons."""
     found: list[str] = page.eval_on_selector_all(
         "#matrix tbody tr[data-at]",
-        "(lines, at) => lines.map(line => line.querySelectorAll('.open')[at].firstChild.textContent)",
+        "(lines, at) => lines.map(line => line.querySelectorAll('.open[data-set]')[at].firstChild.textContent)",
         column,
     )
     return found
@@ -138,7 +138,7 @@ def test_metric_seed_filter_group_and_columns(show: Open) -> None:
 def test_the_threshold_moves_with_exact_shares(show: Open) -> None:
     data = made_up_report(3, sets=2, id_sets=1)
     page = show(data)
-    page.locator(".open").first.click()
+    page.locator(".open[data-set]").first.click()
     fpr = next(cell for cell in data.cells if data.rows[cell.row].name == names_of(page)[0]).stats["fpr_at_tpr95"].mean
 
     def readouts() -> list[float]:
@@ -153,6 +153,19 @@ def test_the_threshold_moves_with_exact_shares(show: Open) -> None:
     assert readouts()[2] == pytest.approx(0.9 * tpr / (0.9 * tpr + 0.1 * shown), abs=0.002)
     page.get_by_role("slider", name="Threshold").fill("1000")
     assert readouts()[0] == 1.0
+
+
+def test_a_detector_opens_by_its_name_and_is_compared(show: Open) -> None:
+    data = made_up_report(6, sets=2, id_sets=1)
+    page = show(data)
+    page.click("text=Detector 3")
+    area = {cell.row: cell.stats["auroc"].mean for cell in data.cells if cell.set == 1}
+    line = page.locator("dialog tbody tr", has_text="ood-1").inner_text().split("\t")
+    assert line[1] == f"{100 * area[2]:.2f}"
+    assert line[3] == f"{1 + sum(one > area[2] for one in area.values())} of 6"
+    page.click("text=Compare with another")
+    assert not page.is_visible("dialog#cell")
+    assert page.input_value("#compare-a") == "2"
 
 
 def test_comparison_of_two_detectors(show: Open) -> None:
@@ -176,7 +189,7 @@ def test_keyboard(show: Open) -> None:
     page = show(made_up_report(6, sets=3, id_sets=2))
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.matches('.open')"):
+        if page.evaluate("document.activeElement.matches('.open[data-set]')"):
             break
     at = "[document.activeElement.dataset.set, document.activeElement.closest('tr').rowIndex]"
     column, row = page.evaluate(at)
@@ -213,7 +226,7 @@ def test_axe_finds_nothing_serious(show: Open, width: int, dark: bool) -> None:
     check("heat map")
     page.click("text=All cells")
     check("all cells")
-    page.locator(".open").nth(1).click()
+    page.locator(".open[data-set]").nth(1).click()
     check("cell")
 
 
@@ -225,7 +238,7 @@ def test_nothing_sticks_out(show: Open, width: int) -> None:
     for view in ("Table", "Heat map", "All cells"):
         page.click(f"text={view}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
-    page.locator(".open").first.click()
+    page.locator(".open[data-set]").first.click()
     assert page.evaluate("document.querySelector('dialog').scrollWidth") <= width
 
 
@@ -271,7 +284,7 @@ def test_hostile_names_are_text_everywhere(show: Open) -> None:
     assert page.title() == HOSTILE[0]
     assert sorted(names_of(page)) == sorted(HOSTILE)
     page.select_option("#group", "data")
-    page.locator(".open").first.click()
+    page.locator(".open[data-set]").first.click()
     page.keyboard.press("Escape")
     page.select_option("#compare-a", "2")
     page.select_option("#mistakes-by", "1")

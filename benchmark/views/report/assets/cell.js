@@ -2,19 +2,51 @@
 let openedFrom = null;
 
 function openCell(rowAt, setAt) {
-  const dialog = byId("cell"), row = { ...data.rows[rowAt], at: Number(rowAt) }, home = data.id_sets[row.block], set = home.sets[setAt];
+  const row = { ...data.rows[rowAt], at: Number(rowAt) }, home = data.id_sets[row.block], set = home.sets[setAt];
   const found = cellAt.get(`${rowAt}|${setAt}`);
-  hideTip();
   const head = el("div", { class: "sheet-head" },
     el("div", {}, el("h2", { id: "cell-title" }, row.name), el("p", {}, `${home.title} against ${set.title}${set.group ? ` (${set.group})` : ""}`), subtitle(row) ? el("p", {}, subtitle(row)) : null),
     el("div", { class: "steps" }, stepButton("↑", "Previous detector", row, setAt, -1), stepButton("↓", "Next detector", row, setAt, 1),
-      el("button", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "✕")));
+      closeButton()));
   const body = el("div", { class: "sheet" },
     found.reason ? el("p", { class: "warning" }, found.reason) : null,
     found.warnings.map((at) => el("p", { class: "warning" }, data.texts[at])),
     found.notes.map((at) => el("p", { class: "note" }, data.texts[at])),
     found.seen ? el("p", { class: "warning" }, "† Its recipe trained on outliers like this OOD set.") : null,
-    curvesOf(found), numbersOf(found), aboutRow(row, found), el("p", {}, el("button", { type: "button", onclick: () => { dialog.close(); compareWith(row.at); } }, "Compare with another detector")));
+    curvesOf(found), numbersOf(found), aboutRow(row, found), el("p", { class: "after" }, compareButton(row)));
+  openSheet(head, body);
+}
+
+// A detector: what it is, what it was given, and the chosen metric on every OOD set.
+function openRow(rowAt) {
+  const row = { ...data.rows[rowAt], at: Number(rowAt) }, home = data.id_sets[row.block];
+  const means = home.groups.map((group) => [MEANS[group] || `${group} mean`, meanStat(row, group)]);
+  const sets = home.sets.map((set, at) => [set.title, cellStat(cell(row, at)), at]);
+  const line = ([title, value, at]) => el("tr", {}, el("th", { scope: "row" }, at === undefined ? el("b", {}, title) : title), el("td", {}, value ? percent(value.mean) : "–"),
+    el("td", {}, value?.low != null ? `${percent(value.low)} – ${percent(value.high)}` : "–"), el("td", {}, at === undefined ? "" : rankText(row, at)));
+  openSheet(el("div", { class: "sheet-head" }, el("div", {}, el("h2", { id: "cell-title" }, row.name), el("p", {}, `${KINDS[row.kind] || row.kind}, on ${home.title}`)),
+    el("div", { class: "steps" }, closeButton())),
+  el("div", { class: "sheet" }, factsOf(row), el("h3", {}, metricTitle()), el("table", { class: "numbers" },
+    el("thead", {}, el("tr", {}, ["OOD set", "Value", "95% interval", "Rank"].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, [...means, ...sets].map(line))),
+  el("p", { class: "after" }, compareButton(row))));
+}
+
+function rankText(row, set) {
+  const read = (one) => cellStat(cell(one, set))?.mean, list = rowsOf[row.block];
+  const rank = rankIn(list, read, row.at);
+  return rank === null ? "–" : `${rank} of ${list.filter((one) => one.kind !== "sanity" && read(one) !== undefined).length}`;
+}
+
+const closeButton = () => el("button", { type: "button", "aria-label": "Close", onclick: () => byId("cell").close() }, "✕");
+const compareButton = (row) => el("button", { type: "button", onclick: () => {
+  openedFrom = null;
+  byId("cell").close();
+  compareWith(row.at);
+} }, "Compare with another detector");
+
+function openSheet(head, body) {
+  const dialog = byId("cell");
+  hideTip();
   show(dialog, head, body);
   if (!dialog.open) {
     openedFrom = document.activeElement;
@@ -94,11 +126,15 @@ function numbersOf(found) {
     }))))];
 }
 
-function aboutRow(row, found) {
-  const facts = [["Detector", row.label], ["Paper", row.paper], ["Citation key", row.cite], ["Recipe", row.recipe], ["Backbone", row.backbone], ["Settings", row.settings || "defaults"],
+function factsOf(row) {
+  const known = [["Label", row.label], ["Paper", row.paper], ["Citation key", row.cite], ["Recipe", row.recipe], ["Backbone", row.backbone], ["Settings", row.settings || "defaults"],
     ["Also used", dataOf(row).join(", ")], ["Passes per image", row.passes], ["Networks", row.networks], ["ID accuracy", row.accuracy ? `${percent(row.accuracy[0])}%` : ""], ["Run", row.run]];
+  return facts(known);
+}
+
+function aboutRow(row, found) {
   const lines = (list) => list.map((at) => data.texts[at]).join("\n");
-  return [el("h3", {}, "Detector"), el("dl", { class: "facts" }, facts.filter(([, text]) => text).map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
+  return [el("h3", {}, "Detector"), factsOf(row),
     found.settings.length ? el("details", { class: "more" }, el("summary", {}, "All settings"), el("div", {}, el("pre", {}, lines(found.settings)))) : null,
     found.provenance.length ? el("details", { class: "more" }, el("summary", {}, "Provenance"), el("div", {}, el("pre", {}, lines(found.provenance)))) : null];
 }

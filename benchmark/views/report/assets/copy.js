@@ -22,7 +22,7 @@ function tableCsv() {
 function cellsCsv() {
   const lines = [["id_set", "detector", "label", "ood_set", "group", "status", ...data.metrics.map((metric) => metric.id)]];
   for (const line of grid.rows({ order: "applied", search: "applied" }).nodes().toArray()) {
-    const button = line.querySelector(".open"), found = cellAt.get(`${button.dataset.row}|${button.dataset.set}`);
+    const button = line.querySelector(".open[data-set]"), found = cellAt.get(`${button.dataset.row}|${button.dataset.set}`);
     const row = data.rows[found.row], home = data.id_sets[row.block], set = home.sets[found.set];
     lines.push([home.name, row.name, row.label, set.name, set.group, found.status, ...data.metrics.map(({ id }) => percent(cellStat(found, id)?.mean, 4).replace("–", ""))]);
   }

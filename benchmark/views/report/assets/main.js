@@ -145,7 +145,7 @@ function start() {
   const table = byId("matrix");
   table.addEventListener("click", (event) => {
     const button = event.target.closest(".open");
-    if (button) openCell(button.dataset.row, button.dataset.set);
+    if (button) (button.dataset.set ? openCell : openRow)(button.dataset.row, button.dataset.set);
   });
   table.addEventListener("keydown", moveInTable);
   for (const name of ["pointerover", "focusin"]) table.addEventListener(name, showTip);

@@ -79,8 +79,9 @@ function subtitle(row) {
 // DataTables reads the text to search as HTML, and takes out what looks like an element.
 const entities = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-const nameCell = (row) => el("th", { scope: "row", class: "first", "data-order": row.name.toLowerCase(), "data-search": entities(`${row.name} ${row.label} ${row.run}`) },
-  row.name, subtitle(row) ? el("small", {}, subtitle(row)) : null);
+// In the table, the name opens what is known of the detector; in the list of cells it is plain text.
+const nameCell = (row, opens) => el("th", { scope: "row", class: "first", "data-order": row.name.toLowerCase(), "data-search": entities(`${row.name} ${row.label} ${row.run}`) },
+  opens ? el("button", { type: "button", class: "open name", tabindex: -1, "data-row": row.at }, row.name) : row.name, subtitle(row) ? el("small", {}, subtitle(row)) : null);
 
 const groupOf = (row) => (state.group === "kind" ? KINDS[row.kind] || row.kind : state.group === "data"
   ? dataOf(row).join(", ") || "Nothing" : row[state.group]) || "–";
@@ -113,7 +114,7 @@ function matrixTable() {
   const groups = [...new Set(list.map(groupOf))];
   const head = heading(shown);
   const body = el("tbody", {}, list.map((row) => el("tr", { "data-at": row.at },
-    nameCell(row),
+    nameCell(row, true),
     hasCosts() ? el("td", { class: "text" }, costOf(row)) : null,
     shown.map((column, at) => numberCell(row, column, best[at], scale)),
     el("td", { "data-order": groups.indexOf(groupOf(row)) }, groupOf(row)))));
@@ -204,7 +205,7 @@ function groupRow(found) {
 
 // One stop of the Tab key for the whole table; arrows move in it.
 function firstStop() {
-  const buttons = [...document.querySelectorAll("#matrix .open")];
+  const buttons = [...document.querySelectorAll("#matrix .open")].sort((a, b) => Number(b.matches("[data-set]")) - Number(a.matches("[data-set]")));
   if (buttons.length && !buttons.some((button) => button.tabIndex === 0)) buttons[0].tabIndex = 0;
 }
 
@@ -243,7 +244,7 @@ function tipFor(button) {
 
 function showTip(event) {
   const button = event.target.closest?.(".open");
-  if (!button || byId("cell").open) return hideTip();
+  if (!button?.dataset.set || byId("cell").open) return hideTip();
   const tip = show("tip", tipFor(button));
   tip.hidden = false;
   const place = button.getBoundingClientRect(), size = tip.getBoundingClientRect();
@@ -262,7 +263,7 @@ function drawLegend(made) {
   const lines = [];
   if (made.scale?.ends && state.view === "heat") {
     lines.push(el("p", { class: "scale" }, percent(made.scale.ends[0], 1), el("i", { "aria-hidden": "true" }), percent(made.scale.ends[1], 1),
-      " Darker is better; the worst tenth shares one colour."));
+      " A stronger colour is better; the worst tenth shares one."));
   }
   lines.push(el("p", {}, el("b", {}, `${found?.title ?? ""}. `), found?.help ?? "", ` ${lower(state.metric) ? "Lower" : "Higher"} is better. Bold: the best of a column.`));
   const meanings = [["°", "may be the best of its column, with 95% confidence"], ["†", "trained on outliers like this OOD set"],
