@@ -15,6 +15,7 @@ from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner.run_data import adopt_folders
 from oodbench.benchmark.runner.run_view import view_of_run
 from oodbench.benchmark.store.user_path import user_path
+from oodbench.benchmark.views.names import NO_NAMES, read_names
 from oodbench.benchmark.views.report.collect import PICTURES, Lookups, report_data
 from oodbench.benchmark.views.report.page import write_report
 
@@ -30,6 +31,7 @@ def report(
     data_dir: str | Path = "data",
     images: int = PICTURES,
     title: str = "",
+    names: str | Path | None = None,
     command: str = "",
 ) -> Path:
     """Write a run, or several side by side, as one HTML file that opens from disk without a network.
@@ -45,13 +47,15 @@ def report(
         data_dir: The folder with the files of data sets.
         images: Pictures in each list of mistakes at most; 0 shows neither images nor their names, for private data.
         title: The page's title; by default the names of the runs.
+        names: A file of names of rows and sets, and of citations, in place of those that plug-ins declare
+            (`names.toml`).
         command: The command line that the page names as its own.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: If there is no such run, or its files cannot be read.
+        UserError: If there is no such run, or its files or the file of names cannot be read.
 
     Example:
         >>> from oodbench.benchmark import report
@@ -79,7 +83,8 @@ def report(
         return ImagesOfRuns({part.name: images_of_one(part) for part in run.parts})
 
     lookups = Lookups(images_of, published_lines)
-    data = report_data(stored, folder, lookups, pictures=images, command=command, title=title)
+    own = read_names(user_path(names)) if names else NO_NAMES
+    data = report_data(stored, folder, lookups, pictures=images, command=command, title=title, names=own)
     return write_report(data, user_path(out) if out is not None else _default_path(stored, folder))
 
 

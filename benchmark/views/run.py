@@ -161,7 +161,7 @@ class Run(StoredRun):
 
         Args:
             out: The file to write; by default `report.html` in the run's folder.
-            options: Other arguments of `report`: `data_dir`, `images`, `title`, `results`.
+            options: Other arguments of `report`: `data_dir`, `images`, `title`, `names`, `results`.
 
         Returns:
             The path of the file.

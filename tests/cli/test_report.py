@@ -48,6 +48,19 @@ def test_another_file_title_and_no_images(tmp_path: Path) -> None:
     assert "<title>Made &lt;up&gt;</title>" in out.read_text("utf-8")
 
 
+def test_names_of_ones_own(tmp_path: Path) -> None:
+    run = scored_run(tmp_path)
+    names = tmp_path / "names.toml"
+    names.write_text('[rows]\nmsp = "Ours <1>"\n[sets]\nglyphs = "Letters"\n', encoding="utf-8")
+    assert bench("report", "made_up", "--results", tmp_path, "--names", names).exit_code == 0
+    data = data_in(run.path / "report.html")
+    assert [row["name"] for row in data["rows"]] == ["Ours <1>", "Energy", "KNN (k=5)"]
+    assert data["id_sets"][0]["sets"][0]["title"] == "Letters"
+    result = bench("report", "made_up", "--results", tmp_path, "--names", tmp_path / "none.toml")
+    assert result.exit_code == 2
+    assert "none.toml' cannot be read" in result.stderr
+
+
 def test_several_runs_are_in_one_page_beside_the_runs(tmp_path: Path) -> None:
     scored_run(tmp_path, "small")
     scored_run(tmp_path, "wide", labels=["msp", "odin"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,6 +38,9 @@ IMAGES = 24
     help="Pictures in each list of mistakes; 0 shows neither images nor their names.",
 )
 @click.option("--title", default="", metavar="TEXT", help="Title of the page.  [default: the names of the runs]")
+@click.option(
+    "--names", type=PATH, metavar="FILE.toml", help="Names of rows and sets, and citations, in place of ours."
+)
 @data_dir_option
 @results_option
 @plugin_option
@@ -45,6 +49,7 @@ def report(
     out: Path | None,
     images: int,
     title: str,
+    names: Path | None,
     data_dir: Path,
     results: Path,
     plugins: tuple[Path, ...],
@@ -63,7 +68,15 @@ def report(
         registry.load_file(file)
     runs = [read_stored_run(run_dir(results, name)) for name in run_names]
     line = ["bench", "report", *run_names, *(["--images", str(images)] if images != IMAGES else [])]
-    path = write(runs, out, results=results, data_dir=data_dir, images=images, title=title, command=shlex.join(line))
+    line += ["--names", str(names)] if names else []
+    made: dict[str, Any] = {
+        "data_dir": data_dir,
+        "images": images,
+        "title": title,
+        "names": names,
+        "command": shlex.join(line),
+    }
+    path = write(runs, out, results=results, **made)
     click.echo(str(path))
     for run in runs:
         for sentence in run.unfinished:
