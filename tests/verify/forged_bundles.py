@@ -76,6 +76,18 @@ class Forged:
         record["key"] = digest(record["provenance"]["key"])
 
 
+def rewrite(source: Path, target: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
+    """Write a copy of a bundle with other members, whose hashes agree."""
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    contents = json.loads(members.pop(MANIFEST))
+    change(members)
+    contents["members"] = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    with target.open("wb") as out:
+        write_zip(out, {**members, MANIFEST: json.dumps(contents).encode()})
+    return target
+
+
 def forge(source: Path, target: Path, change: Callable[[Forged], object]) -> Path:
     """Write a changed copy of a bundle."""
     forged = Forged(source)

@@ -15,15 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from oodbench.benchmark import bundle, read_bundle, read_run
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.verify.board import boards
 from oodbench.benchmark.verify.board.boards import boards_of
 from oodbench.benchmark.verify.board.entries import read_entries
 from oodbench.benchmark.verify.board.site import Site, write_leaderboard
 from oodbench.benchmark.verify.bundles.container import LIMITS
+from oodbench.benchmark.views.names import Names, display_names
+from tests.mutations import json_like
 from tests.support import bench, draw_no_plots, run_suite, write_suite
-from tests.verify.forged_bundles import Forged, forge
+from tests.verify.forged_bundles import Forged, forge, rewrite
 
 SETS = {"photos": ("id", 60, 0.0), "svhn": ("ood", 50, 2.0), "textures": ("ood", 40, 1.0)}
 """Set -> its side, number of images, and the mean of their scores."""
@@ -441,6 +446,48 @@ def test_what_a_forged_run_says_of_files_is_not_read(bundles: Path, tmp_path: Pa
     site = write_leaderboard(bundles, bundles.parent / "site")
     assert site.refused == []
     assert "secret.png" not in "".join(page.read_text() for page in site.folder.rglob("*.html"))
+
+
+def test_a_bundle_that_cannot_be_shown_stops_no_other(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong where a page is made of what an author wrote."""
+    before = display_names
+
+    def damaged(run: StoredRun) -> Names:
+        if run.name == "one":
+            raise AttributeError("no such attribute\nat all")
+        return before(run)
+
+    monkeypatch.setattr(boards, "display_names", damaged)
+    site = made(bundles)
+    assert reason(site, "0.zip").endswith("what it says of itself is damaged: AttributeError: no such attribute.")
+    assert [entry.name for entry in site.entries] == ["two", "three"]
+
+
+def test_reasons_do_not_say_where_a_bundle_was_unpacked(bundles: Path) -> None:
+    forge(bundles / "0.zip", bundles / "0.zip", lambda forged: forged.info.update(costs={"one": 7}))
+    why = reason(made(bundles), "0.zip")
+    assert why.startswith("It does not verify: 'run.json' does not describe a run: 'costs' is {'one': 7}")
+
+
+@pytest.mark.parametrize("examples", [pytest.param(6, id="few"), pytest.param(100, id="many", marks=pytest.mark.slow)])
+def test_whatever_a_bundle_says_of_itself_stops_no_other(three: Path, tmp_path: Path, examples: int) -> None:
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for name in ("0.zip", "1.zip"):
+        shutil.copy(three / name, folder)
+    text = json.dumps(Forged(three / "2.zip").info)
+
+    @settings(max_examples=examples, derandomize=True, database=None, deadline=None)
+    @given(json_like(text))
+    def holds(content: bytes) -> None:
+        def change(members: dict[str, bytes]) -> None:
+            members["run.json"] = content
+
+        rewrite(three / "2.zip", folder / "2.zip", change)
+        site = made(folder)
+        assert {"one", "two"} <= {entry.name for entry in site.entries}
+
+    holds()
 
 
 def test_boards_of_nothing_are_none() -> None:

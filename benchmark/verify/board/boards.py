@@ -118,15 +118,18 @@ class Board:
         return sum(values) / len(values) if sets and len(values) == len(sets) else None
 
 
-def boards_of(entries: Sequence[Entry]) -> tuple[list[Board], list[Refused]]:
-    """The boards that bundles make, with the most rows first; and the bundles whose images are those of no board."""
+def boards_of(entries: Sequence[Entry], judge: bool = True) -> tuple[list[Board], list[Refused]]:
+    """The boards that bundles make, with the most rows first; and the bundles whose images are those of no board.
+
+    `judge`: whether to find out which rows may be the best of each column.
+    """
     refused = {id(entry): Refused(visible(entry.file.name), why) for entry, why in _with_other_images(entries)}
     accepted = [entry for entry in entries if id(entry) not in refused]
     found: dict[Protocol, list[tuple[Entry, Block]]] = {}
     for entry in accepted:
         for block in entry.summary.blocks:
             found.setdefault(_protocol(entry, block), []).append((entry, block))
-    boards = [_board(protocol, members) for protocol, members in found.items()]
+    boards = [_board(protocol, members, judge) for protocol, members in found.items()]
     boards.sort(key=lambda board: (-len(board.rows), str(board.protocol)))
     return boards, list(refused.values())
 
@@ -246,7 +249,7 @@ def _plain(value: Any) -> Any:
 # One board
 
 
-def _board(protocol: Protocol, members: Sequence[tuple[Entry, Block]]) -> Board:
+def _board(protocol: Protocol, members: Sequence[tuple[Entry, Block]], judge: bool) -> Board:
     columns: dict[str, OodSet] = {}
     for _, block in members:
         for ood in block.sets:
@@ -270,7 +273,7 @@ def _board(protocol: Protocol, members: Sequence[tuple[Entry, Block]]) -> Board:
     board.rows = list(kept.values())
     board.rows = sorted(board.rows, key=lambda row: _order(board, row))  # not in place: means depend on all rows
     board.others = {place: same[row.key] for place, row in enumerate(board.rows) if row.key in same}
-    board.best = dict(_judged(board))
+    board.best = dict(_judged(board)) if judge else {}
     return board
 
 

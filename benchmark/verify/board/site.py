@@ -23,7 +23,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from oodbench.benchmark.errors import OodbenchError, StoreError, UserError, visible
+from oodbench.benchmark.errors import StoreError, UserError, typed_first_line, visible
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.runner.write_report import report
@@ -78,11 +78,17 @@ def write_leaderboard(
     if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"'{out}' is not a leaderboard and is not empty. Choose another folder with -o.")
     with tempfile.TemporaryDirectory(prefix="oodbench-board-") as work:
-        entries, refused = read_entries(folder, Path(work), said)
+        read, refused = read_entries(folder, Path(work), said)
+        not_shown = {
+            id(entry): Refused(visible(entry.file.name), why) for entry in read if (why := _cannot_show(entry))
+        }
+        for one in not_shown.values():
+            said(f"{one.file}: refused: {one.why}")
+        entries = [entry for entry in read if id(entry) not in not_shown]
         boards, others = boards_of(entries)
         for one in others:
             said(f"{one.file}: refused: {one.why}")
-        refused = sorted([*refused, *others], key=lambda one: (one.file, one.why))
+        refused = sorted([*refused, *not_shown.values(), *others], key=lambda one: (one.file, one.why))
         entries = [entry for entry in entries if visible(entry.file.name) not in {one.file for one in others}]
         site = Site(out, boards, entries, refused)
         try:
@@ -90,6 +96,18 @@ def write_leaderboard(
         except OSError as error:
             raise StoreError(f"Cannot write '{out}': {error.strerror or error}. Choose another folder.") from error
     return site
+
+
+def _cannot_show(entry: Entry) -> str:
+    """Why no page can be made of a bundle, whose author may have written anything into it; empty if one can."""
+    try:
+        boards, _ = boards_of([entry], judge=False)
+        _page("bundle.html", title="", **_of_bundle(entry, boards, False))
+        _page("index.html", title="", **_of_index(Site(Path(), boards, [entry], [])))
+        leaderboard_csv(boards)
+    except Exception as error:  # one bundle must not keep the others from being shown
+        return f"It cannot be shown, because what it says of itself is damaged: {visible(typed_first_line(error))}."
+    return ""
 
 
 def _replace(out: Path, site: Site, title: str, reports: bool, work: Path) -> None:
@@ -130,7 +148,7 @@ def _report(entry: Entry, file: Path, work: Path) -> bool:
             title=entry.name,
             command=f"bench leaderboard (bundle {entry.file.name})",
         )
-    except OodbenchError:
+    except Exception:  # as for `_cannot_show`; the board and the page of the bundle do without
         return False
     return True
 

@@ -46,11 +46,14 @@ def bundle_images(bundle: Unpacked) -> BundleImages:
 
 
 def check_unpacked(bundle: Unpacked) -> Verdict:
-    """Check a bundle that has been unpacked."""
+    """Check a bundle that has been unpacked; problems name files of the bundle, not where they were unpacked to."""
     try:
-        return _OfBundle(bundle).verdict()
+        verdict = _OfBundle(bundle).verdict()
     except OodbenchError as error:
-        return Verdict([str(error)])
+        verdict = Verdict([str(error)])
+    verdict.problems = [problem.replace(f"{bundle.run_dir}/", "") for problem in verdict.problems]
+    verdict.problems = [problem.replace(f"{bundle.cache}/", "") for problem in verdict.problems]
+    return verdict
 
 
 class _OfBundle(Verifier):
