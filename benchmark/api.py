@@ -69,7 +69,7 @@ class Prepared:
             self._share()
             watched = following(progress or Quiet())
             run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.earlier, self.engine)
-            watched.phase("comparing detectors, writing tables and plots")
+            watched.phase("writing tables and plots")
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
                 done = read_stored_run(self.run_dir)

@@ -55,6 +55,7 @@ def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.cli.progress import watch
     from oodbench.benchmark.cli.text import dry_run_text, run_footer
+    from oodbench.benchmark.views.tables.text import filled
 
     options["stability"] = not options.pop("no_stability")
     prepared = prepare(**options, plugins=plugins)
@@ -64,7 +65,7 @@ def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple
     with watch(prepared.work.jobs, verbosity, prepared.standing()) as progress:
         finished = prepared.start(progress)
     print_closing(finished)
-    click.echo(run_footer(finished))
+    click.echo("\n".join(line for text in run_footer(finished).splitlines() for line in filled(text, columns(), False)))
     if any(record.status == "failed" for record in finished.records):
         sys.exit(1)
 
@@ -90,9 +91,13 @@ def print_table(run_: Any) -> None:
     click.echo(text_table(run_, width=width, colour=sys.stdout.isatty()))
 
 
+def columns() -> int:
+    """Width of the terminal, 140 where there is none."""
+    return shutil.get_terminal_size((140, 40)).columns
+
+
 def print_closing(run_: Any) -> None:
     """Print what `bench run` ends with: a small run's table, or the best rows of a large one."""
     from oodbench.benchmark.views.tables.brief import closing_text
 
-    width = shutil.get_terminal_size((140, 40)).columns
-    click.echo(closing_text(run_, width=width, colour=sys.stdout.isatty()))
+    click.echo(closing_text(run_, width=columns(), colour=sys.stdout.isatty()))

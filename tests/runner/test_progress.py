@@ -169,7 +169,7 @@ def test_times_are_no_more_exact_than_estimates_are(seconds: float, text: str) -
 
 
 def test_facts_leave_out_what_is_not_known() -> None:
-    assert facts(Snapshot(jobs=20)) == ["starting", "0 of 20 jobs", "0:00"]
+    assert facts(Snapshot(jobs=20)) == ["preparing", "0 of 20 jobs", "0:00"]
     state = Snapshot("training", 2, 16, 211, 1480, 1234.5, 3723.0, 130.0)
     assert facts(state) == [
         *("training 3 of 16", "211 of 1,480 jobs", "1,234 images/s", "1:02:03"),

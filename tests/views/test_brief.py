@@ -45,6 +45,7 @@ def test_a_large_run_ends_with_a_screen_that_fits(tmp_path: Path, rows: int, wid
     text = closing_text(run, width)
     lines = [line for line in text.splitlines() if str(tmp_path) not in line]  # a path is not broken
     assert max(map(len, lines)) <= width
+    assert str(run.path) in text
     assert len(text.splitlines()) < (50 if width == 40 else 40)
     assert text.count(f"and {rows - BEST} more rows") == 2
     assert "ID set digits, small_cnn" in text

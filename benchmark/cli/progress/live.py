@@ -87,7 +87,8 @@ class LiveDisplay(Quiet):
         if (more := len(state.running) - RUNNING) > 0:
             yield Text(f"and {more:,} more", style="dim")
         if best := self._standing.line():
-            yield Text(cut(f"best so far on {best}", width), no_wrap=True, overflow="crop")
+            for line in filled(f"best so far on {best}".split(", "), width):
+                yield Text(line, no_wrap=True, overflow="crop")
 
 
 def filled(texts: Sequence[str], width: int) -> list[str]:

@@ -227,7 +227,7 @@ def clock_text(seconds: float) -> str:
 def facts(now: Snapshot) -> list[str]:
     """What every display says about a snapshot, as short texts."""
     stage = f"{now.stage} {min(now.stage_done + 1, now.stage_jobs):,} of {now.stage_jobs:,}" if now.stage_jobs else ""
-    found = [stage or now.stage or "starting", f"{now.done:,} of {now.jobs:,} jobs"]
+    found = [stage or now.stage or "preparing", f"{now.done:,} of {now.jobs:,} jobs"]
     if now.images_per_second >= 1:
         found.append(f"{now.images_per_second:,.0f} images/s")
     found.append(clock_text(now.elapsed))

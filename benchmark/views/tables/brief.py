@@ -47,7 +47,9 @@ def closing_text(run: StoredRun, width: int, colour: bool = False) -> str:
     count = BEST_ALONE if len(summary.blocks) == 1 else BEST
     parts = ["\n".join(filled(title, width))] if (title := run_title(run)) else []
     parts += [_sheet_text(sheet, best_rows(sheet.block, count), width, Ink(colour)) for sheet in sheets(summary)]
-    parts.append("\n".join(line for item in _below(run, summary, colour) for line in filled(item, width)))
+    parts.append(
+        "\n".join(line for item in _below(run, summary, colour) for line in filled(item, width, break_words=False))
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -82,9 +82,11 @@ def run_title(run: StoredRun) -> str:
     return " · ".join(visible(text) for text in texts if text)
 
 
-def filled(text: str, width: int) -> list[str]:
-    """A paragraph of a legend in lines of at most `width` characters."""
-    return textwrap.wrap(text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False) or [""]
+def filled(text: str, width: int, break_words: bool = True) -> list[str]:
+    """A paragraph in lines of at most `width` characters; without `break_words`, a path that is longer stays whole."""
+    return textwrap.wrap(
+        text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False, break_long_words=break_words
+    ) or [""]
 
 
 def sheet_text(sheet: Sheet, width: int, ink: Ink, label_width: int = 0) -> str:
