@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.citations.bibtex import (
 )
 from oodbench.benchmark.plugins.citations.declared import Declared, declared_in
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.plugins.source_version import code_of
+from oodbench.benchmark.plugins.source_version import code_of, source_version
 from tests.support import ROOT
 
 FOLDERS = {
@@ -98,6 +98,23 @@ def test_names_and_citations_are_no_part_of_the_version() -> None:
     assert code_of(other) != code_of(other.replace("'a'", "'b'"))
     called = "f = detector('a', cite='a')\n"
     assert code_of(called) != code_of(called.replace("cite='a'", "cite='b'"))
+
+
+def test_a_file_with_names_has_the_version_of_one_without(tmp_path: Path) -> None:
+    versions = set()
+    for number, more in enumerate(("", ', display_name="MINE"', ', cite="@misc{a, title={A}}"', ', title="Mine"')):
+        file = tmp_path / str(number) / "own.py"
+        file.parent.mkdir()
+        file.write_text(
+            "from oodbench.benchmark import Detector, detector\n\n"
+            f"@detector('own_{number}'{more})\nclass Own(Detector):\n"
+            "    def score(self, batch):\n        return -batch.logits.amax(dim=1)\n".replace(f"own_{number}", "own"),
+            encoding="utf-8",
+        )
+        registry.load_file(file)
+        versions.add(source_version(registry.get("detector", "own")))
+        registry.drop(file)
+    assert len(versions) == 2  # a title is a part of the file's code, as it always was
 
 
 # BibTeX

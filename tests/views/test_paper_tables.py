@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 import subprocess
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.records.best import Judged, Stored, inputs_of
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
+from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.views.marks import DASH
 from oodbench.benchmark.views.run import Format, public
 from oodbench.benchmark.views.tables.paper.as_csv import safe
@@ -235,6 +238,30 @@ def test_ranks_are_of_printed_numbers_and_seen_cells_do_not_compete() -> None:
     table = one(cells, **options)
     assert "seen cells do not compete" in table.caption
     assert any(note.startswith("† seen: trained on outliers") and "Joint" in note for note in table.notes)
+
+
+def test_all_marks(tmp_path: Path) -> None:
+    cells = [
+        *(cell("msp", "svhn", 0.4, seed) for seed in (0, 1)),  # under 50% on a far set
+        cell("vim", "svhn", 0.9),  # one seed of two
+    ]
+    folder = tmp_path / "runs" / "made"
+    names = [write_record(folder, one).name for one in cells]
+    write_run_info(folder, {"name": "made", "seeds": [0, 1], "cells": names})
+    judged = Judged("cifar10", "svhn", [0], ["msp", "vim"], ["vim"], [10, 10])
+    stored = Stored(inputs_of(read_stored_run(folder).records), True, [judged])
+    (folder / "best.json").write_text(to_json(dataclasses.asdict(stored)), encoding="utf-8")
+    run = read_stored_run(folder)
+    options = {"columns": "auroc", "group_means": "none", "std": False}
+    (table,) = built(run, {**options, "marks": "all"})
+    assert grid(table) == {"MSP": ["40.0¶"], "ViM": ["90.0*°‡"]}
+    notes = " ".join(table.notes)
+    assert "¶ Warning: AUROC under 50% on a far OOD set" in notes
+    assert "° may be the best AUROC" in notes
+    assert "‡ fewer than 2 seeds: ViM on SVHN" in notes
+    (table,) = built(run, {**options, "marks": "seen"})
+    assert grid(table) == {"MSP": ["40.0"], "ViM": ["90.0*"]}
+    assert any("Fewer than 2 seeds: ViM on SVHN" in note for note in table.notes)  # said, if not marked
 
 
 def test_what_is_missing_has_no_mean_and_its_reason_is_said() -> None:
