@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from oodbench.benchmark.views.report.data import ReportData
@@ -43,7 +44,9 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
     wrong: list[str] = []
     pages: list[Any] = []
 
-    def show(data: ReportData, width: int = 1600, dark: bool = False, **options: Any) -> Any:
+    def show(
+        data: ReportData, width: int = 1600, dark: bool = False, ready: str = "#matrix tbody tr", **options: Any
+    ) -> Any:
         path = write_report(data, tmp_path / f"report-{len(pages)}.html")
         theme = "dark" if dark else "light"
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
@@ -52,7 +55,7 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda one: None if one.url.startswith(("data:", path.as_uri())) else wrong.append(one.url))
         page.goto(path.as_uri())
-        page.wait_for_selector("#matrix tbody tr")
+        page.wait_for_selector(ready)
         pages.append(page)
         return page
 
@@ -180,6 +183,22 @@ def test_comparison_of_two_detectors(show: Open) -> None:
     page.click("text=Swap")
     text = page.locator("#compare-body tbody tr").first.inner_text().split("\t")
     assert text[3].replace("\N{MINUS SIGN}", "-") == f"{-100 * pairs.differences[place]:+.2f}"
+
+
+def test_reports_without_numbers_open(show: Open) -> None:
+    full = made_up_report(2, sets=2, id_sets=1)
+    failed = [
+        msgspec.structs.replace(cell, status="failed", reason="<it> failed", stats={}, by_seed=[], curve=None)
+        for cell in full.cells
+    ]
+    rows = [msgspec.structs.replace(row, means={}, accuracy=None) for row in full.rows]
+    nothing: dict[str, Any] = {"metrics": [], "pairs": [], "mistakes": [], "pictures": [], "published": []}
+    page = show(msgspec.structs.replace(full, rows=rows, cells=failed, distributions=[], **nothing))
+    assert numbers(page, 0) == ["failed", "failed"]
+    page.locator(".open[data-set]").first.click()
+    assert "<it> failed" in page.inner_text("dialog")
+    empty = msgspec.structs.replace(full, rows=[], cells=[], id_sets=[], distributions=[], seeds=[], **nothing)
+    assert "no cells yet" in show(empty, ready="#matrix p").inner_text("#matrix")
 
 
 # Reading it

@@ -79,13 +79,16 @@ function drawHighlights() {
 
 function drawResults() {
   remember();
-  if (!data.rows.length) return show("matrix", el("p", { class: "note" }, "The run has no cells yet."));
   drawControls();
   drawHighlights();
   drawTable();
 }
 
 function drawAll() {
+  if (!data.id_sets.length) {
+    for (const id of ["compare", "mistakes", "published"]) byId(id).hidden = true;
+    return show("matrix", el("p", { class: "note" }, "The run has no cells yet."));
+  }
   drawIdSets();
   drawResults();
   drawCompare();

@@ -106,7 +106,7 @@ function heading(shown) {
       el("th", {}, "Group")));
 }
 
-const metricTitle = () => `${metrics.get(state.metric)?.title ?? ""}, %`;
+const metricTitle = () => (metrics.has(state.metric) ? `${metrics.get(state.metric).title}, %` : "No numbers");
 
 function matrixTable() {
   const shown = columns(), list = rows(), scale = heatScale(list, shown);
@@ -265,7 +265,7 @@ function drawLegend(made) {
     lines.push(el("p", { class: "scale" }, percent(made.scale.ends[0], 1), el("i", { "aria-hidden": "true" }), percent(made.scale.ends[1], 1),
       " A stronger colour is better; the worst tenth shares one."));
   }
-  lines.push(el("p", {}, el("b", {}, `${found?.title ?? ""}. `), found?.help ?? "", ` ${lower(state.metric) ? "Lower" : "Higher"} is better. Bold: the best of a column.`));
+  lines.push(!found ? null : el("p", {}, el("b", {}, `${found.title}. `), found.help, ` ${lower(state.metric) ? "Lower" : "Higher"} is better. Bold: the best of a column.`));
   const meanings = [["°", "may be the best of its column, with 95% confidence"], ["†", "trained on outliers like this OOD set"],
     ["‡", "over fewer seeds"], ["¶", "with a warning: open the cell"], ["‹source›", "the outliers of training come from this set: left out of means"]];
   const used = meanings.filter(([mark]) => shown.includes(mark)).map(([mark, text]) => `${mark} ${text}`);
