@@ -15,12 +15,13 @@ from typing_extensions import Unpack
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.beside import runs_beside
 from oodbench.benchmark.records.csv_file import records_csv
-from oodbench.benchmark.records.paths import run_dir
+from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
+from oodbench.benchmark.store.npy import stored_scores
 from oodbench.benchmark.store.user_path import user_path
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableRow, summary_of
-from oodbench.benchmark.views.tables.files import table_csv
+from oodbench.benchmark.views.tables.files import summarise, table_csv
 from oodbench.benchmark.views.tables.html import table_html
 from oodbench.benchmark.views.tables.latex import table_latex
 from oodbench.benchmark.views.tables.layout import COLUMNS
@@ -140,6 +141,50 @@ class Run(StoredRun):
             >>> Path("references.bib").write_text(read_run("digits").references(detectors="vim"))  # doctest: +SKIP
         """
         return references(self, options)
+
+    def summary(self) -> pd.DataFrame:
+        """Return every number of the tables in long form, for plots and pivots: one row per number.
+
+        Returns:
+            A data frame with `id_set`, `label` and what the row is, `scope` ('set', 'near', 'far', 'all', 'worst' or
+            'id'), `ood_set`, `group`, `metric`, `mean` (a fraction), `std` over seeds, the ends `low` and `high` of the
+            95% interval over draws of test images, `seen`, `status` and `reason`.
+
+        Example:
+            >>> numbers = read_run("digits").summary()  # doctest: +SKIP
+            >>> plot_dots(numbers[numbers["id_set"] == "digits"])  # doctest: +SKIP
+        """
+        return summarise(self)
+
+    def scores(self, seed: int | None = None, results: str | Path = "results") -> pd.DataFrame:
+        """Return the stored scores of every cell of one seed, for plots of one's own.
+
+        Args:
+            seed: The seed; None for the run's first.
+            results: The results folder, for a run whose folder does not lie in one.
+
+        Returns:
+            A data frame with one row per cell: `id_set`, `ood_set`, `group`, `outlier_source`, `seen`, `label`,
+            `status`, and `id_scores` and `ood_scores`, arrays of (N,) and (M,) scores, higher = more OOD; None where
+            the cell has no result or its scores are not in the cache.
+
+        Example:
+            >>> plot_roc(read_run("digits").scores().query("ood_set == 'greek'"))  # doctest: +SKIP
+        """
+        import pandas as pd
+
+        first = min((record.seed for record in self.records), default=0)
+        cache = cache_of(self.path, user_path(results))
+        columns = ("id_set", "ood_set", "group", "outlier_source", "seen", "label", "status")
+        rows = [
+            {
+                **{name: getattr(record, name) for name in columns},
+                **{name: stored_scores(cache, record.artifacts, name) for name in ("id_scores", "ood_scores")},
+            }
+            for record in self.records
+            if record.seed == (first if seed is None else seed)
+        ]
+        return pd.DataFrame(rows, columns=[*columns, "id_scores", "ood_scores"])
 
     def beside(self, *others: Run) -> Run:
         """Return this run and others as one, to show and compare them side by side.

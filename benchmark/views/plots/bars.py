@@ -50,7 +50,7 @@ def bars(block: Block, options: Options) -> Figure:
     room = max(measure.height_of(n) if upright else measure.width_of(n) for n in names) + 0.08
     titles = [measure.folded(title_of(metric), width) for metric in metrics]
     panels = [measure.height_of(title) + 0.06 for title in titles]
-    key = legend(_handles(rows, options), [options.name(row.label) for row in rows], size.inner)
+    key = legend(handles(rows, options), [options.name(row.label) for row in rows], size.inner)
     top = heading(
         size, f"Detectors, ID set {block.id_set}", _detail(block, rows, metrics, options, is_sorted), options.remark
     )
@@ -64,7 +64,7 @@ def bars(block: Block, options: Options) -> Figure:
     for s, strip in enumerate(strips):
         for metric, title, over in zip(metrics, titles, panels, strict=True):
             axes = page.axes(left, y + over, group * len(strip), factor * TALL)
-            draw_groups(axes, block, rows, strip, metric, options)
+            draw_groups(axes, rows, strip, metric, options)
             axes.set_title(plain(title), pad=3, loc="left")
             y += over + factor * TALL + 0.1
         texts = [plain(name) for name in names[s * across : s * across + len(strip)]]
@@ -78,7 +78,8 @@ def _heading(ood: OodSet, group: float, upright: bool) -> str:
     return measure.folded(ood.heading.replace(" (", "\n(", 1), group - 0.04 if upright else 1.6)
 
 
-def _handles(rows: Sequence[TableRow], options: Options) -> list[Patch]:
+def handles(rows: Sequence[TableRow], options: Options) -> list[Patch]:
+    """The patches of the legend."""
     return [Patch(**_bar(options.looks[row.label])) for row in rows]
 
 
@@ -103,9 +104,7 @@ def _detail(
     return parts
 
 
-def draw_groups(
-    axes: Axes, block: Block, rows: Sequence[TableRow], sets: Sequence[OodSet], metric: Metric, options: Options
-) -> None:
+def draw_groups(axes: Axes, rows: Sequence[TableRow], sets: Sequence[OodSet], metric: Metric, options: Options) -> None:
     """Draw one metric: a group of bars per OOD set."""
     share = min(0.84 / max(len(rows), 1), 0.28)
     scale = scale_of(metric)

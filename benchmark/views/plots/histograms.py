@@ -106,10 +106,10 @@ def histograms(block: Block, rows: Sequence[TableRow], scores: PairScores, optio
     plan = histogram_plan(rows, block.sets, options, size.inner, size.narrow)
     if not size.exact:
         size = size.at_most(plan.width + 2 * EDGE)
-    key = legend(*_key(), size.inner)
+    key = legend(*histogram_key(), size.inner)
     drawn = [[scores.read(block, row.label, ood.name) for ood in block.sets] for row in rows]
     scales = [scale_of_pairs(pairs) for pairs in drawn]
-    details = ["higher = more OOD", "each detector's central 99.8%", "heights: shares of images"]
+    details = ["higher = more OOD", "each detector's central 99.8%", "one axis a row"]
     details += [f"{ASINH} where a linear one would hide the scores"] if any(scale.name for scale in scales) else []
     top = heading(size, f"Scores, ID set {block.id_set}", [*details, options.seed], options.remark)
     fixed = top.height + GAP / 2 + key.height + GAP / 2 + plan.fixed + (len(plan.strips) - 1) * GAP + EDGE
@@ -125,7 +125,8 @@ def histograms(block: Block, rows: Sequence[TableRow], scores: PairScores, optio
     return page.figure
 
 
-def _key() -> tuple[list[Patch], list[str]]:
+def histogram_key() -> tuple[list[Patch], list[str]]:
+    """The patches of the legend, and their names."""
     return [Patch(facecolor=ID_GREY), Patch(**_ood_look())], ["ID", "OOD"]
 
 
@@ -178,7 +179,7 @@ def draw_histograms(
                     _reason(sheet, plan, left, base, pair)
                 else:
                     _pair(sheet, ink, plan, left, base, pair, scales[i])
-                    _ticks(sheet, ink, left, base, ticks[i])
+                _ticks(sheet, ink, left, base, ticks[i], numbered=k == 0)
                 ink.lines.append([(left, base), (left + plan.panel, base)])
             top += height + (plan.factor - 1) * TALL
         top += GAP
@@ -244,11 +245,14 @@ def scale_ticks(scale: ScoreScale, panel: float) -> list[tuple[float, str]]:
     return max((_fitting(scale.ticks(count), panel) for count in (3, 2, 1)), key=len)
 
 
-def _ticks(sheet: Axes, ink: _Ink, left: float, base: float, ticks: Sequence[tuple[float, str]]) -> None:
-    """Write the numbers below a panel."""
+def _ticks(
+    sheet: Axes, ink: _Ink, left: float, base: float, ticks: Sequence[tuple[float, str]], numbered: bool
+) -> None:
+    """Draw the ticks below a panel, and their numbers below the first of a row, whose panels have the same axis."""
     for place, text in ticks:
         ink.lines.append([(left + place, base), (left + place, base + 0.035)])
-        sheet.text(left + place, base + 0.05, text, ha="center", va="top")
+        if numbered:
+            sheet.text(left + place, base + 0.05, text, ha="center", va="top")
 
 
 def _fitting(found: Sequence[tuple[float, str]], panel: float) -> list[tuple[float, str]]:

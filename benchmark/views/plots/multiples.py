@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from oodbench.benchmark.views.metric_titles import Metric
 from oodbench.benchmark.views.plots import measure
@@ -72,8 +74,7 @@ def multiples(block: Block, scores: PairScores, options: Options) -> Figure:
     plan = multiples_plan([options.name(row.label) for row in rows], size.inner)
     if not size.exact:
         size = size.at_most(plan.columns * (plan.side + ACROSS) - ACROSS + 2 * EDGE)
-    groups = dict.fromkeys(_group(ood.group) for ood in block.sets)
-    key = legend([_line(group) for group in groups], [group or "OOD sets" for group in groups], size.inner)
+    key = legend(*multiples_key(block), size.inner)
     metric = options.metrics_or("auroc")[0]
     details = ["FPR (across) and TPR (up) from 0 to 1", "a curve per OOD set", "grey line: TPR 95%"]
     details += [f"numbers: {metric.full_title}, means (%)", order_text(block, options), options.seed]
@@ -91,6 +92,12 @@ def multiples(block: Block, scores: PairScores, options: Options) -> Figure:
     return page.figure
 
 
+def multiples_key(block: Block) -> tuple[list[Line2D], list[str]]:
+    """The lines of the legend, and their names."""
+    groups = dict.fromkeys(_group(ood.group) for ood in block.sets)
+    return [_line(group) for group in groups], [group or "OOD sets" for group in groups]
+
+
 def _group(group: str) -> str:
     return group if group in GROUPS else ""
 
@@ -103,7 +110,7 @@ def draw_multiples(
     sheet: Axes, plan: MultiplesPlan, block: Block, rows: Sequence[TableRow], scores: PairScores, metric: Metric
 ) -> None:
     """Draw all panels in axes whose coordinates are inches from the top left corner."""
-    lines: dict[str, list[list[tuple[float, float]]]] = {}
+    lines: dict[str, list[NDArray[np.float64]]] = {}
     frames, levels = [], []
     top = 0.0
     for place, row in enumerate(rows):
@@ -121,8 +128,8 @@ def draw_multiples(
                 missing.append(pair)
                 continue
             x, y = curve_of(pair, POINTS)
-            points = zip(left + plan.side * x, base - plan.height * y, strict=True)
-            lines.setdefault(_group(ood.group), []).append(list(points))
+            points = np.column_stack((left + plan.side * x, base - plan.height * y))
+            lines.setdefault(_group(ood.group), []).append(points)
         text = _numbers(block, row, metric, missing)
         sheet.text(
             left + plan.side - 0.03,

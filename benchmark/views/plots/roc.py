@@ -50,7 +50,7 @@ def roc(block: Block, scores: PairScores, options: Options) -> Figure:
     """The picture of one ID set: a panel per OOD set, and one legend."""
     front = [row.label for row in in_colour(block, options)]
     looks = {label: options.looks[label] for label in front}
-    key = _key(looks, options, len(block.rows) - len(front))
+    key = roc_key(looks, options, len(block.rows) - len(front))
     panels = [curves(block, ood, scores, options, front) for ood in block.sets]
     plan = _Plan.of(block, key, options.size, options.log_fpr)
     best = f"{len(front)} of {len(block.rows)} in colour, {order_text(block, options)}"
@@ -129,7 +129,8 @@ class _Plan:
             self.key.draw(page, EDGE, page.height - EDGE - self.key.height)
 
 
-def _key(looks: Mapping[str, Look], options: Options, others: int) -> tuple[list[Line2D], list[str]]:
+def roc_key(looks: Mapping[str, Look], options: Options, others: int) -> tuple[list[Line2D], list[str]]:
+    """The lines of the legend, and their names; `others` are grey."""
     lines = [Line2D([], [], color=look.colour, linestyle=look.dash, linewidth=1.3) for look in looks.values()]
     names = [options.name(label) for label in looks]
     if others:
@@ -161,7 +162,7 @@ def draw_panel(axes: Axes, found: PanelCurves, looks: Mapping[str, Look]) -> Non
     """Draw the curves of one OOD set, and say which are missing."""
     figure_width = axes.bbox.width / axes.get_position().width / axes.figure.dpi
     if found.pale:
-        lines = [list(zip(*curve, strict=True)) for curve in found.pale]
+        lines = [np.column_stack(curve) for curve in found.pale]
         axes.add_collection(LineCollection(lines, colors=setting("pale"), linewidths=0.6, zorder=1.5), autolim=False)
     for label, curve in reversed(list(found.coloured.items())):
         axes.plot(*curve, color=looks[label].colour, linestyle=looks[label].dash, linewidth=1.2, zorder=2.5)

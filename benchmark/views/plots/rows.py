@@ -88,7 +88,7 @@ def _picture(block: Block, options: Options, metrics: Sequence[Metric], draw: Dr
         for place, metric in enumerate(strip):
             axes = page.axes(left + place * (width + between), y + over, width, factor * table.height)
             draw(axes, table, metric)
-            _frame(axes, table, metric, width, named=place == 0)
+            frame_rows(axes, table, metric, width, named=place == 0)
             axes.set_title(plain(titles[metric]), pad=3 if len(rows) <= MANY else 72 * (ticks + 0.05))
         y += over + factor * table.height + ticks + GAP
     return page.figure
@@ -109,7 +109,7 @@ def _detail(block: Block, table: RowTable, options: Options, is_sorted: bool) ->
     return parts
 
 
-def _frame(axes: Axes, table: RowTable, metric: int, width: float, named: bool) -> None:
+def frame_rows(axes: Axes, table: RowTable, metric: int, width: float, named: bool) -> None:
     """Limits, ticks, names at the left and a pale line through every row."""
     low, high = table.ends(metric)
     axes.set(xlim=(low, high), ylim=(table.height, 0))
