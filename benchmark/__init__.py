@@ -69,12 +69,12 @@ if TYPE_CHECKING:
     from oodbench.benchmark.verify.bundles.read import read_bundle as read_bundle
     from oodbench.benchmark.verify.plugin_checks import check_detector as check_detector
     from oodbench.benchmark.verify.plugin_checks import run_checks as run_checks
-    from oodbench.benchmark.views.plots.frames import plot_bars as plot_bars
-    from oodbench.benchmark.views.plots.frames import plot_dots as plot_dots
-    from oodbench.benchmark.views.plots.frames import plot_heatmap as plot_heatmap
-    from oodbench.benchmark.views.plots.frames import plot_histograms as plot_histograms
-    from oodbench.benchmark.views.plots.frames import plot_multiples as plot_multiples
-    from oodbench.benchmark.views.plots.frames import plot_roc as plot_roc
+    from oodbench.benchmark.views.plots.frames.functions import plot_bars as plot_bars
+    from oodbench.benchmark.views.plots.frames.functions import plot_dots as plot_dots
+    from oodbench.benchmark.views.plots.frames.functions import plot_heatmap as plot_heatmap
+    from oodbench.benchmark.views.plots.frames.functions import plot_histograms as plot_histograms
+    from oodbench.benchmark.views.plots.frames.functions import plot_multiples as plot_multiples
+    from oodbench.benchmark.views.plots.frames.functions import plot_roc as plot_roc
     from oodbench.benchmark.views.run import Run as Run
     from oodbench.benchmark.views.run import read_run as read_run
 
@@ -104,7 +104,7 @@ _MODULES = {
     "standalone.bundle.monitor": ("Monitor",),
     "standalone.paired": ("PairedComparison", "compare"),
     "stats.intervals": ("confidence_intervals",),
-    "views.plots.frames": (
+    "views.plots.frames.functions": (
         "plot_bars",
         "plot_dots",
         "plot_heatmap",

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from oodbench.benchmark.views.choice import Wanted
 from oodbench.benchmark.views.plots import bars as upright
 from oodbench.benchmark.views.plots import measure
-from oodbench.benchmark.views.plots.frame_axes import (
+from oodbench.benchmark.views.plots.frames.axes import (
     frame_options,
     given_panels,
     height_of_plan,
@@ -27,7 +27,7 @@ from oodbench.benchmark.views.plots.frame_axes import (
     only_block,
     sheet_axes,
 )
-from oodbench.benchmark.views.plots.frame_content import scores_content, summary_content
+from oodbench.benchmark.views.plots.frames.content import scores_content, summary_content
 from oodbench.benchmark.views.plots.heatmap import draw_heatmap, heat_plan
 from oodbench.benchmark.views.plots.histograms import draw_histograms, histogram_key, histogram_plan, scale_of_pairs
 from oodbench.benchmark.views.plots.multiples import draw_multiples, multiples_key, multiples_plan
