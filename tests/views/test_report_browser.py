@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,19 @@ def test_copies_are_escaped(show: Open) -> None:
     assert r"\begin{tabular}{lrrrr}" in tex
     assert tex.count(r"\\") == len(HOSTILE) + 1
     assert r"\textbf{" in tex
+
+
+def test_the_latex_that_is_copied_compiles(show: Open, tmp_path: Path) -> None:
+    if not (pdflatex := shutil.which("pdflatex")):
+        pytest.skip("there is no pdflatex; .ci/system_packages installs it where it can")
+    data = made_up_report([*HOSTILE, "~^\\[1pt] %&"], sets=3, id_sets=1)
+    page = show(msgspec.structs.replace(data, rows=[msgspec.structs.replace(row, latex="") for row in data.rows]))
+    page.click("text=Copy")
+    page.click("text=As LaTeX")
+    table = page.evaluate("window.copied")
+    lines = [r"\documentclass{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{booktabs}", r"\begin{document}"]
+    (tmp_path / "table.tex").write_text("\n".join([*lines, table, r"\end{document}"]), encoding="utf-8")
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "table.pdf").is_file()

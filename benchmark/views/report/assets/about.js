@@ -14,7 +14,7 @@ function publishedTable(title, list) {
     el("tbody", {}, list.map((one) => el("tr", {}, el("th", { scope: "row" }, data.rows[one.row].name), el("td", { class: "left" }, one.set === null ? (one.group ? `${one.group} mean` : "ID test images") : data.id_sets[one.block].sets[one.set].title),
       el("td", { class: "left" }, one.metric_title || (metrics.get(one.metric)?.title ?? one.metric)), el("td", {}, one.std ? `${one.published} ± ${one.std}` : one.published, one.verified ? null : el("span", { class: "mark", title: "Recalled, not read in the source" }, "?")),
       el("td", {}, one.ours === null ? "–" : one.ours.toFixed(2)), el("td", {}, one.difference === null ? "–" : `${one.difference > 0 ? "+" : one.difference < 0 ? "−" : ""}${Math.abs(one.difference).toFixed(2)}`)))))),
-  el("p", { class: "note" }, [...new Set(list.map((one) => one.source))].filter(Boolean).join("; "), list.some((one) => !one.verified) ? " ? Recalled, not read in the source." : ""),
+  el("p", { class: "note" }, [...new Set(list.map((one) => one.source))].filter(Boolean).join("; "), list.some((one) => !one.verified) ? ". A question mark: recalled, not read in the source." : ""),
   reasons.length ? el("details", { class: "more" }, el("summary", {}, "How our protocol differs"), el("div", {}, bullets(reasons))) : null];
 }
 
