@@ -9,7 +9,10 @@ from oodbench.benchmark.errors import visible
 from oodbench.benchmark.views.marks import DASH
 from oodbench.benchmark.views.tables.paper.grid import Cell, PaperTable, runs_of, same_group
 
-LEFT, RIGHT = "text-align: left", "text-align: right; white-space: nowrap"
+CELL = "white-space: nowrap; padding: 2px 8px"
+LEFT, RIGHT, CENTRE = (f"text-align: {side}; {CELL}" for side in ("left", "right", "center"))
+CAPTION, PLAIN = "text-align: left; padding-bottom: 6px", "; font-weight: normal"
+RULE = "; border-bottom: 1px solid"
 
 
 def paper_html(tables: Sequence[PaperTable]) -> str:
@@ -18,24 +21,24 @@ def paper_html(tables: Sequence[PaperTable]) -> str:
 
 
 def _lines(table: PaperTable) -> Iterator[str]:
-    yield "<table>"
-    yield f'<caption style="{LEFT}">{_text(table.caption)}</caption>'
+    yield '<table style="border-collapse: collapse">'
+    yield f'<caption style="{CAPTION}">{_text(table.caption)}</caption>'
     yield "<thead>"
     if any(head.group for head in table.columns):
         spans = (
-            f'<th scope="colgroup" colspan="{size}">{_text(head.group_text)}</th>'
+            f'<th scope="colgroup" colspan="{size}" style="{CENTRE}">{_text(head.group_text)}</th>'
             for head, size in runs_of(table.columns)
         )
         yield f"<tr><td></td>{''.join(spans)}</tr>"
-    titles = (f'<th scope="col" style="{RIGHT}">{_text(head.text)}</th>' for head in table.columns)
-    yield f'<tr><th scope="col" style="{LEFT}">{_text(table.corner)}</th>{"".join(titles)}</tr>'
+    titles = (f'<th scope="col" style="{RIGHT}{RULE}">{_text(head.text)}</th>' for head in table.columns)
+    yield f'<tr><th scope="col" style="{LEFT}{RULE}">{_text(table.corner)}</th>{"".join(titles)}</tr>'
     yield "</thead>"
     yield "<tbody>"
     for place, (head, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
         if head.group and (place == 0 or not same_group(table.rows[place - 1], head)):
-            heading = f'<th scope="rowgroup" colspan="{1 + len(cells)}" style="{LEFT}">'
+            heading = f'<th scope="rowgroup" colspan="{1 + len(cells)}" style="{LEFT}{PLAIN}">'
             yield f"<tr>{heading}<i>{_text(head.group_text)}</i></th></tr>"
-        yield f'<tr><th scope="row" style="{LEFT}">{_text(head.text)}</th>{"".join(map(_cell, cells))}</tr>'
+        yield f'<tr><th scope="row" style="{LEFT}{PLAIN}">{_text(head.text)}</th>{"".join(map(_cell, cells))}</tr>'
     yield "</tbody>"
     yield "</table>"
     if table.notes:
