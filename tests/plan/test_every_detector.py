@@ -146,3 +146,17 @@ def test_every_recipe_that_is_left_out_has_a_detector_of_its_name() -> None:
         detector: type[Detector] = registry.get("detector", name)
         recipe: type[Recipe] = registry.get("recipe", name)
         assert detector.recipe == recipe.name == name
+
+
+@pytest.mark.parametrize("name", registry.entries("suite"))
+def test_a_suite_trains_them_like_its_base_recipe(name: str) -> None:
+    """Where a suite says how long networks train, only the loss differs from that of its base recipe."""
+    suite = read_suite(name)
+    rate = suite.recipes.get(suite.recipe, {}).get("learning_rate")
+    for recipe in (registry.get("recipe", name) for name in LEFT_OUT if suite.training):
+        settings = recipe(**suite.recipe_settings(recipe.name, suite.entries[0].set)).settings
+        assert settings["like"] == suite.recipe
+        if recipe.builds_on:
+            assert settings["builds_on"] == suite.recipe
+        else:
+            assert settings["learning_rate"] == rate

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training
-from oodbench.benchmark.plan.jobs import SetRef, TrainJob
+from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages import networks
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.training import train
@@ -56,16 +57,20 @@ def context(context_with: Callable[[Mapping[str, ImageSet]], JobContext], regist
     return context_with({"id": ImageSet(images[0], np.arange(IMAGES) % 4, tuple("abcd")), "out": ImageSet(images[1])})
 
 
-def job(recipe: str, backbone: str, tag: str = "", precision: str = "float32") -> TrainJob:
+def job(
+    recipe: str, backbone: str, tag: str = "", precision: str = "float32", given: Checkpoint | None = None
+) -> TrainJob:
     """A training job; equal jobs with different tags have different keys."""
+    needs = create("recipe", parse_spec(recipe)).needs
     return train_job(
         recipe,
         backbone,
         images=IMAGES,
-        outliers=SetRef("out", "outliers", OUTLIERS) if recipe == "confidence" else None,
+        outliers=SetRef("out", "outliers", OUTLIERS) if "outliers" in needs else None,
         schedule=Schedule(EPOCHS, BATCH, (0.5,), 0.1),
         tag=tag,
         precision=precision,
+        given=given,
     )
 
 
@@ -116,6 +121,11 @@ def run(
         ("joint[width=4]", NETWORKS[0], "bfloat16"),
         ("standard", "dropping", "float32"),
         ("one_cycle[low_side=0.75]", "densenet[depth=10,growth=4]", "bfloat16"),
+        ("logitnorm[like=standard]", "dropping", "float32"),
+        ("outlier_exposure[like=one_cycle]", "dropping", "float32"),
+        ("t2fnorm", NETWORKS[0], "bfloat16"),
+        ("regmixup", "dropping", "float32"),
+        ("mixoe", NETWORKS[0], "float32"),
     ],
 )
 def test_a_stopped_training_ends_in_the_same_bytes(
@@ -135,6 +145,22 @@ def test_a_stopped_training_ends_in_the_same_bytes(
     assert len(ticks) == 1 + STEPS - steps, "finished steps are reported at once and not repeated"
     assert about["stops"] == 1
     assert not list((context.store.root / "unfinished").iterdir())
+
+
+@pytest.mark.parametrize("steps", [1, A_EPOCH, STEPS - 1])
+@pytest.mark.parametrize("recipe", ["outlier_exposure_finetune[like=standard]", "energy_finetune"])
+def test_a_stopped_fine_tuning_starts_from_the_given_weights_once(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int
+) -> None:
+    base = job("cross_entropy", "dropping")
+    run(context, base)
+    whole, cut = (job(recipe, "dropping", tag, given=base.checkpoint) for tag in ("whole", "cut"))
+    run(context, whole)
+    stop_after(monkeypatch, recipe, steps)
+    with pytest.raises(StoppedError):
+        run(context, cut)
+    run(context, cut)
+    assert everything(context, cut) == everything(context, whole)
 
 
 def snapshot(

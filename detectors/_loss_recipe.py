@@ -1,0 +1,133 @@
+"""Recipes that train one classifier with a loss of their own, and are otherwise trained like another recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from oodbench.benchmark import Recipe, Task, TrainBatch, Training
+from oodbench.detectors._augment import shifted
+from oodbench.detectors._confidence_loss import frozen_batch_norm
+from oodbench.detectors.cross_entropy import CrossEntropy
+from oodbench.detectors.one_cycle import OneCycle, one_cycle
+from oodbench.detectors.standard_training import Standard, cosine, set_rates
+
+
+class Losses(NamedTuple):
+    """What a step descends on, and what it logs."""
+
+    total: Tensor
+    """The scalar whose gradient is taken."""
+    parts: dict[str, Tensor]
+    """Scalars by name for the log."""
+
+
+class Regime(NamedTuple):
+    """How a recipe trains, apart from its loss."""
+
+    recipe: type[Recipe]
+    """Its networks and optimizer are taken over, with the defaults of its settings."""
+    shift: int = 0
+    """Random shifts of each image by up to so many pixels."""
+    flip: bool = False
+    """Whether half of the images are mirrored."""
+    pad: str = "constant"
+    """What is outside of a shifted image: black, or its reflection."""
+    share: Callable[[float, float], float] | None = None
+    """The share of the learning rate by the training's progress and that rate; None: the suite's schedule alone."""
+
+
+def _standard_share(progress: float, rate: float) -> float:
+    return cosine(progress, min(1.0, Standard.final_learning_rate / rate))
+
+
+def _one_cycle_share(progress: float, rate: float) -> float:
+    return one_cycle(progress, OneCycle.warm_up, 0.2, OneCycle.end)
+
+
+REGIMES: Mapping[str, Regime] = {
+    "cross_entropy": Regime(CrossEntropy),
+    "standard": Regime(Standard, Standard.padding, Standard.flip, share=_standard_share),
+    "one_cycle": Regime(OneCycle, OneCycle.shift, OneCycle.flip, "reflect", _one_cycle_share),
+}
+"""Values of the setting `like`."""
+
+
+class LossRecipe(Recipe):
+    """Trains the classifier on `losses`. Networks, optimizer, learning rates and augmentation are those of `like`.
+
+    `like` is "cross_entropy" (Adam, images as they are), "standard" (SGD, cosine schedule, crops and flips) or
+    "one_cycle" (a short SGD cycle, small shifts and flips; images keep their size, and labels are not smoothed), each
+    with its defaults; `learning_rate` overrides its learning rate.
+    """
+
+    like: str = "cross_entropy"
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the name of the other recipe and the learning rate."""
+        if self.like not in REGIMES:
+            raise ValueError(f"like must be one of {', '.join(REGIMES)}, got '{self.like}'")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+
+    @property
+    def model(self) -> Recipe:
+        """The recipe whose optimizer is used."""
+        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return REGIMES[self.like].recipe(**rate)
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        """The classifier only."""
+        return {"classifier": task.build_classifier()}
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        """The optimizer of the other recipe."""
+        return self.model.optimizers(networks)
+
+    def losses(self, training: Training, batch: TrainBatch) -> Losses:
+        """The loss of a batch, whose images, outliers included, are augmented already."""
+        raise NotImplementedError
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        """One step on the loss."""
+        regime = REGIMES[self.like]
+        optimizer = training.optimizers["classifier"]
+        if regime.share is not None:
+            set_rates(optimizer, regime.share(training.progress, self.model.settings["learning_rate"]))
+        if regime.shift or regime.flip:
+            images, outliers = (
+                None if one is None else shifted(one, regime.shift, regime.flip, training.generator, regime.pad)
+                for one in (batch.images, batch.outliers)
+            )
+            assert images is not None
+            batch = batch._replace(images=images, outliers=outliers)
+        total, parts = self.losses(training, batch)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        return {name: part.detach() for name, part in parts.items()}
+
+    def outliers(self, batch: TrainBatch) -> Tensor:
+        """The batch's outliers, (N, C, H, W). Raises `ValueError` if it has none."""
+        if batch.outliers is None:
+            raise ValueError(f"recipe '{self.name}' got a batch without outliers")
+        return batch.outliers
+
+
+def logits_of_both(classifier: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) of ID images and (M, K) of others, which may be outliers or mixtures.
+
+    A network without batch norm processes both in one pass. With batch norm, the others are normalised by the running
+    statistics of the ID images, as at test time (`_confidence_loss.confidence_loss` says why).
+    """
+    if any(isinstance(module, _BatchNorm) for module in classifier.modules()):
+        logits = classifier(images)
+        with frozen_batch_norm(classifier):
+            return logits, classifier(others)
+    one, two = classifier(torch.cat([images, others])).split([len(images), len(others)])
+    return one, two
