@@ -26,7 +26,7 @@ PLUGINS = {
     "guides/add_a_detector.md": {"my_detector.py": "margin", "class_means.py": "class_means", "shift.py": "shift"},
     "guides/add_a_recipe.md": {
         "label_smoothing.py": "label_smoothing",
-        "outlier_exposure.py": "outlier_exposure oe",
+        "my_exposure.py": "my_exposure oe",
         "class_mean_head.py": "class_mean_head",
     },
     "guides/add_a_dataset.md": {"squares.py": "squares", "pets.py": "pets", "noisy.py": "noisy"},
