@@ -31,6 +31,14 @@ PERCENT = 5
 """Columns of ' 100%'."""
 
 
+class VisibleCursor(Console):
+    """A console that never hides the cursor: a process that is killed could not bring it back."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave it as it is."""
+        return False
+
+
 class LiveDisplay(Quiet):
     """Bar with the share of the work; stage, jobs, images per second and times; what runs now; the best row so far.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from oodbench.benchmark.cli.progress.lines import Lines
-from oodbench.benchmark.cli.progress.live import live
+from oodbench.benchmark.cli.progress.live import VisibleCursor, live
 from oodbench.benchmark.engines.engine import Quiet, RunProgress
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.runner.progress.standing import Standing
@@ -20,10 +19,10 @@ def watch(jobs: Sequence[Job], verbosity: str, standing: Standing | None = None)
 
     With 'verbose' there is a line for each job. `standing` says which row is the best so far.
     """
-    console = Console(stderr=True)
+    console = VisibleCursor(stderr=True)
     if verbosity == "quiet" or not jobs:
         yield Quiet()
-    elif verbosity != "verbose" and console.is_terminal and not console.is_dumb_terminal:
+    elif verbosity != "verbose" and sys.stderr.isatty() and not console.is_dumb_terminal:  # whatever FORCE_COLOR says
         with live(console, jobs, standing or Standing()) as shown:
             yield shown
     else:
