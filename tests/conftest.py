@@ -8,9 +8,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +128,16 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield "memory://shared"
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; tests with it are slow, and are skipped where there is none."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("there is no chromium; .ci/system_packages installs it where it can")
+    sync = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]' brings playwright")
+    with sync.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] * (os.geteuid() == 0))
+        yield found
+        found.close()

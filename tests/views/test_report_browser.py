@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,24 +18,12 @@ from tests.views.test_report_page import HOSTILE
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 WIDTHS = (390, 1024, 1600)
 WATCH = """
 Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => { window.copied = text; } } });
 """
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM:
-        pytest.skip("there is no chromium; .ci/system_packages installs it where it can")
-    sync = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]' brings playwright")
-    with sync.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] * (os.geteuid() == 0))
-        yield found
-        found.close()
 
 
 @pytest.fixture
