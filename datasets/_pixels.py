@@ -36,11 +36,12 @@ def upsample_counts(counts: np.ndarray) -> np.ndarray:
     rounding, so the result is identical on every machine.
     """
     # Row 4k + r of the image is (2r - 3) / 8 of a block below the centre of block k, so the weights are eighths.
-    weights = np.zeros((32, 8), np.int64)
+    weights = np.zeros((32, 8))
     for row in range(32):
         above, eighths = divmod(2 * row - 3, 8)
         weights[row, max(above, 0)] += 8 - eighths
         weights[row, min(above + 1, 7)] += eighths
-    ink = weights @ counts.astype(np.int64) @ weights.T  # 0 .. 16 * 8 * 8
+    # Integers up to 16 * 8 * 8, which float64 has exactly; NumPy multiplies matrices of integers much more slowly.
+    ink = (weights @ counts.astype(np.float64) @ weights.T).astype(np.int64)
     grey: np.ndarray = ((ink * 255 + 512) // 1024).astype(np.uint8)
     return grey[:, None]

@@ -24,7 +24,16 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
 from oodbench.benchmark.stages.context import THREAD_VARIABLES, JobContext, use_threads
 from oodbench.benchmark.store.store import Store
+from tests.once import computed_once
 from tests.support import draw_no_plots
+
+
+@pytest.fixture(autouse=True, scope="session")
+def once() -> Iterator[None]:
+    """Compute once what many tests need of the same images (tests/once.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        computed_once(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

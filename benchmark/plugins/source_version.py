@@ -18,7 +18,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,6 +269,7 @@ UNCOUNTED = ("display_name", "cite")
 DECORATORS = ("detector", "recipe", "backbone", "dataset", "form", "figure")
 
 
+@lru_cache(maxsize=512)
 def code_of(source: bytes | str) -> bytes:
     """Canonical bytes of Python source: its syntax tree without comments, docstrings and positions.
 
