@@ -63,6 +63,8 @@ def report(
     """
     if images < 0:
         raise UserError(f"images is {images}; expected 0 or more pictures in each list.")
+    if out is not None and user_path(out).is_dir():
+        raise UserError(f"'{out}' is a folder. Name the file to write, such as '{Path(out) / NAME}'.")
     folder, given = user_path(results), [runs] if isinstance(runs, str | Path | StoredRun) else list(runs)
     stored = [
         part

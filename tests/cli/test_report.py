@@ -95,6 +95,9 @@ def test_mistakes_of_the_user_are_one_sentence(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "made_up" in result.stderr
     assert bench("report", "made_up", "made_up", "--results", tmp_path).exit_code == 2
+    folder = bench("report", "made_up", "--results", tmp_path, "-o", tmp_path)
+    assert folder.exit_code == 2
+    assert f"'{tmp_path}' is a folder. Name the file to write" in folder.stderr
     with pytest.raises(UserError, match="images is -1"):
         write_report("made_up", results=tmp_path, images=-1)
 
