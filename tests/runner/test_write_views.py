@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,20 @@ def test_a_forged_marker_removes_no_other_files(
     monkeypatch.setattr(tables, "write_tables", broken)
     assert bench(*command).exit_code == 0
     assert outside.is_file()
+
+
+def test_plots_that_the_run_no_longer_has_are_removed(tmp_path: Path, command: list[str | Path]) -> None:
+    run = tmp_path / "results" / "runs" / "tiny"
+    assert bench(*command).exit_code == 0
+    old, own = run / "plots" / "histograms_digits_0-2_2.png", run / "plots" / "of_the_user.png"
+    for path in (old, own):
+        path.touch()
+    marker = json.loads((run / "views.json").read_text())
+    (run / "views.json").write_text(json.dumps({"inputs": "", "files": [*marker["files"], f"plots/{old.name}"]}))
+    assert bench(*command).exit_code == 0
+    assert not old.exists()
+    assert own.is_file()
+    assert json.loads((run / "views.json").read_text()) == marker
 
 
 def test_comparisons_are_written_without_their_plots(

@@ -10,6 +10,7 @@ from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplot
 
 # isort: split
 
+import math
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -92,8 +93,9 @@ def _folded(text: str, width: float, size: float | None, weight: str) -> list[st
 
 
 def _fitting(text: str, width: float, size: float | None, weight: str) -> int:
-    """How many characters of the text fit the width, one at least."""
-    count = max(1, int(len(text) * width / width_of(text, size, weight)))
+    """How many characters of the text fit the width, one at least; cut in parts of about the same length."""
+    parts = math.ceil(width_of(text, size, weight) / width)
+    count = max(1, min(int(len(text) * width / width_of(text, size, weight)), math.ceil(len(text) / parts)))
     while count > 1 and width_of(text[:count], size, weight) > width:
         count -= 1
     return count

@@ -5,9 +5,10 @@ densities of OOD images are far from those of ID images, and maximum softmax pro
 axis the scores of most images then share one bin.
 
 The rule: the axis spans the central 99.8% of every set. It is linear if the central 80% of the ID scores, and those of
-all OOD sets together, cover at least 1/12 of it each. If one of them covers less, both scales are tried, and the asinh
-scale is used if the narrower of the two ranges covers more of it. Its zero is the median of the ID scores, and its unit
-their median distance from it: it is linear within about one unit, and logarithmic further away, on both sides.
+all OOD sets together, cover at least 1/12 of it each. If one of them covers less, an asinh scale is used if the
+narrower of the two ranges covers more of it. Its zero is the median of the ID scores, or of the OOD scores if that
+shows more, and its unit their median distance from it: it is linear within about one unit, and logarithmic further
+away, on both sides.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class ScoreScale:
     def ticks(self, count: int) -> list[tuple[float, str]]:
         """About `count` places with the score there, rounded as far as its neighbours allow."""
         wanted = [(i + 0.5) / count for i in range(count)]
-        step = [abs(self.score(place + 0.25 / count) - self.score(place - 0.25 / count)) for place in wanted]
+        # Rounded by the nearer of the neighbours: on an asinh scale one may be a power of ten away.
+        beside = [[self.score(place + side * 0.25 / count) for side in (-1, 1)] for place in wanted]
+        step = [min(abs(self.score(p) - one) for one in both) for p, both in zip(wanted, beside, strict=True)]
         found: dict[str, float] = {}
         for place, room in zip(wanted, step, strict=True):
             if room <= 0 or not math.isfinite(room):
@@ -103,15 +106,19 @@ def score_scale(id_scores: Scores, ood_scores: Sequence[Scores]) -> ScoreScale:
     seen += [(spans[1:, 1].min(), spans[1:, 2].max())] if len(ood_scores) else []
     if covered(linear, seen) >= SHARE:
         return linear
-    centre = float(np.median(id_scores))
-    distance = np.abs(np.asarray(id_scores, dtype=np.float64) - centre)
+    around = [id_scores, *([np.concatenate(ood_scores)] if len(ood_scores) else [])]
+    bent = [ScoreScale(low, high, *found) for found in map(_centre_and_unit, around) if 0 < found[1] < math.inf]
+    return max([linear, *bent], key=lambda scale: covered(scale, seen))
+
+
+def _centre_and_unit(scores: Scores) -> tuple[float, float]:
+    """The median and the median distance from it, or, where most scores are the same, that of the nearest others."""
+    centre = float(np.median(scores))
+    distance = np.abs(np.asarray(scores, dtype=np.float64) - centre)
     unit = float(np.median(distance))
-    if unit == 0:  # more than half of the scores are the same
-        unit = float(np.quantile(distance[distance > 0], 0.1)) if distance.any() else 0.0
-    if not 0 < unit < math.inf:
-        return linear
-    bent = ScoreScale(low, high, centre, unit)
-    return bent if covered(bent, seen) > covered(linear, seen) else linear
+    if unit == 0 and distance.any():
+        unit = float(np.quantile(distance[distance > 0], 0.1))
+    return centre, unit
 
 
 def covered(scale: ScoreScale, ranges: Sequence[tuple[float, float]]) -> float:
