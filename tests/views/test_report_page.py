@@ -57,6 +57,13 @@ def read(text: str) -> _Reader:
     return reader
 
 
+def test_a_page_that_would_not_change_is_left_alone(tmp_path: Path) -> None:
+    path = write_report(made_up_report(), tmp_path / "report.html")
+    before = path.stat()
+    write_report(made_up_report(), path)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     path = write_report(made_up_report(), tmp_path / "report.html")
     assert path.read_bytes() == report_page(made_up_report()).encode()

@@ -54,8 +54,10 @@ def report_page(data: ReportData) -> str:
 
 
 def write_report(data: ReportData, path: Path) -> Path:
-    """Write the page to a file, and return its path."""
-    write_atomically(path, report_page(data).encode())
+    """Write the page to a file, and return its path; a file that would not change is left alone."""
+    page = report_page(data).encode()
+    if not path.is_file() or path.read_bytes() != page:
+        write_atomically(path, page)
     return path
 
 
