@@ -157,17 +157,21 @@ def test_a_row_that_two_bundles_have_is_shown_once(tmp_path: Path) -> None:
         run_suite(suite, detectors, name=name)
         bundle(name, folder / f"{name}.zip", results=tmp_path / "results")
     run_suite(suite, "msp", name="short", limit_test=50)
-    bundle("short", folder / "short.zip", results=tmp_path / "results")
+    run_suite(suite, "msp", name="held", fit_from=0.2)
+    for name in ("short", "held"):
+        bundle(name, folder / f"{name}.zip", results=tmp_path / "results")
     site = made(folder)
     assert site.refused == []
-    long, short = site.boards
+    long, *others = site.boards
+    held, short = sorted(others, key=lambda board: board.rows[0].entry.name)
+    assert held.protocol.fitted_on == "share 0.2, split test"
     assert sorted(row.label for row in long.rows) == ["energy", "msp"]
     place = next(place for place, row in enumerate(long.rows) if row.label == "msp")
     assert [entry.name for entry in long.others[place]] == ["b"]
     assert any("quick look" in note for note in short.protocol.quick)
     assert [row.entry.name for row in short.rows] == ["short"]
     text = (site.folder / "index.html").read_text()
-    assert text.count('<section id="board-') == 2
+    assert text.count('<section id="board-') == 3
     run = read_run("a", tmp_path / "results")
     shown = {row["method"]: float(row["auroc"]) for row in numbers(site) if row["board"] == "0"}
     assert shown == {record.label: record.metrics["auroc"] for record in run.records}

@@ -222,6 +222,22 @@ def test_paths_and_addresses_are_taken_out(text: str, left: str) -> None:
     assert bool(private.leak(text)) == (text != left)
 
 
+def test_relative_paths_of_sets_and_files_are_taken_out() -> None:
+    command = {
+        "id_sets": ["folder:jane/pets[cat,dog]", "digits"],
+        "ood_sets": ("list:jane/odd.txt+inverted",),
+        "plugins": ["jane/mine.py"],
+        "backbone": "jane/net.py:make",
+        "suite": "jane/mine.toml",
+        "results": "jane",
+    }
+    info = Private({}).info({"asked": command, "commands": [command], "parts": [{"options": command}]}, "run", {})
+    assert "jane" not in json.dumps(info)
+    assert info["asked"]["id_sets"] == ["folder:pets[cat,dog]", "digits"]
+    assert info["asked"]["ood_sets"] == ["list:odd.txt+inverted"]
+    assert info["commands"][0]["backbone"] == "net.py:make"
+
+
 def test_a_path_in_a_setting_is_refused(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in keys, which cannot be changed without the numbers' losing what made them."""
     monkeypatch.setattr(Private, "leak", lambda self, text: "/home/jane/x" if text == "knn" else "")

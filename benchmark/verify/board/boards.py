@@ -50,8 +50,10 @@ class Protocol:
     text: str
     """A short hash of what the suite's text says on protocol and training; empty without a suite."""
     id_set: str
-    part: str
-    """Which part of the ID set is scored."""
+    parts: tuple[str, str]
+    """Which parts of the ID set and of OOD sets are scored: protocols that choose settings hold some images out."""
+    fitted_on: str
+    """What detectors learn from, where that is not all of the training split."""
     quick: tuple[str, ...]
     """How the run was shortened; empty for the suite's protocol."""
 
@@ -206,11 +208,21 @@ def _protocol(entry: Entry, block: Block) -> Protocol:
     quick = {note for record in records for note in record.notes if note.startswith(QUICK_LOOK)}
     limits = {f"{name} {record.origin.get('shown', {}).get(name)}" for record in records for name in SHORTENED}
     quick |= {f"{QUICK_LOOK}: {limit}" for limit in limits if not limit.endswith(" None")}
-    part = str(first.origin.get("images", {}).get("id", {}).get("part", ""))
+    parts = _parts(records, "id"), _parts(records, "ood")
+    kept = {name: value for name, value in first.fitted_on.items() if name in ("split", "share", "per_class")}
+    fitted_on = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(kept.items()))
     if own_name(first, "id_set").startswith(PREFIX):
-        return Protocol(GIVEN, "", block.id_set, part, tuple(sorted(quick)))
+        return Protocol(GIVEN, "", block.id_set, parts, fitted_on, tuple(sorted(quick)))
     suites = sorted({str(record.origin.get("shown", {}).get("suite", "")) for record in records})
-    return Protocol("; ".join(suites), _suite_text(entry, block.id_set), block.id_set, part, tuple(sorted(quick)))
+    return Protocol(
+        "; ".join(suites), _suite_text(entry, block.id_set), block.id_set, parts, fitted_on, tuple(sorted(quick))
+    )
+
+
+def _parts(records: Iterable[Record], side: str) -> str:
+    """The parts of sets that records are scored on."""
+    known = (record.origin.get("images", {}).get(side, {}) for record in records)
+    return ", ".join(sorted({str(images["part"]) for images in known if images.get("part")}))
 
 
 SHORTENED = ("limit_train", "limit_test")

@@ -158,10 +158,19 @@ def _asked(command: Mapping[str, Any]) -> dict[str, Any]:
         kept[name] = (
             [_last(str(path)) for path in value] if isinstance(value, list | tuple) else _last(str(value or ""))
         )
+    for name in ("id_sets", "ood_sets", "near", "far"):
+        if isinstance(kept.get(name), list | tuple):
+            kept[name] = [_own_set(str(text)) for text in kept[name]]
     backbone = str(kept.get("backbone") or "")
     if ".py:" in backbone:
         kept["backbone"] = _last(backbone)
     return kept
+
+
+def _own_set(text: str) -> str:
+    """A set as it is named on a command line; of a path, the last name."""
+    prefix, mark, path = text.partition(":")
+    return f"{prefix}:{_last(path)}" if mark and prefix.strip() in ("folder", "list") else text
 
 
 def _part(part: Mapping[str, Any], cells: Mapping[str, str]) -> dict[str, Any]:
