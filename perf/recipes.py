@@ -1,0 +1,112 @@
+"""Compares the training speed of every recipe with cross-entropy's, divided by the network passes its loss needs.
+
+    python perf/recipes.py [--backbone resnet18[width=16]] [--batch-size 64] [--steps 20] [--like standard]
+
+Each recipe trains a network on random images, because no layer's time depends on them; steps of cross-entropy and of
+the recipe alternate in one process, so that both see the machine in the same state. Printed are images/s of both (an
+image counts once per batch, however many passes it takes), the passes, and the ratio
+
+    (images/s of the recipe) x passes / (images/s of cross-entropy),
+
+which is 1 if a recipe costs nothing beyond its passes, forward and backward. Both use the same optimizer and
+augmentation (`--like`). `energy_finetune` runs the pretrained network on its first 1,024 images, in the warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+
+from oodbench.benchmark import Recipe, Task, TrainBatch, Training
+from oodbench.benchmark.plan.precision import train_in
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.stages.training.train_loop import floats
+from oodbench.detectors._loss_recipe import LossRecipe
+
+PASSES = {
+    "logitnorm": 1.0,
+    "t2fnorm": 1.0,
+    "regmixup": 2.0,
+    "outlier_exposure": 2.0,
+    "outlier_exposure_finetune": 2.0,
+    "energy_finetune": 2.0,
+    "mixoe": 2.0,
+    "confidence": 2.0,
+}
+"""Recipe -> network passes for each ID image."""
+WARM_UP = 1024
+"""Images of a recipe that are not timed."""
+
+
+def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> Iterator[float]:
+    """Train endlessly; yields the seconds of each step."""
+    torch.manual_seed(0)
+    shape, classes = (3, options.side, options.side), 10
+    backbone = create("backbone", parse_spec(options.backbone))
+    task = Task(classes, shape, lambda: backbone.build(classes, shape))
+    networks = recipe.networks(task)
+    for network in networks.values():
+        network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    given = {}
+    if recipe.builds_on:
+        given = {"classifier": task.build_classifier().to(device).eval().requires_grad_(False)}
+    training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0))
+    train_in(options.precision, [*networks.values(), *given.values()], device)
+    count = options.batch_size
+    images, outliers = torch.randint(0, 256, (2, count, *shape), dtype=torch.uint8, device=device)
+    labels = torch.arange(count, device=device) % classes
+    while True:
+        start = time.perf_counter()
+        others = floats(outliers) if "outliers" in recipe.needs else None
+        recipe.step(training, TrainBatch(floats(images), labels, others))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield time.perf_counter() - start
+
+
+def measured(name: str, options: argparse.Namespace, device: torch.device) -> tuple[float, float]:
+    """Median images/s of a recipe and of cross-entropy, step by step in turns."""
+    kind: type[Recipe] = registry.get("recipe", name)
+    recipe = kind(like=options.like) if issubclass(kind, LossRecipe) else kind()
+    like = options.like if issubclass(kind, LossRecipe) else "cross_entropy"
+    both = [steps(one, options, device) for one in (recipe, create("recipe", parse_spec(like)))]
+    for _ in range(2 + -(-WARM_UP // options.batch_size)):
+        for one in both:
+            next(one)
+    seconds: list[list[float]] = [[], []]
+    for _ in range(options.steps):
+        for one, taken in zip(both, seconds, strict=True):
+            taken.append(next(one))
+    ours, theirs = (options.batch_size / statistics.median(taken) for taken in seconds)
+    return ours, theirs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--recipes", default=",".join(PASSES), help="names of recipes, with commas")
+    parser.add_argument("--like", default="cross_entropy", help="recipe whose optimizer and augmentation all share")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each recipe")
+    parser.add_argument("--backbone", default="resnet18[width=16]")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="float32")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    setting = f"batches of {options.batch_size}, {options.threads} threads, {device}, {options.precision}"
+    print(f"{options.backbone}, {setting}, like {options.like}")
+    print(f"{'recipe':28}{'images/s':>10}{'cross-entropy':>16}{'passes':>8}{'ratio':>8}")
+    for name in options.recipes.split(","):
+        ours, theirs = measured(name, options, device)
+        print(f"{name:28}{ours:10.1f}{theirs:16.1f}{PASSES[name]:8.1f}{ours * PASSES[name] / theirs:8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
