@@ -78,7 +78,12 @@ def variable_of(option: click.Option) -> str:
 
     Named after the flag that users write. Click would name it after the function's parameter: ID_SETS for `--id`.
     """
-    return "OODBENCH_" + option.opts[0].lstrip("-").replace("-", "_").upper()
+    return "OODBENCH_" + long_flag(option).lstrip("-").replace("-", "_").upper()
+
+
+def long_flag(option: click.Parameter) -> str:
+    """The flag of an option that is a word, `--output` rather than `-o`; the name of an argument."""
+    return next((flag for flag in option.opts if flag.startswith("--")), option.opts[0])
 
 
 class _WithExamples(click.Command):
@@ -98,10 +103,14 @@ class _WithExamples(click.Command):
         for option in [] if ctx.resilient_parsing else given:
             value = values.get(str(option.name))
             if isinstance(option, click.Option) and (value == "" or (option.multiple and "" in (value or ()))):
-                raise click.UsageError(f"{option.opts[0]} is empty. If a variable gives its value, is that set?", ctx)
+                raise click.UsageError(
+                    f"{long_flag(option)} is empty. If a variable gives its value, is that set?", ctx
+                )
         for option, times in Counter(given).items():
-            if times > 1 and option.opts[0] in ONCE and not ctx.resilient_parsing:
-                raise click.UsageError(f"{option.opts[0]} takes one value, got {times}. {ONCE[option.opts[0]]}", ctx)
+            if times > 1 and long_flag(option) in ONCE and not ctx.resilient_parsing:
+                raise click.UsageError(
+                    f"{long_flag(option)} takes one value, got {times}. {ONCE[long_flag(option)]}", ctx
+                )
         return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from oodbench.benchmark.cli.base import Command, data_dir_option, plugin_option, results_option
+from oodbench.benchmark.cli.base import Command, data_dir_option, long_flag, plugin_option, results_option
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.store.user_path import user_path
@@ -114,7 +114,7 @@ def _written(context: click.Context, name: str) -> str:
     option = next(parameter for parameter in context.command.params if parameter.name == name)
     if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
         return f"the environment variable {option.envvar}"
-    return option.opts[0]
+    return long_flag(option)
 
 
 def repeat(context: click.Context, dry_run: bool, verbosity: str, **options: Any) -> None:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from oodbench.benchmark.cli import main
-from oodbench.benchmark.cli.base import CONTEXT
+from oodbench.benchmark.cli.base import CONTEXT, long_flag
 from oodbench.benchmark.cli.run import chosen_verbosity
 from tests.support import bench
 
@@ -26,7 +26,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 OPTIONS = [
-    pytest.param(command, option, id=" ".join((*path, option.opts[0])))
+    pytest.param(command, option, id=" ".join((*path, long_flag(option))))
     for path, command in leaves(main)
     for option in command.params
     if isinstance(option, click.Option)
@@ -51,14 +51,17 @@ def parsed(command: click.Command, arguments: list[str]) -> dict[str, Any]:
     """The values that a command's function would be called with."""
     names = {"kind": "forms" if command.name == "list" else "detector", "name": "x", "names": "x", "run_name": "x"}
     positional = [names.get(str(p.name), "x") for p in command.params if isinstance(p, click.Argument)]
-    return dict(command.make_context(command.name, [*arguments, *positional]).params)
+    required = [p for p in command.params if isinstance(p, click.Option) and p.required]
+    given = {long_flag(p) for p in required if p.envvar in os.environ} | {*arguments}
+    others = [word for p in required if long_flag(p) not in given for word in (long_flag(p), "of-the-test")]
+    return dict(command.make_context(command.name, [*arguments, *others, *positional]).params)
 
 
 @pytest.mark.parametrize("command, option", OPTIONS)
 def test_a_variable_is_the_option_of_that_name(
     command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flag = option.opts[0]
+    flag = long_flag(option)
     text = text_for(option)
     by_option = parsed(command, [flag] if option.is_flag else [flag, text])
     assert by_option != parsed(command, [])

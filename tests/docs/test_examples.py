@@ -39,6 +39,7 @@ SCRIPTS = {
     "quickstart.md": 2,
     "guides/add_a_detector.md": 1,
     "guides/into_service.md": 2,
+    "guides/leaderboard.md": 1,
     "guides/tables_for_papers.md": 1,
     "guides/your_own_network.md": 3,
     "reference/api.md": 1,

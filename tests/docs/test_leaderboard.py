@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.docs.pages import blocks, commands
-from tests.support import bench, draw_no_plots
+from tests.support import bench, draw_no_plots, run_suite, write_suite
 
 PAGE = "guides/leaderboard.md"
+
+MATRIX = '[[id]]\nset = "digits[0-1]"\nood = [{ set = "uniform" }]'
 
 
 def test_a_file_of_scores_gets_on_a_board_with_the_commands_shown(
@@ -35,3 +37,16 @@ def test_a_file_of_scores_gets_on_a_board_with_the_commands_shown(
         done = bench(*words)
         assert done.exit_code == 0, done.output
     assert "My method" in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_the_block_of_python_bundles_a_run_and_reads_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_suite(write_suite(tmp_path, MATRIX, name="digits"), "msp,energy")
+    (block,) = [block for block in blocks(PAGE) if block.language == "python"]
+    exec(compile(block.text, PAGE, "exec"), {})
+    shown = capsys.readouterr().out
+    assert "msp" in shown
+    assert "energy" in shown
+    assert (tmp_path / "digits.bundle.zip").is_file()

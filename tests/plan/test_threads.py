@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -77,7 +78,11 @@ def test_the_option_takes_no_other_value_either(suite: Path, value: Any) -> None
 
 @pytest.mark.parametrize("name", sorted(registry.entries("suite")))
 def test_every_suite_of_the_package_says_it(name: str) -> None:
-    assert "\nthreads = 2\n" in Path(registry.get("suite", name)).read_text(encoding="utf-8")
+    text = Path(registry.get("suite", name)).read_text(encoding="utf-8")
+    extended = re.search(r'^extends = "(.+)"$', text, re.MULTILINE)
+    said = text if extended is None else Path(registry.get("suite", extended[1])).read_text(encoding="utf-8")
+    assert "\nthreads = 2\n" in said
+    assert read_suite(name).threads == 2
 
 
 @pytest.mark.parametrize("cores", [1, 3, 64])

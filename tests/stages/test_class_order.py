@@ -120,7 +120,7 @@ def test_weights_in_another_order_are_reported_and_marked(runs: dict[str, Stored
         table, warning, below = text_table(runs["rolled"], 2000).partition("Warning: the given weights do not fit")
         assert warning
         assert "Percent." in below  # the warning is the first line under the table
-        (row,) = (line for line in table.splitlines() if line.startswith(record.label))
+        (row,) = (line for line in table.splitlines() if line.startswith(f"{record.detector} "))
         assert row.count("¶") == 5
         assert below.startswith(" the ID set's labels, for which the notes give the reason")
         assert below.count(f"Note: {note}") == 1
