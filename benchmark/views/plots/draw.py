@@ -11,6 +11,7 @@ from oodbench.benchmark.views.plots import no_gui  # noqa: F401  (before matplot
 
 # isort: split
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from oodbench.benchmark.records.record import OTHER_THREADS, QUICK_TEST, QUICK_TRAINING
-from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.atomic import slug, unique_slug
 from oodbench.benchmark.views.plots import style as canvas
 from oodbench.benchmark.views.plots.bars import bars
@@ -30,6 +31,7 @@ from oodbench.benchmark.views.plots.options import FEW, Options, in_colour, show
 from oodbench.benchmark.views.plots.roc import roc
 from oodbench.benchmark.views.plots.rows import dots
 from oodbench.benchmark.views.plots.scores import PairScores, ScoreReader
+from oodbench.benchmark.views.plots.two_processes import NOT_THE_SAME, fingerprint, second_process, worth_it
 from oodbench.benchmark.views.summary import Block, Summary, summary_of
 
 ROWS_A_PAGE = 12
@@ -40,14 +42,45 @@ Pictures = Iterator[tuple[str, Callable[[], Figure]]]
 
 
 def draw(run: StoredRun, cache_dir: Path) -> list[Path]:
-    """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`."""
+    """Draw all plots that the run's records and the scores in `cache_dir` allow into the run's `plots/`.
+
+    Of many, every other one is drawn in a second process; if that fails, here.
+    """
+    wanted = _pictures_of(run, cache_dir)
+    if not worth_it(run, len(wanted)):
+        return _drawn(run, wanted)
+    first, second = wanted[::2], wanted[1::2]
+    with second_process(run, cache_dir) as process:
+        paths = _drawn(run, first)
+    paths += _drawn(run, second) if process.returncode else _paths(run, second)
+    places = {name: place for place, (name, _) in enumerate(wanted)}
+    return sorted(paths, key=lambda path: places[path.stem])  # stable: the formats of a picture stay in order
+
+
+def draw_half(folder: str, cache_dir: str, expected: str) -> None:
+    """Draw every other plot of the run in a folder: what the second process does.
+
+    Exits with `NOT_THE_SAME` if the run is not the `expected` one.
+    """
+    run = read_stored_run(Path(folder))
+    if fingerprint(run) != expected:
+        sys.exit(NOT_THE_SAME)
+    _drawn(run, _pictures_of(run, Path(cache_dir))[1::2])
+
+
+def _pictures_of(run: StoredRun, cache_dir: Path) -> list[tuple[str, Callable[[], Figure]]]:
     summary = summary_of(run)
-    options = options_for(run, summary)
-    paths: list[Path] = []
+    return list(pictures(summary, score_reader(run, summary, cache_dir), options_for(run, summary)))
+
+
+def _drawn(run: StoredRun, wanted: Sequence[tuple[str, Callable[[], Figure]]]) -> list[Path]:
     with canvas.styled():
-        for name, make in pictures(summary, score_reader(run, summary, cache_dir), options):
-            paths += canvas.saved(make(), run.path / "plots", name)
-    return paths
+        return [path for name, make in wanted for path in canvas.saved(make(), run.path / "plots", name)]
+
+
+def _paths(run: StoredRun, wanted: Sequence[tuple[str, Callable[[], Figure]]]) -> list[Path]:
+    """The files of pictures that are drawn already, in the default formats."""
+    return [run.path / "plots" / f"{name}.{form}" for name, _ in wanted for form in canvas.DEFAULT_FORMATS]
 
 
 def score_reader(run: StoredRun, summary: Summary, cache_dir: Path) -> ScoreReader:

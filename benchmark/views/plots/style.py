@@ -262,7 +262,10 @@ def rendered(figure: Figure, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def saved(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+DEFAULT_FORMATS = ("png", "svg")
+
+
+def saved(figure: Figure, folder: Path, name: str, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
     """Write NAME.png and NAME.svg, or other formats; leave a file that would not change alone."""
     paths = []
     for form in formats:
