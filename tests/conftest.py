@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def unchanged_registry() -> Iterator[None]:
-    """Forget what a test registered and imported; built-ins that it was the first to import stay."""
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """Forget at the end what was registered and imported; built-ins that were first imported meanwhile stay."""
     objects, files = dict(registry._objects), dict(registry._from_files)
     yield
     ours = {key: plugin for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench.")}
@@ -47,6 +48,20 @@ def unchanged_registry() -> Iterator[None]:
         kept.update(lasting)  # type: ignore[arg-type]
     for name in [name for name in sys.modules if name.startswith("oodbench_plugin_")]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registry_of_a_module() -> Iterator[None]:
+    """Forget what the fixtures of a test module registered, which are set up before those of a test."""
+    with forgotten():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registry() -> Iterator[None]:
+    """Forget what a test registered and imported."""
+    with forgotten():
+        yield
 
 
 class Collected(logging.Handler):
