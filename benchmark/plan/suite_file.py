@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,13 +21,9 @@ from oodbench.benchmark.plugins.dataset import COLOUR, GREY
 from oodbench.benchmark.plugins.networks.places import adopt_backbone, with_absolute_place
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec, parse_set
-from oodbench.benchmark.store.safe_read import check_limits, read_bounded
+from oodbench.benchmark.store.safe_read import read_bounded
+from oodbench.benchmark.store.toml_file import read_toml
 from oodbench.benchmark.store.user_path import user_path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MAX_SUITE = 1 << 16
 """Largest suite file, in bytes; the parser's time can grow with the square of its size."""
@@ -66,13 +61,7 @@ def suite_that_runs_all(name: str) -> str:
 
 def _tables(path: Path) -> dict[str, Any]:
     """The content of a suite file as nested tables, over those of the suite that it extends."""
-    try:
-        data = tomllib.loads(read_bounded(path, MAX_SUITE).decode("utf-8-sig").replace("\r\n", "\n"))
-        check_limits(data)
-    except OSError as error:
-        raise UserError(f"The suite file '{path}' cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The suite file '{path}' is not valid TOML: {error}.") from error
+    data = read_toml(path, MAX_SUITE, "The suite file")
     return _over(_base_tables(path, data["extends"]), data) if "extends" in data else data
 
 

@@ -7,7 +7,6 @@ declare them today. A file of the user's, `names.toml`, overrides them. Nothing 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,12 +29,7 @@ from oodbench.benchmark.plugins.specs import DetectorSpec, SetSpec, Spec, parse_
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.store.safe_read import check_limits, read_bounded
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from oodbench.benchmark.store.toml_file import read_toml
 
 MAX_NAMES = 1 << 16
 """Largest `names.toml`, in bytes."""
@@ -317,14 +311,7 @@ def read_names(path: Path) -> OwnNames:
     Raises:
         UserError: The file cannot be read, or has a table, a key or a value that is not as shown here.
     """
-    try:
-        data = tomllib.loads(read_bounded(path, MAX_NAMES).decode("utf-8-sig").replace("\r\n", "\n"))
-        check_limits(data)
-    except OSError as error:
-        raise UserError(f"The file of names '{path}' cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The file of names '{path}' is not valid TOML: {error}.") from error
-    return OwnNames(**dict(_sections(path, data)))
+    return OwnNames(**dict(_sections(path, read_toml(path, MAX_NAMES, "The file of names"))))
 
 
 def _sections(path: Path, data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:

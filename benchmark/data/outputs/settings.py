@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.benchmark.errors import UserError, did_you_mean
-from oodbench.benchmark.store.safe_read import check_limits, read_bounded
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from oodbench.benchmark.store.toml_file import parse_toml
 
 NAME = "outputs.toml"
 
@@ -56,8 +50,7 @@ class Settings:
 def read_settings(path: Path) -> Settings:
     """Read and check the file. Raises `UserError`, which names the key. Without a file, defaults."""
     try:
-        data = tomllib.loads(read_bounded(path, MAX_SETTINGS).decode("utf-8-sig").replace("\r\n", "\n"))
-        check_limits(data)
+        data = parse_toml(path, MAX_SETTINGS)
     except FileNotFoundError:
         return Settings()
     except OSError as error:

@@ -124,7 +124,7 @@ class Container:
             file.seek(max(0, size - END_LENGTH - 20))
             end = file.read()
         if end[-END_LENGTH:][:4] != END:
-            raise self.refused("it is no zip file, is cut short, or has a comment")
+            raise self.refused("it is not a zip file, is cut short, or has a comment")
         if end[:4] == LOCATOR:
             raise self.refused("it is a zip file of the 64-bit form, which bundles do not use")
         count, directory = struct.unpack("<HI", end[-END_LENGTH:][10:16])

@@ -109,7 +109,7 @@ def histograms(block: Block, rows: Sequence[TableRow], scores: PairScores, optio
     key = legend(*histogram_key(), size.inner)
     drawn = [[scores.read(block, row.label, ood.name) for ood in block.sets] for row in rows]
     scales = [scale_of_pairs(pairs) for pairs in drawn]
-    details = ["higher = more OOD", "each detector's central 99.8%", "one axis a row"]
+    details = ["higher = more OOD", "each detector's central 99.8%", "one axis per row"]
     details += [f"{ASINH} where a linear one would hide the scores"] if any(scale.name for scale in scales) else []
     top = heading(size, f"Scores, ID set {block.id_set}", [*details, options.seed], options.remark)
     fixed = top.height + GAP / 2 + key.height + GAP / 2 + plan.fixed + (len(plan.strips) - 1) * GAP + EDGE

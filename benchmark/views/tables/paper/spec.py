@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from oodbench.benchmark.errors import UserError, did_you_mean
-from oodbench.benchmark.store.safe_read import check_limits, read_bounded
+from oodbench.benchmark.store.toml_file import parse_toml, read_toml
 from oodbench.benchmark.store.user_path import user_path
 from oodbench.benchmark.views.choice import parse_order, split_names
 from oodbench.benchmark.views.costs import POSTHOC, TRAINED
 from oodbench.benchmark.views.metric_titles import CONVENTIONS, Metric, metric_of
 from oodbench.benchmark.views.summary import EVERY, GROUPS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 STYLES = Path(__file__).parent / "styles"
 """The named styles, one file each."""
@@ -133,7 +127,7 @@ class TableOptions(TypedDict, total=False):
 def style_names() -> dict[str, str]:
     """Name of each style -> what it shows."""
     files = sorted(STYLES.glob("*.toml"))
-    return {file.stem: str(tomllib.loads(file.read_text(encoding="utf-8"))["title"]) for file in files}
+    return {file.stem: str(parse_toml(file, MAX_STYLE)["title"]) for file in files}
 
 
 def specs_of(options: Mapping[str, Any]) -> list[TableSpec]:
@@ -161,13 +155,7 @@ def read_style(name: str) -> list[TableSpec]:
     if not name.endswith(".toml") and name not in known:
         hint = did_you_mean(name, known)
         raise UserError(f"Unknown style '{name}'. {hint}{' ' * bool(hint)}Choose {', '.join(known)}, or a .toml file.")
-    try:
-        data = tomllib.loads(read_bounded(path, MAX_STYLE).decode("utf-8-sig").replace("\r\n", "\n"))
-        check_limits(data)
-    except OSError as error:
-        raise UserError(f"The style file '{path}' cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The style file '{path}' is not valid TOML: {error}.") from error
+    data = read_toml(path, MAX_STYLE, "The style file")
     tables, where = data.get("table"), f"the style file '{path}'"
     if not isinstance(tables, list) or not tables or not all(isinstance(one, dict) for one in tables):
         raise UserError(f"{where[0].upper()}{where[1:]} describes no table. Begin each with a line [[table]].")
