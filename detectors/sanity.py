@@ -10,7 +10,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Detector, detector
 
 
-@detector("random", title="Random (a hash of the image)", paper="A sanity row; no paper", display_name="Random")
+@detector("random", title="Random (a hash of the image)", display_name="Random")
 class Random(Detector):
     """A number in [0, 1) from a hash of the image's pixels: AUROC 0.5 except for chance, and the same in every run.
 
@@ -29,7 +29,7 @@ class Random(Detector):
         return torch.tensor([int.from_bytes(d, "little") / 2**64 for d in digests], dtype=torch.float64)
 
 
-@detector("constant", title="Constant", paper="A sanity row; no paper", display_name="Constant")
+@detector("constant", title="Constant", display_name="Constant")
 class Constant(Detector):
     """0 for every image: AUROC is exactly 0.5, and other metrics have their value for indistinguishable images."""
 

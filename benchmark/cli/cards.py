@@ -146,7 +146,8 @@ def _section(plugin: type[Detector]) -> str:
     differs = [f"**{part.partition(':')[0]}:**{part.partition(':')[2]}" for part in paragraphs if part not in formula]
     defaults = {f.name: f.default for f in dataclasses.fields(plugin)}
     settings = ", ".join(f"`{key}={_written(value)}`" for key, value in defaults.items())
-    facts = [f"{plugin.title}. {plugin.paper}.", *([f"Settings: {settings}."] if settings else [])]
+    named = ". ".join(filter(None, (plugin.title, plugin.paper)))
+    facts = [f"{named}.", *([f"Settings: {settings}."] if settings else [])]
     facts += [f"Candidates for tuning: {_grid(plugin)}."] if plugin.grid else []
     text = "\n\n".join(formula)
     return "\n".join([f"\n## {plugin.name}\n", *facts, f"\n```text\n{text}\n```", *(f"\n{part}" for part in differs)])

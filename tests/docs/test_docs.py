@@ -45,6 +45,7 @@ def test_the_page_of_detectors_tells_what_is_in_the_classes() -> None:
     page = detectors_page()
     section = page.partition("\n## knn\n")[2].partition("\n## ")[0]
     assert "Deep Nearest Neighbors, ICML 2022." in section
+    assert "\n## constant\n\nConstant.\n" in page  # it has no paper
     assert "Settings: `fraction=1.0`, `bank_seed=0`, `k=none`." in section
     assert "```text\n|z - z_(k)|" in section
     assert "\n**Differs:** OpenOOD tunes k" in section

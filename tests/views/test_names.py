@@ -88,7 +88,8 @@ def test_the_users_names_come_first() -> None:
 
 
 def test_citations() -> None:
-    names = display_names(run_of(row("alpha@own", "alpha"), row("vim"), row("Mine", recipe="scores")))
+    names = display_names(run_of(row("alpha@own", "alpha"), row("vim"), row("Mine", recipe="scores"), row("random")))
+    assert names.cite("random") == ()
     assert names.cite("alpha@own") == ("me2027", "recipe-own")
     assert names.cite("vim") == ("wang2022vim",)
     assert names.cite("Mine") == ()

@@ -132,7 +132,7 @@ def boards_of(entries: Sequence[Entry], judge: bool = True) -> tuple[list[Board]
         for block in entry.summary.blocks:
             found.setdefault(_protocol(entry, block), []).append((entry, block))
     boards = [_board(protocol, members, judge) for protocol, members in found.items()]
-    boards.sort(key=lambda board: (-len(board.rows), str(board.protocol)))
+    boards.sort(key=lambda one: (-len(one.rows), one.protocol.suite, one.protocol.id_set, str(one.protocol)))
     return boards, list(refused.values())
 
 
