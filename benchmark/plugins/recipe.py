@@ -162,6 +162,8 @@ class Training(NamedTuple):
     Use it for whatever changes from step to step. A step that sets learning rates must set each to a share of its
     parameter group's "initial_lr", which already contains the suite's schedule (`milestones`, `decay`).
     """
+    epoch_images: int = 0
+    """Number of ID training images, each of which is in one batch of every epoch; 0 where steps are tried alone."""
 
 
 class HeadData(NamedTuple):

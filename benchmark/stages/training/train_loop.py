@@ -62,7 +62,7 @@ class TrainLoop:
     def __init__(
         self, job: TrainJob, recipe: Recipe, training: Training, data: Images, labels: Tensor, outliers: Images | None
     ) -> None:
-        self.job, self.recipe, self.training = job, recipe, training
+        self.job, self.recipe, self.training = job, recipe, training._replace(epoch_images=len(data))
         self.data, self.labels, self.outliers = data, labels, outliers
         self._order = ShuffledIndices(len(data), derive(job.seed, "training", "order"))
         seed = derive(job.seed, "training", "outlier order")
