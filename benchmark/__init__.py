@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.networks.calls import head_of as head_of
     from oodbench.benchmark.plugins.networks.calls import watched as watched
     from oodbench.benchmark.plugins.networks.found import FoundNetwork as FoundNetwork
+    from oodbench.benchmark.plugins.networks.with_outputs import WithOutputs as WithOutputs
     from oodbench.benchmark.plugins.pictures import Preprocessing as Preprocessing
     from oodbench.benchmark.plugins.recipe import Head as Head
     from oodbench.benchmark.plugins.recipe import HeadData as HeadData
@@ -89,6 +90,7 @@ _MODULES = {
     "plugins.inputs": ("Batch", "Classifier", "FitData"),
     "plugins.networks.calls": ("ModuleCall", "blocks_of", "head_of", "watched"),
     "plugins.networks.found": ("FoundNetwork",),
+    "plugins.networks.with_outputs": ("WithOutputs",),
     "plugins.pictures": ("Preprocessing",),
     "plugins.recipe": ("Head", "HeadData", "Recipe", "Task", "TrainBatch", "Training"),
     "plugins.registry": ("backbone", "dataset", "detector", "figure", "form", "recipe"),

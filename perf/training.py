@@ -42,10 +42,10 @@ from oodbench.benchmark import ImageSet
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.plan.jobs import TrainJob
+from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.dispatch import run_job
-from oodbench.benchmark.stages.networks import task_of
 from oodbench.benchmark.store.cores import usable_cores
 
 RECIPES = ("cross_entropy", "joint")

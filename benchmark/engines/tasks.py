@@ -125,12 +125,14 @@ def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
 def _part_of_pass(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
     data = replace(job.outputs.data, images=rows[1] - rows[0])
     logits, features = (part_key(key, rows) for key in (job.outputs.logits, job.outputs.features))
+    named = part_key(job.outputs.named, rows) if job.outputs.named else None
+    outputs = replace(job.outputs, data=data, logits=logits, features=features, named=named)
     reductions = tuple(_part_of_reduction(reduction, rows) for reduction in job.reductions)
     return replace(
         job,
         title=f"{job.title}, images {rows[0]:,} to {rows[1] - 1:,}",
-        makes=tuple(reduction.makes[0] for reduction in reductions) if job.stored else (logits, features),
-        outputs=replace(job.outputs, data=data, logits=logits, features=features),
+        makes=tuple(reduction.makes[0] for reduction in reductions) if job.stored else outputs.arrays,
+        outputs=outputs,
         reductions=reductions,
         rows=rows,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef, TuneJob
 from oodbench.benchmark.plan.plan import Row
+from oodbench.benchmark.plan.recipes.declared import NAMED_OUTPUTS
 from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.tuning_protocols import candidates
@@ -159,4 +160,5 @@ def _digests(outputs: Outputs) -> dict[str, Any]:
     by_kind = {"maps": outputs.maps, "observed": outputs.observed}
     by_detector = {kind: {spec: key.digest for spec, key in keys.items()} for kind, keys in by_kind.items() if keys}
     own = {"logits": outputs.logits.digest, "features": outputs.features.digest}
+    own |= {NAMED_OUTPUTS: outputs.named.digest} if outputs.named else {}
     return {**{kind: digest for kind, digest in own.items() if kind not in outputs.absent}, **by_detector}

@@ -27,6 +27,7 @@ from oodbench.benchmark.plan.network_input import network_channels, refuses_chan
 from oodbench.benchmark.plan.picture_view import backbone_identity
 from oodbench.benchmark.plan.plan import Plan, Request
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
+from oodbench.benchmark.plan.recipes.declared import of_recipe, outputs_of_pass
 from oodbench.benchmark.plan.resolve import Resolver
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, TRAINING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
@@ -40,7 +41,7 @@ from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.guarded import asked
-from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
+from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head, needs_start
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
 from oodbench.benchmark.stats.seeds import restored_rng
@@ -157,7 +158,7 @@ class JobBuilder:
             title=f"train {label} on {entry.set}, seed {seed}",
             makes=(key,),
             after=tuple(job.id for job in (base, start.job if start else None) if job),
-            checkpoint=self.stored(entry, key, str(canonical(recipe))),
+            checkpoint=of_recipe(self.stored(entry, key, str(canonical(recipe))), recipe),
             train=train,
             outliers=outliers,
             given=base.checkpoint if base else None,
@@ -171,9 +172,15 @@ class JobBuilder:
 
     def stored(self, entry: IDEntry, key: Key, recipe: str) -> Checkpoint:
         """The networks that a job stores under a key, by what is needed to build them."""
+        task = self.task(entry)
+        backbone = str(canonical(self.backbone))
+        return Checkpoint(key, recipe, backbone, task.num_classes, task.image_shape, task.repeats_grey)
+
+    def task(self, entry: IDEntry) -> Task:
+        """What a recipe builds networks for."""
         classes, image_shape = self.library.num_classes(entry.set), self.network_shape(entry)
         repeats_grey = self.id_shape(entry)[0] == GREY < image_shape[0]
-        return Checkpoint(key, recipe, str(canonical(self.backbone)), classes, image_shape, repeats_grey)
+        return Task(classes, image_shape, partial(self.backbone.build, classes, image_shape), repeats_grey)
 
     def _converted(self, entry: IDEntry) -> dict[str, int]:
         """The network's channels as an entry of a training's key; none if the training images have as many."""
@@ -215,12 +222,10 @@ class JobBuilder:
             **_other_block(block),
         }
         stored = {} if self.plan.store_features == FLOAT32 else {STORED: self.plan.store_features}
-        outputs = Outputs(
-            data, Key("logits", ".npy", title, content), Key("features", ".npy", title, {**content, **stored})
-        )
+        outputs = outputs_of_pass(data, trained.checkpoint, title, content, stored)
         job = ExtractJob(
             title=f"extract {data} with {trained.job.title.partition(' ')[2]}",
-            makes=(outputs.logits, outputs.features),
+            makes=outputs.arrays,
             after=(trained.job.id,),
             checkpoint=trained.checkpoint,
             outputs=outputs,

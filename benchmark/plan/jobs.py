@@ -54,6 +54,10 @@ class Checkpoint:
     """Channels, height and width of the images that the networks take; others are converted (`data.channels`)."""
     repeats_grey: bool = False
     """Whether the ID images are grey and repeated in several channels for the networks."""
+    named: tuple[tuple[str, int], ...] = ()
+    """Named outputs of the classifier with their widths, in the order in which they are stored side by side."""
+    gives_logits: bool = True
+    """Whether the classifier is trained to tell classes apart."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,15 @@ class Outputs:
     observed: Mapping[str, Key] = field(default_factory=dict, kw_only=True)
     """Statistics of the training split's feature maps, by detector with settings."""
     absent: frozenset[str] = field(default=frozenset(), kw_only=True)
-    """'logits' or 'features' if the user gives no such arrays: no job makes them, and nothing reads their key."""
+    """'logits' or 'features' if there are no such arrays: no job makes them, and nothing reads their key."""
+    named: Key | None = field(default=None, kw_only=True)
+    """The named outputs side by side, if the checkpoint has any."""
+
+    @property
+    def arrays(self) -> tuple[Key, ...]:
+        """The keys of those arrays that a pass makes."""
+        own = {"logits": self.logits, "features": self.features}
+        return (*(key for kind, key in own.items() if kind not in self.absent), *([self.named] if self.named else []))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.plan import Row
+from oodbench.benchmark.plan.recipes.declared import declared_outputs
 from oodbench.benchmark.plan.resolve import shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import Imported, Weights
@@ -35,12 +36,22 @@ class Obstacles:
         """Why a detector cannot score with the run's backbone; empty if it can."""
         if asked(self.backbone, "refuses", self.builder.network_shape(entry)):
             return ""
+        if reason := self._of_outputs(entry, row):
+            return reason
         if "maps" in row.detector.needs and not self.builder.blocks(entry):
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
         if type(row.detector).refuses is Detector.refuses:
             return ""
         reason = asked(row.detector, "refuses", self.builder.untrained_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
+
+    def _of_outputs(self, entry: IDEntry, row: Row) -> str:
+        """Which named output of the classifier a detector reads that there is not; empty if there is none."""
+        named = declared_outputs(row.recipe, self.builder.task(entry))
+        missing = sorted(row.detector.reads - named.keys())
+        outputs = " and ".join(f"'{name}'" for name in missing)
+        which = "given weights do" if isinstance(row.recipe, Imported) else f"recipe '{row.recipe.name}' does"
+        return f"it reads output{'s' * (len(missing) > 1)} {outputs}, which {which} not give" if missing else ""
 
     def of_row(self, entry: IDEntry, row: Row) -> str:
         """Why a detector cannot run on an ID set: backbone, weights or outliers do not fit; empty if it can."""

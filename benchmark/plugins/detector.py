@@ -45,6 +45,10 @@ class Detector(Plugin):
     """The inputs that the detector reads: names among 'logits', 'features', 'images', 'network', 'head', 'maps',
     'similarities' and 'outliers'. Reading anything else raises `PluginError`; the head can be read undeclared, but not
     where there are arrays without one."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Named outputs of the classifier that the detector reads as `batch.outputs["confidence"]`, such as {'confidence'};
+    recipes declare them (`Recipe.outputs`). With a recipe that does not have them, the detector is skipped. One that
+    reads nothing else says `needs = frozenset()`."""
     recipe: ClassVar[str | None] = None
     """Name of the recipe that trains the detector's classifier. None for a post-hoc detector, which scores with the
     classifier of the suite's base recipe."""

@@ -40,6 +40,13 @@ class ForwardOutput(NamedTuple):
     """Logits, (N, K)."""
 
 
+def inner_network(network: nn.Module) -> nn.Module:
+    """The backbone's network inside of any number of `WithOutputs`."""
+    while (wrapped := getattr(network, "wrapped", None)) is not None:
+        network = wrapped
+    return network
+
+
 class Classifier:
     """A trained network in evaluation mode, with frozen weights.
 
@@ -76,7 +83,7 @@ class Classifier:
 
         Raises `PluginError` if the detector does not declare 'maps' or the backbone names no blocks.
         """
-        blocks = list(self._blocks(self.network)) if self._blocks else []
+        blocks = list(self._blocks(inner_network(self.network))) if self._blocks else []
         if not blocks:
             raise PluginError(
                 "The classifier has no blocks available: the detector must declare needs = {'maps'}, and the backbone "
@@ -136,6 +143,16 @@ class Classifier:
         logits: Tensor = self.network.head(features)  # type: ignore[operator]
         return logits
 
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the named outputs (N, width) that the recipe declares, by name, of features (N, D).
+
+        Raises `PluginError` if the network has none.
+        """
+        if not callable(getattr(self.network, "outputs", None)):
+            raise PluginError(f"The classifier, {type(self.network).__name__}, has no named outputs.")
+        outputs: dict[str, Tensor] = self.network.outputs(features)  # type: ignore[operator]
+        return outputs
+
     @property
     def weight(self) -> Tensor:
         """The weight of the linear head, (K, D)."""
@@ -154,6 +171,22 @@ class UndeclaredInputError(PluginError):
         super().__init__(message)
         self.name = name
         """The input."""
+
+
+NAMED = "outputs."
+"""Begins the names of a batch's parts that are named outputs of the network."""
+
+
+class BatchOutputs(dict[str, "Tensor"]):
+    """Named outputs by name; reading one that the detector does not declare raises `UndeclaredInputError`."""
+
+    def __init__(self, outputs: Mapping[str, Tensor], owner: str) -> None:
+        super().__init__(outputs)
+        self._owner = owner
+
+    def __missing__(self, name: str) -> Tensor:
+        message = f"Detector '{self._owner}' asked for output '{name}', which it does not declare; declare it: "
+        raise UndeclaredInputError(f"{message}reads = frozenset({{'{name}'}}).", name)
 
 
 class Batch:
@@ -215,6 +248,12 @@ class Batch:
     def features(self) -> Tensor:
         """Penultimate features, float32 (N, D)."""
         return self._part("features")
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Tensor]:
+        """The named outputs that the detector declares in `reads`, each float64 (N, width)."""
+        named = {name.removeprefix(NAMED): read for name, read in self._parts.items() if name.startswith(NAMED)}
+        return BatchOutputs({name: read(self._rows) for name, read in named.items()}, self._owner)
 
     @cached_property
     def maps(self) -> Tensor:

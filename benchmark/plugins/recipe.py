@@ -55,9 +55,33 @@ class Recipe(Plugin):
     the recipe makes no sense without. `networks` still builds it, freshly initialised: the harness then copies the
     given weights into it, all but those of the head where the ID set has another number of classes. So does a recipe
     that defines `fit_head`, whatever it says here."""
+    outputs: ClassVar[Mapping[str, int]] = {}
+    """Named outputs of the classifier per image, besides features and logits, with their widths: {"confidence": 1}.
+    The network called "classifier" then has a method `outputs(features)` that returns them (`WithOutputs` adds it).
+    They are computed in the pass that all detectors share, and stored; detectors that declare them in `reads` get
+    them."""
+    classifies: ClassVar[bool] = True
+    """False if the network called "classifier" has features, and perhaps named outputs, but is not trained to tell
+    classes apart: nothing reads its logits, it needs no head, and its cells have no accuracy. Detectors that need
+    logits or the head are skipped with it, and ID sets may have a single class."""
     uses_seed: ClassVar[bool] = True
     """False if the classifier is the same for every seed, as that of a convex loss is. A run with several seeds then
     says that their spread is not that of training."""
+
+    def named_outputs(self, task: Task) -> Mapping[str, int]:
+        """Return the named outputs with their widths; override it where these depend on the task or on settings.
+
+        Args:
+            task: What `networks` is called with. `task.build_classifier` costs time and is rarely needed here.
+
+        Returns:
+            Name -> width; `outputs`, the default.
+        """
+        return self.outputs
+
+    def gives_logits(self) -> bool:
+        """Whether the classifier is trained to tell classes apart: `classifies`, unless it depends on settings."""
+        return self.classifies
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """Return freshly initialised networks.

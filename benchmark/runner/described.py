@@ -17,13 +17,13 @@ import torch
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import Job, ScoreJob, TrainJob
 from oodbench.benchmark.plan.plan import Cell, Plan
+from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.citations.bibtex import cited, entries_beside
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec
 from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import SKIPPED
-from oodbench.benchmark.stages.networks import task_of
 from oodbench.benchmark.stats.seeds import restored_rng
 
 logger = logging.getLogger(__name__)

@@ -17,13 +17,14 @@ from oodbench.benchmark.plan.jobs import Checkpoint, ExtractJob, HeadJob, Import
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportScoresJob
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
+from oodbench.benchmark.plan.recipes.declared import NAMED_OUTPUTS
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
 from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.sizes import in_bytes
 from oodbench.benchmark.store.store import Key, Store
 
-COUNTED = ("features", "logits", "scores", "checkpoint")
+COUNTED = ("features", "logits", NAMED_OUTPUTS, "scores", "checkpoint")
 """Kinds of artifacts whose size follows from the plan, in the order in which they are shown."""
 
 UNKNOWN = {
@@ -63,7 +64,7 @@ class StoreEstimate:
         return f" as {' and '.join(self.stored_as)}" if kind == "features" and self.stored_as else ""
 
 
-NAMES = {"checkpoint": "networks"}
+NAMES = {"checkpoint": "networks", NAMED_OUTPUTS: "named outputs"}
 
 
 def estimate(plan: Plan, store: Store, library: Library) -> StoreEstimate:
@@ -108,6 +109,8 @@ def _size(job: Job, key: Key, shapes: dict[Checkpoint, _Shape]) -> int | None:
         return job.bytes.get(key.kind)
     if isinstance(job, ExtractJob) and key.kind == "logits":
         return 4 * job.size * job.checkpoint.num_classes
+    if isinstance(job, ExtractJob) and key.kind == NAMED_OUTPUTS:
+        return 4 * job.size * sum(width for _, width in job.checkpoint.named)
     if not isinstance(job, ExtractJob | TrainJob | ImportJob | HeadJob):
         return None
     if job.checkpoint not in shapes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plan.jobs import ExtractJob
 from oodbench.benchmark.stages.context import Tick
-from oodbench.benchmark.stages.extract import refuse_bad_logits
+from oodbench.benchmark.stages.pass_arrays import refuse_bad_logits
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext

@@ -1,4 +1,4 @@
-"""One forward pass per checkpoint and set, for all detectors: logits, features and reductions of feature maps."""
+"""One forward pass per checkpoint and set, for all detectors: logits, features, named outputs, reduced feature maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from oodbench.benchmark.data.channels import are_convertible, in_channels
 from oodbench.benchmark.errors import DataError, PluginError, StoreError
 from oodbench.benchmark.plan.jobs import ExtractJob, ReduceMapsJob
-from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier, ForwardOutput
@@ -25,62 +24,14 @@ from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages import memory
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detector_state import load_state, save_state
+from oodbench.benchmark.stages.pass_arrays import GrowingArray, PassArrays
 from oodbench.benchmark.stages.training.train_loop import floats
 from oodbench.benchmark.store.locks import PASS
-from oodbench.benchmark.store.store import Key
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
 
 logger = logging.getLogger(__name__)
-
-
-class GrowingArray:
-    """An array of known length in a temporary .npy file, written in pieces from the first row on.
-
-    It is float32, or what the key of features says (`precision.STORED_AS`).
-    """
-
-    def __init__(self, path: Path, length: int, key: Key | None = None) -> None:
-        self.path, self.length, self.written = path, length, 0
-        self.dtype = np.dtype(key.content.get(STORED, FLOAT32) if key else FLOAT32).newbyteorder("<")
-
-    def add(self, rows: np.ndarray) -> None:
-        """Append rows, whose width the first call sets. Raises `StoreError` if they cannot be written.
-
-        Raises `DataError` for numbers that are too large for the type. Not memory-mapped: with a memory map, a full
-        disk would kill the process.
-        """
-        stored = self._converted(rows)
-        try:
-            with self.path.open("ab") as file:
-                if not self.written:
-                    shape = (self.length, *rows.shape[1:])
-                    header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(stored.tobytes())
-        except OSError as error:
-            raise StoreError(
-                f"Cannot write '{self.path}': {error.strerror or error}. Choose another --results."
-            ) from error
-        self.written += len(rows)
-
-    def _converted(self, rows: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            stored = rows.astype(self.dtype)
-        if self.dtype != np.float32 and (lost := np.isinf(stored) & np.isfinite(rows)).any():
-            largest = float(np.abs(rows[lost]).max())
-            raise DataError(
-                f"Features reach {largest:,.0f}, and {self.dtype.name} holds numbers up to "
-                f"{float(np.finfo(self.dtype).max):,.0f}. Store them as {FLOAT32}."
-            )
-        return stored
-
-    def save(self, context: JobContext, key: Key, about: dict[str, object]) -> None:
-        """Move the complete file into the store, as the artifact of `key`."""
-        if self.written != self.length:
-            raise AssertionError(f"only {self.written} of {self.length} rows were written")
-        context.store.save(key, lambda path: _replace(self.path, path), about)
 
 
 class _MapReducer:
@@ -135,7 +86,7 @@ class _MapReducer:
 
 
 def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
-    """Store one set's logits (N, K), features (N, D) and map reductions (N, M), all float32, from a single pass."""
+    """Store one set's logits (N, K), features (N, D), named outputs (N, W) and map reductions (N, M), from one pass."""
     images = chosen(context.images(job.outputs.data).images, slice(*job.rows or (None,)))
     classifier = context.classifier(job.checkpoint)
     taken = job.checkpoint.image_shape
@@ -148,27 +99,20 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     labels = torch.from_numpy(context.labels(job.outputs.data).astype(np.int64)) if learning else None
     with tempfile.TemporaryDirectory(dir=_root(context), prefix=PASS) as name:
         folder = Path(name)
-        logits = GrowingArray(folder / "logits.npy", len(images))
-        features = GrowingArray(folder / "features.npy", len(images), job.outputs.features)
+        arrays = None if job.stored else PassArrays(job, folder, len(images), classifier)
         reducers = [_MapReducer(context, reduction, folder) for reduction in job.reductions]
-        bad = 0
         blocks = _Blocks(context, job, classifier)
         for rows, output in blocks.of(images):
-            if not job.stored:
-                z = output.logits.float().cpu().numpy()
-                bad += int(np.size(z) - np.isfinite(z).sum())
-                logits.add(z)
-                features.add(output.features.float().cpu().numpy())
+            if arrays is not None:
+                arrays.add(output, blocks.size)
             block_labels = None if labels is None else labels[rows].to(context.device)
             with torch.inference_mode():
                 for reducer in reducers:
                     reducer.update(output, block_labels)
-            tick(len(output.logits))
+            tick(len(output.features))
         about = context.about(job, **({"block": blocks.size} if blocks.size < job.block else {}))
-        if not job.stored:
-            refuse_bad_logits(job, output.logits.shape[1], len(images), bad)
-            features.save(context, job.outputs.features, about)
-            logits.save(context, job.outputs.logits, about)
+        if arrays is not None:
+            arrays.save(context, about)
         for reducer in reducers:
             reducer.save(about)
 
@@ -275,16 +219,3 @@ def _root(context: JobContext) -> Path:
     except OSError as error:
         raise StoreError(f"Cannot write '{context.store.root}': {error.strerror}. Choose another --results.") from error
     return context.store.root
-
-
-def _replace(source: Path, target: Path) -> None:
-    source.replace(target)
-
-
-def refuse_bad_logits(job: ExtractJob, columns: int, images: int, bad: int) -> None:
-    """Raise `PluginError` if logits have another number of columns than classes, or values that are not finite."""
-    if bad or columns != job.checkpoint.num_classes:
-        raise PluginError(
-            f"The classifier's logits on {job.outputs.data} have shape {(images, columns)} with {bad} non-finite "
-            f"values; expected finite ({images}, {job.checkpoint.num_classes})."
-        )

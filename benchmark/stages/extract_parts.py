@@ -15,6 +15,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, part_key
 from oodbench.benchmark.stages import extract as undivided
 from oodbench.benchmark.stages.classify_features import classify_features
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.pass_arrays import GrowingArray
 from oodbench.benchmark.store.locks import PASS
 from oodbench.benchmark.store.store import Key
 
@@ -33,14 +34,14 @@ def extract(context: JobContext, job: ExtractJob, tick: Tick) -> None:
         undivided.extract(context, job, tick)
         return
     about = _about(context, job)
-    arrays = [] if job.stored else [job.outputs.features, job.outputs.logits]
+    arrays = [] if job.stored else [*reversed(job.outputs.arrays)]
     reductions = [reduction.makes[0] for reduction in job.reductions]
     missing = {key for key in (*arrays, *reductions) if not _join(context, job, key, about)}
     if missing:
         remaining = tuple(reduction for reduction in job.reductions if reduction.makes[0] in missing)
         undivided.extract(context, replace(job, reductions=remaining, stored=missing.isdisjoint(arrays)), tick)
     for part in job.parts:
-        for key in (part.outputs.features, part.outputs.logits, *(reduction.makes[0] for reduction in part.reductions)):
+        for key in (*part.outputs.arrays, *(reduction.makes[0] for reduction in part.reductions)):
             context.store.remove(key)
 
 
@@ -59,7 +60,7 @@ def _join(context: JobContext, job: ExtractJob, key: Key, about: dict[str, objec
     if any(context.store.find(part) is None for part in keys):
         return False
     with tempfile.TemporaryDirectory(dir=context.store.root, prefix=PASS) as folder:
-        rows = undivided.GrowingArray(Path(folder) / f"{key.kind}.npy", job.outputs.data.images, key)
+        rows = GrowingArray(Path(folder) / f"{key.kind}.npy", job.outputs.data.images, key)
         for part in keys:
             rows.add(context.store.load_array(part))
         rows.save(context, key, about)

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from oodbench.benchmark.plan.jobs import Checkpoint
+from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
+from oodbench.benchmark.plugins.inputs import inner_network
 from oodbench.benchmark.plugins.networks.head_only import HeadOnly
-from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
+from oodbench.benchmark.plugins.recipe import Recipe, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Store
@@ -23,13 +25,6 @@ HEAD_WEIGHT, HEAD_BIAS, CLASSES = "classifier.head.weight", "classifier.head.bia
 
 class UnfitWeightsError(Exception):
     """Stored weights do not fit the network that they are loaded into."""
-
-
-def task_of(checkpoint: Checkpoint) -> Task:
-    """What a checkpoint's recipe builds networks for: number of classes, image shape and backbone."""
-    backbone = create("backbone", parse_spec(checkpoint.backbone))
-    build = lambda: backbone.build(checkpoint.num_classes, checkpoint.image_shape)  # noqa: E731
-    return Task(checkpoint.num_classes, checkpoint.image_shape, build, checkpoint.repeats_grey)
 
 
 def build_networks(checkpoint: Checkpoint, device: torch.device) -> tuple[Recipe, dict[str, nn.Module]]:
@@ -68,6 +63,7 @@ def load_start(store: Store, network: nn.Module, start: Checkpoint, keeps_head: 
     weights = store.load_tensors(start.key)
     prefix = f"{CLASSIFIER}."  # beside it, a checkpoint has other networks, and all rows of a given head
     given = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    network = inner_network(network)  # named outputs are always new
     own = network.state_dict()
     _load(network, {**given, **({} if keeps_head else {n: own[n] for n in own if n.startswith("head.")})})
 

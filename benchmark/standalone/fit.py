@@ -124,7 +124,8 @@ def _new(detector: str | type[Detector] | Detector) -> Detector:
         raise UserError(
             f"{detector!r} is no detector; give a name such as 'vim[dim=64]', a subclass of Detector, or an instance."
         )
-    if lacking := sorted(fresh.needs - ON_ARRAYS):
+    named = [f"its recipe's output '{name}'" for name in sorted(fresh.reads)]
+    if lacking := [*sorted(fresh.needs - ON_ARRAYS), *named]:
         raise UserError(
             f"'{shown_name(fresh)}' needs {' and '.join(lacking)}, and arrays of logits and features cannot supply "
             "that; run it with images and network: bench run --detectors ..."

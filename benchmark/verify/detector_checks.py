@@ -7,7 +7,7 @@ take seconds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.detecting.score_checks import checked_scores
 from oodbench.benchmark.stages.detector_state import stored_and_loaded
 from oodbench.benchmark.stats.seeds import restored_rng
-from oodbench.benchmark.verify.check_error import CheckError
+from oodbench.benchmark.verify.check_error import CheckError, SkippedCheck
 from oodbench.benchmark.verify.engine_check import check_run
 from oodbench.benchmark.verify.toy_world import (
     as_declared,
@@ -94,6 +94,8 @@ def check_declarations(name: str) -> None:
         )
     if unknown := set(cls.needs) - set(NEEDS):
         raise CheckError(f"needs {sorted(unknown)} are unknown; known are {', '.join(NEEDS)}")
+    if not isinstance(cls.reads, Set) or not all(isinstance(name, str) for name in cls.reads):
+        raise CheckError(f"reads is {cls.reads!r}; write a set of names, such as reads = frozenset({{'confidence'}})")
     if cls.passes and "network" not in cls.needs:
         raise CheckError(f"passes is {cls.passes}, but 'network' is not among its needs")
     for method in ("observe", "reduce"):
@@ -117,11 +119,17 @@ def check_declarations(name: str) -> None:
         raise CheckError(f"it reads {inputs} without declaring it; write needs = frozenset({{{needs}}})")
 
 
+def _with(cls: type[Detector], **declared: Set[str]) -> type[Detector]:
+    """The same detector with other `needs` or `reads`."""
+    changed: type[Detector] = type(cls.__name__, (cls,), {**declared, "__module__": cls.__module__})
+    return changed
+
+
 def _undeclared(cls: type[Detector]) -> list[str]:
     """All inputs that a detector reads and does not declare: each is added to its needs in turn, until none is left."""
     needs = set(cls.needs)
     while True:
-        generous = type(cls.__name__, (cls,), {"needs": frozenset(needs), "__module__": cls.__module__})
+        generous = _with(cls, needs=frozenset(needs))
         try:
             fitted_in_memory(generous()).score(toy_batch(generous(), toy_world().test))
         except UndeclaredInputError as error:
@@ -202,6 +210,13 @@ def check_only_declared(name: str) -> None:
         except OodbenchError:
             continue
         raise CheckError(f"it declares '{need}' but never reads it; leave it out of needs")
+    for name in sorted(detector.reads):
+        fewer = _with(type(detector), reads=detector.reads - {name})
+        try:
+            fitted_in_memory(fewer()).score(toy_batch(fewer(), toy_world().test))
+        except OodbenchError:
+            continue
+        raise CheckError(f"it declares output '{name}' but never reads it; leave it out of reads")
 
 
 def check_oriented(name: str) -> None:
@@ -209,6 +224,8 @@ def check_oriented(name: str) -> None:
     detector, world = fitted(name), toy_world()
     if detector.is_sanity_baseline:
         return
+    if detector.reads:
+        raise SkippedCheck("it reads outputs of its recipe's network, which is not trained here")
     value = auroc(_scores(detector, world.test), _scores(detector, world.ood))
     if value <= 0.8:
         raise CheckError(f"AUROC on planted features is {value:.3f}, expected above 0.8; a score is higher for OOD")

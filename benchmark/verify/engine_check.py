@@ -24,10 +24,11 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.dataset import Dataset, ImageSet
 from oodbench.benchmark.plugins.recipe import Recipe, Task, TrainBatch, Training
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.record import OK, SKIPPED
 from oodbench.benchmark.runner.runner import run_plan
 from oodbench.benchmark.verify.check_error import CheckError, SkippedCheck
-from oodbench.benchmark.verify.toy_world import TrainableNetwork, toy_world
+from oodbench.benchmark.verify.toy_world import TrainableNetwork, recipe_with, toy_world
 
 SUITE = """
 schema = 1
@@ -152,13 +153,20 @@ def _toys() -> Iterator[None]:
             registry.disown(kind, plugin.name)
 
 
+def _with_recipe(name: str) -> str:
+    """A detector as a run is asked for it; with a recipe if it reads named outputs and has none of its own."""
+    detector = create("detector", parse_spec(name))
+    return f"{name}@{recipe_with(detector)}" if detector.reads and detector.recipe is None else name
+
+
 def check_run(name: str) -> None:
     """A run of a tiny suite gives every cell a number: trained, fitted, stored, loaded and scored as in `bench run`."""
     with tempfile.TemporaryDirectory() as folder, _toys():
         suite = Path(folder, "toy.toml")
         suite.write_text(SUITE, encoding="utf-8")
         try:
-            prepared = prepare(name, suite=str(suite), results=folder, limit_train=TRAIN, device="cpu", threads=1)
+            asked = _with_recipe(name)
+            prepared = prepare(asked, suite=str(suite), results=folder, limit_train=TRAIN, device="cpu", threads=1)
         except UserError as error:  # the toy network may lack what the detector works with
             raise SkippedCheck(str(error)) from error
         done = run_plan(prepared.plan, prepared.work, prepared.context, prepared.run_dir, prepared.asked, Quiet())

@@ -24,11 +24,12 @@ from oodbench.benchmark.verify.other_checks import (
     check_recipe_takes_grey,
     check_suite,
 )
+from oodbench.benchmark.verify.recipe_outputs import check_recipe_outputs
 from oodbench.benchmark.verify.toy_world import SIDE
 
 CHECKS: dict[str, tuple[Callable[[str], None], ...]] = {
     "detector": DETECTOR_CHECKS,
-    "recipe": (check_recipe_learns, check_recipe_repeats, check_recipe_takes_grey),
+    "recipe": (check_recipe_learns, check_recipe_repeats, check_recipe_takes_grey, check_recipe_outputs),
     "backbone": (check_backbone,),
     "dataset": (check_dataset,),
     "form": (check_form,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple, NoReturn
 
@@ -10,11 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oodbench.benchmark.errors import OodbenchError
+from oodbench.benchmark.plan.recipes.declared import declared_outputs
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import NEEDS, Batch, Classifier, ForwardOutput, UndeclaredInputError
+from oodbench.benchmark.plugins.inputs import NAMED, NEEDS, Batch, Classifier, ForwardOutput, UndeclaredInputError
+from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs, split_outputs
+from oodbench.benchmark.plugins.recipe import Task
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.extract import checked_reduction
+from oodbench.benchmark.stats.seeds import restored_rng
+from oodbench.benchmark.verify.check_error import CheckError
 
 CLASSES, SIDE, IMAGES = 4, 32, 160
 
@@ -146,6 +155,7 @@ def toy_batch(
     names = detector.needs & set(supplied)
     classifier = toy_world().classifier
     pixels = torch.from_numpy(images.images).float() / 255
+    named = toy_outputs(detector, pixels)
     with torch.no_grad():
         output = classifier.forward_with_maps(pixels)
         if rows is not None:
@@ -155,6 +165,11 @@ def toy_batch(
         if "maps" in names and reduces(detector):
             tensors["maps"] = checked_reduction(detector, output)
     parts: dict[str, Callable[[slice], Tensor]] = {name: tensors[name].__getitem__ for name in tensors if name in names}
+    parts |= {
+        NAMED + name: (values if rows is None else values[rows]).__getitem__
+        for name, values in named.items()
+        if name in detector.reads
+    }
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
     bank = None
@@ -165,6 +180,37 @@ def toy_batch(
         parts["similarities"] = similarities.__getitem__
     passed = as_declared(classifier, detector, supplied)
     return Batch(len(images), parts, detector.name, passed if "network" in names else None, bank=bank)
+
+
+def recipe_with(detector: Detector) -> str:
+    """The recipe whose named outputs a detector reads: its own, or the first registered one that has them all.
+
+    Raises `CheckError` if there is none.
+    """
+    task = Task(CLASSES, (3, SIDE, SIDE), TrainableNetwork)
+    for name in (detector.recipe,) if detector.recipe else registry.entries("recipe"):
+        with suppress(OodbenchError):
+            if detector.reads <= declared_outputs(create("recipe", parse_spec(name)), task).keys():
+                return name
+    outputs = " and ".join(f"'{name}'" for name in sorted(detector.reads))
+    whose = f"its recipe '{detector.recipe}' does not declare" if detector.recipe else "no registered recipe declares"
+    raise CheckError(f"it reads output {outputs}, which {whose}; write outputs = {{NAME: WIDTH}} in the recipe")
+
+
+def toy_outputs(detector: Detector, pixels: Tensor) -> dict[str, Tensor]:
+    """The named outputs that a detector reads, of images (N, 3, H, W): those of an untrained network of their recipe.
+
+    Float64 (N, width). Raises `PluginError` if the network does not return what the recipe declares.
+    """
+    if not detector.reads:
+        return {}
+    recipe, task = create("recipe", parse_spec(recipe_with(detector))), Task(CLASSES, (3, SIDE, SIDE), TrainableNetwork)
+    with restored_rng(torch.device("cpu")), torch.no_grad():
+        torch.manual_seed(0)
+        classifier = Classifier(recipe.networks(task)["classifier"], CLASSES)
+        declared = declared_outputs(recipe, task)
+        joined = joined_outputs(classifier.outputs(classifier.features(pixels)), declared, len(pixels))
+    return {name: joined[:, columns].double() for name, columns in split_outputs(declared).items()}
 
 
 class WithoutHead(Classifier):

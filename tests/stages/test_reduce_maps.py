@@ -24,7 +24,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.benchmark.stages.extract import GrowingArray
+from oodbench.benchmark.stages.pass_arrays import GrowingArray
 from oodbench.benchmark.store.store import Key
 from tests.stages.planted_sets import PLANTED_MATRIX, PLANTED_TRAINING, register_planted
 from tests.support import prepare_suite, write_suite

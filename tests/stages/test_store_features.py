@@ -13,7 +13,8 @@ from oodbench.benchmark.plan.jobs import ExtractJob, Outputs, SetRef, part_key
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.stages import extract_parts
-from oodbench.benchmark.stages.extract import GrowingArray, extract
+from oodbench.benchmark.stages.extract import extract
+from oodbench.benchmark.stages.pass_arrays import GrowingArray
 from oodbench.benchmark.store.store import Key
 from tests.stages.extracted_sets import BACKBONE, ContextWith, checkpoint, labelled, no_tick, noise, stored_network
 from tests.support import prepare_suite, run_suite, tiny_suite, write_suite

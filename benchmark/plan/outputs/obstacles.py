@@ -44,6 +44,9 @@ class OutputsObstacles(Obstacles):
         for need, what in ONLY_ARRAYS.items():
             if need in detector.needs:
                 return f"it needs {what}, and --outputs has arrays only"
+        if detector.reads:
+            outputs = " and ".join(f"'{name}'" for name in sorted(detector.reads))
+            return f"it reads output {outputs} of its recipe, and --outputs has logits and features only"
         if "head" in detector.needs and not self.arrays.has_head():
             return "it needs the head, and --outputs has none: add head.npz with weight (K, D) and bias (K,)"
         parts = self.parts(entry.set)
