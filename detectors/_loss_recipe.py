@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +61,15 @@ class LossRecipe(Recipe):
     """Trains the classifier on `losses`. Networks, optimizer, learning rates and augmentation are those of `like`.
 
     `like` is "cross_entropy" (Adam, images as they are), "standard" (SGD, cosine schedule, crops and flips) or
-    "one_cycle" (a short SGD cycle, small shifts and flips; images keep their size, and labels are not smoothed), each
-    with its defaults; `learning_rate` overrides its learning rate.
+    "one_cycle" (a short SGD cycle, small shifts and flips; labels are not smoothed), each with its defaults;
+    `learning_rate` overrides its learning rate. `low_side` and `low_until` are those of "one_cycle": with `low_side`
+    below 1, images, outliers included, are small at first and grow.
     """
 
     like: str = "cross_entropy"
     learning_rate: float | None = None
+    low_side: float = OneCycle.low_side
+    low_until: float = OneCycle.low_until
 
     def __post_init__(self) -> None:
         """Check the name of the other recipe and the learning rate."""
@@ -74,16 +77,24 @@ class LossRecipe(Recipe):
             raise ValueError(f"like must be one of {', '.join(REGIMES)}, got '{self.like}'")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if self.like == "one_cycle":
+            OneCycle(**self._growth)  # checks the ranges
+        elif self.low_side != OneCycle.low_side:
+            raise ValueError(f"low_side is a setting of like=one_cycle, got {self.low_side} with like={self.like}")
+
+    @property
+    def _growth(self) -> dict[str, Any]:
+        return {"low_side": self.low_side, "low_until": self.low_until} if self.like == "one_cycle" else {}
 
     @property
     def model(self) -> Recipe:
         """The recipe whose optimizer is used."""
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        return REGIMES[self.like].recipe(**rate)
+        return REGIMES[self.like].recipe(**rate, **self._growth)
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """The classifier only."""
-        return {"classifier": task.build_classifier()}
+        """The classifier only. Raises `DataError` if it does not accept the small images of `low_side`."""
+        return self.model.networks(task)
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """The optimizer of the other recipe."""
@@ -93,23 +104,31 @@ class LossRecipe(Recipe):
         """The loss of a batch, whose images, outliers included, are augmented already."""
         raise NotImplementedError
 
+    def augmented(self, images: Tensor, training: Training) -> Tensor:
+        """A method's own augmentation of ID images (N, C, H, W), after shifts and flips; by default none."""
+        return images
+
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the loss."""
-        regime = REGIMES[self.like]
-        optimizer = training.optimizers["classifier"]
+        regime, model, optimizers = REGIMES[self.like], self.model, training.optimizers.values()
         if regime.share is not None:
-            set_rates(optimizer, regime.share(training.progress, self.model.settings["learning_rate"]))
+            for optimizer in optimizers:
+                set_rates(optimizer, regime.share(training.progress, model.settings["learning_rate"]))
+        images, outliers = batch.images, batch.outliers
         if regime.shift or regime.flip:
-            images, outliers = (
-                None if one is None else shifted(one, regime.shift, regime.flip, training.generator, regime.pad)
-                for one in (batch.images, batch.outliers)
-            )
-            assert images is not None
-            batch = batch._replace(images=images, outliers=outliers)
-        total, parts = self.losses(training, batch)
-        optimizer.zero_grad()
+            images = shifted(images, regime.shift, regime.flip, training.generator, regime.pad)
+            if outliers is not None:
+                outliers = shifted(outliers, regime.shift, regime.flip, training.generator, regime.pad)
+        images = self.augmented(images, training)
+        if isinstance(model, OneCycle):
+            images = model.resized(images, training.progress)
+            outliers = None if outliers is None else model.resized(outliers, training.progress)
+        total, parts = self.losses(training, batch._replace(images=images, outliers=outliers))
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         total.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         return {name: part.detach() for name, part in parts.items()}
 
     def outliers(self, batch: TrainBatch) -> Tensor:

@@ -62,7 +62,8 @@ class EnergyFinetuneLoss(FineTuned):
             with torch.no_grad():
                 for name, batch in (("inside_", images), ("outside_", outliers)):
                     new = energies(pretrained(batch).to(batch.dtype))
-                    setattr(self, name, torch.cat([state[name], new]) if name in state else new)
+                    # A training that was resumed has them in main memory.
+                    setattr(self, name, torch.cat([state[name].to(new.device), new]) if name in state else new)
         inside, outside = self.inside_[:SEEN], self.outside_[:SEEN]
         m_in = inside.quantile(self.quantile) if self.m_in is None else inside.new_tensor(self.m_in)
         m_out = outside.quantile(1 - self.quantile) if self.m_out is None else outside.new_tensor(self.m_out)

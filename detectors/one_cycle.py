@@ -97,6 +97,14 @@ class OneCycle(Recipe):
         share = self.low_side + (1 - self.low_side) * progress / self.low_until
         return min(side, max(1, 4 * round(side * share / 4)))
 
+    def resized(self, images: Tensor, progress: float) -> Tensor:
+        """Images (N, C, H, W) at their size at `progress`."""
+        sides = [self._side(side, progress) for side in images.shape[2:]] if self.low_side < 1 else None
+        if sides is None or sides == list(images.shape[2:]):
+            return images
+        small = F.interpolate(images, sides, mode="bilinear", antialias=True)
+        return small.contiguous(memory_format=torch.channels_last)
+
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """SGD, with weight decay on parameters with two or more dimensions."""
         parameters = list(networks["classifier"].parameters())
@@ -111,10 +119,7 @@ class OneCycle(Recipe):
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the smoothed cross-entropy of the batch, after shifts, flips and, early in training, resizing."""
         images = shifted(batch.images, self.shift, self.flip, training.generator, "reflect")
-        sides = [self._side(side, training.progress) for side in images.shape[2:]] if self.low_side < 1 else None
-        if sides is not None and sides != list(images.shape[2:]):
-            images = F.interpolate(images, sides, mode="bilinear", antialias=True)
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self.resized(images, training.progress)
         logits = training.networks["classifier"](images)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         optimizer = training.optimizers["classifier"]

@@ -9,7 +9,9 @@ image counts once per batch, however many passes it takes), the passes, and the 
     (images/s of the recipe) x passes / (images/s of cross-entropy),
 
 which is 1 if a recipe costs nothing beyond its passes, forward and backward. Both use the same optimizer and
-augmentation (`--like`). `energy_finetune` runs the pretrained network on its first 1,024 images, in the warm-up.
+augmentation (`--like`), in the middle of their training. `energy_finetune` runs the pretrained network on its first
+1,024 images, in the warm-up, and `vos` fills its queues. The last column is the share of the recipe's time that its own
+augmentation takes, of those that have one.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ PASSES = {
     "outlier_exposure_finetune": 2.0,
     "energy_finetune": 2.0,
     "mixoe": 2.0,
+    "vos": 1.0,
     "confidence": 2.0,
 }
 """Recipe -> network passes for each ID image."""
@@ -55,7 +58,7 @@ def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
     given = {}
     if recipe.builds_on:
         given = {"classifier": task.build_classifier().to(device).eval().requires_grad_(False)}
-    training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0))
+    training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0), 0.5)
     train_in(options.precision, [*networks.values(), *given.values()], device)
     count = options.batch_size
     images, outliers = torch.randint(0, 256, (2, count, *shape), dtype=torch.uint8, device=device)
@@ -64,14 +67,39 @@ def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
         start = time.perf_counter()
         others = floats(outliers) if "outliers" in recipe.needs else None
         recipe.step(training, TrainBatch(floats(images), labels, others))
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        finished(device)
         yield time.perf_counter() - start
 
 
-def measured(name: str, options: argparse.Namespace, device: torch.device) -> tuple[float, float]:
-    """Median images/s of a recipe and of cross-entropy, step by step in turns."""
+def timed_augmentation(kind: type[LossRecipe], device: torch.device) -> list[float]:
+    """Make a recipe note the seconds of its own augmentation, batch by batch, in the list that is returned."""
+    seconds: list[float] = []
+    original = kind.augmented
+
+    def augmented(self: LossRecipe, images: torch.Tensor, training: Training) -> torch.Tensor:
+        finished(device)
+        start = time.perf_counter()
+        images = original(self, images, training)
+        finished(device)
+        seconds.append(time.perf_counter() - start)
+        return images
+
+    if original is not LossRecipe.augmented:
+        kind.augmented = augmented  # type: ignore[method-assign]
+    return seconds
+
+
+def finished(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measured(name: str, options: argparse.Namespace, device: torch.device) -> tuple[float, float, float | None]:
+    """Median images/s of a recipe and of cross-entropy, step by step in turns; the share of the recipe's augmentation,
+    or None if it has none of its own."""
     kind: type[Recipe] = registry.get("recipe", name)
+    augmenting = timed_augmentation(kind, device) if issubclass(kind, LossRecipe) else []
     recipe = kind(like=options.like) if issubclass(kind, LossRecipe) else kind()
     like = options.like if issubclass(kind, LossRecipe) else "cross_entropy"
     both = [steps(one, options, device) for one in (recipe, create("recipe", parse_spec(like)))]
@@ -83,7 +111,8 @@ def measured(name: str, options: argparse.Namespace, device: torch.device) -> tu
         for one, taken in zip(both, seconds, strict=True):
             taken.append(next(one))
     ours, theirs = (options.batch_size / statistics.median(taken) for taken in seconds)
-    return ours, theirs
+    share = statistics.median(augmenting[-options.steps :]) / statistics.median(seconds[0]) if augmenting else None
+    return ours, theirs, share
 
 
 def main() -> None:
@@ -102,10 +131,12 @@ def main() -> None:
     device = torch.device(options.device)
     setting = f"batches of {options.batch_size}, {options.threads} threads, {device}, {options.precision}"
     print(f"{options.backbone}, {setting}, like {options.like}")
-    print(f"{'recipe':28}{'images/s':>10}{'cross-entropy':>16}{'passes':>8}{'ratio':>8}")
+    print(f"{'recipe':28}{'images/s':>10}{'cross-entropy':>16}{'passes':>8}{'ratio':>8}{'augmenting':>12}")
     for name in options.recipes.split(","):
-        ours, theirs = measured(name, options, device)
-        print(f"{name:28}{ours:10.1f}{theirs:16.1f}{PASSES[name]:8.1f}{ours * PASSES[name] / theirs:8.2f}", flush=True)
+        ours, theirs, share = measured(name, options, device)
+        ratio = ours * PASSES[name] / theirs
+        augmenting = "" if share is None else f"{share:12.0%}"
+        print(f"{name:28}{ours:10.1f}{theirs:16.1f}{PASSES[name]:8.1f}{ratio:8.2f}{augmenting}", flush=True)
 
 
 if __name__ == "__main__":

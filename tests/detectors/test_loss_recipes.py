@@ -217,24 +217,61 @@ def test_logit_norm_of_zero_logits_is_finite() -> None:
 # how the classifier is trained apart from the loss
 
 
-@pytest.mark.parametrize("like", REGIMES)
-def test_with_plain_cross_entropy_a_step_is_that_of_the_other_recipe(like: str) -> None:
-    """Optimizer, rates and augmentation are those of the recipe that `like` names, with the same random numbers."""
+class AnySize(Net):
+    """A network that takes images of any size."""
 
-    class Plain(LossRecipe):
-        def losses(self, training: Training, given: TrainBatch) -> Any:
-            loss = torch.nn.functional.cross_entropy(training.networks["classifier"](given.images), given.labels)
-            return Losses(loss, {"loss": loss})
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 36, 5, stride=2), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-    settings = "[label_smoothing=0]" if like == "one_cycle" else ""
-    ours, theirs = Plain(like=like), create("recipe", parse_spec(like + settings))
-    one, other = start(ours), start(theirs)
+
+class Plain(LossRecipe):
+    """Cross-entropy; notes the sides of the images that it gets."""
+
+    def losses(self, training: Training, given: TrainBatch) -> Any:
+        assert given.outliers is None or given.outliers.shape == given.images.shape
+        self.sides_ = [*self.__dict__.get("sides_", []), tuple(given.images.shape[2:])]
+        loss = torch.nn.functional.cross_entropy(training.networks["classifier"](given.images), given.labels)
+        return Losses(loss, {"loss": loss})
+
+
+@pytest.mark.parametrize(
+    ("like", "growth", "sides"),
+    [
+        ("cross_entropy", {}, [16] * 4),
+        ("standard", {}, [16] * 4),
+        ("one_cycle", {}, [16] * 4),
+        ("one_cycle", {"low_side": 0.5, "low_until": 0.7}, [8, 12, 12, 16]),
+    ],
+)
+@pytest.mark.parametrize("with_outliers", [False, True])
+def test_with_plain_cross_entropy_a_step_is_that_of_the_other_recipe(
+    like: str, growth: dict[str, float], sides: list[int], with_outliers: bool
+) -> None:
+    """Optimizer, rates, augmentation and the size of images are those of the recipe that `like` names, with the same
+    random numbers; outliers have the size of the images."""
+    smoothing = {"label_smoothing": 0} if like == "one_cycle" else {}
+    ours, theirs = Plain(like=like, **growth), registry.get("recipe", like)(**smoothing, **growth)
+    one, other = start(ours, AnySize), start(theirs, AnySize)
     for step, progress in enumerate((0.0, 0.2, 0.5, 0.9)):
-        given = batch(step)._replace(outliers=None)
-        ours.step(one._replace(progress=progress), given)
-        theirs.step(other._replace(progress=progress), given)
+        given = batch(step)
+        if with_outliers and like != "cross_entropy":  # they draw random numbers, after those of the images
+            one.generator.manual_seed(step)
+            other.generator.manual_seed(step)
+        ours.step(one._replace(progress=progress), given if with_outliers else given._replace(outliers=None))
+        theirs.step(other._replace(progress=progress), given._replace(outliers=None))
     for a, b in zip(one.networks["classifier"].parameters(), other.networks["classifier"].parameters(), strict=True):
         assert torch.equal(a, b)
+    assert ours.sides_ == [(side, side) for side in sides]
+
+
+def test_growing_images_need_the_right_regime_and_network() -> None:
+    with pytest.raises(ValueError, match=r"low_side is a setting of like=one_cycle, got 0\.5 with like=standard"):
+        Plain(like="standard", low_side=0.5)
+    with pytest.raises(ValueError, match=r"low_side must be in \(0, 1\], got 0"):
+        Plain(like="one_cycle", low_side=0.0)
+    with pytest.raises(DataError, match=r"trains on images of 8 x 8 pixels first, which this\s+backbone does not take"):
+        start(Plain(like="one_cycle", low_side=0.5))
 
 
 @pytest.mark.parametrize("name", EXPECTED)

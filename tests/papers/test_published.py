@@ -14,7 +14,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.papers.against_published import against_csv, against_markdown, against_text
 from oodbench.benchmark.papers.match import Line, compare
-from oodbench.benchmark.papers.published import COLUMNS, Reference, read_reference, references
+from oodbench.benchmark.papers.published import COLUMNS, Reference, first_of, read_reference, references
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
@@ -108,7 +108,7 @@ def test_lee2018_as_printed(
 def test_openood_as_printed() -> None:
     reference = read_reference("openood-v1.5-cifar10")
     values = {
-        (v.detector, v.recipe.partition("|")[0], v.group, v.metric, v.source[:4]): f"{v.value} ± {v.std}"
+        (first_of(v.detector), first_of(v.recipe), v.group, v.metric, v.source[:4]): f"{v.value} ± {v.std}"
         for v in reference.values
     }
     assert len(values) == len(reference.values)
@@ -284,6 +284,39 @@ def test_either_way_of_writing_a_method_is_matched(lee: Reference, tmp_path: Pat
     assert [line.label for line in lines] == ["confidence", "msp@confidence"]
     text = against_text(written(tmp_path, pair), lee)
     assert [text.count(f"gaussian, {label} [1]\n") for label in ("confidence", "msp@confidence")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "printed"),
+    [
+        ("logitnorm", "msp", {"near": "92.33", "far": "96.74"}),
+        ("regmixup", "msp", {}),
+        ("pixmix", "msp", {"near": "93.07", "far": "95.65"}),
+        ("outlier_exposure", "msp", {"near": "94.82"}),
+        ("mixoe", "msp", {}),
+        ("vos", "energy", {"near": "87.70", "far": "90.83"}),
+        ("cider", "knn", {"near": "90.71", "far": "94.71"}),
+        ("t2fnorm", "t2fnorm", {}),
+        ("godin", "godin", {"near": "89.12", "far": "95.51"}),
+        ("rotpred", "rotpred", {"near": "92.68", "far": "96.62"}),
+    ],
+)
+def test_trained_methods_of_a_board_are_matched_under_their_own_name(
+    tmp_path: Path, name: str, score: str, printed: dict[str, str]
+) -> None:
+    """The board's rows name a training and a score; ours is named after the training, or is the score on it."""
+    reference = read_reference("openood-v1.5-cifar10")
+    sets = {"cifar100": "near", "tinyimagenet": "near", "mnist": "far", "svhn": "far"}
+    for number, (detector, label) in enumerate(((name, name), (score, f"{score}@{name}"))):
+        records = [
+            record("cifar10", ood_set, detector, name, label=label, group=group, backbone="resnet18", n_ood=10000)
+            for ood_set, group in sets.items()
+        ]
+        lines = found(written(tmp_path / str(number), records, "openood-cifar10"), reference, metric="auroc")
+        assert [line.published.group for line in lines] == ["near", "far"]
+        assert {line.label for line in lines} == {label}
+        values = {line.published.group: line.published.value for line in lines}
+        assert values == {**values, **printed}
 
 
 def test_recalled_numbers_are_marked(lee: Reference, tmp_path: Path) -> None:
