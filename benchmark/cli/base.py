@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -73,12 +73,27 @@ def no_gui_backend() -> Iterator[None]:
             os.environ["MPLBACKEND"] = before
 
 
-def variable_of(option: click.Option) -> str:
-    """The environment variable of an option: OODBENCH_LIMIT_TRAIN for `--limit-train`.
+ROOT = "main"
+"""The name of the group of all commands, which users call `bench`."""
 
-    Named after the flag that users write. Click would name it after the function's parameter: ID_SETS for `--id`.
+RUN = "run"
+"""The command whose options are the variables without a command's name."""
+
+SHARED = frozenset({"--results", "--data-dir", "--plugin", "--device", "--threads", "--block"})
+"""Flags that mean the same in every command: where files are, and where and how work is done."""
+
+
+def variable_of(option: click.Option, path: Sequence[str]) -> str:
+    """The environment variable of an option of the command with this path, such as `("cache", "prune")`.
+
+    OODBENCH_LIMIT_TRAIN for `--limit-train` of `bench run`, and OODBENCH_TABLE_COLUMNS for `--columns` of `bench
+    table`: what is chosen for runs must not silently change what other commands show. Flags in `SHARED` have one
+    variable for all commands. Named after the flag that users write; click would name it after the function's
+    parameter: ID_SETS for `--id`.
     """
-    return "OODBENCH_" + long_flag(option).lstrip("-").replace("-", "_").upper()
+    flag = long_flag(option)
+    words = [*([] if flag in SHARED or tuple(path) == (RUN,) else path), flag.lstrip("-")]
+    return "_".join(["OODBENCH", *words]).replace("-", "_").upper()
 
 
 def long_flag(option: click.Parameter) -> str:
@@ -92,10 +107,14 @@ class _WithExamples(click.Command):
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
         self.examples = examples
+        self.name_variables(str(self.name))
+
+    def name_variables(self, *path: str) -> None:
+        """Name the environment variables of the options of the command with this path."""
         for parameter in self.params:
             # Not --version: a variable OODBENCH_VERSION is often set by others, and would replace every command.
             if isinstance(parameter, click.Option) and parameter.expose_value:
-                parameter.envvar = variable_of(parameter)
+                parameter.envvar = variable_of(parameter, path)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse a second value where it would silently replace the first, and empty values."""
@@ -123,6 +142,12 @@ class _WithExamples(click.Command):
 
 class Group(_WithExamples, click.Group):
     """A group of commands with examples in its help."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, whose variables have the names of both, unless this is `bench` itself."""
+        super().add_command(cmd, name)
+        if isinstance(cmd, _WithExamples) and self.name != ROOT:
+            cmd.name_variables(str(self.name), name or str(cmd.name))
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line, whatever standard output and error are."""

@@ -48,7 +48,7 @@ def main() -> None:
     """Compare out-of-distribution (OOD) detectors on a matrix of in-distribution (ID) and OOD data sets.
 
     'bench COMMAND --help' shows the options of a command. Every option can also be set in the environment:
-    OODBENCH_SEEDS=3 means --seeds 3.
+    OODBENCH_SEEDS=3 is --seeds 3 of 'bench run', OODBENCH_TABLE_STYLE=mos is --style mos of 'bench table'.
     """
 
 

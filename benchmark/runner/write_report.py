@@ -87,7 +87,9 @@ def report(
     lookups = Lookups(images_of, published_lines)
     own = read_names(user_path(names)) if names else NO_NAMES
     data = report_data(stored, folder, lookups, pictures=images, command=command, title=title, names=own)
-    return write_report(data, user_path(out) if out is not None else _default_path(stored, folder))
+    if out is None:
+        return write_report(data, _default_path(stored, folder), "--results")
+    return write_report(data, user_path(out))
 
 
 def _default_path(runs: Sequence[StoredRun], results: Path) -> Path:

@@ -103,10 +103,10 @@ def unique_slug(text: str) -> str:
     return f"{readable[: SLUG - 9]}-{digest[:8]}"
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, option: str = "--results") -> None:
     """Write a file so that a power failure at any time leaves either the old or the new one.
 
-    Raises `StoreError` if it cannot be written.
+    Raises `StoreError` if it cannot be written, which names the option that chose the place.
     """
     # Text may quote a file name that is not valid Unicode; in JSON, the escape is read back as the original.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
@@ -114,7 +114,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         atomic.write(path, data)
     except OSError as error:
         raise StoreError(
-            f"Cannot write '{path}': {error.strerror or error}. Choose a writable folder with --results."
+            f"Cannot write '{path}': {error.strerror or error}. Choose a writable folder with {option}."
         ) from error
 
 

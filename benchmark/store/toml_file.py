@@ -20,7 +20,12 @@ def parse_toml(path: Path, limit: int) -> dict[str, Any]:
 
     Raises `OSError` if it cannot be read; `ValueError` or `RecursionError` if it is not valid.
     """
-    data: dict[str, Any] = tomllib.loads(read_bounded(path, limit).decode("utf-8-sig").replace("\r\n", "\n"))
+    return parse_toml_text(read_bounded(path, limit).decode("utf-8-sig"))
+
+
+def parse_toml_text(text: str) -> dict[str, Any]:
+    """The content of a TOML file's text. Raises `ValueError` or `RecursionError` if it is not valid."""
+    data: dict[str, Any] = tomllib.loads(text.removeprefix("\ufeff").replace("\r\n", "\n"))
     check_limits(data)
     return data
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.views.metric_titles import Metric, metric_of
+from oodbench.benchmark.views.recorded import check_recorded, has_results
 from oodbench.benchmark.views.summary import (
     EVERY,
     GROUPS,
@@ -29,7 +30,7 @@ NEAREST, LISTED = 3, 8
 """Numbers of known names that an error suggests where some are similar, and where none is."""
 
 ID = "id"
-"""Stands for the ID set in an order: `id:id_accuracy`."""
+"""Stands for the ID set in an order: `id:id_accuracy`, `id:ece`."""
 
 Wanted = str | Iterable[str]
 """Names and patterns: a list, or one text with commas."""
@@ -223,15 +224,38 @@ def parse_order(text: str) -> Order:
 
 
 def check_order(blocks: Iterable[Block], by: str | Order) -> Order:
-    """An order that at least one block has. Raises `UserError` if none has its group or set."""
+    """An order by which at least one row of the blocks has a number.
+
+    Raises `UserError` if no block has its group or set, no cell its metric, or no row the number on all of its sets.
+    Without a finished cell nothing is refused, so that the table of a run that failed can be looked at.
+    """
     order = parse_order(by) if isinstance(by, str) else by
+    blocks = list(blocks)
+    if not has_results(blocks):
+        return order
     known = list(dict.fromkeys(scope for block in blocks for scope in _scopes(block)))
+    name = f"{order.scope}:{order.metric.typed}"
     if known and order.scope not in known:
         raise UserError(
-            f"Rows cannot be sorted by '{order.scope}:{order.metric.name}': '{order.scope}' is neither a group nor an "
-            f"OOD set shown. Choose {_listed(known)}, as in '{known[0]}:{order.metric.name}'."
+            f"Rows cannot be sorted by '{name}': '{order.scope}' is neither a group nor an OOD set shown. "
+            f"Choose {_listed(known)}, as in '{known[0]}:{order.metric.typed}'."
+        )
+    if order.scope == ID and not (order.metric.is_of_row or _is_set(blocks, ID)):
+        raise UserError(
+            f"Rows cannot be sorted by '{name}': {order.metric.title} depends on the OOD set. Choose one, or a group, "
+            f"as in '{known[0]}:{order.metric.typed}'."
+        )
+    check_recorded(blocks, [order.metric])
+    if not any(stat_by(block, row, order) for block in blocks for row in block.rows):
+        raise UserError(
+            f"Rows cannot be sorted by '{name}', which no row shown has on all of these OOD sets. Finish the run, or "
+            "sort by an OOD set that it has finished."
         )
     return order
+
+
+def _is_set(blocks: Iterable[Block], name: str) -> bool:
+    return any(ood.name == name for block in blocks for ood in block.sets)
 
 
 def _scopes(block: Block) -> list[str]:
@@ -241,9 +265,9 @@ def _scopes(block: Block) -> list[str]:
 
 def stat_by(block: Block, row: TableRow, order: Order) -> Stat | None:
     """The number that a row is sorted by; None if the row lacks it."""
-    if order.scope == ID and order.metric.name == "id_accuracy":
-        return row.id_accuracy
     named = [ood for ood in block.sets if ood.name == order.scope]
+    if order.scope == ID and not named:
+        return value_of_row(row, order.metric)
     sets = named or scope_sets(block.averaged, order.scope)
     return metric_mean(row, sets, order.metric)
 
@@ -251,6 +275,14 @@ def stat_by(block: Block, row: TableRow, order: Order) -> Stat | None:
 def scope_sets(averaged: Sequence[OodSet], scope: str) -> list[OodSet]:
     """The sets of a group among those that means are over; of 'all', every one."""
     return [ood for ood in averaged if scope == EVERY or ood.group == scope]
+
+
+def value_of_row(row: TableRow, metric: Metric) -> Stat | None:
+    """A number that is the same for all OOD sets: of the first that has it."""
+    if metric.name == "id_accuracy":
+        return row.id_accuracy
+    found = (mean_over([by_seed], metric.of) for by_seed in row.records.values())
+    return next((stat for stat in found if stat), None)
 
 
 def metric_mean(row: TableRow, sets: Sequence[OodSet], metric: Metric) -> Stat | None:

@@ -78,10 +78,15 @@ _HELP = {
     "shifted_accuracy": "accuracy of the classifier on shifted ID images",
 }
 
+STABILITY_PREFIX = "stability_"
+"""Begins the names of metrics of slightly changed ID images."""
+
 FULL_SPECTRUM = "fs_"
 """Begins the names of metrics for which shifted ID images are ID as well."""
 
 _LOWER = LOWER_IS_BETTER | {"ece", "nll", "aurc"}
+
+_OF_ROWS = ("id_accuracy", "ece", "nll", "aurc", "auroc_errors", "shifted_accuracy")
 
 NATS = "nll"
 """The one metric that is no fraction."""
@@ -114,14 +119,29 @@ class Metric:
         """Whether the value is a fraction, which tables print in percent."""
         return self.name != NATS
 
+    @property
+    def typed(self) -> str:
+        """A name that `metric_of` takes."""
+        return f"{self.rules}_{self.name}" if self.rules else self.name
+
+    @property
+    def is_stability(self) -> bool:
+        """Whether it is about slightly changed ID images."""
+        return not self.rules and self.name.startswith(STABILITY_PREFIX)
+
+    @property
+    def is_of_row(self) -> bool:
+        """Whether a row has one value of it, which does not depend on the OOD set."""
+        return self.is_stability or (not self.rules and self.name in _OF_ROWS)
+
     def of(self, record: Record) -> float | None:
         """The value in a cell's record; None if the record does not have it."""
         if self.name == "id_accuracy":
             return record.id_accuracy
         if self.rules:
             return record.audit.get(self.rules, {}).get(self.name)
-        if self.name.startswith("stability_"):
-            return record.stability.get(self.name.removeprefix("stability_"))
+        if self.name.startswith(STABILITY_PREFIX):
+            return record.stability.get(self.name.removeprefix(STABILITY_PREFIX))
         found = record.metrics if self.name in METRICS else record.extended
         return found.get(self.name)
 
@@ -142,8 +162,8 @@ def metric_of(name: str) -> Metric:
         raise UserError(f"'{name.strip()}' may mean several metrics. Write {' or '.join(AMBIGUOUS[plain])}.")
     if plain in _TITLES or plain in EXTENDED_METRICS:
         return _known(plain)
-    if plain in (f"stability_{change}" for change in STABILITY):
-        change = plain.removeprefix("stability_")
+    if plain in (STABILITY_PREFIX + change for change in STABILITY):
+        change = plain.removeprefix(STABILITY_PREFIX)
         meaning = f"AUROC of ID test images after a slight change ({change}) against the same unchanged; 50% is best"
         return Metric(plain, f"stab. {change}", "", None, meaning)
     for metric in sorted(RULE_METRICS, key=len, reverse=True):
@@ -173,7 +193,7 @@ def metrics_of(names: Iterable[str]) -> list[Metric]:
     return list(dict.fromkeys(map(metric_of, names)))
 
 
-METRIC_NAMES = (*METRICS, "id_accuracy", *EXTENDED_METRICS, *ALIASES, *(f"stability_{name}" for name in STABILITY))
+METRIC_NAMES = (*METRICS, "id_accuracy", *EXTENDED_METRICS, *ALIASES, *(STABILITY_PREFIX + name for name in STABILITY))
 """Names that options take; those by the rules of released scripts, `lee2018_auroc`, are not among them."""
 
 _LISTED = ", ".join((*METRICS, *ALIASES))

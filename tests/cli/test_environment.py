@@ -1,4 +1,4 @@
-"""Every option of every command can be set in the environment, by a variable with the name of its flag."""
+"""Every option can be set in the environment: the flag's name for `bench run`, else the command's and the flag's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 OPTIONS = [
-    pytest.param(command, option, id=" ".join((*path, long_flag(option))))
+    pytest.param(path, command, option, id=" ".join((*path, long_flag(option))))
     for path, command in leaves(main)
     for option in command.params
     if isinstance(option, click.Option)
@@ -57,16 +57,43 @@ def parsed(command: click.Command, arguments: list[str]) -> dict[str, Any]:
     return dict(command.make_context(command.name, [*arguments, *others, *positional]).params)
 
 
-@pytest.mark.parametrize("command, option", OPTIONS)
+EVERYWHERE = {"--results", "--data-dir", "--plugin", "--device", "--threads", "--block"}
+"""Flags that mean the same in every command."""
+
+
+def variable(flag: str, path: tuple[str, ...]) -> str:
+    named = (flag,) if path == ("run",) or flag in EVERYWHERE else (*path, flag)
+    return "OODBENCH_" + "_".join(part.strip("-") for part in named).upper().replace("-", "_")
+
+
+@pytest.mark.parametrize("path, command, option", OPTIONS)
 def test_a_variable_is_the_option_of_that_name(
-    command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
+    path: tuple[str, ...], command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag = long_flag(option)
     text = text_for(option)
     by_option = parsed(command, [flag] if option.is_flag else [flag, text])
     assert by_option != parsed(command, [])
-    monkeypatch.setenv("OODBENCH_" + flag[2:].upper().replace("-", "_"), "1" if option.is_flag else text)
+    monkeypatch.setenv(variable(flag, path), "1" if option.is_flag else text)
     assert parsed(command, []) == by_option
+
+
+def test_names_of_variables() -> None:
+    assert variable("--dry-run", ("run",)) == "OODBENCH_DRY_RUN"
+    assert variable("--columns", ("table",)) == "OODBENCH_TABLE_COLUMNS"
+    assert variable("--dry-run", ("cache", "prune")) == "OODBENCH_CACHE_PRUNE_DRY_RUN"
+    assert variable("--data-dir", ("report",)) == "OODBENCH_DATA_DIR"
+
+
+@pytest.mark.parametrize("path, command", [pytest.param(*one, id=" ".join(one[0])) for one in leaves(main)])
+def test_what_is_set_for_runs_changes_no_other_command(
+    path: tuple[str, ...], command: click.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = parsed(command, [])
+    for option in main.commands["run"].params:
+        if isinstance(option, click.Option) and long_flag(option) not in EVERYWHERE:
+            monkeypatch.setenv(variable(long_flag(option), ("run",)), "1" if option.is_flag else text_for(option))
+    assert (parsed(command, []) == before) == (path != ("run",))
 
 
 def test_every_command_with_options_is_tried() -> None:
@@ -95,7 +122,7 @@ def test_several_plugin_files_are_separated_as_in_path(monkeypatch: pytest.Monke
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OODBENCH_FORMAT", "")
+    monkeypatch.setenv("OODBENCH_TABLE_FORMAT", "")
     assert parsed(main.commands["table"], [])["form"] == "text"
 
 

@@ -48,6 +48,13 @@ def test_another_file_title_and_no_images(tmp_path: Path) -> None:
     assert "<title>Made &lt;up&gt;</title>" in out.read_text("utf-8")
 
 
+def test_a_file_that_cannot_be_written_is_that_of_its_option(tmp_path: Path) -> None:
+    run = scored_run(tmp_path)
+    result = bench("report", "made_up", "--results", tmp_path, "--images", 0, "-o", run.path / "run.json" / "page.html")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Choose a writable folder with --out.\n")
+
+
 def test_names_of_ones_own(tmp_path: Path) -> None:
     run = scored_run(tmp_path)
     names = tmp_path / "names.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,11 @@ def test_a_key_follows_from_its_content_alone() -> None:
     assert key.digest == "d530068c140dff8ae377892f177ec97f0a27974c6923ff0ece567764c1d547c9"
     assert key.path == "scores/pinned--digits-d530068c140d.npy"
     assert source_version(Pinned) == "1"
+
+
+def test_one_module_reads_toml() -> None:
+    """Bounds, byte-order marks and line ends are its business."""
+    code = [
+        path for path in (ROOT / "benchmark").rglob("*.py") if re.search(r"import tom(llib|li)\b", path.read_text())
+    ]
+    assert [path.relative_to(ROOT / "benchmark").as_posix() for path in code] == ["store/toml_file.py"]

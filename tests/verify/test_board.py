@@ -365,6 +365,8 @@ def test_other_folders_are_left_alone(bundles: Path, tmp_path: Path) -> None:
         write_leaderboard(bundles, tmp_path / "mine")
     with pytest.raises(UserError, match="There is no folder"):
         write_leaderboard(tmp_path / "absent", tmp_path / "site")
+    with pytest.raises(UserError, match="There is no folder"):  # what is read comes first
+        write_leaderboard(tmp_path / "absent", tmp_path / "mine")
     with pytest.raises(UserError, match=r"has no file that ends in \.zip"):
         write_leaderboard(tmp_path / "mine", tmp_path / "site")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
@@ -506,3 +508,7 @@ def test_suites_with_other_protocols_are_other_boards(three: Path, tmp_path: Pat
     assert _said(text, "digits") == _said(text + '[[id]]\nset = "glyphs"\nood = []\n', "digits")
     assert _said(text, "digits") != _said(text.replace("2", "3"), "digits")
     assert json.dumps(_said("not = [toml", "digits")) == '"not = [toml"'
+    assert _said(text.replace("\n", "\r\n"), "digits") == _said(text, "digits")
+    assert _said("\ufeff" + text, "digits") == _said(text, "digits")
+    huge, deep = f"seeds = {'9' * 5000}", f"deep = {'[' * 150}{']' * 150}"
+    assert [_said(huge, "digits"), _said(deep, "digits")] == [huge, deep]  # no reader of suites would take them

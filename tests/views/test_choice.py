@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,7 @@ def cell(
 ) -> Record:
     """A record whose FPR95 falls as its AUROC rises; without AUROC it has failed."""
     metrics = {} if auroc is None else {"auroc": auroc, "fpr_at_tpr95": 1 - auroc, "openood_fpr95": auroc / 2}
+    metrics |= {} if auroc is None else {"tnr_at_tpr95": auroc}
     return Record(
         id_set=id_set, ood_set=ood, group=SETS.get(ood, "") if group is None else group, outlier_source=False,
         seen=False, detector=label, settings={}, recipe="plain", recipe_settings={}, backbone="net", seed=seed,
@@ -169,8 +171,26 @@ def test_an_order_that_no_block_has_is_refused() -> None:
     assert check_order(blocks, "id:id_acc").scope == "id"
     with pytest.raises(UserError, match=r"'near' is neither a group nor an OOD set shown\. Choose far, all, svhn"):
         check_order(blocks, "near:auroc")
+    with pytest.raises(UserError, match=r"'id:auroc': AUROC depends on the OOD set\..* as in 'far:auroc'"):
+        check_order(blocks, "id:auroc")
+    with pytest.raises(UserError, match=r"No cell shown has 'ece'\. Repeat .* --metrics extended"):
+        check_order(blocks, "id:ece")
     with pytest.raises(UserError, match="neither a low nor a high value is better"):
         parse_order("near:stability_jpeg")
+
+
+def test_an_order_by_a_mean_that_no_row_has_is_refused() -> None:
+    blocks = summary({"a": [0.8, None], "b": [None, 0.7]}, ["svhn", "cifar100"]).blocks
+    with pytest.raises(UserError, match=r"'all:auroc', which no row shown has on all of these OOD sets"):
+        check_order(blocks, "all:auroc")
+    assert check_order(blocks, "svhn:auroc").scope == "svhn"
+
+
+def test_rows_are_sorted_by_a_number_that_depends_on_no_set() -> None:
+    cells = [(cell(label, "svhn", 0.9), {"ece": ece}) for label, ece in (("a", 0.2), ("b", 0.1))]
+    made = summary_from([replace(one, extended=extended) for one, extended in cells])
+    (block,) = made.blocks
+    assert [row.label for row in sorted_rows(block, check_order([block], "id:ece"))] == ["b", "a"]
 
 
 # Metrics

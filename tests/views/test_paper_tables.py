@@ -17,7 +17,7 @@ import pytest
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.best import Judged, Stored, inputs_of
-from oodbench.benchmark.records.record import Record, write_record
+from oodbench.benchmark.records.record import FAILED, Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.store.atomic import to_json
 from oodbench.benchmark.views.marks import DASH
@@ -385,6 +385,10 @@ def test_a_wrong_style_is_one_sentence(tmp_path: Path, text: str, message: str) 
         ({"columns": "auroq"}, r"Unknown metric 'auroq'\. Did you mean 'auroc'"),
         ({"sort": "mid:auroc"}, r"'mid' is neither a group nor an OOD set shown"),
         ({"sort": "near:auroq"}, r"Unknown metric"),
+        ({"sort": "near:aurc"}, r"No cell shown has 'aurc'\. Repeat .* with --metrics extended"),
+        ({"columns": "auroc,aurc"}, r"No cell shown has 'aurc'\. Repeat .* with --metrics extended"),
+        ({"columns": "lee2018_auroc"}, r"No cell shown has 'lee2018_auroc'\. Repeat .* with --metrics lee2018"),
+        ({"columns": "stability_jpeg"}, r"No cell shown has 'stability_jpeg'\. Repeat .* without --no-stability"),
         ({"sets": False, "group_means": "none"}, r"neither OOD sets nor means"),
         ({"colour": True}, r"Unknown option 'colour' of a table\. Did you mean 'columns'"),
         ({"group_rows": "post-hoc"}, r"'post-hoc' for group_rows in the options: expected posthoc, trained"),
@@ -394,6 +398,19 @@ def test_a_wrong_option_is_one_sentence(options: dict[str, Any], message: str) -
     with pytest.raises(UserError, match=message):
         built(run_of(records()), options)
     assert specs_of({})[0].columns[0] == "tnr_at_tpr95"
+
+
+def test_a_metric_that_needs_more_than_the_run_has_names_those_that_it_has() -> None:
+    extended = [dataclasses.replace(record, extended={"ece": 0.1, "nll": 0.5}) for record in records()]
+    with pytest.raises(UserError, match=r"No cell shown has 'fs_auroc'\. It needs .* lack\. Choose ece, nll\."):
+        one(extended, columns="fs_auroc")
+    assert list(grid(one(extended, columns="ece")).values()) == [["10.0"]] * len(NAMES)
+
+
+def test_a_failed_run_keeps_its_table_whatever_is_asked_for() -> None:
+    failed = [dataclasses.replace(record, status=FAILED, metrics={}, reason="no memory") for record in records()]
+    table = one(failed, columns="auroc,aurc", sort="near:aurc")
+    assert {text for row in grid(table).values() for text in row} == {DASH}
 
 
 def test_a_run_without_records_has_no_table() -> None:
@@ -599,6 +616,11 @@ def test_ones_own_names(stored: Path, tmp_path: Path) -> None:
         (["--names", "none.toml"], "The file of names 'none.toml' cannot be read: No such file"),
         (["--columns", "fpr95,openood_fpr95"], "are both called FPR95"),
         (["--bib", "none/x.bib", "--detectors", "vim"], "'none/x.bib' cannot be written: No such file"),
+        (["--bib", "none/x.bib", "--detectors", "vim"], "Choose a file in a writable folder with --bib."),
+        (
+            ["--sort", "near:aurc"],
+            "No cell shown has 'aurc'. Repeat the command that made the run with --metrics extended",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_sentence_and_exit_code_2(stored: Path, arguments: list[str], message: str) -> None:

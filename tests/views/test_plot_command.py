@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,17 @@ def test_options_need_neither_torch_nor_pyplot(results: Path, tmp_path: Path) ->
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "a.pdf").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_that_of_its_option(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    wanted = ("plot", "made_up", "--results", results, "--kind", "dots", "--id", "digits")
+    result = bench(*wanted, "-o", tmp_path / "file" / "pictures")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Choose a writable folder with --output.\n")
+    copy: Path = shutil.copytree(results, tmp_path / "results")
+    shutil.rmtree(copy / "runs" / "made_up" / "plots", ignore_errors=True)
+    (copy / "runs" / "made_up" / "plots").write_text("x")
+    result = bench("plot", "made_up", "--results", copy, "--kind", "dots", "--id", "digits")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Choose a writable folder with --results.\n")

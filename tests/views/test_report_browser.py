@@ -249,6 +249,34 @@ def test_nothing_sticks_out(show: Open, width: int) -> None:
     assert page.evaluate("document.querySelector('dialog').scrollWidth") <= width
 
 
+LINES_OF_WORDS = """
+cells => cells.map(cell => {
+  const name = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode();
+  return [...name.textContent.matchAll(/\\S+/g)].map(word => {
+    const range = document.createRange();
+    range.setStart(name, word.index);
+    range.setEnd(name, word.index + word[0].length);
+    return [word[0], new Set([...range.getClientRects()].map(box => Math.round(box.top))).size];
+  });
+}).flat()
+"""
+
+
+def test_names_break_between_words_on_a_phone(show: Open) -> None:
+    names = [
+        "Relative Mahalanobis",
+        "Mahalanobis (all blocks)",
+        "Confidence loss (original GAN)",
+        "temperature_scaling",
+    ]
+    page = show(made_up_report([*names, "a" * 60], sets=4, id_sets=1), width=390)
+    lines = dict(page.eval_on_selector_all("#matrix tbody tr[data-at] .first", LINES_OF_WORDS))
+    assert {word: count for word, count in lines.items() if count != 1} == {"a" * 60: lines["a" * 60]}
+    assert lines["a" * 60] > 1
+    width = page.eval_on_selector("#matrix tbody tr[data-at] .first", "cell => cell.getBoundingClientRect().width")
+    assert width <= 0.55 * 390
+
+
 def test_print_shows_the_table_without_controls(show: Open) -> None:
     page = show(made_up_report(40, sets=4, id_sets=2), dark=True)
     page.emulate_media(media="print")

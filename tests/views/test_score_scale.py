@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from decimal import Decimal
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from oodbench.benchmark.views.plots.histograms import height_limit, scale_ticks
+from oodbench.benchmark.views.plots.histograms import BETWEEN, NARROWEST, PANEL, height_limit
+from oodbench.benchmark.views.plots.measure import width_of
 from oodbench.benchmark.views.plots.score_scale import (
     ASINH,
     CENTRAL,
     SHARE,
     ScoreScale,
     covered,
+    scale_ticks,
     score_scale,
     short_number,
 )
+from oodbench.benchmark.views.plots.style import style_named, styled
 
 random = np.random.default_rng(0)
 KNOWN = random.normal(0, 1, 1000)
@@ -70,13 +77,42 @@ def test_a_place_is_a_score_and_back() -> None:
 def test_numbers_on_the_axis_are_at_their_scores(scale: ScoreScale) -> None:
     ticks = scale_ticks(scale, 1.2)
     assert ticks
-    assert len({text for _, text in ticks}) == len(ticks)
-    for place, text in ticks:
+    assert len({text for _, text, _ in ticks}) == len(ticks)
+    for place, text, _ in ticks:
         assert float(scale.place(float(text))) == pytest.approx(place / 1.2, abs=0.02), text
-    assert [float(text) for _, text in ticks] == sorted(float(text) for _, text in ticks)
+    assert [float(text) for _, text, _ in ticks] == sorted(float(text) for _, text, _ in ticks)
+
+
+def scales_of_any_kind() -> Iterator[ScoreScale]:
+    """Linear and asinh axes of scores of any size, down to those that differ in their sixth digit alone."""
+    for exponent in (-12, -3, 0, 4, 9):
+        for middle in (0.0, 10.0**exponent, -3.7 * 10.0**exponent):
+            for spread in (1.0, 0.05, 1e-3, 1e-6):
+                spanned = spread * (abs(middle) or 10.0**exponent)
+                yield ScoreScale(middle - 0.41 * spanned, middle + 0.59 * spanned)
+                for share in (1e-3, 0.2):
+                    ends = middle - 0.01 * spanned, middle + spanned
+                    yield ScoreScale(*ends, centre=middle, unit=share * spanned)
+
+
+@pytest.mark.parametrize("panel", [NARROWEST, 1.0, PANEL])
+def test_every_axis_has_two_numbers_that_can_be_read(panel: float) -> None:
+    beyond = BETWEEN + NARROWEST
+    with styled(style_named("screen")):
+        for scale in scales_of_any_kind():
+            ticks = scale_ticks(scale, panel, beyond)
+            assert len(ticks) >= 2, scale
+            ends = [(middle - width_of(text) / 2, middle + width_of(text) / 2) for _, text, middle in ticks]
+            assert ends[0][0] >= -1e-9
+            assert ends[-1][1] <= panel + beyond + 1e-9
+            assert all(left[1] < right[0] for left, right in pairwise(ends))
+            for place, text, _ in ticks:
+                value = float(Decimal(text) + Decimal(ticks[0][1]) if text.startswith("+") else Decimal(text))
+                assert float(scale.place(value)) == pytest.approx(place / panel, abs=1e-6), text
 
 
 def test_equal_scores_have_an_axis() -> None:
+    assert score_scale(np.full(5, 1e20), [np.full(3, 1e20)]).counts(np.full(5, 1e20), 4).sum() == 5
     scale = score_scale(np.zeros(5), [np.zeros(3)])
     assert (scale.low, scale.high, scale.name) == (-0.5, 0.5, "")
     assert scale.counts(np.zeros(5), 4).sum() == 5

@@ -16,6 +16,9 @@ from oodbench.benchmark.store.atomic import to_json, write_atomically
 
 KINDS = (".html", ".md", ".json")
 
+OPTION = "--report"
+"""What chooses the file, for the error if it cannot be written."""
+
 MOST_CLASSES = 12
 """Predicted classes that a report lists."""
 
@@ -52,14 +55,14 @@ def write_report(drift: Drift, path: Path) -> list[Path]:
     check_kind(path)
     kind = path.suffix.lower()
     if kind == ".json":
-        write_atomically(path, to_json(drift.numbers()))
+        write_atomically(path, to_json(drift.numbers()), OPTION)
         return [path]
     if kind == ".html":
-        write_atomically(path, html(drift, picture(drift)))
+        write_atomically(path, html(drift, picture(drift)), OPTION)
         return [path]
     image = path.with_suffix(".png")
-    write_atomically(image, picture(drift))
-    write_atomically(path, markdown(drift, image.name))
+    write_atomically(image, picture(drift), OPTION)
+    write_atomically(path, markdown(drift, image.name), OPTION)
     return [path, image]
 
 

@@ -177,7 +177,7 @@ def write_onnx(monitor: InService, path: Path, takes: str = FLOAT32, overwrite: 
         )
     if difference is not None and difference > USUAL:
         logger.warning(f"Scores of the ONNX graph differ from the detector's by {difference:.2g} of their spread.")
-    atomic.write_atomically(path, content)
+    atomic.write_atomically(path, content, "--onnx")
     return difference
 
 

@@ -7,7 +7,6 @@ that differs from most is refused.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,16 +20,12 @@ from oodbench.benchmark.records.given_sets import PREFIX
 from oodbench.benchmark.records.record import OK, QUICK_LOOK, Record
 from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.store.store import digest
+from oodbench.benchmark.store.toml_file import parse_toml_text
 from oodbench.benchmark.verify.board.entries import Entry, Refused
 from oodbench.benchmark.verify.bundles.images import ImagesOfBundles
 from oodbench.benchmark.views.costs import Costs, costs_of
 from oodbench.benchmark.views.names import Names, display_names
 from oodbench.benchmark.views.summary import Block, OodSet, Stat, TableRow
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 GIVEN = "scores or outputs that authors give"
 """In place of a suite, for images that have names only."""
@@ -241,11 +236,11 @@ def _suite_text(entry: Entry, id_set: str) -> str:
 
 def _said(text: str, id_set: str) -> Any:
     try:
-        value = tomllib.loads(text)
+        value = parse_toml_text(text)
         kept = {name: item for name, item in value.items() if name not in (*PROSE, "id")}
         of_set = [one for one in value.get("id", []) if isinstance(one, dict) and one.get("set") == id_set]
         return _plain({**kept, "id": of_set})
-    except (tomllib.TOMLDecodeError, RecursionError, TypeError, AttributeError):
+    except (ValueError, RecursionError, TypeError, AttributeError):
         return text
 
 

@@ -66,6 +66,16 @@ class Refused:
     """A sentence."""
 
 
+def bundle_files(folder: Path) -> list[Path]:
+    """The bundles of a folder, by name. Raises `UserError` if there is no such folder, or no such file in it."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder '{folder}'. Put bundles into one: 'bench bundle RUN -o FILE' writes them.")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
+    if not files:
+        raise UserError(f"'{folder}' has no file that ends in {SUFFIX}. 'bench bundle RUN -o FILE' writes bundles.")
+    return files
+
+
 def read_entries(
     folder: Path, work: Path, said: Callable[[str], None], limits: Limits = LIMITS
 ) -> tuple[list[Entry], list[Refused]]:
@@ -78,13 +88,9 @@ def read_entries(
         limits: The most that is read of each.
 
     Raises:
-        UserError: There is no such folder, or no such file in it.
+        UserError: As for `bundle_files`.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder '{folder}'. Put bundles into one: 'bench bundle RUN -o FILE' writes them.")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
-    if not files:
-        raise UserError(f"'{folder}' has no file that ends in {SUFFIX}. 'bench bundle RUN -o FILE' writes bundles.")
+    files = bundle_files(folder)
     entries: list[Entry] = []
     refused: list[Refused] = []
     for number, file in enumerate(files):

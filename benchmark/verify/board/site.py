@@ -29,7 +29,7 @@ from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.runner.write_report import report
 from oodbench.benchmark.verify.board.boards import Board, Row, boards_of
-from oodbench.benchmark.verify.board.entries import Entry, Refused, read_entries
+from oodbench.benchmark.verify.board.entries import Entry, Refused, bundle_files, read_entries
 from oodbench.benchmark.views.marks import DASH, MAYBE, SEEN, percent
 from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Stat
@@ -79,6 +79,7 @@ def write_leaderboard(
         UserError: There are no bundles, or `out` has something else in it.
         StoreError: `out` cannot be written.
     """
+    bundle_files(folder)  # what is read is checked before what is written
     if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"'{out}' is not a leaderboard and is not empty. Choose another folder with -o.")
     with tempfile.TemporaryDirectory(prefix="oodbench-board-") as work:

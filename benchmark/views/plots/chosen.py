@@ -18,6 +18,7 @@ from oodbench.benchmark.views.plots import style as canvas
 from oodbench.benchmark.views.plots.options import Options
 from oodbench.benchmark.views.plots.page import Size
 from oodbench.benchmark.views.plots.style import FORMATS, style_named
+from oodbench.benchmark.views.recorded import check_recorded
 from oodbench.benchmark.views.summary import Summary, summary_of
 
 LEAST, MOST = 2.0, 100.0
@@ -85,11 +86,13 @@ def prepared(run: StoredRun, choice: PlotChoice) -> tuple[Summary, Options]:
     labels = [row.label for block in whole.blocks for row in block.rows]
     highlight = choose_rows(labels, choice.highlight, choice.names) if split_names(choice.highlight) else []
     summary = chosen(whole, choice.detectors, choice.ood, choice.id_sets, choice.names)
+    metrics = metrics_of(split_names(choice.metrics))
+    check_recorded(summary.blocks, metrics)
     if choice.sort:
         check_order(summary.blocks, choice.sort)
     asked = Options(
         size=choice.size,
-        metrics=tuple(metrics_of(split_names(choice.metrics))),
+        metrics=tuple(metrics),
         sort=choice.sort,
         best=choice.best,
         highlight=tuple(highlight),
@@ -136,8 +139,9 @@ def save_chosen(
                 "--id and --best, or name a folder."
             )
         folder = out or run.path / "plots" / FOLDER
+        option = "--results" if out is None else "--output"
         paths: list[Path] = []
         for name, make in makers:
             place, stem = (folder.parent, folder.stem) if is_file else (folder, name)
-            paths += canvas.saved(make(), place, stem, forms)
+            paths += canvas.saved(make(), place, stem, forms, option)
     return paths

@@ -24,7 +24,7 @@ from oodbench.benchmark.views.plots import measure
 from oodbench.benchmark.views.plots.options import Options
 from oodbench.benchmark.views.plots.page import EDGE, GAP, Page, heading, legend
 from oodbench.benchmark.views.plots.row_table import label_column
-from oodbench.benchmark.views.plots.score_scale import ASINH, ScoreScale, score_scale
+from oodbench.benchmark.views.plots.score_scale import ASINH, ScoreScale, Tick, scale_ticks, score_scale
 from oodbench.benchmark.views.plots.scores import Pair, PairScores
 from oodbench.benchmark.views.plots.style import DARK, plain, setting
 from oodbench.benchmark.views.summary import Block, OodSet, TableRow
@@ -163,7 +163,8 @@ def draw_histograms(
 ) -> None:
     """Draw all rows in axes whose coordinates are inches from the top left corner."""
     ink = _Ink()
-    ticks = [scale_ticks(scale, plan.panel) for scale in scales]
+    beyond = BETWEEN + NARROWEST if plan.across > 1 else 0.0  # below the second panel, which has no numbers
+    ticks = [scale_ticks(scale, plan.panel, beyond) for scale in scales]
     top, first = 0.0, 0
     for strip in plan.strips:
         for k, ood in enumerate(strip):
@@ -240,27 +241,9 @@ def height_limit(shares: Sequence[Share]) -> float:
     return 1.25 * rest if 0 < 2.5 * rest < highest[-1] else float(highest[-1]) or 1.0
 
 
-def scale_ticks(scale: ScoreScale, panel: float) -> list[tuple[float, str]]:
-    """Numbers for the axis of a panel, as many as have room within its width, with their places in inches."""
-    return max((_fitting(scale.ticks(count), panel) for count in (3, 2, 1)), key=len)
-
-
-def _ticks(
-    sheet: Axes, ink: _Ink, left: float, base: float, ticks: Sequence[tuple[float, str]], numbered: bool
-) -> None:
+def _ticks(sheet: Axes, ink: _Ink, left: float, base: float, ticks: Sequence[Tick], numbered: bool) -> None:
     """Draw the ticks below a panel, and their numbers below the first of a row, whose panels have the same axis."""
-    for place, text in ticks:
+    for place, text, middle in ticks:
         ink.lines.append([(left + place, base), (left + place, base + 0.035)])
         if numbered:
-            sheet.text(left + place, base + 0.05, text, ha="center", va="top")
-
-
-def _fitting(found: Sequence[tuple[float, str]], panel: float) -> list[tuple[float, str]]:
-    kept: list[tuple[float, str]] = []
-    end = 0.0
-    for place, text in sorted(found):
-        middle, half = panel * place, measure.width_of(text) / 2
-        if middle - half >= end and middle + half <= panel:
-            kept.append((middle, text))
-            end = middle + half + 0.06
-    return kept
+            sheet.text(left + middle, base + 0.05, text, ha="center", va="top")

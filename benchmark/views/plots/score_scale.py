@@ -9,6 +9,8 @@ all OOD sets together, cover at least 1/12 of it each. If one of them covers les
 narrower of the two ranges covers more of it. Its zero is the median of the ID scores, or of the OOD scores if that
 shows more, and its unit their median distance from it: it is linear within about one unit, and logarithmic further
 away, on both sides.
+
+The numbers below it are three where they have room, and at least two, however narrow a panel is.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from oodbench.benchmark.views.plots import measure
 
 Scores = NDArray[np.float64]
 
@@ -30,6 +35,18 @@ SHARE = 1 / 12
 """Share of the axis that the central range of the ID scores, and that of the OOD scores, should cover."""
 
 ASINH = "asinh scale"
+
+Tick = tuple[float, str, float]
+"""Inches from the left end of the panel, the number there, and where the middle of its text is, in inches as well."""
+
+APART = 0.06
+"""Inches between two numbers, at least."""
+
+DISTANCE = 0.3
+"""Distance of two numbers on the axis, at least, as a share of it."""
+
+PLACES = 16
+"""Places of an axis whose scores are tried as numbers."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,8 @@ def score_scale(id_scores: Scores, ood_scores: Sequence[Scores]) -> ScoreScale:
     spans = np.array([np.quantile(scores, (ENDS[0], *CENTRAL, ENDS[1])) for scores in (id_scores, *ood_scores)])
     low, high = float(spans[:, 0].min()), float(spans[:, 3].max())
     if not low < high:
-        return ScoreScale(low - 0.5, low + 0.5)
+        half = max(0.5, abs(low) / 1e6)  # not lost beside a large score
+        return ScoreScale(low - half, low + half)
     linear = ScoreScale(low, high)
     seen = [(spans[0, 1], spans[0, 2])]
     seen += [(spans[1:, 1].min(), spans[1:, 2].max())] if len(ood_scores) else []
@@ -131,3 +149,104 @@ def central_range(arrays: Sequence[NDArray[Any]]) -> tuple[float, float]:
     ends = np.array([np.quantile(array, ENDS) for array in arrays])
     low, high = float(ends.min()), float(ends.max())
     return (low, high) if low < high else (low - 0.5, low + 0.5)
+
+
+# Numbers on the axis
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A rounded score that may be written."""
+
+    at: float
+    value: float
+    decimals: int
+    text: str
+    width: float
+
+
+def scale_ticks(scale: ScoreScale, panel: float, beyond: float = 0.0) -> list[Tick]:
+    """Numbers for the axis of a panel: as many as have room, up to three.
+
+    Where the usual places have room for less than two, they are the two shortest numbers that have. If none have,
+    the second one is what is to be added to the first, as `+0.002`: scores may differ in their last digits alone. If
+    that is still too long, the texts are beside their ticks.
+
+    Args:
+        scale: The axis.
+        panel: Its width, in inches.
+        beyond: By how much the last number may stick out to the right, in inches, if it cannot do without.
+    """
+    found = max((_fitting(scale.ticks(count), panel) for count in (3, 2)), key=len)
+    if len(found) >= 2:
+        return found
+    numbers = sorted(_numbers(scale), key=lambda one: one.at)
+    whole = _pair(numbers, panel, panel + beyond, added=False)
+    pair = whole if whole and not whole[0][0] else _pair(numbers, panel, panel + beyond, added=True) or whole
+    return pair[1] if pair else found
+
+
+def _fitting(found: Sequence[tuple[float, str]], panel: float) -> list[Tick]:
+    kept: list[Tick] = []
+    end = 0.0
+    for place, text in sorted(found):
+        middle, half = panel * place, measure.width_of(text) / 2
+        if middle - half >= end and middle + half <= panel:
+            kept.append((middle, text, middle))
+            end = middle + half + APART
+    return kept
+
+
+def _numbers(scale: ScoreScale) -> list[_Number]:
+    """Scores all along an axis, rounded to as few digits as tell them from those a tenth of it away, or to one more."""
+    found: dict[str, _Number] = {}
+    for step in range(PLACES + 1):
+        place = step / PLACES
+        score = scale.score(place)
+        near = max(abs(scale.score(place + side) - score) for side in (-0.1, 0.1))
+        if not 0 < near < math.inf:
+            continue
+        fewest = -math.floor(math.log10(near)) - 1
+        for decimals in range(fewest, fewest + 3):
+            value = round(score, decimals)
+            at = float(scale.place(value))
+            text = short_number(value, decimals)
+            if 0 <= at <= 1 and text not in found:
+                found[text] = _Number(at, value, decimals, text, _width(text))
+    return list(found.values())
+
+
+_Order = tuple[bool, bool, float, int, float]
+"""By what pairs are chosen, low is better: whether texts are beside their ticks, whether they stick out, by how much
+they are beside them, the length of the texts, and the distance of the ticks (negative)."""
+
+
+def _pair(numbers: Sequence[_Number], panel: float, end: float, added: bool) -> tuple[_Order, list[Tick]] | None:
+    """The best two numbers that have room up to `end`, if there are any; `added`: the second one as a difference."""
+    best: tuple[_Order, list[Tick]] | None = None
+    for first, second in combinations(numbers, 2):
+        if second.at - first.at < DISTANCE:
+            continue
+        text, width = (_difference(first, second), 0.0) if added else (second.text, second.width)
+        if best and not any(best[0][:2]) and len(first.text) + len(text) > best[0][3]:
+            continue
+        width = width or _width(text)
+        left, right = panel * first.at, panel * second.at
+        near = max(left, first.width / 2)
+        far = max(right, near + (first.width + width) / 2 + APART)
+        beside = near - left + far - right
+        sticks_out = far + width / 2 > panel
+        order = (beside > 0, sticks_out, beside, len(first.text) + len(text), first.at - second.at)
+        if far + width / 2 <= end and (best is None or order < best[0]):
+            best = order, [(left, first.text, near), (right, text, far)]
+    return best
+
+
+def _width(text: str) -> float:
+    """At least the width of a number: that of its characters, of which there are few to measure."""
+    return sum(map(measure.width_of, text))
+
+
+def _difference(first: _Number, second: _Number) -> str:
+    decimals = max(first.decimals, second.decimals)
+    return "+" + short_number(round(second.value - first.value, decimals), decimals)

@@ -265,12 +265,17 @@ def rendered(figure: Figure, form: str) -> bytes:
 DEFAULT_FORMATS = ("png", "svg")
 
 
-def saved(figure: Figure, folder: Path, name: str, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
-    """Write NAME.png and NAME.svg, or other formats; leave a file that would not change alone."""
+def saved(
+    figure: Figure, folder: Path, name: str, formats: Sequence[str] = DEFAULT_FORMATS, option: str = "--results"
+) -> list[Path]:
+    """Write NAME.png and NAME.svg, or other formats; leave a file that would not change alone.
+
+    `option` is what chose the folder, for the error if it cannot be written.
+    """
     paths = []
     for form in formats:
         content, path = rendered(figure, form), folder / f"{name}.{form}"
         if not path.is_file() or path.read_bytes() != content:
-            write_atomically(path, content)
+            write_atomically(path, content, option)
         paths.append(path)
     return paths

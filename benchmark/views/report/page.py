@@ -53,11 +53,14 @@ def report_page(data: ReportData) -> str:
     )
 
 
-def write_report(data: ReportData, path: Path) -> Path:
-    """Write the page to a file, and return its path; a file that would not change is left alone."""
+def write_report(data: ReportData, path: Path, option: str = "--out") -> Path:
+    """Write the page to a file, and return its path; a file that would not change is left alone.
+
+    `option` is what chose the file, for the error if it cannot be written.
+    """
     page = report_page(data).encode()
     if not path.is_file() or path.read_bytes() != page:
-        write_atomically(path, page)
+        write_atomically(path, page, option)
     return path
 
 

@@ -19,6 +19,7 @@ from oodbench.benchmark.views.plots import measure
 from oodbench.benchmark.views.plots.draw import looks_of
 from oodbench.benchmark.views.plots.options import Options
 from oodbench.benchmark.views.plots.page import WIDTH
+from oodbench.benchmark.views.recorded import check_recorded
 from oodbench.benchmark.views.summary import Block, Summary
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def frame_options(
     if sort:
         check_order(summary.blocks, sort)
     metrics = tuple(metrics_of([metric])) if metric else ()
+    check_recorded(summary.blocks, metrics)
     options = Options(metrics=metrics, sort=sort, best=best, highlight=chosen, names=names or {}, log_fpr=log_fpr)
     return Options(**{**vars(options), "looks": looks_of(summary, options)})
 

@@ -9,11 +9,12 @@ from itertools import groupby
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import METRICS
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.views.choice import check_order, chosen, metric_mean, scope_sets, sorted_rows
+from oodbench.benchmark.views.choice import check_order, chosen, metric_mean, scope_sets, sorted_rows, value_of_row
 from oodbench.benchmark.views.costs import POSTHOC, TRAINED, Costs, costs_of
 from oodbench.benchmark.views.marks import DASH, FEWER, MAYBE, SEEN
 from oodbench.benchmark.views.metric_titles import Metric
 from oodbench.benchmark.views.names import Names
+from oodbench.benchmark.views.recorded import check_recorded
 from oodbench.benchmark.views.summary import (
     EVERY,
     GROUPS,
@@ -37,9 +38,6 @@ KINDS = {POSTHOC: "Post-hoc", TRAINED: "With a training of their own"}
 
 MEANS = {"near": "Near-OOD mean", "far": "Far-OOD mean", EVERY: "Mean"}
 """Group -> the heading of its means."""
-
-ALONE = ("id_accuracy", "ece", "nll", "aurc", "auroc_errors", "shifted_accuracy")
-"""Metrics that have one value per row: they do not depend on the OOD set."""
 
 OF_CLASSIFIER = ("id_accuracy", "ece", "nll", "shifted_accuracy")
 
@@ -68,11 +66,12 @@ def paper_tables(run: StoredRun, spec: TableSpec, names: Names, cite: bool = Fal
         cite: Whether rows carry their citations.
 
     Raises:
-        UserError: A row, set, group or order that the run does not have.
+        UserError: A row, set, group, metric or order that the run does not have.
     """
     summary = chosen(summary_of(run), spec.detectors, spec.ood, spec.id_sets, names.rows)
     if not summary.blocks:
         raise UserError(f"Run '{run.name}' has no records, so there is nothing to show. Finish the run first.")
+    check_recorded(summary.blocks, spec.metrics)
     summary = _ordered(summary, spec)
     costs = costs_of(run)
     _check_means(summary, spec)
@@ -168,8 +167,8 @@ def _lone(block: Block, shown: Shown) -> tuple[list[Column], list[Column], list[
         if metric is None:
             cells = tuple(_cost_cell(name, shown.costs[row.label]) for row in block.rows)
             (after if metrics else before).append(Column("", COST_TITLES[name], None, cells))
-        elif name in ALONE or name.startswith("stability_"):
-            stats = [_alone(row, metric) for row in block.rows]
+        elif metric.is_of_row:
+            stats = [value_of_row(row, metric) for row in block.rows]
             (after if metrics else before).append(Column("", metric.title, metric, _cells(stats, metric, shown)))
         else:
             metrics.append(metric)
@@ -179,14 +178,6 @@ def _lone(block: Block, shown: Shown) -> tuple[list[Column], list[Column], list[
 def _cost_cell(name: str, costs: Costs) -> Cell:
     text = {DATA: costs.data_text, PASSES: costs.passes_text}.get(name, costs.networks_text)
     return Cell(text, is_text=True)
-
-
-def _alone(row: TableRow, metric: Metric) -> Stat | None:
-    """A number that is the same for all OOD sets: of the first that has it."""
-    if metric.name == "id_accuracy":
-        return row.id_accuracy
-    found = (mean_over([by_seed], metric.of) for by_seed in row.records.values())
-    return next((stat for stat in found if stat), None)
 
 
 def _sections(block: Block, shown: Shown, metrics: Sequence[Metric]) -> Iterator[tuple[str, list[Column]]]:

@@ -115,4 +115,6 @@ def write_references(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
+        raise UserError(
+            f"'{path}' cannot be written: {error.strerror or error}. Choose a file in a writable folder with --bib."
+        ) from error
