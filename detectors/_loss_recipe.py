@@ -104,6 +104,13 @@ class LossRecipe(Recipe):
         """The loss of a batch, whose images, outliers included, are augmented already."""
         raise NotImplementedError
 
+    def shifted(self, images: Tensor, training: Training) -> Tensor:
+        """Images (N, C, H, W), ID images or outliers, after the shifts and flips of the other recipe."""
+        regime = REGIMES[self.like]
+        if not (regime.shift or regime.flip):
+            return images
+        return shifted(images, regime.shift, regime.flip, training.generator, regime.pad)
+
     def augmented(self, images: Tensor, training: Training) -> Tensor:
         """A method's own augmentation of ID images (N, C, H, W), after shifts and flips; by default none."""
         return images
@@ -114,11 +121,8 @@ class LossRecipe(Recipe):
         if regime.share is not None:
             for optimizer in optimizers:
                 set_rates(optimizer, regime.share(training.progress, model.settings["learning_rate"]))
-        images, outliers = batch.images, batch.outliers
-        if regime.shift or regime.flip:
-            images = shifted(images, regime.shift, regime.flip, training.generator, regime.pad)
-            if outliers is not None:
-                outliers = shifted(outliers, regime.shift, regime.flip, training.generator, regime.pad)
+        images = self.shifted(batch.images, training)
+        outliers = None if batch.outliers is None else self.shifted(batch.outliers, training)
         images = self.augmented(images, training)
         if isinstance(model, OneCycle):
             images = model.resized(images, training.progress)

@@ -39,6 +39,8 @@ PASSES = {
     "energy_finetune": 2.0,
     "mixoe": 2.0,
     "vos": 1.0,
+    "supcon": 2.0,
+    "cider": 2.0,
     "confidence": 2.0,
 }
 """Recipe -> network passes for each ID image."""

@@ -126,6 +126,8 @@ def run(
         ("t2fnorm", NETWORKS[0], "bfloat16"),
         ("regmixup", "dropping", "float32"),
         ("mixoe", NETWORKS[0], "float32"),
+        ("supcon[projection=4]", NETWORKS[0], "float32"),
+        ("cider[projection=4]", NETWORKS[0], "bfloat16"),
         ("vos[queue=3,start=0.3,select=2]", NETWORKS[0], "float32"),
         ("vos[like=one_cycle,low_side=0.75,start=0.3]", "densenet[depth=10,growth=4]", "bfloat16"),
     ],
