@@ -14,6 +14,8 @@ from oodbench.detectors._loss_recipe import Losses, LossRecipe
 from oodbench.detectors.energy import Energy
 
 PAPER = "Du, Wang, Cai & Li, VOS: Learning What You Don't Know by Virtual Outlier Synthesis, ICLR 2022"
+ENERGY = "weighted_energy"
+"""The classifier's module that only training uses."""
 
 
 class WeightedEnergy(nn.Module):
@@ -71,14 +73,18 @@ class VOSLoss(LossRecipe):
             raise ValueError(f"select must be from 1 to draws ({self.draws}), got {self.select}")
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
-        """The classifier, and the energy with its regression."""
-        return {**super().networks(task), "energy": WeightedEnergy(task.num_classes)}
+        """The classifier, of which the energy and its regression are a part."""
+        networks = super().networks(task)
+        networks["classifier"].add_module(ENERGY, WeightedEnergy(task.num_classes))
+        return networks
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
-        """One of `like` for each network: weights that have no gradient before `start` cannot share a fused one."""
-        return {
-            name: super(VOSLoss, self).optimizers({"classifier": net})["classifier"] for name, net in networks.items()
-        }
+        """Two of the kind of `like`: weights without a gradient before `start` cannot share a fused one with others."""
+        parts: dict[str, list[nn.Parameter]] = {"classifier": [], ENERGY: []}
+        for name, weight in networks["classifier"].named_parameters():
+            parts[ENERGY if name.startswith(f"{ENERGY}.") else "classifier"].append(weight)
+        make = super().optimizers
+        return {part: make({"classifier": nn.ParameterList(weights)})["classifier"] for part, weights in parts.items()}
 
     def remember(self, features: Tensor, labels: Tensor, classes: int) -> None:
         """Put the features (N, D) of a batch into the queues of their classes."""
@@ -104,7 +110,8 @@ class VOSLoss(LossRecipe):
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:
         """The cross-entropies of the classifier and, from `start` on, of the regression."""
-        classifier, energy = training.networks["classifier"], training.networks["energy"]
+        classifier = training.networks["classifier"]
+        energy = classifier.get_submodule(ENERGY)
         assert isinstance(energy, WeightedEnergy)
         features: Tensor = classifier.features(batch.images)  # type: ignore[operator]
         logits: Tensor = classifier.head(features)  # type: ignore[operator]

@@ -41,6 +41,7 @@ PASSES = {
     "vos": 1.0,
     "supcon": 2.0,
     "cider": 2.0,
+    "pixmix": 1.0,
     "confidence": 2.0,
 }
 """Recipe -> network passes for each ID image."""

@@ -55,9 +55,9 @@ def virtual_outliers(queues: Queues, random: torch.Generator) -> Tensor:
     return torch.from_numpy(means + radii[:, None] * units @ np.linalg.cholesky(covariance).T)
 
 
-def expected(given: TrainBatch, networks: Any, outliers: Tensor) -> Tensor:
+def expected(given: TrainBatch, classifier: Any, outliers: Tensor) -> Tensor:
     """CE + 0.1 CE of the regression, from the definitions."""
-    classifier, energy = networks["classifier"], networks["energy"]
+    energy = classifier.weighted_energy
     logits = classifier(given.images)
     both = torch.cat([logits, classifier.head(outliers)])
     values = torch.log((torch.clamp(energy.weight, min=0) * torch.exp(both)).sum(dim=1))
@@ -70,22 +70,23 @@ def test_a_step_descends_on_the_paper_s_loss() -> None:
     """Classifier, class weights and regression, with queues that fill up and then lose their oldest features."""
     recipe, random, queues = make(queue=4, start=0.5), torch.Generator().manual_seed(5), Queues(4)
     training = start(recipe)
-    weights = [w for network in training.networks.values() for w in network.parameters()]
-    for name, network in training.networks.items():
-        training.optimizers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
+    network: Any = training.networks["classifier"]
+    energy = list(network.weighted_energy.parameters())
+    others = [weight for weight in network.parameters() if all(weight is not one for one in energy)]
+    training.optimizers["classifier"] = torch.optim.SGD(others, lr=0.1)
+    training.optimizers["weighted_energy"] = torch.optim.SGD(energy, lr=0.1)
     for step, progress in enumerate((0.0, 0.4, 0.5, 0.9)):
         given = batch(step)
-        plain = copy.deepcopy(training.networks)
-        queues.add(plain["classifier"].features(given.images), given.labels)  # type: ignore[operator]
+        plain = copy.deepcopy(network)
+        queues.add(plain.features(given.images), given.labels)
         if progress < 0.5:
-            loss = cross_entropy(plain["classifier"](given.images), one_hot(given.labels))
+            loss = cross_entropy(plain(given.images), one_hot(given.labels))
         else:
             loss = expected(given, plain, virtual_outliers(queues, random))
-        before = [w for network in plain.values() for w in network.parameters()]
-        gradients = torch.autograd.grad(loss, before, allow_unused=True)
+        gradients = torch.autograd.grad(loss, tuple(plain.parameters()), allow_unused=True)
         logged = recipe.step(training._replace(progress=progress), given)
         assert (float(logged["virtual_outliers"]) > 0) == (progress >= 0.5)
-        for old, new, gradient in zip(before, weights, gradients, strict=True):
+        for old, new, gradient in zip(plain.parameters(), network.parameters(), gradients, strict=True):
             if gradient is None:
                 assert progress < 0.5
                 assert torch.equal(new, old)
@@ -184,9 +185,13 @@ def test_the_energy_is_trained_like_the_classifier(like: str) -> None:
     """By an optimizer of the same kind, at the same rate, which leaves its weights alone before `start`."""
     recipe = make(start=0.5, like=like)
     training: Training = start(recipe)
-    energy = training.networks["energy"]
-    (theirs, ours) = (training.optimizers[name] for name in ("classifier", "energy"))
+    network: Any = training.networks["classifier"]
+    energy = network.weighted_energy
+    (theirs, ours) = (training.optimizers[name] for name in ("classifier", "weighted_energy"))
     assert type(ours) is type(theirs)
+    held = [{id(w) for group in one.param_groups for w in group["params"]} for one in (theirs, ours)]
+    assert not held[0] & held[1]
+    assert held[0] | held[1] == {id(weight) for weight in network.parameters()}
     before = [weight.clone() for weight in energy.parameters()]
     for step, progress in enumerate((0.2, 0.7, 0.8)):
         recipe.step(training._replace(progress=progress), batch(step))
