@@ -47,7 +47,7 @@ def coloured(seed: int) -> np.ndarray:
     """A smooth picture, in which neighbours are alike, with few levels in one channel, uint8 (H, W, 3)."""
     random = np.random.RandomState(seed)
     rough = random.randint(20, 230, (4, 5, 3)).astype(np.uint8)
-    picture = np.asarray(Image.fromarray(rough).resize(SIDE[::-1], Image.Resampling.BICUBIC)).copy()
+    picture: np.ndarray = np.array(Image.fromarray(rough).resize(SIDE[::-1], Image.Resampling.BICUBIC))
     picture[..., 2] = picture[..., 2] // 100 * 60
     return picture
 
