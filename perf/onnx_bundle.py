@@ -2,6 +2,7 @@
 
     python perf/onnx_bundle.py
     python perf/onnx_bundle.py --backbone resnet18 --detectors energy,vim
+    python perf/onnx_bundle.py --size 48            # images of 48 x 48: the network takes about twice as long
 
 Trains the network for an instant on digits in a temporary folder, exports each detector with its network and score as
 one ONNX graph, and times single images with both graphs in turn. It prints the medians, and that of the ratios.
@@ -61,11 +62,13 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--detectors", default=DETECTORS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--size", type=int, default=0, help="shorter side of the images [default: 32, as digits have]")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         limits = {"limit_train": 400, "limit_test": 60, "epochs": 1, "stability": False, "block": BLOCK}
         where = {"results": folder, "name": "perf", "backbone": asked.backbone}
+        where |= {"resize": str(asked.size)} if asked.size else {}
         done = run(asked.detectors, id_sets="digits", ood_sets="greek", **limits, **where)  # type: ignore[arg-type]
         labels = list(dict.fromkeys(record.label for record in done.records if record.status == "ok"))
         bare = None

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Given = Union[ArrayLike, "torch.Tensor"]
 """A NumPy array, a tensor on any device, or anything that `np.asarray` takes."""
 
-BLOCK = 2**22
-"""Entries that are checked at a time."""
+BLOCK = 2**17
+"""Entries that are checked at a time, so that the answers for each of them, one byte, stay in the processor's cache."""
 
 EXPECTED = {
     "features": "(N, D), one row per image",
@@ -69,17 +69,11 @@ def rows_of_numbers(value: Given, name: str, finite: bool = True) -> NDArray[Any
 
 
 def refuse_not_finite(array: NDArray[Any], name: str, first: int = 0) -> None:
-    """Raise `UserError` that names the first row with NaN or infinity, counted from `first`.
-
-    A sum finds out in one pass without copies.
-    """
+    """Raise `UserError` that names the first row with NaN or infinity, counted from `first`."""
     rows = max(1, BLOCK // array.shape[1])
     for start in range(0, len(array), rows):
         block = array[start : start + rows]
-        with np.errstate(all="ignore"):
-            if np.isfinite(block.sum(dtype=np.float32 if block.dtype == np.float16 else None)):
-                continue
-        finite = np.isfinite(block)  # finite numbers may have an infinite sum
+        finite = np.isfinite(block)
         if finite.all():
             continue
         row = int(finite.all(axis=1).argmin())

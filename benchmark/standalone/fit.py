@@ -83,9 +83,11 @@ def fit(
     fresh = _new(detector)
     found_head = _checked_head(head, finite="head" in fresh.needs)
     recovers = "head" in fresh.needs and found_head is None  # from both arrays
-    train = read_arrays(features, logits, labels, reads=EXPECTED if recovers else arrays_read(fresh))
+    learns = type(fresh).fit is not Detector.fit or compares(fresh)
+    read = arrays_read(fresh) if learns else ()
+    train = read_arrays(features, logits, labels, reads=EXPECTED if recovers else read)
     classes = _number_of_classes(num_classes, train, found_head)
-    if type(fresh).fit is Detector.fit and not compares(fresh):
+    if not learns:
         return FittedDetector(fresh, classes, seed)
     train, held_out = _split(fresh, train, validation, classes)
     classifier = _classifier(fresh, train, found_head, classes)

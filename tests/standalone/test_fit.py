@@ -179,6 +179,16 @@ def test_what_learns_nothing_needs_no_arrays() -> None:
     assert fitted.score(logits=logits[:1]).shape == (1,)
 
 
+def test_what_learns_nothing_reads_no_training_arrays() -> None:
+    logits = np.array([[4.0, 0.0], [1.0, 0.9]])
+    broken = np.full((3, 2), np.nan)
+    np.testing.assert_array_equal(fit("msp", logits=broken).score(logits=logits), fit("msp").score(logits=logits))
+    with pytest.raises(UserError, match=r"^logits has NaN in row 0"):
+        fit("kl_matching", logits=broken, labels=[0, 1, 1])
+    with pytest.raises(UserError, match=r"^logits has shape"):
+        fit("msp", logits=broken[0])
+
+
 def test_only_what_is_read_must_be_given(world: FeatureWorld, arrays: dict[str, Any]) -> None:
     head = arrays["head"]
     np.testing.assert_array_equal(

@@ -27,8 +27,9 @@ def checked_scores(detector: Detector, batch: Batch) -> np.ndarray:
             f"Detector '{detector.name}' returned {scores.dtype} of shape {scores.shape} for "
             f"{counted(len(batch), 'image')}; score() must return one float per image, shape ({len(batch)},)."
         )
-    bad = ~np.isfinite(scores)
-    if bad.any():
+    finite = np.isfinite(scores)
+    if not finite.all():
+        bad = ~finite
         raise PluginError(
             f"Detector '{detector.name}' returned {bad.sum()} NaN or infinite scores of {len(batch)}, the first for "
             f"image {int(bad.argmax())} of the batch; every score must be finite."
