@@ -37,6 +37,7 @@ from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.models.for_run import with_outputs
 from oodbench.benchmark.stages.models.outputs import Outputs
 from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.training.curves import refuse_missing_tensorboard
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import unique_slug
 from oodbench.benchmark.store.user_path import user_path
@@ -104,6 +105,8 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
     chosen_engine = choose_engine(asked.engine, asked.jobs, asked.ray_address, gpus)
     cache, threads = store_folder(results, asked.name, asked.own_cache), asked.threads or stated.threads
     refuse_impossible(asked.cell_timeout)
+    if asked.tensorboard:
+        refuse_missing_tensorboard()
     config = WorkerConfig(
         cache,
         data_dir,
@@ -114,6 +117,7 @@ def prepare(detectors: str | Iterable[str] = "all", **options: Any) -> Prepared:
         files,
         store=asked.store,
         view=given.view(asked.pixel_cache),
+        tensorboard=asked.tensorboard,
     )
     context = open_context(config, chosen_engine.planning_device(asked.device))
     plan = given.plan(context.library, context.device)
@@ -189,6 +193,7 @@ def run(
     skip_bad_images: bool = False,
     pixel_cache: float = PIXEL_CACHE,
     cell_timeout: float = 0.0,
+    tensorboard: bool = False,
     store: str = "",
     engine: str = "local",
     jobs: int = 1,
@@ -269,6 +274,7 @@ def run(
         pixel_cache: Gigabytes of decoded pixels up to which a set of pictures is kept on the disk; larger sets are
             decoded whenever they are read. Results do not depend on it.
         cell_timeout: Seconds that a detector may take to tune, fit or score one set; 0 for no limit.
+        tensorboard: Write the losses of trainings for TensorBoard, beside the checkpoints, while they run.
         store: URL of a store that several machines share, such as `"s3://bucket/folder"`.
         engine: "local", or "ray" for a Ray cluster.
         jobs: Processes on this machine, with the local engine. Above 1, a script must call `run` under
@@ -277,7 +283,8 @@ def run(
         gpus: GPUs per job on the cluster, or a fraction of one; the suite's number if None.
         progress: True for a progress bar (of tqdm if that is installed, else of rich), False for none; by default a
             bar in notebooks, and none in scripts. Or an object whose `start`, `tick` and `finish` are called as jobs
-            proceed, and whose `cell` and `phase`, if it has both, are called with records and with what else is done.
+            proceed, and whose `cell` and `phase`, if it has both, are called with records and with what else is done;
+            `training`, if it has that, with the losses of running trainings.
 
     Returns:
         The run with one `Record` per cell. A detector that fails makes its own cells fail (`record.status`,

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from oodbench.detectors._accuracy import share_correct
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
@@ -23,8 +26,20 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     return -math.log(logits.shape[1]) - F.log_softmax(logits, dim=1).mean(dim=1)
 
 
-def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on ID images and mean KL to uniform on outliers, two scalars.
+class ConfidenceLosses(NamedTuple):
+    """The parts of the confidence loss, and the accuracy on the same images: scalars."""
+
+    cross_entropy: Tensor
+    kl_to_uniform: Tensor
+    accuracy: Tensor
+
+    def logged(self) -> dict[str, Tensor]:
+        """Detached, by name."""
+        return {name: value.detach() for name, value in self._asdict().items()}
+
+
+def confidence_losses(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> ConfidenceLosses:
+    """Cross-entropy on ID images, mean KL to uniform on outliers, and accuracy on ID images.
 
     A network without batch norm processes both in one pass. With batch norm, the outliers are normalised by the ID
     statistics, as at test time: if they were part of the batch statistics, the training loss would vanish while test
@@ -36,7 +51,13 @@ def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outli
             outlier_logits = classifier(outliers)
     else:
         logits, outlier_logits = classifier(torch.cat([images, outliers])).split([len(images), len(outliers)])
-    return F.cross_entropy(logits, labels), kl_to_uniform(outlier_logits).mean()
+    ce, kl = F.cross_entropy(logits, labels), kl_to_uniform(outlier_logits).mean()
+    return ConfidenceLosses(ce, kl, share_correct(logits, labels))
+
+
+def confidence_loss(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on ID images and mean KL to uniform on outliers, two scalars (`confidence_losses`)."""
+    return confidence_losses(classifier, images, labels, outliers)[:2]
 
 
 @contextmanager

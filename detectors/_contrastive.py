@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, Task, TrainBatch, Training
+from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe
 from oodbench.detectors._views import Augmentation, draw, view
 
@@ -99,8 +100,10 @@ class Contrastive(LossRecipe):
         classifier, labels = training.networks[CLASSIFIER], batch.labels.repeat(2)
         features = classifier.features(batch.images)  # type: ignore[operator]
         contrast = self.contrast(training, training.networks[PROJECTION](features), labels)
-        ce = F.cross_entropy(classifier.head(features.detach()), labels)  # type: ignore[operator]
-        return Losses(contrast.total + ce, {**contrast.parts, "cross_entropy": ce})
+        logits = classifier.head(features.detach())  # type: ignore[operator]
+        ce = F.cross_entropy(logits, labels)
+        parts = {**contrast.parts, "cross_entropy": ce, "accuracy": share_correct(logits, labels)}
+        return Losses(contrast.total + ce, parts)
 
     def contrast(self, training: Training, projections: Tensor, labels: Tensor) -> Losses:
         """The loss of the projections (2N, D), of unit length, of both views of N images, and their labels (2N,)."""

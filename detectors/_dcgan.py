@@ -9,6 +9,8 @@ Widths are 512-256-128 as released for `width` = 128, and scale with `width`. We
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,12 @@ from torch import Tensor, nn
 from oodbench.benchmark import DataError
 
 LATENT = 100
+
+ALIKE = 0.002
+"""Standard deviation among samples, in the mean over pixels, below which they are alike: half of a shade of grey."""
+
+CERTAIN = 1e-3
+"""A discriminator is certain if its mean probabilities of images and of samples are that near to 0 or 1."""
 
 
 def generator(width: int, channels: int) -> nn.Sequential:
@@ -98,10 +106,38 @@ def noise(count: int, random: torch.Generator) -> Tensor:
 
 def discriminator_loss(network: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """-log D(real) - log(1 - D(fake)), each a batch mean; two passes, for separate batch-norm statistics."""
-    real_logits, fake_logits = network(real), network(fake)
+    return loss_of_logits(network(real), network(fake))
+
+
+def loss_of_logits(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The discriminator's loss from its logits of images and of samples."""
     return F.binary_cross_entropy_with_logits(
         real_logits, torch.ones_like(real_logits)
     ) + F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
+
+
+@torch.no_grad()
+def health(real_logits: Tensor, fake_logits: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What shows that the training of a GAN has failed, as scalars by name (`collapse`).
+
+    The mean probabilities that the discriminator gives to images and to samples of being images, and the mean over
+    pixels of the standard deviation among samples (N, C, H, W), 0 for a single one.
+    """
+    return {
+        "p_real": torch.sigmoid(real_logits).mean(),
+        "p_fake": torch.sigmoid(fake_logits).mean(),
+        "sample_deviation": fake.std(dim=0, correction=0).mean(),
+    }
+
+
+def collapse(means: Mapping[str, float]) -> str | None:
+    """What has failed, by the means of `health` over an epoch, as a clause; None if nothing has."""
+    if means["sample_deviation"] < ALIKE:
+        return f"all samples of the generator are alike (standard deviation {means['sample_deviation']:.2g})"
+    real, fake = means["p_real"], means["p_fake"]
+    if all(min(p, 1 - p) < CERTAIN for p in (real, fake)):
+        return f"the discriminator was certain for an epoch (probability {real:.5f} of images, {fake:.5f} of samples)"
+    return None
 
 
 def generator_loss(network: nn.Module, fake: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training
+from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._augment import shifted
 from oodbench.detectors._confidence_loss import frozen_batch_norm
 from oodbench.detectors.cross_entropy import CrossEntropy
@@ -24,6 +25,8 @@ class Losses(NamedTuple):
     """The scalar whose gradient is taken."""
     parts: dict[str, Tensor]
     """Scalars by name for the log."""
+    logits: Tensor | None = None
+    """Logits (N, K) of the batch's images, for their accuracy in the log; None if the step has none of them."""
 
 
 class Regime(NamedTuple):
@@ -127,12 +130,14 @@ class LossRecipe(Recipe):
         if isinstance(model, OneCycle):
             images = model.resized(images, training.progress)
             outliers = None if outliers is None else model.resized(outliers, training.progress)
-        total, parts = self.losses(training, batch._replace(images=images, outliers=outliers))
+        total, parts, logits = self.losses(training, batch._replace(images=images, outliers=outliers))
         for optimizer in optimizers:
             optimizer.zero_grad()
         total.backward()
         for optimizer in optimizers:
             optimizer.step()
+        if logits is not None:
+            parts = {**parts, "accuracy": share_correct(logits, batch.labels)}
         return {name: part.detach() for name, part in parts.items()}
 
     def outliers(self, batch: TrainBatch) -> Tensor:

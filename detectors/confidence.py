@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import TrainBatch, Training, detector, recipe
-from oodbench.detectors._confidence_loss import confidence_loss
+from oodbench.detectors._confidence_loss import confidence_losses
 from oodbench.detectors.cross_entropy import CrossEntropy
 from oodbench.detectors.msp import MSP
 
@@ -40,12 +40,12 @@ class ConfidenceLoss(CrossEntropy):
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step of the classifier on CE + beta KL."""
         outliers = self.outliers(training, batch)
-        ce, kl = confidence_loss(training.networks["classifier"], batch.images, batch.labels, outliers)
+        losses = confidence_losses(training.networks["classifier"], batch.images, batch.labels, outliers)
         optimizer: torch.optim.Optimizer = training.optimizers["classifier"]
         optimizer.zero_grad()
-        (ce + self.beta * kl).backward()
+        (losses.cross_entropy + self.beta * losses.kl_to_uniform).backward()
         optimizer.step()
-        return {"cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
+        return losses.logged()
 
 
 @detector(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
+from oodbench.detectors._accuracy import share_correct
 
 
 @recipe("cross_entropy", title="Cross-entropy", display_name="Cross-entropy")
@@ -27,9 +28,10 @@ class CrossEntropy(Recipe):
 
     def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
         """One step on the mean cross-entropy."""
-        loss = F.cross_entropy(training.networks["classifier"](batch.images), batch.labels)
+        logits = training.networks["classifier"](batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
         optimizer = training.optimizers["classifier"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return {"cross_entropy": loss.detach()}
+        return {"cross_entropy": loss.detach(), "accuracy": share_correct(logits, batch.labels)}

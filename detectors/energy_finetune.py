@@ -78,7 +78,7 @@ class EnergyFinetuneLoss(FineTuned):
         inside = F.relu(energies(logits) - m_in).square().mean()
         outside = F.relu(m_out - energies(others)).square().mean()
         parts = {"cross_entropy": ce, "energy_inside": inside, "energy_outside": outside, "m_in": m_in, "m_out": m_out}
-        return Losses(ce + self.weight * (inside + outside), parts)
+        return Losses(ce + self.weight * (inside + outside), parts, logits)
 
 
 @detector(

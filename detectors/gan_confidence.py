@@ -28,6 +28,7 @@ class GAN(Recipe):
     """
 
     trains_classifier = False
+    retries = 1
     generator_learning_rate: float = 0.0002
     discriminator_learning_rate: float = 0.0002
     width: int = 128
@@ -49,7 +50,9 @@ class GAN(Recipe):
         networks, optimizers = training.networks, training.optimizers
         fake = networks["generator"](_dcgan.noise(len(batch.images), training.generator))
 
-        loss_d = _dcgan.discriminator_loss(networks["discriminator"], batch.images, fake.detach())
+        real_logits = networks["discriminator"](batch.images)  # two passes, for separate batch-norm statistics
+        fake_logits = networks["discriminator"](fake.detach())
+        loss_d = _dcgan.loss_of_logits(real_logits, fake_logits)
         optimizers["discriminator"].zero_grad()
         loss_d.backward()
         optimizers["discriminator"].step()
@@ -60,7 +63,12 @@ class GAN(Recipe):
             optimizers["generator"].zero_grad()
             (loss_g if penalty is None else loss_g + penalty).backward()
         optimizers["generator"].step()
-        return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
+        health = _dcgan.health(real_logits, fake_logits, fake)
+        return {"discriminator": loss_d.detach(), "generator": loss_g.detach(), **health}
+
+    def diverged(self, losses: Mapping[str, float]) -> str | None:
+        """Whether the samples are all alike, or the discriminator has said the same or been certain for an epoch."""
+        return _dcgan.collapse(losses)
 
     def generator_penalty(self, training: Training, fake: Tensor) -> Tensor | None:
         """An additional loss of the generator; None by default."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Task, TrainBatch, Training, detector, recipe
 from oodbench.detectors import _dcgan
-from oodbench.detectors._confidence_loss import confidence_loss, fixed_weights, frozen_batch_norm, kl_to_uniform
+from oodbench.detectors._confidence_loss import confidence_losses, fixed_weights, frozen_batch_norm, kl_to_uniform
 from oodbench.detectors.confidence import PAPER
 from oodbench.detectors.gan_confidence import GAN
 from oodbench.detectors.msp import MSP
@@ -58,12 +58,12 @@ class JointConfidenceLoss(GAN):
         losses = super().step(training, batch)
         with torch.no_grad():
             fresh = training.networks["generator"](_dcgan.noise(len(batch.images), training.generator))
-        ce, kl = confidence_loss(training.networks["classifier"], batch.images, batch.labels, fresh)
+        own = confidence_losses(training.networks["classifier"], batch.images, batch.labels, fresh)
         optimizer = training.optimizers["classifier"]
         optimizer.zero_grad()
-        (ce + self.beta * kl).backward()
+        (own.cross_entropy + self.beta * own.kl_to_uniform).backward()
         optimizer.step()
-        return {**losses, "cross_entropy": ce.detach(), "kl_to_uniform": kl.detach()}
+        return {**own.logged(), **losses}
 
 
 @detector(

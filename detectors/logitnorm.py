@@ -35,7 +35,7 @@ class LogitNormLoss(LossRecipe):
         """The mean cross-entropy of the normalised logits."""
         logits = training.networks["classifier"](batch.images)
         loss = F.cross_entropy(normalised(logits, self.tau), batch.labels)
-        return Losses(loss, {"logit_norm": loss})
+        return Losses(loss, {"logit_norm": loss}, logits)
 
 
 @detector("logitnorm", title="LogitNorm, MSP", paper=PAPER, display_name="LogitNorm", cite="wei2022logitnorm")

@@ -59,7 +59,8 @@ class MixOELoss(LossRecipe):
         targets = F.one_hot(batch.labels, classes).to(logits.dtype)
         targets = torch.lerp(torch.full_like(targets, 1 / classes), targets, share.to(logits.dtype))
         ce, of_mixed = F.cross_entropy(logits, batch.labels), soft_cross_entropy(mixed_logits, targets)
-        return Losses(ce + self.weight * of_mixed, {"cross_entropy": ce, "cross_entropy_of_mixtures": of_mixed})
+        parts = {"cross_entropy": ce, "cross_entropy_of_mixtures": of_mixed}
+        return Losses(ce + self.weight * of_mixed, parts, logits)
 
 
 @detector("mixoe", title="Mixture outlier exposure, MSP", paper=PAPER, display_name="MixOE", cite="zhang2023mixoe")

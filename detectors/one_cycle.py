@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training, recipe
+from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._augment import shifted
 from oodbench.detectors.standard_training import set_rates
 
@@ -127,4 +128,4 @@ class OneCycle(Recipe):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return {"smoothed_cross_entropy": loss.detach()}
+        return {"smoothed_cross_entropy": loss.detach(), "accuracy": share_correct(logits, batch.labels)}

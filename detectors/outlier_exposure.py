@@ -42,7 +42,7 @@ class OutlierExposureLoss(LossRecipe):
         logits, others = logits_of_both(training.networks["classifier"], batch.images, self.outliers(batch))
         ce = F.cross_entropy(logits, batch.labels)
         uniform = kl_to_uniform(others).mean() + math.log(logits.shape[1])
-        return Losses(ce + self.weight * uniform, {"cross_entropy": ce, "cross_entropy_to_uniform": uniform})
+        return Losses(ce + self.weight * uniform, {"cross_entropy": ce, "cross_entropy_to_uniform": uniform}, logits)
 
 
 @recipe(

@@ -118,8 +118,9 @@ class PixMixLoss(LossRecipe):
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:
         """The mean cross-entropy of the mixtures."""
-        loss = F.cross_entropy(training.networks["classifier"](batch.images), batch.labels)
-        return Losses(loss, {"cross_entropy_of_mixtures": loss})
+        logits = training.networks["classifier"](batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        return Losses(loss, {"cross_entropy_of_mixtures": loss}, logits)
 
 
 @detector("pixmix", title="PixMix, MSP", paper=PAPER, display_name="PixMix", cite="hendrycks2022pixmix")

@@ -39,7 +39,7 @@ class RegMixupLoss(LossRecipe):
         targets = F.one_hot(batch.labels, logits.shape[1]).to(logits.dtype)
         ce = F.cross_entropy(logits, batch.labels)
         of_mixed = soft_cross_entropy(mixed_logits, torch.lerp(targets[order], targets, share.to(logits.dtype)))
-        return Losses((ce + of_mixed) / 2, {"cross_entropy": ce, "cross_entropy_of_mixtures": of_mixed})
+        return Losses((ce + of_mixed) / 2, {"cross_entropy": ce, "cross_entropy_of_mixtures": of_mixed}, logits)
 
 
 @detector("regmixup", title="RegMixup, MSP", paper=PAPER, display_name="RegMixup", cite="pinto2022regmixup")

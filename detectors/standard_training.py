@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training, recipe
+from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._augment import shifted
 
 
@@ -26,13 +27,14 @@ def cosine(progress: float, end: float) -> float:
 
 def cross_entropy_step(training: Training, images: Tensor, labels: Tensor, end: float) -> dict[str, Tensor]:
     """One step on the mean cross-entropy of some images, at a learning rate on the way to `end` times the first."""
-    loss = F.cross_entropy(training.networks["classifier"](images), labels)
+    logits = training.networks["classifier"](images)
+    loss = F.cross_entropy(logits, labels)
     optimizer = training.optimizers["classifier"]
     set_rates(optimizer, cosine(training.progress, end))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return {"cross_entropy": loss.detach()}
+    return {"cross_entropy": loss.detach(), "accuracy": share_correct(logits, labels)}
 
 
 @recipe(

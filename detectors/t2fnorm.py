@@ -59,8 +59,9 @@ class T2FNormLoss(LossRecipe):
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:
         """The mean cross-entropy on normalised features."""
-        loss = F.cross_entropy(training.networks["classifier"](batch.images), batch.labels)
-        return Losses(loss, {"cross_entropy": loss})
+        logits = training.networks["classifier"](batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        return Losses(loss, {"cross_entropy": loss}, logits)
 
 
 @detector("t2fnorm", title="T2FNorm, MSP", paper=PAPER, display_name="T2FNorm", cite="regmi2024t2fnorm")

@@ -121,7 +121,7 @@ class VOSLoss(LossRecipe):
         if training.progress >= self.start:
             outliers = self.virtual_outliers(training.generator)
             virtual = energy.loss(logits, classifier.head(outliers))  # type: ignore[operator]
-        return Losses(ce + self.weight * virtual, {"cross_entropy": ce, "virtual_outliers": virtual})
+        return Losses(ce + self.weight * virtual, {"cross_entropy": ce, "virtual_outliers": virtual}, logits)
 
 
 @detector("vos", title="VOS, energy", paper=PAPER, display_name="VOS", cite="du2022vos")

@@ -302,6 +302,7 @@ MANNER: tuple[Callable[[Any], Any], ...] = (
         help="Keep all cells of earlier commands in the run's table, unlike ones as rows of their own.",
     ),
     click.option("--only", is_flag=True, help="Keep no cells of earlier commands in the run's table."),
+    click.option("--tensorboard", is_flag=True, help="Write the losses of trainings for TensorBoard as well as CSV."),
     click.option("--from", "from_run", default="", metavar="RUN", help="Repeat a run from scratch, compare all cells."),
     click.option("--dry-run", is_flag=True, help="Print the plan, without running it."),
     click.option("--quiet", is_flag=True, help="Print the table without progress."),

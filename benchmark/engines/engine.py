@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 if TYPE_CHECKING:
     from oodbench.benchmark.records.record import Record
@@ -65,6 +66,20 @@ class Progress(Protocol):
 
 
 @runtime_checkable
+class TrainingProgress(Protocol):
+    """Progress that shows how trainings go. Optional, as `RunProgress` is."""
+
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Called now and then while a network trains, with its losses."""
+
+
+def show_training(progress: object, job: Job, values: EpochValues) -> None:
+    """Show how a training goes, if `progress` can."""
+    if isinstance(progress, TrainingProgress):
+        progress.training(job, values)
+
+
+@runtime_checkable
 class RunProgress(Progress, Protocol):
     """Progress that follows the whole run. Optional: what has only the methods of `Progress` is called for jobs."""
 
@@ -104,6 +119,9 @@ class Quiet:
     def finish(self, job: Job, reason: str) -> None:
         """Do nothing."""
 
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Do nothing."""
+
     def cell(self, record: Record) -> None:
         """Do nothing."""
 
@@ -133,3 +151,7 @@ class _OfJobs(Quiet):
     def finish(self, job: Job, reason: str) -> None:
         """Pass on."""
         self._progress.finish(job, reason)
+
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Pass on, if the progress takes it."""
+        show_training(self._progress, job, values)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from oodbench.benchmark.engines.engine import Outcome, Progress, remember
+from oodbench.benchmark.engines.engine import Outcome, Progress, remember, show_training
 from oodbench.benchmark.engines.time_limit import TimeIsUp, time_limit
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
@@ -112,7 +112,7 @@ def _attempt(job: Job, context: JobContext, progress: Progress) -> tuple[bool, O
     limit = context.cell_timeout if isinstance(job, TIME_LIMITED) else 0.0
     try:
         with time_limit(limit):
-            run_job(context, job, lambda images: progress.tick(job, images))
+            run_job(context, job, lambda images: progress.tick(job, images), lambda v: show_training(progress, job, v))
     except TimeIsUp:
         reason = f"it did not end within {limit:g} s (--cell-timeout)"
         return False, Outcome(job, reason, traceback.format_exc())

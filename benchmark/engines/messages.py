@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 TICK_INTERVAL = 0.5
 """Seconds between two events on the progress of a job."""
@@ -18,9 +20,9 @@ MAX_LENGTH = 1000
 LOGGER, RELAYED = "oodbench", "oodbench.relayed"
 """The logger of the package, and the one that logs what workers have posted."""
 
-Event = tuple[str, str, int]
-"""('start', job id, 0), ('tick', job id, number of images), ('done', job id, 0) for one that succeeded, or ('log',
-message, level)."""
+Event = tuple[str, str, Any]
+"""('start', job id, 0), ('tick', job id, number of images), ('training', job id, its `EpochValues`), ('log', message,
+level), or ('done', job id, 0) for one that succeeded."""
 
 Post = Callable[[Event], object]
 
@@ -69,6 +71,10 @@ class ProgressReporter:
         self._images += images
         if time.perf_counter() - self._posted >= TICK_INTERVAL:
             self._flush(job)
+
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Post the losses of a training, which come seldom enough."""
+        self._post(("training", job.id, values))
 
     def finish(self, job: Job, reason: str) -> None:
         """Post the remaining images of a job, and that it succeeded; why one failed is in the worker's report."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oodbench.benchmark.data.own_sets import adopted
-from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember
+from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember, show_training
 from oodbench.benchmark.engines.messages import RELAYED, Event
 from oodbench.benchmark.engines.same_code import planned_code
 from oodbench.benchmark.engines.tasks import WorkerTask
@@ -64,6 +64,9 @@ class Relay:
             self._start(text)
         elif kind == "done":
             self._finish(text, "")
+        elif kind == "training":
+            if text in self._open:
+                show_training(self._progress, self._jobs[text], number)
         elif text in self._open:
             self._progress.tick(self._jobs[text], number)
 

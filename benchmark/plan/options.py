@@ -76,6 +76,7 @@ class Options:
     skip_bad_images: bool = False
     pixel_cache: float = PIXEL_CACHE
     cell_timeout: float = 0.0
+    tensorboard: bool = False
     store: str = ""
     engine: str = "local"
     jobs: int = 1

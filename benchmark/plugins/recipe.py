@@ -64,6 +64,10 @@ class Recipe(Plugin):
     """False if the network called "classifier" has features, and perhaps named outputs, but is not trained to tell
     classes apart: nothing reads its logits, it needs no head, and its cells have no accuracy. Detectors that need
     logits or the head are skipped with it, and ID sets may have a single class."""
+    retries: ClassVar[int] = 0
+    """How often a training that has diverged is started again, each time from another seed, which follows from the
+    run's; the record and a line under the table say so. Above 0 for methods that are known to fail now and then, such
+    as GANs; not for one that diverges because its learning rate is too high."""
     uses_seed: ClassVar[bool] = True
     """False if the classifier is the same for every seed, as that of a convex loss is. A run with several seeds then
     says that their spread is not that of training."""
@@ -117,9 +121,25 @@ class Recipe(Plugin):
             batch: Images, labels, and outliers if declared.
 
         Returns:
-            Losses by name for the log: finite, detached scalar tensors, with the same names in every step.
+            Losses by name for the log: finite, detached scalar tensors, with the same names in every step. Their means
+            over an epoch are shown as it trains, and stored as CSV. What else is worth following may be among them:
+            "accuracy", the share of the batch that is classified correctly, and what `diverged` looks at.
         """
         raise NotImplementedError
+
+    def diverged(self, losses: Mapping[str, float]) -> str | None:
+        """Return why a training has failed although its losses and weights are finite; called at the end of an epoch.
+
+        A training with a loss or a weight that is not finite ends without being asked about.
+
+        Args:
+            losses: The means of what `step` returned over the images of the epoch.
+
+        Returns:
+            A clause, such as "all samples of the generator are alike": the training ends, and the cells that depend on
+            it fail with this reason, unless it is started again (`retries`). None, the default, to go on.
+        """
+        return None
 
     def fit_head(self, data: HeadData) -> Head:
         """Fit a new linear head to stored features, in place of `networks`, `optimizers` and `step`.

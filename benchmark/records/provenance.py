@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from oodbench.benchmark.store.safe_read import escapes_root
@@ -64,6 +64,10 @@ class UsedArtifact(UsedArtifactNames, total=False):
     commit: Commit | None
     chosen: Mapping[str, Any]
     """Of a fit: the settings that a rule chose, by name."""
+    attempt: Count
+    """Of a checkpoint: which attempt of its training it is of, if earlier ones diverged; from 2."""
+    diverged: Sequence[str]
+    """Why the earlier ones did, as clauses."""
 
 
 class ResolvedPlugin(TypedDict):

@@ -35,13 +35,16 @@ if TYPE_CHECKING:
 
 COPIED = (
     *("seconds", "peak_memory", "peak_device_memory", "device", "threads", "block", "torch"),
-    *("written", "version", "commit", "chosen"),
+    *("written", "version", "commit", "chosen", "attempt", "diverged"),
 )
 """Fields of an artifact's side file that a record repeats."""
 
 
 SMALL_BLOCKS = "memory was short, so that last bits may differ from those of other machines: forwarded in blocks"
 """Beginning of the note in records whose logits or features come from smaller blocks than usual."""
+
+STARTED_AGAIN = "training was started again, from another seed, because it had diverged"
+"""Beginning of the note in records whose network, or one that it builds on, is not of its training's first attempt."""
 
 
 def collect(context: JobContext) -> dict[str, Any]:
@@ -64,7 +67,9 @@ def with_provenance(record: Record, cell: Cell, plan: Plan, context: JobContext,
     provenance = {**of_cell(cell, plan, context), "key": dict(key)}
     peaks = [artifact["peak_memory"] for artifact in provenance["artifacts"] if "peak_memory" in artifact]
     blocks = [artifact["block"] for artifact in provenance["artifacts"] if "block" in artifact]
-    notes = (*record.notes, f"{SMALL_BLOCKS} of {min(blocks)} images") if blocks else record.notes
+    diverged = ["; then ".join(artifact["diverged"]) for artifact in provenance["artifacts"] if "diverged" in artifact]
+    notes = (*record.notes, *(f"{STARTED_AGAIN}: {reasons}" for reasons in diverged))
+    notes = (*notes, f"{SMALL_BLOCKS} of {min(blocks)} images") if blocks else notes
     return replace(record, provenance=provenance, peak_memory=max(peaks, default=None), notes=notes)
 
 

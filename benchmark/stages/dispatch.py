@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from oodbench.benchmark.errors import StoreError
@@ -26,17 +27,18 @@ from oodbench.benchmark.stages.context import JobContext, Tick
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.stages.networks import UnfitWeightsError
 from oodbench.benchmark.stages.training import train, train_head
+from oodbench.benchmark.stages.training.epoch_values import Show, show_nothing
 
 
-def run_job(context: JobContext, job: Job, tick: Tick) -> None:
-    """Run one job; afterwards its artifacts are in the store.
+def run_job(context: JobContext, job: Job, tick: Tick, show: Show = show_nothing) -> None:
+    """Run one job; afterwards its artifacts are in the store. `show`: called with the losses of a running training.
 
     Raises `PluginError`, before any work, if this process has other code of a plug-in than the plan.
     """
     context.begin()
     refuse_other_code(job)
     stages: dict[type[Job], Callable[..., Any]] = {
-        TrainJob: train.train,
+        TrainJob: partial(train.train, show=show),
         HeadJob: train_head.train_head,
         ImportJob: import_weights.import_weights,
         ExtractJob: extract_parts.extract,

@@ -29,5 +29,7 @@ class WorkerConfig:
     """The URL of a store that machines share; empty if there is none."""
     view: PictureView = field(default_factory=PictureView)
     """How networks get pictures of their own sizes."""
+    tensorboard: bool = False
+    """Whether trainings write their losses for TensorBoard."""
     code: PlannedCode = field(default_factory=PlannedCode)
     """The code that the run was planned with."""

@@ -24,6 +24,7 @@ from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.runner.progress import bars
 from oodbench.benchmark.runner.progress.meter import Meter
 from oodbench.benchmark.runner.progress.standing import Standing
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 from tests.cli.test_messages import output_on_terminal, screen
 from tests.support import bench, prepare_suite, write_suite
 
@@ -93,6 +94,28 @@ def test_the_display_fits_the_terminal_and_says_everything(jobs: list[Job], stan
         assert "best so far on digits[0-4]: msp, near 75.0, far 75.0 AUROC (3 of 3 rows)" in text
     if width >= 80:
         assert jobs[0].title in text
+
+
+VALUES = EpochValues(3, 10, {"cross_entropy": 0.0712, "kl_to_uniform": 0.31, "accuracy": 0.979})
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_losses_stand_below_the_training_that_they_are_of(jobs: list[Job], width: int) -> None:
+    display = LiveDisplay(Console(file=io.StringIO()), Meter(jobs, Clock()), Standing())
+    for job in jobs[:2]:
+        display.start(job)
+    plain = lines_of(display, width)
+    display.training(jobs[1], VALUES)
+    display.training(jobs[5], VALUES)  # it does not run any more
+    found = lines_of(display, width)
+    assert found[: len(plain)] == plain, "the second training is the last line, and the losses come after it"
+    more = found[len(plain) :]
+    assert max(map(len, more)) < width
+    assert " ".join(line.strip() for line in more) == (
+        "epoch 3 of 10, cross entropy 0.0712, kl to uniform 0.31, accuracy 97.9%"
+    )
+    display.finish(jobs[1], "")
+    assert not {*more} & {*lines_of(display, width)}
 
 
 def test_the_display_is_ascii_where_the_terminal_is(jobs: list[Job], standing: Standing) -> None:
@@ -206,6 +229,18 @@ def test_a_thousand_failures_are_a_line_in_a_log(jobs: list[Job]) -> None:
     ]
 
 
+def test_a_log_has_the_losses_of_a_long_training(jobs: list[Job]) -> None:
+    clock, written = Clock(), list[str]()
+    lines = Lines(jobs, Standing(), write=written.append, clock=clock)
+    lines.start(jobs[0])
+    lines.training(jobs[0], VALUES)
+    assert len(written) == 1, "no line for every epoch"
+    clock.now += EVERY
+    lines.training(jobs[0], VALUES._replace(epoch=4))
+    assert len(written) == 2
+    assert written[1].endswith("; epoch 4 of 10, cross entropy 0.0712, kl to uniform 0.31, accuracy 97.9%")
+
+
 def test_verbose_has_a_line_for_every_job(jobs: list[Job]) -> None:
     written = watched(jobs, 0.5, verbose=True, reason="no luck")
     expected = [
@@ -312,6 +347,15 @@ def test_a_bar_is_not_drawn_for_every_batch(jobs: list[Job]) -> None:
         clock.now += 0.01
         progress.tick(jobs[0], 1)
     assert 15 < len(drawn.shown) < 25
+
+
+def test_a_bar_shows_losses(jobs: list[Job]) -> None:
+    clock, drawn = Clock(), Recorded()
+    progress = bars.Bar(drawn, jobs, Standing(), clock)
+    progress.start(jobs[0])
+    clock.now += 1.0
+    progress.training(jobs[0], VALUES)
+    assert drawn.shown[-1][2].endswith("; epoch 3 of 10, cross entropy 0.0712, kl to uniform 0.31, accuracy 97.9%")
 
 
 def test_progress_with_three_methods_is_enough(jobs: list[Job], prepared: Prepared) -> None:

@@ -21,12 +21,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gan_confidence": {"beta": 0.7},
     "joint": {"width": 4, "beta": 0.7},
 }
+HEALTH = ("p_real", "p_fake", "sample_deviation")
 LOSSES = {
-    "cross_entropy": {"cross_entropy"},
-    "confidence": {"cross_entropy", "kl_to_uniform"},
-    "gan": {"discriminator", "generator"},
-    "gan_confidence": {"cross_entropy", "kl_to_uniform"},
-    "joint": {"discriminator", "generator", "cross_entropy", "kl_to_uniform"},
+    "cross_entropy": {"cross_entropy", "accuracy"},
+    "confidence": {"cross_entropy", "kl_to_uniform", "accuracy"},
+    "gan": {"discriminator", "generator", *HEALTH},
+    "gan_confidence": {"cross_entropy", "kl_to_uniform", "accuracy"},
+    "joint": {"discriminator", "generator", *HEALTH, "cross_entropy", "kl_to_uniform", "accuracy"},
 }
 Networks = dict[str, nn.Module]
 

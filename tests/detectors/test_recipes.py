@@ -39,6 +39,11 @@ def ce(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.log(logits.softmax(dim=1)[range(len(labels)), labels]).mean()
 
 
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    right = [int(row.argmax()) == int(label) for row, label in zip(logits, labels, strict=True)]
+    return torch.tensor(sum(right) / len(right))
+
+
 def draw(random: torch.Generator) -> Tensor:
     return torch.randn(BATCH, 100, 1, 1, generator=random)
 
@@ -68,9 +73,10 @@ class Plain:
         descend(loss, self.networks[name], self.optimizers[name])
 
     def cross_entropy(self, given: TrainBatch) -> dict[str, Tensor]:
-        loss = ce(self.networks["classifier"](given.images), given.labels)
+        logits = self.networks["classifier"](given.images)
+        loss = ce(logits, given.labels)
         self.descend("classifier", loss)
-        return {"cross_entropy": loss}
+        return {"cross_entropy": loss, "accuracy": accuracy(logits, given.labels)}
 
     def confidence(self, given: TrainBatch) -> dict[str, Tensor]:
         assert given.outliers is not None
@@ -78,9 +84,10 @@ class Plain:
 
     def classify(self, given: TrainBatch, outliers: Tensor) -> dict[str, Tensor]:
         network = self.networks["classifier"]
-        fit, penalty = ce(network(given.images), given.labels), kl(network(outliers))
+        logits = network(given.images)
+        fit, penalty = ce(logits, given.labels), kl(network(outliers))
         self.descend("classifier", fit + self.beta * penalty)
-        return {"cross_entropy": fit, "kl_to_uniform": penalty}
+        return {"cross_entropy": fit, "kl_to_uniform": penalty, "accuracy": accuracy(logits, given.labels)}
 
     def gan(self, given: TrainBatch, penalise: bool = False) -> dict[str, Tensor]:
         drawn, judge = self.networks["generator"](draw(self.random)), self.networks["discriminator"]
@@ -90,7 +97,9 @@ class Plain:
         loss_g = -torch.log(torch.sigmoid(judge(drawn))).mean()
         penalty = self.beta * kl(self.networks["classifier"](drawn)) if penalise else 0.0
         self.descend("generator", loss_g + penalty)
-        return {"discriminator": loss_d, "generator": loss_g}
+        deviation = (drawn - drawn.mean(dim=0)).square().mean(dim=0).sqrt().mean()
+        health = {"p_real": real.mean(), "p_fake": fake.mean(), "sample_deviation": deviation}
+        return {"discriminator": loss_d, "generator": loss_g, **health}
 
     @torch.no_grad()
     def sample(self) -> Tensor:

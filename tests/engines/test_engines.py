@@ -22,9 +22,9 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.engines import processes, ray_engine
 from oodbench.benchmark.engines.choose import choose_engine
-from oodbench.benchmark.engines.engine import Outcome, Quiet, Report
+from oodbench.benchmark.engines.engine import Outcome, Quiet, Report, following
 from oodbench.benchmark.engines.local import run_jobs
-from oodbench.benchmark.engines.messages import Event
+from oodbench.benchmark.engines.messages import Event, ProgressReporter
 from oodbench.benchmark.engines.ray_preflight import NodeInfo, check_node, inspect_node
 from oodbench.benchmark.engines.relay import Relay, lost_task_report, portable_config
 from oodbench.benchmark.engines.same_code import software_here
@@ -37,6 +37,7 @@ from oodbench.benchmark.plan.suite_file import default_suite, suite_path
 from oodbench.benchmark.plan.used_code import PlannedCode
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 
 Register = Callable[[str, type[Plugin]], None]
@@ -217,6 +218,9 @@ class RecordedProgress:
     def tick(self, job: Job, images: int) -> None:
         self.calls.append(("tick", job.id, images))
 
+    def training(self, job: Job, values: EpochValues) -> None:
+        self.calls.append(("training", job.id, values))
+
     def finish(self, job: Job, reason: str) -> None:
         self.calls.append(("finish", job.id, reason))
 
@@ -245,6 +249,31 @@ def test_events_of_workers_become_one_progress(jobs: list[Job], logged: list[str
     ]
     with pytest.raises(StoreError, match="no space"):
         relay.outcomes(Report(fatal="no space"))
+
+
+def test_losses_of_a_worker_s_training_reach_displays_that_take_them(jobs: list[Job]) -> None:
+    values = EpochValues(1, 3, {"loss": 0.5})
+    first, second = jobs[0], jobs[1]
+    posted: list[Event] = []
+    ProgressReporter(posted.append).training(first, values)
+    progress, tasks = RecordedProgress(), pack_tasks(jobs)
+    relay = Relay(progress, tasks)
+    assert posted == [("training", first.id, values)]
+    for event in (("start", first.id, 0), *posted, ("done", first.id, 0), ("training", second.id, values), *posted):
+        relay.handle(event)
+    assert progress.calls == [("start", first.id, ""), ("training", first.id, values), ("finish", first.id, "")]
+
+    class OfOlderCode:
+        """Progress without the method."""
+
+        def start(self, job: Job) -> None: ...
+        def tick(self, job: Job, images: int) -> None: ...
+        def finish(self, job: Job, reason: str) -> None: ...
+
+    relay = Relay(OfOlderCode(), tasks)
+    for event in (("start", first.id, 0), *posted):
+        relay.handle(event)
+    following(OfOlderCode()).training(first, values)  # type: ignore[attr-defined]
 
 
 def test_a_job_ends_when_its_worker_says_so_and_once(jobs: list[Job]) -> None:

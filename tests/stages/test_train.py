@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.training import train as train_module
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
+from oodbench.benchmark.stages.worker_config import WorkerConfig
 from tests.support import noise_images, train_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -450,13 +453,13 @@ def test_recipes_without_samples_store_none(context: JobContext) -> None:
     assert suffixes.keys() - {".tensorboard"} == {".safetensors", ".json", ".csv"}
 
 
-def test_training_works_without_tensorboard(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+def test_tensorboard_is_written_only_if_asked_for(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it takes seconds, or fails
     train(context, job())
     assert not context.store.extra(job().checkpoint.key, ".tensorboard").exists()
 
 
-def test_losses_go_to_tensorboard_where_it_is_installed(
+def test_losses_go_to_tensorboard_where_that_is_asked_for(
     context: JobContext, monkeypatch: pytest.MonkeyPatch, register: Register
 ) -> None:
     written: list[tuple[str, str, float, int]] = []
@@ -465,10 +468,10 @@ def test_losses_go_to_tensorboard_where_it_is_installed(
         def __init__(self, folder: str) -> None:
             self.folder = folder
 
-        def __enter__(self) -> SummaryWriter:
-            return self
+        def flush(self) -> None:
+            assert self.folder != "closed"
 
-        def __exit__(self, *_: object) -> None:
+        def close(self) -> None:
             self.folder = "closed"
 
         def add_scalar(self, name: str, value: float, epoch: int) -> None:
@@ -478,11 +481,24 @@ def test_losses_go_to_tensorboard_where_it_is_installed(
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     register("meter", Meter)
+    context.config = WorkerConfig(context.store.root, Path("data"), "cpu", 1, tensorboard=True)
     train(context, job("meter"))
     folder = str(context.store.extra(job("meter").checkpoint.key, ".tensorboard"))
     assert [(where, name, epoch) for where, name, _, epoch in written] == [
         (folder, name, epoch) for epoch in (1, 2) for name in ("number", "rate")
     ]
+
+
+def test_losses_of_running_epochs_are_shown(context: JobContext, register: Register) -> None:
+    register("meter", Meter)
+    shown: list[EpochValues] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "SHOW_EVERY", 0.0)
+        train_module.train(context, job("meter"), lambda images: None, show=shown.append)
+    assert [(values.epoch, values.epochs, values.attempt) for values in shown] == [(1, 2, 1)] * 3 + [(2, 2, 1)] * 2
+    ends = [float(row["number"]) for row in losses_of(context, job("meter"))]
+    assert shown[2].values["number"] == ends[0], "after the last step of an epoch, its mean"
+    assert shown[0].values["number"] != shown[1].values["number"] != shown[2].values["number"]
 
 
 # Errors

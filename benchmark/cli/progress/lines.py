@@ -13,6 +13,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.runner.progress.failures import Failures
 from oodbench.benchmark.runner.progress.meter import Meter, facts, is_part
 from oodbench.benchmark.runner.progress.standing import Standing
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 EVERY, SHARE = 30.0, 0.05
 """A line follows another after so many seconds, or after this share of the time so far if that is longer."""
@@ -48,6 +49,12 @@ class Lines(Quiet):
     def tick(self, job: Job, images: int) -> None:
         """Say how things stand if it is time."""
         self._meter.tick(job, images)
+        if self._is_time():
+            self._say()
+
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Say how things stand if it is time: the losses are a part of it."""
+        self._meter.training(job, values)
         if self._is_time():
             self._say()
 
@@ -92,5 +99,7 @@ class Lines(Quiet):
         self._stages.add(state.stage)
         self._last = self._clock()
         stage, *texts = facts(state)
+        training = next(filter(None, state.training), "")
         best = self._standing.line()
-        self._write(", ".join([stage, *texts]) + (f"; best so far on {best}" if best else ""))
+        more = [training, f"best so far on {best}" if best else ""]
+        self._write("; ".join(filter(None, [", ".join([stage, *texts]), *more])))

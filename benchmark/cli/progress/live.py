@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -17,6 +18,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.runner.progress.failures import Failures
 from oodbench.benchmark.runner.progress.meter import Meter, facts
 from oodbench.benchmark.runner.progress.standing import Standing
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 PER_SECOND = 4
 """Redraws per second."""
@@ -26,6 +28,9 @@ RUNNING = 4
 
 WIDEST = 100
 """Columns of the display on a wide terminal."""
+
+INDENT = 2
+"""Columns before what belongs to the line above."""
 
 PERCENT = 5
 """Columns of ' 100%'."""
@@ -55,6 +60,10 @@ class LiveDisplay(Quiet):
     def tick(self, job: Job, images: int) -> None:
         """Advance."""
         self._meter.tick(job, images)
+
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Show the losses below the job."""
+        self._meter.training(job, values)
 
     def finish(self, job: Job, reason: str) -> None:
         """Count the job, and print above the display why it failed."""
@@ -89,9 +98,11 @@ class LiveDisplay(Quiet):
         yield Segment.line()
         for line in filled(facts(state), width):
             yield Text(line, no_wrap=True, overflow="crop")
-        for title, share in state.running[:RUNNING]:
+        for (title, share), training in list(zip(state.running, state.training, strict=True))[:RUNNING]:
             percent = "" if share is None else f"{100 * share:3.0f}%"
             yield Text(cut(title, width - PERCENT).ljust(width - PERCENT) + percent.rjust(PERCENT), style="dim")
+            for line in wrap(training, width - INDENT):
+                yield Text(" " * INDENT + line, no_wrap=True, overflow="crop", style="dim")
         if (more := len(state.running) - RUNNING) > 0:
             yield Text(f"and {more:,} more", style="dim")
         if best := self._standing.line():

@@ -20,6 +20,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.runner.progress.failures import Failures
 from oodbench.benchmark.runner.progress.meter import Meter, facts
 from oodbench.benchmark.runner.progress.standing import Standing
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 EVERY = 0.5
 """Seconds between two drawings of a bar: every one is a message to the browser."""
@@ -145,6 +146,11 @@ class Bar(Quiet):
         self._meter.tick(job, images)
         self._draw()
 
+    def training(self, job: Job, values: EpochValues) -> None:
+        """Draw the losses."""
+        self._meter.training(job, values)
+        self._draw()
+
     def finish(self, job: Job, reason: str) -> None:
         """Advance, and write the reason if the job failed."""
         self._meter.finish(job)
@@ -176,8 +182,10 @@ class Bar(Quiet):
         self._drawn = self._clock()
         state = self._meter.snapshot()
         title, *texts = facts(state)
+        training = next(filter(None, state.training), "")
         best = self._standing.line()
-        self._bar.show(state.share, title, ", ".join(texts) + (f"; best so far on {best}" if best else ""))
+        more = [training, f"best so far on {best}" if best else ""]
+        self._bar.show(state.share, title, "; ".join(filter(None, [", ".join(texts), *more])))
 
 
 @contextmanager

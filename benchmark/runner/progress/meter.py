@@ -13,6 +13,7 @@ from typing import NamedTuple
 from oodbench.benchmark.errors import visible
 from oodbench.benchmark.plan.jobs import ExtractJob, Job
 from oodbench.benchmark.runner.progress.costs import Costs, JobClass, Work, class_of, work_of
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 STAGES = {
     "train": "training",
@@ -54,6 +55,8 @@ class Snapshot(NamedTuple):
     """Of the work, in [0, 1]; never decreases."""
     running: tuple[tuple[str, float | None], ...] = ()
     """Title and share of every running job, the longest first; no share for a job that counts no images."""
+    training: tuple[str, ...] = ()
+    """For every running job how its training goes, such as 'epoch 3 of 10, cross entropy 0.07'; empty for others."""
 
 
 @dataclass
@@ -61,6 +64,7 @@ class _Running:
     job: Job
     started: float
     images: int = 0
+    training: str = ""
 
     @property
     def share(self) -> float:
@@ -109,6 +113,12 @@ class Meter:
                 self._running[job.id].images += images
             self._stage_of(job).ticks.append((self._clock(), images))
 
+    def training(self, job: Job, values: EpochValues) -> None:
+        """A training says how it goes."""
+        with self._lock:
+            if job.id in self._running:
+                self._running[job.id].training = visible(values.text())
+
     def finish(self, job: Job) -> None:
         """A job has ended, whatever its outcome."""
         with self._lock:
@@ -151,6 +161,7 @@ class Meter:
                 left if self._is_known(now, left) else None,
                 self._share,
                 titles,
+                tuple(r.training for r in running),
             )
 
     def _stage_of(self, job: Job) -> _Stage:

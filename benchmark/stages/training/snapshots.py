@@ -110,6 +110,11 @@ class Snapshots:
         else:
             self._store.share_unfinished(self._path, self._facts())
 
+    def restart(self, loop: TrainLoop) -> None:
+        """Training starts again, with another loop: what was stored of the earlier one is deleted."""
+        self._loop = loop
+        self.drop()
+
     def drop(self) -> None:
         """Delete the snapshot, at the end of the training."""
         self._store.drop_unfinished(self._path)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import TrainJob
 from oodbench.benchmark.plugins.recipe import Recipe, TrainBatch, Training
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.training.divergence import CHECK_EVERY, DivergedError, divergence, unfit_loss
+from oodbench.benchmark.stages.training.epoch_values import EpochValues
 from oodbench.benchmark.stages.training.training_images import Images, rows_of
 from oodbench.benchmark.stats.seeds import derive
 
@@ -76,9 +77,14 @@ class TrainLoop:
         """Images of the current epoch that have been processed."""
         self.losses: list[dict[str, float]] = []
         """For each completed epoch, the mean of every loss over its images."""
+        self.diverged: tuple[str, ...] = ()
+        """Why earlier attempts of the same training diverged."""
 
     def run(self, tick: Tick, pause: Callable[[bool], None]) -> None:
-        """Train until the schedule ends; `pause` is called between steps, with whether an epoch has just ended."""
+        """Train until the schedule ends; `pause` is called between steps, with whether an epoch has just ended.
+
+        Raises `DivergedError`.
+        """
         while self.epoch < self.job.schedule.epochs:
             self._begin()
             while self.passed < len(self.data):
@@ -108,12 +114,32 @@ class TrainLoop:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() * len(rows)
         self.passed += len(rows)
         tick(len(rows))
+        is_time = self.passed % (CHECK_EVERY * self.job.schedule.batch_size) == 0
+        if is_time and (reason := unfit_loss(self.recipe, self._means())):
+            self.losses.append(self._means())
+            self._refuse(reason)
 
     def _end(self) -> None:
-        self.losses.append({name: float(total) / len(self.data) for name, total in self._sums.items()})
-        _refuse_divergence(self.job, self.epoch, self.losses[-1])
+        self.losses.append(self._means())
+        self._refuse(divergence(self.recipe, self.losses[-1], self.training.networks))
         self._sums, self.passed = {}, 0
         self.epoch += 1
+
+    def _means(self) -> dict[str, float]:
+        """The mean of every loss over the images of the running epoch so far."""
+        return {name: float(total) / self.passed for name, total in self._sums.items()}
+
+    def _refuse(self, reason: str) -> None:
+        if reason:
+            raise DivergedError(*self.diverged, f"{reason} in epoch {self.epoch + 1}")
+
+    @property
+    def values(self) -> EpochValues | None:
+        """The values of the running epoch, or of the last one between two epochs; None before the first step."""
+        attempt, epochs = 1 + len(self.diverged), self.job.schedule.epochs
+        if self.passed:
+            return EpochValues(self.epoch + 1, epochs, self._means(), attempt)
+        return EpochValues(self.epoch, epochs, self.losses[-1], attempt) if self.losses else None
 
     @property
     def progress(self) -> float:
@@ -134,6 +160,7 @@ class TrainLoop:
             "epoch": self.epoch,
             "passed": self.passed,
             "losses": self.losses,
+            "diverged": list(self.diverged),
             "sums": self._sums,
             "order": self._order.state(),
             "draws": self._draws.state() if self._draws else None,
@@ -163,6 +190,7 @@ class TrainLoop:
         if state["device layers"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["device layers"], self._device)
         self.epoch, self.passed, self.losses = state["epoch"], state["passed"], state["losses"]
+        self.diverged = tuple(state.get("diverged", ()))  # missing in snapshots of older versions
         self._sums = {name: total.to(self._device) for name, total in state["sums"].items()}
 
 
@@ -183,12 +211,3 @@ def _factor(job: TrainJob, epoch: int) -> float:
 def floats(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) -> float32 in [0, 1] with channels-last strides, as networks train and are evaluated."""
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-def _refuse_divergence(job: TrainJob, epoch: int, losses: dict[str, float]) -> None:
-    bad = [name for name, value in losses.items() if value != value or abs(value) == float("inf")]
-    if bad:
-        raise OodbenchError(
-            f"Training diverged: the loss '{bad[0]}' of recipe '{job.checkpoint.recipe}' is {losses[bad[0]]} in epoch "
-            f"{epoch + 1}. Lower its learning rate or its beta."
-        )
