@@ -64,3 +64,40 @@ class OwnShort(Short):
     """The same with a recipe of its own."""
 
     recipe = "measured"
+
+
+class Centred(Recipe):
+    """Pulls features a little to a point; no classes are learnt. The distance from the point is a named output."""
+
+    version = "1"
+    classifies = False
+    outputs = {"distance": 1}
+
+    def networks(self, task: Task) -> dict[str, nn.Module]:
+        network = task.build_classifier()
+        network.head = nn.Identity()  # no logits are computed from it
+        return {"classifier": WithOutputs(network, distance=Length())}
+
+    def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return {"classifier": torch.optim.Adam(networks["classifier"].parameters(), lr=1e-6)}
+
+    def step(self, training: Training, batch: TrainBatch) -> dict[str, Tensor]:
+        network = training.networks["classifier"]
+        assert isinstance(network, WithOutputs)
+        loss = network.outputs(network.features(batch.images))["distance"].square().mean()
+        training.optimizers["classifier"].zero_grad()
+        loss.backward()
+        training.optimizers["classifier"].step()
+        return {"loss": loss.detach()}
+
+
+class Distance(Detector):
+    """The distance that the network gives."""
+
+    version = "1"
+    recipe = "centred"
+    needs = frozenset()
+    reads = frozenset({"distance"})
+
+    def score(self, batch: Batch) -> Tensor:
+        return batch.outputs["distance"][:, 0]

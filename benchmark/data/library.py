@@ -211,14 +211,11 @@ class Library:
             self.files.staged.stage({Path(path): sha for read in self.sources.values() for path, sha in read.items()})
 
     def num_classes(self, spec: SetSpec) -> int:
-        """Number of classes of an ID set. Raises `UserError` for fewer than two."""
+        """Number of classes of an ID set, of which a classifier needs two or more. Raises `UserError` for none."""
         classes = self.card(spec).classes
         if not classes:
             raise UserError(f"'{spec}' has no classes, so it cannot be an ID set. Choose a labelled set for --id.")
-        count = len(classes) if spec.classes is None else len(spec.classes)
-        if count < 2:
-            raise UserError(f"'{spec}' has one class, and a classifier needs two or more. Choose another --id.")
-        return count
+        return len(classes) if spec.classes is None else len(spec.classes)
 
     def class_names(self, spec: SetSpec) -> tuple[str, ...]:
         """Names of the classes of an ID set, in the order of its labels."""

@@ -20,6 +20,7 @@ from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.recipe import Recipe, fits_head, needs_start
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import SetSpec
+from oodbench.benchmark.records.record import NO_CLASSIFIER
 
 
 class Obstacles:
@@ -36,7 +37,7 @@ class Obstacles:
         """Why a detector cannot score with the run's backbone; empty if it can."""
         if asked(self.backbone, "refuses", self.builder.network_shape(entry)):
             return ""
-        if reason := self._of_outputs(entry, row):
+        if reason := self._of_logits(entry, row) or self._of_outputs(entry, row):
             return reason
         if "maps" in row.detector.needs and not self.builder.blocks(entry):
             return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
@@ -44,6 +45,17 @@ class Obstacles:
             return ""
         reason = asked(row.detector, "refuses", self.builder.untrained_network(entry))
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
+
+    def _of_logits(self, entry: IDEntry, row: Row) -> str:
+        """Why there is no classifier, or none for a detector that needs one; empty if there is, or need not be."""
+        name = row.recipe.name
+        if not asked(row.recipe, "gives_logits"):
+            need = next((what for what in ("logits", "head") if what in row.detector.needs), "")
+            return f"it needs {'the ' * (need == 'head')}{need}, and recipe '{name}' {NO_CLASSIFIER}" if need else ""
+        if self.library.num_classes(entry.set) > 1:
+            return ""
+        which = "" if isinstance(row.recipe, Imported) else f"; recipe '{name}' trains one"
+        return f"'{entry.set}' has one class, and a classifier needs two or more{which}"
 
     def _of_outputs(self, entry: IDEntry, row: Row) -> str:
         """Which named output of the classifier a detector reads that there is not; empty if there is none."""

@@ -181,7 +181,8 @@ class Planner:
         tuned = jobs.tune_job(row, trained, sources) if sources else None
         fit = jobs.fit_job(row, trained, tuned)
         id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
-        extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry)]
+        classifies = trained.checkpoint.gives_logits
+        extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry, classifies)]
         charged = self.charging.charge([id_job, ood_job, *extended])
         ref = self.changed_set(entry)
         changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
@@ -192,7 +193,7 @@ class Planner:
             self.cell(entry, pair, row, trained.seed, **facts),
             id_scores=id_job.makes[0],
             ood_scores=ood_job.makes[0],
-            id_outputs=id_job.outputs,
+            id_outputs=None if "logits" in id_job.outputs.absent else id_job.outputs,  # without: no ID accuracy
             checkpoint=trained.checkpoint,
             tuned=tuned.makes[0] if tuned else None,
             forwarded_if={spec: sum(forwarded(job, choice) for job in charged) for choice, spec in choices},
@@ -219,13 +220,17 @@ class Planner:
                 self.library.notes.append(f"No stability on '{entry.set}', as its images cannot be changed: {error}")
         return self.changed[entry.set]
 
-    def extended_sets(self, entry: IDEntry) -> list[SetRef]:
-        """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets."""
+    def extended_sets(self, entry: IDEntry, classifies: bool = True) -> list[SetRef]:
+        """The sets to score for the extended metrics, if these are requested: ID validation, then shifted ID sets.
+
+        Shifted sets are left out where no network classifies them: they count by their accuracy.
+        """
         if not self.is_extended:
             return []
         parts = self.parts(entry)
         validation = [self.builder.ref(entry.set, parts.validation)] if parts.validation else []
-        return [*validation, *(self.builder.ref(spec, parts.shifted(spec)) for spec in self.shifted_sets(entry))]
+        shifted = self.shifted_sets(entry) if classifies else ()
+        return [*validation, *(self.builder.ref(spec, parts.shifted(spec)) for spec in shifted)]
 
     def shifted_sets(self, entry: IDEntry) -> tuple[SetSpec, ...]:
         """The shifted ID sets that are scored: those of the suite that there are, if extended metrics are requested."""

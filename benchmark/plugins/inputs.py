@@ -122,7 +122,11 @@ class Classifier:
         if invalid:
             shape = f"shape {tuple(maps[invalid[0]].shape)}" if invalid[0] in maps else "nothing"
             raise PluginError(f"Block {invalid[0]} of the network returned {shape}, expected shape (N, C, H, W).")
-        return ForwardOutput([maps[index].float() for index in range(len(blocks))], features, self.head(features))
+        return self.outputs_of(features, [maps[index].float() for index in range(len(blocks))])
+
+    def outputs_of(self, features: Tensor, maps: list[Tensor]) -> ForwardOutput:
+        """What a forward pass returns, given features (N, D) and maps: with their logits."""
+        return ForwardOutput(maps, features, self.head(features))
 
     def look(self, images: Tensor) -> ForwardOutput:
         """Deprecated name of `forward_with_maps`."""

@@ -168,6 +168,9 @@ MISFIT = "the given weights do not fit the ID set's labels"
 NOT_GIVEN = "and --outputs has none, so it is skipped"
 """End of the reason why a detector is skipped because it reads what given outputs do not have."""
 
+NO_CLASSIFIER = "trains no classifier"
+"""End of the reason why a detector is skipped because it reads logits that its recipe's network does not have."""
+
 QUICK_LOOK = "quick look, not the suite's protocol"
 """Beginning of the notes in records of a run that was shortened by --limit-train, --epochs or --limit-test."""
 

@@ -20,7 +20,7 @@ from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plan.weights.file import OUTPUTS
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.inputs import Classifier
-from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
+from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages.memory import Peak
@@ -120,8 +120,7 @@ class JobContext:
         if checkpoint.recipe == OUTPUTS:
             return networks_module.load_head_only(self.store, self.device, checkpoint)
         networks = networks_module.load_networks(self.store, self.device, checkpoint)
-        blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
-        return Classifier(networks["classifier"], checkpoint.num_classes, blocks)
+        return networks_module.as_classifier(networks["classifier"], checkpoint)
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
         """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart.

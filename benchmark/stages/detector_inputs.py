@@ -11,13 +11,12 @@ from torch import Tensor
 
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.pictures.block import block_of
-from oodbench.benchmark.plan.jobs import Checkpoint, FitJob, Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
 from oodbench.benchmark.plugins.detector import Detector
-from oodbench.benchmark.plugins.inputs import NAMED, Batch, Classifier
-from oodbench.benchmark.plugins.networks.with_outputs import split_outputs
+from oodbench.benchmark.plugins.inputs import Batch, Classifier
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import TrainingBank
-from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, as_tensor
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, as_tensor, named_parts
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
@@ -46,7 +45,7 @@ def make_batch(
     )
     parts = array_parts(detector, arrays, labelled)
     if detector.reads and outputs.named is not None:
-        parts |= named_parts(detector, job.checkpoint, context.store.load_array(outputs.named))
+        parts |= named_parts(detector, job.checkpoint.named, context.store.load_array(outputs.named))
     if reduced := outputs.maps.get(str(canonical(detector))):
         maps = context.store.load_array(reduced)
         parts["maps"] = lambda rows: as_tensor(maps[rows], np.float32)
@@ -62,16 +61,6 @@ def make_batch(
         parts["similarities"] = similarities
     classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
     return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank, most=most)
-
-
-def named_parts(detector: Detector, checkpoint: Checkpoint, stored: np.ndarray) -> dict[str, Callable[[slice], Tensor]]:
-    """The named outputs that a detector declares in `reads`, as functions of rows; `stored`: all outputs, (N, W)."""
-    columns = split_outputs(dict(checkpoint.named))
-
-    def reader(name: str) -> Callable[[slice], Tensor]:
-        return lambda rows: as_tensor(stored[rows, columns[name]], np.float64)
-
-    return {NAMED + name: reader(name) for name in sorted(detector.reads & columns.keys())}
 
 
 def _most(context: JobContext, job: FitJob | ScoreJob | TuneJob) -> int:

@@ -30,7 +30,7 @@ from oodbench.benchmark.plan.weights.match import HEAD
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
-from oodbench.benchmark.records.record import FAILED, NOT_GIVEN, OK, SKIPPED, Record
+from oodbench.benchmark.records.record import FAILED, NO_CLASSIFIER, NOT_GIVEN, OK, SKIPPED, Record
 from oodbench.benchmark.stages.class_order import CHECK_WEIGHTS, class_order_note
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.import_weights import WHOLE
@@ -99,7 +99,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
     key = cell_key(cell)
     reason = next((reasons[id_] for id_ in sorted(cell.cannot_lack) if id_ in reasons), "")
     if reason:
-        status = SKIPPED if cell.record.recipe == OUTPUTS and NOT_GIVEN in reason else FAILED
+        status = SKIPPED if _lacks_an_output(cell, reason) else FAILED
         return replace(cell.record, status=status, reason=with_plain_names(reason), key=key)
     if cell.id_scores is None or cell.ood_scores is None:
         raise AssertionError("a cell without keys is skipped and never evaluated")
@@ -142,6 +142,12 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         seconds=seconds,
         artifacts={name: key.path for name, key in keys.items()},
     )
+
+
+def _lacks_an_output(cell: Cell, reason: str) -> bool:
+    """Whether a job failed because the detector reads what its network does not give, which no retry can mend."""
+    without_logits = cell.checkpoint is not None and not cell.checkpoint.gives_logits
+    return (cell.record.recipe == OUTPUTS and NOT_GIVEN in reason) or (without_logits and NO_CLASSIFIER in reason)
 
 
 def _stability(

@@ -175,8 +175,7 @@ def _forward(
     if with_maps:
         output = classifier.forward_with_maps(images)
     else:
-        features = classifier.features(images)
-        output = ForwardOutput([], features, classifier.head(features))
+        output = classifier.outputs_of(classifier.features(images), [])
     rows = slice(0, len(block))  # without the padding
     return ForwardOutput([part[rows] for part in output.maps], output.features[rows], output.logits[rows])
 
@@ -200,11 +199,11 @@ def checked_reduction(detector: Detector, output: ForwardOutput) -> Tensor:
     Raises `PluginError` if `reduce` returns anything but N rows of finite numbers.
     """
     reduced = detector.reduce(output.maps, output.features, output.logits)
-    if not isinstance(reduced, Tensor) or reduced.ndim != 2 or len(reduced) != len(output.logits):
+    if not isinstance(reduced, Tensor) or reduced.ndim != 2 or len(reduced) != len(output.features):
         shape = tuple(reduced.shape) if isinstance(reduced, Tensor) else type(reduced).__name__
         raise PluginError(
-            f"Detector '{detector.name}' reduces the maps of {len(output.logits)} images to {shape}; reduce() must "
-            f"return ({len(output.logits)}, M)."
+            f"Detector '{detector.name}' reduces the maps of {len(output.features)} images to {shape}; reduce() must "
+            f"return ({len(output.features)}, M)."
         )
     reduced = reduced.float()
     if not torch.isfinite(reduced).all():

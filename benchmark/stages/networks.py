@@ -8,8 +8,9 @@ from torch import nn
 from oodbench.benchmark.plan.jobs import Checkpoint
 from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
-from oodbench.benchmark.plugins.inputs import inner_network
+from oodbench.benchmark.plugins.inputs import Classifier, inner_network
 from oodbench.benchmark.plugins.networks.head_only import HeadOnly
+from oodbench.benchmark.plugins.networks.without_logits import WithoutLogits
 from oodbench.benchmark.plugins.recipe import Recipe, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stats.seeds import restored_rng
@@ -49,6 +50,14 @@ def load_networks(store: Store, device: torch.device, checkpoint: Checkpoint) ->
         _load(network, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         network.eval().requires_grad_(False)
     return networks
+
+
+def as_classifier(network: nn.Module, checkpoint: Checkpoint) -> Classifier:
+    """A checkpoint's network as detectors get it; without logits if its recipe trains none."""
+    blocks = create("backbone", parse_spec(checkpoint.backbone)).blocks
+    if checkpoint.gives_logits:
+        return Classifier(network, checkpoint.num_classes, blocks)
+    return WithoutLogits(network, checkpoint.num_classes, blocks, parse_spec(checkpoint.recipe).name)
 
 
 def load_head_only(store: Store, device: torch.device, checkpoint: Checkpoint) -> HeadOnly:

@@ -146,6 +146,13 @@ def logits_behind(key: Mapping[str, Any]) -> str:
     return logits if isinstance(logits, str) else ""
 
 
+def outputs_behind(key: Mapping[str, Any]) -> str:
+    """The same for logits or, where a network has none, features."""
+    outputs = key.get("outputs")
+    features = outputs.get("features") if isinstance(outputs, Mapping) else None
+    return logits_behind(key) or (features if isinstance(features, str) else "")
+
+
 def _key(record: Record) -> Mapping[str, Any]:
     """The content of the record's key, of which `Record.key` is the digest; empty in records of older versions."""
     key = record.provenance.get("key")

@@ -22,7 +22,6 @@ from oodbench.benchmark.plan.plan import Cell, ExtendedInputs, Pair, Plan, Reque
 from oodbench.benchmark.plan.planner import Planner
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import OUTPUTS, SCORES
-from oodbench.benchmark.plan.weights.trained import TrainedClassifier
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
 
@@ -79,13 +78,6 @@ class OutputsPlanner(Planner):
         refs = [(pair.ood, plain_name(pair.ood.set)), *((source, plain_name(source.set)) for source in sources)]
         lacks = (self.obstacles.lacks(row.detector, data, f"'{name}'") for data, name in refs)
         return next(filter(None, lacks), "") or with_plain_names(super().untunable(row, pair, sources))
-
-    def planned_cell(self, pair: Pair, row: Row, trained: TrainedClassifier, sources: list[SetRef]) -> Cell:
-        """A cell that can run; without logits of ID test images, or without their labels, it has no ID accuracy."""
-        cell = super().planned_cell(pair, row, trained, sources)
-        if cell.id_outputs is not None and "logits" in cell.id_outputs.absent:
-            cell = replace(cell, id_outputs=None)
-        return cell
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **facts: Any) -> Cell:
         """A cell without artifacts; its images have no channels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark.plugins.detector import Detector
-from oodbench.benchmark.plugins.inputs import Batch
+from oodbench.benchmark.plugins.inputs import NAMED, Batch
+from oodbench.benchmark.plugins.networks.with_outputs import split_outputs
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 
@@ -49,6 +50,21 @@ def array_parts(detector: Detector, arrays: SetArrays, labelled: bool = False) -
     if labelled and labels is not None:
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
     return parts
+
+
+def named_parts(
+    detector: Detector, named: Sequence[tuple[str, int]], stored: np.ndarray
+) -> dict[str, Callable[[slice], Tensor]]:
+    """The named outputs that a detector declares in `reads`: functions of rows.
+
+    `named`: names and widths of all outputs; `stored`: their values side by side, (N, W).
+    """
+    columns = split_outputs(dict(named))
+
+    def reader(name: str) -> Callable[[slice], Tensor]:
+        return lambda rows: as_tensor(stored[rows, columns[name]], np.float64)
+
+    return {NAMED + name: reader(name) for name in sorted(detector.reads & columns.keys())}
 
 
 def array_batch(

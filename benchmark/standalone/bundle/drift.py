@@ -41,7 +41,7 @@ class Tally:
         self.scores.append(verdict.score)
         self.accepted += verdict.accepted
         self.rejected += not verdict.accepted
-        self.predicted[verdict.predicted] += 1
+        self.predicted.update([verdict.predicted] if verdict.predicted else [])
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,11 @@ def html(drift: Drift, png: bytes) -> str:
         "<table><tr><th></th><th>ID validation</th><th>these images</th></tr>",
         *cells,
         "</table>",
-        "<table><tr><th>Predicted class</th><th>share of these images</th></tr>",
-        *named,
-        "</table>",
+        *(
+            ["<table><tr><th>Predicted class</th><th>share of these images</th></tr>", *named, "</table>"]
+            if drift.predicted
+            else []
+        ),
         f"<p>{_text(origin(drift))}</p>",
     ]
     return PAGE.format(title=_text(title(drift)), body="\n".join(body))
@@ -115,8 +117,9 @@ def markdown(drift: Drift, image: str) -> str:
     lines = [f"# {title(drift)}", "", *(f"- {sentence}" for sentence in drift.sentences()), ""]
     lines += [f"![Histogram of scores]({image})", "", "| | ID validation | these images |", "| --- | ---: | ---: |"]
     lines += [f"| {a} | {b} | {c} |" for a, b, c in rows(drift)]
-    lines += ["", "| predicted class | share of these images |", "| --- | ---: |"]
-    lines += [f"| {name} | {share} |" for name, share in classes(drift)]
+    if drift.predicted:
+        lines += ["", "| predicted class | share of these images |", "| --- | ---: |"]
+        lines += [f"| {name} | {share} |" for name, share in classes(drift)]
     return "\n".join([*map(visible, lines), "", visible(origin(drift)), ""])
 
 

@@ -118,7 +118,8 @@ def bundle_of(found: Planned, tpr: float, weights: str) -> Bundle:
     classifier, bank = context.classifier(job.checkpoint), _bank(found, detector)
     arithmetic = _arithmetic(found)
     context.use_threads()
-    scorer = Scorer(classifier, detector, None if bank is None else TrainingBank(bank), arithmetic, context.device)
+    bank_of = None if bank is None else TrainingBank(bank)
+    scorer = Scorer(classifier, detector, bank_of, arithmetic, context.device, named=job.checkpoint.named)
     images = context.library.part(parse_set(job.outputs.data.set), parts.validation)
     shape = job.checkpoint.image_shape
     pieces = (in_channels(piece, shape[0]) for piece in in_blocks(images.images, scorer.piece))

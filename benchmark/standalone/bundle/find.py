@@ -230,6 +230,6 @@ def _with_jobs(chosen: Chosen, context: JobContext, plan: Plan, cell: Cell) -> P
     assert cell.id_scores is not None
     score = plan.jobs[cell.id_scores.digest]
     assert isinstance(score, ScoreJob)
-    extract = plan.jobs[score.outputs.logits.digest]
+    extract = plan.jobs[score.outputs.arrays[0].digest]
     assert isinstance(extract, ExtractJob)
     return Planned(chosen, context, plan, cell, score, extract)

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import Batch, Classifier
+from oodbench.benchmark.plugins.inputs import NAMED, Batch, Classifier
 from oodbench.benchmark.plugins.training_bank import TrainingBank, unit
+from oodbench.benchmark.records.record import NO_CLASSIFIER
 from oodbench.benchmark.standalone.bundle import file
 from oodbench.benchmark.standalone.bundle.contents import Bundle
 from oodbench.benchmark.standalone.bundle.scoring import Scorer, probe_images
@@ -93,6 +94,9 @@ class ScoreGraph(nn.Module):
         else:
             features = self.classifier.features(pixels)
             logits = self.classifier.head(features)
+        if reads := self.detector.reads:
+            outputs = self.classifier.outputs(features)
+            parts |= {NAMED + name: _given(outputs[name].double()) for name in sorted(reads)}
         kept = features if self.stored == FLOAT32 else features.half().float()
         inputs = {"logits": logits.double(), "features": kept}
         if self.bank is not None:
@@ -206,6 +210,11 @@ def _refuse_inputs(monitor: InService) -> None:
         raise UserError(
             f"'{monitor.name}' cannot be written as a graph: {found[0]}. 'bench score' and load_monitor() score with "
             "it."
+        )
+    if not monitor.scorer.gives_logits:
+        raise UserError(
+            f"'{monitor.name}' cannot be written as a graph: a graph gives predicted classes, and recipe "
+            f"'{monitor.bundle.recipe}' {NO_CLASSIFIER}. 'bench score' and load_monitor() score with it."
         )
     if monitor.scorer.device.type != "cpu":
         raise UserError("A graph is made on the CPU; load the monitor with device='cpu'.")

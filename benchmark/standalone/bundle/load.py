@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oodbench.benchmark.errors import UserError, first_line
 from oodbench.benchmark.plan.jobs import Checkpoint
+from oodbench.benchmark.plan.recipes.declared import of_recipe
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Classifier
@@ -19,7 +20,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.source_version import ONLY_IN, identity
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
-from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
+from oodbench.benchmark.stages.networks import CLASSIFIER, as_classifier, build_networks
 from oodbench.benchmark.stages.open_worker import choose_device
 from oodbench.benchmark.standalone.bundle.contents import BANK, Bundle, PluginUsed, read_bundle, weights_of
 from oodbench.benchmark.standalone.bundle.monitor import Monitor
@@ -76,10 +77,10 @@ def load_monitor(
     detector.load_state(bundle.state)
     _created("backbone", bundle.backbone, file)
     where = choose_device(device)
-    classifier = _classifier(bundle, file, user_path(weights) if weights else None, where)
+    classifier, named = _classifier(bundle, file, user_path(weights) if weights else None, where)
     bank = TrainingBank(bundle.tensors[BANK].numpy()) if BANK in bundle.tensors else None
     arithmetic = bundle.arithmetic if not threads else bundle.arithmetic.on(threads)
-    monitor = Monitor(bundle, Scorer(classifier, detector, bank, arithmetic, where, block), tpr)
+    monitor = Monitor(bundle, Scorer(classifier, detector, bank, arithmetic, where, block, named), tpr)
     _refuse_other_scores(monitor, file)
     return monitor
 
@@ -117,13 +118,15 @@ def version_of(kind: str, spec: str) -> str:
     return str(identity(plugin)["version"]).partition(ONLY_IN)[0]
 
 
-def _classifier(bundle: Bundle, file: Path, given: Path | None, device: torch.device) -> Classifier:
-    """The bundle's network with its weights."""
+def _classifier(
+    bundle: Bundle, file: Path, given: Path | None, device: torch.device
+) -> tuple[Classifier, tuple[tuple[str, int], ...]]:
+    """The bundle's network with its weights, and names and widths of its named outputs."""
     key = Key("checkpoint", ".safetensors", "bundle", {"sha256": bundle.weights.sha256})
     checkpoint = Checkpoint(key, bundle.recipe, bundle.backbone.spec, bundle.outputs, bundle.input.shape)
     with restored_rng(device):
         try:
-            _, networks = build_networks(checkpoint, device)
+            recipe, networks = build_networks(checkpoint, device)
         except UserError as error:
             raise UserError(f"'{file}' needs a recipe that is not here: {error}") from error
     network = networks[CLASSIFIER]
@@ -134,7 +137,8 @@ def _classifier(bundle: Bundle, file: Path, given: Path | None, device: torch.de
             f"The weights of '{file}' do not fit the network that '{bundle.backbone.spec}' builds here: "
             f"{first_line(error)}"
         ) from error
-    return Classifier(network, bundle.outputs, create("backbone", parse_spec(bundle.backbone.spec)).blocks)
+    checkpoint = of_recipe(checkpoint, recipe)
+    return as_classifier(network, checkpoint), checkpoint.named
 
 
 def _weights(bundle: Bundle, file: Path, given: Path | None, own: dict[str, Tensor]) -> dict[str, Tensor]:

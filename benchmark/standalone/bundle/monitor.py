@@ -23,6 +23,9 @@ from oodbench.benchmark.store.user_path import user_path
 logger = logging.getLogger(__name__)
 
 
+NO_CLASS = -1
+"""In place of the predicted class where a network is not trained to tell classes apart."""
+
 MOST_HELD = 4096
 """Files that are held before they are scored, usable or not."""
 
@@ -35,7 +38,7 @@ class Verdicts(NamedTuple):
     accepted: NDArray[np.bool_]
     """(N,): whether the score is at most the threshold."""
     classes: NDArray[np.int64]
-    """(N,): the network's predicted class, a position in `Monitor.class_names`."""
+    """(N,): the network's predicted class, a position in `Monitor.class_names`; -1 for a network without logits."""
 
 
 class FileVerdict(NamedTuple):
@@ -47,7 +50,7 @@ class FileVerdict(NamedTuple):
     """None for a file that is no usable image."""
     accepted: bool
     predicted: str
-    """The name of the predicted class."""
+    """The name of the predicted class; empty for a network without logits."""
     problem: str = ""
     """Why the file has no score, as a phrase that follows its name; empty if it has one."""
 
@@ -188,7 +191,9 @@ class Monitor:
         return max(float(high - low), 1e-12)
 
     def _verdicts(self, scored: ScoredImages) -> Verdicts:
-        return Verdicts(scored.scores, scored.scores <= self.threshold, scored.logits.argmax(axis=1).astype(np.int64))
+        count, columns = scored.logits.shape
+        classes = scored.logits.argmax(axis=1) if columns else np.full(count, NO_CLASS)
+        return Verdicts(scored.scores, scored.scores <= self.threshold, classes.astype(np.int64))
 
     def _file_verdicts(self, held: Sequence[_Read]) -> Iterator[FileVerdict]:
         """Score what was read of some files."""
@@ -201,7 +206,8 @@ class Monitor:
                 yield FileVerdict(one.name, None, False, "", one.problem)
             else:
                 score, accepted, predicted = next(verdicts)
-                yield FileVerdict(one.name, score, accepted, self.class_names[predicted])
+                name = "" if predicted == NO_CLASS else self.class_names[predicted]
+                yield FileVerdict(one.name, score, accepted, name)
 
     def _say_converted(self, reader: Reader) -> None:
         """Log once that colour was converted for a grey network."""

@@ -23,9 +23,11 @@ from torch import Tensor
 from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plugins.detector import Detector, reduces
 from oodbench.benchmark.plugins.inputs import Batch, Classifier, ForwardOutput
+from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs
+from oodbench.benchmark.plugins.networks.without_logits import WithoutLogits
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.fit_score import score_batches
-from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, as_tensor
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, as_tensor, named_parts
 from oodbench.benchmark.stages.detecting.similarities import score_with_bank
 from oodbench.benchmark.stages.extract import checked_reduction, padded
 from oodbench.benchmark.stages.training.train_loop import floats
@@ -68,14 +70,16 @@ class Passed(NamedTuple):
     features: NDArray[np.floating[Any]]
     """(n, D)"""
     logits: NDArray[np.float32]
-    """(n, K)"""
+    """(n, K); (n, 0) of a network that is not trained to tell classes apart"""
     maps: NDArray[np.float32] | None
     """What the detector keeps of the feature maps, (n, M); None if it keeps nothing."""
+    named: NDArray[np.float32] | None
+    """The network's named outputs side by side, (n, W); None if it has none."""
 
     def at(self, rows: NDArray[np.intp]) -> Passed:
         """The same for the images at `rows`."""
-        maps = None if self.maps is None else self.maps[rows]
-        return Passed(self.images[rows], self.features[rows], self.logits[rows], maps)
+        maps, named = (None if part is None else part[rows] for part in (self.maps, self.named))
+        return Passed(self.images[rows], self.features[rows], self.logits[rows], maps, named)
 
 
 class ScoredImages(NamedTuple):
@@ -84,7 +88,7 @@ class ScoredImages(NamedTuple):
     scores: NDArray[np.float64]
     """(n,); higher = more OOD."""
     logits: NDArray[np.float32]
-    """(n, K)"""
+    """(n, K); (n, 0) of a network that is not trained to tell classes apart"""
 
 
 class Scorer:
@@ -98,6 +102,7 @@ class Scorer:
         arithmetic: Arithmetic,
         device: torch.device,
         block: int = 0,
+        named: Sequence[tuple[str, int]] = (),
     ) -> None:
         """Put the parts together.
 
@@ -107,6 +112,7 @@ class Scorer:
             bank: The training images that it compares with; None for detectors that do not.
             arithmetic: That of the run.
             device: Where the network computes.
+            named: Names and widths of the network's named outputs.
             block: Images per piece; 0 for the run's. With 1, a single image costs one pass and no padding; the last
                 bits of scores then differ from the run's.
         """
@@ -116,6 +122,7 @@ class Scorer:
         forwards = "network" in detector.needs
         self.piece = self.block if block or forwards else max(self.block, SCORED)
         self._classifier = classifier
+        self.gives_logits, self.named = not isinstance(classifier, WithoutLogits), tuple(named)
 
     def __call__(self, images: Pixels) -> ScoredImages:
         """Score any number of images; each score is independent of the others in `images`."""
@@ -161,18 +168,21 @@ class Scorer:
             if reduces(self.detector):
                 maps, features, logits = self._classifier.forward_with_maps(whole)
             else:
-                features = self._classifier.features(whole)
-                logits = self._classifier.head(features)
+                maps, features, logits = self._classifier.outputs_of(self._classifier.features(whole), [])
+            named = None
+            if self.named:
+                given = self._classifier.outputs(features)
+                named = joined_outputs(given, dict(self.named), size, count).cpu().numpy()
             rows = slice(0, count if cut else size)
             features, logits, maps = features[rows], logits[rows], [part[rows] for part in maps]
             reduced = None
             if reduces(self.detector):
                 reduced = checked_reduction(self.detector, ForwardOutput(maps, features, logits)).cpu().numpy()
         stored = features.float().cpu().numpy().astype(self.arithmetic.features)
-        found = logits.float().cpu().numpy()
+        found = logits.float().cpu().numpy() if self.gives_logits else np.empty((len(stored), 0), np.float32)
         if self.arithmetic.from_features:
             found = self._classified(stored)
-        return Passed(block[rows], stored, found, reduced)
+        return Passed(block[rows], stored, found, reduced, named)
 
     @torch.inference_mode()
     def _classified(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -214,6 +224,8 @@ class Scorer:
         parts = array_parts(self.detector, arrays)
         if (maps := passed.maps) is not None:
             parts["maps"] = lambda rows: as_tensor(maps[rows], np.float32)
+        if (named := passed.named) is not None:
+            parts |= named_parts(self.detector, self.named, named)
         if "images" in needs:
             parts["images"] = lambda rows: _pixels(passed.images[rows]).to(device)
         if similarities is not None:
@@ -235,12 +247,16 @@ def joined(pieces: Iterable[ScoredImages]) -> ScoredImages:
 
 def _together(passed: Sequence[Passed]) -> Passed:
     """Several passes as one."""
-    maps = [part.maps for part in passed if part.maps is not None]
+    maps, named = (
+        [rows for rows in parts if rows is not None]
+        for parts in ([part.maps for part in passed], [part.named for part in passed])
+    )
     return Passed(
         np.concatenate([part.images for part in passed]),
         np.concatenate([part.features for part in passed]),
         np.concatenate([part.logits for part in passed]),
         np.concatenate(maps) if maps else None,
+        np.concatenate(named) if named else None,
     )
 
 

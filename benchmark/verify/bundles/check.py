@@ -21,7 +21,7 @@ from oodbench.benchmark.verify.bundles.container import LIMITS, Limits
 from oodbench.benchmark.verify.bundles.images import BundleImages, BundleRecompute
 from oodbench.benchmark.verify.bundles.unpack import Unpacked, unpack
 from oodbench.benchmark.verify.joined_rows import JoinedRows
-from oodbench.benchmark.verify.recompute import logits_behind
+from oodbench.benchmark.verify.recompute import outputs_behind
 from oodbench.benchmark.verify.run import Verdict, Verifier
 
 BY_RULES = "values by other metric rules"
@@ -154,7 +154,7 @@ class _OfBundle(Verifier):
                 break
         path = record.artifacts.get(f"{side}_scores", "")
         key = self.bundle.keys.get(path, {})
-        data = key.get("data") or self.by_digest.get(logits_behind(key), {}).get("data")
+        data = key.get("data") or self.by_digest.get(outputs_behind(key), {}).get("data")
         if data != known.get("checksum"):
             yield f"its {side.upper()} scores are of other images than its record states"
 

@@ -5,7 +5,7 @@ The text, Markdown, LaTeX and HTML tables differ in how they write these, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -245,8 +245,8 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         *warning_lines(summary, [kind for kind in SENTENCES if kind != UNFIT]),
         *_run_notes(run),
         *_cell_notes(run),
-        *(_because("Skipped", item, "what") for item in run.info.get("skipped", ())),
-        *(_because("Unavailable", item, "name") for item in run.info.get("unavailable", ())),
+        *_because("Skipped", run.info.get("skipped", ()), "what"),
+        *_because("Unavailable", run.info.get("unavailable", ()), "name"),
         *([str(run.info["passes"])] if run.info.get("passes") else []),
         *([computed] if (computed := computed_on(run.records)) else []),
     ]
@@ -258,8 +258,12 @@ def without_cells(run: StoredRun) -> list[str]:
     return ["No cells to show: the run has no records.", *map(visible, run.unfinished)]
 
 
-def _because(what: str, item: Mapping[str, Any], name: str) -> str:
-    return f"{what}: {item[name]} ({item.get('reason') or 'no reason recorded'})"
+def _because(what: str, items: Iterable[Mapping[str, Any]], name: str) -> Iterator[str]:
+    """What was left out, in one line for each reason."""
+    of_reason: dict[str, list[str]] = {}
+    for item in items:
+        of_reason.setdefault(str(item.get("reason") or "no reason recorded"), []).append(str(item[name]))
+    yield from (f"{what}: {', '.join(names)} ({reason})" for reason, names in of_reason.items())
 
 
 def _marks(summary: Summary, best: str) -> Iterator[str]:
