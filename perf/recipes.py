@@ -22,12 +22,14 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from oodbench.benchmark import Recipe, Task, TrainBatch, Training
 from oodbench.benchmark.plan.precision import train_in
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.training.train_loop import floats
+from oodbench.detectors._lenet import AUTO, Encoder, sizes_of
 from oodbench.detectors._loss_recipe import LossRecipe
 
 PASSES = {
@@ -43,24 +45,43 @@ PASSES = {
     "cider": 2.0,
     "pixmix": 1.0,
     "confidence": 2.0,
+    "deep_svdd": 1.0,
+    "deep_sad": 65 / 64,
 }
-"""Recipe -> network passes for each ID image."""
+"""Recipe -> network passes for each ID image. Of `deep_sad`, with one labelled anomaly to a batch of 64."""
+OF_ENCODERS = ("deep_svdd", "deep_sad")
+"""Recipes with an encoder of their own in place of the backbone; cross-entropy then trains that one, with a head."""
 WARM_UP = 1024
 """Images of a recipe that are not timed."""
 
 
-def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> Iterator[float]:
-    """Train endlessly; yields the seconds of each step."""
+class EncoderWithHead(Encoder):
+    """The encoder of Deep SVDD as a classifier."""
+
+    def __init__(self, classes: int, shape: tuple[int, int, int]) -> None:
+        sizes = sizes_of(AUTO, shape[0])
+        super().__init__(sizes, shape)
+        self.head = nn.Linear(sizes.code, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K)."""
+        logits: torch.Tensor = self.head(self.features(images))
+        return logits
+
+
+def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device, encoder: bool) -> Iterator[float]:
+    """Train endlessly; yields the seconds of each step. `encoder`: whether the network is that of `OF_ENCODERS`."""
     torch.manual_seed(0)
     shape, classes = (3, options.side, options.side), 10
     backbone = create("backbone", parse_spec(options.backbone))
-    task = Task(classes, shape, lambda: backbone.build(classes, shape))
+    task = Task(classes, shape, lambda: EncoderWithHead(classes, shape) if encoder else backbone.build(classes, shape))
     networks = recipe.networks(task)
     for network in networks.values():
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     given = {}
     if recipe.builds_on:
-        given = {"classifier": task.build_classifier().to(device).eval().requires_grad_(False)}
+        base = create("recipe", parse_spec(recipe.builds_on)).networks(task) if encoder else {}
+        given = {"classifier": base.get("classifier", task.build_classifier()).to(device).eval().requires_grad_(False)}
     training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0), 0.5)
     train_in(options.precision, [*networks.values(), *given.values()], device)
     count = options.batch_size
@@ -105,7 +126,8 @@ def measured(name: str, options: argparse.Namespace, device: torch.device) -> tu
     augmenting = timed_augmentation(kind, device) if issubclass(kind, LossRecipe) else []
     recipe = kind(like=options.like) if issubclass(kind, LossRecipe) else kind()
     like = options.like if issubclass(kind, LossRecipe) else "cross_entropy"
-    both = [steps(one, options, device) for one in (recipe, create("recipe", parse_spec(like)))]
+    other = create("recipe", parse_spec(like))
+    both = [steps(one, options, device, name in OF_ENCODERS) for one in (recipe, other)]
     for _ in range(2 + -(-WARM_UP // options.batch_size)):
         for one in both:
             next(one)

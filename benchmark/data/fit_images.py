@@ -8,6 +8,8 @@ A part names its rule, so that every process and every later command finds the s
     train, 0.2 of test held out         test images that detectors are fitted on; 'validation' and 'fitted' alike
     scored, 0.2 of test held out        the other test images, which tables are about; 'changed' alike
     train, of val                       images of a published validation split; 'validation' and 'fitted' alike
+    train, 0.1 polluted                 training images of one class, and others so that a tenth of all are of other
+                                        classes; 'fitted' alike (`data.pollution`)
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ TRAIN, VAL = "train", "val"
 FROM_TRAIN = ("train", "validation", "fitted")
 """Roles that depend on the number of training images per class."""
 
+LEARNT = ("train", "fitted")
+"""Roles that depend on the share of images of other classes."""
+
 FROM_TEST = (*FROM_TRAIN, "scored", "changed")
 """Roles that depend on the share of the test split that is held out."""
 
@@ -37,7 +42,9 @@ SMALLEST, LARGEST = 0.01, 0.9
 FEWEST = 2
 """Images of a class that are needed to fit detectors: one to learn from, one for validation."""
 
-PART = re.compile(r"(\w+)(, of val)?(?:, (0\.\d+) of test held out)?(?:, at most (\d+) per class)?")
+PART = re.compile(
+    r"(\w+)(, of val)?(?:, (0\.\d+) of test held out)?(?:, at most (\d+) per class)?(?:, (0\.\d+) polluted)?"
+)
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,16 @@ class FitImages:
     """Whether they learn from the published validation split in place of the training split."""
     per_class: int = 0
     """Learn from at most this many images of each class, a tenth of which are validation images; 0 for all."""
+    pollution: float = 0.0
+    """Share of the images to learn from that are of other classes than the ID set's one class."""
 
     def part(self, role: str) -> str:
         """The part of the ID set that serves as one of `data.library.PARTS`, or as `fitted`, the fit images."""
         held_out = f", {self.held_out:g} of test held out" if self.held_out and role in FROM_TEST else ""
         val = ", of val" if self.val and role in FROM_TRAIN else ""
         capped = self.per_class and role in (FROM_TEST if self.held_out else FROM_TRAIN)
-        return f"{role}{val}{held_out}{f', at most {self.per_class} per class' if capped else ''}"
+        polluted = f", {self.pollution:g} polluted" if self.pollution and role in LEARNT else ""
+        return f"{role}{val}{held_out}{f', at most {self.per_class} per class' if capped else ''}{polluted}"
 
 
 ALL_TRAINING = FitImages()
@@ -68,8 +78,8 @@ def parse_part(part: str) -> tuple[str, FitImages]:
     found = PART.fullmatch(part)
     if found is None:
         return part, ALL_TRAINING
-    role, val, share, count = found.groups()
-    return role, FitImages(float(share or 0), bool(val), int(count or 0))
+    role, val, share, count, pollution = found.groups()
+    return role, FitImages(float(share or 0), bool(val), int(count or 0), float(pollution or 0))
 
 
 def role_of(part: str) -> str:

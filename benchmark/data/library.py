@@ -26,6 +26,7 @@ from oodbench.benchmark.data.fit_images import (
 from oodbench.benchmark.data.forms import changed
 from oodbench.benchmark.data.pictures.derived import DerivedImages
 from oodbench.benchmark.data.pictures.view import DEFAULT_VIEW, PictureView
+from oodbench.benchmark.data.pollution import with_others
 from oodbench.benchmark.data.splits import (
     carve_validation,
     copy_views,
@@ -151,7 +152,7 @@ class Library:
         """A part of an ID set that is named by a rule of `data.fit_images`."""
         if (spec, part) not in self._parts:
             images = self._held_out(spec, role, fit) if fit.held_out else self._of_split(spec, role, fit)
-            self._parts[spec, part] = images
+            self._parts[spec, part] = with_others(self, spec, images, fit.pollution) if fit.pollution else images
         return self._parts[spec, part]
 
     def _held_out(self, spec: SetSpec, role: str, fit: FitImages) -> ImageSet:

@@ -134,7 +134,7 @@ class JobBuilder:
         base = None
         if recipe.builds_on:
             base = self.train_job(entry, self.resolver.recipe(Spec(recipe.builds_on), entry), seed)
-        train = self.ref(entry.set, "train")
+        train = self.ref(entry.set, self.resolver.parts(entry.set).training)
         outliers = self.ref(entry.outliers, "outliers") if "outliers" in recipe.needs and entry.outliers else None
         schedule = self.plan.suite.schedule(recipe.name, entry.set)
         if self.request.epochs:

@@ -54,7 +54,9 @@ class Resolver:
         if str(spec) not in known:
             declared, request = self.plan.suite.entry(spec).fit, self.request
             fit = parse_fit(request.fit_from) if request.fit_from else declared
-            fit = replace(fit, per_class=request.fit_per_class or declared.per_class)
+            fit = replace(
+                fit, per_class=request.fit_per_class or declared.per_class, pollution=self.plan.suite.pollution
+            )
             known[str(spec)] = parts_of(spec, fit, self.library, self.is_given)
         return known[str(spec)]
 

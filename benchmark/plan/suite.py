@@ -105,6 +105,8 @@ class Suite:
     """CPU threads of a job, on every engine and every machine."""
     every_detector: bool = False
     """Whether 'all' includes the detectors that it leaves out elsewhere (`Detector.in_all`)."""
+    pollution: float = 0.0
+    """Share of the training images of every ID set, of one class, that are of its data set's other classes."""
     extends: str = ""
     """The suite whose tables this one takes over where it does not say otherwise."""
 

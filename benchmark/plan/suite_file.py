@@ -12,6 +12,8 @@ from typing import Any
 from oodbench.benchmark.data.files.user_folder import Role
 from oodbench.benchmark.data.fit_images import EXPECTED, FEWEST, TRAIN, FitImages, parse_fit
 from oodbench.benchmark.data.own_sets import PREFIXES, adopt
+from oodbench.benchmark.data.pollution import EXPECTED as POLLUTION
+from oodbench.benchmark.data.pollution import is_pollution
 from oodbench.benchmark.errors import OodbenchError, UserError, did_you_mean, unknown
 from oodbench.benchmark.plan.precision import AUTO, FLOAT32, PRECISIONS, STORED_AS
 from oodbench.benchmark.plan.suite import HEADS, SHARES, IDEntry, OODEntry, Schedule, Suite, is_share
@@ -174,7 +176,9 @@ class _Reader:
             raise self.error(f"head in [protocol] is {head!r}; it must be {' or '.join(HEADS)}")
         names |= {"protocol": tuning, "stability": stability, "store_features": stored, "head": head}
         names |= {"block": block, **{name: self.size(name, table[name]) for name in PICTURES if name in table}}
-        names |= {"channels": channels, "threads": threads, "every_detector": every}
+        if not is_pollution(pollution := table.get("pollution", 0)):
+            raise self.error(f"pollution in [protocol] is {pollution!r}; it must be {POLLUTION}")
+        names |= {"channels": channels, "threads": threads, "every_detector": every, "pollution": float(pollution)}
         return {**names, "gpus": float(gpus)}
 
     def size(self, name: str, value: Any) -> str:
@@ -302,7 +306,7 @@ FIT = ("fit", "fit_per_class")
 
 PROTOCOL_KEYS = {
     *("backbone", "recipe", "precision", "tuning", "stability", "gpus", "channels", "threads", "block"),
-    *("store_features", "head", "every_detector"),
+    *("store_features", "head", "every_detector", "pollution"),
     *("resize", "crop", "interpolation"),
 }
 

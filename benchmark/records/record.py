@@ -75,7 +75,8 @@ class Record:
     """How the classifier was trained: `images`, `epochs`, `batch_size`, `precision`, `threads`."""
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
     """The images that detectors learn from, where these are not all of the training split: of which `split`, its
-    `share` or at most how many `per_class`, and the numbers of fit `images` and `validation` images."""
+    `share` or at most how many `per_class`, the share of other classes (`pollution`), and the numbers of fit `images`
+    and `validation` images."""
     status: str = OK
     """`OK`, `SKIPPED` or `FAILED`."""
     reason: str = ""

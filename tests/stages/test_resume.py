@@ -153,11 +153,19 @@ def test_a_stopped_training_ends_in_the_same_bytes(
 
 
 @pytest.mark.parametrize("steps", [1, A_EPOCH, STEPS - 1])
-@pytest.mark.parametrize("recipe", ["outlier_exposure_finetune[like=standard]", "energy_finetune"])
+@pytest.mark.parametrize(
+    ("recipe", "first"),
+    [
+        ("outlier_exposure_finetune[like=standard]", "cross_entropy"),
+        ("energy_finetune", "cross_entropy"),
+        ("deep_svdd[network=mnist]", "svdd_autoencoder[network=mnist]"),
+        ("deep_sad[label_share=0.3,network=mnist]", "svdd_autoencoder[network=mnist]"),
+    ],
+)
 def test_a_stopped_fine_tuning_starts_from_the_given_weights_once(
-    context: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, recipe: str, first: str, steps: int
 ) -> None:
-    base = job("cross_entropy", "dropping")
+    base = job(first, "dropping")
     run(context, base)
     whole, cut = (job(recipe, "dropping", tag, given=base.checkpoint) for tag in ("whole", "cut"))
     run(context, whole)

@@ -53,6 +53,11 @@ class IDParts:
         return self.fit.part("train") if self.can_fit else ""
 
     @property
+    def training(self) -> str:
+        """What networks are trained on."""
+        return FitImages(pollution=self.fit.pollution).part("train")
+
+    @property
     def validation(self) -> str:
         """What detectors calibrate on, and what settings are chosen on; empty if there is nothing."""
         return self.fit.part("validation") if self.can_fit else "validation" if self.validates else ""
@@ -62,6 +67,8 @@ class IDParts:
         """What networks or detectors learn from, as a part and in words; no scored image should be among it."""
         training = "outliers" if self.whole else self.fit.part("fitted")
         found = [(training, f"training images of '{self.set}'")] if self.trains else []
+        if self.fit.pollution:
+            found.append((self.training, f"images of other classes in the training images of '{self.set}'"))
         if self.fit.held_out or self.fit.val:
             found.append((self.fit.part("fitted"), f"images of '{self.set}' that detectors are fitted on"))
         return tuple(found)
@@ -125,6 +132,11 @@ def parts_of(spec: SetSpec, fit: FitImages, library: Library, is_given: bool) ->
         UserError: The set cannot be an ID set.
     """
     validates = library.has(spec, VALIDATION)
+    if fit.pollution and (is_given or fit.held_out or fit.val):
+        raise UserError(
+            f"'{spec}' cannot be polluted where detectors learn from other images than the training split, or weights "
+            "are given. Choose a suite without pollution."
+        )
     if is_given and (fit.held_out or fit.val):
         return IDParts(spec, fit, trains=False, validates=validates)
     try:
@@ -147,8 +159,9 @@ def recorded(parts: IDParts, library: Library) -> dict[str, Any]:
     images, validation = (len(library.part(parts.set, part)) for part in (parts.train, parts.validation))
     share = {"share": fit.held_out} if fit.held_out else {}
     capped = {"per_class": fit.per_class} if fit.per_class else {}
+    others = {"pollution": fit.pollution} if fit.pollution else {}
     split = "test" if fit.held_out else "val" if fit.val else "train"
-    return {"split": split, **share, **capped, "images": images, "validation": validation}
+    return {"split": split, **share, **capped, **others, "images": images, "validation": validation}
 
 
 def fit_notes(parts: IDParts, library: Library) -> list[str]:
@@ -162,6 +175,11 @@ def fit_notes(parts: IDParts, library: Library) -> list[str]:
     split = {"train": "training", "val": "validation", "test": "test"}[facts["split"]]
     learnt = f"{facts['images']:,} and, for validation, {facts['validation']:,} images{capped}"
     text = f"Detectors are fitted on {learnt}, of the {split} split of '{name}'"
+    if fit.pollution:
+        others = round(fit.pollution * facts["images"])
+        text = (
+            f"{text}; {others:,} of the former are of its other classes (pollution {fit.pollution:g}), for networks too"
+        )
     if not fit.held_out:
         return [f"{text}."]
     scored, test = len(library.part(name, parts.scored)), len(library.part(name, "test"))

@@ -196,6 +196,10 @@ def _images(entry: Entry, block: Block) -> dict[str, Images]:
     return found
 
 
+FITTED_ON = ("split", "share", "per_class", "pollution")
+"""What of a record's `fitted_on` is a part of the protocol."""
+
+
 def _protocol(entry: Entry, block: Block) -> Protocol:
     """The protocol of one ID set of a bundle."""
     records = [r for row in block.rows for of_set in row.records.values() for r in of_set.values()]
@@ -204,7 +208,7 @@ def _protocol(entry: Entry, block: Block) -> Protocol:
     limits = {f"{name} {record.origin.get('shown', {}).get(name)}" for record in records for name in SHORTENED}
     quick |= {f"{QUICK_LOOK}: {limit}" for limit in limits if not limit.endswith(" None")}
     parts = _parts(records, "id"), _parts(records, "ood")
-    kept = {name: value for name, value in first.fitted_on.items() if name in ("split", "share", "per_class")}
+    kept = {name: value for name, value in first.fitted_on.items() if name in FITTED_ON}
     fitted_on = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(kept.items()))
     if own_name(first, "id_set").startswith(PREFIX):
         return Protocol(GIVEN, "", block.id_set, parts, fitted_on, tuple(sorted(quick)))
