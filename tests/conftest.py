@@ -7,31 +7,43 @@ import os
 # Before torch and numpy are imported: test processes share the cores (pytest -n), and so do processes that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from oodbench.benchmark import ImageSet
-from oodbench.benchmark.data.library import Library
-from oodbench.benchmark.plan.jobs import SetRef
-from oodbench.benchmark.plugins.base import Plugin
-from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
-from oodbench.benchmark.stages.context import THREAD_VARIABLES, JobContext, use_threads
-from oodbench.benchmark.store.store import Store
-from tests.once import computed_once
-from tests.support import draw_no_plots
+if TYPE_CHECKING:
+    from oodbench.benchmark import ImageSet
+    from oodbench.benchmark.plugins.base import Plugin
+    from oodbench.benchmark.stages.context import JobContext
+
+# Nothing here imports torch before a fixture needs it: with -n, pytest also imports this file in a process that runs no
+# test, and the others start after it.
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, and let it pass over what is there then.
+
+    It took 8 of 21 seconds: modules and tests are almost a million objects, of which none is garbage.
+    """
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def once() -> Iterator[None]:
     """Compute once what many tests need of the same images (tests/once.py)."""
+    from tests.once import computed_once
+
     with pytest.MonkeyPatch.context() as patch:
         computed_once(patch)
         yield
@@ -40,6 +52,8 @@ def once() -> Iterator[None]:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """Forget at the end what was registered and imported; built-ins that were first imported meanwhile stay."""
+    from oodbench.benchmark.plugins.registry import registry
+
     objects, files = dict(registry._objects), dict(registry._from_files)
     yield
     ours = {key: plugin for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench.")}
@@ -90,6 +104,7 @@ def logged() -> Iterator[list[str]]:
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], None]:
     """Register a class under a name until the test ends."""
+    from oodbench.benchmark.plugins.registry import KINDS, PluginEntry, registry
 
     def add(name: str, plugin: type[Plugin]) -> None:
         kind = next(kind for kind, (base, *_) in KINDS.items() if issubclass(plugin, base))
@@ -102,6 +117,10 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], N
 @pytest.fixture(autouse=True)
 def unchanged_threads() -> Iterator[None]:
     """A run sets the number of threads for its process, in which other tests follow."""
+    import torch
+
+    from oodbench.benchmark.stages.context import THREAD_VARIABLES, use_threads
+
     before, variables = torch.get_num_threads(), {name: os.environ.get(name) for name in THREAD_VARIABLES}
     yield
     if torch.get_num_threads() != before:
@@ -115,29 +134,24 @@ def unchanged_threads() -> Iterator[None]:
 @pytest.fixture
 def one_thread(unchanged_threads: None) -> None:
     """The last bits of a network's outputs change with the number of threads."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no plots: they take longer than a tiny run."""
+    from tests.support import draw_no_plots
+
     draw_no_plots(monkeypatch)
-
-
-class ContextOfSets(JobContext):
-    """A job context with the given image sets."""
-
-    def __init__(self, root: Path, sets: Mapping[str, ImageSet]) -> None:
-        super().__init__(Store(root), Library(root), torch.device("cpu"))
-        self.sets = sets
-
-    def images(self, data: SetRef) -> ImageSet:
-        return self.sets[data.set]
 
 
 @pytest.fixture
 def context_with(tmp_path: Path) -> Callable[[Mapping[str, ImageSet]], JobContext]:
     """Create a job context with an empty store from image sets by name."""
+    from tests.support import ContextOfSets
+
     return lambda sets: ContextOfSets(tmp_path / "cache", sets)
 
 

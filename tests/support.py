@@ -5,6 +5,7 @@ Fixtures are in conftest.py. A test file keeps what only it needs.
 
 from __future__ import annotations
 
+import ast
 import csv
 import gc
 import io
@@ -14,6 +15,7 @@ import struct
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +23,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, device, nn
 
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.cli import main
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs import GivenArrays, GivenHead, GivenOutputs, write_outputs
 from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
 from oodbench.benchmark.plan.suite import Schedule
+from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.store.store import Key
+from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.store.store import Key, Store
 from oodbench.benchmark.views.plots import draw as plots
 from oodbench.benchmark.views.summary import Summary, summary_of
 
@@ -85,6 +90,20 @@ def short_id(value: object) -> str:
 def in_repository(path: Path) -> str:
     """A file's path in the repository, for the name of a test or a message."""
     return path.relative_to(ROOT).as_posix()
+
+
+# Sources
+
+
+@cache
+def syntax(path: Path) -> ast.Module:
+    """The syntax tree of a source file, which several tests look at."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def folders(paths: Iterable[Path]) -> list[Path]:
+    """The folders of files: a test for each folder, as there are hundreds of files."""
+    return sorted({path.parent for path in paths})
 
 
 # Suites and runs
@@ -241,6 +260,17 @@ def train_job(
         seed=seed,
         **{"given": None, **options},
     )
+
+
+class ContextOfSets(JobContext):
+    """A job context with the given image sets."""
+
+    def __init__(self, root: Path, sets: Mapping[str, ImageSet]) -> None:
+        super().__init__(Store(root), Library(root), device("cpu"))
+        self.sets = sets
+
+    def images(self, data: SetRef) -> ImageSet:
+        return self.sets[data.set]
 
 
 # Images and files in the formats of data sets

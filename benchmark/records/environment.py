@@ -30,7 +30,7 @@ ABSENT = "not installed"
 def made_now() -> dict[str, Any]:
     """Version and commit of oodbench, and the current time (UTC)."""
     written = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"version": metadata.version("oodbench"), "commit": _commit(), "written": written}
+    return {"version": package_version("oodbench"), "commit": _commit(), "written": written}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -65,8 +65,9 @@ def computed_on(records: Iterable[Record]) -> str:
     return f"Computed on {' and '.join(devices)}, {' and '.join(threads)} CPU thread{plural} a job{trained}."
 
 
+@cache
 def package_version(package: str) -> str:
-    """The version of an installed distribution, or `ABSENT`."""
+    """The version of an installed distribution, or `ABSENT`: that of the first time, as modules stay imported."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

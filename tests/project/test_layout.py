@@ -16,7 +16,7 @@ from oodbench.benchmark.plugins.source_version import source_version
 from oodbench.benchmark.records import environment
 from oodbench.benchmark.runner import write_views
 from oodbench.benchmark.store.store import Key
-from tests.support import ROOT, in_repository
+from tests.support import ROOT, folders, in_repository, syntax
 
 BENCHMARK = ROOT / "benchmark"
 SOURCES = sorted(BENCHMARK.rglob("*.py"))
@@ -41,15 +41,17 @@ def test_a_package_says_what_it_is_for(package: Path) -> None:
     assert len(text) > 20
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=in_repository)
-def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 350
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and node.name != "run":  # whose signature and docstring are the API's page
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = body[-1].end_lineno - body[0].lineno + 1 if body and body[-1].end_lineno else 0
-            assert lines <= 70, f"{node.name} has {lines} lines"
+@pytest.mark.parametrize("folder", folders(SOURCES), ids=in_repository)
+def test_files_and_functions_are_short(folder: Path) -> None:
+    for path in folder.glob("*.py"):
+        assert path.read_text(encoding="utf-8").count("\n") <= 350, path
+        for node in ast.walk(syntax(path)):
+            if (
+                isinstance(node, ast.FunctionDef) and node.name != "run"
+            ):  # its signature and docstring are the API's page
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body and body[-1].end_lineno else 0
+                assert lines <= 70, f"{path}: {node.name} has {lines} lines"
 
 
 # What a move breaks without a sound
