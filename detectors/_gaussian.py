@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,10 +69,9 @@ def centred_blocks(
     """Blocks of images, and their features (or other vectors) minus a centre, float64 (N, D).
 
     `centres`: one, (D,), or one per class, (K, D). All blocks lie in the same memory, so use each before the next: to
-    ask the system for memory of this size takes longer than to subtract. NumPy asks for large pages, which takes half
-    of that time. It is filled in pieces that stay in the cache.
+    ask the system for memory of this size takes longer than to subtract. It is filled in pieces that stay in the cache.
     """
-    memory = torch.from_numpy(np.empty((min(BLOCK, len(train)), centres.shape[-1])))
+    memory = torch.empty(min(BLOCK, len(train)), centres.shape[-1], dtype=torch.float64)
     for part in train.batches(BLOCK):
         done = 0
         for piece in part.batches(PIECE):
