@@ -44,6 +44,8 @@ PASSES = {
     "supcon": 2.0,
     "cider": 2.0,
     "pixmix": 1.0,
+    "godin": 1.0,
+    "rotpred": 4.0,
     "confidence": 2.0,
     "deep_svdd": 1.0,
     "deep_sad": 65 / 64,

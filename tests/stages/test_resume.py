@@ -135,6 +135,8 @@ def trained() -> dict[tuple[str, ...], tuple[bytes, str]]:
         ("supcon[projection=4]", NETWORKS[0], "float32"),
         ("cider[projection=4]", NETWORKS[0], "bfloat16"),
         ("pixmix[like=standard,pictures=9]", "dropping", "float32"),
+        ("godin[like=standard]", NETWORKS[0], "bfloat16"),
+        ("rotpred", NETWORKS[0], "float32"),
         ("vos[queue=3,start=0.3,select=2]", NETWORKS[0], "float32"),
         ("vos[like=one_cycle,low_side=0.75,start=0.3]", "densenet[depth=10,growth=4]", "bfloat16"),
     ],
