@@ -114,7 +114,8 @@ class Decomposed(WithOutputs):
             parts = [features, torch.ones_like(g)]
             if self.similarity == EUCLIDEAN:
                 parts.insert(1, features.square().sum(dim=1, keepdim=True))
-            return torch.cat(parts, dim=1) / g
+            extended: Tensor = torch.cat(parts, dim=1) / g
+            return extended
 
     def outputs(self, features: Tensor) -> dict[str, Tensor]:
         """h and g of features that this network has made."""
@@ -172,15 +173,18 @@ class GodinLoss(LossRecipe):
 class Godin(Detector):
     """-max_k h_k(x~), x~ = x + epsilon sign(grad_x max_k h_k(x)), on a classifier with the logits h / g.
 
-    `epsilon` is in units of pixels in [0, 1], and x~ may leave [0, 1]. By default it is the one of 0, 0.0025, 0.005,
-    0.01, 0.02, 0.04 and 0.08 with the largest mean of max_k h_k(x~) over ID validation images: no OOD image is needed.
-    The network stays in evaluation mode. Two passes per image.
+    `epsilon` is in units of pixels in [0, 1], and x~ may leave [0, 1]. The network stays in evaluation mode. Two passes
+    per image. No OOD image is needed.
 
-    Differs: the search over epsilon is the paper's, and OpenOOD takes 0.0025. On a network whose h rises with every
-    step the search ends at a large one, which may rank worse than none; `epsilon=0` is h of the image as it is. Pixels
-    with gradient 0 do not change; OpenOOD's code moves them up. Other detectors see the logits h / g, and features with
-    which a linear head makes them: (f / |f|, 1) / g for the cosine. Optimizer, schedule and augmentation are those of
-    the recipe that the setting `like` names; weights of h have no weight decay.
+    Default of `epsilon`: the one of 0, 0.0025, 0.005, 0.01, 0.02, 0.04 and 0.08 with the largest mean of max_k h_k(x~)
+    over ID validation images. Authors: the same search. Default suite: 0.04 on digits and 0.02 on glyphs, seed 0; not a
+    part of 'all'.
+
+    Differs: OpenOOD takes 0.0025. On a network whose h rises with every step the search ends at a large one, which may
+    rank worse than none; `epsilon=0` is h of the image as it is. Pixels with gradient 0 do not change; OpenOOD's code
+    moves them up. Other detectors see the logits h / g, and features with which a linear head makes them: (f / |f|, 1)
+    / g for the cosine. Optimizer, schedule and augmentation are those of the recipe that the setting `like` names;
+    weights of h have no weight decay.
     """
 
     needs = frozenset({"images", "network"})
