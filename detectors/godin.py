@@ -165,8 +165,9 @@ class GodinLoss(LossRecipe):
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:
         """The mean cross-entropy of h / g."""
-        loss = F.cross_entropy(training.networks["classifier"](batch.images), batch.labels)
-        return Losses(loss, {"cross_entropy": loss})
+        logits = training.networks["classifier"](batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        return Losses(loss, {"cross_entropy": loss}, logits)
 
 
 @detector("godin", title="Generalized ODIN", paper=PAPER, display_name="G-ODIN", cite="hsu2020godin")

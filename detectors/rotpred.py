@@ -59,9 +59,11 @@ class RotPredLoss(LossRecipe):
         assert isinstance(network, WithOutputs)
         features = network.features(torch.cat([rotated(batch.images, turns) for turns in range(4)]))
         turns = torch.arange(4, device=features.device).repeat_interleave(count)
-        ce = F.cross_entropy(network.head(features[:count]), batch.labels)
+        logits = network.head(features[:count])
+        ce = F.cross_entropy(logits, batch.labels)
         of_turns = F.cross_entropy(network.outputs(features)["rotation"], turns)
-        return Losses(ce + self.weight * of_turns, {"cross_entropy": ce, "cross_entropy_of_rotations": of_turns})
+        parts = {"cross_entropy": ce, "cross_entropy_of_rotations": of_turns}
+        return Losses(ce + self.weight * of_turns, parts, logits)
 
 
 @detector(

@@ -81,7 +81,8 @@ def test_a_step_descends_on_the_cross_entropy_of_the_quotient(similarity: str) -
         _, h, g = defined(plain, given.images)
         weights = {name: weight for name, weight in plain.named_parameters() if name in learned}
         gradients = torch.autograd.grad(cross_entropy(h / g, one_hot(given.labels)), tuple(weights.values()))
-        recipe.step(training, given)
+        logged = recipe.step(training, given)
+        assert float(logged["accuracy"]) == float((h.argmax(dim=1) == given.labels).double().mean())
         after = dict(network.named_parameters())
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
             assert torch.allclose(after[name], weight - 0.1 * gradient, rtol=0, atol=1e-9), name

@@ -48,7 +48,9 @@ def test_a_step_descends_on_both_cross_entropies(weight: float) -> None:
             logits = plain.branches["rotation"](plain.features(images))
             loss = loss + weight / 4 * cross_entropy(logits, torch.eye(4)[[quarters] * BATCH])
         gradients = torch.autograd.grad(loss, tuple(plain.parameters()))
-        recipe.step(training, given)
+        logged = recipe.step(training, given)
+        correct = plain(given.images).argmax(dim=1) == given.labels  # of images that are not rotated
+        assert float(logged["accuracy"]) == float(correct.double().mean())
         for before, after, gradient in zip(plain.parameters(), network.parameters(), gradients, strict=True):
             assert torch.allclose(after, before - 0.1 * gradient, rtol=0, atol=1e-12)
             assert gradient.abs().max() > 1e-6
