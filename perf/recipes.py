@@ -46,6 +46,8 @@ PASSES = {
     "pixmix": 1.0,
     "godin": 1.0,
     "rotpred": 4.0,
+    "deep_ensemble": 5.0,
+    "dropout": 1.0,
     "confidence": 2.0,
     "deep_svdd": 1.0,
     "deep_sad": 65 / 64,

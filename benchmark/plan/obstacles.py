@@ -8,7 +8,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.plan import Row
-from oodbench.benchmark.plan.recipes.declared import declared_outputs
+from oodbench.benchmark.plan.recipes.declared import declared_outputs, untrained_classifier
 from oodbench.benchmark.plan.resolve import shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.weights.file import Imported, Weights
@@ -39,11 +39,15 @@ class Obstacles:
             return ""
         if reason := self._of_logits(entry, row) or self._of_outputs(entry, row):
             return reason
-        if "maps" in row.detector.needs and not self.builder.blocks(entry):
-            return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
+        if "maps" in row.detector.needs:
+            if not self.builder.blocks(entry):
+                return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
+            if not row.recipe.keeps_blocks:
+                return f"it looks at the maps of blocks, and recipe '{row.recipe.name}' trains a network without them"
         if type(row.detector).refuses is Detector.refuses:
             return ""
-        reason = asked(row.detector, "refuses", self.builder.untrained_network(entry))
+        network = untrained_classifier(row.recipe, self.builder.task(entry)) or self.builder.untrained_network(entry)
+        reason = asked(row.detector, "refuses", network)
         return f"it cannot score with backbone '{self.backbone.name}': {reason}" if reason else ""
 
     def _of_logits(self, entry: IDEntry, row: Row) -> str:

@@ -60,6 +60,9 @@ class Recipe(Plugin):
     The network called "classifier" then has a method `outputs(features)` that returns them (`WithOutputs` adds it).
     They are computed in the pass that all detectors share, and stored; detectors that declare them in `reads` get
     them."""
+    keeps_blocks: ClassVar[bool] = True
+    """False if the backbone's blocks are not in the network called "classifier" as they are in the backbone's own, for
+    instance because it consists of several. Detectors of feature maps are skipped with it."""
     classifies: ClassVar[bool] = True
     """False if the network called "classifier" has features, and perhaps named outputs, but is not trained to tell
     classes apart: nothing reads its logits, it needs no head, and its cells have no accuracy. Detectors that need
@@ -98,6 +101,14 @@ class Recipe(Plugin):
             are seeded when this is called.
         """
         raise NotImplementedError
+
+    def trained_networks(self, networks: Mapping[str, nn.Module]) -> int:
+        """Return how many networks tables count as trained: as many as there are, unless one consists of several.
+
+        Args:
+            networks: What `networks` returned, perhaps without memory for its numbers (torch's device "meta").
+        """
+        return len(networks)
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers by name.

@@ -20,6 +20,7 @@ from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.citations.bibtex import cited, entries_beside
+from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec
 from oodbench.benchmark.records.given_sets import plain_name
@@ -116,7 +117,8 @@ def _network_count(job: TrainJob) -> int | None:
     """The number of networks of a recipe; None if they cannot be built without memory for their numbers."""
     try:
         with restored_rng(torch.device("cpu")), torch.device("meta"):
-            return len(create("recipe", parse_spec(job.checkpoint.recipe)).networks(task_of(job.checkpoint)))
+            recipe: Recipe = create("recipe", parse_spec(job.checkpoint.recipe))
+            return recipe.trained_networks(recipe.networks(task_of(job.checkpoint)))
     except Exception:  # a plug-in that is only asked; it may compute while it builds
         return None
 

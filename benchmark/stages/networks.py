@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from oodbench.benchmark.plan.jobs import Checkpoint
+from oodbench.benchmark.plan.recipes.declared import CLASSIFIER as CLASSIFIER
 from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plan.weights.file import IMPORTED, Imported
 from oodbench.benchmark.plugins.inputs import Classifier, inner_network
@@ -15,10 +16,6 @@ from oodbench.benchmark.plugins.recipe import Recipe, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Store
-
-CLASSIFIER = "classifier"
-"""Name of the network that detectors score with."""
-
 
 HEAD_WEIGHT, HEAD_BIAS, CLASSES = "classifier.head.weight", "classifier.head.bias", "classes"
 """Names of the tensors (K, D), (K,) and K that are stored of a network of which only outputs are given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import Checkpoint, Outputs, SetRef
@@ -12,7 +12,14 @@ from oodbench.benchmark.plugins.guarded import CallError, asked
 from oodbench.benchmark.plugins.networks.with_outputs import checked_widths
 from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Key
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASSIFIER = "classifier"
+"""Name of the network that detectors score with."""
 
 NAMED_OUTPUTS = "named_outputs"
 """Kind of the artifact with a set's named outputs."""
@@ -37,6 +44,22 @@ def declared_outputs(recipe: Recipe, task: Task) -> dict[str, int]:
         return checked_widths(recipe.name, declared)
     except PluginError as error:
         raise CallError(str(error)) from error
+
+
+def untrained_classifier(recipe: Recipe, task: Task) -> nn.Module | None:
+    """The classifier that a recipe builds, without memory for its numbers, to inspect only.
+
+    None if that is the backbone's own network, or if it cannot be built so: recipes may compute while they build.
+    """
+    if fits_head(recipe) or type(recipe).networks is Recipe.networks:
+        return None
+    import torch
+
+    try:
+        with restored_rng(torch.device("cpu")), torch.device("meta"):
+            return recipe.networks(task).get(CLASSIFIER)
+    except Exception:  # a plug-in that is only asked; an error that matters is raised when it trains
+        return None
 
 
 def of_recipe(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
