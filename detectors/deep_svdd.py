@@ -74,6 +74,7 @@ class Autoencoder(Recipe):
     """
 
     classifies = False
+    keeps_blocks = False
     network: str = AUTO
     learning_rate: float = 1e-4
     weight_decay: float = 5e-4
@@ -117,6 +118,7 @@ class DeepSVDDLoss(Recipe):
 
     builds_on = "svdd_autoencoder"
     classifies = False
+    keeps_blocks = False
     outputs = {"distance": 1}
     network: str = AUTO
     learning_rate: float = 1e-4

@@ -68,6 +68,14 @@ def test_what_needs_a_classifier_is_refused_with_the_reason(run: Run) -> None:
         run("msp")
 
 
+@pytest.mark.parametrize("detector", ["gram", "rankfeat@deep_svdd"])
+def test_maps_of_blocks_are_the_backbones(run: Run, detector: str) -> None:
+    recipe = "deep_svdd" if "@" in detector else "svdd_autoencoder"
+    reason = f"recipe '{recipe}' trains a network without them"
+    with pytest.raises(UserError, match=f"it looks at the maps of blocks, and {reason}"):
+        run(detector)
+
+
 def test_polluted_images_are_learnt_from(run: Run, records: dict[str, Record]) -> None:
     polluted = run("kde[on=pixels],deep_svdd", "dirty", "pollution = 0.2")
     for record in polluted.records:
