@@ -13,6 +13,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun
+from oodbench.benchmark.views.tables.brief import closing_text
 from tests.support import run_suite
 
 SUITES = ("one-class-mnist", "one-class-fashion", "one-class-cifar10", "one-class-digits")
@@ -37,8 +38,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def records(run: Run) -> dict[str, Record]:
-    return {record.label: record for record in run(DETECTORS).records}
+def stored(run: Run) -> StoredRun:
+    return run(DETECTORS)
+
+
+@pytest.fixture(scope="module")
+def records(stored: StoredRun) -> dict[str, Record]:
+    return {record.label: record for record in stored.records}
 
 
 def test_every_row_has_a_cell_without_accuracy(records: dict[str, Record]) -> None:
@@ -55,6 +61,18 @@ def test_every_row_has_a_cell_without_accuracy(records: dict[str, Record]) -> No
 def test_pixels_alone_tell_digits_apart(records: dict[str, Record]) -> None:
     for name in ("ocsvm[on=pixels]", "kde[on=pixels]"):
         assert records[name].metrics["auroc"] > 0.9
+
+
+def test_a_short_table_shows_the_only_ood_set_though_it_is_the_outlier_source(stored: StoredRun) -> None:
+    """It is in no mean, so that there is no other number to show."""
+    short = closing_text(stored, 80)
+    assert "The whole table: bench table" in short
+    row = next(line for line in short.splitlines() if line.startswith("kde[on=pixels]"))
+    (auroc,) = (r.metrics["auroc"] for r in stored.records if r.label == "kde[on=pixels]")
+    assert f"{100 * auroc:.1f}" in row
+    best = max(stored.records, key=lambda r: r.metrics["auroc"])
+    first = next(line for line in short.splitlines() if line.startswith(tuple(r.label for r in stored.records)))
+    assert first.split()[0] == best.label
 
 
 def test_cells_of_labelled_anomalies_are_seen(records: dict[str, Record]) -> None:

@@ -61,25 +61,35 @@ def _fits(table: str, width: int) -> bool:
 def best_rows(block: Block, count: int) -> list[int]:
     """Numbers of the best rows by mean AUROC over the first group of OOD sets that the ID set has, best first.
 
-    Where no row has that mean, the first rows of the plan.
+    If no set but the outlier source is there, by the AUROC on it. Where no row has that number, the first of the plan.
     """
-    by = f"{(*block.groups, EVERY)[0]}:auroc"
+    scope = block.sets[0].name if _is_all_seen(block) else (*block.groups, EVERY)[0]
+    by = f"{scope}:auroc"
     rows = best(block, count, by) or sorted_rows(block, by)[:count]
     return [block.rows.index(row) for row in rows]
 
 
+def _is_all_seen(block: Block) -> bool:
+    """Whether the outlier source, which is in no mean, is the only OOD set."""
+    return bool(block.sets) and all(ood.source for ood in block.sets)
+
+
 def _sheet_text(sheet: Sheet, rows: Sequence[int], width: int, ink: Ink) -> str:
-    """Some rows of an ID set, with as many of the columns as fit: accuracy, means, the worst set with its name."""
+    """Some rows of an ID set, with as many of the columns as fit: accuracy, means, the worst set with its name.
+
+    Where the outlier source is the only OOD set, and there are no means, it is shown itself.
+    """
     labels, hidden = tuple(sheet.labels[row] for row in rows), len(sheet.block.rows) - len(rows)
     whole, accuracy = _only(sheet.overall, rows), _only(sheet.accuracy, rows)
     unnamed = _with(whole, lambda c: replace(c, entries=tuple(replace(e, note="") for e in c.entries)))
     means = [replace(c, title=c.title.removesuffix(" mean")) for c in unnamed.columns if c.title.endswith(" mean")]
     narrow = replace(unnamed, title="mean AUROC", columns=tuple(means or unnamed.columns))
     none = replace(accuracy, columns=())
+    sets = tuple(_only(group, rows) for group in sheet.sets) if _is_all_seen(sheet.block) else ()
     longest = max(map(len, ("detector", *labels)))
     text = ""
     for left, right in ((accuracy, whole), (accuracy, unnamed), (none, unnamed), (none, narrow)):
-        part = replace(sheet, labels=labels, accuracy=left, sets=(), overall=right, baselines=())
+        part = replace(sheet, labels=labels, accuracy=left, sets=sets, overall=right, baselines=())
         text, one_panel = (sheet_text(part, w, ink, min(longest, max(16, width // 2))) for w in (width, UNBOUNDED))
         lines = click.unstyle(text).splitlines()
         if len(lines) == len(one_panel.splitlines()) and max(map(len, lines[1:])) <= width:
