@@ -43,6 +43,7 @@ PASSES = {
     "vos": 1.0,
     "supcon": 2.0,
     "cider": 2.0,
+    "csi": 8.0,
     "pixmix": 1.0,
     "godin": 1.0,
     "rotpred": 4.0,

@@ -135,7 +135,7 @@ class DetectorJobs:
         """Images that a detector's `fit` pushes through the network."""
         images = [inputs[part].size if part in inputs else 0 for part in ("validation", "outliers")]
         passes: int = asked(detector, "passes_in_fit", self._blocks(entry, detector), *images)
-        return passes
+        return passes + inputs["train"].size * detector.fit_passes
 
     def _blocks(self, entry: IDEntry, detector: Detector) -> int:
         return self.builder.blocks(entry) if "maps" in detector.needs else 0

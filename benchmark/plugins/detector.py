@@ -58,6 +58,8 @@ class Detector(Plugin):
     passes: ClassVar[int] = 0
     """Network passes per image that `score` makes itself, beyond the one that all detectors share. Anything above 0
     requires 'network' in `needs`."""
+    fit_passes: ClassVar[int] = 0
+    """Network passes per ID training image that `fit` makes itself; with them `needs` has 'network' and 'images'."""
     map_settings: ClassVar[tuple[str, ...] | None] = None
     """Names of the settings that `observe` and `reduce` depend on; None means all. Detectors that differ only in other
     settings share the stored reductions."""
@@ -97,7 +99,7 @@ class Detector(Plugin):
         return self.passes
 
     def passes_in_fit(self, blocks: int, validation: int, outliers: int) -> int:
-        """Total number of images that `fit` passes through the network itself.
+        """Total number of images that `fit` passes through the network itself, without `fit_passes` of training images.
 
         Args:
             blocks: Number of blocks of the network; 0 for detectors that do not declare 'maps'.

@@ -29,6 +29,7 @@ from oodbench.benchmark.verify.toy_world import (
     as_declared,
     fresh_classifier,
     planted_network,
+    reader_of,
     toy_bank_batch,
     toy_batch,
     toy_observe,
@@ -68,7 +69,7 @@ def fitted_in_memory(detector: Detector, supplied: Collection[str] = tuple(NEEDS
         outliers = toy_batch(detector, world.ood, supplied=supplied if "outliers" in supplied else ())
     with restored_rng(torch.device("cpu")):
         torch.manual_seed(0)
-        passed = as_declared(classifier, detector, supplied)
+        passed = as_declared(reader_of(detector) or classifier, detector, supplied)
         rows = detector.bank_rows(toy_bank_batch(detector)) if compares(detector) else None
         detector.fit(passed, FitData(train, validation, outliers, rows))
     return detector

@@ -15,7 +15,15 @@ from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.recipes.declared import declared_outputs
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, reduces
-from oodbench.benchmark.plugins.inputs import NAMED, NEEDS, Batch, Classifier, ForwardOutput, UndeclaredInputError
+from oodbench.benchmark.plugins.inputs import (
+    NAMED,
+    NEEDS,
+    Batch,
+    BatchOutputs,
+    Classifier,
+    ForwardOutput,
+    UndeclaredInputError,
+)
 from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs, split_outputs
 from oodbench.benchmark.plugins.recipe import Task
 from oodbench.benchmark.plugins.registry import registry
@@ -154,8 +162,9 @@ def toy_batch(
     """
     names = detector.needs & set(supplied)
     classifier = toy_world().classifier
+    own = reader_of(detector)
     pixels = torch.from_numpy(images.images).float() / 255
-    named = toy_outputs(detector, pixels)
+    named = toy_outputs(detector, own, pixels) if own else {}
     with torch.no_grad():
         output = classifier.forward_with_maps(pixels)
         if rows is not None:
@@ -165,11 +174,7 @@ def toy_batch(
         if "maps" in names and reduces(detector):
             tensors["maps"] = checked_reduction(detector, output)
     parts: dict[str, Callable[[slice], Tensor]] = {name: tensors[name].__getitem__ for name in tensors if name in names}
-    parts |= {
-        NAMED + name: (values if rows is None else values[rows]).__getitem__
-        for name, values in named.items()
-        if name in detector.reads
-    }
+    parts |= {NAMED + name: (values if rows is None else values[rows]).__getitem__ for name, values in named.items()}
     if labelled and images.labels is not None:
         parts["labels"] = torch.from_numpy(images.labels.copy()).__getitem__
     bank = None
@@ -178,7 +183,7 @@ def toy_batch(
         bank = TrainingBank(train.features.numpy(), detector.bank_rows(train))
         similarities = bank.similarities(output.features)
         parts["similarities"] = similarities.__getitem__
-    passed = as_declared(classifier, detector, supplied)
+    passed = as_declared(own or classifier, detector, supplied)
     return Batch(len(images), parts, detector.name, passed if "network" in names else None, bank=bank)
 
 
@@ -197,20 +202,40 @@ def recipe_with(detector: Detector) -> str:
     raise CheckError(f"it reads output {outputs}, which {whose}; write outputs = {{NAME: WIDTH}} in the recipe")
 
 
-def toy_outputs(detector: Detector, pixels: Tensor) -> dict[str, Tensor]:
-    """The named outputs that a detector reads, of images (N, 3, H, W): those of an untrained network of their recipe.
+class Reader(Classifier):
+    """An untrained network of the recipe whose named outputs a detector reads; it gives those that it declares."""
 
-    Float64 (N, width). Raises `PluginError` if the network does not return what the recipe declares.
+    def __init__(self, detector: Detector) -> None:
+        recipe = create("recipe", parse_spec(recipe_with(detector)))
+        task = Task(CLASSES, (3, SIDE, SIDE), TrainableNetwork)
+        with restored_rng(torch.device("cpu")):
+            torch.manual_seed(0)
+            super().__init__(recipe.networks(task)["classifier"], CLASSES)
+        self.declared = declared_outputs(recipe, task)
+        """The widths of all outputs of the recipe."""
+        self._detector = detector
+
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """The outputs in the detector's `reads`; others raise `UndeclaredInputError`."""
+        given = {name: value for name, value in super().outputs(features).items() if name in self._detector.reads}
+        return BatchOutputs(given, self._detector.name)
+
+
+def reader_of(detector: Detector) -> Reader | None:
+    """The network that a detector of named outputs reads; None for other detectors. Raises as `recipe_with`."""
+    return Reader(detector) if detector.reads else None
+
+
+def toy_outputs(detector: Detector, reader: Reader, pixels: Tensor) -> dict[str, Tensor]:
+    """The named outputs that a detector reads, of images (N, 3, H, W), float64 (N, width).
+
+    Raises `PluginError` if the network does not return what the recipe declares.
     """
-    if not detector.reads:
-        return {}
-    recipe, task = create("recipe", parse_spec(recipe_with(detector))), Task(CLASSES, (3, SIDE, SIDE), TrainableNetwork)
-    with restored_rng(torch.device("cpu")), torch.no_grad():
-        torch.manual_seed(0)
-        classifier = Classifier(recipe.networks(task)["classifier"], CLASSES)
-        declared = declared_outputs(recipe, task)
-        joined = joined_outputs(classifier.outputs(classifier.features(pixels)), declared, len(pixels))
-    return {name: joined[:, columns].double() for name, columns in split_outputs(declared).items()}
+    with torch.no_grad():
+        given = Classifier.outputs(reader, reader.features(pixels))
+        joined = joined_outputs(given, reader.declared, len(pixels))
+    columns = split_outputs(reader.declared)
+    return {name: joined[:, columns[name]].double() for name in columns if name in detector.reads}
 
 
 class WithoutHead(Classifier):

@@ -16,28 +16,12 @@ from oodbench.detectors._contrastive import Contrastive, contrastive
 from oodbench.detectors._loss_recipe import REGIMES
 from oodbench.detectors._views import Augmentation, draw, view
 from oodbench.detectors.cider import WithPrototypes, compactness, dispersion
+from tests.detectors.contrastive_setups import CLASSES, Net, supervised, unit
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
-CLASSES, BATCH, WIDTH = 3, 7, 5
+BATCH, WIDTH = 7, 5
 NAMES = ["supcon", "cider"]
-
-
-class Net(nn.Module):
-    """A small network whose features may be negative."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Tanh(), nn.Flatten())
-        self.head = nn.Linear(4 * 9, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
 
 
 def batch(seed: int = 1, labels: Tensor | None = None) -> TrainBatch:
@@ -55,21 +39,6 @@ def start(recipe: Recipe) -> Training:
     torch.manual_seed(0)
     networks = recipe.networks(Task(CLASSES, (3, 16, 16), Net))
     return Training(networks, recipe.optimizers(networks), {}, torch.Generator().manual_seed(5))
-
-
-def unit(vector: Tensor) -> Tensor:
-    return vector / torch.sqrt((vector * vector).sum())
-
-
-def supervised(z: list[Tensor], labels: list[int], t: float) -> Tensor:
-    """Khosla et al., eq. 2, anchor by anchor."""
-    total = torch.zeros(())
-    for i, anchor in enumerate(z):
-        below = sum(torch.exp(anchor @ z[a] / t) for a in range(len(z)) if a != i)
-        positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
-        terms = [torch.log(torch.exp(anchor @ z[p] / t) / below) for p in positives]
-        total = total - torch.stack(terms).sum() / len(positives)
-    return total / len(z)
 
 
 def with_prototypes(

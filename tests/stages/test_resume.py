@@ -136,6 +136,7 @@ def trained() -> dict[tuple[str, ...], tuple[bytes, str]]:
         ("cider[projection=4]", NETWORKS[0], "bfloat16"),
         ("deep_ensemble[members=2,like=standard]", NETWORKS[0], "bfloat16"),
         ("dropout", NETWORKS[0], "float32"),
+        ("csi[projection=4,form=labelled]", NETWORKS[0], "float32"),
         ("pixmix[like=standard,pictures=9]", "dropping", "float32"),
         ("godin[like=standard]", NETWORKS[0], "bfloat16"),
         ("rotpred", NETWORKS[0], "float32"),
