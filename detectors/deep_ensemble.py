@@ -179,9 +179,12 @@ class DeepEnsemble(Detector):
     - `energy`: the mean of -log sum_k exp(f_mk);
     - `mutual_information`: H(p) - mean H(p_m) = mean KL(p_m || p), how much members disagree, after Gal (2016).
 
-    Without settings, five networks are trained as the recipe `cross_entropy` trains one; the default suite's three take
-    three passes per image, which count as the one that all detectors share. Accuracy, and other detectors on this
-    recipe, use the mean of the logits.
+    Five networks by default, three in the embedded suites; the pass of an image through all of them counts as the one
+    that detectors share. Accuracy, and other detectors on this recipe, use the mean of the logits: so does OpenOOD,
+    whose score is that of `msp@deep_ensemble`.
+
+    Differs: members see the same batches in the same order, and differ in their initial weights, and in shifts and
+    flips where `like` has them; the authors shuffle the images for each, and add adversarial examples.
     """
 
     in_all = False

@@ -132,7 +132,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(monkeypatch: pytest.M
         (EpochValues(3, 10, {"loss": float("nan")}), "loss nan"),
         (
             EpochValues(3, 10, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0, "accuracy": 1.0}),
-            "a 1, b 2, c 3, accuracy 100.0%",
+            "a 1, b 2, c 3, d 4, accuracy 100.0%",
         ),
     ],
 )

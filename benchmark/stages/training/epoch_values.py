@@ -8,7 +8,7 @@ from typing import NamedTuple
 ACCURACY = "accuracy"
 """Name under which a recipe's step returns the share of the batch that it classifies correctly."""
 
-SHOWN = 4
+SHOWN = 5
 """Values that one line has room for."""
 
 
