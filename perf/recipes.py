@@ -29,6 +29,7 @@ from oodbench.benchmark.plan.precision import train_in
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.training.train_loop import floats
+from oodbench.detectors._dcgan import gan_networks
 from oodbench.detectors._lenet import AUTO, Encoder, sizes_of
 from oodbench.detectors._loss_recipe import LossRecipe
 
@@ -49,6 +50,8 @@ PASSES = {
     "rotpred": 4.0,
     "deep_ensemble": 5.0,
     "dropout": 1.0,
+    "ascood": 3.0,
+    "reject_class": 2.0,
     "confidence": 2.0,
     "deep_svdd": 1.0,
     "deep_sad": 65 / 64,
@@ -83,10 +86,12 @@ def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device, enc
     networks = recipe.networks(task)
     for network in networks.values():
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    given = {}
+    given: dict[str, torch.nn.Module] = {}
     if recipe.builds_on:
         base = create("recipe", parse_spec(recipe.builds_on)).networks(task) if encoder else {}
         given = {"classifier": base.get("classifier", task.build_classifier()).to(device).eval().requires_grad_(False)}
+        given = {"classifier": task.build_classifier(), **gan_networks(16, shape)}
+        given = {name: network.to(device).eval().requires_grad_(False) for name, network in given.items()}
     training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0), 0.5)
     train_in(options.precision, [*networks.values(), *given.values()], device)
     count = options.batch_size

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gan": {"width": 4},
     "gan_confidence": {"beta": 0.7},
     "joint": {"width": 4, "beta": 0.7},
+    "gan_entropy": {"width": 4, "beta": 0.7, "generator_beta": 1.3},
 }
 HEALTH = ("p_real", "p_fake", "sample_deviation")
 LOSSES = {
@@ -28,6 +29,7 @@ LOSSES = {
     "gan": {"discriminator", "generator", *HEALTH},
     "gan_confidence": {"cross_entropy", "kl_to_uniform", "accuracy"},
     "joint": {"discriminator", "generator", *HEALTH, "cross_entropy", "kl_to_uniform", "accuracy"},
+    "gan_entropy": {"discriminator", "generator", *HEALTH, "cross_entropy", "entropy", "accuracy"},
 }
 Networks = dict[str, nn.Module]
 

@@ -99,6 +99,31 @@ def unit_features(given: TrainBatch, network: nn.Module, settings: dict[str, Any
     return cross_entropy(unit @ weight.T + network.head.bias, one_hot(given.labels))  # type: ignore[union-attr]
 
 
+def own_outliers(given: TrainBatch, network: nn.Module, settings: dict[str, Any]) -> Tensor:
+    """ASCOOD's loss, image by image, with features standardised here and the gradient of one logit at a time."""
+
+    def logits(image: Tensor) -> Tensor:
+        features = network.wrapped.features(image[None])[0]  # type: ignore[operator, union-attr]
+        away = features - features.sum() / len(features)
+        z = settings["sigma"] * away / (torch.sqrt((away**2).sum() / (len(features) - 1)) + 1e-6)
+        head: Any = network.head
+        made: Tensor = head.weight @ z + head.bias
+        return made
+
+    total = torch.zeros(())
+    for image, label in zip(given.images, given.labels, strict=True):
+        variable = image.clone().requires_grad_()
+        gradient = torch.autograd.grad(logits(variable)[label], variable)[0]
+        largest = np.argsort(-gradient.abs().flatten().numpy())[: image.numel() // 10]
+        outlier = image.flatten().clone()
+        for place in largest:
+            outlier[place] += settings["alpha"] * gradient.flatten()[place]
+        log_p = torch.log_softmax(logits(outlier.view_as(image)), dim=0)
+        total = total - torch.log_softmax(logits(image), dim=0)[label] / BATCH
+        total = total + settings["weight"] * (-np.log(CLASSES) - log_p.mean()) / BATCH
+    return total
+
+
 def drawn(a: float, b: float, random: torch.Generator) -> float:
     shapes = torch.tensor([a, b], dtype=torch.float64)
     return float(torch._sample_dirichlet(shapes, generator=random)[0])
@@ -152,6 +177,7 @@ EXPECTED: dict[str, Callable[[TrainBatch, nn.Module, dict[str, Any]], Tensor]] =
     "t2fnorm": unit_features,
     "regmixup": drawing(mixtures),
     "mixoe": drawing(boxes),
+    "ascood": own_outliers,
 }
 """Recipe -> its loss, computed from logits in another way."""
 ELSEWHERE = ("vos", "pixmix", "godin", "rotpred")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,11 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.tensor(sum(right) / len(right))
 
 
+def entropy(logits: Tensor) -> Tensor:
+    p = logits.softmax(dim=1)
+    return -(p * torch.log(p)).sum(dim=1).mean()
+
+
 def draw(random: torch.Generator) -> Tensor:
     return torch.randn(BATCH, 100, 1, 1, generator=random)
 
@@ -58,8 +64,9 @@ def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) 
 class Plain:
     """One step of each recipe, with a separate pass for every loss and explicit gradients."""
 
-    def __init__(self, networks: Networks, sgd: bool, beta: float, rates: Mapping[str, float]) -> None:
-        self.networks, self.beta = networks, beta
+    def __init__(self, networks: Networks, sgd: bool, settings: Mapping[str, Any], rates: Mapping[str, float]) -> None:
+        self.networks, self.beta = networks, settings.get("beta", 0.0)
+        self.generator_beta = settings.get("generator_beta", 0.0)
         self.random = torch.Generator().manual_seed(5)
         betas = {"classifier": (0.9, 0.999), "generator": (0.5, 0.999), "discriminator": (0.5, 0.999)}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -89,13 +96,13 @@ class Plain:
         self.descend("classifier", fit + self.beta * penalty)
         return {"cross_entropy": fit, "kl_to_uniform": penalty, "accuracy": accuracy(logits, given.labels)}
 
-    def gan(self, given: TrainBatch, penalise: bool = False) -> dict[str, Tensor]:
+    def gan(self, given: TrainBatch, penalty_of: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         drawn, judge = self.networks["generator"](draw(self.random)), self.networks["discriminator"]
         real, fake = torch.sigmoid(judge(given.images)), torch.sigmoid(judge(drawn))
         loss_d = -torch.log(real).mean() - torch.log(1 - fake).mean()
         self.descend("discriminator", loss_d)
         loss_g = -torch.log(torch.sigmoid(judge(drawn))).mean()
-        penalty = self.beta * kl(self.networks["classifier"](drawn)) if penalise else 0.0
+        penalty = penalty_of(self.networks["classifier"](drawn)) if penalty_of else 0.0
         self.descend("generator", loss_g + penalty)
         deviation = (drawn - drawn.mean(dim=0)).square().mean(dim=0).sqrt().mean()
         health = {"p_real": real.mean(), "p_fake": fake.mean(), "sample_deviation": deviation}
@@ -110,8 +117,16 @@ class Plain:
         return self.classify(given, self.sample())
 
     def joint(self, given: TrainBatch) -> dict[str, Tensor]:
-        losses = self.gan(given, penalise=True)
+        losses = self.gan(given, lambda logits: self.beta * kl(logits))
         return {**losses, **self.classify(given, self.sample())}
+
+    def gan_entropy(self, given: TrainBatch) -> dict[str, Tensor]:
+        losses = self.gan(given, lambda logits: self.generator_beta * entropy(logits))
+        network = self.networks["classifier"]
+        logits = network(given.images)
+        fit, spread = ce(logits, given.labels), entropy(network(self.sample()))
+        self.descend("classifier", fit - self.beta * spread)
+        return {**losses, "cross_entropy": fit, "entropy": spread, "accuracy": accuracy(logits, given.labels)}
 
 
 def rates_of(recipe: Recipe) -> dict[str, float]:
@@ -128,7 +143,7 @@ def rates_of(recipe: Recipe) -> dict[str, float]:
 def test_steps_are_those_of_the_plain_implementation(name: str, sgd: bool) -> None:
     """SGD depends on the magnitude of a gradient, which Adam's first step does not."""
     recipe, training, copies = set_up(make(name), sgd)
-    plain = Plain(copies, sgd, recipe.settings.get("beta", 0.0), rates_of(recipe))
+    plain = Plain(copies, sgd, recipe.settings, rates_of(recipe))
     for step in range(STEPS):
         given = batch_for(recipe, step)
         losses, expected = recipe.step(training, given), getattr(plain, name)(given)
@@ -143,15 +158,24 @@ def test_steps_are_those_of_the_plain_implementation(name: str, sgd: bool) -> No
     assert moved
 
 
-@pytest.mark.parametrize("name", ["confidence", "gan_confidence", "joint"])
-def test_beta_counts(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "setting", "without"),
+    [
+        ("confidence", "beta", ()),
+        ("gan_confidence", "beta", ()),
+        ("joint", "beta", ("discriminator",)),
+        ("gan_entropy", "beta", ("discriminator", "generator")),
+        ("gan_entropy", "generator_beta", ("discriminator", "classifier")),
+    ],
+)
+def test_beta_counts(name: str, setting: str, without: tuple[str, ...]) -> None:
     """The comparison above is meaningful only if another beta gives other weights."""
     results = []
-    for beta in (0.7, 0.70001):
+    for beta in (0.7, 0.71 if name == "gan_entropy" else 0.70001):  # entropy is flat where predictions are uniform
         torch.manual_seed(0)
-        recipe, training, _ = set_up(make(name, beta=beta), sgd=True)
+        recipe, training, _ = set_up(make(name, **{setting: beta}), sgd=True)
         recipe.step(training, batch_for(recipe))
-        results.append({n: flat(net) for n, net in training.networks.items() if n != "discriminator"})
+        results.append({n: flat(net) for n, net in training.networks.items() if n not in without})
     for network, weights in results[0].items():
         assert not torch.allclose(weights, results[1][network], rtol=0, atol=1e-10), network
 
@@ -237,7 +261,7 @@ def test_only_the_recipe_on_real_outliers_declares_them(name: str, needed: bool)
 
 
 @pytest.mark.parametrize("mode", [True, False])
-@pytest.mark.parametrize("name", ["gan", "joint"])
+@pytest.mark.parametrize("name", ["gan", "joint", "gan_entropy"])
 def test_samples_are_images_and_leave_the_generator_as_it_is(name: str, mode: bool) -> None:
     recipe, training, copies = set_up(make(name))
     generator = training.networks["generator"].train(mode)
@@ -261,8 +285,14 @@ def test_recipes_without_a_generator_have_no_samples(name: str) -> None:
 # Settings
 
 
+@pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf")])
+def test_the_weight_of_the_generator_s_entropy_must_not_be_negative(value: float) -> None:
+    with pytest.raises(ValueError, match="generator_beta must be 0 or more, and finite, got"):
+        make("gan_entropy", generator_beta=value)
+
+
 @pytest.mark.parametrize("beta", [-1e-9, -1.0, float("nan")])
-@pytest.mark.parametrize("name", ["confidence", "gan_confidence", "joint"])
+@pytest.mark.parametrize("name", ["confidence", "gan_confidence", "joint", "gan_entropy"])
 def test_beta_must_not_be_negative(name: str, beta: float) -> None:
     with pytest.raises(ValueError, match=r"beta must not be negative, got (-|nan)"):
         make(name, beta=beta)

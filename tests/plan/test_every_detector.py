@@ -14,10 +14,13 @@ from oodbench.benchmark.plan.suite import Schedule, Suite
 from oodbench.benchmark.plan.suite_file import read_suite, suite_that_runs_all
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.detectors._fine_tuning import FineTuned
 
 LEFT_OUT = {name for name, entry in registry.entries("detector").items() if not entry.load().in_all}
 POST_HOC = {"ocsvm", "isolation_forest", "kde"}
 """Of these, the ones that train no network: baselines for ID sets of one class."""
+OF_JOINT = {"gan_entropy"}
+"""Of these, the ones that are trained as `joint` is, with another loss."""
 OWN_NETWORK = {"deep_svdd", "deep_sad"}
 """Of these, the ones whose network and training are the paper's, whatever the suite's base recipe does."""
 
@@ -161,10 +164,22 @@ def test_a_suite_trains_them_like_its_base_recipe(name: str) -> None:
     rate = suite.recipes.get(suite.recipe, {}).get("learning_rate")
     if not registry.get("recipe", suite.recipe).classifies:
         return  # a suite of one class, whose base recipe is an autoencoder
-    for recipe in (registry.get("recipe", name) for name in LEFT_OUT - POST_HOC - OWN_NETWORK if suite.training):
+    others = POST_HOC | OF_JOINT | OWN_NETWORK
+    for recipe in (registry.get("recipe", name) for name in LEFT_OUT - others if suite.training):
         settings = recipe(**suite.recipe_settings(recipe.name, suite.entries[0].set)).settings
         assert settings["like"] == suite.recipe
-        if recipe.builds_on:
+        if issubclass(recipe, FineTuned):
             assert settings["builds_on"] == suite.recipe
         else:
             assert settings["learning_rate"] == rate
+
+
+@pytest.mark.parametrize("name", registry.entries("suite"))
+@pytest.mark.parametrize("recipe", OF_JOINT)
+def test_a_suite_trains_them_like_the_joint_loss(name: str, recipe: str) -> None:
+    suite = read_suite(name)
+    for entry in suite.entries:
+        joint, other = (suite.recipe_settings(of, entry.set) for of in ("joint", recipe))
+        assert {key: value for key, value in other.items() if key != "generator_beta"} == joint
+        assert other.get("generator_beta") == other.get("beta")
+        assert suite.training is None or suite.schedule("joint", entry.set) == suite.schedule(recipe, entry.set)

@@ -142,6 +142,9 @@ def trained() -> dict[tuple[str, ...], tuple[bytes, str]]:
         ("rotpred", NETWORKS[0], "float32"),
         ("vos[queue=3,start=0.3,select=2]", NETWORKS[0], "float32"),
         ("vos[like=one_cycle,low_side=0.75,start=0.3]", "densenet[depth=10,growth=4]", "bfloat16"),
+        ("ascood", NETWORKS[0], "float32"),
+        ("ascood[alpha_end=0.1,like=standard,synthesis=shuffle]", NETWORKS[0], "bfloat16"),
+        ("gan_entropy[width=4]", "dropping", "float32"),
     ],
 )
 def test_a_stopped_training_ends_in_the_same_bytes(
@@ -189,6 +192,31 @@ def test_a_stopped_fine_tuning_starts_from_the_given_weights_once(
     whole, cut = (job(recipe, "dropping", tag, given=base.checkpoint) for tag in ("whole", "cut"))
     run(context, whole)
     stop_after(monkeypatch, recipe, steps)
+    with pytest.raises(StoppedError):
+        run(context, cut)
+    run(context, cut)
+    assert everything(context, cut) == everything(context, whole)
+
+
+@pytest.mark.parametrize("source", ["gan[width=4]", "cvae[width=4]"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_training_with_a_reject_class_ends_in_the_same_bytes(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, source: str, precision: str
+) -> None:
+    """Of the reject class, and of the recipe that draws its images."""
+    base, cut_base = (job(source, NETWORKS[0], tag, precision) for tag in ("base", "cut base"))
+    run(context, base)
+    stop_after(monkeypatch, source, A_EPOCH + 1)
+    with pytest.raises(StoppedError):
+        run(context, cut_base)
+    run(context, cut_base)
+    assert everything(context, cut_base) == everything(context, base)
+    backbone = "densenet[depth=10,growth=4]" if precision == "bfloat16" else NETWORKS[0]
+    growing = ",like=one_cycle,low_side=0.5" if precision == "bfloat16" else ""
+    recipe = f"reject_class[builds_on={source.partition('[')[0]}{growing}]"
+    whole, cut = (job(recipe, backbone, tag, precision, given=base.checkpoint) for tag in ("whole", "cut"))
+    run(context, whole)
+    stop_after(monkeypatch, recipe, A_EPOCH + 1)
     with pytest.raises(StoppedError):
         run(context, cut)
     run(context, cut)
