@@ -6,6 +6,7 @@ measured and compared with each other again. All of it follows from the content 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable
@@ -18,11 +19,12 @@ import pytest
 from oodbench.benchmark import ImageSet
 from oodbench.benchmark.data import image_statistics, library, pixel_baseline
 from oodbench.benchmark.data.duplicates import CachedDuplicates
+from oodbench.benchmark.data.pixel_baseline import CachedBaselines
 from oodbench.benchmark.plugins.dataset import Dataset
 
 
 def computed_once(patch: pytest.MonkeyPatch) -> None:
-    """Remember sets that no file is read for, statistics of images, and counts of near-duplicates.
+    """Remember sets that no file is read for, statistics and baselines of images, and counts of copies.
 
     Files are not flushed to the disk: power does not fail in a test, and what is flushed when is tested in
     tests/store/test_atomic.py.
@@ -31,6 +33,8 @@ def computed_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(library, "_load_split", _loads_once(library._load_split))
     patch.setattr(pixel_baseline, "statistics", _by_content(image_statistics.statistics))
     patch.setattr(CachedDuplicates, "_count", _counts_once(CachedDuplicates._count))
+    patch.setattr(CachedDuplicates, "_count_exact", _counts_once(CachedDuplicates._count_exact))
+    patch.setattr(CachedBaselines, "_measured", _measured_once(CachedBaselines._measured))
 
 
 def _loads_once(load: Callable[[Dataset, str, Path], ImageSet]) -> Callable[[Dataset, str, Path], ImageSet]:
@@ -67,5 +71,17 @@ def _counts_once(count: Callable[[CachedDuplicates, ImageSet, ImageSet, int], in
         if key not in known:
             known[key] = count(self, seen, tested, channels)
         return known[key]
+
+    return found
+
+
+def _measured_once(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def found(self: CachedBaselines, training: ImageSet | None, id_set: ImageSet, ood_set: ImageSet) -> dict[str, Any]:
+        key = tuple(images.checksum if images else "none" for images in (training, id_set, ood_set))
+        if key not in known:
+            known[key] = measure(self, training, id_set, ood_set)
+        return copy.deepcopy(known[key])
 
     return found
