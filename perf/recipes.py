@@ -35,6 +35,7 @@ from oodbench.detectors._loss_recipe import LossRecipe
 
 PASSES = {
     "logitnorm": 1.0,
+    "learned_confidence": 1.0,
     "t2fnorm": 1.0,
     "regmixup": 2.0,
     "outlier_exposure": 2.0,

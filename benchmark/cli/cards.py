@@ -67,8 +67,12 @@ def _plugin_card(kind: str, name: str, data_dir: Path, results: Path) -> str:
         facts["candidates for tuning"] = _grid(plugin)
     if issubclass(plugin, Detector | Recipe):
         facts["needs"] = "; ".join(f"{need} ({NEEDS[need]})" for need in sorted(plugin.needs))
+    if issubclass(plugin, Detector):
+        facts["reads"] = ", ".join(f"output '{name}'" for name in sorted(plugin.reads))
     if issubclass(plugin, Recipe):
         facts["builds on"] = plugin.builds_on
+        facts["outputs"] = ", ".join(f"'{name}' of {width} per image" for name, width in plugin.outputs.items())
+        facts["classifier"] = "" if plugin.classifies else "none: it has no logits, and cells have no accuracy"
     if issubclass(plugin, Figures):
         facts["figures"] = "; ".join(f"{panel}: {title}" for panel, title in plugin.panels.items())
         facts["runs"] = (
@@ -99,7 +103,7 @@ def detectors_page() -> str:
     found.sort(key=lambda plugin: plugin.name)
     lines = [PAGE, "| detector | | needs | passes | recipe |", "|---|---|---|---|---|"]
     for plugin in found:
-        needs = ", ".join(sorted(plugin.needs)) or "nothing"
+        needs = ", ".join([*sorted(plugin.needs), *(f"output {name}" for name in sorted(plugin.reads))]) or "nothing"
         link = f"[`{plugin.name}`](#{plugin.name})"
         lines.append(
             f"| {link} | {plugin.title} | {needs} | {plugin().passes} | {plugin.recipe or ''} |".replace("  ", " ")

@@ -18,6 +18,7 @@ from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector, compares, observes
 from oodbench.benchmark.plugins.inputs import NEEDS, FitData, UndeclaredInputError
+from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.detecting.score_checks import checked_scores
@@ -225,7 +226,8 @@ def check_oriented(name: str) -> None:
     detector, world = fitted(name), toy_world()
     if detector.is_sanity_baseline:
         return
-    if detector.reads:
+    own: Recipe | None = create("recipe", parse_spec(detector.recipe)) if detector.recipe else None
+    if detector.reads or (own is not None and not own.gives_logits()):
         raise SkippedCheck("it reads outputs of its recipe's network, which is not trained here")
     value = auroc(_scores(detector, world.test), _scores(detector, world.ood))
     if value <= 0.8:

@@ -27,6 +27,8 @@ PLUGINS = {
     "guides/add_a_recipe.md": {
         "label_smoothing.py": "label_smoothing",
         "my_exposure.py": "my_exposure oe",
+        "expected_loss.py": "expected_loss",
+        "to_a_point.py": "to_a_point",
         "class_mean_head.py": "class_mean_head",
     },
     "guides/add_a_dataset.md": {"squares.py": "squares", "pets.py": "pets", "noisy.py": "noisy"},
@@ -34,6 +36,9 @@ PLUGINS = {
     "guides/figures.md": {"my_figures.py": "mine"},
 }
 """Page -> file of a block -> the names that it registers."""
+
+UNTRAINED = "check_oriented: it reads outputs of its recipe's network, which is not trained here"
+"""How the line of the one check ends that is skipped for detectors of named outputs."""
 
 SCRIPTS = {
     "quickstart.md": 2,
@@ -112,7 +117,7 @@ def test_plug_ins_keep_the_contract(page: str, file: str, folder: Path) -> None:
     for name in PLUGINS[page][file].split():
         lines = output_of("check", name, "--plugin", file, "--data-dir", "DIR").splitlines()
         assert lines
-        assert [line for line in lines if not line.startswith("ok ")] == []
+        assert [line for line in lines if not line.startswith("ok ") and not line.endswith(UNTRAINED)] == []
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -23,6 +23,8 @@ OF_JOINT = {"gan_entropy"}
 """Of these, the ones that are trained as `joint` is, with another loss."""
 OWN_NETWORK = {"deep_svdd", "deep_sad"}
 """Of these, the ones whose network and training are the paper's, whatever the suite's base recipe does."""
+VARIANTS = {"learned_confidence_perturbed": "learned_confidence"}
+"""Detectors that score otherwise with the recipe of another one -> that one."""
 
 Plan = Callable[..., Prepared]
 
@@ -151,7 +153,9 @@ def test_a_suite_that_cannot_be_extended_is_refused(tmp_path: Path) -> None:
 def test_every_recipe_that_is_left_out_has_a_detector_of_its_name() -> None:
     for name in POST_HOC:
         assert registry.get("detector", name).recipe is None
-    for name in LEFT_OUT - POST_HOC:
+    for name, other in VARIANTS.items():
+        assert registry.get("detector", name).recipe == registry.get("detector", other).recipe == other
+    for name in LEFT_OUT - POST_HOC - VARIANTS.keys():
         detector: type[Detector] = registry.get("detector", name)
         recipe: type[Recipe] = registry.get("recipe", name)
         assert detector.recipe == recipe.name == name
@@ -164,7 +168,7 @@ def test_a_suite_trains_them_like_its_base_recipe(name: str) -> None:
     rate = suite.recipes.get(suite.recipe, {}).get("learning_rate")
     if not registry.get("recipe", suite.recipe).classifies:
         return  # a suite of one class, whose base recipe is an autoencoder
-    others = POST_HOC | OF_JOINT | OWN_NETWORK
+    others = POST_HOC | OF_JOINT | OWN_NETWORK | VARIANTS.keys()
     for recipe in (registry.get("recipe", name) for name in LEFT_OUT - others if suite.training):
         settings = recipe(**suite.recipe_settings(recipe.name, suite.entries[0].set)).settings
         assert settings["like"] == suite.recipe

@@ -132,6 +132,8 @@ def trained() -> dict[tuple[str, ...], tuple[bytes, str]]:
         ("t2fnorm", NETWORKS[0], "bfloat16"),
         ("regmixup", "dropping", "float32"),
         ("mixoe", NETWORKS[0], "float32"),
+        ("learned_confidence", NETWORKS[0], "float32"),
+        ("learned_confidence[like=one_cycle]", "densenet[depth=10,growth=4]", "bfloat16"),
         ("supcon[projection=4]", NETWORKS[0], "float32"),
         ("cider[projection=4]", NETWORKS[0], "bfloat16"),
         ("deep_ensemble[members=2,like=standard]", NETWORKS[0], "bfloat16"),
