@@ -297,6 +297,7 @@ def test_either_way_of_writing_a_method_is_matched(lee: Reference, tmp_path: Pat
         ("vos", "energy", {"near": "87.70", "far": "90.83"}),
         ("cider", "knn", {"near": "90.71", "far": "94.71"}),
         ("t2fnorm", "t2fnorm", {}),
+        ("learned_confidence", "learned_confidence", {}),
         ("godin", "godin", {"near": "89.12", "far": "95.51"}),
         ("rotpred", "rotpred", {"near": "92.68", "far": "96.62"}),
     ],
