@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import TrainBatch, Training
+from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.runner.provenance import STARTED_AGAIN
 from oodbench.benchmark.stages.training.epoch_values import EpochValues
 from oodbench.benchmark.views.tables.text import text_table
 from oodbench.detectors.cross_entropy import CrossEntropy
-from tests.support import run_suite, write_suite
+from tests.support import prepare_suite, run_suite, write_suite
 
 MATRIX = """
 [[id]]
@@ -81,6 +83,27 @@ def test_a_training_that_fails_for_good_says_why_in_its_cells(suite: Path, regis
         assert record.reason.endswith(f": Training diverged: {REASON}. Lower its learning rate or its beta.")
     assert {record.status for record in done.records if record.label == "msp"} == {"ok"}
     assert f"Training diverged: {REASON}." in " ".join(text_table(done, width=200).split())
+
+
+def test_tensorboard_is_refused_before_any_work_where_it_is_not_installed(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = importlib.util.find_spec
+    for installed in (True, False):
+        spec = known("json") if installed else None
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name, *more, s=spec: s if name == "tensorboard" else known(name, *more)
+        )
+        if installed:
+            config = prepare_suite(suite, "msp", tensorboard=True).context.config
+            assert config is not None
+            assert config.tensorboard
+        else:
+            with pytest.raises(UserError, match=r"^--tensorboard needs TensorBoard: pip install 'oodbench\[tensor"):
+                prepare_suite(suite, "msp", tensorboard=True)
+    plain = prepare_suite(suite, "msp").context.config
+    assert plain is not None
+    assert not plain.tensorboard
 
 
 def test_every_display_of_a_run_gets_losses(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
