@@ -51,7 +51,7 @@ class DropoutTraining(LossRecipe):
     "dropout",
     title="Monte Carlo dropout, trained with it",
     paper=PAPER,
-    display_name="MC dropout",
+    display_name="MC dropout (trained)",
     cite="gal2016dropout",
 )
 class Dropout(MCDropout):
