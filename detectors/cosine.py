@@ -42,7 +42,7 @@ class Cosine(Detector):
         if self.to == "weights":
             self.classes_ = unit(head(classifier)[0])
         else:
-            means, counts = class_means(data.train, classifier.num_classes)
+            means, counts = data.train.once(class_means, classifier.num_classes)
             self.classes_ = unit(means[counts > 0])
 
     def score(self, batch: Batch) -> Tensor:

@@ -43,7 +43,7 @@ class DICE(Rectified):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Store the head with the weights below the threshold set to 0."""
         super().fit(classifier, data)
-        mean = mean_of(data.train)
+        mean = data.train.once(mean_of)
         if (percentile := self.percentile) is None:
             percentile = percentile_of(len(mean), ever_active(mean), 90.0, DENSENET)
             self.chosen_ = {"percentile": percentile}

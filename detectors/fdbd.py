@@ -49,7 +49,7 @@ class FDBD(Detector):
             raise DataError(
                 f"Classes {one} and {other} have the same weights in the head: no boundary lies between them."
             )
-        self.apart_, mean = apart, mean_of(data.train)
+        self.apart_, mean = apart, data.train.once(mean_of)
         self.mean_ = mean if self.normalizer == "distance" else torch.zeros_like(mean)
 
     def _away(self, features: Tensor) -> Tensor:

@@ -53,8 +53,9 @@ class GMM(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit each class's mean, and the inverse Cholesky factor and log determinant of its whitened covariance."""
-        means, counts = class_means(data.train, classifier.num_classes)
-        self.transform_ = whitening(covariance(data.train, means), means, self.cutoff, self.name).root
+        means, counts = data.train.once(class_means, classifier.num_classes)
+        spread = data.train.once(covariance, means)
+        self.transform_ = whitening(spread, means, self.cutoff, self.name).root
         means, labels = means @ self.transform_, counts.nonzero()[:, 0].tolist()
         rank, m = means.shape[1], self.pseudo_images
         identity = torch.eye(rank, dtype=torch.float64)

@@ -51,8 +51,9 @@ class Mahalanobis(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit the class means and the square root of the covariance's pseudo-inverse."""
-        means, counts = class_means(data.train, classifier.num_classes)
-        self.space_ = whitening(covariance(data.train, means), means[counts > 0], self.cutoff, self.name)
+        means, counts = data.train.once(class_means, classifier.num_classes)
+        spread = data.train.once(covariance, means)
+        self.space_ = whitening(spread, means[counts > 0], self.cutoff, self.name)
         self.means_ = (means[counts > 0] - self.space_.origin) @ self.space_.root
 
     def score(self, batch: Batch) -> Tensor:
@@ -83,8 +84,8 @@ class RelativeMahalanobis(Mahalanobis):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `mahalanobis`, and the mean and covariance of all training features."""
         super().fit(classifier, data)
-        mean = mean_of(data.train)
-        self.background_ = whitening(covariance(data.train, mean), mean, self.cutoff, self.name)
+        mean = data.train.once(mean_of)
+        self.background_ = whitening(data.train.once(covariance, mean), mean, self.cutoff, self.name)
         self.mean_ = (mean - self.background_.origin)[None] @ self.background_.root
 
     def score(self, batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ class NCI(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Store the mean training feature and the head's weights."""
-        self.mean_, self.weight_ = mean_of(data.train), head(classifier)[0]
+        self.mean_, self.weight_ = data.train.once(mean_of), head(classifier)[0]
 
     def score(self, batch: Batch) -> Tensor:
         """Negative sum of proximity and weighted norm."""

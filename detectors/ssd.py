@@ -52,12 +52,12 @@ class SSD(Detector):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit the mean and whitening of each cluster."""
         if self.clusters == "classes":
-            means, counts = class_means(data.train, classifier.num_classes, _directions)
-            spreads = class_covariances(data.train, means, counts, _directions)
+            means, counts = data.train.once(class_means, classifier.num_classes, _directions)
+            spreads = data.train.once(class_covariances, means, counts, _directions)
             labels = counts.nonzero()[:, 0].tolist()
         else:
-            means = mean_of(data.train, _directions)[None]
-            spreads, labels = covariance(data.train, means[0], _directions)[None], [0]
+            means = data.train.once(mean_of, _directions)[None]
+            spreads, labels = data.train.once(covariance, means[0], _directions)[None], [0]
         self.spaces_ = [whitening(spreads[k], means[k], self.cutoff, self.name) for k in labels]
         self.means_ = [
             (means[k] - space.origin)[None] @ space.root for k, space in zip(labels, self.spaces_, strict=True)

@@ -66,7 +66,7 @@ class Residual(Detector):
         """Fit the origin u and the residual directions. Raises `DataError` if `dim` leaves no residual."""
         weight, bias = head(classifier)
         self.origin_ = -torch.linalg.pinv(weight) @ bias
-        values, vectors = torch.linalg.eigh(covariance(data.train, self.origin_))
+        values, vectors = torch.linalg.eigh(data.train.once(covariance, self.origin_))
         features, spanned = len(values), int((values > CUTOFF * values[-1]).sum())
         if spanned < 2:
             raise DataError(
@@ -120,7 +120,7 @@ class ViM(Residual):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `residual` and alpha. Raises `DataError` if the mean largest logit is not positive."""
         super().fit(classifier, data)
-        largest = mean_largest_logit(data.train)
+        largest = data.train.once(mean_largest_logit)
         if largest <= 0:
             raise DataError(
                 f"ViM scales the residual by the mean largest logit of the training images, which is "

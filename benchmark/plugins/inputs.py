@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from warnings import warn
 
 from oodbench.benchmark.errors import PluginError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from oodbench.benchmark.plugins.training_bank import TrainingBank
 
+T = TypeVar("T")
 
 NEEDS = {
     "logits": "the classifier's logits, float64 (N, K)",
@@ -209,6 +210,7 @@ class Batch:
         rows: slice | None = None,
         bank: TrainingBank | None = None,
         most: int = 0,
+        once: Callable[..., Any] | None = None,
     ) -> None:
         """Describe a batch; nothing is read yet.
 
@@ -220,11 +222,10 @@ class Batch:
             rows: The rows of `parts` that the batch consists of; by default the first `size`.
             bank: The training images behind 'similarities'.
             most: Largest number of images that `batches` puts in a piece; 0 for no limit.
+            once: Calls functions of the whole batch that detectors share; None calls them every time.
         """
-        self._most = most
-        self._size = size
-        self._parts = parts
-        self._owner = owner
+        self._size, self._most, self._once = size, most, once
+        self._parts, self._owner = parts, owner
         self._classifier = classifier
         self._rows = rows or slice(0, size)
         self._bank = bank
@@ -305,6 +306,14 @@ class Batch:
                 "network",
             )
         return self._classifier
+
+    def once(self, function: Callable[..., T], *settings: Any) -> T:
+        """`function(batch, *settings)`; a run computes it once for all detectors that are fitted on these images.
+
+        For statistics of the training split, without random numbers. Every detector gets a copy.
+        """
+        found: T = function(self, *settings) if self._once is None else self._once(function, *settings)
+        return found
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Iterate over the same images in consecutive pieces, to bound memory.

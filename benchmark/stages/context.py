@@ -23,6 +23,7 @@ from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.stages import networks as networks_module
+from oodbench.benchmark.stages.detecting.shared_results import SharedResults
 from oodbench.benchmark.stages.memory import Peak
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.store import Store
@@ -65,6 +66,8 @@ class JobContext:
         """Notes of cells that were logged as warnings."""
         self.scored: set[str] = set()
         """Ids of score jobs that were done ahead of their turn, together with another one (`ScoreJob.others`)."""
+        self.shared_results = SharedResults()
+        """Statistics of training splits that several detectors need."""
         self._classifiers: dict[str, Classifier] = {}
         self._classified: dict[str, ClassifiedImages] = {}
         self._started, self._peak = time.perf_counter(), Peak(device)
@@ -123,7 +126,7 @@ class JobContext:
         return networks_module.as_classifier(networks["classifier"], checkpoint)
 
     def about(self, job: Job, earlier: float = 0.0, **more: object) -> dict[str, object]:
-        """What the side file of a job's artifacts says besides their key; `earlier`: seconds spent before a restart.
+        """What the side file of a job's artifacts says besides their key; `earlier`: seconds that others spent for it.
 
         Raises `PluginError` if a plug-in's code is not that of the plan any more, so that nothing is stored.
         """

@@ -60,7 +60,11 @@ def make_batch(
     if similarities is not None:
         parts["similarities"] = similarities
     classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
-    return Batch(outputs.data.images, parts, detector.name, classifier, bank=bank, most=most)
+    size, once = outputs.data.images, None
+    if labelled:
+        key = f"{outputs.data!r} {outputs.logits.digest} {outputs.features.digest}"
+        once = context.shared_results.of(key, size, parts, detector.name)
+    return Batch(size, parts, detector.name, classifier, bank=bank, most=most, once=once)
 
 
 def _most(context: JobContext, job: FitJob | ScoreJob | TuneJob) -> int:
