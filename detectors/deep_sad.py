@@ -18,8 +18,9 @@ class DeepSADLoss(DeepSVDDLoss):
     """The loss of Deep SVDD, and eta / (|f(x) - c|^2 + 1e-6) for labelled anomalies, in one mean over all images.
 
     Of the suite's outliers, m are labelled: m / (n + m) is `label_share`, with n ID images. They are the first m of the
-    random order in which outliers are drawn, the same in all epochs, and each is seen once for each ID image: about
-    m / n of them to a batch. Everything else is as in `deep_svdd`, which is the same with no labels.
+    random order in which outliers are drawn, the same in all epochs, and each is seen once an epoch: a batch has m / n
+    as many of them as ID images. Everything else is as in `deep_svdd`, which is the same without labels. If the suite
+    has fewer than m outliers, some are among the m more than once.
     """
 
     needs = frozenset({"outliers"})
