@@ -202,7 +202,9 @@ def test_without_scores_or_checkpoints_the_figure_says_so(results: Path, tmp_pat
 
 def test_it_is_listed_shown_and_keeps_the_contract(tmp_path: Path) -> None:
     listed = bench("list", "figures")
-    assert listed.output.startswith("lee2018  Figures of the confidence-loss paper")
+    assert ["lee2018", "Figures of the confidence-loss paper"] in [
+        line.split(maxsplit=1) for line in listed.output.splitlines()
+    ]
     assert "3cd: " in bench("show", "lee2018").output
     assert {result.status for result in run_checks(["lee2018"], tmp_path) if result.kind == "figure"} == {"ok"}
 

@@ -27,7 +27,7 @@ def stored(cache: Path, kind: str) -> tuple[int, int]:
 @pytest.mark.parametrize("features", ["float32", "float16"])
 def test_the_estimate_is_what_is_stored(tmp_path: Path, features: str) -> None:
     suite = write_suite(tmp_path, PAIR)
-    prepared = prepare_suite(suite, "msp,knn,confidence", stability=True, store_features=features)
+    prepared = prepare_suite(suite, "msp,knn,confidence,learned_confidence", stability=True, store_features=features)
     before = estimate(prepared.plan, prepared.context.store, prepared.context.library)
     assert before.there == 0
     assert before.stored_as == (features,)

@@ -45,9 +45,9 @@ def count_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that this process writes."""
     written: list[str] = []
 
-    def write(path: Path, data: bytes | str) -> None:
+    def write(path: Path, data: bytes | str, option: str) -> None:
         written.append(path.name)
-        write_atomically(path, data)
+        write_atomically(path, data, option)
 
     monkeypatch.setattr(style, "write_atomically", write)
     return written
