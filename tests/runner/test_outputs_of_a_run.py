@@ -94,5 +94,6 @@ def test_every_detector_on_the_default_suite(tmp_path: Path) -> None:
     on_arrays = {name for name, cls in loaded.items() if cls.recipe is None and cls.needs <= GIVEN}
     options: dict[str, Any] = {"id_sets": "digits", "results": tmp_path / "results", "stability": False}
     prepared = prepare(",".join(on_arrays), **options)
-    assert same_bytes(tmp_path, prepared, "all", "digits", threads=prepared.plan.threads) == on_arrays
+    again = ",".join(["all", *sorted(name for name in on_arrays if not loaded[name].in_all)])
+    assert same_bytes(tmp_path, prepared, again, "digits", threads=prepared.plan.threads) == on_arrays
     assert len(on_arrays) >= 25, sorted(on_arrays)
