@@ -80,7 +80,9 @@ def test_a_training_that_fails_for_good_says_why_in_its_cells(suite: Path, regis
     failed = [record for record in done.records if record.label == "msp@shaky"]
     assert {record.status for record in failed} == {"failed"}
     for record in failed:
-        assert record.reason.endswith(f": Training diverged: {REASON}. Lower its learning rate or its beta.")
+        assert record.reason.endswith(
+            f": Training diverged: {REASON}. Lower its learning rate or the weight of an added loss."
+        )
     assert {record.status for record in done.records if record.label == "msp"} == {"ok"}
     assert f"Training diverged: {REASON}." in " ".join(text_table(done, width=200).split())
 

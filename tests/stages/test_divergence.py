@@ -158,7 +158,7 @@ def test_without_another_attempt_the_training_fails_and_leaves_its_losses(
     shaky.retries = 0
     with pytest.raises(OodbenchError) as caught:
         train(context, job())
-    assert str(caught.value) == f"Training diverged: {REASON}. Lower its learning rate or its beta."
+    assert str(caught.value) == f"Training diverged: {REASON}. Lower its learning rate or the weight of an added loss."
     assert context.store.find(job().checkpoint.key) is None
     assert [row["wobble"] for row in curve(context, job())] == ["1.0", "nan"]
 
@@ -169,7 +169,7 @@ def test_an_error_names_what_went_wrong_in_every_attempt(context: JobContext, sh
         train(context, job())
     assert str(caught.value) == (
         f"Training diverged in each of 2 attempts, from different seeds: {REASON}; then {REASON}. "
-        "Lower its learning rate or its beta."
+        "Lower its learning rate or the weight of an added loss."
     )
 
 

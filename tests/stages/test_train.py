@@ -519,7 +519,7 @@ def test_divergence_names_loss_recipe_and_epoch(context: JobContext, register: R
         train(context, job("broken", epochs=3))
     assert str(caught.value) == (
         f"Training diverged: the loss 'wobble' of recipe 'broken' is {value} in epoch 2. "
-        "Lower its learning rate or its beta."
+        "Lower its learning rate or the weight of an added loss."
     )
     assert context.store.find(job("broken", epochs=3).checkpoint.key) is None
 

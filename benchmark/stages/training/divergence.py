@@ -23,7 +23,8 @@ class DivergedError(OodbenchError):
         self.reasons = reasons
         attempts = f" in each of {len(reasons)} attempts, from different seeds" * (len(reasons) > 1)
         super().__init__(
-            f"Training diverged{attempts}: {'; then '.join(reasons)}. Lower its learning rate or its beta."
+            f"Training diverged{attempts}: {'; then '.join(reasons)}. "
+            "Lower its learning rate or the weight of an added loss."
         )
 
 
