@@ -89,9 +89,9 @@ def steps(recipe: Recipe, options: argparse.Namespace, device: torch.device, enc
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     given: dict[str, torch.nn.Module] = {}
     if recipe.builds_on:
-        base = create("recipe", parse_spec(recipe.builds_on)).networks(task) if encoder else {}
-        given = {"classifier": base.get("classifier", task.build_classifier()).to(device).eval().requires_grad_(False)}
         given = {"classifier": task.build_classifier(), **gan_networks(16, shape)}
+        if encoder:
+            given = create("recipe", parse_spec(recipe.builds_on)).networks(task)
         given = {name: network.to(device).eval().requires_grad_(False) for name, network in given.items()}
     training = Training(networks, recipe.optimizers(networks), given, torch.Generator(device).manual_seed(0), 0.5)
     train_in(options.precision, [*networks.values(), *given.values()], device)
