@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import DataError, Task, TrainBatch, Training
+from oodbench.benchmark import Task, TrainBatch, Training
 from oodbench.detectors._accuracy import share_correct
-from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe
+from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe, linear_head
 from oodbench.detectors._views import Augmentation, draw, view
 
 PROJECTION, CLASSIFIER = "projection", "classifier"
@@ -77,9 +77,7 @@ class Contrastive(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier and the projection. Raises `DataError` if the classifier has no linear head."""
         classifier = super().networks(task)[CLASSIFIER]
-        head = getattr(classifier, "head", None)
-        if not isinstance(head, nn.Linear):
-            raise DataError(f"Recipe '{self.name}' projects the features before a linear head; this backbone has none.")
+        head = linear_head(classifier, f"Recipe '{self.name}' projects the features before a linear head")
         return {CLASSIFIER: classifier, PROJECTION: Projected(head.in_features, self.projection)}
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from oodbench.benchmark import Recipe, Task, TrainBatch, Training
+from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training
 from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._augment import shifted
 from oodbench.detectors._confidence_loss import frozen_batch_norm
@@ -145,6 +145,20 @@ class LossRecipe(Recipe):
         if batch.outliers is None:
             raise ValueError(f"recipe '{self.name}' got a batch without outliers")
         return batch.outliers
+
+
+def linear_head(network: nn.Module, what: str) -> nn.Linear:
+    """The linear head of a network. Raises `DataError`, whose message begins with `what` a recipe does, without one."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise DataError(f"{what}, and this backbone has none.")
+    return head
+
+
+def require_not_negative(name: str, value: float) -> None:
+    """Raise `ValueError` for a setting that is negative or not finite."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be 0 or more, and finite, got {value}")
 
 
 def logits_of_both(classifier: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import DataError, Task, TrainBatch, Training, WithOutputs, detector, recipe
+from oodbench.benchmark import Task, TrainBatch, Training, WithOutputs, detector, recipe
 from oodbench.detectors._confidence_loss import fixed_weights, kl_to_uniform
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, logits_of_both, require_not_negative
 from oodbench.detectors.msp import MSP
 
 PAPER = "Regmi, Image-based Outlier Synthesis With Training Data, CVPR 2026 (arXiv:2411.10794)"
@@ -90,8 +90,7 @@ class ASCOODLoss(LossRecipe):
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be 0 or more, and finite, got {self.weight}")
+        require_not_negative("weight", self.weight)
         if self.synthesis not in (GRADIENT, SHUFFLE):
             raise ValueError(f"synthesis must be {GRADIENT} or {SHUFFLE}, got '{self.synthesis}'")
         if not 0 < self.share <= 1:
@@ -104,8 +103,7 @@ class ASCOODLoss(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier, whose features are standardised. Raises `DataError` if it has no linear head."""
         network = super().networks(task)["classifier"]
-        if not isinstance(getattr(network, "head", None), nn.Linear):
-            raise DataError("Recipe 'ascood' standardises the input of a linear head, and this backbone has none.")
+        linear_head(network, "Recipe 'ascood' standardises the input of a linear head")
         return {"classifier": Standardised(network, self.sigma)}
 
     def synthesised(self, training: Training, images: Tensor, labels: Tensor) -> Tensor:

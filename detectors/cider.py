@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Task, Training, detector, recipe
 from oodbench.detectors._contrastive import PROJECTION, Contrastive, Projected
-from oodbench.detectors._loss_recipe import Losses
+from oodbench.detectors._loss_recipe import Losses, require_not_negative
 from oodbench.detectors.knn import KNN
 
 PAPER = (
@@ -82,8 +82,7 @@ class CIDERLoss(Contrastive):
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be 0 or more, and finite, got {self.weight}")
+        require_not_negative("weight", self.weight)
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), or none for the default's rule, got {self.momentum}")
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import Batch, DataError, Detector, Task, TrainBatch, Training, detector, recipe
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.benchmark import Batch, Detector, Task, TrainBatch, Training, detector, recipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head
 from oodbench.detectors.msp import log_one_minus_max
 
 PAPER = (
@@ -65,10 +65,8 @@ class Ensemble(nn.Module):
         """Raises `DataError` if a network has no linear head."""
         super().__init__()
         self.members = nn.ModuleList(members)
-        heads = [head for member in self.members if isinstance(head := getattr(member, "head", None), nn.Linear)]
-        if len(heads) != len(self.members):
-            raise DataError("Recipe 'deep_ensemble' averages linear heads, and this backbone has none.")
-        self.head = MeanHead(heads)
+        what = "Recipe 'deep_ensemble' averages linear heads"
+        self.head = MeanHead([linear_head(member, what) for member in self.members])
 
     def features(self, images: Tensor, member: int | None = None) -> Tensor:
         """(N, C, H, W) -> (N, M D), or (N, D) of one member."""

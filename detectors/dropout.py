@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodbench.benchmark import DataError, Task, TrainBatch, Training, detector, recipe
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.benchmark import Task, TrainBatch, Training, detector, recipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head
 from oodbench.detectors.mc_dropout import MCDropout
 
 PAPER = "Gal & Ghahramani, Dropout as a Bayesian Approximation, ICML 2016"
@@ -33,9 +33,7 @@ class DropoutTraining(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier, with dropout before its head. Raises `DataError` if it has no linear head."""
         networks = super().networks(task)
-        head = getattr(networks["classifier"], "head", None)
-        if not isinstance(head, nn.Linear):
-            raise DataError("Recipe 'dropout' drops inputs of a linear head, and this backbone has none.")
+        head = linear_head(networks["classifier"], "Recipe 'dropout' drops inputs of a linear head")
         head.add_module("dropout", nn.Dropout(self.rate))
         head.register_forward_pre_hook(_drop)
         return networks

@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 from oodbench.benchmark import (
     Batch,
     Classifier,
-    DataError,
     Detector,
     FitData,
     Task,
@@ -22,7 +21,7 @@ from oodbench.benchmark import (
     detector,
     recipe,
 )
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head
 
 PAPER = (
     "Hsu, Shen, Jin & Kira, Generalized ODIN: Detecting Out-of-distribution Image without Learning from "
@@ -147,8 +146,7 @@ class GodinLoss(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier with its head replaced. Raises `DataError` if it has no linear head."""
         classifier = super().networks(task)["classifier"]
-        if not isinstance(getattr(classifier, "head", None), nn.Linear):
-            raise DataError("Recipe 'godin' replaces a linear head, and this backbone has none.")
+        linear_head(classifier, "Recipe 'godin' replaces a linear head")
         return {"classifier": Decomposed(classifier, self.similarity, task.num_classes)}
 
     def optimizers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:

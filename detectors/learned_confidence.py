@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from oodbench.benchmark import (
     Batch,
     Classifier,
-    DataError,
     Detector,
     Task,
     TrainBatch,
@@ -21,7 +20,7 @@ from oodbench.benchmark import (
     detector,
     recipe,
 )
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head
 
 PAPER = (
     "DeVries & Taylor, Learning Confidence for Out-of-Distribution Detection in Neural Networks, 2018 "
@@ -80,9 +79,7 @@ class LearnedConfidenceLoss(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier with its branch. Raises `DataError` if it has no linear head."""
         classifier = super().networks(task)["classifier"]
-        head = getattr(classifier, "head", None)
-        if not isinstance(head, nn.Linear):
-            raise DataError("Recipe 'learned_confidence' adds a unit beside a linear head, and this backbone has none.")
+        head = linear_head(classifier, "Recipe 'learned_confidence' adds a unit beside a linear head")
         return {"classifier": WithOutputs(classifier, confidence=nn.Linear(head.in_features, 1))}
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import (
     Batch,
-    DataError,
     Detector,
     Recipe,
     Task,
@@ -22,7 +21,7 @@ from oodbench.benchmark import (
     recipe,
 )
 from oodbench.detectors import _cvae, _dcgan
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, logits_of_both, require_not_negative
 
 PAPER = (
     "Vernekar, Gaurav, Denouden, Phan, Abdelzad, Salay & Czarnecki, Analysis of Confident-Classifiers for "
@@ -58,9 +57,7 @@ def sized(images: Tensor, size: Sequence[int]) -> Tensor:
 
 def rejecting(network: nn.Module) -> WithOutputs:
     """A network with a row more in its linear head, as an output of its own. Raises `DataError` without such a head."""
-    head = getattr(network, "head", None)
-    if not isinstance(head, nn.Linear):
-        raise DataError("Recipe 'reject_class' adds a row to a linear head, and this backbone has none.")
+    head = linear_head(network, "Recipe 'reject_class' adds a row to a linear head")
     return WithOutputs(network, **{REJECT: nn.Linear(head.in_features, 1)})
 
 
@@ -148,8 +145,7 @@ class RejectClassLoss(LossRecipe):
     def __post_init__(self) -> None:
         """Check the weight."""
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be 0 or more, and finite, got {self.weight}")
+        require_not_negative("weight", self.weight)
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier with a reject class."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Batch, DataError, Detector, Task, TrainBatch, Training, WithOutputs, detector, recipe
 from oodbench.detectors._confidence_loss import kl_to_uniform
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, require_not_negative
 
 PAPER = (
     "Hendrycks, Mazeika, Kadavath & Song, Using Self-Supervised Learning Can Improve Model Robustness and Uncertainty, "
@@ -37,8 +37,7 @@ class RotPredLoss(LossRecipe):
     def __post_init__(self) -> None:
         """Check the weight."""
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be 0 or more, and finite, got {self.weight}")
+        require_not_negative("weight", self.weight)
 
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier with a second head. Raises `DataError` if images are not square, or the head not linear."""
@@ -48,9 +47,7 @@ class RotPredLoss(LossRecipe):
                 f"Recipe 'rotpred' needs square images, because it turns them; these are {height} x {width}."
             )
         classifier = super().networks(task)["classifier"]
-        head = getattr(classifier, "head", None)
-        if not isinstance(head, nn.Linear):
-            raise DataError("Recipe 'rotpred' puts a second head beside a linear one, and this backbone has none.")
+        head = linear_head(classifier, "Recipe 'rotpred' puts a second head beside a linear one")
         return {"classifier": WithOutputs(classifier, rotation=nn.Linear(head.in_features, 4))}
 
     def losses(self, training: Training, batch: TrainBatch) -> Losses:
@@ -70,7 +67,8 @@ class RotPredLoss(LossRecipe):
     "rotpred", title="Rotation prediction", paper=PAPER, display_name="RotPred", cite="hendrycks2019selfsupervised"
 )
 class RotPred(Detector):
-    """mean_r [-log q_r(x turned by r quarters)] - KL(U || p(x)), in nats: how badly turns are told, and how uniform the
+    """mean_r [-log q_r(x turned by r quarters)] - KL(U || p(x)), in nats: how badly rotations are recognised, and how
+    uniform
     class probabilities p are.
 
     q_r is the probability that the second head gives to the turn by r quarters. Three passes per image, beside the one

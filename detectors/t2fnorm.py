@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from oodbench.benchmark import DataError, Task, TrainBatch, Training, detector, recipe
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.benchmark import Task, TrainBatch, Training, detector, recipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head
 from oodbench.detectors.msp import MSP
 
 PAPER = (
@@ -50,9 +50,7 @@ class T2FNormLoss(LossRecipe):
     def networks(self, task: Task) -> dict[str, nn.Module]:
         """The classifier, whose head normalises in training. Raises `DataError` if it has no linear head."""
         networks = super().networks(task)
-        head = getattr(networks["classifier"], "head", None)
-        if not isinstance(head, nn.Linear):
-            raise DataError("Recipe 't2fnorm' normalises the input of a linear head, and this backbone has none.")
+        head = linear_head(networks["classifier"], "Recipe 't2fnorm' normalises the input of a linear head")
         parametrize.register_parametrization(head, "weight", _Divided(self.tau), unsafe=True)
         head.register_forward_pre_hook(_unit_length)
         return networks

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark import Task, TrainBatch, Training, detector, recipe
 from oodbench.detectors._gaussian_edge import edge_samples, shared_factor
-from oodbench.detectors._loss_recipe import Losses, LossRecipe
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, require_not_negative
 from oodbench.detectors.energy import Energy
 
 PAPER = "Du, Wang, Cai & Li, VOS: Learning What You Don't Know by Virtual Outlier Synthesis, ICLR 2022"
@@ -63,8 +63,7 @@ class VOSLoss(LossRecipe):
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be 0 or more, and finite, got {self.weight}")
+        require_not_negative("weight", self.weight)
         if self.queue < 2:
             raise ValueError(f"queue must be 2 or more, got {self.queue}")
         if not 0 <= self.start <= 1:

@@ -1,28 +1,9 @@
-"""A small network, and the supervised contrastive loss as a loop, for several test files."""
+"""The supervised contrastive loss as a loop, for several test files."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
-CLASSES = 3
-
-
-class Net(nn.Module):
-    """A small network whose features may be negative."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Tanh(), nn.Flatten())
-        self.head = nn.Linear(4 * 9, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
+from torch import Tensor
 
 
 def unit(vector: Tensor) -> Tensor:

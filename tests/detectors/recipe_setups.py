@@ -44,6 +44,43 @@ def normalised_classifier() -> nn.Module:
     )
 
 
+class SmallNet(nn.Module):
+    """A network with `features` and a linear `head` for images of `side` pixels, perhaps with batch norm, dropout."""
+
+    def __init__(self, side: int = 32, normalised: bool = False, drop: float = 0.0) -> None:
+        super().__init__()
+        norm: list[nn.Module] = [nn.BatchNorm2d(4)] if normalised else []
+        dropout: list[nn.Module] = [nn.Dropout(drop)] if drop else []
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), *norm, nn.Tanh(), nn.Flatten(), *dropout)
+        self.head: nn.Module = nn.Linear(4 * ((side - 5) // 4 + 1) ** 2, CLASSES)
+
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.body(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class SmallNet16(SmallNet):
+    """The same for images of 16 pixels."""
+
+    def __init__(self, normalised: bool = False) -> None:
+        super().__init__(16, normalised)
+
+
+def check_batch_statistics(recipe: Recipe, training: Training, given: TrainBatch) -> None:
+    """A step changes the statistics of batch norm as a pass over its ID images does, and leaves layers in training."""
+    network: Any = training.networks["classifier"]
+    plain = copy.deepcopy(network)
+    recipe.step(training, given)
+    plain.features(given.images)
+    for (key, value), other in zip(network.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(value, other), key
+    assert all(module.training for module in network.modules())
+
+
 def make(name: str, **settings: Any) -> Recipe:
     plugin: Recipe = registry.get("recipe", name)(**{**SETTINGS[name], **settings})
     return plugin

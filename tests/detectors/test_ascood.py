@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from oodbench.benchmark import DataError, Task, Training
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors.ascood import along_gradient, attributions, shuffled, standardised
-from tests.detectors.recipe_setups import BATCH, CLASSES, batch
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet, batch, check_batch_statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
 SHAPE = (3, 32, 32)
 
 
-class Net(nn.Module):
-    """A network with batch norm and dropout, whose modes matter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 4, 5, stride=4), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Dropout(0.5)
-        )
-        self.head = nn.Linear(4 * 49, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
+Net = partial(SmallNet, normalised=True, drop=0.5)
+"""Whose modes matter."""
 
 
 def make(**settings: Any) -> Any:
@@ -144,13 +129,7 @@ def test_alpha_falls_with_progress() -> None:
 def test_outliers_never_enter_batch_statistics(synthesis: str) -> None:
     recipe = make(synthesis=synthesis)
     training = start(recipe)
-    network: Any = training.networks["classifier"]
-    plain = copy.deepcopy(network)
-    recipe.step(training, batch())
-    plain.features(batch().images)
-    for (key, value), other in zip(network.named_buffers(), plain.buffers(), strict=True):
-        assert torch.equal(value, other), key
-    assert all(module.training for module in network.modules())
+    check_batch_statistics(recipe, training, batch())
 
 
 def test_settings_are_checked() -> None:

@@ -16,7 +16,8 @@ from oodbench.detectors._contrastive import Contrastive, contrastive
 from oodbench.detectors._loss_recipe import REGIMES
 from oodbench.detectors._views import Augmentation, draw, view
 from oodbench.detectors.cider import WithPrototypes, compactness, dispersion
-from tests.detectors.contrastive_setups import CLASSES, Net, supervised, unit
+from tests.detectors.contrastive_setups import supervised, unit
+from tests.detectors.recipe_setups import CLASSES, SmallNet16
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
@@ -37,7 +38,7 @@ def make(name: str, **settings: Any) -> Contrastive:
 
 def start(recipe: Recipe) -> Training:
     torch.manual_seed(0)
-    networks = recipe.networks(Task(CLASSES, (3, 16, 16), Net))
+    networks = recipe.networks(Task(CLASSES, (3, 16, 16), SmallNet16))
     return Training(networks, recipe.optimizers(networks), {}, torch.Generator().manual_seed(5))
 
 
@@ -171,10 +172,10 @@ def test_one_optimizer_trains_all_three_parts() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_without_a_linear_head_is_refused(name: str) -> None:
-    class NoHead(Net):
+    class NoHead(SmallNet16):
         def __init__(self) -> None:
             super().__init__()
-            self.head = nn.Sequential(nn.Linear(36, CLASSES))  # type: ignore[assignment]
+            self.head = nn.Sequential(nn.Linear(36, CLASSES))
 
     with pytest.raises(DataError, match=f"Recipe '{name}' projects the features before a linear head"):
         make(name).networks(Task(CLASSES, (3, 16, 16), NoHead))

@@ -15,7 +15,8 @@ from oodbench.benchmark import Batch, Classifier, DataError, FitData, Task, Trai
 from oodbench.detectors._shifts import transformed
 from oodbench.detectors._views import Augmentation, Draws, draw, view
 from oodbench.detectors.csi import CSI, CSILoss, ShiftedInstances
-from tests.detectors.contrastive_setups import CLASSES, Net, supervised, unit
+from tests.detectors.contrastive_setups import supervised, unit
+from tests.detectors.recipe_setups import CLASSES, SmallNet16
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
@@ -25,7 +26,7 @@ FORMS = ["unlabelled", "labelled"]
 
 def start(recipe: CSILoss, classes: int = CLASSES) -> Training:
     torch.manual_seed(0)
-    networks = recipe.networks(Task(classes, (3, SIDE, SIDE), Net))
+    networks = recipe.networks(Task(classes, (3, SIDE, SIDE), SmallNet16))
     return Training(networks, recipe.optimizers(networks), {}, torch.Generator().manual_seed(5))
 
 
@@ -165,7 +166,7 @@ def test_images_are_mirrored_before_they_are_rotated() -> None:
 def test_outputs_are_those_that_are_declared() -> None:
     for form, names in (("unlabelled", {"projection", "shift"}), ("labelled", {"projection", "shift", "joint"})):
         recipe = CSILoss(form=form, projection=WIDTH)
-        task = Task(CLASSES, (3, SIDE, SIDE), Net)
+        task = Task(CLASSES, (3, SIDE, SIDE), SmallNet16)
         assert recipe.gives_logits() == (form == "labelled")
         given = network_of(start(recipe)).outputs(torch.rand(5, 36))
         assert {name: tuple(value.shape) for name, value in given.items()} == {
@@ -176,9 +177,9 @@ def test_outputs_are_those_that_are_declared() -> None:
 
 def test_images_and_classes_must_fit() -> None:
     with pytest.raises(DataError, match="rotates square images, and these are 16 x 8; set shift=permutation"):
-        CSILoss().networks(Task(CLASSES, (3, 16, 8), Net))
+        CSILoss().networks(Task(CLASSES, (3, 16, 8), SmallNet16))
     with pytest.raises(DataError, match="form=one_class takes an ID set of one class, and this has 3"):
-        CSILoss(form="one_class").networks(Task(CLASSES, (3, SIDE, SIDE), Net))
+        CSILoss(form="one_class").networks(Task(CLASSES, (3, SIDE, SIDE), SmallNet16))
     one = CSILoss(form="one_class", projection=WIDTH)
     other = CSILoss(projection=WIDTH)
     labels = torch.zeros(COUNT, dtype=torch.int64)
@@ -308,7 +309,7 @@ def test_the_declared_passes_are_those_that_it_makes(settings: dict[str, Any], p
 
 
 def test_other_networks_are_refused() -> None:
-    network = Classifier(Net(), CLASSES)
+    network = Classifier(SmallNet16(), CLASSES)
     with pytest.raises(DataError, match="networks that recipe 'csi' has trained"):
         fitted(CSI(), network)
 

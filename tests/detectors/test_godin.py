@@ -14,7 +14,8 @@ from oodbench.benchmark import Batch, Classifier, DataError, FitData
 from oodbench.benchmark.plugins.inputs import NAMED
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors.godin import EPSILONS, SIMILARITIES, Domain, largest_h
-from tests.detectors.test_loss_recipes import BATCH, CLASSES, batch, cross_entropy, one_hot, start
+from tests.detectors.recipe_setups import BATCH, CLASSES
+from tests.detectors.test_loss_recipes import batch, cross_entropy, one_hot, start
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 

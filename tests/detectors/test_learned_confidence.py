@@ -21,29 +21,19 @@ from oodbench.detectors.learned_confidence import (
     PerturbedLearnedConfidence,
     hinted_losses,
 )
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
 from tests.stages.planted_sets import PLANTED_MATRIX, PLANTED_TRAINING, register_planted
 from tests.support import run_suite, write_suite
-
-CLASSES, BATCH = 3, 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Net(nn.Module):
-    """A small network."""
+class Net(SmallNet16):
+    """A small network, with another head if one is given."""
 
     def __init__(self, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Tanh(), nn.Flatten())
-        self.head = head or nn.Linear(4 * 9, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
+        self.head = head or self.head
 
 
 def batch(seed: int) -> TrainBatch:

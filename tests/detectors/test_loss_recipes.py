@@ -18,29 +18,10 @@ from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe, logits_of_both
 from oodbench.detectors._mixing import draw_beta
 from oodbench.detectors.logitnorm import normalised
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
 from tests.support import softmax
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
-
-CLASSES, BATCH = 3, 6
-
-
-class Net(nn.Module):
-    """A small network with or without batch norm."""
-
-    def __init__(self, normalised: bool = False) -> None:
-        super().__init__()
-        norm: list[nn.Module] = [nn.BatchNorm2d(4)] if normalised else []
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), *norm, nn.Tanh(), nn.Flatten())
-        self.head = nn.Linear(4 * 9, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
 
 
 def batch(seed: int = 1) -> TrainBatch:
@@ -49,7 +30,7 @@ def batch(seed: int = 1) -> TrainBatch:
     return TrainBatch(images, torch.arange(BATCH) % CLASSES, 1 - others.square())
 
 
-def start(recipe: Recipe, build: Callable[[], nn.Module] = Net) -> Training:
+def start(recipe: Recipe, build: Callable[[], nn.Module] = SmallNet16) -> Training:
     torch.manual_seed(0)
     given = {"classifier": build().eval().requires_grad_(False)} if recipe.builds_on else {}
     networks = recipe.networks(Task(CLASSES, (3, 16, 16), build))
@@ -245,7 +226,7 @@ def test_logit_norm_of_zero_logits_is_finite() -> None:
 # how the classifier is trained apart from the loss
 
 
-class AnySize(Net):
+class AnySize(SmallNet16):
     """A network that takes images of any size."""
 
     def __init__(self) -> None:
@@ -356,7 +337,7 @@ def test_outlier_exposure_has_the_gradient_of_the_confidence_loss(normalised: bo
     networks = []
     for name in ("outlier_exposure[weight=0.5]", "confidence[beta=0.5]"):
         recipe = create("recipe", parse_spec(name))
-        training = start(recipe, lambda: Net(normalised))
+        training = start(recipe, lambda: SmallNet16(normalised))
         for step in range(3):
             losses = recipe.step(training, batch(step))
         networks.append((training.networks["classifier"], losses))
@@ -458,7 +439,7 @@ def test_mixup_of_outliers_is_a_weighted_mean() -> None:
 @pytest.mark.parametrize("normalised", [False, True])
 def test_logits_of_both_are_those_of_separate_passes(normalised: bool) -> None:
     """Others never enter the statistics of batch norm, and are normalised by the running ones."""
-    network, given = Net(normalised), batch()
+    network, given = SmallNet16(normalised), batch()
     assert given.outliers is not None
     plain = copy.deepcopy(network)
     one, two = logits_of_both(network, given.images, given.outliers)

@@ -27,7 +27,8 @@ from oodbench.detectors._pixel_operations import (
     resampled,
 )
 from oodbench.detectors.pixmix import exponents, mixed_by_addition, mixed_by_multiplication, windows
-from tests.detectors.test_loss_recipes import BATCH, CLASSES, Net, batch, cross_entropy, one_hot, start
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
+from tests.detectors.test_loss_recipes import batch, cross_entropy, one_hot, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,7 +206,7 @@ def test_grey_images_are_mixed_with_grey_pictures() -> None:
     for grey in (True, False):
         recipe = make(pictures=5)
         training = start(recipe)
-        recipe.networks(Task(CLASSES, (3, 12, 12), Net, repeats_grey=grey))
+        recipe.networks(Task(CLASSES, (3, 12, 12), SmallNet16, repeats_grey=grey))
         mixed = recipe.augmented(images, training)
         assert torch.allclose(mixed[:, :1].expand_as(mixed), mixed, rtol=0, atol=1e-6) == grey
 

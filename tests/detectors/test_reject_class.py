@@ -19,7 +19,7 @@ from oodbench.benchmark.plugins.inputs import Batch
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors import _cvae
 from oodbench.detectors.reject_class import REJECT
-from tests.detectors.recipe_setups import BATCH, CLASSES, batch, flat, given_networks
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet, batch, check_batch_statistics, flat, given_networks
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
@@ -27,37 +27,19 @@ SHAPE = (3, 32, 32)
 SOURCES = ("gan", "cvae")
 
 
-class Net(nn.Module):
-    """A small network with `features` and a linear `head`, with or without batch norm."""
-
-    def __init__(self, normalised: bool = False) -> None:
-        super().__init__()
-        norm: list[nn.Module] = [nn.BatchNorm2d(4)] if normalised else []
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), *norm, nn.Tanh(), nn.Flatten())
-        self.head = nn.Linear(4 * 49, CLASSES)
-
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
-
-
 def make(name: str, **settings: Any) -> Any:
     return registry.get("recipe", name)(**settings)
 
 
 def cvae_networks() -> dict[str, nn.Module]:
-    networks: dict[str, nn.Module] = make("cvae", latent=3, width=2).networks(Task(CLASSES, SHAPE, Net))
+    networks: dict[str, nn.Module] = make("cvae", latent=3, width=2).networks(Task(CLASSES, SHAPE, SmallNet))
     return networks
 
 
 def start(recipe: Recipe, given: Mapping[str, nn.Module], normalised: bool = False) -> Training:
     """A training with SGD at 0.1, whose given networks are frozen."""
     torch.manual_seed(0)
-    networks = recipe.networks(Task(CLASSES, SHAPE, lambda: Net(normalised)))
+    networks = recipe.networks(Task(CLASSES, SHAPE, lambda: SmallNet(normalised=normalised)))
     for network in given.values():
         network.eval().requires_grad_(False)
     optimizer = torch.optim.SGD(networks["classifier"].parameters(), lr=0.1)
@@ -156,21 +138,15 @@ def test_given_networks_stay_as_they_are_and_draw_new_images_in_every_step(name:
 def test_generated_images_never_enter_batch_statistics(name: str) -> None:
     recipe = make("reject_class", builds_on=name)
     training = start(recipe, source(name), normalised=True)
-    network: Any = training.networks["classifier"]
-    plain = copy.deepcopy(network)
-    recipe.step(training, batch())
-    plain.features(batch().images)
-    for (key, value), other in zip(network.named_buffers(), plain.buffers(), strict=True):
-        assert torch.equal(value, other), key
-    assert all(module.training for module in network.modules())
+    check_batch_statistics(recipe, training, batch())
 
 
 def test_logits_are_those_of_the_classes_from_the_weights_of_other_recipes() -> None:
     """The row is added after the network is made, so that the others start as in every recipe with this seed."""
     torch.manual_seed(0)
-    network = make("cross_entropy").networks(Task(CLASSES, SHAPE, Net))["classifier"]
+    network = make("cross_entropy").networks(Task(CLASSES, SHAPE, SmallNet))["classifier"]
     torch.manual_seed(0)
-    rejecting = make("reject_class").networks(Task(CLASSES, SHAPE, Net))["classifier"]
+    rejecting = make("reject_class").networks(Task(CLASSES, SHAPE, SmallNet))["classifier"]
     images = batch().images
     assert rejecting(images).shape == (BATCH, CLASSES)
     assert torch.equal(rejecting(images), network(images))
@@ -202,7 +178,7 @@ def test_a_backbone_without_a_linear_head_is_refused() -> None:
 def test_a_base_that_draws_nothing_is_refused() -> None:
     recipe = make("reject_class", builds_on="cross_entropy")
     with pytest.raises(ValueError, match="a recipe that draws images: joint, gan or cvae, got 'cross_entropy'"):
-        recipe.step(start(recipe, {"classifier": Net()}), batch())
+        recipe.step(start(recipe, {"classifier": SmallNet()}), batch())
 
 
 @pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf")])
@@ -239,7 +215,7 @@ def test_the_bound_is_binary_cross_entropy_and_a_gaussian_kl() -> None:
 def test_a_step_of_the_autoencoder_descends_on_the_bound() -> None:
     recipe = make("cvae", latent=3, width=2)
     torch.manual_seed(0)
-    networks = recipe.networks(Task(CLASSES, SHAPE, Net))
+    networks = recipe.networks(Task(CLASSES, SHAPE, SmallNet))
     weights = [weight for network in networks.values() for weight in network.parameters()]
     training = Training(networks, {"cvae": torch.optim.SGD(weights, lr=1e-4)}, {}, torch.Generator().manual_seed(5))
     random = torch.Generator().manual_seed(5)
@@ -264,7 +240,7 @@ def test_a_step_of_the_autoencoder_descends_on_the_bound() -> None:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 14)])
 def test_decoded_images_have_the_images_shape(shape: tuple[int, int, int]) -> None:
     recipe = make("cvae", latent=2, width=2)
-    networks = recipe.networks(Task(CLASSES, shape, Net))
+    networks = recipe.networks(Task(CLASSES, shape, SmallNet))
     training = Training(networks, recipe.optimizers(networks), {}, torch.Generator().manual_seed(5))
     assert recipe.step(training, TrainBatch(torch.rand(4, *shape), torch.arange(4) % CLASSES, None))
     samples = recipe.samples(training)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from oodbench.benchmark import Batch, Classifier, DataError, Task
 from oodbench.benchmark.plugins.inputs import NAMED
 from oodbench.benchmark.plugins.registry import registry
-from tests.detectors.test_loss_recipes import BATCH, CLASSES, Net, batch, cross_entropy, one_hot, start
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
+from tests.detectors.test_loss_recipes import batch, cross_entropy, one_hot, start
 from tests.support import softmax
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
@@ -58,7 +59,7 @@ def test_a_step_descends_on_both_cross_entropies(weight: float) -> None:
 
 def test_batch_norm_sees_all_four_turns_together() -> None:
     recipe = make()
-    training = start(recipe, lambda: Net(normalised=True))
+    training = start(recipe, lambda: SmallNet16(normalised=True))
     plain: Any = copy.deepcopy(training.networks["classifier"])
     recipe.step(training, batch())
     plain.features(torch.cat(all_turns(batch().images)))
@@ -67,7 +68,7 @@ def test_batch_norm_sees_all_four_turns_together() -> None:
 
 
 def test_the_score_is_the_authors() -> None:
-    """Higher for images whose turns are not told, and whose class probabilities are uniform."""
+    """Higher for images whose rotations are not recognised, and whose class probabilities are uniform."""
     recipe = make()
     training = start(recipe)
     for step in range(5):
@@ -94,7 +95,7 @@ def test_the_score_is_the_authors() -> None:
 
 def test_images_must_be_square_and_the_head_linear() -> None:
     with pytest.raises(DataError, match="needs square images, because it turns them; these are 16 x 12"):
-        make().networks(Task(CLASSES, (3, 16, 12), Net))
+        make().networks(Task(CLASSES, (3, 16, 12), SmallNet16))
     with pytest.raises(DataError, match="puts a second head beside a linear one, and this backbone has none"):
         start(make(), lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, CLASSES)))
 

@@ -16,7 +16,8 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._gaussian_edge import chi_square_quantiles, edge_samples, largest_tails, shared_factor
 from oodbench.detectors._loss_recipe import REGIMES
 from oodbench.detectors.vos import WeightedEnergy
-from tests.detectors.test_loss_recipes import BATCH, CLASSES, Net, batch, cross_entropy, one_hot, start
+from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
+from tests.detectors.test_loss_recipes import batch, cross_entropy, one_hot, start
 
 pytestmark = pytest.mark.usefixtures("one_thread", "float64_default")
 
@@ -225,5 +226,5 @@ def test_the_classifier_sees_each_image_once() -> None:
     )
     recipe = make(start=0.0)
     recipe.step(training, batch())
-    assert isinstance(training.networks["classifier"], Net)
+    assert isinstance(training.networks["classifier"], SmallNet16)
     assert seen == [BATCH]

@@ -64,7 +64,7 @@ def test_pixels_alone_tell_digits_apart(records: dict[str, Record]) -> None:
 
 
 def test_a_short_table_shows_the_only_ood_set_though_it_is_the_outlier_source(stored: StoredRun) -> None:
-    """It is in no mean, so that there is no other number to show."""
+    """No mean includes it: without it, the table would have no number."""
     short = closing_text(stored, 80)
     assert "The whole table: bench table" in short
     row = next(line for line in short.splitlines() if line.startswith("kde[on=pixels]"))
