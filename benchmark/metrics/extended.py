@@ -20,7 +20,7 @@ from oodbench.benchmark.errors import MetricError
 from oodbench.benchmark.metrics.exact import Counts, auroc, checked_scores, entry_at_tpr95, evaluate
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
 
-EXTENDED_VERSION = "2"
+EXTENDED_VERSION = "3"
 """Part of the key of every cell with these values; increase it when one of them changes."""
 
 NO_VALIDATION = ""
@@ -176,8 +176,9 @@ def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
 
     `aurc`: the mean over n = 1 .. N of the share of errors among the n images with the lowest scores (Geifman &
     El-Yaniv, NeurIPS 2017, and Geifman, Uziel & El-Yaniv, ICLR 2019); lower is better. For tied scores it is the
-    expectation over a random order. `auroc_errors`: P(score of an error > score of a correct prediction), ties counting
-    half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are correct. Raises `MetricError` for NaN.
+    expectation over a random order. `augrc`: `generalised_risk_area`. `auroc_errors`: P(score of an error > score of a
+    correct prediction), ties counting half (Hendrycks & Gimpel, ICLR 2017); left out where all or none are correct.
+    Raises `MetricError` for NaN.
     """
     values, correct = checked_scores(scores, "scores"), np.asarray(right, dtype=bool)
     order = np.argsort(values, kind="stable")
@@ -185,10 +186,29 @@ def failures(scores: ArrayLike, right: ArrayLike) -> dict[str, float]:
     errors = np.cumsum(~correct[order])[ends - 1]
     taken = np.arange(1, len(values) + 1)
     expected = np.interp(taken, np.append(0, ends), np.append(0, errors))
-    metrics = {"aurc": float(np.mean(expected / taken))}
+    metrics = {"aurc": float(np.mean(expected / taken)), "augrc": generalised_risk_area(errors, ends)}
     if correct.any() and not correct.all():
         metrics["auroc_errors"] = auroc(values[correct], values[~correct])
     return metrics
+
+
+def generalised_risk_area(errors: NDArray[np.integer], taken: NDArray[np.integer]) -> float:
+    """AUGRC, the area under generalised risk and coverage (Traub et al., NeurIPS 2024), in [0, 1/2]; lower is better.
+
+    Generalised risk is the share of all images, rejected ones included, that are accepted and classified wrongly; the
+    area averages it over the shares of images accepted, from none to all. It is the probability that a random image is
+    an error and is accepted at the threshold of another random image, an image's own threshold counting half:
+
+        AUGRC = (1 - AUROC of errors) acc (1 - acc) + (1 - acc)^2 / 2,    acc = accuracy
+
+    Args:
+        errors: (G,) numbers of errors among the images with the lowest scores, to the end of each group of tied scores.
+        taken: (G,) numbers of these images; the last entry is N. Between two groups risk is linear, as in the authors'
+            trapezoids, which is the expectation over the orders of tied images.
+    """
+    total = int(taken[-1])
+    doubled = int(np.diff(taken, prepend=0) @ (errors + np.append(0, errors[:-1])))  # integers, so that it is exact
+    return doubled / (2 * total**2)
 
 
 def oscr(id_scores: ArrayLike, right: ArrayLike, ood_scores: ArrayLike) -> float:

@@ -38,6 +38,7 @@ EXTENDED_METRICS = (
     "ece",
     "nll",
     "aurc",
+    "augrc",
     "auroc_errors",
     "oscr",
     "tpr_validation",

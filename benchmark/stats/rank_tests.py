@@ -1,7 +1,8 @@
-"""Rank tests of detectors over a matrix of sets: Friedman, Nemenyi and Wilcoxon, whose unit is the set, not the image.
+"""Rank tests of detectors over a matrix of sets: Friedman, Nemenyi, Conover and Wilcoxon, whose unit is the set.
 
-Demsar, Journal of Machine Learning Research 7 (2006), 1-30. The tests assume that sets are independent draws. Cells
-with the same ID set share its networks, so p tends to be too small where one ID set supplies most of the cells.
+Demsar, Journal of Machine Learning Research 7 (2006), 1-30; Conover, Practical Nonparametric Statistics, 3rd edition
+(1999), section 5.8. The tests assume that sets are independent draws. Cells with the same ID set share its networks, so
+p tends to be too small where one ID set supplies most of the cells.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from oodbench.benchmark.stats.paired_tests import LEVEL, holm
 
@@ -33,6 +34,9 @@ class RankTests:
     """(K, K): two-sided exact p of Wilcoxon's signed-rank test; 1 on the diagonal."""
     holm: Floats
     """(K, K): `wilcoxon` adjusted by Holm's method over all pairs."""
+    conover_holm: Floats
+    """(K, K): two-sided p of Conover's test of mean ranks, adjusted by Holm's method over all pairs; 1 on the
+    diagonal, and everywhere for two detectors, where Friedman's test does not apply."""
 
     @property
     def smallest_p(self) -> float:
@@ -47,10 +51,24 @@ class RankTests:
     @property
     def groups(self) -> list[tuple[int, ...]]:
         """The largest groups of detectors, two or more, that the Nemenyi test cannot separate; best rank first."""
+        return self._joined(self.ranks[None, :] - self.ranks[:, None] <= self.critical_difference)
+
+    @property
+    def cliques(self) -> list[tuple[int, ...]]:
+        """The same by Conover's test with Holm's correction; all detectors where Friedman's test does not reject.
+
+        Conover compares pairs only after a significant Friedman test. Its p depends on the difference of mean ranks
+        alone, and Holm's method keeps the order of p, so that a group is a range of ranks here, too.
+        """
+        together = np.ones_like(self.conover_holm, dtype=bool)
+        return self._joined(self.conover_holm >= 1 - LEVEL if self.friedman < 1 - LEVEL else together)
+
+    def _joined(self, together: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+        """The largest ranges of ranks whose first and last detector, (K, K), are not told apart."""
         order = np.argsort(self.ranks, kind="stable")
         found: list[tuple[int, ...]] = []
         for i in range(len(order)):
-            near = [int(j) for j in order[i:] if self.ranks[j] - self.ranks[order[i]] <= self.critical_difference]
+            near = [int(j) for j in order[i:] if together[order[i], j]]
             if len(near) > 1 and not (found and set(near) <= set(found[-1])):
                 found.append(tuple(near))
         return found
@@ -62,18 +80,50 @@ def rank_tests(values: Floats) -> RankTests:
     ranks = stats.rankdata(-values, axis=1)
     differ = bool(np.ptp(ranks, axis=1).any())
     friedman = float(stats.friedmanchisquare(*values.T).pvalue) if differ and count > 2 else 1.0
-    wilcoxon, adjusted = np.ones((count, count)), np.ones((count, count))
     upper = np.triu_indices(count, 1)
-    wilcoxon[upper] = [signed_rank_p(values[:, i] - values[:, j]) for i, j in zip(*upper, strict=True)]
-    adjusted[upper] = holm(wilcoxon[upper])
+    wilcoxon = np.array([signed_rank_p(values[:, i] - values[:, j]) for i, j in zip(*upper, strict=True)])
+    conover = conover_p(ranks)[upper] if count > 2 else np.ones(len(wilcoxon))
     return RankTests(
         ranks.mean(axis=0),
         sets,
         friedman,
         critical_difference(count, sets),
-        np.minimum(wilcoxon, wilcoxon.T),
-        np.minimum(adjusted, adjusted.T),
+        _symmetric(wilcoxon, count),
+        _symmetric(holm(wilcoxon), count),
+        _symmetric(holm(conover), count),
     )
+
+
+def _symmetric(of_pairs: Floats, count: int) -> Floats:
+    """(K, K) from the pairs above the diagonal, row by row; 1 on the diagonal."""
+    whole = np.ones((count, count))
+    upper = np.triu_indices(count, 1)
+    whole[upper] = of_pairs
+    both: Floats = np.minimum(whole, whole.T)
+    return both
+
+
+def conover_p(ranks: Floats) -> Floats:
+    """(K, K): two-sided p of Conover's pairwise test on (N, K) ranks within N sets, not adjusted.
+
+    With rank sums R, t = (R_i - R_j) / sqrt(2 (N A - sum R^2) / ((N - 1) (K - 1))), A the sum of all squared ranks,
+    referred to t with (N - 1) (K - 1) degrees of freedom (Conover 1999, section 5.8, eq. 6; Conover & Iman 1979). Where
+    all sets rank the detectors alike there is no residual variance and t is infinite; p is then the probability of such
+    agreement if all orders were equally likely: 1 / (K!)^(N - 1), or with fewer distinct orders if ranks are tied.
+    """
+    sets, count = ranks.shape
+    doubled = np.rint(2 * ranks).astype(np.int64)  # integers, so that equal rankings leave exactly no variance
+    sums = doubled.sum(axis=0)
+    residual = int(sets * (doubled**2).sum() - (sums**2).sum())
+    different = sums[:, None] != sums[None, :]
+    if residual == 0:
+        tied = np.unique(doubled[0], return_counts=True)[1]
+        orders = special.gammaln(count + 1) - special.gammaln(tied + 1).sum()  # the logarithm of their number
+        return np.where(different, np.exp((1 - sets) * orders), 1.0)
+    degrees = (sets - 1) * (count - 1)
+    t = np.abs(sums[:, None] - sums[None, :]) / np.sqrt(2 * residual / degrees)
+    p: Floats = np.where(different, 2 * stats.t.sf(t, degrees), 1.0)
+    return p
 
 
 def critical_difference(detectors: int, sets: int, level: float = LEVEL) -> float:

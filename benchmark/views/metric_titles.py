@@ -44,6 +44,7 @@ _TITLES = {
     "ece": "ECE",
     "nll": "NLL",
     "aurc": "AURC",
+    "augrc": "AUGRC",
     "auroc_errors": "AUROC errors",
     "oscr": "OSCR",
     "tpr_validation": "TPR val",
@@ -68,6 +69,7 @@ _HELP = {
     "ece": "expected calibration error of the classifier",
     "nll": "negative log-likelihood of the classifier, in nats",
     "aurc": "area under risk and coverage",
+    "augrc": "area under generalised risk and coverage: mean share of all ID images that are accepted and wrong",
     "auroc_errors": "AUROC of the score for wrong against right ID predictions",
     "oscr": "open-set classification rate: area under right ID classifications against accepted OOD",
     "tpr_validation": "share of ID test images accepted at the threshold that accepts 95% of ID validation images",
@@ -84,9 +86,9 @@ STABILITY_PREFIX = "stability_"
 FULL_SPECTRUM = "fs_"
 """Begins the names of metrics for which shifted ID images are ID as well."""
 
-_LOWER = LOWER_IS_BETTER | {"ece", "nll", "aurc"}
+_LOWER = LOWER_IS_BETTER | {"ece", "nll", "aurc", "augrc"}
 
-_OF_ROWS = ("id_accuracy", "ece", "nll", "aurc", "auroc_errors", "shifted_accuracy")
+_OF_ROWS = ("id_accuracy", "ece", "nll", "aurc", "augrc", "auroc_errors", "shifted_accuracy")
 
 NATS = "nll"
 """The one metric that is no fraction."""

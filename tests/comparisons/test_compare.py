@@ -16,13 +16,15 @@ from click.testing import Result
 from matplotlib.text import Text
 
 from oodbench.benchmark import ImageSet
-from oodbench.benchmark.comparisons.compare import Comparison, compare
+from oodbench.benchmark.comparisons.compare import Comparison, Matrix, compare
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
-from oodbench.benchmark.views.comparison.page import compare_markdown, compare_text
+from oodbench.benchmark.stats.rank_tests import rank_tests
+from oodbench.benchmark.views.comparison.layout import matrix_lines
+from oodbench.benchmark.views.comparison.page import compare_csv, compare_markdown, compare_text
 from oodbench.benchmark.views.comparison.plots import diagram, wins
 from oodbench.benchmark.views.plots import style as canvas
 from tests.support import bench, csv_rows
@@ -218,7 +220,36 @@ def test_six_sets_are_enough_for_the_diagram(results: Path, run: StoredRun) -> N
     words = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
     assert "delta 1.00" in words
     assert f"critical difference {found.matrix.tests.critical_difference:.2f}" in words
-    assert re.search(r"Friedman: p = 0\.0\d+ for the hypothesis", compare_text(found))
+    page = " ".join(compare_text(found).split())
+    assert re.search(r"Friedman: p = 0\.0\d+ for the hypothesis", page)
+    assert "Not told apart: delta, gamma@exposed; gamma@exposed, beta[heat=2]." in page  # Nemenyi
+    assert "Conover, Holm over 3 pairs. Not told apart at 5%: none." in page  # all sets rank them alike
+    assert found.matrix.tests.cliques == []
+    rows_of_matrix = [row for row in csv_rows(compare_csv(found)) if row["scope"] == "matrix"]
+    assert [float(row["p_conover_holm"]) for row in rows_of_matrix] == pytest.approx([3 / 6**5] * 3, rel=1e-4)
+
+
+def test_what_is_not_told_apart_is_written_and_drawn_for_both_tests() -> None:
+    values = np.random.default_rng(1).normal(size=(16, 9)) + 0.3 * np.arange(9)
+    labels = tuple("abcdefghi")
+    matrix = Matrix(labels, tuple(("digits", f"set {n}") for n in range(16)), rank_tests(values))
+    tests = matrix.tests
+    assert 0 < len(tests.cliques) < len(labels)
+    figure = diagram(matrix, "AUROC")
+    drawn: dict[str, list[list[float]]] = {"black": [], "#D55E00": []}
+    for line in figure.axes[0].get_lines():
+        if line.get_color() in drawn:
+            drawn[str(line.get_color())].append(np.asarray(line.get_xdata(), dtype=float).tolist())
+    for colour, groups in (("black", tests.groups), ("#D55E00", tests.cliques)):
+        ends = [[tests.ranks[group[0]] - 0.04, tests.ranks[group[-1]] + 0.04] for group in groups]
+        np.testing.assert_allclose(drawn[colour], ends)
+    sentence = " ".join(matrix_lines(Comparison("toy", "auroc", labels, 100, (), matrix, {})))
+    conover = sentence.partition("Conover, Holm over 36 pairs. Not told apart at 5%: ")[2].partition(".")[0]
+    assert len(conover.split("; ")) == len(tests.cliques)
+    first = [labels[i] for i in tests.cliques[0]]
+    assert conover.split("; ")[0] == ", ".join(first)
+    nemenyi = next(group for group in tests.groups if len(group) > 4)
+    assert f"{labels[nemenyi[0]]} to {labels[nemenyi[-1]]} ({len(nemenyi)})" in sentence
 
 
 def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None:

@@ -98,9 +98,42 @@ def test_aurc_of_ties_is_the_mean_over_their_orders() -> None:
     assert failures(np.zeros(40), test.right)["aurc"] == pytest.approx(1 - test.right.mean(), abs=1e-12)
 
 
+def augrc_by_thresholds(scores: NDArray[Any], right: NDArray[Any]) -> float:
+    """Trapezoids under the share of accepted errors against the share accepted, threshold by threshold from none."""
+    area, last_coverage, last_risk = 0.0, 0.0, 0.0
+    for threshold in sorted(set(scores.tolist())):
+        accepted = wrong = 0
+        for score, is_right in zip(scores, right, strict=True):
+            accepted += score <= threshold
+            wrong += score <= threshold and not is_right
+        coverage, risk = accepted / len(scores), wrong / len(scores)
+        area += (coverage - last_coverage) * (risk + last_risk) / 2
+        last_coverage, last_risk = coverage, risk
+    return area
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_augrc_is_the_area_under_generalised_risk(ties: bool) -> None:
+    test = known(150, ties)
+    found = failures(test.scores, test.right)
+    accuracy = float(test.right.mean())
+    assert 0 < accuracy < 1
+    assert found["augrc"] == pytest.approx(augrc_by_thresholds(test.scores, test.right), abs=1e-12)
+    closed = (1 - found["auroc_errors"]) * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2  # the paper's equation
+    assert found["augrc"] == pytest.approx(closed, abs=1e-12)
+    assert failures(10 * test.scores - 3, test.right)["augrc"] == found["augrc"]
+
+
+def test_augrc_by_hand_and_without_overflow() -> None:
+    # Two errors of four; accepted one by one there are 0, 1, 1, 2: trapezoids of 0, 1/2, 1, 3/2 quarters of quarters.
+    assert failures([0.0, 1.0, 2.0, 3.0], [True, False, True, False])["augrc"] == 3 / 16
+    assert failures([5.0, 5.0, 5.0, 5.0], [True, False, True, False])["augrc"] == 1 / 4
+    assert failures(np.zeros(3_000_000), np.zeros(3_000_000, dtype=bool))["augrc"] == 0.5
+
+
 def test_errors_are_left_out_where_there_are_none() -> None:
-    assert set(failures([0.0, 1.0], [True, True])) == {"aurc"}
-    assert set(failures([0.0, 1.0], [False, False])) == {"aurc"}
+    assert failures([0.0, 1.0], [True, True]) == {"aurc": 0.0, "augrc": 0.0}
+    assert failures([0.0, 1.0], [False, False]) == {"aurc": 1.0, "augrc": 0.5}
     assert failures([0.0, 1.0, 2.0], [True, False, True])["auroc_errors"] == 0.5
 
 

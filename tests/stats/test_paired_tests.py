@@ -20,7 +20,7 @@ from oodbench.benchmark.stats.estimates import (
 )
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
 from oodbench.benchmark.stats.paired_tests import JointEstimate, best_set, holm, upper_tail
-from oodbench.benchmark.stats.rank_tests import critical_difference, rank_tests, signed_rank_p
+from oodbench.benchmark.stats.rank_tests import conover_p, critical_difference, rank_tests, signed_rank_p
 from oodbench.benchmark.stats.unseen_images import UnseenImages
 
 Floats = NDArray[np.float64]
@@ -522,3 +522,64 @@ def test_ranks_friedman_and_groups() -> None:
     assert found.groups == [(1, 2), (0, 3)]
     assert rank_tests(np.ones((6, 3))).friedman == 1
     assert rank_tests(np.ones((6, 3))).groups == [(0, 1, 2)]
+
+
+def test_conover_by_hand() -> None:
+    """Four sets, three detectors with the ranks 1 2 3, 1 2 3, 1 3 2, 2 1 3: sums 5, 8, 11, and A = 4 (1 + 4 + 9) = 56.
+
+    t = difference / sqrt(2 (4 x 56 - 210) / (3 x 2)) with 6 degrees of freedom.
+    """
+    ranks = np.array([[1, 2, 3], [1, 2, 3], [1, 3, 2], [2, 1, 3]], dtype=float)
+    unit = (2 * (4 * 56 - (25 + 64 + 121)) / 6) ** 0.5
+    expected = {(0, 1): 3 / unit, (1, 2): 3 / unit, (0, 2): 6 / unit}
+    found = conover_p(ranks)
+    for (i, j), t in expected.items():
+        assert found[i, j] == found[j, i] == pytest.approx(2 * stats.t.sf(t, 6), rel=1e-12)
+    assert found.diagonal().tolist() == [1, 1, 1]
+    adjusted = rank_tests(-ranks).conover_holm  # Holm: the smallest of three times 3, the two others times 2
+    assert adjusted[0, 2] == pytest.approx(3 * found[0, 2])
+    assert adjusted[0, 1] == pytest.approx(min(1, 2 * found[0, 1]))
+
+
+def conover_by_loops(ranks: Floats) -> Floats:
+    """Conover's test in its other form: the variance within sets, reduced by Friedman's statistic."""
+    sets, count = ranks.shape
+    sums = [sum(row[j] for row in ranks) for j in range(count)]
+    variance = (sum(rank**2 for row in ranks for rank in row) - count * sets * (count + 1) ** 2 / 4) / (count - 1)
+    friedman = sum((total - sets * (count + 1) / 2) ** 2 for total in sums) / variance
+    degrees = (sets - 1) * (count - 1)
+    scale = variance * 2 * sets * (count - 1) / degrees * (1 - friedman / (sets * (count - 1)))
+    return np.array([[2 * stats.t.sf(abs(a - b) / scale**0.5, degrees) for b in sums] for a in sums])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_conover_is_the_test_of_friedmans_residual_variance(ties: bool) -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(9, 6)) + 0.6 * np.arange(6)
+    ranks = stats.rankdata(np.round(values) if ties else values, axis=1)
+    np.testing.assert_allclose(conover_p(ranks), conover_by_loops(ranks), rtol=1e-9)
+
+
+def test_conover_separates_more_than_nemenyi_and_joins_ranges_of_ranks() -> None:
+    rng = np.random.default_rng(0)
+    found = rank_tests(rng.normal(size=(9, 6)) + 0.6 * np.arange(6))
+    assert found.friedman < 0.05
+    assert (found.groups, found.cliques) == ([(5, 4, 3), (4, 3, 1, 2), (3, 1, 2, 0)], [(4, 3), (3, 1, 2), (1, 2, 0)])
+    for clique in found.cliques:
+        assert all(found.conover_holm[i, j] >= 0.05 for i, j in itertools.combinations(clique, 2))
+    apart = [pair for pair in itertools.combinations(range(6), 2) if not any({*pair} <= {*c} for c in found.cliques)]
+    assert apart
+    assert all(found.conover_holm[pair] < 0.05 for pair in apart)
+
+
+def test_conover_where_ranks_agree_everywhere_or_nowhere() -> None:
+    same = np.array([[1.0, 2, 3]] * 6)
+    assert conover_p(same)[0, 2] == pytest.approx(1 / 6**5)  # six orders, five times the first one again
+    tied = np.array([[1.0, 2.5, 2.5]] * 6)
+    assert conover_p(tied)[0].tolist() == pytest.approx([1, 1 / 3**5, 1 / 3**5])
+    assert conover_p(tied)[1, 2] == 1
+    assert rank_tests(np.ones((6, 3))).cliques == [(0, 1, 2)]
+    noise = rank_tests(np.array([[1.0, 2, 3], [3.0, 1, 2], [2.0, 3, 1]] * 2))  # Friedman: no difference at all
+    assert noise.friedman > 0.9
+    assert noise.cliques == [tuple(np.argsort(noise.ranks, kind="stable").tolist())]
+    assert (rank_tests(np.arange(12.0).reshape(6, 2)).conover_holm == 1).all()  # two detectors: Wilcoxon's test alone

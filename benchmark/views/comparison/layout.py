@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +12,7 @@ from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.errors import counted
 from oodbench.benchmark.stats.intervals import PRECISIONS
 from oodbench.benchmark.stats.paired_tests import LEVEL
+from oodbench.benchmark.stats.rank_tests import RankTests
 from oodbench.benchmark.views.marks import DASH, MAYBE, bold_rows, percent
 from oodbench.benchmark.views.summary import Block, Stat
 from oodbench.benchmark.views.tables.layout import COLUMNS, Group, Sheet, TableColumn, TableEntry
@@ -23,6 +24,9 @@ TITLES = {**COLUMNS, "fpr_at_tpr95": "FPR95", "openood_fpr95": "FPR95 (OOD posit
 
 PLOTS = ("win_tie_loss", "critical_difference")
 """The names of the plots: the heat map of wins and losses, and the critical-difference diagram."""
+
+NAMED = 4
+"""A group of more detectors that are not told apart is written by its first, its last, and their number."""
 
 PAIRS_SHOWN = 10
 """With more pairs than those of five detectors, the page shows wins and losses only; the CSV file has all pairs."""
@@ -108,8 +112,10 @@ def matrix_lines(found: Comparison) -> Iterator[str]:
     if count > 2:
         yield (
             f"Friedman: {_p_is(tests.friedman)} for the hypothesis that all are equal. Nemenyi: ranks that differ by "
-            f"more than {tests.critical_difference:.2f} are significantly different (5%, all pairs)."
+            f"more than {tests.critical_difference:.2f} are significantly different (5%, all pairs). Not told apart: "
+            f"{_cliques(matrix.labels, tests.groups)}."
         )
+        yield _conover_line(matrix.labels, tests)
     significant = [(i, j) for i, j in combinations(order, 2) if tests.holm[i, j] < ALPHA]
     pairs = "; ".join(f"{matrix.labels[i]} over {matrix.labels[j]} ({_p_is(tests.holm[i, j])})" for i, j in significant)
     number = count * (count - 1) // 2
@@ -120,6 +126,24 @@ def matrix_lines(found: Comparison) -> Iterator[str]:
             f"No pair could be significant: the smallest possible p with {tests.sets} sets is {tests.smallest_p:.4g}, "
             f"which becomes {min(tests.smallest_p * number, 1):.3g} after Holm's adjustment."
         )
+
+
+def _conover_line(labels: Sequence[str], tests: RankTests) -> str:
+    """What Conover's test says, which compares pairs only where Friedman's test rejects."""
+    if tests.friedman >= ALPHA:
+        return "Conover: no pair is compared, because Friedman's test is not significant at 5%."
+    pairs = len(labels) * (len(labels) - 1) // 2
+    return f"Conover, Holm over {pairs} pairs. Not told apart at 5%: {_cliques(labels, tests.cliques)}."
+
+
+def _cliques(labels: Sequence[str], groups: Sequence[tuple[int, ...]]) -> str:
+    """Groups of detectors, in the order of mean ranks; of a long one, its first and last, which stand for the range."""
+    if not groups:
+        return "none"
+    names = [[labels[i] for i in group] for group in groups]
+    return "; ".join(
+        ", ".join(group) if len(group) <= NAMED else f"{group[0]} to {group[-1]} ({len(group)})" for group in names
+    )
 
 
 def _p_is(p: float) -> str:

@@ -22,7 +22,7 @@ WINS = "Wins/ties/losses of the row against the column"
 
 PAIR_COLUMNS = (
     "scope", "id_set", "ood_set", "metric", "a", "b", "value_a", "value_b", "difference", "standard_error", "p",
-    "p_holm", "outcome", "unit", "n_id", "n_ood", "seeds",
+    "p_holm", "outcome", "unit", "n_id", "n_ood", "seeds", "p_conover_holm",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _column_rows(found: Comparison, column: ColumnComparison) -> Iterator[Sequen
             _six(values[i] - values[j]), _six(estimate.error[i, j]),
             f"{estimate.p[i, j]:.6g}", f"{estimate.holm[i, j]:.6g}",
             _outcome(column.outcome(a, b)), "seeds and images" if estimate.by_seeds[i, j] else "images",
-            column.n_id, column.n_ood, " ".join(map(str, column.seeds)),
+            column.n_id, column.n_ood, " ".join(map(str, column.seeds)), "",
         )  # fmt: skip
 
 
@@ -108,6 +108,7 @@ def _matrix_rows(found: Comparison) -> Iterator[Sequence[object]]:
         yield (
             "matrix", "", "", found.metric, labels[i], labels[j], "", "", "", "", f"{tests.wilcoxon[i, j]:.6g}",
             f"{tests.holm[i, j]:.6g}", _outcome(lead if tests.holm[i, j] < compared.ALPHA else 0), "sets", "", "", "",
+            f"{tests.conover_holm[i, j]:.6g}" if len(labels) > 2 else "",
         )  # fmt: skip
 
 

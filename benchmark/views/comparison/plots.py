@@ -28,6 +28,9 @@ LABEL = 34
 
 COLOURS = "RdBu"
 
+CONOVER = "#D55E00"
+"""Of the bars that join what Conover's test does not tell apart."""
+
 STEP = 0.17
 """Inches between the lines of the diagram's labels."""
 
@@ -76,19 +79,22 @@ def _win_cell(panel: Axes, x: int, y: int, counts: tuple[int, int, int]) -> None
 
 
 def diagram(matrix: Matrix, metric: str) -> Figure:
-    """Mean ranks on an axis, 1 = best at the left; bars join detectors that the Nemenyi test cannot separate.
+    """Mean ranks on an axis, 1 = best at the left; bars join detectors that a test cannot separate.
 
-    Demsar (2006), figure 1. The length of the bar above the axis is the critical difference.
+    Demsar (2006), figure 1: black bars by the Nemenyi test, whose critical difference is the bar above the axis. Below
+    them, those by Conover's test with Holm's correction, in colour.
     """
     tests, count = matrix.tests, len(matrix.labels)
     order = np.argsort(tests.ranks, kind="stable")
     half = (count + 1) // 2
-    groups = tests.groups
+    joined = [(group, "black") for group in tests.groups] + [(group, CONOVER) for group in tests.cliques]
     side = canvas.text_inches([f"{label} 00.00" for label in matrix.labels]) + 0.25
-    bars = 0.12 * len(groups) + 0.1
+    bars = 0.12 * len(joined) + 0.1
     margins = FigureMargins(side, side, 0.95, 0.1)
     height = bars + STEP * half + 0.1
-    figure, ((panel,),) = canvas.grid(1, 1, (max(2.6, 0.3 * count), height), margins)
+    detail = f"{tests.sets} columns; joined: not told apart at 5% (black: Nemenyi, orange: Conover-Holm)"
+    width = max(2.6, 0.3 * count, canvas.text_inches([detail]) + 0.3 - 2 * side)
+    figure, ((panel,),) = canvas.grid(1, 1, (width, height), margins)
     panel.set(xlim=(1, count), ylim=(-height, 0))
     panel.spines["top"].set_visible(True)
     panel.spines[["left", "bottom"]].set_visible(False)
@@ -99,11 +105,10 @@ def diagram(matrix: Matrix, metric: str) -> Figure:
         left = i < half
         depth = bars + STEP * (i if left else count - 1 - i) + 0.05
         _leader(panel, matrix.labels[place], tests.ranks[place], depth, count, left)
-    for level, group in enumerate(groups):
+    for level, (group, colour) in enumerate(joined):
         ends = (tests.ranks[group[0]] - 0.04, tests.ranks[group[-1]] + 0.04)
-        panel.plot(ends, [-0.12 * (level + 1)] * 2, color="black", linewidth=2.2, solid_capstyle="butt")
+        panel.plot(ends, [-0.12 * (level + 1)] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
     _ruler(panel, tests.critical_difference, height)
-    detail = f"{tests.sets} columns; joined: not told apart by the Nemenyi test at 5%"
     canvas.title(figure, f"Mean ranks, {metric} (1 = best)", detail)
     return figure
 

@@ -14,7 +14,7 @@ from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.summary import Stat, stat_of
 from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
-ALONE = {name: metric_of(name).title for name in ("ece", "nll", "aurc", "auroc_errors")}
+ALONE = {name: metric_of(name).title for name in ("ece", "nll", "aurc", "augrc", "auroc_errors")}
 """Metrics that do not depend on the OOD set."""
 
 AGAINST = {
@@ -106,7 +106,10 @@ def _title(run: StoredRun) -> str:
 
 def _legend(run: StoredRun) -> Iterator[str]:
     yield "Percent, NLL in nats; mean ± std over seeds (ddof = 1). ECE, NLL: calibration of the classifier."
-    yield "AURC (lower is better), AUROC errors: how well the score separates wrong from correct ID predictions."
+    yield (
+        "AURC and AUGRC (both lower is better), AUROC errors: how well the score separates wrong from correct ID "
+        "predictions."
+    )
     yield "OSCR: accepted and correctly classified ID against accepted OOD."
     yield "TPR val, TNR val: at the threshold that accepts 95% of ID validation. TNR99: at TPR 99%."
     yield "P at 1%, 10%: precision of a flag at TPR 95% if that share of all images were OOD."
