@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from oodbench.detectors._head import energy, head
 
 COUNTED = 256
 """Images whose features are counted at a time, so that they stay in the processor's cache."""
+EITHER_SIGN = ("optfs", "rank_shift", "lts", "react")
+"""Detectors that shape features of either sign, for the message of those that refuse negative ones."""
 
 
 class Rectified(Detector):
@@ -49,22 +52,52 @@ def require_percentile(value: float, name: str = "percentile") -> None:
         raise ValueError(f"{name} must lie in [0, 100), got {value}")
 
 
+def units_above(units: int, percentile: float) -> int:
+    """The number of an image's units above its own percentile, D - round(D percentile / 100).
+
+    Raises `DataError` if there is none.
+    """
+    if (count := units - round(units * percentile / 100)) < 1:
+        raise DataError(
+            f"Of {units} features none is above the {percentile:g}th percentile of an image; choose a lower one."
+        )
+    return count
+
+
+class Positive(NamedTuple):
+    """The signs of training features."""
+
+    units: int
+    """Features of an image, D."""
+    active: float
+    """Mean number of units above 0 in an image."""
+    lowest: float
+    """The smallest feature."""
+
+
+def positive_units(train: Batch) -> Positive:
+    """Count the units above 0 in the training images."""
+    units, active, lowest = 0, 0, np.inf
+    for part in train.batches(COUNTED):
+        features = part.features.numpy()  # NumPy takes a quarter of the time of torch to count
+        units, lowest = features.shape[1], min(lowest, float(features.min()))
+        active += int(np.count_nonzero(features > 0))
+    return Positive(units, active / max(1, len(train)), lowest)
+
+
 def mean_active(train: Batch, who: str) -> float:
     """Mean number of units above 0 in a training image, for methods that expect activations after a ReLU.
 
     Raises `DataError` if a training feature is negative.
     """
-    lowest, active = np.inf, 0
-    for part in train.batches(COUNTED):
-        features = part.features.numpy()  # NumPy takes a quarter of the time of torch to count
-        lowest = min(lowest, float(features.min()))
-        active += int(np.count_nonzero(features > 0))
-    if lowest < 0:
+    found = train.once(positive_units)
+    if found.lowest < 0:
         raise DataError(
-            f"'{who}' takes features to be activations after a ReLU, and some go down to {lowest:.3g}; use it "
-            "with a backbone whose features are not negative."
+            f"'{who}' takes features to be activations after a ReLU, and some go down to {found.lowest:.3g}; use it "
+            f"with a backbone whose features are not negative, or a detector for features of either sign: "
+            f"{', '.join(EITHER_SIGN[:-1])} or {EITHER_SIGN[-1]}."
         )
-    return active / max(1, len(train))
+    return found.active
 
 
 def pooled_percentile(train: Batch, percentile: float) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oodbench.benchmark import Classifier, DataError, FitData, detector
-from oodbench.detectors._rectified import Rectified, kept_from, mean_active, require_percentile
+from oodbench.benchmark import Classifier, FitData, detector
+from oodbench.detectors._rectified import Rectified, kept_from, mean_active, require_percentile, units_above
 from oodbench.detectors._rules import DENSENET, RESNET18, percentile_of
 
 
@@ -39,14 +39,10 @@ class OwnPercentile(Rectified):
             self.chosen_ = {"percentile": self.percentile_}
         else:
             self.percentile_ = self.percentile
-        if self._kept(units) < 1:
-            raise DataError(
-                f"Of {units} features none is above the {self.percentile_:g}th percentile of an image; choose a lower "
-                "one."
-            )
+        self._kept(units)
 
     def _kept(self, units: int) -> int:
-        return units - round(units * self.percentile_ / 100)
+        return units_above(units, self.percentile_)
 
     def pruned(self, features: Tensor) -> Tensor:
         """Features (N, D) with all units of each row except the largest set to 0."""

@@ -50,6 +50,7 @@ def theirs(world: World) -> dict[str, tuple[Any, str]]:
         "ash": (peer.ASH(as_map, head, percentile=0.9), "maps"),
         "scale": (peer.SCALE(as_map, head, percentile=0.85), "maps"),
         "vra": (peer.VRA(as_map, head), "maps"),
+        "lts": (peer.LTS(encoder, network.head, p=0.05), "features"),
         "odin": (peer.ODIN(network), "images"),
     }
 

@@ -30,6 +30,7 @@ OURS = (
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
     *("vim", "residual", "she", "fdbd", "nci"),
     *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin"),
+    *("lts", "optfs", "rank_shift"),
 )
 MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")
 SHARING = ("knn", "nnguide", "relation")

@@ -27,6 +27,7 @@ RULED = {
     "ash": "percentile",
     "dice": "percentile",
     "knn": "k",
+    "lts": "percentile",
     "nnguide": "k",
     "openmax": "tail",
     "residual": "dim",
@@ -192,6 +193,8 @@ def test_dice_keeps_as_many_weights_of_a_class_as_of_342_units() -> None:
     [
         ("ash", 342, {"percentile": 90.0}),
         ("ash", 2048, {"percentile": 90.0}),
+        ("lts", 342, {"percentile": 95.0}),
+        ("lts", 2048, {"percentile": 95.0}),
         ("scale", 512, {"percentile": 85.0}),
         ("scale", 2048, {"percentile": 85.0}),
         ("dice", 342, {"percentile": 90.0}),

@@ -22,7 +22,7 @@ RELATIVE = 1e-5
 
 WRITTEN = (
     *("cosine", "dice", "doctor", "energy", "entropy", "fdbd", "gen", "gmm", "gradnorm", "kl_matching", "mahalanobis"),
-    *("max_logit", "msp", "nci", "react", "relation", "relative_mahalanobis", "residual", "ssd"),
+    *("max_logit", "msp", "nci", "optfs", "react", "relation", "relative_mahalanobis", "residual", "ssd"),
     *("temperature_scaling", "vim"),
 )
 """Post-hoc detectors that can be written as ONNX; docs/guides/into_service.md lists them."""
