@@ -48,9 +48,13 @@ class Banked(Detector):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must lie above 0 and at most at 1, got {self.fraction}")
 
+    def share(self, train: Batch) -> float:
+        """The share of every class that the bank has: `fraction`."""
+        return self.fraction
+
     def bank_rows(self, train: Batch) -> Tensor | None:
         """The same share of every class, chosen by a hash of the features."""
-        if self.fraction == 1:
+        if (share := self.share(train)) == 1:
             return None
         salt = self.bank_seed.to_bytes(8, "little", signed=True)
         keys: list[bytes] = []
@@ -60,7 +64,7 @@ class Banked(Detector):
         rows, chosen = torch.arange(len(train)), list[int]()
         for label in train.labels.unique():
             own = sorted(rows[train.labels == label].tolist(), key=keys.__getitem__)
-            chosen += own[: max(1, round(self.fraction * len(own)))]
+            chosen += own[: max(1, round(share * len(own)))]
         return torch.tensor(sorted(chosen))
 
 

@@ -30,7 +30,7 @@ OURS = (
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
     *("vim", "residual", "she", "fdbd", "nci"),
     *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin"),
-    *("lts", "optfs", "rank_shift"),
+    *("lts", "optfs", "rank_shift", "actsub"),
 )
 MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")
 SHARING = ("knn", "nnguide", "relation")

@@ -278,7 +278,14 @@ def matrix_cases() -> Iterator[Case]:
                 "Wilcoxon with Holm, any pair": bool((found.holm < ALPHA).any()),
                 **({"Friedman": found.friedman < ALPHA} if count > 2 else {}),
                 "Nemenyi, any pair": bool(np.ptp(found.ranks) > found.critical_difference),
-                **({"Conover with Holm, any pair": found.cliques != [tuple(np.argsort(found.ranks, kind="stable").tolist())]} if count > 2 else {}),
+                **(
+                    {
+                        "Conover with Holm, any pair": found.cliques
+                        != [tuple(np.argsort(found.ranks, kind="stable").tolist())]
+                    }
+                    if count > 2
+                    else {}
+                ),
             }
 
         yield f"{count} detectors on {sets} sets", draw

@@ -24,6 +24,7 @@ from tests.detectors.feature_world import FeatureWorld
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RULED = {
+    "actsub": "percentile",
     "ash": "percentile",
     "dice": "percentile",
     "knn": "k",
@@ -35,8 +36,14 @@ RULED = {
     "vim": "dim",
 }
 """Every built-in detector with a default that follows a rule of the network's width or the classes, and its setting."""
-CHOSEN = {"godin": "epsilon", "kde": "bandwidth", "ocsvm": "gamma"}
-"""Detectors with a default that is found on ID images, and its setting."""
+CHOSEN = {
+    ("actsub", "dim"),
+    ("actsub", "fraction"),
+    ("godin", "epsilon"),
+    ("kde", "bandwidth"),
+    ("ocsvm", "gamma"),
+}
+"""Detectors with other defaults that are found on ID images, each with the setting."""
 INHERITED = {"cider": "k", "supcon": "k"}
 """Detectors with a setting of a detector above."""
 OFF = {"isolation_forest": "variance", "kde": "variance", "ocsvm": "variance"}
@@ -253,6 +260,7 @@ def test_classes_without_images_do_not_count_for_the_number_of_neighbours() -> N
 FEW = {
     **dict.fromkeys(("residual", "vim"), r"span [01] of \d, and need to span two"),
     "dice": "No weight of the head contributes more",
+    "actsub": "of which 0 leave something|leave nothing of the training features",
     "openmax": "needs a class with three correctly classified training images",
     "nnguide": "must be positive",
 }
@@ -302,12 +310,12 @@ def test_every_grid_contains_the_default(name: str) -> None:
 def test_defaults_by_rule_are_tuned_and_documented() -> None:
     """A default of None is a rule; it is in the grid beside numbers, and its paragraph has all parts of the table."""
     found = {(name, s) for name, plugin in BUILT_IN.items() for s, v in defaults(plugin).items() if v is None}
-    ruled = RULED.items() | CHOSEN.items()
+    ruled = RULED.items() | CHOSEN
     assert found == ruled | INHERITED.items() | OFF.items()
     for name, setting in INHERITED.items():
         assert any((base.name, setting) in ruled for base in BUILT_IN[name].__mro__[1:] if issubclass(base, Detector))
     for name, setting in ruled:
-        if name in RULED or setting in BUILT_IN[name].grid:
+        if (name, setting) in RULED.items() or setting in BUILT_IN[name].grid:
             assert len([value for value in BUILT_IN[name].grid[setting] if value is not None]) >= 3
         text = " ".join((inspect.getdoc(BUILT_IN[name]) or "").split())
         assert re.search(rf"Default of `{setting}`(?: \w)?: .+\. Authors: .+\. Default suite: ", text)

@@ -82,11 +82,47 @@ def optfs(world: FeatureWorld, f: list[float], bins: int = 100, statistic: str =
     return -float(world.weight[world.logits(np.array([f]))[0].argmax()] @ shaped)
 
 
+def decisive(world: FeatureWorld, f: list[float], dim: int) -> np.ndarray:
+    """The projection on the first right singular vectors, one after the other."""
+    projected = np.zeros(len(f))
+    for direction in np.linalg.svd(world.weight, full_matrices=False)[2][:dim]:
+        projected += (direction @ f) * direction
+    return projected
+
+
+def actsub(
+    world: FeatureWorld,
+    f: list[float],
+    percentile: float = 90.0,
+    dim: int = 1,
+    power: float = 2.0,
+    fraction: float = 1.0,
+) -> float:
+    d = decisive(world, f, dim).tolist()
+    some = sum(sorted(d, reverse=True)[: len(d) - round(len(d) * percentile / 100)])
+    factor = np.exp(sum(d) / some) if some > 0 else 1.0
+    rows = world.bank_rows(registry.get("detector", "actsub")(fraction=fraction))
+    known = world.features.astype(np.float64) if rows is None else world.features.astype(np.float64)[rows.numpy()]
+    labels = world.labels if rows is None else world.labels[rows.numpy()]
+    rest, cosines = np.array(f) - d, []
+    for other in known.tolist():
+        away = np.array(other) - decisive(world, other, dim)
+        cosines.append(rest @ away / (np.linalg.norm(rest) * np.linalg.norm(away)))
+    count = min(10, len(labels) // len(set(labels.tolist())))
+    nearest = sum(sorted(cosines, reverse=True)[:count]) / count
+    similarity = -np.log(1 - nearest)
+    return energy(world, [z * factor for z in d]) * float(np.sign(similarity) * abs(similarity) ** power)
+
+
 FORMULAS: list[tuple[str, Callable[..., float], dict[str, Any]]] = [
     *[("lts", lts, {"percentile": percentile}) for percentile in (90.0, 65.0, 0.0)],
     ("rank_shift", rank_shift, {}),
     *[("optfs", optfs, {"bins": bins, "statistic": s}) for bins in (100, 7) for s in ("logit", "energy")],
+    ("actsub", actsub, {"percentile": 90.0, "dim": 1, "fraction": 1.0}),
+    ("actsub", actsub, {"percentile": 65.0, "dim": 2, "fraction": 0.4, "power": 0.5}),
 ]
+WHOLE: dict[str, dict[str, Any]] = {"actsub": {"fraction": 1.0}}
+"""Settings with which no bank is drawn: another order of units draws another one."""
 NAMES = list(dict.fromkeys(name for name, _, _ in FORMULAS))
 CASES = pytest.mark.parametrize("name, formula, settings", FORMULAS, ids=lambda v: str(v).split(" at ")[0])
 
@@ -116,24 +152,25 @@ def test_defaults_work_at_every_width_and_with_two_classes(name: str, classes: i
 @pytest.mark.parametrize("name", NAMES)
 def test_orders_of_images_units_and_classes_do_not_matter(kind: str, name: str) -> None:
     world = WORLDS[kind]()
-    before, random = world.score(name), np.random.RandomState(1)
+    settings = WHOLE.get(name, {})
+    before, random = world.score(name, **settings), np.random.RandomState(1)
     images, units, classes = (random.permutation(n) for n in (len(world.labels), UNITS, 3))
     for field in ("features", "validation", "test"):
         setattr(world, field, getattr(world, field)[:, units])
     world.features, world.labels = world.features[images], np.argsort(classes)[world.labels[images]]
     world.validation_labels = np.argsort(classes)[world.validation_labels]
     world.weight, world.bias = world.weight[classes][:, units], world.bias[classes]
-    assert world.score(name) == pytest.approx(before, rel=1e-9)
+    assert world.score(name, **settings) == pytest.approx(before, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_unit_of_features_does_not_matter(name: str) -> None:
-    world = signed_world()
-    before = world.score(name)
+    world, settings = signed_world(), WHOLE.get(name, {})
+    before = world.score(name, **settings)
     for field in ("features", "validation", "test"):
         setattr(world, field, 4 * getattr(world, field))
     world.weight = world.weight / 4
-    assert world.score(name) == pytest.approx(before, rel=1e-9)
+    assert world.score(name, **settings) == pytest.approx(before, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -217,6 +254,67 @@ def test_rank_shift_of_constant_features_is_the_energy_of_the_profile_s_mean() -
     assert world.score("rank_shift") == pytest.approx(energy(world, [mean] * UNITS), rel=1e-6)
 
 
+# actsub
+
+
+def test_actsub_divides_features_into_parts_of_equal_mean_length() -> None:
+    world = signed_world(units=30, classes=8, images=200)
+    lengths = []
+    for dim in range(1, 8):  # the weights' mean over classes is 0: their rank is 7
+        parts = [decisive(world, f, dim) for f in world.features.astype(np.float64).tolist()]
+        outside = world.features - np.array(parts)
+        lengths.append(abs(np.linalg.norm(parts, axis=1).mean() - np.linalg.norm(outside, axis=1).mean()))
+    fitted = world.fit("actsub", fraction=1.0)
+    assert fitted.chosen_["dim"] == 1 + int(np.argmin(lengths))
+    assert 1 < fitted.chosen_["dim"] < 7
+    assert np.array_equal(world.score("actsub"), world.score("actsub", **world.fit("actsub").chosen_))
+
+
+@pytest.mark.parametrize("images, fraction", [(600, 0.25), (150, 1.0), (15_000, 0.1), (3, 1.0)])
+def test_actsub_keeps_at_least_fifty_images_of_a_class(images: int, fraction: float) -> None:
+    world = signed_world(images=images)
+    fitted = world.fit("actsub")
+    assert fitted.chosen_["fraction"] == pytest.approx(fraction)
+    assert len(fitted.bank_) == round(images * fraction)
+
+
+def test_actsub_of_images_that_are_in_the_bank_is_finite() -> None:
+    world = signed_world(images=42)
+    world.features[:] = world.features[:3].repeat(14, axis=0)
+    world.test = world.features[:9].astype(np.float64)
+    found = world.score("actsub", power=1.0)
+    assert found / -world.fit("actsub")._energies(torch.from_numpy(world.test)).numpy() == pytest.approx(np.log(1e-12))
+
+
+def test_actsub_of_a_feature_that_is_zero_or_all_decisive_is_zero() -> None:
+    world = signed_world()
+    world.test[0] = 0
+    world.test[1:] = np.arange(1, 9)[:, None] * np.linalg.svd(world.weight)[2][0]
+    assert world.score("actsub").tolist() == [0] * 9
+
+
+def test_actsub_counts_dissimilar_images_as_dissimilar_whatever_the_power() -> None:
+    world = signed_world()
+    world.features = (abs(world.features) + 5).astype(np.float32)
+    world.test = -world.features[:9].astype(np.float64)
+    energies = world.fit("actsub")._energies(torch.from_numpy(world.test)).numpy()
+    for power in (0.5, 1.0, 2.0):
+        assert np.array_equal(np.sign(world.score("actsub", power=power)), -np.sign(energies))
+
+
+def test_actsub_refuses_what_it_cannot_divide() -> None:
+    world = signed_world()
+    with pytest.raises(DataError, match="of which 2 leave something: 3 were asked for"):
+        world.score("actsub", dim=3)
+    world.features[:] = np.linalg.svd(world.weight)[2][0]
+    with pytest.raises(DataError, match="leave nothing of the training features"):
+        world.score("actsub")
+    world = signed_world()
+    world.bias = world.bias - 1000
+    with pytest.raises(DataError, match="must be positive for the product to rank"):
+        world.score("actsub")
+
+
 # optfs
 
 
@@ -278,6 +376,10 @@ def test_detectors_that_refuse_signed_features_name_those_that_take_them(refusin
     "name, settings, message",
     [
         ("lts", {"percentile": 100.0}, "percentile"),
+        ("actsub", {"dim": 0}, "dim is a number of directions from 1"),
+        ("actsub", {"fraction": 0.0}, "fraction"),
+        ("actsub", {"percentile": -1.0}, "percentile"),
+        ("actsub", {"power": -1.0}, "power must be finite and not negative"),
         ("optfs", {"bins": 0}, "bins must be at least 1"),
         ("optfs", {"statistic": "msp"}, "statistic must be 'logit' or 'energy'"),
     ],

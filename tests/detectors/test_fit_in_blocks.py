@@ -27,7 +27,7 @@ IMAGES = 2 * BLOCK + 1234
 STREAMED = (
     *("mahalanobis", "relative_mahalanobis", "residual[dim=2]", "vim[dim=2]", "she", "fdbd", "nci"),
     *("react", "vra", "vra[pooled=true]", "ssd", "ssd[clusters=classes]", "gmm", "openmax"),
-    *("lts", "optfs", "rank_shift"),
+    *("actsub", "lts", "optfs", "rank_shift"),
 )
 """Detectors whose fit never holds a whole split in memory, with settings for the small world of these tests."""
 
