@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from oodbench.benchmark.plan.jobs import Job
+from oodbench.benchmark.plan.tuning.jobs import only_tries
 from oodbench.benchmark.stages.training.epoch_values import EpochValues
 
 if TYPE_CHECKING:
@@ -48,8 +49,13 @@ def remember(failed: dict[str, str], outcome: Outcome) -> None:
     """Record why a job failed, as the jobs that depend on it will report it."""
     job, reason = outcome.job, outcome.reason
     if reason:
-        blocked = any(other in failed for other in job.after)
+        blocked = any(other in failed for other in job.requires)
         failed[job.id] = reason if blocked else f"{job.title}: {reason}"
+
+
+def shown_reason(job: Job, reason: str) -> str:
+    """The reason of a failure as displays show it; empty for settings that were tried, of which the choice reports."""
+    return "" if only_tries(job) else reason
 
 
 class Progress(Protocol):

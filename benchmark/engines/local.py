@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from oodbench.benchmark.engines.engine import Outcome, Progress, remember, show_training
+from oodbench.benchmark.engines.engine import Outcome, Progress, remember, show_training, shown_reason
 from oodbench.benchmark.engines.time_limit import TimeIsUp, time_limit
 from oodbench.benchmark.errors import OodbenchError, StoreError, visible
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, TuneJob, waits_for
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, Job, ScoreJob, waits_for
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.stages import memory
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.dispatch import run_job
@@ -60,13 +61,13 @@ def run_jobs(
         job, lock = _claim(remaining, context)
         del remaining[job.id]
         try:
-            blocked = next((failed[other] for other in job.after if other in failed), "")
+            blocked = next((failed[other] for other in job.requires if other in failed), "")
             progress.start(job)
             outcome = Outcome(job, blocked) if blocked else _run(job, context, progress, force)
         finally:
             lock.release()
         remember(failed, outcome)
-        progress.finish(job, outcome.reason)
+        progress.finish(job, shown_reason(job, outcome.reason))
         yield outcome
 
 

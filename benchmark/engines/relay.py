@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oodbench.benchmark.data.own_sets import adopted
-from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember, show_training
+from oodbench.benchmark.engines.engine import Outcome, Progress, Report, remember, show_training, shown_reason
 from oodbench.benchmark.engines.messages import RELAYED, Event
 from oodbench.benchmark.engines.same_code import planned_code
 from oodbench.benchmark.engines.tasks import WorkerTask
@@ -89,7 +89,7 @@ class Relay:
             self._start(id_)
             self._open.discard(id_)
             self._ended.add(id_)
-            self._progress.finish(self._jobs[id_], reason)
+            self._progress.finish(self._jobs[id_], shown_reason(self._jobs[id_], reason))
 
 
 def lost_task_report(task: WorkerTask, context: JobContext, failed: Mapping[str, str], reason: str) -> Report:
@@ -97,7 +97,7 @@ def lost_task_report(task: WorkerTask, context: JobContext, failed: Mapping[str,
     all_failed = dict(failed)
     outcomes: list[tuple[str, str, str]] = []
     for job in task.jobs:
-        blocked = next((all_failed[other] for other in job.after if other in all_failed), "")
+        blocked = next((all_failed[other] for other in job.requires if other in all_failed), "")
         done = not blocked and all(context.store.has(key, now=True) for key in job.makes)
         outcome = Outcome(job, "" if done else blocked or reason)
         remember(all_failed, outcome)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, part_key, runs_network, waits_for
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, runs_network, waits_for
 
 PART = 10_240
 """Images per part of a pass: few enough to keep many workers busy with a large set, and enough to make the loading of a
@@ -124,8 +124,8 @@ def divided(job: ExtractJob, images: int = PART) -> ExtractJob:
 
 def _part_of_pass(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
     data = replace(job.outputs.data, images=rows[1] - rows[0])
-    logits, features = (part_key(key, rows) for key in (job.outputs.logits, job.outputs.features))
-    named = part_key(job.outputs.named, rows) if job.outputs.named else None
+    logits, features = (key.of_rows(rows) for key in (job.outputs.logits, job.outputs.features))
+    named = job.outputs.named.of_rows(rows) if job.outputs.named else None
     outputs = replace(job.outputs, data=data, logits=logits, features=features, named=named)
     reductions = tuple(_part_of_reduction(reduction, rows) for reduction in job.reductions)
     return replace(
@@ -141,4 +141,4 @@ def _part_of_pass(job: ExtractJob, rows: tuple[int, int]) -> ExtractJob:
 def _part_of_reduction(reduction: ReduceMapsJob, rows: tuple[int, int]) -> ReduceMapsJob:
     data = replace(reduction.data, images=rows[1] - rows[0])
     after = tuple(id_ for id_ in reduction.after if id_ != reduction.pass_id)  # which is joined after its parts
-    return replace(reduction, makes=(part_key(reduction.makes[0], rows),), data=data, after=after)
+    return replace(reduction, makes=(reduction.makes[0].of_rows(rows),), data=data, after=after)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs
-from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef
 from oodbench.benchmark.plan.plan import Row
 from oodbench.benchmark.plan.recipes.declared import NAMED_OUTPUTS
 from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
+from oodbench.benchmark.plan.tuning.jobs import Candidate, TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plan.weights.trained import TrainedClassifier
 from oodbench.benchmark.plugins.detector import Detector, compares
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.source_version import identity
-from oodbench.benchmark.plugins.specs import canonical
+from oodbench.benchmark.plugins.specs import DetectorSpec, canonical, parse_detector
 from oodbench.benchmark.store.store import Key
+
+T = TypeVar("T")
 
 
 class DetectorJobs:
@@ -25,68 +29,99 @@ class DetectorJobs:
 
     def __init__(self, builder: JobBuilder) -> None:
         self.builder, self.plan = builder, builder.plan
+        self._tried: dict[Hashable, Any] = {}
 
     def tune_job(self, row: Row, trained: TrainedClassifier, sources: Sequence[SetRef]) -> TuneJob | None:
-        """The job that chooses a detector's settings on OOD sources; None for a detector without candidates."""
+        """The job that chooses a detector's settings on some sources; None for a detector without candidates.
+
+        The jobs that fit and score the candidates are added to the plan once, whatever choices are made from them.
+        """
         choices = candidates(row.detector)
         if len(choices) == 1:
             return None
         inputs, entry = self._fit_inputs(row, trained, choices), trained.entry
         ood = [self.builder.outputs(source, trained, choices) for source in sources]
+        refs = [inputs["validation"].outputs.data, *sources]
+        trials = [self._trial(row, trained, choice, refs) for choice in choices]
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
             "candidates": [identity(choice) for choice in choices],
             "checkpoint": trained.checkpoint.key.digest,
-            "outputs": {part: _digests(reduced.outputs) for part, reduced in inputs.items()},
-            "ood": [_digests(reduced.outputs) for reduced in ood],
-            "scoring": SCORING_VERSION,
+            "scores": [[key.digest for key in trial.scores] for trial, _ in trials],
             "tuning": TUNING_VERSION,
         })  # fmt: skip
-        images = inputs["validation"].size + sum(reduced.size for reduced in ood)
+        tried = tuple(dict.fromkeys(id_ for _, ids in trials for id_ in ids))
         job = TuneJob(
             title=f"tune {row.label} on {entry.set}, seed {trained.seed}",
             makes=(key,),
-            after=_after(*inputs.values(), *ood),
-            candidates=tuple(str(canonical(choice)) for choice in choices),
+            after=(*_after(*inputs.values(), *ood), *tried),
+            candidates=tuple(trial for trial, _ in trials),
+            tried=frozenset(tried),
             checkpoint=trained.checkpoint,
             **_fields(inputs),
             ood=tuple(reduced.outputs for reduced in ood),
-            passes=sum(images * self._passes(entry, c) + self._passes_in_fit(entry, c, inputs) for c in choices),
             seed=trained.seed,
         )
         return self.plan.add(job)
 
-    def fit_job(self, row: Row, trained: TrainedClassifier, tuned: TuneJob | None) -> FitJob | None:
+    def _trial(
+        self, row: Row, trained: TrainedClassifier, choice: Detector, refs: Sequence[SetRef]
+    ) -> tuple[Candidate, list[str]]:
+        """A candidate for a row's settings with the artifacts of the jobs that try it on some sets, and their ids."""
+        recipe, name = parse_detector(row.label).recipe, str(canonical(row.detector))
+        tried = row._replace(label=str(DetectorSpec(canonical(choice), recipe)), detector=choice)
+        fit = self._once(("fit", tried.label), trained, lambda: self.fit_job(tried, trained, name))
+        scores = [
+            self._once((ref, tried.label), trained, partial(self.score_job, tried, ref, trained, fit, None, name))
+            for ref in refs
+        ]
+        fitted = fit.makes[0] if fit else None
+        candidate = Candidate(str(canonical(choice)), fitted, tuple(score.makes[0] for score in scores))
+        return candidate, [*([fit.id] if fit else []), *(score.id for score in scores)]
+
+    def _once(self, what: Hashable, trained: TrainedClassifier, plan: Callable[[], T]) -> T:
+        """What `plan` returned when it was first called for a classifier: keys of hundreds of jobs take a while."""
+        place = (what, trained.checkpoint.key.digest)
+        if place not in self._tried:
+            self._tried[place] = plan()
+        found: T = self._tried[place]
+        return found
+
+    def fit_job(self, row: Row, trained: TrainedClassifier, tried_for: str = "") -> FitJob | None:
         """The job that fits a detector; None for a detector that has nothing to learn."""
         if type(row.detector).fit is Detector.fit:
             return None
-        choices, entry = _choices(row, tuned), trained.entry
-        inputs = self._fit_inputs(row, trained, choices)
+        entry = trained.entry
+        inputs = self._fit_inputs(row, trained, [row.detector])
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
             "detector": identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
             "outputs": {part: _digests(reduced.outputs) for part, reduced in inputs.items()},
             "scoring": SCORING_VERSION,
-            **({"tuned": tuned.id} if tuned else {}),
         })  # fmt: skip
         job = FitJob(
             title=f"fit {row.label} on {entry.set}, seed {trained.seed}",
             makes=(key,),
-            after=(*_after(*inputs.values()), *((tuned.id,) if tuned else ())),
+            after=_after(*inputs.values()),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
             **_fields(inputs),
             seed=trained.seed,
-            tuned=tuned.makes[0] if tuned else None,
             passes=self._passes_in_fit(entry, row.detector, inputs),
-            passes_if=tuple(self._passes_in_fit(entry, choice, inputs) for choice in choices) if tuned else (),
+            tried_for=tried_for,
         )
         return self.plan.add(job)
 
     def score_job(
-        self, row: Row, data: SetRef, trained: TrainedClassifier, fitted: FitJob | None, tuned: TuneJob | None
+        self,
+        row: Row,
+        data: SetRef,
+        trained: TrainedClassifier,
+        fitted: FitJob | None,
+        tuned: TuneJob | None,
+        tried_for: str = "",
     ) -> ScoreJob:
-        """The job that scores one set, ID or OOD, with one detector."""
-        choices, entry = _choices(row, tuned), trained.entry
+        """The job that scores one set, ID or OOD, with one detector, or with the settings that are chosen for it."""
+        choices, entry = candidates(row.detector) if tuned else [row.detector], trained.entry
         reduced = self.builder.outputs(data, trained, choices)
         bank = None
         if compares(row.detector):
@@ -94,24 +129,27 @@ class DetectorJobs:
         key = Key("scores", ".npy", f"{row.label}--{trained.checkpoint.key.label}--{data.set}", {
             "detector": identity(row.detector),
             "outputs": _digests(reduced.outputs),
-            "fitted": fitted.id if fitted else None,
+            **({"tuned": tuned.id} if tuned else {"fitted": fitted.id if fitted else None}),
             "scoring": SCORING_VERSION,
-            **({"tuned": tuned.id} if tuned else {}),
             **({"bank": bank.id} if bank else {}),
         })  # fmt: skip
+        fitted_if = {one.detector: one.fitted for one in tuned.candidates if one.fitted} if tuned else {}
+        fits = (key.digest for key in fitted_if.values())
         job = ScoreJob(
             title=f"score {data} with {row.label} (ID {entry.set}, seed {trained.seed})",
             makes=(key,),
-            after=(*reduced.after, *(job.id for job in (bank, fitted, tuned) if job)),
+            after=(*reduced.after, *(job.id for job in (bank, fitted, tuned) if job), *fits),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
             outputs=reduced.outputs,
             fitted=fitted.makes[0] if fitted else None,
             tuned=tuned.makes[0] if tuned else None,
+            fitted_if=fitted_if,
             seed=trained.seed,
             passes=data.images * self._passes(entry, row.detector),
             passes_if=tuple(data.images * self._passes(entry, choice) for choice in choices) if tuned else (),
             bank=bank.outputs if bank else None,
+            tried_for=tried_for,
         )
         return self.plan.add(job)
 
@@ -139,11 +177,6 @@ class DetectorJobs:
 
     def _blocks(self, entry: IDEntry, detector: Detector) -> int:
         return self.builder.blocks(entry) if "maps" in detector.needs else 0
-
-
-def _choices(row: Row, tuned: TuneJob | None) -> list[Detector]:
-    """The detectors that tuning may choose from for a row; the row's own detector if it is not tuned."""
-    return candidates(row.detector) if tuned else [row.detector]
 
 
 def _after(*inputs: ReducedOutputs) -> tuple[str, ...]:

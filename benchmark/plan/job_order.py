@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 
-from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob
+from oodbench.benchmark.plan.jobs import ExtractJob, Job, ReduceMapsJob, ScoreJob, waits_for
 
 
 def share_products(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, with those that compare the same set with the same bank moved next to the last of them.
 
     Each lists those after it in `others`, which it may compute as well. If it cannot run, the next one computes them.
+    Jobs that wait for a choice of settings share nothing with those that try settings for it.
     """
-    groups: dict[tuple[str, str], list[ScoreJob]] = {}
+    groups: dict[tuple[str, str, bool], list[ScoreJob]] = {}
     for job in jobs:
         if isinstance(job, ScoreJob) and job.bank is not None:
-            groups.setdefault((job.outputs.features.digest, job.bank.features.digest), []).append(job)
+            place = job.outputs.features.digest, job.bank.features.digest, job.tuned is not None
+            groups.setdefault(place, []).append(job)
     last = {group[-1].id: group for group in groups.values()}
     moved = {job.id for group in groups.values() for job in group[:-1]}
     ordered: list[Job] = []
@@ -26,6 +29,27 @@ def share_products(jobs: Sequence[Job]) -> list[Job]:
             ordered += [replace(one, others=tuple(group[i + 1 :])) for i, one in enumerate(group)]
         elif job.id not in moved:
             ordered.append(job)
+    return _first_that_can_run(ordered)
+
+
+def _first_that_can_run(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs so that each comes after those it waits for; of all that could come next, the first always does."""
+    place = {job.id: number for number, job in enumerate(jobs)}
+    missing = {job.id: waits_for(job) & place.keys() for job in jobs}
+    waiting: dict[str, list[str]] = {}
+    for id_, others in missing.items():
+        for other in others:
+            waiting.setdefault(other, []).append(id_)
+    ready = [place[id_] for id_, others in missing.items() if not others]  # sorted, and therefore a heap
+    ordered: list[Job] = []
+    while ready:
+        job = jobs[heappop(ready)]
+        ordered.append(job)
+        for id_ in waiting.get(job.id, ()):
+            missing[id_].discard(job.id)
+            if not missing[id_]:
+                heappush(ready, place[id_])
+    assert len(ordered) == len(jobs), "jobs wait for each other"
     return ordered
 
 

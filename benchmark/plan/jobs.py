@@ -5,9 +5,9 @@ import   a checkpoint: a user's file of weights x backbone
 train    a checkpoint, too: a head on the stored features of another one
 extract  logits and features of one set under one checkpoint, in one forward pass for all detectors
 reduce   one detector's reductions of a set's feature maps, or its statistics of the training split's; in that pass
-tune     a detector's settings, chosen on held-out data
 fit      what a detector learns from ID data
 score    one detector's scores of one set
+tune     a detector's settings, chosen by the scores of all candidates (tuning/jobs.py)
 """
 
 from __future__ import annotations
@@ -91,6 +91,16 @@ class Job:
     makes: tuple[Key, ...]
     after: tuple[str, ...] = ()
     """Ids of the jobs it waits for."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Ids of the jobs it cannot do without: it fails if one of them has failed."""
+        return self.after
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Detectors, with settings, whose code it runs; not those that only reduce maps in a pass."""
+        return ()
 
     @property
     def id(self) -> str:
@@ -250,30 +260,6 @@ class ExtractJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneJob(Job):
-    """Choose one detector's settings: those that best separate ID validation images from held-out OOD images."""
-
-    kind = "tune"
-
-    candidates: tuple[str, ...]
-    """Detectors with settings; the first has the defaults."""
-    checkpoint: Checkpoint
-    train: Outputs
-    validation: Outputs
-    outliers: Outputs | None
-    ood: tuple[Outputs, ...]
-    passes: int
-    """Images pushed through the network by all candidates together."""
-    seed: int
-
-    @property
-    def size(self) -> int:
-        """Candidates times images scored."""
-        images = self.validation.data.images + sum(outputs.data.images for outputs in self.ood)
-        return len(self.candidates) * images
-
-
-@dataclass(frozen=True, kw_only=True)
 class FitJob(Job):
     """Fit one detector on one checkpoint's ID outputs."""
 
@@ -285,17 +271,20 @@ class FitJob(Job):
     validation: Outputs
     outliers: Outputs | None
     seed: int
-    tuned: Key | None = None
-    """Key of the chosen settings, which replace those of `detector`."""
     passes: int = 0
     """Images pushed through the network by `fit` itself."""
-    passes_if: tuple[int, ...] = ()
-    """`passes` of every candidate, in the order of the `TuneJob`; empty without tuning."""
+    tried_for: str = ""
+    """The detector for which its settings are tried, if nothing else needs the job."""
 
     @property
     def size(self) -> int:
         """Training images."""
         return self.train.data.images
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The one that is fitted."""
+        return (self.detector,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +298,9 @@ class ScoreJob(Job):
     outputs: Outputs
     fitted: Key | None = None
     tuned: Key | None = None
+    """Key of the chosen settings, which replace those of `detector`."""
+    fitted_if: Mapping[str, Key] = field(default_factory=dict)
+    """What each candidate has learned, by detector with settings; empty without tuning."""
     seed: int = 0
     passes: int = 0
     """Images pushed through the network by `score` itself."""
@@ -318,18 +310,27 @@ class ScoreJob(Job):
     """Outputs of the training split, for a detector that compares images with it."""
     others: tuple[ScoreJob, ...] = ()
     """Jobs of other detectors on the same set that can share its similarity products."""
+    tried_for: str = ""
+    """The detector for which its settings are tried, if nothing else needs the job."""
 
     @property
     def size(self) -> int:
         """Images of the set."""
         return self.outputs.data.images
 
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """All but the fits of settings that may be chosen: some do not fit every network, and are not chosen."""
+        return tuple(id_ for id_ in self.after if id_ not in {key.digest for key in self.fitted_if.values()})
 
-def part_key(key: Key, rows: tuple[int, int]) -> Key:
-    """The key of a range of rows of an array, with the detector whose reductions they are."""
-    content = {"of": key.digest, "rows": list(rows)}
-    detector = {name: key.content[name] for name in ("detector",) if name in key.content}
-    return Key("parts", key.extension, f"{key.label}-{key.kind}-{rows[0]}", {**content, **detector})
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The one that scores."""
+        return (self.detector,)
+
+    def state_of(self, detector: str) -> Key | None:
+        """What the detector with its settings, chosen ones included, has learned; None if it has nothing to learn."""
+        return self.fitted_if.get(detector) or self.fitted or self.outputs.observed.get(detector)
 
 
 def waits_for(job: Job) -> set[str]:
@@ -340,9 +341,8 @@ def waits_for(job: Job) -> set[str]:
 
 def runs_network(job: Job) -> bool:
     """Whether a job trains a network, pushes images through one, or passes one to a detector."""
-    if isinstance(job, TuneJob | FitJob | ScoreJob):
-        specs = job.candidates if isinstance(job, TuneJob) else (job.detector,)
-        return any("network" in create("detector", parse_spec(spec)).needs for spec in specs)
+    if job.detectors:
+        return any("network" in create("detector", parse_spec(spec)).needs for spec in job.detectors)
     if isinstance(job, ExtractJob):
         return bool(job.reductions) if job.features_stored else not job.parts
     return isinstance(job, TrainJob)

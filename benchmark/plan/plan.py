@@ -11,6 +11,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint, Job, Outputs, SetRef
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import Suite
 from oodbench.benchmark.plan.threads import DEFAULT_THREADS
+from oodbench.benchmark.plan.tuning.jobs import only_tries
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.records.given_sets import PREFIX, with_plain_names
@@ -216,10 +217,15 @@ class Plan:
     _position: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def add(self, job: J) -> J:
-        """Add a job, unless one with its key is in the plan already; returns the one in the plan."""
+        """Add a job, unless one with its key is in the plan already; returns the one in the plan.
+
+        One that only tries settings makes room for one that a cell needs.
+        """
         if PREFIX in job.title:
             job = replace(job, title=with_plain_names(job.title))
-        planned = self.jobs.setdefault(job.id, job)
+        planned = self.jobs.get(job.id)
+        if planned is None or (only_tries(planned) and not only_tries(job)):
+            planned = self.jobs[job.id] = job
         assert isinstance(planned, type(job))
         return planned
 

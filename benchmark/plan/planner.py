@@ -179,7 +179,7 @@ class Planner:
         """A cell that can run, its jobs added to the plan; `sources` are the OOD images to tune on."""
         entry, jobs = trained.entry, self.jobs
         tuned = jobs.tune_job(row, trained, sources) if sources else None
-        fit = jobs.fit_job(row, trained, tuned)
+        fit = None if tuned else jobs.fit_job(row, trained)
         id_job, ood_job = (jobs.score_job(row, data, trained, fit, tuned) for data in (pair.id, pair.ood))
         classifies = trained.checkpoint.gives_logits
         extended = [jobs.score_job(row, data, trained, fit, tuned) for data in self.extended_sets(entry, classifies)]
@@ -188,7 +188,7 @@ class Planner:
         changed = jobs.score_job(row, ref, trained, fit, tuned) if ref else None
         training = training_facts(trained, self.plan.threads)
         facts = {"forward_images": sum(map(forwarded, charged)), "training": training}
-        choices = enumerate(tuned.candidates) if tuned else ()
+        choices = enumerate(candidate.detector for candidate in tuned.candidates) if tuned else ()
         return replace(
             self.cell(entry, pair, row, trained.seed, **facts),
             id_scores=id_job.makes[0],

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oodbench.benchmark.errors import PluginError
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, ScoreJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, ScoreJob, SetRef, TrainJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.code_check import UsedPlugin, other_code
 from oodbench.benchmark.plugins.source_version import ONLY_IN
 from oodbench.benchmark.plugins.specs import parse_set

@@ -7,8 +7,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 from oodbench.benchmark.data.duplicates import NEAR, CachedDuplicates
-from oodbench.benchmark.plan.jobs import FitJob, HeadJob, SetRef, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, HeadJob, SetRef, TrainJob
 from oodbench.benchmark.plan.plan import Plan
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.context import JobContext
 

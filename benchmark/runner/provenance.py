@@ -18,11 +18,11 @@ from oodbench.benchmark.plan.jobs import (
     ScoreJob,
     SetRef,
     TrainJob,
-    TuneJob,
 )
 from oodbench.benchmark.plan.outputs.jobs import ImportScoresJob
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plan.precision import STORED
+from oodbench.benchmark.plan.tuning.jobs import TuneJob, without_tried
 from oodbench.benchmark.plan.weights.file import OUTPUTS, SCORES
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.environment import PACKAGES, machine, made_now, package_version
@@ -82,9 +82,9 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
                 as stored, and how they were converted for the network, if they were
     resolved    detector, recipe, backbone, schedule and stages, each with settings and version
     artifacts   every file that the scores depend on, in order: kind, path, key, sha256, and how it was computed; for a
-                fit, the settings that a rule chose (`chosen`)
+                fit, the settings that a rule chose (`chosen`); of tried settings, only what was chosen
     """
-    jobs = plan.jobs_for([cell])
+    jobs = _jobs_behind(cell, plan, context)
     if cell.record.recipe == SCORES:
         return _of_given_scores(cell, jobs, context)
     scoring = next(job for job in jobs if isinstance(job, ScoreJob))
@@ -97,6 +97,16 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
         "resolved": _resolved(cell, jobs, scoring),
         "artifacts": [artifact for job in jobs for artifact in _artifacts(job, context)],
     }
+
+
+def _jobs_behind(cell: Cell, plan: Plan, context: JobContext) -> list[Job]:
+    """The jobs that a cell's scores depend on; of those that tried settings, only the fit of the chosen ones."""
+    jobs = plan.jobs_for([cell])
+    if cell.tuned is None:
+        return jobs
+    spec = context.store.load_json(cell.tuned)["detector"]
+    states = (job.fitted_if[spec] for job in jobs if isinstance(job, ScoreJob) and spec in job.fitted_if)
+    return without_tried(jobs, {state.digest for state in states})
 
 
 def _of_given_scores(cell: Cell, jobs: list[Job], context: JobContext) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from oodbench.benchmark.data import pixel_baseline
 from oodbench.benchmark.data.channels import as_seen
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ReduceMapsJob, ScoreJob, SetRef, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ReduceMapsJob, ScoreJob, SetRef
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob
 from oodbench.benchmark.plan.plan import Pair, Plan
 from oodbench.benchmark.plugins.specs import parse_set
@@ -133,9 +133,9 @@ def _passes(plan: Plan) -> str:
     checkpoints = {job.checkpoint.key.digest for job in extracts}
     added: dict[str, tuple[int, int]] = {}
     for job in plan.jobs.values():
-        if isinstance(job, TuneJob | FitJob | ScoreJob):
-            name = job.candidates[0] if isinstance(job, TuneJob) else job.detector
-            possible = job.passes_if if isinstance(job, FitJob | ScoreJob) and job.passes_if else (job.passes,)
+        if isinstance(job, FitJob | ScoreJob):
+            name = job.tried_for or job.detector
+            possible = job.passes_if if isinstance(job, ScoreJob) and job.passes_if else (job.passes,)
             fewest, most = added.get(name, (0, 0))
             added[name] = fewest + min(possible), most + max(possible)
     if not extracts and not added:

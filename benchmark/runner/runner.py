@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oodbench.benchmark.engines.engine import Engine, Outcome, RunProgress
+from oodbench.benchmark.engines.engine import Engine, Outcome, RunProgress, shown_reason
 from oodbench.benchmark.engines.local import Local
 from oodbench.benchmark.errors import StoreError
 from oodbench.benchmark.plan.job_order import share_passes, share_products
@@ -148,7 +148,7 @@ def _run_jobs(
     for outcome in engine.run(work.jobs, context, progress, work.force):
         if outcome.reason:
             reasons[outcome.job.id] = outcome.reason
-        if outcome.details:
+        if outcome.details and shown_reason(outcome.job, outcome.reason):
             _log(run_dir, outcome)
         for cell, pending in by_job.pop(outcome.job.id, ()):
             pending.discard(outcome.job.id)

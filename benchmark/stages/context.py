@@ -66,6 +66,8 @@ class JobContext:
         """Notes of cells that were logged as warnings."""
         self.scored: set[str] = set()
         """Ids of score jobs that were done ahead of their turn, together with another one (`ScoreJob.others`)."""
+        self.refused: dict[str, str] = {}
+        """Why settings that were tried do not fit the network, by digest of the first scores that are missing."""
         self.shared_results = SharedResults()
         """Statistics of training splits that several detectors need."""
         self._classifiers: dict[str, Classifier] = {}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from oodbench.benchmark.data.channels import in_channels
 from oodbench.benchmark.data.pictures.block import block_of
-from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch, Classifier
 from oodbench.benchmark.plugins.specs import canonical

@@ -17,10 +17,10 @@ from oodbench.benchmark.plan.jobs import (
     ReduceMapsJob,
     ScoreJob,
     TrainJob,
-    TuneJob,
     runs_network,
 )
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_given, import_weights, tune
 from oodbench.benchmark.stages.context import JobContext, Tick

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oodbench.benchmark.plan.jobs import ExtractJob, part_key
+from oodbench.benchmark.plan.jobs import ExtractJob
 from oodbench.benchmark.stages import extract as undivided
 from oodbench.benchmark.stages.classify_features import classify_features
 from oodbench.benchmark.stages.context import Tick
@@ -55,7 +55,7 @@ def _about(context: JobContext, job: ExtractJob) -> dict[str, object]:
 
 def _join(context: JobContext, job: ExtractJob, key: Key, about: dict[str, object]) -> bool:
     """Join an array from its parts; returns False if one of them is missing."""
-    keys = [part_key(key, part.rows) for part in job.parts if part.rows is not None]
+    keys = [key.of_rows(part.rows) for part in job.parts if part.rows is not None]
     context.store.bring(keys)
     if any(context.store.find(part) is None for part in keys):
         return False

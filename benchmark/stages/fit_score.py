@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oodbench.benchmark.errors import PluginError, typed_first_line
-from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.plan.weights.file import OUTPUTS
 from oodbench.benchmark.plugins.detector import Detector, compares
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def fit(context: JobContext, job: FitJob, tick: Tick) -> None:
     """Fit a detector and store what it learned."""
     context.shared_results.saved = 0.0
-    detector = fitted_detector(context, job, chosen(context, job))
+    detector = fitted_detector(context, job, job.detector)
     tick(job.size)
     about = context.about(job, earlier=context.shared_results.saved)  # the same cost, whoever computed it
     if detector.chosen_:
@@ -67,7 +68,7 @@ def _outputs_without_images(job: FitJob | TuneJob) -> str:
     return f"{missing:,} of the {all_of_them:,} outputs have no training images, as the head keeps all (head = all)"
 
 
-def chosen(context: JobContext, job: FitJob | ScoreJob) -> str:
+def chosen(context: JobContext, job: ScoreJob) -> str:
     """The spec of a job's detector; with the chosen settings if it was tuned."""
     return job.detector if job.tuned is None else str(context.store.load_json(job.tuned)["detector"])
 
@@ -108,7 +109,7 @@ def _ready(context: JobContext, job: ScoreJob) -> Detector:
     """The detector of a job with its settings and its fitted state."""
     spec = chosen(context, job)
     detector: Detector = create("detector", parse_spec(spec))
-    if state := job.fitted or job.outputs.observed.get(spec):
+    if state := job.state_of(spec):
         load_state(detector, context.store.require(state))
     return detector
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from oodbench.benchmark.plan.jobs import Outputs, ScoreJob, TuneJob
+from oodbench.benchmark.plan.jobs import Outputs, ScoreJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detecting import similarities

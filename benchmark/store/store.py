@@ -82,6 +82,13 @@ class Key:
         """The artifact's path relative to the store."""
         return f"{self.kind}/{slug(self.label)}-{self.digest[:12]}{self.extension}"
 
+    def of_rows(self, rows: tuple[int, int]) -> Key:
+        """The key of a range of rows of this array, with the detector whose reductions they are."""
+        own = {name: self.content[name] for name in ("detector",) if name in self.content}
+        return Key("parts", self.extension, f"{self.label}-{self.kind}-{rows[0]}", {
+            "of": self.digest, "rows": list(rows), **own,
+        })  # fmt: skip
+
 
 class Store:
     """A folder of artifacts. Damaged files are set aside and logged."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oodbench.benchmark.errors import DataError, UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, Outputs, SetRef, part_key
+from oodbench.benchmark.plan.jobs import ExtractJob, Outputs, SetRef
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.stages import extract_parts
@@ -55,7 +55,7 @@ def test_a_divided_pass_stores_the_same_bytes(context_with: ContextWith) -> None
     expected = context.store.require(whole.outputs.features).read_bytes()
     parts = []
     for rows in ((0, 256), (256, 400)):
-        keys = tuple(part_key(key, rows) for key in whole.makes)
+        keys = tuple(key.of_rows(rows) for key in whole.makes)
         parts.append(replace(whole, makes=keys, outputs=Outputs(whole.outputs.data, *keys), rows=rows))
         extract(context, parts[-1], no_tick)
     context.store.remove(whole.outputs.features)

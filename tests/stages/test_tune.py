@@ -4,50 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from oodbench.benchmark import Batch, Detector, ImageSet, auroc
+from oodbench.benchmark import ImageSet, auroc
 from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.splits import first_half
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_cell
 from oodbench.benchmark.views.tables import text as table_text
+from tests.stages.chooser import MATRIX, Chooser
 from tests.support import prepare_suite, write_suite
 
-MATRIX = """
-[[id]]
-set = "digits[0-3]"
-tuning = "glyphs"
-ood = [{ set = "greek" }, { set = "uniform" }, { set = "gaussian" }, { set = "digits[4-9]" }]
-"""
 Prepare = Callable[..., Prepared]
-
-
-class Chooser(Detector):
-    """A detector with a setting that inverts its score, and one that makes it fail."""
-
-    version = "1"
-    grid = {"sign": (-1.0, 1.0, 0.0), "power": (1, 2)}
-    sign: float = 1.0
-    power: int = 1
-
-    def fit(self, classifier: Any, data: Any) -> None:
-        """Record the setting it was fitted with."""
-        self.sign_ = self.sign
-
-    def score(self, batch: Batch) -> Any:
-        """Signed margin; not finite for sign 0."""
-        assert self.sign_ == self.sign
-        return -(self.sign / abs(self.sign) if self.sign else float("nan")) * batch.logits.amax(dim=1) ** self.power
 
 
 @pytest.fixture
@@ -123,8 +100,13 @@ def test_the_choice_is_the_best_on_what_it_is_made_on(prepare_tiny: Prepare) -> 
     failed = [trial for trial in choice["tried"] if trial["auroc"] is None]
     assert len(failed) == 2
     assert all("every score must be finite" in trial["reason"] for trial in failed)
-    fit = next(job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
-    assert fit.tuned == tune.makes[0]
+    (cell,) = prepared.plan.cells
+    assert cell.ood_scores is not None
+    score = prepared.plan.jobs[cell.ood_scores.digest]
+    assert isinstance(score, ScoreJob)
+    assert score.tuned == tune.makes[0]
+    tried = {job.detector: job.makes[0] for job in prepared.plan.jobs.values() if isinstance(job, FitJob)}
+    assert score.state_of(choice["detector"]) == tried[choice["detector"]]
     note = "chosen on glyphs (outliers) (digits[0-3], chooser, greek)"
     assert note in " ".join(table_text.text_table(run).split())
 
@@ -139,12 +121,14 @@ def test_passes_of_every_candidate_are_counted(prepare_tiny: Prepare) -> None:
     plan = prepare_tiny("odin", protocol="val_ood", ood_sets="greek").plan
     (tune,) = (job for job in plan.jobs.values() if isinstance(job, TuneJob))
     images = tune.validation.data.images + tune.ood[0].data.images
-    assert tune.passes == 2 * images * len(tune.candidates)
+    trials = [plan.jobs[key.digest] for candidate in tune.candidates for key in candidate.scores]
+    passes = sum(job.passes for job in trials if isinstance(job, ScoreJob))
+    assert passes == 2 * images * len(tune.candidates)
     assert len(tune.candidates) == 20
     (cell,) = plan.cells
     scored = 2 * (cell.record.n_id or 0) + 2 * (cell.record.n_ood or 0)
     extracted = sum(job.size for job in plan.jobs.values() if job.kind == "extract")
-    assert cell.record.forward_images == tune.passes + scored + extracted
+    assert cell.record.forward_images == passes + scored + extracted
 
 
 class Stepping(Chooser):
@@ -167,8 +151,7 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
     (planned,) = prepared.plan.cells
     (record,) = prepared.start().records
     images = {1: planned.record.forward_images}
-    validation = next(job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob)).validation.data.images
-    images[2] = images[1] + (planned.record.n_id or 0) + (planned.record.n_ood or 0) + validation
+    images[2] = images[1] + (planned.record.n_id or 0) + (planned.record.n_ood or 0)
     assert list(planned.forwarded_if.values()) == [images[1], images[2]]
     passed = sum(job.size for job in prepared.plan.jobs.values() if isinstance(job, ExtractJob))
     added = f"{images[1] - passed:,} to {images[2] - passed:,}, by the settings chosen"
@@ -177,7 +160,7 @@ def test_a_record_is_charged_the_passes_of_what_was_chosen(
     assert record.forward_images == images[chosen]
     (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
     for power in (1, 2):  # whichever was chosen above
-        choice = {**prepared.context.store.load_json(tune.makes[0]), "detector": tune.candidates[power - 1]}
+        choice = {**prepared.context.store.load_json(tune.makes[0]), "detector": tune.candidates[power - 1].detector}
         prepared.context.store.save_json(tune.makes[0], choice, {})
         assert evaluate_cell(planned, {}, prepared.context).forward_images == images[power]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, ReduceMapsJob, ScoreJob, TrainJob, TuneJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, ReduceMapsJob, ScoreJob, TrainJob
 from oodbench.benchmark.plan.plan import Plan
 
 
@@ -43,8 +43,8 @@ class Charging:
 
 def forwarded(job: Job, choice: int | None = None) -> int:
     """Images that a job pushes through a network; after tuning, with the settings of candidate number `choice`."""
-    if isinstance(job, FitJob | ScoreJob) and choice is not None and job.passes_if:
+    if isinstance(job, ScoreJob) and choice is not None and job.passes_if:
         return job.passes_if[choice]
-    if isinstance(job, TuneJob | FitJob | ScoreJob):
+    if isinstance(job, FitJob | ScoreJob):
         return job.passes
     return job.size if isinstance(job, ExtractJob) and not job.features_stored else 0

@@ -14,13 +14,13 @@ from oodbench.benchmark.plan.jobs import (
     ReduceMapsJob,
     ScoreJob,
     TrainJob,
-    TuneJob,
 )
+from oodbench.benchmark.plan.tuning.jobs import TuneJob
 
 FIXED = 0.03
 """Seconds of every job, whatever its size and network: opening and writing files."""
 
-UNITS = {"train": 3.0, "head": 0.5, "extract": 1.0, "fit": 0.05, "tune": 0.2, "score": 0.02}
+UNITS = {"train": 3.0, "head": 0.5, "extract": 1.0, "fit": 0.05, "tune": 0.001, "score": 0.02}
 """Units of one image, by kind of job: a forward pass is 1. Only ratios matter, and only until jobs were measured."""
 
 DOUBT = 2.0
@@ -46,8 +46,7 @@ def class_of(job: Job) -> JobClass:
     if isinstance(job, ScoreJob) and job.bank is not None:
         return JobClass("score", "similarities")  # the first of a set computes those of the others
     if isinstance(job, TuneJob | FitJob | ScoreJob):
-        detector = job.candidates[0] if isinstance(job, TuneJob) else job.detector
-        return JobClass(job.kind, detector.partition("[")[0])
+        return JobClass(job.kind, job.detectors[0].partition("[")[0])
     return JobClass(job.kind)
 
 

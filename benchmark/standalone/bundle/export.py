@@ -157,7 +157,7 @@ def _detector(found: Planned) -> Detector:
     spec = chosen_spec(found.context, job)
     _refuse_unlike_settings(found, spec)
     detector: Detector = create("detector", parse_spec(spec))
-    if state := job.fitted or job.outputs.observed.get(spec):
+    if state := job.state_of(spec):
         load_state(detector, store.require(state))
     return detector
 
