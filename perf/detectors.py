@@ -28,7 +28,7 @@ from _world import World, fitted, make_world, scores
 OURS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
-    *("vim", "residual", "she", "fdbd", "nci"),
+    *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref"),
     *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin"),
     *("lts", "optfs", "rank_shift", "actsub"),
 )

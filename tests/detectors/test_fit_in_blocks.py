@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES = 2 * BLOCK + 1234
 STREAMED = (
     *("mahalanobis", "relative_mahalanobis", "residual[dim=2]", "vim[dim=2]", "she", "fdbd", "nci"),
+    *("caref", "cadref[confidence=msp]"),
     *("react", "vra", "vra[pooled=true]", "ssd", "ssd[clusters=classes]", "gmm", "openmax"),
     *("actsub", "lts", "optfs", "rank_shift"),
 )

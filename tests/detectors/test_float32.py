@@ -27,6 +27,7 @@ IN_FLOAT32 = (
     *("mahalanobis", "vim[dim=20]", "residual[dim=20]", "she", "nci"),
     *("react", "dice[percentile=50.0]", "ash", "ash[variant=b]", "scale", "vra", "vra[gamma=0.5]"),
     *("optfs", "optfs[statistic=energy]", "rank_shift"),
+    *("caref", "cadref[confidence=msp]"),
 )
 
 

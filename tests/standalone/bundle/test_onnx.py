@@ -21,6 +21,7 @@ RELATIVE = 1e-5
 """Of the spread of the scores."""
 
 WRITTEN = (
+    *("cadref", "caref"),
     *("cosine", "dice", "doctor", "energy", "entropy", "fdbd", "gen", "gmm", "gradnorm", "kl_matching", "mahalanobis"),
     *("max_logit", "msp", "nci", "optfs", "react", "relation", "relative_mahalanobis", "residual", "ssd"),
     *("temperature_scaling", "vim"),
