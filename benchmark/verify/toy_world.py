@@ -96,6 +96,9 @@ class ToyWorld(NamedTuple):
     ood: ImageSet
     """Weak blends of two classes and, weaker still, of a pattern that no class has, for methods that use the directions
     in which training images do not vary."""
+    strange: ImageSet
+    """A pattern that no class has, as strong as those of classes are, for methods that use the order of an image's
+    features and not their size: to them, a blend of classes looks like a class."""
 
 
 @cache
@@ -122,7 +125,11 @@ def toy_world() -> ToyWorld:
     blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.3, IMAGES)
     blends[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = 0.07
     classifier = Classifier(planted_network(), CLASSES, planted_blocks)
-    return ToyWorld(classifier, draw_id(4 * IMAGES), draw_id(IMAGES), draw_id(IMAGES), draw(blends, None))
+    *seen, ood = (draw_id(4 * IMAGES), draw_id(IMAGES), draw_id(IMAGES), draw(blends, None))
+    unknown = np.zeros((IMAGES, len(patterns)))
+    unknown[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = random.uniform(1.0, 1.5, IMAGES)
+    patterns = patterns - patterns.mean(axis=(1, 2, 3), keepdims=True)  # not to be told from ID by brightness
+    return ToyWorld(classifier, *seen, ood, draw(unknown, None))
 
 
 def planted_network() -> PlantedNetwork:
