@@ -125,11 +125,11 @@ def toy_world() -> ToyWorld:
     blends[np.arange(IMAGES), first] = blends[np.arange(IMAGES), second] = random.uniform(0.2, 0.3, IMAGES)
     blends[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = 0.07
     classifier = Classifier(planted_network(), CLASSES, planted_blocks)
-    *seen, ood = (draw_id(4 * IMAGES), draw_id(IMAGES), draw_id(IMAGES), draw(blends, None))
+    train, validation, test, ood = draw_id(4 * IMAGES), draw_id(IMAGES), draw_id(IMAGES), draw(blends, None)
     unknown = np.zeros((IMAGES, len(patterns)))
     unknown[np.arange(IMAGES), CLASSES + np.arange(IMAGES) % STRANGE] = random.uniform(1.0, 1.5, IMAGES)
     patterns = patterns - patterns.mean(axis=(1, 2, 3), keepdims=True)  # not to be told from ID by brightness
-    return ToyWorld(classifier, *seen, ood, draw(unknown, None))
+    return ToyWorld(classifier, train, validation, test, ood, draw(unknown, None))
 
 
 def planted_network() -> PlantedNetwork:
