@@ -5,6 +5,7 @@ from __future__ import annotations
 from oodbench.benchmark import dataset
 from oodbench.benchmark.data.files import FileDataset, Rows, Source
 from oodbench.datasets.mnist import FashionMnist, Kmnist
+from oodbench.datasets.tinyimagenet import TinyImageNetPillow
 
 HALF = 5000
 
@@ -74,3 +75,29 @@ class KmnistHalves(FileDataset):
     licence = Kmnist.licence
     origin = f"Images 0 to 4,999 are train, 5,000 to 9,999 test; the published order is shuffled. {Kmnist.origin}"
     caveats = f"Not the published split; meant for outliers if only the test file is available. {Kmnist.caveats}"
+
+
+@dataset(
+    "tinyimagenet-resize-halves",
+    title="Tiny ImageNet's test images in two halves, resized with antialiasing",
+    paper=TinyImageNetPillow.paper,
+    display_name="Tiny ImageNet (halves)",
+    cite="le2015tinyimagenet",
+)
+class TinyImageNetHalves(FileDataset):
+    """5,000 + 5,000 photographs at 32 x 32, all from the test images of Tiny ImageNet."""
+
+    channels = 3
+    family = TinyImageNetPillow.family
+    sizes = {"train": HALF, "test": HALF}
+    sources = halves(
+        TinyImageNetPillow,
+        "tinyimagenet-resize-halves",
+        (
+            "a800ec1f5caa52f54be221428cea2a8866a0c510bfd764e4fce1728edee065b2",
+            "b04d7e6d50de1e9a6bf29c8677a9746571039a0c3dfd609f86d6152aa9bb8a96",
+        ),
+    )
+    licence = TinyImageNetPillow.licence
+    origin = f"Images 0 to 4,999 by name are train, 5,000 to 9,999 test. {TinyImageNetPillow.origin}"
+    caveats = f"Not a published split; meant for outliers that are photographs. {TinyImageNetPillow.caveats}"

@@ -50,6 +50,9 @@ class Plugin:
     the plug-in's file. A plug-in whose code opens files and that declares none is computed again by every command; ()
     says that what is read changes no result."""
 
+    MAY_BE_SETTINGS: ClassVar[frozenset[str]] = frozenset()
+    """Declarations that are read from instances, so that a subclass may make settings of them."""
+
     RENAMED: ClassVar[Mapping[str, str]] = {}
     """Attribute names of older versions -> a sentence that gives the new name. A subclass that defines one is refused
     with `PluginError`."""
@@ -118,3 +121,31 @@ class Plugin:
         """Restore what `state` returned."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def shadowing(plugin: type[Plugin], kind: type[Plugin]) -> str:
+    """Say which setting has the name of a method, or of what plug-ins of this kind declare; empty if none does.
+
+    Such a setting would replace the method on the instance, and the harness would call a number.
+
+    Args:
+        plugin: The class whose settings are looked at.
+        kind: The base class of its kind, such as `Detector`, all of whose public names are taken. Of classes between
+            the two, and of the plug-in itself, so are the names of methods and properties.
+
+    Returns:
+        A clause such as "'samples', which is a method of Recipe; choose another name for the setting".
+    """
+    other_name = "choose another name for the setting"
+    for field in dataclasses.fields(plugin):  # type: ignore[arg-type]
+        for owner in plugin.__mro__[: plugin.__mro__.index(Plugin) + 1]:
+            value = field.default if owner is plugin else vars(owner).get(field.name)
+            if inspect.isroutine(value) or isinstance(value, property | classmethod | staticmethod):
+                what = "property" if isinstance(value, property) else "method"
+                return f"'{field.name}', which is a {what} of {owner.__name__}; {other_name}"
+        if hasattr(kind, field.name) and field.name not in kind.MAY_BE_SETTINGS:
+            return (
+                f"'{field.name}', which every {kind.__name__} declares; leave out its annotation to declare it, or "
+                f"{other_name}"
+            )
+    return ""

@@ -75,6 +75,8 @@ class Recipe(Plugin):
     """False if the classifier is the same for every seed, as that of a convex loss is. A run with several seeds then
     says that their spread is not that of training."""
 
+    MAY_BE_SETTINGS: ClassVar[frozenset[str]] = frozenset({"builds_on"})
+
     def named_outputs(self, task: Task) -> Mapping[str, int]:
         """Return the named outputs with their widths; override it where these depend on the task or on settings.
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from oodbench.benchmark.errors import OodbenchError, PluginError, UserError, typed_first_line, unknown
 from oodbench.benchmark.plugins.backbone import Backbone
-from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.base import Plugin, shadowing
 from oodbench.benchmark.plugins.citations.declared import declared_in
 from oodbench.benchmark.plugins.dataset import Dataset, Form
 from oodbench.benchmark.plugins.detector import Detector
@@ -226,8 +226,7 @@ def _refuse(kind: str, name: str, owner: str) -> Callable[[], Any]:
 def _suite_file(point: metadata.EntryPoint) -> Path:
     module, _, file = point.value.partition(":")
     spec = importlib.util.find_spec(module)
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
+    for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     raise PluginError(f"The suite file of entry point '{point.name} = {point.value}' does not exist.")
@@ -243,6 +242,8 @@ def _validate(kind: str, name: str, plugin: type[Plugin]) -> None:
         raise PluginError(f"The {kind} '{name}' must be a class derived from oodbench.benchmark.{base.__name__}.")
     if all(getattr(plugin, one) is getattr(base, one) for one in method.split(" or ")):
         raise PluginError(f"The {kind} '{name}' has no {method}(); it must define one.")
+    if reason := shadowing(plugin, base):
+        raise PluginError(f"The {kind} '{name}' has a setting {reason}.")
     needs: object = getattr(plugin, "needs", frozenset())
     if not isinstance(needs, frozenset | set):
         raise PluginError(f"The {kind} '{name}' declares needs = {needs!r}; write a set, such as {{'logits'}}.")
@@ -282,8 +283,7 @@ def _builtin_loader(kind: str, name: str, module: str) -> Callable[[], Any]:
 
 
 def _suite_title(file: Path) -> str:
-    match = re.search(r'^title\s*=\s*"(.*)"', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return match[1] if match else ""
+    return "".join(re.findall(r'^title\s*=\s*"(.*)"', file.read_text(encoding="utf-8"), re.MULTILINE)[:1])
 
 
 registry = Registry()

@@ -189,6 +189,87 @@ def test_needs_that_are_no_set_are_told(needs: Any) -> None:
         DECORATORS["detector"]("registry_wants")(plugin)
 
 
+def public_members(base: type[Plugin]) -> list[str]:
+    """All but learned attributes, such as `chosen_`, and constants, neither of which can be settings."""
+    return [name for name in dir(base) if name.islower() and not name.startswith("_") and not name.endswith("_")]
+
+
+def with_setting(kind: str, setting: str, *more: type) -> type[Plugin]:
+    """A valid class of a kind but for one setting; `more`: classes between it and its base."""
+    base, method, _ = KINDS[kind]
+    body = {name: lambda self, *inputs: None for name in method.split(" or ")[:1]}
+    ready = type("Ready", (*more, base), body)
+    return type("Shadows", (ready,), {"__annotations__": {setting: int}, setting: 5})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_setting_with_the_name_of_any_public_member_is_refused(kind: str) -> None:
+    base = KINDS[kind].base
+    allowed = {"builds_on"} if kind == "recipe" else set()
+    for member in {*public_members(base)} - allowed:
+        with pytest.raises(PluginError) as error:
+            DECORATORS[kind]("registry_shadow")(with_setting(kind, member))
+        sentence = str(error.value)
+        assert sentence.startswith(f"The {kind} 'registry_shadow' has a setting '{member}', which "), sentence
+        assert sentence.endswith("choose another name for the setting.")
+        assert (kind, "registry_shadow") not in registry._objects
+    for member in allowed:
+        assert DECORATORS[kind]("registry_declares")(with_setting(kind, member))().settings == {member: 5}
+
+
+def test_a_shadowed_method_and_a_shadowed_declaration_have_their_sentences() -> None:
+    with pytest.raises(PluginError) as error:
+        recipe("registry_shadow")(with_setting("recipe", "samples"))
+    assert str(error.value) == (
+        "The recipe 'registry_shadow' has a setting 'samples', which is a method of Recipe; choose another name for "
+        "the setting."
+    )
+    with pytest.raises(PluginError) as error:
+        detector("registry_shadow")(with_setting("detector", "in_all"))
+    assert str(error.value) == (
+        "The detector 'registry_shadow' has a setting 'in_all', which every Detector declares; leave out its "
+        "annotation to declare it, or choose another name for the setting."
+    )
+
+
+class Helpful:
+    """What a class between a plug-in and its kind may define."""
+
+    limit = 3
+
+    def helper(self) -> int:
+        return 1
+
+    @property
+    def derived(self) -> int:
+        return 2
+
+    @staticmethod
+    def plain() -> int:
+        return 3
+
+
+@pytest.mark.parametrize("member, what", [("helper", "method"), ("derived", "property"), ("plain", "method")])
+def test_a_setting_that_shadows_an_inherited_helper_is_refused(member: str, what: str) -> None:
+    with pytest.raises(PluginError, match=f"has a setting '{member}', which is a {what} of Helpful; choose another"):
+        detector("registry_shadow")(with_setting("detector", member, Helpful))
+
+
+def test_a_setting_may_replace_an_inherited_value_or_setting() -> None:
+    assert detector("registry_limit")(with_setting("detector", "limit", Helpful))().settings == {"limit": 5}
+    again: type[Any] = type("Again", (with_setting("detector", "k"),), {"__annotations__": {"k": int}, "k": 7})
+    assert detector("registry_k")(again)().settings == {"k": 7}
+
+
+def test_a_setting_and_a_method_of_one_name_in_one_class_are_refused() -> None:
+    def samples(self: object) -> int:
+        return 1
+
+    both = type("Both", (Scores,), {"__annotations__": {"rows": int}, "rows": samples})
+    with pytest.raises(PluginError, match="has a setting 'rows', which is a method of Both; choose another name"):
+        detector("registry_both")(both)
+
+
 @pytest.mark.parametrize(
     "name", ["", "two words", "Upper", "../x", "a/b", "a\\b", "..", ".hidden", "-x", "a@b", "a[b]", "a+b", "a,b", "é",
              "x\n", "all"],
