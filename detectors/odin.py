@@ -52,11 +52,15 @@ class ODIN(Detector):
         """The MSP score of the perturbed image, at the temperature T."""
         return torch.cat([self._score(part) for part in batch.batches(BLOCK)])
 
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step for gradients (N, C, H, W) of log max_k softmax_k: of the same shape, each value -1, 0 or 1."""
+        return gradient.sign()
+
     def _score(self, batch: Batch) -> Tensor:
         images = batch.images.requires_grad_()
         with torch.enable_grad():
             log_p = torch.log_softmax(batch.classifier(images).double() / self.temperature, dim=1)
             (gradient,) = torch.autograd.grad(log_p.amax(dim=1).sum(), images)
         with torch.no_grad():
-            nudged = images + self.epsilon * gradient.sign()
+            nudged = images + self.epsilon * self.direction(gradient)
             return log_one_minus_max(batch.classifier(nudged).double() / self.temperature)

@@ -29,7 +29,7 @@ OURS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
     *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref"),
-    *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin"),
+    *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin", "iodin"),
     *("lts", "optfs", "rank_shift", "actsub"),
 )
 MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")

@@ -1,9 +1,10 @@
-"""Detectors that run the network: ODIN against gradients by hand, dropout masks against a loop."""
+"""Detectors that run the network: ODIN and i-ODIN against gradients by hand, dropout masks against a loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ Register = Callable[[str, type[Plugin]], None]
 class Net(nn.Module):
     """A float64 network of two layers with dropout between them."""
 
-    def __init__(self, drop: float = 0.0) -> None:
+    def __init__(self, drop: float = 0.0, classes: int = K) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Flatten(), nn.Linear(D, H), nn.ReLU(), nn.Dropout(drop))
-        self.head = nn.Linear(H, K)
+        self.head = nn.Linear(H, classes)
 
     def features(self, images: Tensor) -> Tensor:
         out: Tensor = self.body(images)
@@ -43,9 +44,9 @@ def images() -> Tensor:
     return torch.from_numpy(np.random.RandomState(0).rand(N, 3, 2, 2))
 
 
-def dropout_classifier(drop: float = 0.0) -> Classifier:
+def dropout_classifier(drop: float = 0.0, classes: int = K) -> Classifier:
     torch.manual_seed(1)
-    return Classifier(Net(drop).double(), K)
+    return Classifier(Net(drop, classes).double(), classes)
 
 
 def scores_of_images(name: str, classifier: Classifier, images: Tensor) -> np.ndarray:
@@ -94,6 +95,52 @@ def test_odin_raises_the_largest_probability(images: Tensor) -> None:
         scores_of_images("odin[temperature=1,epsilon=0.001]", net, images)
         < scores_of_images("odin[temperature=1,epsilon=0]", net, images)
     ).all()
+
+
+@pytest.mark.parametrize(("temperature", "epsilon"), [(1000.0, 0.0014), (1.0, 0.0028), (2.0, 0.3)])
+@pytest.mark.parametrize("classes", [2, K])
+def test_iodin_moves_the_one_value_with_the_largest_gradient(
+    images: Tensor, temperature: float, epsilon: float, classes: int
+) -> None:
+    net = dropout_classifier(classes=classes)
+    w1, b1, w2, b2 = weights(net)
+    expected = []
+    for x in images.numpy().reshape(N, D):
+        hidden = w1 @ x + b1
+        p = softmax((w2 @ np.maximum(hidden, 0) + b2) / temperature)
+        gradient = w1.T @ ((w2.T @ (np.eye(classes)[p.argmax()] - p)) * (hidden > 0))
+        nudged, largest = x.copy(), max(range(D), key=lambda i, g=gradient: abs(g[i]))  # type: ignore[misc]
+        nudged[largest] += epsilon if gradient[largest] > 0 else -epsilon
+        q = softmax((w2 @ np.maximum(w1 @ nudged + b1, 0) + b2) / temperature)
+        expected.append(np.log(np.delete(q, q.argmax()).sum()))
+    found = scores_of_images(f"iodin[temperature={temperature},epsilon={epsilon}]", net, images)
+    assert found == pytest.approx(np.array(expected), rel=1e-9)
+
+
+def test_iodin_without_a_step_is_odin_and_with_one_moves_less(images: Tensor) -> None:
+    net = dropout_classifier()
+    still = scores_of_images("odin[temperature=1,epsilon=0]", net, images)
+    assert np.array_equal(scores_of_images("iodin[temperature=1,epsilon=0]", net, images), still)
+    one, whole = (scores_of_images(f"{name}[temperature=1,epsilon=0.001]", net, images) for name in ("iodin", "odin"))
+    assert (whole < one).all()
+    assert (one < still).all()
+
+
+def test_iodin_of_tied_and_of_zero_gradients() -> None:
+    gradient = torch.tensor([[1.0, -2.0, 2.0], [0.0, 0.0, 0.0], [-3.0, 0.0, 1.0]]).view(3, 3, 1, 1)
+    plugin: Any = create("detector", parse_spec("iodin"))
+    moved = plugin.direction(gradient).flatten(1).tolist()
+    assert moved == [[0.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
+
+
+def test_iodin_does_not_depend_on_the_rest_of_the_batch_and_leaves_the_network_alone(images: Tensor) -> None:
+    net = dropout_classifier()
+    before = net(images)
+    together = scores_of_images("iodin", net, images)
+    alone = np.concatenate([scores_of_images("iodin", net, image[None]) for image in images])
+    assert together == pytest.approx(alone, rel=1e-12)
+    assert torch.equal(net(images), before)
+    assert all(parameter.grad is None for parameter in net.network.parameters())
 
 
 @pytest.mark.parametrize("statistic", ["max", "entropy"])
@@ -167,6 +214,7 @@ def test_a_network_without_dropout_is_skipped_with_the_reason(tmp_path: Path, re
     ("name", "message"),
     [
         ("odin[temperature=0]", "temperature must be positive and finite, got 0"),
+        ("iodin[epsilon=-0.1]", "epsilon is a step in units of pixels from 0 to 1 and must not be negative, got -0.1"),
         ("odin[epsilon=-0.1]", "epsilon is a step in units of pixels from 0 to 1 and must not be negative, got -0.1"),
         ("mc_dropout[samples=0]", "samples must be at least 1, got 0"),
         ("mc_dropout[statistic=mean]", "statistic must be 'max' or 'entropy', got 'mean'"),
