@@ -39,6 +39,7 @@ RULED = {
 CHOSEN = {
     ("actsub", "dim"),
     ("actsub", "fraction"),
+    ("catalyst", "clip"),
     ("godin", "epsilon"),
     ("kde", "bandwidth"),
     ("ocsvm", "gamma"),
