@@ -169,6 +169,7 @@ def run(
     store_features: str = "",
     fit_from: str | float = "",
     fit_per_class: int = 0,
+    pollution: float | None = None,
     outputs: str | Path | Iterable[str | Path] | Outputs = "",
     scores: str | Path = "",
     higher: str = "",
@@ -242,6 +243,8 @@ def run(
         fit_from: What detectors learn from: "train", "val" for a published validation split, or the share of the ID
             test split that is held out for it and not scored, such as 0.2; the suite's if empty.
         fit_per_class: Fit detectors on at most so many images of each class; 0 for the suite's number, or all.
+        pollution: Of an ID set of one class: share of the training images that are of other classes; None for the
+            suite's, or 0.
         outputs: A folder with logits and features of an ID set and of OOD sets, which take the place of images and
             networks, or `Outputs`. Several folders, a list or one string with commas, are one for each seed.
         scores: A folder or CSV file with scores by any methods; each is a row of the tables.

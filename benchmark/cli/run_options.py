@@ -137,6 +137,14 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         help="Fit detectors on at most N images of each class.  [default: the suite's, or all]",
     ),
     click.option(
+        "--pollution",
+        default=None,
+        type=float,
+        metavar="SHARE",
+        help="Of an ID set of one class: share of the training images that are of the data set's other classes, 0 for "
+        "none.  [default: the suite's, or 0]",
+    ),
+    click.option(
         "--epochs",
         default=0,
         type=click.IntRange(0),

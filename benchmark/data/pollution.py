@@ -29,12 +29,18 @@ def is_pollution(value: object) -> bool:
     return value == 0 or SMALLEST <= value <= LARGEST
 
 
+def check_pollution(value: float | None) -> None:
+    """Check the option; None stands for what the suite says. Raises `UserError` for a value that is no such share."""
+    if value is not None and not is_pollution(value):
+        raise UserError(f"--pollution must be {EXPECTED}; got {value!r}.")
+
+
 def other_classes(spec: SetSpec, classes: int) -> SetSpec:
     """The other classes of the data set of an ID set of one class. Raises `UserError` for any other ID set."""
     if spec.classes is None or len(spec.classes) != 1 or classes < 2:
         raise UserError(
             f"'{spec}' cannot be polluted: pollution adds images of the other classes to a single class. Choose one "
-            f"class, such as --id {spec.name}[0], or a suite without pollution."
+            f"class, such as --id {spec.name}[0], or leave out --pollution and the suite's pollution."
         )
     return spec._replace(classes=tuple(k for k in range(classes) if k not in spec.classes))
 

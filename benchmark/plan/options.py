@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oodbench.benchmark.data.fit_images import check_fit
 from oodbench.benchmark.data.pictures.view import PIXEL_CACHE
+from oodbench.benchmark.data.pollution import check_pollution
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.names import EXACT
 from oodbench.benchmark.metrics.released_scripts import check_rules
@@ -60,6 +61,7 @@ class Options:
     store_features: str = ""
     fit_from: str | float = ""
     fit_per_class: int = 0
+    pollution: float | None = None
     outputs: str | Path | Iterable[str | Path] = ""
     scores: str | Path = ""
     higher: str = ""
@@ -115,6 +117,7 @@ class Options:
             store_features=self.store_features,
             fit_from=str(self.fit_from),
             fit_per_class=self.fit_per_class,
+            pollution=self.pollution,
             outputs=self._outputs(),
             scores=str(user_path(self.scores).absolute()) if str(self.scores) else "",
             higher=self.higher,
@@ -136,6 +139,7 @@ class Options:
         self._check_numbers()
         check_stored(self.store_features)
         check_fit(self.fit_from, self.fit_per_class)
+        check_pollution(self.pollution)
         for name in self.request().metrics:
             check_rules(name, "bench run --help")
 

@@ -82,6 +82,8 @@ class Request:
     """What features are stored as, one of `precision.STORED_AS`; the suite's if empty."""
     fit_per_class: int = 0
     """Fit detectors on at most this many images of each class; 0 for the suite's number."""
+    pollution: float | None = None
+    """Share of the training images of an ID set of one class that are of other classes; None for the suite's."""
     outputs: tuple[str, ...] = ()
     """Folders of logits and features of a network, one for each seed, in place of networks and images."""
     scores: str = ""

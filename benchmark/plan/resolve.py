@@ -54,9 +54,8 @@ class Resolver:
         if str(spec) not in known:
             declared, request = self.plan.suite.entry(spec).fit, self.request
             fit = parse_fit(request.fit_from) if request.fit_from else declared
-            fit = replace(
-                fit, per_class=request.fit_per_class or declared.per_class, pollution=self.plan.suite.pollution
-            )
+            pollution = self.plan.suite.pollution if request.pollution is None else request.pollution
+            fit = replace(fit, per_class=request.fit_per_class or declared.per_class, pollution=pollution)
             known[str(spec)] = parts_of(spec, fit, self.library, self.is_given)
         return known[str(spec)]
 

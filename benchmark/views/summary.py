@@ -112,6 +112,8 @@ class Block:
     rows: tuple[TableRow, ...]
     averaged: tuple[OodSet, ...]
     """The OOD sets included in means and worst, the same for every row."""
+    over: int = 0
+    """The number of ID sets that this is the mean of (`over_id_sets`); 0 for the results on one."""
 
     @property
     def groups(self) -> tuple[str, ...]:

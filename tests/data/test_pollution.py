@@ -91,7 +91,8 @@ def test_a_pollution_is_recorded_and_noted(library: Library) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "digits[3,5]"])
 def test_only_a_single_class_can_be_polluted(library: Library, name: str) -> None:
-    message = rf"'{name.replace('[', '.').replace(']', '.')}' cannot be polluted: .* such as --id digits.0., or a suite"
+    shown = name.replace("[", ".").replace("]", ".")
+    message = rf"'{shown}' cannot be polluted: .* such as --id digits.0., or leave out --pollution"
     with pytest.raises(UserError, match=message):
         library.part(parse_set(name), "train, 0.1 polluted")
     with pytest.raises(UserError, match=message):

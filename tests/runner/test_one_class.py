@@ -107,6 +107,22 @@ def test_polluted_images_are_learnt_from(run: Run, records: dict[str, Record]) -
     assert any("(pollution 0.2)" in note for note in polluted.info["notes"])
 
 
+def test_the_option_says_what_the_suite_says(run: Run) -> None:
+    names, share = "kde[on=pixels],deep_svdd", 0.2
+    of_suite, of_option = run(names, "dirty", "pollution = 0.2"), run(names, "asked", pollution=share)
+    none = run(names, "clean-again", "pollution = 0.2", pollution=0)
+    assert [record.key for record in of_suite.records] == [record.key for record in of_option.records]
+    assert {record.key for record in none.records}.isdisjoint(record.key for record in of_suite.records)
+    assert all(record.fitted_on["pollution"] == share for record in of_option.records)
+    assert not any("pollution" in record.fitted_on for record in none.records)
+
+
+def test_another_share_is_refused(run: Run) -> None:
+    expected = r"--pollution must be 0, or a share of the training images from 0\.001 to 0\.5; got 0\.7\."
+    with pytest.raises(UserError, match=expected):
+        run("kde[on=pixels]", pollution=0.7)
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_every_class_is_normal_once(name: str) -> None:
     suite = read_suite(name)

@@ -135,7 +135,7 @@ def parts_of(spec: SetSpec, fit: FitImages, library: Library, is_given: bool) ->
     if fit.pollution and (is_given or fit.held_out or fit.val):
         raise UserError(
             f"'{spec}' cannot be polluted where detectors learn from other images than the training split, or weights "
-            "are given. Choose a suite without pollution."
+            "are given. Leave out --pollution and the suite's pollution."
         )
     if is_given and (fit.held_out or fit.val):
         return IDParts(spec, fit, trains=False, validates=validates)

@@ -23,8 +23,18 @@ KEPT = (
 ASKED = (
     *("backbone", "block", "checkpoint", "crop", "detectors", "device", "epochs", "exif", "far", "fit_from"),
     *("fit_per_class", "head", "higher", "id_sets", "interpolation", "limit_test", "limit_train", "mean", "metrics"),
-    *("near", "ood_sets", "outputs", "plugins", "precision", "protocol", "recipe", "resize", "scores", "seeds"),
-    *("skip_bad_images", "stability", "std", "store_features", "suite", "suite_toml", "threads", "text of the suite"),
+    *("near", "ood_sets", "outputs", "plugins", "pollution", "precision", "protocol", "recipe", "resize", "scores"),
+    *(
+        "seeds",
+        "skip_bad_images",
+        "stability",
+        "std",
+        "store_features",
+        "suite",
+        "suite_toml",
+        "threads",
+        "text of the suite",
+    ),
 )
 """Options of a command that a bundle has: those that say what is computed. Folders, engines and stores are left out."""
 

@@ -21,6 +21,7 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.costs import DATA
 from oodbench.benchmark.views.metric_titles import Metric, metric_of
 from oodbench.benchmark.views.names import NO_NAMES, OwnNames
+from oodbench.benchmark.views.over_id_sets import over_id_sets
 from oodbench.benchmark.views.report import data
 from oodbench.benchmark.views.report.curves import LEVELS, PARTS
 from oodbench.benchmark.views.report.mistakes import OnSet, mistakes_of
@@ -144,13 +145,17 @@ class _Collected:
     def add(self, run: StoredRun, name: str, shown_before: Container[str] = ()) -> None:
         """Add the ID sets of a run that have cells with other keys than those `shown_before`."""
         left = {record.id_set for record in run.records if not record.key or record.key not in shown_before}
-        blocks = [block for block in summary_of(run).blocks if block.id_set in left]
+        summary = summary_of(run)
+        blocks = [block for block in summary.blocks if block.id_set in left]
         if not blocks:
             return
+        mean = over_id_sets(summary) if len(blocks) == len(summary.blocks) else None
         cache = cache_of((run.parts or (run,))[0].path, self.results)
         images = self.lookups.images(run) if self.lookups.images else None
         lines = list(self.lookups.published(run)) if self.lookups.published else []
-        for shown in self.tables.add(run, name, cache, blocks):
+        for shown in self.tables.add(run, name, cache, [*blocks, *([mean] if mean else [])]):
+            if shown.block.over:
+                continue
             pairs, notes = pairs_of(shown, cache, images)
             self.pairs += pairs
             self.notes += notes

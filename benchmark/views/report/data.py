@@ -99,6 +99,8 @@ class Block(msgspec.Struct, frozen=True):
     """Number of ID test images."""
     id_groups: int | None = None
     """Number of independent groups of ID test images; None where every image is its own."""
+    over: int = 0
+    """The number of ID sets that this is the mean of; 0 for an ID set."""
 
 
 class Stat(msgspec.Struct, frozen=True, array_like=True):

@@ -160,6 +160,7 @@ def _block(shown: Shown, name: str, names: Names) -> data.Block:
         sets=[_ood_set(block, ood, known, names) for ood in block.sets],
         images=next((record.n_id for record in known if record.n_id is not None), None),
         id_groups=next((ood.id_groups for ood in block.sets if ood.id_groups is not None), None),
+        over=block.over,
     )
 
 

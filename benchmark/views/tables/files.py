@@ -16,6 +16,7 @@ from oodbench.benchmark.records.paths import MARKER
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
+from oodbench.benchmark.views.over_id_sets import over_id_sets
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableCell, TableRow, summary_of
 from oodbench.benchmark.views.tables.latex import table_latex
 from oodbench.benchmark.views.tables.markdown import table_markdown
@@ -137,12 +138,17 @@ def _overall_numbers(row: TableRow) -> Iterator[dict[str, Any]]:
 
 
 def table_csv(run: StoredRun) -> str:
-    """One row per detector and ID set; fractions with six decimals, empty where not available; no times."""
+    """One row per detector and ID set; fractions with six decimals, empty where not available; no times.
+
+    Where ID sets have a mean (`views.over_id_sets`), its rows follow, with its name in place of an ID set's.
+    """
     summary = summary_of(run)
-    sets = list(dict.fromkeys(ood.name for block in summary.blocks for ood in block.sets))
-    rows = [dict(_csv_row(block, row)) for block in summary.blocks for row in block.rows]
+    mean = over_id_sets(summary)
+    blocks = [*summary.blocks, *([mean] if mean else [])]
+    sets = list(dict.fromkeys(ood.name for block in blocks for ood in block.sets))
+    rows = [dict(_csv_row(block, row)) for block in blocks for row in block.rows]
     out = io.StringIO()
-    groups = (*GROUPS, *([EVERY] if any(EVERY in block.groups for block in summary.blocks) else []))
+    groups = (*GROUPS, *([EVERY] if any(EVERY in block.groups for block in blocks) else []))
     writer = csv.DictWriter(out, list(_csv_columns(sets, groups)), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -29,6 +29,7 @@ from oodbench.benchmark.views.marks import (
     warning_lines,
 )
 from oodbench.benchmark.views.metric_titles import metric_of
+from oodbench.benchmark.views.over_id_sets import mean_line, over_id_sets
 from oodbench.benchmark.views.summary import ABSENT, PARTIAL, Block, OodSet, Stat, Summary, TableCell
 from oodbench.benchmark.views.warnings import SENTENCES, UNFIT, WARNED, doubtful
 
@@ -92,7 +93,8 @@ class Sheet:
     def title(self) -> str:
         """The ID set, the backbone if the records contain it, and given weights that all rows share."""
         weights = [self.weights] if self.weights else []
-        return visible(", ".join([f"ID set {self.block.id_set}", *self.block.backbones, *weights]))
+        first = self.block.id_set if self.block.over else f"ID set {self.block.id_set}"
+        return visible(", ".join([first, *self.block.backbones, *weights]))
 
     def label(self, group: Group, row: int) -> str:
         """A row's label; with the statistic, for a baseline in a format that stacks groups."""
@@ -119,9 +121,11 @@ def footnotes(summary: Summary) -> dict[str, int]:
 
 
 def sheets(summary: Summary) -> list[Sheet]:
-    """Lay out every ID set's table."""
+    """Lay out every ID set's table, and behind them their mean, where they have one."""
     notes = footnotes(summary)
-    return [_sheet(block, notes, len(summary.seeds)) for block in summary.blocks]
+    mean = over_id_sets(summary)
+    blocks = [*summary.blocks, *([mean] if mean else [])]
+    return [_sheet(block, notes, len(summary.seeds)) for block in blocks]
 
 
 def pair_titles(sheet: Sheet) -> list[str]:
@@ -238,6 +242,7 @@ def legend(run: StoredRun, summary: Summary, best: str, column: str = "") -> lis
         f"Percent. {seeds_line(summary)} ID is the positive class, and the threshold accepts 95% of ID images. "
         "TNR95: OOD images rejected there; DetAcc: best mean of TPR and TNR over all thresholds; AUPR-in and AUPR-out: "
         "ID and OOD positive, both classes weighted equally.",
+        *([mean] if (mean := mean_line(summary)) else []),
         *image_lines(summary, column),
         *_marks(summary, best),
         *(f"[{number}] {note}" for note, number in footnotes(summary).items()),

@@ -82,7 +82,7 @@ function ranksOf(a, b) {
   const points = [];
   data.id_sets.forEach((home, at) => {
     const list = rowsOf[at], one = list.find((row) => row.label === a.label && row.run === a.run), two = list.find((row) => row.label === b.label && row.run === b.run);
-    if (!one || !two || home.run !== block().run) return;
+    if (home.over || !one || !two || home.run !== block().run) return;
     home.sets.forEach((set, place) => {
       const read = (row) => cellStat(cellAt.get(`${row.at}|${place}`))?.mean;
       const ranks = [rankIn(list, read, one.at), rankIn(list, read, two.at)];

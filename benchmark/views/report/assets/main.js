@@ -97,8 +97,8 @@ function drawAll() {
 }
 
 function drawHeader() {
-  const sets = new Set(data.id_sets.flatMap((one) => one.sets.map((set) => set.name)));
-  const parts = [plural(new Set(data.rows.map((row) => row.label)).size, "detector"), plural(new Set(data.id_sets.map((one) => one.name)).size, "ID set"), plural(sets.size, "OOD set"),
+  const measured = data.id_sets.filter((one) => !one.over), sets = new Set(measured.flatMap((one) => one.sets.map((set) => set.name)));
+  const parts = [plural(new Set(data.rows.map((row) => row.label)).size, "detector"), plural(new Set(measured.map((one) => one.name)).size, "ID set"), plural(sets.size, "OOD set"),
     data.seeds.length > 1 ? `${data.seeds.length} seeds` : `seed ${data.seeds[0] ?? 0}`, data.runs.length > 1 ? `${data.runs.length} runs` : "", `oodbench ${data.made.version}`];
   show("meta", parts.filter(Boolean).join("  ·  "));
   const sections = [...document.querySelectorAll("main > section:not([hidden])")];
