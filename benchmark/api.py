@@ -37,7 +37,7 @@ from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.models.for_run import with_outputs
 from oodbench.benchmark.stages.models.outputs import Outputs
 from oodbench.benchmark.stages.open_worker import open_context
-from oodbench.benchmark.stages.training.curves import refuse_missing_tensorboard
+from oodbench.benchmark.stages.training.curves import refuse_missing_tensorboard, write_stored_curves
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.atomic import unique_slug
 from oodbench.benchmark.store.user_path import user_path
@@ -70,6 +70,8 @@ class Prepared:
             self._share()
             watched = following(progress or Quiet())
             run_plan(self.plan, self.work, self.context, self.run_dir, self.asked, watched, self.earlier, self.engine)
+            if self.context.config is not None and self.context.config.tensorboard:
+                write_stored_curves(store, (key for job in self.plan.jobs.values() for key in job.makes))
             watched.phase("writing tables and plots")
             # Read under the lock: of several processes, the last to draw has seen the records of all.
             with run_lock(store, self.run_dir):
@@ -277,7 +279,8 @@ def run(
         pixel_cache: Gigabytes of decoded pixels up to which a set of pictures is kept on the disk; larger sets are
             decoded whenever they are read. Results do not depend on it.
         cell_timeout: Seconds that a detector may take to tune, fit or score one set; 0 for no limit.
-        tensorboard: Write the losses of trainings for TensorBoard, beside the checkpoints, while they run.
+        tensorboard: Write the losses of trainings for TensorBoard, beside the checkpoints, while they run; of stored
+            ones as well.
         store: URL of a store that several machines share, such as `"s3://bucket/folder"`.
         engine: "local", or "ray" for a Ray cluster.
         jobs: Processes on this machine, with the local engine. Above 1, a script must call `run` under

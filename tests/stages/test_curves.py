@@ -16,10 +16,10 @@ from oodbench.benchmark import Recipe, TrainBatch, Training
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plugins.recipe import Task
 from oodbench.benchmark.plugins.registry import registry
-from oodbench.benchmark.stages.training.curves import EVERY, Curves, refuse_missing_tensorboard
+from oodbench.benchmark.stages.training.curves import EVERY, Curves, refuse_missing_tensorboard, write_stored_curves
 from oodbench.benchmark.stages.training.epoch_values import EpochValues
 from oodbench.benchmark.store.store import Store
-from tests.support import array_key
+from tests.support import array_key, run_suite, write_suite
 
 LOSSES = [{"loss": 2.0, "accuracy": 0.25}, {"loss": 1.0, "accuracy": 0.5}, {"loss": 0.5, "accuracy": 1.0}]
 KEY = array_key(label="training", kind="checkpoint", extension=".safetensors")
@@ -117,6 +117,57 @@ def test_tensorboard_reads_what_is_written(store: Store) -> None:
     events = EventAccumulator(str(store.extra(KEY, ".tensorboard")))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 1.0), (3, 0.5)]
+
+
+def test_stored_losses_are_written_once_for_tensorboard(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = written(monkeypatch)
+    Curves(store, KEY).finish(LOSSES)
+    other = array_key(2, label="scores")
+    assert not calls
+    write_stored_curves(store, [other, KEY])
+    scalars = [(of, row[of], epoch + 1) for epoch, row in enumerate(LOSSES) for of in row]
+    name = store.extra(KEY, ".tensorboard").name
+    assert [call for call in calls if call != ("flush",)] == [("open", name), *scalars, ("close",)]
+    calls.clear()
+    store.extra(KEY, ".tensorboard").mkdir()
+    write_stored_curves(store, [other, KEY])
+    assert not calls
+
+
+@pytest.mark.parametrize("text", ["", "epoch,loss\n1,2.0,3.0\n", "epoch,loss\n1,much\n", "loss\n1\n"])
+def test_a_damaged_file_of_losses_is_named(
+    text: str, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = written(monkeypatch)
+    store.extra(KEY, ".losses.csv").write_text(text, encoding="utf-8")
+    write_stored_curves(store, [KEY])
+    (message,) = caplog.messages
+    assert message.startswith(f"{store.extra(KEY, '.losses.csv')} cannot be read, so that TensorBoard does not show it")
+    assert not calls
+
+
+def test_a_training_that_goes_on_without_tensorboard_leaves_no_half_of_its_curves(store: Store) -> None:
+    half = store.extra(KEY, ".tensorboard") / "events.of-a-stopped-training"
+    half.parent.mkdir()
+    half.write_text("")
+    Curves(store, KEY).finish(LOSSES)
+    assert not half.exists()
+
+
+def test_a_run_that_trains_nothing_writes_the_curves_of_its_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oodbench.benchmark.api.refuse_missing_tensorboard", lambda: None)
+    suite = write_suite(tmp_path, '[[id]]\nset = "digits"\nood = [{ set = "uniform" }]', training="epochs = 2")
+    run_suite(suite, limit_train=100, limit_test=20)
+    calls = written(monkeypatch)
+    run_suite(suite, limit_train=100, limit_test=20)
+    assert not calls
+    run_suite(suite, limit_train=100, limit_test=20, tensorboard=True)
+    (folder,) = {value for name, value, *_ in (call for call in calls if len(call) > 1) if name == "open"}
+    assert folder.startswith("cross_entropy")
+    assert folder.endswith(".tensorboard")
+    assert [call[2] for call in calls if call[0] == "cross_entropy"] == [1, 2]
 
 
 def test_tensorboard_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_every_metric_is_averaged_seed_by_seed(source: bool) -> None:
         for metric in METRICS:
             means = by_seed(row.label, metric)
             stat = cell.stats[metric]
-            assert (stat.mean, stat.std, stat.n) == (pytest.approx(fmean(means)), pytest.approx(stdev(means)), 2)
+            assert [stat.mean, stat.std, stat.n] == pytest.approx([fmean(means), stdev(means), 2])
 
 
 def test_every_format_has_it_with_the_same_numbers(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The values of each epoch as files: CSV beside the checkpoint, and events for TensorBoard where they are asked for.
 
 Both are written while the network trains, so that a long training can be followed, and a diverged one be understood.
+Events of a training that is not repeated are written from its CSV file.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from oodbench.benchmark.store.store import Key, Store
 
 EVERY = 5.0
 """Seconds between two versions of the CSV file of a running training."""
+
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_missing_tensorboard() -> None:
@@ -38,7 +43,10 @@ class Curves:
         self, store: Store, key: Key, tensorboard: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._file = store.extra(key, ".losses.csv")
-        self._folder = store.extra(key, ".tensorboard") if tensorboard else None
+        folder = store.extra(key, ".tensorboard")
+        self._folder = folder if tensorboard else None
+        if not tensorboard:
+            shutil.rmtree(folder, ignore_errors=True)  # of a training that was stopped: this one goes on without it
         self._clock, self._last = clock, clock()
         self._events: Any = None
         self._written = 0
@@ -88,3 +96,33 @@ class Curves:
                 self._events.add_scalar(name, value, epoch + 1)
         self._written = len(losses)
         self._events.flush()
+
+
+def write_stored_curves(store: Store, keys: Iterable[Key]) -> None:
+    """Write events for TensorBoard of trainings that have none, from the losses that are stored as CSV.
+
+    Args:
+        store: The store.
+        keys: Artifacts, of which those with a CSV file of losses count.
+    """
+    for key in keys:
+        file = store.extra(key, ".losses.csv")
+        if not file.is_file() or store.extra(key, ".tensorboard").is_dir():
+            continue
+        try:
+            losses = _read(file)
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read, so that TensorBoard does not show it: %s", file, error)
+            continue
+        curves = Curves(store, key, tensorboard=True)
+        curves.add(losses)
+        curves.close()
+
+
+def _read(file: Path) -> list[dict[str, float]]:
+    """The values of each epoch. Raises `ValueError` for a file with anything else."""
+    with file.open(encoding="utf-8", newline="") as text:
+        titles, *rows = csv.reader(text)
+    if titles[:1] != ["epoch"]:
+        raise ValueError(f"its first column is {titles[:1]} in place of epoch")
+    return [dict(zip(titles[1:], map(float, row[1:]), strict=True)) for row in rows]
