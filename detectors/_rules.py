@@ -63,3 +63,35 @@ def neighbours_of(data: FitData, usual: int) -> int:
 def ever_active(mean: Tensor) -> int:
     """Number of units whose mean training feature, (D,), is not 0."""
     return int(torch.count_nonzero(mean))
+
+
+def kernel_pca_settings(features: int, gaussian: bool) -> dict[str, float]:
+    """Share of the variance that kernel PCA keeps, width of its Gaussian kernel, and number of random features.
+
+    The authors' numbers for CIFAR-10 up to 512 features, those for ImageNet above. Shares and widths do not depend on
+    the number of features; random features approximate the kernel by their number alone, so that a narrow network needs
+    as many as ResNet-18.
+    """
+    narrow = features <= RESNET18
+    ratio = (0.8 if narrow else 0.5) if gaussian else (0.85 if narrow else 0.99)
+    return {"ratio": ratio, "gamma": 2.0 if narrow else 3.0, "mapped": max(2048, 2 * features)}
+
+
+def reference_share(images: int) -> float:
+    """Share of the training images that CF-OOD compares with: the authors' tenth, but at least 5,000 images.
+
+    A tenth of CIFAR-10 has 5,000 images. The score is a share of the images compared with: of 120 it would have no more
+    than 120 different values.
+    """
+    return max(0.1, min(1.0, 5000 / images))
+
+
+def collapsed_dim(features: int, classes: int, explained: int, spanned: int) -> int:
+    """Number of principal directions of NECO, below `spanned`: `explained`, those with 90% of the variance.
+
+    That is the authors' advice. Below the 768 features of their ViT, at most K - 1 directions, in which neural collapse
+    ends with K classes: in a narrow network, units that hardly vary weigh as much as others once they are standardised,
+    and 90% of the variance then includes directions of noise.
+    """
+    most = spanned - 1 if features >= 768 else min(spanned - 1, max(1, classes - 1))
+    return min(explained, most)

@@ -1,12 +1,17 @@
-"""Mahalanobis distance to the nearest class mean, plain and relative to the distance from all training images."""
+"""Mahalanobis distance to the nearest class mean, plain and relative to all training images; also normalised."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
+from oodbench.detectors._directions import Directions
 from oodbench.detectors._gaussian import (
     CUTOFF,
+    SINGLE,
     Whitening,
     class_means,
     covariance,
@@ -37,6 +42,8 @@ class Mahalanobis(Detector):
     sum of the largest variance and the largest squared distance of a class mean from the mean of them, divided by the
     smallest variance kept; float32 is used up to 5e5.
 
+    `normalise=true` does all this with z = f / |f|^power instead of f: `mahalanobis_pp`.
+
     Differs: OpenOOD rounds the pseudo-inverse to float32 and multiplies in float32. pytorch-ood adds 1e-6 to the
     diagonal instead, so that its ranking depends on the features' unit. The authors' detector combines five layers and
     input perturbation by a regression on OOD samples.
@@ -44,21 +51,40 @@ class Mahalanobis(Detector):
 
     needs = frozenset({"features"})
     cutoff: float = CUTOFF
+    normalise: bool = False
+    power: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the cutoff."""
+        """Check the cutoff and the power, which only normalised features have."""
         require_cutoff(self.cutoff)
+        if not math.isfinite(self.power):
+            raise ValueError(f"power is the exponent of the norm and must be finite, got {self.power}")
+        if self.power != 1 and not self.normalise:
+            raise ValueError(f"power is the exponent of the norm; set normalise=true with it (power is {self.power})")
+
+    @property
+    def vectors(self) -> Sequence[Callable[[Batch], Tensor]]:
+        """The argument that makes functions of `_gaussian` read normalised features; none for features as they are."""
+        return [Directions(self.power)] if self.normalise else []
+
+    def read(self, features: Tensor) -> Tensor:
+        """Features (N, D) as they are, or normalised: float32 only where distances are computed in float32."""
+        if not self.normalise:
+            return features
+        directions = Directions(self.power)
+        single = Whitening(*self.space_).condition <= SINGLE
+        return directions.rounded(features) if single else directions.of(features)
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit the class means and the square root of the covariance's pseudo-inverse."""
-        means, counts = data.train.once(class_means, classifier.num_classes)
-        spread = data.train.once(covariance, means)
+        means, counts = data.train.once(class_means, classifier.num_classes, *self.vectors)
+        spread = data.train.once(covariance, means, *self.vectors)
         self.space_ = whitening(spread, means[counts > 0], self.cutoff, self.name)
         self.means_ = (means[counts > 0] - self.space_.origin) @ self.space_.root
 
     def score(self, batch: Batch) -> Tensor:
         """Squared Mahalanobis distance to the nearest class mean."""
-        return nearest(batch.features, Whitening(*self.space_), self.means_)
+        return nearest(self.read(batch.features), Whitening(*self.space_), self.means_)
 
 
 @detector(
@@ -75,6 +101,8 @@ class RelativeMahalanobis(Mahalanobis):
     MD_0 uses the covariance around that mean. Singular covariances and classes without images are treated as in
     `mahalanobis`. Both distances are always computed in float64, because their difference is much smaller than either.
 
+    `normalise=true` does all this with z = f / |f|^power instead of f: `rmds_pp`.
+
     Differs: OpenOOD rounds the pseudo-inverses to float32, so that it subtracts two large numbers with seven digits
     each; its means and covariances are the same.
     """
@@ -84,12 +112,75 @@ class RelativeMahalanobis(Mahalanobis):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `mahalanobis`, and the mean and covariance of all training features."""
         super().fit(classifier, data)
-        mean = data.train.once(mean_of)
-        self.background_ = whitening(data.train.once(covariance, mean), mean, self.cutoff, self.name)
+        mean = data.train.once(mean_of, *self.vectors)
+        spread = data.train.once(covariance, mean, *self.vectors)
+        self.background_ = whitening(spread, mean, self.cutoff, self.name)
         self.mean_ = (mean - self.background_.origin)[None] @ self.background_.root
 
     def score(self, batch: Batch) -> Tensor:
         """Squared distance to the nearest class mean minus the squared distance to the overall mean."""
-        features = batch.features.double()
+        features = self.read(batch.features.double())
         own = nearest(features, Whitening(*self.space_), self.means_)
         return own - nearest(features, Whitening(*self.background_), self.mean_)
+
+
+def _require_normalise(one: Mahalanobis, plain: str) -> None:
+    """Refuse to switch off the normalisation that a detector is named after."""
+    if not one.normalise:
+        raise ValueError(f"normalise=false makes {one.name} plain `{plain}`; ask for `{plain}` instead")
+
+
+@detector(
+    "mahalanobis_pp",
+    title="Mahalanobis++",
+    paper="Mueller & Hein, Mahalanobis++: Improving OOD Detection via Feature Normalization, ICML 2025",
+    display_name="Mahalanobis++",
+    cite="mueller2025mahalanobis",
+)
+class MahalanobisPP(Mahalanobis):
+    """min_c (z - mu_c)^T S^+ (z - mu_c) with z = f / |f|, and class means and within-class covariance S of z.
+
+    `mahalanobis` on the directions of features. Norms that differ much between images violate its assumption that
+    all classes have one covariance. A feature of zeros stays zero.
+
+    z is computed in float64 and rounded to float32 where `mahalanobis` would multiply in float32. `power` generalises
+    it to z = f / |f|^power (Janiak, Binkowski & Kajdanowicz, arXiv:2510.15202, 2025): 0 leaves features as they are,
+    values above 1 turn long features into short ones.
+
+    Differs: none from the authors' code, whose pseudo-inverse comes from scikit-learn. `power` is 1 in the paper; its
+    candidates surround that.
+    """
+
+    needs = frozenset({"features"})
+    grid = {"power": (1.0, 0.5, 0.75, 1.25, 1.5)}
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that the features are normalised."""
+        super().__post_init__()
+        _require_normalise(self, "mahalanobis")
+
+
+@detector(
+    "rmds_pp",
+    title="Relative Mahalanobis++",
+    paper="Mueller & Hein, Mahalanobis++: Improving OOD Detection via Feature Normalization, ICML 2025",
+    display_name="Relative Mahalanobis++",
+    cite="mueller2025mahalanobis",
+)
+class RelativeMahalanobisPP(RelativeMahalanobis):
+    """min_c MD_c(z) - MD_0(z) with z = f / |f|: `relative_mahalanobis` on the directions of features.
+
+    `power` is that of `mahalanobis_pp`. Both distances are computed in float64.
+
+    Differs: none from the authors' code, whose pseudo-inverses come from scikit-learn.
+    """
+
+    needs = frozenset({"features"})
+    grid = {"power": (1.0, 0.5, 0.75, 1.25, 1.5)}
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings, and that the features are normalised."""
+        super().__post_init__()
+        _require_normalise(self, "relative_mahalanobis")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
+from oodbench.detectors._directions import Directions
 from oodbench.detectors._gaussian import (
     CUTOFF,
     Whitening,
@@ -17,7 +18,6 @@ from oodbench.detectors._gaussian import (
     require_cutoff,
     whitening,
 )
-from oodbench.detectors._similarity import unit
 
 
 @detector(
@@ -52,12 +52,12 @@ class SSD(Detector):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit the mean and whitening of each cluster."""
         if self.clusters == "classes":
-            means, counts = data.train.once(class_means, classifier.num_classes, _directions)
-            spreads = data.train.once(class_covariances, means, counts, _directions)
+            means, counts = data.train.once(class_means, classifier.num_classes, Directions())
+            spreads = data.train.once(class_covariances, means, counts, Directions())
             labels = counts.nonzero()[:, 0].tolist()
         else:
-            means = data.train.once(mean_of, _directions)[None]
-            spreads, labels = data.train.once(covariance, means[0], _directions)[None], [0]
+            means = data.train.once(mean_of, Directions())[None]
+            spreads, labels = data.train.once(covariance, means[0], Directions())[None], [0]
         self.spaces_ = [whitening(spreads[k], means[k], self.cutoff, self.name) for k in labels]
         self.means_ = [
             (means[k] - space.origin)[None] @ space.root for k, space in zip(labels, self.spaces_, strict=True)
@@ -72,11 +72,6 @@ class SSD(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         """Squared distance to the nearest cluster's mean."""
-        z = unit(batch.features)
+        z = Directions().of(batch.features)
         pairs = zip(self.spaces_, self.means_, strict=True)
         return torch.stack([nearest(z, Whitening(*space), mean) for space, mean in pairs]).amin(dim=0)
-
-
-def _directions(part: Batch) -> Tensor:
-    """Features divided by their norms, float64 (N, D)."""
-    return unit(part.features)

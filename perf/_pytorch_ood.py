@@ -44,6 +44,7 @@ def theirs(world: World) -> dict[str, tuple[Any, str]]:
         "vim": (peer.ViM(encoder, d=weight.shape[1] // 2, w=weight, b=bias), "features"),
         "she": (peer.SHE(encoder, network.head), "features"),
         "fdbd": (peer.fDBD(encoder, network.head), "features"),
+        "pnml": (peer.PNML(encoder, network.head), "features"),
         "nci": (peer.NCI(encoder, network.head, alpha=1e-4), "features"),
         "react": (peer.ReAct(as_map, head), "maps"),
         "dice": (peer.DICE(encoder, weight, bias, p=0.9), "features"),

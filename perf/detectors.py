@@ -28,6 +28,7 @@ from _world import World, fitted, make_world, scores
 OURS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
+    *("mahalanobis_pp", "rmds_pp", "kpca", "neco", "pnml", "cfood"),
     *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref"),
     *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin", "iodin"),
     *("lts", "optfs", "rank_shift", "actsub"),

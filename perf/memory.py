@@ -42,7 +42,10 @@ from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.store.store import Key, Store
 
-DETECTORS = "mahalanobis,vim,she,fdbd,cadref,react,lts,optfs,rank_shift,actsub,knn[fraction=0.01,k=1000]"
+DETECTORS = (
+    "mahalanobis,mahalanobis_pp,rmds_pp,kpca,neco,pnml,vim,she,fdbd,cadref,react,lts,optfs,rank_shift,actsub,cfood,"
+    "knn[fraction=0.01,k=1000]"
+)
 """knn as in its paper on ImageNet: 1% of the training images, the 1000th neighbour."""
 BLOCK = 8192
 """Rows written at a time."""

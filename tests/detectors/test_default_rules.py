@@ -26,9 +26,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RULED = {
     "actsub": "percentile",
     "ash": "percentile",
+    "cfood": "fraction",
     "dice": "percentile",
     "knn": "k",
+    "kpca": "ratio",
     "lts": "percentile",
+    "neco": "dim",
     "nnguide": "k",
     "openmax": "tail",
     "residual": "dim",
@@ -42,6 +45,9 @@ CHOSEN = {
     ("catalyst", "clip"),
     ("godin", "epsilon"),
     ("kde", "bandwidth"),
+    ("kpca", "gamma"),
+    ("kpca", "mapped"),
+    ("neco", "max_logit"),
     ("ocsvm", "gamma"),
 }
 """Detectors with other defaults that are found on ID images, each with the setting."""
@@ -260,6 +266,8 @@ def test_classes_without_images_do_not_count_for_the_number_of_neighbours() -> N
 
 FEW = {
     **dict.fromkeys(("residual", "vim"), r"span [01] of \d, and need to span two"),
+    **dict.fromkeys(("kpca", "neco"), r"needs two of them; these features vary in [01] of \d"),
+    "cfood": "compares with neighbours of reference images, and needs two",
     "dice": "No weight of the head contributes more",
     "actsub": "of which 0 leave something|leave nothing of the training features",
     "openmax": "needs a class with three correctly classified training images",

@@ -24,7 +24,7 @@ WRITTEN = (
     *("cadref", "caref"),
     *("cosine", "dice", "doctor", "energy", "entropy", "fdbd", "gen", "gmm", "gradnorm", "kl_matching", "mahalanobis"),
     *("max_logit", "msp", "nci", "optfs", "react", "relation", "relative_mahalanobis", "residual", "ssd"),
-    *("temperature_scaling", "vim"),
+    *("temperature_scaling", "vim", "mahalanobis_pp", "rmds_pp", "kpca", "neco", "pnml"),
 )
 """Post-hoc detectors that can be written as ONNX; docs/guides/into_service.md lists them."""
 
