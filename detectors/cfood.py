@@ -46,7 +46,7 @@ class CFOOD(Banked):
     those with a feature of zeros are 0.
 
     Default of `fraction`: the authors' tenth of the training images, but at least 5,000 or all of them. Authors: 0.1 of
-    the 50,000 images of CIFAR-10, with sweeps over 0.1, 0.5 and 1. Default suite: all images, 1,158 and 1,296.
+    the 50,000 images of CIFAR-10, with sweeps over 0.1, 0.5 and 1. Default suite: all images, 1,157 and 1,300.
 
     Differs: reference images are the same share of every class, chosen by a hash of their features, where the authors'
     code in OpenOOD draws them at random. It returns the share from its list where the score here is m / n: the order is

@@ -65,7 +65,7 @@ class KernelPCA(Detector):
 
     Default of `ratio`: the authors' of CIFAR-10 up to 512 features, and of ImageNet for more. Authors: 0.85 for 512
     features (ResNet-18) and 0.99 for 2048 (ResNet-50), with CoRP 0.8 and 0.5, after standard training; 0.7 after
-    supervised contrastive training. Default suite: 0.85 of the variance of 128 features, 6 directions.
+    supervised contrastive training. Default suite: 0.85 of the variance of 128 features, 6 and 5 directions.
 
     Default of `gamma`: as for `ratio`, for CoRP. Authors: 2 for 512 features and 3 for 2048. Default suite: 2, if CoRP
     is asked for.
@@ -74,8 +74,8 @@ class KernelPCA(Detector):
     for 1280, 4096 for 2048. Default suite: 2048, if CoRP is asked for.
 
     Differs: the authors' code multiplies in float32, with the same ranks for CoP; they choose ratio and gamma for each
-    network. Scores of CoRP depend on what was drawn: two draws of 2,048 random features on synthetic features had a rank
-    correlation of 0.945 in the authors' code and of 0.949 between theirs and this one.
+    network. Scores of CoRP depend on what was drawn: on synthetic features the rank correlation of two draws of 2,048
+    random features was 0.945 in the authors' code, and 0.949 between theirs and this one.
     """
 
     needs = frozenset({"features"})
