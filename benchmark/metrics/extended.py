@@ -20,8 +20,9 @@ from oodbench.benchmark.errors import MetricError
 from oodbench.benchmark.metrics.exact import Counts, auroc, checked_scores, entry_at_tpr95, evaluate
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS, FULL_SPECTRUM
 
-EXTENDED_VERSION = "3"
-"""Part of the key of every cell with these values; increase it when one of them changes."""
+EXTENDED_VERSION = "4"
+"""Part of the key of every cell with these values, and with AUROCs by class (`stats.by_class`); increase it when one of
+them changes."""
 
 NO_VALIDATION = ""
 """Stands in the key of a cell for the scores of validation images, if there are none."""

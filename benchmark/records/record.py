@@ -20,7 +20,7 @@ from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.records.provenance import check_provenance
 from oodbench.benchmark.store.atomic import slug, to_json, write_atomically
 from oodbench.benchmark.store.safe_read import escapes_root, read_json
-from oodbench.benchmark.store.schema import Count, Ends, Number, Origin, convert, versioned
+from oodbench.benchmark.store.schema import ByClass, Count, Ends, Number, Origin, convert, versioned
 
 SCHEMA = 1
 """Version of the file format, increased when an older oodbench would misread newer files."""
@@ -98,6 +98,8 @@ class Record:
     """Metric rules -> metric -> value (`RULE_METRICS`); empty if not requested or not applicable."""
     extended: Mapping[str, Number] = field(default_factory=dict)
     """The applicable ones of `EXTENDED_METRICS`; empty if not requested."""
+    by_class: ByClass = field(default_factory=ByClass)
+    """AUROC by ID class, by OOD class, and by pairs of both, where labels are known; empty without extended metrics."""
     stability: Mapping[str, Number] = field(default_factory=dict)
     """AUROC of slightly changed ID test images against the same unchanged, by the names of `STABILITY`; the same in all
     cells of a row and seed. Empty if it was not requested or failed."""

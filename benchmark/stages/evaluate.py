@@ -27,6 +27,7 @@ from oodbench.benchmark.plan.jobs import Outputs
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plan.weights.file import GIVEN, OUTPUTS
 from oodbench.benchmark.plan.weights.match import HEAD
+from oodbench.benchmark.plugins.dataset import ImageSet
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set
 from oodbench.benchmark.records.given_sets import plain_name, with_plain_names
@@ -34,7 +35,9 @@ from oodbench.benchmark.records.record import FAILED, NO_CLASSIFIER, NOT_GIVEN, 
 from oodbench.benchmark.stages.class_order import CHECK_WEIGHTS, class_order_note
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.import_weights import WHOLE
+from oodbench.benchmark.stats.by_class import Labelled, by_class
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
+from oodbench.benchmark.store.schema import ByClass
 from oodbench.benchmark.store.store import Key, digest
 
 logger = logging.getLogger(__name__)
@@ -108,7 +111,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         counts = Counts.of(id_scores, ood_scores)
         values = evaluate_counts(counts)
         intervals = intervals_around(values, id_scores, ood_scores, *_groups(cell, context))
-        extended_metrics = _extended(cell, context)
+        extended_metrics, of_classes = _extended(cell, context), _by_class(cell, id_scores, ood_scores, context)
         stable, unstable_note = _stability(cell, id_scores, reasons, context)
     except OodbenchError as error:
         return replace(cell.record, status=FAILED, reason=str(error), key=key)
@@ -134,6 +137,7 @@ def evaluate_cell(cell: Cell, reasons: Mapping[str, str], context: JobContext) -
         intervals={name: list(ends) for name, ends in intervals.items()},
         audit=audit,
         extended=extended_metrics,
+        by_class=of_classes,
         stability=stable,
         tuned=tuned,
         forward_images=_forwarded(cell, context),
@@ -258,6 +262,19 @@ def _extended(cell: Cell, context: JobContext) -> dict[str, float]:
     shifted = [_classification(scores, outputs, context) for scores, outputs in cell.extended_inputs.shifted]
     validation = cell.extended_inputs.validation
     return extended(test, load(cell.ood_scores), load(validation) if validation else None, shifted)
+
+
+def _by_class(cell: Cell, id_scores: np.ndarray, ood_scores: np.ndarray, context: JobContext) -> ByClass:
+    """A cell's AUROCs by class, if the extended metrics were requested and labels are known."""
+    if cell.extended_inputs is None or cell.pair is None:
+        return ByClass()
+    images = context.images(cell.pair.id), context.images(cell.pair.ood)
+    return by_class(_labelled(id_scores, images[0]), _labelled(ood_scores, images[1]))
+
+
+def _labelled(scores: np.ndarray, images: ImageSet) -> Labelled:
+    """Scores of images with their labels, if these are known."""
+    return Labelled(scores, images.labels, images.classes, images.groups)
 
 
 def _classification(scores: Key, outputs: Outputs, context: JobContext) -> ScoredClassification:

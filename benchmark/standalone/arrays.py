@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
@@ -123,6 +124,46 @@ def dependent(groups: Given | None, name: str, count: int) -> NDArray[np.integer
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise UserError(f"{name} is {array.dtype} of shape {array.shape}; expected {count:,} integers, one per image.")
     return array
+
+
+def each_set(
+    value: Given | Mapping[str, Given] | None,
+    counts: Mapping[str, int],
+    name: str,
+    check: Callable[[Given, str, int], NDArray[Any] | None],
+) -> dict[str, NDArray[Any]]:
+    """An array for each OOD set, such as the groups of its images, without sets that have none.
+
+    Args:
+        value: An array for a single set, or by name.
+        counts: The numbers of images of all sets.
+        name: The argument's name, for messages.
+        check: Checks one array, given its name and the number of images; None if there is nothing in it.
+
+    Raises:
+        UserError: One array for several sets, or an unknown set.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        if len(counts) > 1:
+            raise UserError(
+                f"{name} is one array for {len(counts)} OOD sets; expected a name and an array for each, such as "
+                f"{{'{next(iter(counts))}': ...}}."
+            )
+        value = dict.fromkeys(counts, value)
+    if strange := [key for key in value if key not in counts]:
+        raise UserError(f"{name} has '{strange[0]}', which is no OOD set here; expected one of {', '.join(counts)}.")
+    called = {key: f"{name}['{key}']" if len(counts) > 1 else name for key in value}
+    found = {key: check(array, called[key], counts[key]) for key, array in value.items()}
+    return {key: array for key, array in found.items() if array is not None}
+
+
+def groups_by_set(
+    groups: Given | Mapping[str, Given] | None, counts: Mapping[str, int]
+) -> dict[str, NDArray[np.integer]]:
+    """Groups of dependent images by name of the OOD set, as `each_set` gives them. Raises `UserError`."""
+    return each_set(groups, counts, "ood_groups", dependent)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.exact import checked_scores, evaluate
+from oodbench.benchmark.metrics.extended import ScoredClassification, extended
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.standalone.arrays import Given, as_array, dependent
+from oodbench.benchmark.standalone.arrays import Given, as_array, dependent, groups_by_set
 from oodbench.benchmark.standalone.html import html_table
+from oodbench.benchmark.standalone.labels import CLASS_COLUMNS, Labels, class_lines
 from oodbench.benchmark.standalone.latex import latex_line, latex_number, latex_table
 from oodbench.benchmark.stats.intervals import Interval, intervals_around
+from oodbench.benchmark.store.schema import ByClass
 from oodbench.benchmark.views.comparison.layout import metric_title
 from oodbench.benchmark.views.marks import percent
 from oodbench.benchmark.views.summary import EVERY, GROUPS
@@ -46,6 +49,7 @@ class Evaluation:
         groups: Name of an OOD set -> "near" or "far", where it is in one.
         id_groups: Integers (N,), equal for ID images that depend on each other; None if all are independent.
         ood_groups: Name of an OOD set -> the same for its images, (M,), for sets whose images depend on each other.
+        labels: The classes of the images, where they are given.
 
     Example:
         >>> from oodbench.benchmark import Evaluation
@@ -63,6 +67,9 @@ class Evaluation:
         name: str = "",
         id_groups: Given | None = None,
         ood_groups: Given | Mapping[str, Given] | None = None,
+        id_labels: Given | None = None,
+        ood_labels: Given | Mapping[str, Given] | None = None,
+        id_logits: Given | None = None,
     ) -> None:
         """Check the scores.
 
@@ -74,10 +81,14 @@ class Evaluation:
             id_groups: Integers (N,), equal for ID images that depend on each other, such as crops of one photograph;
                 intervals then count the groups, not the images. None if all are independent.
             ood_groups: The same for the OOD images, (M,), or by name of the set; sets left out have independent images.
+            id_labels: Classes of the ID images, (N,), numbers or names, for `classes`.
+            ood_labels: The same for the OOD images, (M,), or by name of the set.
+            id_logits: Logits of the ID images, (N, K), for `extended`; `id_labels` are then numbers from 0 to K - 1.
 
         Raises:
             MetricError: Scores are not one finite number per image.
-            UserError: No OOD set, an unknown set or group, or `id_groups` or `ood_groups` without an integer per image.
+            UserError: No OOD set, an unknown set or group, `id_groups` or `ood_groups` without an integer per image, or
+                labels without a class per image.
         """
         sets = ood_scores if isinstance(ood_scores, Mapping) else {ONLY: ood_scores}
         if not sets:
@@ -90,7 +101,9 @@ class Evaluation:
         }
         self.groups = _checked_groups(groups or {}, self.ood_scores)
         self.id_groups = dependent(id_groups, "id_groups", len(self.id_scores))
-        self.ood_groups = groups_by_set(ood_groups, {key: len(values) for key, values in self.ood_scores.items()})
+        counts = {key: len(values) for key, values in self.ood_scores.items()}
+        self.ood_groups = groups_by_set(ood_groups, counts)
+        self.labels = Labels.of(id_labels, ood_labels, id_logits, len(self.id_scores), counts)
         if all(values["auroc"] < 0.5 for values in self._metrics.values()):
             logger.warning(
                 "AUROC is below 0.5 on every OOD set (%s): if higher scores are more in-distribution, negate them.",
@@ -114,6 +127,7 @@ class Evaluation:
             name=self.name,
             id_groups=self.id_groups,
             ood_groups={ood_set: self.ood_groups[ood_set]} if ood_set in self.ood_groups else None,
+            **self.labels.only(ood_set),
         )
 
     @property
@@ -140,6 +154,34 @@ class Evaluation:
         return dict(self._intervals[self.sets[0]])
 
     @property
+    def extended(self) -> dict[str, float]:
+        """The extended metrics that scores, labels and logits give, such as `aurc`, `augrc` and `oscr`; the mean over
+        the OOD sets if there are several. Without `id_logits`, those of scores alone."""
+        images = self.labels.classified
+        test = self.id_scores if images is None else ScoredClassification(images, self.id_scores)
+        found = [extended(test, scores, None) for scores in self.ood_scores.values()]
+        shared = [name for name in found[0] if all(name in values for values in found)]
+        return {name: float(np.mean([values[name] for values in found])) for name in shared}
+
+    def classes(self) -> pd.DataFrame:
+        """AUROC by class: which ID class is confused with which OOD class.
+
+        Returns:
+            A data frame with one row per class and per pair of classes of every OOD set: `ood_set`, `id_class` and
+            `ood_class` ("" for all images of the set), `auroc`, and for single classes `images`, and the ends `low` and
+            `high` of the 95% interval; missing for pairs. Classes of a set need its labels, of which two differ.
+
+        Example:
+            >>> evaluation = Evaluation([0, 1, 2, 3], [1, 5], id_labels=["cat", "cat", "dog", "dog"])
+            >>> evaluation.classes()[["id_class", "auroc"]].values.tolist()
+            [['cat', 0.875], ['dog', 0.5]]
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(class_lines(self._by_class), columns=list(CLASS_COLUMNS))
+        return frame.astype({"auroc": float, "low": float, "high": float})
+
+    @property
     def means(self) -> dict[str, dict[str, float]]:
         """Group ("near", "far", and "all" for every set) -> metric -> mean over its OOD sets; {} for a single set."""
         if len(self.sets) == 1:
@@ -152,6 +194,10 @@ class Evaluation:
     def _metrics(self) -> dict[str, dict[str, float]]:
         found = {key: evaluate(self.id_scores, scores) for key, scores in self.ood_scores.items()}
         return {key: {name: values[name] for name in METRICS} for key, values in found.items()}
+
+    @cached_property
+    def _by_class(self) -> dict[str, ByClass]:
+        return self.labels.by_class(self.id_scores, self.ood_scores, self.id_groups, self.ood_groups)
 
     @cached_property
     def _intervals(self) -> dict[str, dict[str, Interval]]:
@@ -242,6 +288,21 @@ class Evaluation:
 
         return plot_histogram(self.id_scores, self.ood_scores, self.name, ax, bins)
 
+    def plot_classes(self, ood_set: str = "", ax: Axes | None = None) -> Axes:
+        """Draw a heat map of the AUROC of every ID class against every class of an OOD set; returns the axes.
+
+        Args:
+            ood_set: The name of the OOD set, if there are several.
+            ax: Where to draw; None for a new figure.
+
+        Raises:
+            UserError: An unknown set, or labels are missing or of one class only.
+        """
+        from oodbench.benchmark.standalone.plots import plot_classes
+
+        one = self if len(self.sets) == 1 and not ood_set else self[ood_set]
+        return plot_classes(one._by_class[one.sets[0]], self.name, one.sets[0], ax)
+
     def __repr__(self) -> str:
         name = f" '{self.name}'" if self.name else ""
         listed = ", ".join(f"{key} {_with_interval(self, key, 'auroc')}" for key in self.sets[:6])
@@ -263,31 +324,6 @@ class Evaluation:
 
 def _scores(values: Given, name: str) -> NDArray[Any]:
     return checked_scores(as_array(values, name), name)
-
-
-def groups_by_set(
-    groups: Given | Mapping[str, Given] | None, counts: Mapping[str, int]
-) -> dict[str, NDArray[np.integer]]:
-    """Groups of dependent images by name of the OOD set, without sets that have none.
-
-    `groups`: an array for a single set, or by name. `counts`: the numbers of images of all sets. Raises `UserError`.
-    """
-    if groups is None:
-        return {}
-    if not isinstance(groups, Mapping):
-        if len(counts) > 1:
-            raise UserError(
-                f"ood_groups is one array for {len(counts)} OOD sets; expected a name and an array for each, such as "
-                f"{{'{next(iter(counts))}': ...}}."
-            )
-        groups = dict.fromkeys(counts, groups)
-    if strange := [name for name in groups if name not in counts]:
-        raise UserError(
-            f"ood_groups has '{strange[0]}', which is no OOD set here; expected one of {', '.join(counts)}."
-        )
-    named = {name: f"ood_groups['{name}']" if len(counts) > 1 else "ood_groups" for name in groups}
-    found = {name: dependent(array, named[name], counts[name]) for name, array in groups.items()}
-    return {name: array for name, array in found.items() if array is not None}
 
 
 def _checked_groups(groups: Mapping[str, str], sets: Mapping[str, object]) -> dict[str, str]:

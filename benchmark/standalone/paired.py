@@ -13,8 +13,8 @@ from oodbench.benchmark.comparisons.column import AUROC, RESAMPLES, ColumnCompar
 from oodbench.benchmark.comparisons.compare import Comparison, matrix_of
 from oodbench.benchmark.errors import UserError, unknown
 from oodbench.benchmark.metrics.names import METRICS
-from oodbench.benchmark.standalone.arrays import Given, dependent
-from oodbench.benchmark.standalone.evaluation import Evaluation, groups_by_set
+from oodbench.benchmark.standalone.arrays import Given, dependent, groups_by_set
+from oodbench.benchmark.standalone.evaluation import Evaluation
 from oodbench.benchmark.standalone.html import html_table
 from oodbench.benchmark.standalone.latex import latex_line, latex_table
 from oodbench.benchmark.stats.clustered import ResamplingUnits

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.metrics.exact import auroc, roc_curve
+from oodbench.benchmark.store.schema import ByClass
 from oodbench.benchmark.views.marks import percent
 from oodbench.benchmark.views.plots.histograms import ID_GREY
 from oodbench.benchmark.views.plots.score_scale import central_range
@@ -22,6 +23,9 @@ from oodbench.benchmark.views.plots.scores import ROC_POINTS
 from oodbench.benchmark.views.plots.style import looks, plain
 
 Scores = NDArray[Any]
+
+WHITE_BELOW = 0.5
+"""AUROC below which a cell of the heat map is so dark that its number is white."""
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -63,4 +67,28 @@ def plot_histogram(id_scores: Scores, ood_scores: Mapping[str, Scores], title: s
     ax.set(xlabel="score (higher = more OOD)", ylabel="share of images", ylim=(0, None))
     ax.set_title(plain(title))
     ax.legend(frameon=False)
+    return ax
+
+
+def plot_classes(found: ByClass, title: str, ood_set: str, ax: Axes | None) -> Axes:
+    """The AUROC of each ID class (rows) against each OOD class, in percent; the darker, the more confused."""
+    if not found.pairs:
+        raise UserError(
+            f"AUROC by pairs of classes on '{ood_set}' needs labels of two classes or more on both sides: give "
+            "id_labels and ood_labels."
+        )
+    values = np.array(found.pairs)
+    if ax is None:
+        import matplotlib.pyplot as plt  # a figure that notebooks show
+
+        rows, columns = values.shape
+        ax = plt.subplots(figsize=(1.8 + 0.36 * columns, 1.5 + 0.26 * rows), layout="constrained")[1]
+    ax.imshow(1 - values, cmap="Oranges", vmin=0, vmax=0.7, aspect="auto")
+    ax.set_xticks(range(len(found.ood)), [plain(one.name) for one in found.ood], rotation=90)
+    ax.set_yticks(range(len(found.id)), [plain(one.name) for one in found.id])
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if value < WHITE_BELOW else "black"
+        ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    ax.set(xlabel=plain(f"OOD class ({ood_set})"), ylabel="ID class")
+    ax.set_title(plain(f"{title}: AUROC by class, %" if title else "AUROC by class, %"), fontsize=10)
     return ax

@@ -79,6 +79,12 @@ class ScorePlaces:
             return cls(np.sort(entry), np.arange(len(entry)))  # the order of independent images does not matter
         return cls(entry, np.unique(groups, return_inverse=True)[1].reshape(-1))
 
+    @classmethod
+    def in_order(cls, count: int, groups: NDArray[np.generic] | None) -> ScorePlaces:
+        """Of `count` images whose values are given in their own order; `entry` then says nothing."""
+        numbers = np.arange(count)
+        return cls(numbers, numbers if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1))
+
     def __len__(self) -> int:
         return len(self.entry)
 

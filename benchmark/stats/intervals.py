@@ -93,6 +93,24 @@ def intervals_around(
     return {name: _including(intervals[name], values[name]) for name in METRICS}
 
 
+def auroc_interval(
+    value: float, placed: Placements, id_groups: ArrayLike | None = None, ood_groups: ArrayLike | None = None
+) -> Interval:
+    """The 95% interval of an AUROC `value`, given where the images of either set lie among those of the other.
+
+    It is that of `confidence_intervals`, up to the order in which float64 numbers are added. Raises `MetricError` for
+    malformed groups.
+    """
+    counts = len(placed.of_id), len(placed.of_ood)
+    id_side = ScorePlaces.in_order(counts[0], _checked(id_groups, counts[0], "id_groups"))
+    ood_side = ScorePlaces.in_order(counts[1], _checked(ood_groups, counts[1], "ood_groups"))
+    fewest = min(id_side.independent, ood_side.independent)
+    if fewest < 2:
+        return 0.0, 1.0
+    miss = zero_event_bound(fewest)
+    return _including(_on_logits(id_side, ood_side, value, placed.of_id, placed.of_ood, miss), value)
+
+
 def _checked(groups: ArrayLike | None, size: int, name: str) -> NDArray[np.integer] | None:
     if groups is None:
         return None
@@ -128,18 +146,20 @@ def _each(sample: Sample, values: Mapping[str, float]) -> dict[str, Interval]:
     }
 
 
-def _on_logits(sample: Sample, value: float, id_values: Floats, ood_values: Floats, miss: float) -> Interval:
+def _on_logits(
+    id_side: ScorePlaces, ood_side: ScorePlaces, value: float, id_values: Floats, ood_values: Floats, miss: float
+) -> Interval:
     """Interval on the scale of log(v / (1 - v)), from the (N,) and (M,) contributions of the images to a metric.
 
     Half a pair of images added to either side keeps the logit of 0 and 1 finite. Student's t, with degrees of freedom
     estimated from the contributions, widens intervals that depend on few images. Where all contributions are equal, the
     interval extends `miss` to either side: as far as the source may differ from this sample.
     """
-    error = sample.id.variance_of_mean(id_values) + sample.ood.variance_of_mean(ood_values)
+    error = id_side.variance_of_mean(id_values) + ood_side.variance_of_mean(ood_values)
     if error.variance < 1e-30:  # a rounding error: one pair among ten million x ten million images gives 1e-28
         return max(value - miss, 0.0), min(value + miss, 1.0)
     # Not pairs of groups: half of one of their few pairs would move the centre by more than the error.
-    pairs = sample.id.equivalent(id_values) * sample.ood.equivalent(ood_values)
+    pairs = id_side.equivalent(id_values) * ood_side.equivalent(ood_values)
     centre = (value * pairs + 0.5) / (pairs + 1)
     reach = student_quantile(error.degrees_of_freedom) * np.sqrt(error.variance) / (centre * (1 - centre))
     odds = centre / (1 - centre) * np.exp(np.clip([-reach, reach], -700, 700))
@@ -149,13 +169,13 @@ def _on_logits(sample: Sample, value: float, id_values: Floats, ood_values: Floa
 
 def _auroc(sample: Sample, value: float) -> Interval:
     placed = Placements.of(sample.id.entry, sample.ood.entry)
-    return _on_logits(sample, value, placed.of_id, placed.of_ood, _miss(sample))
+    return _on_logits(sample.id, sample.ood, value, placed.of_id, placed.of_ood, _miss(sample))
 
 
 def _average_precision(sample: Sample, value: float, ood_weight: float) -> Interval:
     """The interval with ID positive."""
     worst = precision_loss(np.array(ood_weight * _miss(sample)))
-    return _on_logits(sample, value, *_precision_parts(sample, ood_weight), float(worst))
+    return _on_logits(sample.id, sample.ood, value, *_precision_parts(sample, ood_weight), float(worst))
 
 
 def _precision_parts(sample: Sample, ood_weight: float) -> tuple[Floats, Floats]:

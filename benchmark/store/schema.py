@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
@@ -33,6 +34,38 @@ class SuiteInfo(TypedDict, total=False):
 
     name: str
     title: str
+
+
+@dataclass(frozen=True)
+class ClassAuroc:
+    """The AUROC of one class's images against all images of the other set, with its 95% interval."""
+
+    name: str
+    images: Count
+    auroc: Number
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """The AUROCs of a cell by class; empty where labels are not known, or a set has images of one class only."""
+
+    id: tuple[ClassAuroc, ...] = ()
+    """Each ID class against the whole OOD set, by label; classes without images are left out."""
+    ood: tuple[ClassAuroc, ...] = ()
+    """Each OOD class against the whole ID set."""
+    pairs: tuple[tuple[Number, ...], ...] = ()
+    """(ID classes, OOD classes): the AUROC of one class against one, in the order of `id` and `ood`; empty unless both
+    are known, and for more than `stats.by_class.MOST_PAIRS`."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a matrix of other classes."""
+        if self.pairs and [len(row) for row in self.pairs] != [len(self.ood)] * len(self.id):
+            raise ValueError(f"expected {len(self.id)} rows of {len(self.ood)} pairs of classes")
+
+    def __bool__(self) -> bool:
+        return bool(self.id or self.ood)
 
 
 class ScoredSet(TypedDict, total=False):

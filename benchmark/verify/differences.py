@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from oodbench.benchmark.records.csv_file import ENDS
 from oodbench.benchmark.records.record import Record
 
@@ -30,11 +32,29 @@ def differences(record: Record, recomputed: Record) -> Iterable[str]:
             yield from _difference(f"the {end} end of the interval of {metric}", recorded, found, LOOSE)
     for metric in sorted({*record.extended, *recomputed.extended}):
         yield from _difference(metric, record.extended.get(metric), recomputed.extended.get(metric), LOOSE)
+    yield from _by_class(record, recomputed)
     for name in sorted({*record.stability, *recomputed.stability}):
         yield from _difference(f"stability, {name},", record.stability.get(name), recomputed.stability.get(name))
     for rules, values in recomputed.audit.items():
         for metric in sorted({*values, *record.audit[rules]}):
             yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))
+
+
+def _by_class(record: Record, recomputed: Record) -> Iterable[str]:
+    """The same for AUROCs by class."""
+    for side in ("id", "ood"):
+        classes, found = getattr(record.by_class, side), getattr(recomputed.by_class, side)
+        if [(one.name, one.images) for one in classes] != [(one.name, one.images) for one in found]:
+            yield f"its {side.upper()} classes are not those of its images"
+            return
+        for one, other in zip(classes, found, strict=True):
+            for number in ("auroc", "low", "high"):
+                what = "" if number == "auroc" else f"the {number} end of the interval of "
+                what += f"AUROC of the {side.upper()} class '{one.name}'"
+                yield from _difference(what, getattr(one, number), getattr(other, number), LOOSE)
+    pairs, recorded = recomputed.by_class.pairs, record.by_class.pairs
+    if len(pairs) != len(recorded) or not np.allclose(pairs or 0, recorded or 0, rtol=0, atol=ROUNDING):
+        yield "the AUROCs of its pairs of classes are not those of its scores"
 
 
 def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:

@@ -1,4 +1,4 @@
-"""Recomputes a cell's ID accuracy, intervals and extended metrics from stored scores and logits, for `bench verify`.
+"""Recomputes a cell's ID accuracy, intervals, extended metrics and AUROC by class, for `bench verify`.
 
 Labels and groups come from the images. Where these are missing, a method returns the reason as a string, a clause such
 as "whose logits are missing", instead of numbers. This module does not import torch.
@@ -25,8 +25,10 @@ from oodbench.benchmark.metrics.extended import (
 from oodbench.benchmark.metrics.names import STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.records.record import Record
+from oodbench.benchmark.stats.by_class import Labelled, by_class
 from oodbench.benchmark.stats.intervals import INTERVALS_VERSION, intervals_around
 from oodbench.benchmark.store.npy import load_array
+from oodbench.benchmark.store.schema import ByClass
 
 Artifact = tuple[Path, Mapping[str, Any]]
 """The path of an undamaged artifact, and the key in its side file."""
@@ -62,6 +64,18 @@ class Recompute:
                 return images
             groups.append(images.groups)
         return {name: list(ends) for name, ends in intervals_around(values, *scores, *groups).items()}
+
+    def by_class(self, record: Record, scores: Sequence[np.ndarray]) -> ByClass | str:
+        """AUROCs by class of the ID and OOD `scores`, of a record with extended metrics; or the reason."""
+        if (_key(record).get("extended") or [""])[0] != EXTENDED_VERSION:
+            return "which another version computed"
+        sets = []
+        for name, set_scores in zip((record.id_set, record.ood_set), scores, strict=True):
+            images = self.images.of(record, name, len(set_scores))
+            if isinstance(images, str):
+                return images
+            sets.append(Labelled(set_scores, images.labels, images.classes, images.groups))
+        return by_class(sets[0], sets[1])
 
     def extended(self, record: Record, logits: str, scores: Sequence[np.ndarray]) -> Mapping[str, float] | str:
         """Extended metrics of the ID and OOD `scores`, with the digest of the ID images' logits; or the reason.

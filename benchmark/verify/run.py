@@ -32,6 +32,7 @@ from oodbench.benchmark.runner.run_data import adopt_folders
 from oodbench.benchmark.runner.run_view import view_in
 from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
 from oodbench.benchmark.store.npy import load_array
+from oodbench.benchmark.store.schema import ByClass
 from oodbench.benchmark.store.store import digest
 from oodbench.benchmark.verify.artifacts import Artifact, examine
 from oodbench.benchmark.verify.data_sets import DataSets
@@ -155,7 +156,7 @@ class Verifier:
         recomputed = self.recomputed(record, paths)
         problems = list(differences(record, recomputed))
         self.result.metrics += len(record.metrics) + sum(map(len, record.audit.values())) + len(record.extended)
-        self.result.metrics += len(record.stability)
+        self.result.metrics += len(record.stability) + len(record.by_class.id) + len(record.by_class.ood)
         self.result.intervals += len(record.intervals)
         self.result.problems += [f"{name}: {problem}" for problem in problems]
         return recomputed if problems else record
@@ -202,6 +203,7 @@ class Verifier:
             values = evaluate_counts(counts)
             intervals = self.recompute.intervals(record, values, scores) if record.intervals else {}
             extended = self.recompute.extended(record, logits if classified else "", scores) if record.extended else {}
+            by_class = self.recompute.by_class(record, scores) if record.extended else ByClass()
             stability = self.recompute.stability(record, id_scores) if record.stability else {}
         except (OodbenchError, OSError, ValueError) as error:
             self.result.problems.append(f"{cell_name(record)}: {first_line(error)}")
@@ -216,6 +218,7 @@ class Verifier:
             n_ood=len(ood_scores),
             intervals=self.checked("confidence intervals", intervals, record.intervals),
             extended=self.checked("extended metrics", extended, record.extended),
+            by_class=self.checked("AUROC by class", by_class, record.by_class),
             stability=self.checked("stability", stability, record.stability),
             id_accuracy=self.checked("ID accuracy", accuracy, record.id_accuracy),
             audit=self.audit(record, id_scores, ood_scores),

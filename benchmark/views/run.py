@@ -20,6 +20,7 @@ from oodbench.benchmark.records.record import FAILED, OK, SKIPPED
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.store.npy import stored_scores
 from oodbench.benchmark.store.user_path import user_path
+from oodbench.benchmark.views.by_class import shown_by_cell
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableRow, summary_of
 from oodbench.benchmark.views.tables.files import summarise, table_csv
 from oodbench.benchmark.views.tables.html import table_html
@@ -155,6 +156,25 @@ class Run(StoredRun):
             >>> plot_dots(numbers[numbers["id_set"] == "digits"])  # doctest: +SKIP
         """
         return summarise(self)
+
+    def classes(self) -> pd.DataFrame:
+        """Return the AUROCs by class of a run with extended metrics (`metrics="extended"`), in long form.
+
+        Returns:
+            A data frame with one row per class and per pair of classes of every row and OOD set: `id_set`, `label`,
+            `ood_set`, `id_class` and `ood_class` ("" for all images of the set), `auroc` (a fraction, the mean over
+            seeds), and for single classes `images`, and the ends `low` and `high` of the 95% interval over draws of
+            test images; missing for pairs. Without labels there are no rows.
+
+        Example:
+            >>> found = read_run("digits").classes().query("label == 'msp' and ood_set == 'greek'")  # doctest: +SKIP
+            >>> found.pivot(index="id_class", columns="ood_class", values="auroc")  # doctest: +SKIP
+        """
+        import pandas as pd
+
+        columns = ("id_set", "label", "ood_set", "id_class", "ood_class", "auroc", "images", "low", "high")
+        rows = [(*cell, *line) for cell, found in shown_by_cell(self.records).items() for line in found.lines()]
+        return pd.DataFrame(rows, columns=list(columns)).astype({"auroc": float, "low": float, "high": float})
 
     def scores(self, seed: int | None = None, results: str | Path = "results") -> pd.DataFrame:
         """Return the stored scores of every cell of one seed, for plots of one's own.

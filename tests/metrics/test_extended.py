@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import auc
 
+from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import MetricError, UserError
 from oodbench.benchmark.metrics import extended as extended_module
 from oodbench.benchmark.metrics.exact import evaluate
@@ -32,6 +33,7 @@ from oodbench.benchmark.metrics.extended import (
 )
 from oodbench.benchmark.metrics.names import EXTENDED_METRICS
 from oodbench.benchmark.plan.suite_file import read_suite
+from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.csv_file import CSV_COLUMNS
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.tables.extended import extended_csv, extended_markdown, extended_text
@@ -220,7 +222,8 @@ def run_tiny(tmp_path: Path) -> Callable[..., StoredRun]:
 
 def test_a_run_has_them_when_asked(run_tiny: Callable[..., StoredRun], tmp_path: Path) -> None:
     plain = run_tiny()
-    assert not any(record.extended for record in plain.records)
+    assert not any(record.extended or record.by_class for record in plain.records)
+    assert not (plain.path / "classes.csv").exists()
     arguments = ["table", "tiny", "--results", str(tmp_path), "--metrics", "extended"]
     refused = bench(*arguments)
     assert (refused.exit_code, "Repeat the command that made it with --metrics extended" in refused.stderr) == (2, True)
@@ -239,8 +242,30 @@ def test_a_run_has_them_when_asked(run_tiny: Callable[..., StoredRun], tmp_path:
     assert float(rows[0]["oscr/mean"]) == pytest.approx(asked.records[0].extended["oscr"], abs=1e-6)
     text = extended_text(asked)
     assert text.count("the ID set alone") == 1
+    check_classes(asked)
     # computed metrics are not computed again
     assert not prepare_suite(tmp_path / "tiny.toml", "msp,knn", results=tmp_path, metrics="extended").work.jobs
+
+
+def check_classes(run: StoredRun) -> None:
+    """AUROC by class: in records those of the scores and labels, in tables the lowest, none where it was not asked."""
+    found = {record.ood_set: record.by_class for record in run.records if record.detector == "msp"}
+    assert [one.name for one in found["greek"].id] == ["0", "1", "2"]
+    assert (len(found["greek"].ood), len(found["greek"].pairs)) == (10, 3)
+    assert (len(found["gaussian"].id), found["gaussian"].ood, found["gaussian"].pairs) == (3, (), ())  # noise
+    for record in run.records:
+        scores = [np.load(run.path.parents[1] / "cache" / record.artifacts[f"{side}_scores"]) for side in ("id", "ood")]
+        labels = Library(Path("data")).part(parse_set("digits[0-2]"), "test").labels
+        expected = evaluate(scores[0][labels == 1], scores[1])["auroc"]
+        assert record.by_class.id[1].auroc == expected
+    lowest = min(found["greek"].ood, key=lambda one: one.auroc)
+    shown = f"{lowest.name}: {100 * lowest.auroc:.1f} [{100 * lowest.low:.1f}, {100 * lowest.high:.1f}]"
+    assert shown in extended_text(run)
+    rows = csv_rows((run.path / "classes.csv").read_text())
+    assert len(rows) == 2 * (3 + 10 + 3)
+    row = next(r for r in rows if (r["label"], r["ood_set"], r["class"]) == ("msp", "greek", lowest.name))
+    assert (row["side"], row["images"]) == ("ood", str(lowest.images))
+    assert float(row["auroc/mean"]) == pytest.approx(lowest.auroc, abs=1e-6)
 
 
 @pytest.mark.parametrize(

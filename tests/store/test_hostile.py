@@ -10,7 +10,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def test_names_that_stay_in_the_folder(name: str) -> None:
 
 
 def test_a_record_as_written_is_valid() -> None:
-    assert convert(json.loads(json.dumps(vars(RECORD))), Record) == RECORD
+    assert convert(json.loads(json.dumps(asdict(RECORD))), Record) == RECORD
 
 
 # Records and runs
@@ -143,6 +143,7 @@ WRONG: dict[str, Any] = {
     "label": 5, "id_set": None, "seed": "0", "seen": 1, "settings": [], "metrics": {"auroc": "high"}, "n_id": 1.5,
     "id_accuracy": 1e300, "audit": {"lee2018": 1}, "artifacts": {"id_scores": 5}, "notes": "one", "extended": [1],
     "seconds": True, "forward_images": 10**101, "training": None, "status": {},
+    "by_class": [1],
 }  # fmt: skip
 
 

@@ -93,6 +93,13 @@ def test_everything_is_computed_again(packed: Path) -> None:
     assert all(numbers[1::5])
 
 
+def test_auroc_by_class_stays_with_the_labels(results: Path, packed: Path) -> None:
+    """It follows from labels, which no bundle has, so that a bundle that states it is not believed."""
+    assert all(record.by_class.id for record in read_run("tiny", results).records)
+    assert not any(record.by_class for record in read_bundle(packed).records)
+    assert "Omega" not in documents(packed)
+
+
 def test_equal_runs_give_equal_bytes(results: Path, packed: Path, tmp_path: Path) -> None:
     """In another folder, at another time, with an engine's options that change no number."""
     suite = write_suite(tmp_path, MATRIX)
@@ -268,6 +275,11 @@ def wrong_extended(forged: Forged) -> None:
     forged.record("knn", "greek")["extended"]["nll"] = 0.001
 
 
+def stated_classes(forged: Forged) -> None:
+    one = {"name": "0", "images": 51, "auroc": 0.9, "low": 0.8, "high": 0.95}
+    forged.record("knn", "greek")["by_class"] = {"id": [one, one], "ood": [], "pairs": []}
+
+
 def wrong_stability(forged: Forged) -> None:
     forged.record("knn", "greek")["stability"]["tint"] = 0.5001
 
@@ -427,6 +439,7 @@ FORGERIES: dict[str, tuple[Callable[[Forged], None], str]] = {
     "interval": (wrong_interval, f"{CELL}: the high end of the interval of aupr_in is 0.9990001 in the record"),
     "accuracy": (wrong_accuracy, f"{CELL}: id_accuracy is 1.0 in the record"),
     "ties": (wrong_ties, f"{CELL}: distinct id is "),
+    "by class": (stated_classes, "knn[k=3]/0: its ID classes are not those of its images"),
     "extended": (wrong_extended, "knn[k=3]/0: nll is 0.001 in the record"),
     "stability": (wrong_stability, "knn[k=3]/0: stability, tint, is 0.5001 in the record"),
     "mark": (wrong_mark, "best.json: the best detectors of digits[0-1] against greek are not what the scores give"),

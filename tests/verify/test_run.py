@@ -296,3 +296,46 @@ def test_extended_metrics_without_provenance_are_not_checked(with_extended: Path
     done = bench("verify", "tiny", "--results", results)
     assert done.exit_code == 0, done.output
     assert "not checked for 2 cells: extended metrics, which another version computed" in done.output
+    assert "not checked for 2 cells: AUROC by class, which another version computed" in done.output
+
+
+def of_class(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    return lambda record: change(record["by_class"])
+
+
+FORGED_CLASSES = {
+    "an AUROC": (
+        of_class(lambda c: c["ood"][3].update(auroc=0.75)),
+        "AUROC of the OOD class 'mu' is 0.75 in the record",
+    ),
+    "an interval": (
+        of_class(lambda c: c["id"][0].update(low=0.01)),
+        "the low end of the interval of AUROC of the ID class '0' is 0.01 in the record",
+    ),
+    "a pair": (of_class(lambda c: c["pairs"][1].__setitem__(2, 0.125)), "the AUROCs of its pairs of classes are not"),
+    "no pairs": (of_class(lambda c: c.update(pairs=[])), "the AUROCs of its pairs of classes are not those of"),
+    "a class": (of_class(lambda c: c["ood"][3].update(images=61)), "its OOD classes are not those of its images"),
+    "nothing": (of_class(lambda c: c.update(id=[], ood=[], pairs=[])), "its ID classes are not those of its images"),
+}
+
+
+@pytest.mark.parametrize("case", FORGED_CLASSES)
+def test_auroc_by_class_is_recomputed(with_extended: Path, case: str, tmp_path: Path) -> None:
+    results: Path = shutil.copytree(with_extended, tmp_path / "results")
+    change, sentence = FORGED_CLASSES[case]
+    record = json.loads(record_file(results, "msp", "greek").read_text())["by_class"]
+    assert [len(record["id"]), len(record["ood"]), len(record["pairs"])] == [2, 10, 2]
+    edit(record_file(results, "msp", "greek"), change)
+    done = bench("verify", "tiny", "--results", results)
+    assert done.exit_code == 1
+    (problem,) = [line for line in done.output.splitlines() if line.startswith("digits")]
+    assert problem.startswith(f"digits[0-1]/greek/msp/0: {sentence}"), problem
+
+
+def test_a_matrix_of_other_classes_is_not_a_record(with_extended: Path, tmp_path: Path) -> None:
+    results: Path = shutil.copytree(with_extended, tmp_path / "results")
+    edit(record_file(results, "msp", "greek"), of_class(lambda c: c["pairs"].pop()))
+    done = bench("verify", "tiny", "--results", results)
+    assert done.exit_code == 1
+    assert "is not a cell record: 'by_class' is" in done.output
+    assert "expected 2 rows of 10 pairs of classes" in done.output

@@ -13,8 +13,12 @@ from PIL import Image
 
 from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.views.report import data
+from oodbench.benchmark.views.report.classes import ClassList, ClassNumbers
 
 LEVELS = [float(level) for level in np.linspace(0, 1, 201)]
+
+CLASSES = (4, 100, 200)
+"""Numbers of classes of the first OOD sets."""
 
 METRICS = {
     "auroc": ("AUROC", False),
@@ -74,6 +78,7 @@ def made_up_report(
         pictures=pictures,
         mistakes=[one for block in blocks for one in _mistakes(block.id, rows, images)],
         published=[_published()],
+        class_lists=[ClassList([f"ID {k}" for k in range(10)], [40] * 10), *map(_ood_classes, CLASSES)],
         texts=["temperature = 1000", "scores: 0123abcd", "more than 1% of the scores are equal to the threshold"],
     )
 
@@ -124,7 +129,26 @@ def _cell(
         [1],
         curve,
         doubtful=["auroc"] * bool(warned),
+        by_class=_by_class(place) if row % 2 == 0 else None,
     )
+
+
+def _ood_classes(count: int) -> ClassList:
+    return ClassList([f"a class of birds, number {k}" for k in range(count)], [300 // count] * count)
+
+
+def _by_class(place: int) -> ClassNumbers | None:
+    """A matrix that is read at a glance, one of 100 rows, one that is too large to be shown, and none."""
+    if place >= len(CLASSES):
+        return None
+    random, count = np.random.default_rng(place), CLASSES[place]
+    pairs = random.uniform(0.3, 1, (10, count))
+    of_id, of_ood = (
+        [[v, max(0.0, v - 0.1), min(1.0, v + 0.1)] for v in pairs.mean(axis=axis).tolist()] for axis in (1, 0)
+    )
+    if count > 130:
+        return ClassNumbers(0, 1 + place, of_id, of_ood, [], [[k % 10, k, 0.3 + 0.01 * k] for k in range(30)])
+    return ClassNumbers(0, 1 + place, of_id, of_ood, pairs.tolist(), [])
 
 
 def _front(stat: data.Stat) -> tuple[float, float | None, float | None, float | None]:

@@ -249,6 +249,47 @@ def test_nothing_sticks_out(show: Open, width: int) -> None:
     assert page.evaluate("document.querySelector('dialog').scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [400, 1200])
+def test_auroc_by_class_is_read_at_any_width(show: Open, width: int) -> None:
+    data = made_up_report(2, sets=5, id_sets=1)
+    page = show(data, width)
+
+    def opened(place: int) -> Any:
+        page.locator(f"#matrix tbody tr[data-at='0'] .open[data-set='{place}']").click()
+        assert page.evaluate("document.querySelector('dialog').scrollWidth") <= width
+        return page.locator("dialog")
+
+    numbers = data.cells[0].by_class
+    assert numbers is not None
+    sheet = opened(0)
+    assert sheet.locator("table.classes tbody tr").count() == 10  # ID classes, of which there are more, go down
+    cells = sheet.locator("table.classes tbody tr").nth(3).locator("td").all_inner_texts()
+    assert cells == [f"{100 * value:.0f}" for value in numbers.pairs[3]]
+    shades = sheet.locator("table.classes tbody td").evaluate_all(
+        "cells => cells.map(cell => Number(getComputedStyle(cell).getPropertyValue('--share')))"
+    )
+    flat = [value for row in numbers.pairs for value in row]
+    assert shades == pytest.approx([min(1, (1 - value) / 0.5) for value in flat], abs=1e-3)
+    boxes = sheet.locator("table.classes tbody td").evaluate_all(
+        "cells => cells.map(cell => [cell.scrollWidth > cell.clientWidth + 1, cell.getBoundingClientRect().width])"
+    )
+    assert not any(cut for cut, _ in boxes)
+    assert min(wide for _, wide in boxes) >= 20
+    lines = sheet.locator("table.by-class").first.locator("tbody tr")
+    shown = [float(line.split("\t")[-3]) for line in lines.all_inner_texts()]
+    assert shown == pytest.approx(sorted(round(100 * one[0], 1) for one in numbers.of_ood), abs=0.051)
+    page.keyboard.press("Escape")
+    sheet = opened(1)
+    assert sheet.locator("table.classes tbody tr").count() == 100  # turned: the 10 ID classes go across
+    assert "the 30 lowest of 100" in sheet.inner_text()
+    page.keyboard.press("Escape")
+    sheet = opened(2)
+    assert sheet.locator("table.classes").count() == 0
+    assert "The 30 lowest of 10 x 200 pairs" in sheet.inner_text()
+    page.keyboard.press("Escape")
+    assert "by class" not in opened(3).inner_text()
+
+
 LINES_OF_WORDS = """
 cells => cells.map(cell => {
   const name = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode();

@@ -122,7 +122,8 @@ class Private:
         origin = dict(record.get("origin") or {})
         if "shown" in origin:
             origin["shown"] = {name: value for name, value in origin["shown"].items() if name != "path"}
-        plain = {**record, "provenance": provenance, "seconds": 0.0, "peak_memory": None}
+        # AUROC by class follows from labels, which a bundle does not have.
+        plain = {**record, "provenance": provenance, "seconds": 0.0, "peak_memory": None, "by_class": {}}
         cleaned = self.clean(plain)
         return {**cleaned, "origin": self.clean(origin)} if "origin" in record else cleaned
 

@@ -111,6 +111,7 @@ def report_data(
         published=collected.published,
         texts=tables.texts.lines,
         references=sorted(tables.references.items()),
+        class_lists=tables.classes.lists,
         explained=[[value, phrase] for value, phrase in DATA.items()],
     )
     room = max(most // LEAST_SHARE, most - len(data.to_json(found)))

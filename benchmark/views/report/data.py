@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from oodbench.benchmark.views.report.classes import ClassList, ClassNumbers
+
 
 class Made(msgspec.Struct, frozen=True):
     """What made the report."""
@@ -198,6 +200,7 @@ class Cell(msgspec.Struct, frozen=True):
     """The metrics that the warnings are about."""
     notes: list[int] = []
     """Positions in `texts`: remarks, such as that training was shortened."""
+    by_class: ClassNumbers | None = None
 
 
 class Distribution(msgspec.Struct, frozen=True):
@@ -339,6 +342,7 @@ class ReportData(msgspec.Struct, frozen=True):
     """What rows, sets and backbones cite: [key, BibTeX entry], by key."""
     explained: list[list[str]] = []
     """What the values of `Row.data` mean: [value, phrase]."""
+    class_lists: list[ClassList] = []
 
 
 def to_json(data: ReportData) -> bytes:

@@ -23,7 +23,7 @@ from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.report.data import ReportData, to_json
 
-SCRIPTS = ("dom", "state", "table", "charts", "cell", "compare", "mistakes", "about", "copy", "main")
+SCRIPTS = ("dom", "state", "table", "charts", "classes", "cell", "compare", "mistakes", "about", "copy", "main")
 """Names of the scripts in `assets/`, in the order in which they are joined to one."""
 
 BUNDLE = "html/dt_bundle.js"

@@ -17,6 +17,7 @@ from oodbench.benchmark.views.costs import POSTHOC, TRAINED, Costs, costs_of
 from oodbench.benchmark.views.guards.baselines import found_of, named, rows_of
 from oodbench.benchmark.views.names import NO_NAMES, Names, OwnNames, display_names
 from oodbench.benchmark.views.report import data
+from oodbench.benchmark.views.report.classes import Classes
 from oodbench.benchmark.views.report.curves import NO_SCORES, Curves
 from oodbench.benchmark.views.summary import Block, OodSet, Stat, TableCell, TableRow, stat_of
 from oodbench.benchmark.views.tables.latex import escaped
@@ -85,6 +86,7 @@ class Tables:
     rows: list[data.Row] = field(default_factory=list)
     cells: list[data.Cell] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
+    classes: Classes = field(default_factory=Classes)
 
     def add(self, run: StoredRun, name: str, cache: Path, blocks: Iterable[Block]) -> list[Shown]:
         """Add blocks of a run called `name`, or of several side by side, for which it is empty."""
@@ -127,6 +129,7 @@ class Tables:
             provenance=self.texts.places(origin_lines(first)) if first else [],
             curve=curve,
             no_curve=NO_SCORES if first and curve is None else "",
+            by_class=self.classes.numbers(records),
         )
 
 

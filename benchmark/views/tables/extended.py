@@ -12,6 +12,7 @@ from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.metric_titles import metric_of
 from oodbench.benchmark.views.summary import Stat, stat_of
+from oodbench.benchmark.views.tables.by_class import class_stacks, legend
 from oodbench.benchmark.views.tables.stacked import Item, Stack, stacked_markdown, stacked_text
 
 ALONE = {name: metric_of(name).title for name in ("ece", "nll", "aurc", "augrc", "auroc_errors")}
@@ -28,12 +29,12 @@ Values = dict[str, Stat]
 
 def extended_text(run: StoredRun, width: int = 100) -> str:
     """The values for a terminal of `width` characters."""
-    return stacked_text(_title(run), _stacks(run), NOTHING, _legend(run), width)
+    return stacked_text(_title(run), [*_stacks(run), *class_stacks(run)], NOTHING, _legend(run), width)
 
 
 def extended_markdown(run: StoredRun) -> str:
     """The values as Markdown."""
-    return stacked_markdown(_title(run), _stacks(run), NOTHING, _legend(run))
+    return stacked_markdown(_title(run), [*_stacks(run), *class_stacks(run)], NOTHING, _legend(run))
 
 
 def extended_csv(run: StoredRun) -> str:
@@ -115,3 +116,4 @@ def _legend(run: StoredRun) -> Iterator[str]:
     yield "P at 1%, 10%: precision of a flag at TPR 95% if that share of all images were OOD."
     if any("fs_auroc" in record.extended for record in run.records):
         yield "FS: full spectrum, where shifted forms of the ID set are ID as well. docs/metrics.md has the formulas."
+    yield from legend(run)

@@ -18,6 +18,7 @@ from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.over_id_sets import over_id_sets
 from oodbench.benchmark.views.summary import EVERY, GROUPS, Block, Stat, TableCell, TableRow, summary_of
+from oodbench.benchmark.views.tables.by_class import classes_csv
 from oodbench.benchmark.views.tables.latex import table_latex
 from oodbench.benchmark.views.tables.markdown import table_markdown
 from oodbench.benchmark.views.tables.text import text_table
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["summarise", "table_csv", "table_files", "table_latex", "table_markdown", "text_table", "write_tables"]
 
+CLASSES = "classes.csv"
+"""The file with AUROCs by class, of a run that has them."""
+
 
 def write_tables(run: StoredRun) -> list[Path]:
     """Write `records.csv` and the tables into the run's folder; a file that would not change is left alone.
@@ -34,6 +38,8 @@ def write_tables(run: StoredRun) -> list[Path]:
     If one has changed, the views are no longer those of the last command, which the marker would say.
     """
     contents = table_files(run)
+    if CLASSES not in contents:
+        (run.path / CLASSES).unlink(missing_ok=True)  # of an earlier command, whose cells had AUROCs by class
     for name, content in contents.items():
         path = run.path / name
         if not path.is_file() or path.read_bytes() != content.encode(errors="backslashreplace"):
@@ -49,6 +55,7 @@ def table_files(run: StoredRun) -> dict[str, str]:
         "table.csv": table_csv(run),
         "table.md": table_markdown(run),
         "table.tex": table_latex(run),
+        **({CLASSES: of_classes} if (of_classes := classes_csv(run)) else {}),
     }
 
 

@@ -13,7 +13,7 @@ function openCell(rowAt, setAt) {
     found.warnings.map((at) => el("p", { class: "warning" }, data.texts[at])),
     found.notes.map((at) => el("p", { class: "note" }, data.texts[at])),
     found.seen ? el("p", { class: "warning" }, "† Its recipe trained on outliers like this OOD set.") : null,
-    curvesOf(found), numbersOf(found), aboutRow(row, found), el("p", { class: "after" }, compareButton(row)));
+    curvesOf(found), numbersOf(found), classesOf(found), aboutRow(row, found), el("p", { class: "after" }, compareButton(row)));
   openSheet(head, body);
 }
 
