@@ -28,16 +28,16 @@ def principal_dim(features: int, spanned: int) -> int:
     return min(1000 if features > 1500 else 512, 2 * spanned // 3)
 
 
-def percentile_of(units: int, active: float, usual: float, narrowest: int) -> float:
+def percentile_of(units: int, active: float, usual: float, narrowest: int, most: float = 0.5) -> float:
     """The percentile above which units count as large: `usual`, but lower for fewer than `narrowest` units.
 
     There it leaves as many units as `usual` leaves of `narrowest` ones, the fewest that the authors work with, but at
-    most half of the `active` ones (pruning less than half of them would not be pruning), and at least one.
+    most the share `most` of the `active` ones (pruning less than half of them would not be pruning), and at least one.
     """
     if units >= narrowest:
         return usual
     percent = 100 - usual
-    kept = max(percent * units / 100, min(percent * narrowest / 100, active / 2), 1.0)
+    kept = max(percent * units / 100, min(percent * narrowest / 100, most * active), 1.0)
     return 100 - 100 * kept / units
 
 

@@ -42,6 +42,7 @@ RULED = {
 CHOSEN = {
     ("actsub", "dim"),
     ("actsub", "fraction"),
+    *(("adascale", setting) for setting in ("high", "largest", "low", "shifted")),
     ("catalyst", "clip"),
     ("godin", "epsilon"),
     ("kde", "bandwidth"),
