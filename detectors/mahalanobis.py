@@ -135,7 +135,7 @@ def _require_normalise(one: Mahalanobis, plain: str) -> None:
     title="Mahalanobis++",
     paper="Mueller & Hein, Mahalanobis++: Improving OOD Detection via Feature Normalization, ICML 2025",
     display_name="Mahalanobis++",
-    cite="mueller2025mahalanobis",
+    cite="muller2025mahalanobis",
 )
 class MahalanobisPP(Mahalanobis):
     """min_c (z - mu_c)^T S^+ (z - mu_c) with z = f / |f|, and class means and within-class covariance S of z.
@@ -166,7 +166,7 @@ class MahalanobisPP(Mahalanobis):
     title="Relative Mahalanobis++",
     paper="Mueller & Hein, Mahalanobis++: Improving OOD Detection via Feature Normalization, ICML 2025",
     display_name="Relative Mahalanobis++",
-    cite="mueller2025mahalanobis",
+    cite="muller2025mahalanobis",
 )
 class RelativeMahalanobisPP(RelativeMahalanobis):
     """min_c MD_c(z) - MD_0(z) with z = f / |f|: `relative_mahalanobis` on the directions of features.
