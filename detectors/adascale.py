@@ -44,7 +44,7 @@ class AdaSCALE(Detector):
     99 that is best on OOD validation images. Default suite: 79 to 81.
 
     Default of `low`: the authors' from 512 features on. Below, as for `high`, but at most all units above 0. Authors:
-    60; 80 for ResNet-50. Default suite: 59 to 60.
+    60; 80 for ResNet-50. Default suite: 58 to 60.
 
     Default of `shifted`: the authors' from 342 features on. Below, the percentage that gives as many units as theirs of
     342, but at most half of the units above 0. Authors: 1. Default suite: 2.7, 3 of 128 units.
@@ -52,10 +52,11 @@ class AdaSCALE(Detector):
     Default of `largest`: as for `shifted`. Authors: 5; 30 for RegNet with variant A. Default suite: 13, 17 of 128
     units.
 
-    Differs: OpenOOD's k1 and k2 are `largest` and `shifted`, the other way round than in the paper. The author's own
-    code swaps them since November 2025 where F is computed and not where images are scored, so that F is that of
-    another quantity; before, and in OpenOOD, both agree with ours. Their epsilon is in units of the network's own
-    normalisation, which for CIFAR and ImageNet is that of the training images. The published tables tune `high`.
+    Differs: OpenOOD's k1 and k2 are `largest` and `shifted`, the other way round than in the paper; on the same network
+    and images its code gives our scores (Spearman 1). The author's own code swaps them since November 2025, but only
+    where F is computed and not where images are scored, so that F is that of another quantity. Their epsilon is in
+    units of the network's own normalisation, for CIFAR and ImageNet that of the training images. The published tables
+    tune `high` on OOD validation images.
     """
 
     needs = frozenset({"features", "head", "images", "network"})
