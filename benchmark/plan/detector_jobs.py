@@ -15,7 +15,7 @@ from oodbench.benchmark.plan.suite import IDEntry
 from oodbench.benchmark.plan.tuning.jobs import Candidate, TuneJob
 from oodbench.benchmark.plan.tuning_protocols import candidates
 from oodbench.benchmark.plan.weights.trained import TrainedClassifier
-from oodbench.benchmark.plugins.detector import Detector, compares
+from oodbench.benchmark.plugins.detector import Detector, compares, fits
 from oodbench.benchmark.plugins.guarded import asked
 from oodbench.benchmark.plugins.source_version import identity
 from oodbench.benchmark.plugins.specs import DetectorSpec, canonical, parse_detector
@@ -88,10 +88,10 @@ class DetectorJobs:
 
     def fit_job(self, row: Row, trained: TrainedClassifier, tried_for: str = "") -> FitJob | None:
         """The job that fits a detector; None for a detector that has nothing to learn."""
-        if type(row.detector).fit is Detector.fit:
+        if not fits(row.detector):
             return None
         entry = trained.entry
-        inputs = self._fit_inputs(row, trained, [row.detector])
+        inputs = self._fit_inputs(row, trained, [row.detector]) if row.detector.fits_images else {}
         key = Key("fit", ".safetensors", f"{row.label}-{entry.set}-s{trained.seed}", {
             "detector": identity(row.detector),
             "checkpoint": trained.checkpoint.key.digest,
@@ -101,10 +101,10 @@ class DetectorJobs:
         job = FitJob(
             title=f"fit {row.label} on {entry.set}, seed {trained.seed}",
             makes=(key,),
-            after=_after(*inputs.values()),
+            after=_after(*inputs.values()) or (trained.job.id,),
             detector=str(canonical(row.detector)),
             checkpoint=trained.checkpoint,
-            **_fields(inputs),
+            **(_fields(inputs) if inputs else {}),
             seed=trained.seed,
             passes=self._passes_in_fit(entry, row.detector, inputs),
             tried_for=tried_for,
@@ -173,7 +173,7 @@ class DetectorJobs:
         """Images that a detector's `fit` pushes through the network."""
         images = [inputs[part].size if part in inputs else 0 for part in ("validation", "outliers")]
         passes: int = asked(detector, "passes_in_fit", self._blocks(entry, detector), *images)
-        return passes + inputs["train"].size * detector.fit_passes
+        return passes + (inputs["train"].size if inputs else 0) * detector.fit_passes
 
     def _blocks(self, entry: IDEntry, detector: Detector) -> int:
         return self.builder.blocks(entry) if "maps" in detector.needs else 0

@@ -261,15 +261,15 @@ class ExtractJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class FitJob(Job):
-    """Fit one detector on one checkpoint's ID outputs."""
+    """Fit one detector on one checkpoint's ID outputs, or on its classifier alone: then there are no outputs."""
 
     kind = "fit"
 
     detector: str
     checkpoint: Checkpoint
-    train: Outputs
-    validation: Outputs
-    outliers: Outputs | None
+    train: Outputs | None = None
+    validation: Outputs | None = None
+    outliers: Outputs | None = None
     seed: int
     passes: int = 0
     """Images pushed through the network by `fit` itself."""
@@ -279,7 +279,7 @@ class FitJob(Job):
     @property
     def size(self) -> int:
         """Training images."""
-        return self.train.data.images
+        return self.train.data.images if self.train else 0
 
     @property
     def detectors(self) -> tuple[str, ...]:

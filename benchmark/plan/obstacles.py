@@ -42,6 +42,11 @@ class Obstacles:
         if "maps" in row.detector.needs:
             if not self.builder.blocks(entry):
                 return f"it looks at the maps of blocks, and backbone '{self.backbone.name}' names none"
+            if row.detector.map_kind != self.backbone.map_kind:
+                own = self.backbone.map_kind
+                return (
+                    f"it reads {row.detector.map_kind}, and the blocks of backbone '{self.backbone.name}' return {own}"
+                )
             if not row.recipe.keeps_blocks:
                 return f"it looks at the maps of blocks, and recipe '{row.recipe.name}' trains a network without them"
         if type(row.detector).refuses is Detector.refuses:

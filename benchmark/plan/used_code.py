@@ -14,7 +14,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, Job, Score
 from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.code_check import UsedPlugin, other_code
 from oodbench.benchmark.plugins.source_version import ONLY_IN
-from oodbench.benchmark.plugins.specs import parse_set
+from oodbench.benchmark.plugins.specs import Spec, create, parse_set
 
 REMEDY = (
     "Nothing was stored for it. Leave a plug-in's files alone while a run is going on, and keep them the same on all "
@@ -39,6 +39,12 @@ def refuse_other_code(job: Job) -> None:
     for used in plugins_of(job):
         if difference := other_code(used):
             raise PluginError(f"On {platform.node()}, {difference}. {REMEDY}")
+    for kind, found in _identities(job):
+        if read := found.get("read"):
+            now = create(kind, Spec(found["name"], tuple(sorted(found["settings"].items())))).read_from()
+            if changed := next((name for name in read if now.get(name) != read[name]), ""):
+                what = f"{kind} '{found['name']}[{changed}={found['settings'][changed]}]'"
+                raise PluginError(f"On {platform.node()}, what {what} reads has been changed since. {REMEDY}")
 
 
 def plugins_of(job: Job) -> tuple[UsedPlugin, ...]:
@@ -46,13 +52,18 @@ def plugins_of(job: Job) -> tuple[UsedPlugin, ...]:
 
     Of a pass, without the detectors that reduce its maps: each of these is a job of its own.
     """
+    return tuple(dict.fromkeys(_used(kind, found) for kind, found in _identities(job)))
+
+
+def _identities(job: Job) -> list[tuple[str, Mapping[str, Any]]]:
+    """The same as kinds of plug-ins, each with its entry in the keys."""
     given = job.given if isinstance(job, TrainJob) else None
     contents = [checkpoint.key.content for checkpoint in (getattr(job, "checkpoint", None), given) if checkpoint]
     content = job.makes[0].content
     detectors = [content.get("detector"), *content.get("candidates", ())[:1]]
     found = [(kind, of[kind]) for of in contents for kind in ("recipe", "backbone") if kind in of]
     found += [("detector", detector) for detector in detectors]
-    return tuple(dict.fromkeys(_used(kind, one) for kind, one in found if _is_plugin(one)))
+    return [(kind, one) for kind, one in found if _is_plugin(one)]
 
 
 def _is_plugin(value: Any) -> bool:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from oodbench.benchmark.plugins.pictures import Preprocessing
 
+FEATURE_MAPS = "feature maps"
+"""What a backbone's blocks return, unless its class says otherwise (`Backbone.map_kind`)."""
+
 IMAGENET_1K = "imagenet-1k"
 """In place of names of outputs: the 1,000 classes of ImageNet-1k, in the order of their WordNet identifiers."""
 
@@ -51,6 +54,8 @@ class Backbone(Plugin):
     channels: ClassVar[int | None] = None
     """Channels of images for a backbone whose first layer fixes them: with 3, grey images are repeated in three
     channels. None, the default, for a backbone that builds its first layer for `image_shape`."""
+    map_kind: ClassVar[str] = FEATURE_MAPS
+    """What the outputs of its blocks are. Detectors of maps of another kind are skipped (`Detector.map_kind`)."""
 
     def refuses(self, image_shape: tuple[int, int, int]) -> str | None:
         """Say why images of a shape cannot be used. Asked before any training.

@@ -113,6 +113,16 @@ class Plugin:
         defaults = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in self.settings.items() if value != defaults[name]}
 
+    def read_from(self) -> Mapping[str, str]:
+        """Hashes of what the settings name outside of the code, such as the words in a file.
+
+        They are in the keys of everything that is computed with the plug-in, and are compared again when a job starts.
+
+        Returns:
+            Name of a setting -> SHA-256 of what it names; empty by default.
+        """
+        return {}
+
     def state(self) -> dict[str, Any]:
         """The learned attributes, those whose names end in an underscore."""
         return {name: value for name, value in self.__dict__.items() if name.endswith("_")}

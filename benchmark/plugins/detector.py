@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from oodbench.benchmark.plugins.backbone import FEATURE_MAPS
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.inputs import Batch, Classifier, FitData
 
@@ -60,6 +61,12 @@ class Detector(Plugin):
     requires 'network' in `needs`."""
     fit_passes: ClassVar[int] = 0
     """Network passes per ID training image that `fit` makes itself; with them `needs` has 'network' and 'images'."""
+    fits_images: ClassVar[bool] = True
+    """False if `fit` reads the classifier alone, such as the head, and no image. It then runs where the ID set has no
+    images to learn from; `data.train` and `data.validation` are empty."""
+    map_kind: ClassVar[str] = FEATURE_MAPS
+    """What the maps are that it reads: `FEATURE_MAPS`, or another kind that some backbones give (`Backbone.map_kind`).
+    With backbones of another kind, the detector is skipped."""
     map_settings: ClassVar[tuple[str, ...] | None] = None
     """Names of the settings that `observe` and `reduce` depend on; None means all. Detectors that differ only in other
     settings share the stored reductions."""
@@ -196,7 +203,12 @@ class Detector(Plugin):
 
 def learns(detector: Detector) -> bool:
     """Whether the detector learns from ID images, in `fit`, in `observe`, or by comparing images with them."""
-    return type(detector).fit is not Detector.fit or observes(detector) or compares(detector)
+    return (fits(detector) and detector.fits_images) or observes(detector) or compares(detector)
+
+
+def fits(detector: Detector) -> bool:
+    """Whether the detector has a `fit`, which may read images or the classifier alone."""
+    return type(detector).fit is not Detector.fit
 
 
 def compares(detector: Detector) -> bool:

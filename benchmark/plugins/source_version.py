@@ -78,7 +78,9 @@ def start_command() -> None:
 def identity(plugin: Plugin, settings: Iterable[str] | None = None) -> dict[str, Any]:
     """The part of an artifact's key that identifies a plug-in: name, version, and all or some of its settings."""
     relevant = {name: value for name, value in plugin.settings.items() if settings is None or name in settings}
-    return {"name": plugin.name, "settings": relevant, "version": _key_version(type(plugin))}
+    read = {name: sha for name, sha in plugin.read_from().items() if name in relevant}
+    key = {"name": plugin.name, "settings": relevant, "version": _key_version(type(plugin))}
+    return {**key, "read": read} if read else key
 
 
 def _key_version(plugin: type[Plugin]) -> str:

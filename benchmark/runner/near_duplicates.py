@@ -103,7 +103,7 @@ def _used(plan: Plan, id_set: str) -> dict[SetRef, str]:
     for job in plan.jobs.values():
         if isinstance(job, TrainJob) and job.train.set == id_set and job.outliers:
             used[job.outliers] = f"the outliers '{job.outliers.set}'"
-        elif isinstance(job, FitJob | HeadJob) and job.train.data.set == id_set and job.outliers:
+        elif isinstance(job, FitJob | HeadJob) and job.train and job.train.data.set == id_set and job.outliers:
             used[job.outliers.data] = f"the outliers '{job.outliers.data.set}'"
         elif isinstance(job, TuneJob) and job.train.data.set == id_set:
             sources = [outputs.data for outputs in job.ood]

@@ -18,6 +18,7 @@ from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.records.record import NOT_GIVEN
 from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detecting.fit_score import fit_detector, score_batches
+from oodbench.benchmark.stages.detecting.set_arrays import no_images
 from oodbench.benchmark.stages.detecting.similarities import DetectorScores
 from oodbench.benchmark.stages.detector_inputs import classifier_for, fit_batch, make_batch
 from oodbench.benchmark.stages.detector_state import chosen_settings, load_state, save_state
@@ -41,14 +42,17 @@ def fit(context: JobContext, job: FitJob, tick: Tick) -> None:
 def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> Detector:
     """A detector with settings, fitted on the outputs that the job names."""
     detector: Detector = create("detector", parse_spec(spec))
-    if spec in job.train.observed:
+    if job.train and spec in job.train.observed:
         load_state(detector, context.store.require(job.train.observed[spec]))
     outliers = (
         fit_batch(context, job, detector, job.outliers) if job.outliers and "outliers" in detector.needs else None
     )
-    train, validation = (fit_batch(context, job, detector, outputs) for outputs in (job.train, job.validation))
+    train, validation = (
+        fit_batch(context, job, detector, outputs) if outputs and detector.fits_images else no_images(detector)
+        for outputs in (job.train, job.validation)
+    )
     try:
-        rows = bank_rows(context, detector, job.train) if compares(detector) else None
+        rows = bank_rows(context, detector, job.train) if job.train and compares(detector) else None
         data = FitData(train, validation, outliers, rows)
         return fit_detector(detector, classifier_for(context, job, detector), data, job.seed, context.device, spec)
     except Exception as error:  # a plug-in may raise anything
@@ -61,7 +65,7 @@ def fitted_detector(context: JobContext, job: FitJob | TuneJob, spec: str) -> De
 
 def _outputs_without_images(job: FitJob | TuneJob) -> str:
     """What a detector may lack under a given head that keeps all of its outputs; empty under any other."""
-    outputs = job.train.data.label_outputs
+    outputs = job.train.data.label_outputs if job.train else ()
     if not outputs:
         return ""
     missing, all_of_them = job.checkpoint.num_classes - len(outputs), job.checkpoint.num_classes

@@ -15,13 +15,14 @@ from oodbench.benchmark.data.outputs.given import GivenHead
 from oodbench.benchmark.data.outputs.head import check_head, recovered_head
 from oodbench.benchmark.data.splits import last_of_each_class
 from oodbench.benchmark.errors import PluginError, UserError, counted, typed_first_line
-from oodbench.benchmark.plugins.detector import Detector, compares
+from oodbench.benchmark.plugins.detector import Detector, compares, fits
+from oodbench.benchmark.plugins.detector import learns as learns_from_images
 from oodbench.benchmark.plugins.inputs import Batch, FitData, UndeclaredInputError
 from oodbench.benchmark.plugins.networks.head_only import HeadOnly
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.fit_score import fit_detector
-from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, no_images
 from oodbench.benchmark.stages.detecting.similarities import bank_rows
 from oodbench.benchmark.stages.detector_state import copy_of
 from oodbench.benchmark.standalone.arrays import EXPECTED, Given, as_array, rows_of_numbers
@@ -83,16 +84,18 @@ def fit(
     fresh = _new(detector)
     found_head = _checked_head(head, finite="head" in fresh.needs)
     recovers = "head" in fresh.needs and found_head is None  # from both arrays
-    learns = type(fresh).fit is not Detector.fit or compares(fresh)
+    learns = learns_from_images(fresh)
     read = arrays_read(fresh) if learns else ()
     train = read_arrays(features, logits, labels, reads=EXPECTED if recovers else read)
     classes = _number_of_classes(num_classes, train, found_head)
-    if not learns:
+    if not learns and not fits(fresh):
         return FittedDetector(fresh, classes, seed)
-    train, held_out = _split(fresh, train, validation, classes)
+    train, held_out = _split(fresh, train, validation, classes) if learns else (train, train)
     classifier = _classifier(fresh, train, found_head, classes)
     rows = _bank_rows(fresh, train) if compares(fresh) else None
-    data = FitData(_batch(fresh, train, ""), _batch(fresh, held_out, "validation"), None, rows)
+    data = FitData(no_images(fresh), no_images(fresh))
+    if learns:
+        data = FitData(_batch(fresh, train, ""), _batch(fresh, held_out, "validation"), None, rows)
     try:
         fit_detector(fresh, classifier, data, seed)
     except UndeclaredInputError as error:
@@ -106,7 +109,8 @@ def fit(
             raise PluginError(f"{typed_first_line(error).rstrip('.')}; {why}.") from error
         raise
     bank = TrainingBank(cast(np.ndarray, train.features), rows) if compares(fresh) else None
-    return FittedDetector(copy_of(fresh), classes, seed, train.count, held_out.count, Width.of(train), bank)
+    counts = (train.count, held_out.count) if learns else (0, 0)
+    return FittedDetector(copy_of(fresh), classes, seed, *counts, _width(train, classifier), bank)
 
 
 def _new(detector: str | type[Detector] | Detector) -> Detector:
@@ -245,6 +249,12 @@ def _classifier(detector: Detector, train: SetArrays, head: GivenHead | None, cl
         return HeadOnly(classes)
     weight, bias = (torch.from_numpy(np.array(part, dtype=_floating(part))) for part in head)
     return HeadOnly(classes, weight, bias)
+
+
+def _width(train: SetArrays, classifier: HeadOnly) -> Width:
+    """What `score` expects: features and logits as wide as those of the training images, or features as the head."""
+    width = Width.of(train)
+    return width._replace(features=classifier.weight.shape[1]) if not train.count and classifier.has_head else width
 
 
 def _product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:

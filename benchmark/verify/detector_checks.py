@@ -58,6 +58,8 @@ def fitted_in_memory(detector: Detector, supplied: Collection[str] = tuple(NEEDS
         piece: Number of training images per call of `observe`.
     """
     world, classifier = toy_world(), fresh_classifier()
+    if reason := detector.refuses(classifier.network):
+        raise SkippedCheck(f"it cannot score with the network of the checks: {reason}")
     supplied_in_train = supplied
     if observes(detector):
         supplied_in_train = set(supplied) - {"maps"}

@@ -15,7 +15,7 @@ from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.data.fit_images import FitImages, at_most, held_out_rows, parse_part
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import DataError, UserError
-from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob
+from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, HeadJob, SetRef
 from oodbench.benchmark.plan.plan import Cell
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import create, parse_set, parse_spec
@@ -142,14 +142,20 @@ def test_every_detector_of_logits_runs_and_those_that_learn_are_skipped_with_the
     assert not any(record.status == "failed" for record in run.records)
 
 
+def learnt(job: FitJob) -> tuple[SetRef, SetRef]:
+    """The images that a detector learns from, and its validation images."""
+    assert job.train is not None
+    assert job.validation is not None
+    return job.train.data, job.validation.data
+
+
 def test_a_held_out_part_of_the_test_split_is_fitted_on_and_not_scored(world: Bench) -> None:
     prepared = world("msp,mahalanobis,knn,temperature_scaling", fit="fit = 0.2", metrics="extended", stability=True)
     fits = [job for job in prepared.plan.jobs.values() if isinstance(job, FitJob)]
     library = prepared.context.library
-    assert {job.train.data.part for job in fits} == {"train, 0.2 of test held out"}
+    assert {learnt(job)[0].part for job in fits} == {"train, 0.2 of test held out"}
     (pair,) = prepared.plan.pairs
-    parts = [library.part(parse_set("only"), ref.part).images for ref in (pair.id, fits[0].train.data)]
-    parts.append(library.part(parse_set("only"), fits[0].validation.data.part).images)
+    parts = [library.part(parse_set("only"), ref.part).images for ref in (pair.id, *learnt(fits[0]))]
     rows = [{image.tobytes() for image in part} for part in parts]
     assert [len(part) for part in parts] == [96, 20, 4]
     assert not rows[0] & (rows[1] | rows[2])
@@ -172,13 +178,14 @@ def test_a_held_out_part_of_the_test_split_is_fitted_on_and_not_scored(world: Be
 def test_fit_images_per_class_come_evenly_from_the_training_split(world: Bench) -> None:
     prepared = world("mahalanobis", "both", fit="fit_per_class = 10")
     (fit,) = (job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
-    assert (fit.train.data.part, fit.train.data.images) == ("train, at most 10 per class", 36)
-    assert (fit.validation.data.part, fit.validation.data.images) == ("validation, at most 10 per class", 4)
-    labels = prepared.context.library.part(parse_set("both"), fit.train.data.part).labels
+    train, validation = learnt(fit)
+    assert (train.part, train.images) == ("train, at most 10 per class", 36)
+    assert (validation.part, validation.images) == ("validation, at most 10 per class", 4)
+    labels = prepared.context.library.part(parse_set("both"), train.part).labels
     assert labels is not None
     assert np.bincount(labels).tolist() == [9] * 4
     passed = {job.outputs.data.part for job in prepared.plan.jobs.values() if isinstance(job, ExtractJob)}
-    assert passed == {"test", fit.train.data.part, fit.validation.data.part}  # the whole training split is not read
+    assert passed == {"test", train.part, validation.part}  # the whole training split is not read
     record = record_of(prepared.start(), "mahalanobis")
     assert record.status == OK
     assert record.n_id == 120
@@ -191,7 +198,8 @@ def test_detectors_learn_from_a_published_validation_split(world: Bench) -> None
         world("mahalanobis", "published")
     prepared = world("mahalanobis,temperature_scaling", "published", fit_from="val", fit_per_class=10)
     (fit, _) = (job for job in prepared.plan.jobs.values() if isinstance(job, FitJob))
-    assert (fit.train.data.part, fit.train.data.images) == ("train, of val, at most 10 per class", 36)
+    train, _ = learnt(fit)
+    assert (train.part, train.images) == ("train, of val, at most 10 per class", 36)
     run = prepared.start()
     assert {record.status for record in run.records} == {OK}
     assert record_of(run, "mahalanobis").n_id == 120

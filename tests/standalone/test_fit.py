@@ -68,7 +68,8 @@ def scores_of_the_run(prepared: Prepared) -> dict[tuple[str, str], tuple[np.ndar
             train = learned.train if learned else job.bank
             if train is not None:
                 head = prepared.context.classifier(job.checkpoint).network.head
-                validation = arrays_of(prepared, learned.validation if learned else train, True)
+                held_out = learned.validation if learned and learned.validation else train
+                validation = arrays_of(prepared, held_out, True)
                 arrays |= {**arrays_of(prepared, train, True), "head": head, "validation": validation}
             fitted[key] = fit(job.detector, seed=job.seed, **arrays)
         ours = fitted[key].score(**arrays_of(prepared, job.outputs))

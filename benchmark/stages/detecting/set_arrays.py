@@ -81,6 +81,11 @@ def array_batch(
     return Batch(arrays.count, parts, detector.name or type(detector).__name__, bank=bank)
 
 
+def no_images(detector: Detector) -> Batch:
+    """What a detector whose `fit` reads no image gets in place of images."""
+    return Batch(0, {}, detector.name or type(detector).__name__)
+
+
 def as_tensor(rows: np.ndarray, dtype: type[np.floating[Any]]) -> Tensor:
     """Rows of an array, which may be memory-mapped and float16 on disk, read and converted in one copy."""
     return torch.from_numpy(np.array(rows, dtype=dtype))
