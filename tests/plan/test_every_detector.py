@@ -17,8 +17,8 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.detectors._fine_tuning import FineTuned
 
 LEFT_OUT = {name for name, entry in registry.entries("detector").items() if not entry.load().in_all}
-POST_HOC = {"ocsvm", "isolation_forest", "kde"}
-"""Of these, the ones that train no network: baselines for ID sets of one class."""
+POST_HOC = {"adascale", "ocsvm", "isolation_forest", "kde"}
+"""Of these, the ones that train no network: passes with gradients, and baselines for ID sets of one class."""
 OF_JOINT = {"gan_entropy"}
 """Of these, the ones that are trained as `joint` is, with another loss."""
 OWN_NETWORK = {"deep_svdd", "deep_sad"}
