@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,6 +14,11 @@ from click.core import ParameterSource
 from oodbench.benchmark.cli.base import Command
 from oodbench.benchmark.cli.run_options import run_options
 from oodbench.benchmark.cli.runs import repeat
+from oodbench.benchmark.cli.up_to_date import Said, Shortcut, heard
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.records.run import StoredRun
+    from oodbench.benchmark.records.up_to_date import Remembered
 
 
 @click.command(
@@ -52,18 +57,46 @@ def run(from_run: str, dry_run: bool, quiet: bool, verbose: bool, plugins: tuple
     if from_run:
         repeat(context, dry_run, verbosity, from_run=from_run, plugins=plugins, **options)
         return
+    options["stability"] = not options.pop("no_stability")
+    # What this process has loaded or registered before, no file tells.
+    fresh = "oodbench.benchmark.api" not in sys.modules and verbosity != "verbose"
+    shortcut = Shortcut.of(options, plugins) if fresh else None
+    if shortcut is not None and (known := shortcut.answer()) is not None:
+        _answer(*known, dry_run)
+        return
     from oodbench.benchmark.api import prepare
     from oodbench.benchmark.cli.progress import watch
-    from oodbench.benchmark.cli.text import dry_run_text, run_footer
+    from oodbench.benchmark.cli.text import dry_run_text
+
+    with heard() as messages:
+        prepared = prepare(**options, plugins=plugins)
+        if dry_run:
+            click.echo(dry_run_text(prepared))
+            return
+        with watch(prepared.work.jobs, verbosity, prepared.standing()) as progress:
+            finished = prepared.start(progress)
+    if shortcut is not None:
+        shortcut.remember(prepared, messages)
+    _print_finished(finished)
+
+
+def _answer(folder: Path, known: Remembered, dry_run: bool) -> None:
+    """Print what a command with nothing to do prints, from the run as it lies in its folder."""
+    from oodbench.benchmark.records.run import read_stored_run
+
+    said = Said.of_text(known.text)
+    said.repeat_messages()
+    if dry_run:
+        click.echo(said.dry_run)
+        return
+    _print_finished(read_stored_run(folder))
+
+
+def _print_finished(finished: StoredRun) -> None:
+    """Print the closing table, and where the files are. Exits with 1 if a cell failed."""
+    from oodbench.benchmark.cli.text import run_footer
     from oodbench.benchmark.views.tables.text import filled
 
-    options["stability"] = not options.pop("no_stability")
-    prepared = prepare(**options, plugins=plugins)
-    if dry_run:
-        click.echo(dry_run_text(prepared))
-        return
-    with watch(prepared.work.jobs, verbosity, prepared.standing()) as progress:
-        finished = prepared.start(progress)
     print_closing(finished)
     click.echo("\n".join(line for text in run_footer(finished).splitlines() for line in filled(text, columns(), False)))
     if any(record.status == "failed" for record in finished.records):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.errors import UserError, counted, visible
 from oodbench.benchmark.records.record import FAILED, SKIPPED
 from oodbench.benchmark.records.run import StoredRun
-from oodbench.benchmark.runner.store_estimate import estimate
+
+if TYPE_CHECKING:
+    from oodbench.benchmark.api import Prepared
 
 EXAMPLES = 12
 """Number of jobs of each kind that a dry run lists; the rest is counted."""
@@ -16,6 +18,8 @@ EXAMPLES = 12
 
 def dry_run_text(prepared: Prepared) -> str:
     """A plan as text: what is to do, what is already done, and what is left out, with the reasons."""
+    from oodbench.benchmark.runner.store_estimate import estimate  # imports torch, as what makes a plan has
+
     plan, work = prepared.plan, prepared.work
     planned, left = Counter(j.kind for j in plan.jobs.values()), Counter(job.kind for job in work.jobs)
     out = [

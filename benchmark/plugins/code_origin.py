@@ -1,4 +1,7 @@
-"""Where a module comes from: Python itself, an installed distribution, oodbench, or a file outside all of them."""
+"""Where a module comes from: Python itself, an installed distribution, oodbench, or a file outside all of them.
+
+And which files its plug-ins declare that their code reads.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import importlib.util
 import re
 import sys
 import sysconfig
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from oodbench.benchmark.errors import PluginError
+from oodbench.benchmark.plugins.base import Plugin
 
 PLUGIN_FOLDERS = ("oodbench.detectors", "oodbench.datasets", "oodbench.benchmark.backbones")
 """The parts of oodbench whose code belongs to a plug-in that imports it; stage versions stand for the harness."""
@@ -121,3 +128,24 @@ def owners(top: str, path: tuple[str, ...]) -> tuple[metadata.Distribution, ...]
         line = re.compile(rf'^"?{re.escape(top)}(/|\.|$)', re.MULTILINE)
         files = ("top_level.txt", "RECORD")
         return tuple(d for d in metadata.distributions() if any(line.search(d.read_text(f) or "") for f in files))
+
+
+def files_declared_by(plugin: type[Plugin]) -> Iterator[Path]:
+    """The files that a plug-in and its bases declare. Raises `PluginError` for one that is not there, or no path."""
+    for cls in plugin.__mro__:
+        declared = vars(cls).get("depends_on")
+        if declared is None:
+            continue
+        if not isinstance(declared, tuple | list) or not all(isinstance(name, str | Path) for name in declared):
+            raise PluginError(
+                f"'{plugin.name}' declares depends_on = {declared!r}; write a tuple of paths, such as ('config.json',)."
+            )
+        source = module_file(cls.__module__)
+        for name in declared:
+            path = (Path(source).resolve().parent if source else Path.cwd()) / name
+            if not path.is_file():
+                raise PluginError(
+                    f"'{plugin.name}' declares in depends_on the file '{name}', and '{path}' is not a file. Give paths "
+                    "of files relative to the plug-in's file."
+                )
+            yield path

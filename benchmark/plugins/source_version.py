@@ -28,6 +28,7 @@ from oodbench.benchmark.plugins.code_origin import (
     PLUGIN_FOLDERS,
     Installed,
     compiled_file,
+    files_declared_by,
     installed,
     is_outside,
     is_standard,
@@ -113,9 +114,14 @@ def declared_files_changed(plugin: type[Plugin]) -> bool:
     return _command.declared[plugin] != _hash_of_declared(plugin)
 
 
+def declared_files() -> list[Path]:
+    """The files that plug-ins declare whose version was found in this command."""
+    return [file for plugin in _command.declared for file in files_declared_by(plugin)]
+
+
 def _hash_of_declared(plugin: type[Plugin]) -> str:
     try:
-        return _hash(file.read_bytes() for file in _declared_files(plugin))
+        return _hash(file.read_bytes() for file in files_declared_by(plugin))
     except (OSError, PluginError):
         return ""
 
@@ -148,7 +154,7 @@ def examine(plugin: type[Plugin]) -> SourceVersion:
     texts += sorted(imported.codes) + [
         name.encode() for name in sorted({*map(str, imported.distributions), str(owner)})
     ]
-    declared = [*_declared_files(plugin)]
+    declared = [*files_declared_by(plugin)]
     texts += [Path(file).read_bytes() for file in declared]
     is_declared = owner is not None or plugin.depends_on is not None
     distributions = sorted(filter(None, {*imported.distributions, owner}))
@@ -173,27 +179,6 @@ def _uncovered(values: CodeValues, imported: _Imported) -> str:
         if module == "__main__" and (used := _reads_at_import(module, Path(str(module_file(module))))):
             return f"{used}, and the content of {name} is unknown"
     return ""
-
-
-def _declared_files(plugin: type[Plugin]) -> Iterator[Path]:
-    """The files that a plug-in and its bases declare."""
-    for cls in plugin.__mro__:
-        declared = vars(cls).get("depends_on")
-        if declared is None:
-            continue
-        if not isinstance(declared, tuple | list) or not all(isinstance(name, str | Path) for name in declared):
-            raise PluginError(
-                f"'{plugin.name}' declares depends_on = {declared!r}; write a tuple of paths, such as ('config.json',)."
-            )
-        source = module_file(cls.__module__)
-        for name in declared:
-            path = (Path(source).resolve().parent if source else Path.cwd()) / name
-            if not path.is_file():
-                raise PluginError(
-                    f"'{plugin.name}' declares in depends_on the file '{name}', and '{path}' is not a file. Give paths "
-                    "of files relative to the plug-in's file."
-                )
-            yield path
 
 
 class _Imported:

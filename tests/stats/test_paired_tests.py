@@ -20,7 +20,14 @@ from oodbench.benchmark.stats.estimates import (
 )
 from oodbench.benchmark.stats.intervals import PRECISIONS, precision_influences
 from oodbench.benchmark.stats.paired_tests import JointEstimate, best_set, holm, upper_tail
-from oodbench.benchmark.stats.rank_tests import conover_p, critical_difference, rank_tests, signed_rank_p
+from oodbench.benchmark.stats.rank_tests import (
+    conover_p,
+    critical_difference,
+    friedman_p,
+    mean_ranks,
+    rank_tests,
+    signed_rank_p,
+)
 from oodbench.benchmark.stats.unseen_images import UnseenImages
 
 Floats = NDArray[np.float64]
@@ -583,3 +590,16 @@ def test_conover_where_ranks_agree_everywhere_or_nowhere() -> None:
     assert noise.friedman > 0.9
     assert noise.cliques == [tuple(np.argsort(noise.ranks, kind="stable").tolist())]
     assert (rank_tests(np.arange(12.0).reshape(6, 2)).conover_holm == 1).all()  # two detectors: Wilcoxon's test alone
+
+
+def test_ranks_friedman_and_the_studentised_range_are_scipys() -> None:
+    """scipy.stats takes half a second to import; what is used of it is computed by the definition."""
+    rng = np.random.default_rng(5)
+    for values in (rng.normal(size=(9, 6)), rng.normal(size=(9, 6)).round(), np.ones((4, 3)) * np.arange(3)):
+        ranks = np.stack([mean_ranks(row) for row in values])
+        assert ranks.tolist() == stats.rankdata(values, axis=1).tolist()
+        assert friedman_p(ranks) == pytest.approx(stats.friedmanchisquare(*values.T).pvalue, rel=1e-9)
+    assert friedman_p(np.full((4, 3), 2.0)) == 1
+    for count in (2, 3, 10, 60):
+        expected = stats.studentized_range.ppf(0.95, count, np.inf) * (count * (count + 1) / (12 * 8)) ** 0.5
+        assert critical_difference(count, 8) == pytest.approx(expected, rel=1e-9)
