@@ -95,3 +95,8 @@ def collapsed_dim(features: int, classes: int, explained: int, spanned: int) -> 
     """
     most = spanned - 1 if features >= 768 else min(spanned - 1, max(1, classes - 1))
     return min(explained, most)
+
+
+def repeats_of(classes: int) -> int:
+    """Number of WeiPer's perturbed heads: 100 from 10 classes on, and below as many as give 1000 perturbed logits."""
+    return max(100, -(-1000 // classes))

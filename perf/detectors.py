@@ -29,7 +29,7 @@ OURS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
     *("mahalanobis_pp", "rmds_pp", "kpca", "neco", "pnml", "cfood"),
-    *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref"),
+    *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref", "weiper"),
     *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin", "iodin"),
     *("lts", "optfs", "rank_shift", "actsub"),
 )

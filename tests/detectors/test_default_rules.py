@@ -37,6 +37,7 @@ RULED = {
     "residual": "dim",
     "scale": "percentile",
     "vim": "dim",
+    "weiper": "repeats",
 }
 """Every built-in detector with a default that follows a rule of the network's width or the classes, and its setting."""
 CHOSEN = {
@@ -273,6 +274,7 @@ FEW = {
     "actsub": "of which 0 leave something|leave nothing of the training features",
     "openmax": "needs a class with three correctly classified training images",
     "nnguide": "must be positive",
+    "weiper": r"histograms of the features of images, which are all [01] in training",
 }
 """How a detector refuses training features from which it can learn nothing."""
 
