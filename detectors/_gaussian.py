@@ -64,15 +64,15 @@ def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = _as_read) -> Tens
 
 
 def centred_blocks(
-    train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of
+    train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of, most: int = BLOCK
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Blocks of images, and their features (or other vectors) minus a centre, float64 (N, D).
+    """Blocks of at most `most` images, and their features (or other vectors) minus a centre, float64 (N, D).
 
     `centres`: one, (D,), or one per class, (K, D). All blocks lie in the same memory, so use each before the next: to
     ask the system for memory of this size takes longer than to subtract. It is filled in pieces that stay in the cache.
     """
-    memory = torch.empty(min(BLOCK, len(train)), centres.shape[-1], dtype=torch.float64)
-    for part in train.batches(BLOCK):
+    memory = torch.empty(min(most, len(train)), centres.shape[-1], dtype=torch.float64)
+    for part in train.batches(most):
         done = 0
         for piece in part.batches(PIECE):
             centre = centres if centres.ndim == 1 else centres[piece.labels]
@@ -84,11 +84,21 @@ def centred_blocks(
 def covariance(train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of) -> Tensor:
     """Mean outer product of features minus a centre, float64 (D, D). `centres`: one, (D,), or one per class, (K, D)."""
     total = torch.zeros(centres.shape[-1], centres.shape[-1], dtype=torch.float64)
-    for _, centred in centred_blocks(train, centres, vectors):
-        for start in range(0, len(total), SLAB):  # only the upper triangle, for half of the work
-            rows = slice(start, start + SLAB)
-            total[rows, start:].addmm_(centred[:, rows].T, centred[:, start:])
-    return (total.triu() + total.triu(1).T) / len(train)
+    for _, centred in centred_blocks(train, centres, vectors, SUMMED):
+        add_outer(total, centred)
+    return mirrored(total) / len(train)
+
+
+def add_outer(total: Tensor, rows: Tensor) -> None:
+    """Add the sum of outer products of rows (N, D) to the upper triangle of a matrix (D, D), for half of the work."""
+    for start in range(0, len(total), SLAB):
+        columns = slice(start, start + SLAB)
+        total[columns, start:].addmm_(rows[:, columns].T, rows[:, start:])
+
+
+def mirrored(total: Tensor) -> Tensor:
+    """The symmetric matrix with this upper triangle."""
+    return total.triu() + total.triu(1).T
 
 
 def class_covariances(train: Batch, means: Tensor, counts: Tensor, vectors: Callable[[Batch], Tensor]) -> Tensor:

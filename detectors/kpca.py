@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
 from oodbench.detectors._directions import Directions, principal
-from oodbench.detectors._gaussian import covariance, mean_of
+from oodbench.detectors._moments import Moments, moments
 from oodbench.detectors._rows import by_rows
 from oodbench.detectors._rules import kernel_pca_settings
 
@@ -117,14 +117,11 @@ class KernelPCA(Detector):
         self.directions_ = found.vectors[:, :dim].contiguous()
         self.ratio_ = float(found.values[dim : found.spanned].sum() ** -0.5)
 
-    def _moments(self, train: Batch) -> tuple[Tensor, Tensor]:
+    def _moments(self, train: Batch) -> Moments:
         """Mean and covariance of the mapped training features; those of z are shared with other detectors."""
         if self.kernel == COSINE:
-            mean = train.once(mean_of, Directions())
-            return mean, train.once(covariance, mean, Directions())
-        fourier = RandomFourier(*self.fourier_)
-        mean = mean_of(train, fourier)
-        return mean, covariance(train, mean, fourier)
+            return train.once(moments, Directions())
+        return moments(train, RandomFourier(*self.fourier_))
 
     @property
     def _mapping(self) -> Callable[[Tensor], Tensor]:

@@ -15,11 +15,11 @@ from oodbench.detectors._gaussian import (
     Whitening,
     class_means,
     covariance,
-    mean_of,
     nearest,
     require_cutoff,
     whitening,
 )
+from oodbench.detectors._moments import spread_of_all
 
 
 @detector(
@@ -77,10 +77,15 @@ class Mahalanobis(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit the class means and the square root of the covariance's pseudo-inverse."""
-        means, counts = data.train.once(class_means, classifier.num_classes, *self.vectors)
+        self._fit_classes(classifier.num_classes, data)
+
+    def _fit_classes(self, classes: int, data: FitData) -> tuple[Tensor, Tensor, Tensor]:
+        """Do what `fit` does; return covariance (D, D), means (K, D) and sizes (K,) of the classes."""
+        means, counts = data.train.once(class_means, classes, *self.vectors)
         spread = data.train.once(covariance, means, *self.vectors)
         self.space_ = whitening(spread, means[counts > 0], self.cutoff, self.name)
         self.means_ = (means[counts > 0] - self.space_.origin) @ self.space_.root
+        return spread, means, counts
 
     def score(self, batch: Batch) -> Tensor:
         """Squared Mahalanobis distance to the nearest class mean."""
@@ -111,9 +116,7 @@ class RelativeMahalanobis(Mahalanobis):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `mahalanobis`, and the mean and covariance of all training features."""
-        super().fit(classifier, data)
-        mean = data.train.once(mean_of, *self.vectors)
-        spread = data.train.once(covariance, mean, *self.vectors)
+        mean, spread = spread_of_all(*self._fit_classes(classifier.num_classes, data))
         self.background_ = whitening(spread, mean, self.cutoff, self.name)
         self.mean_ = (mean - self.background_.origin)[None] @ self.background_.root
 

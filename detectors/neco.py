@@ -7,7 +7,8 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
 from oodbench.detectors._directions import principal
-from oodbench.detectors._gaussian import BLOCK, covariance, mean_of
+from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._moments import moments
 from oodbench.detectors._rows import by_rows
 from oodbench.detectors._rules import collapsed_dim
 
@@ -63,8 +64,7 @@ class NECO(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit mean, scale and P. Raises `DataError` if `dim` holds all that training features vary in."""
-        self.mean_ = data.train.once(mean_of)
-        spread = data.train.once(covariance, self.mean_)
+        self.mean_, spread = data.train.once(moments)
         variances = spread.diagonal()
         varies = variances > CONSTANT * self.mean_.square()
         self.scale_ = torch.where(varies, variances, 1.0).sqrt()

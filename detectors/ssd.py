@@ -12,12 +12,11 @@ from oodbench.detectors._gaussian import (
     Whitening,
     class_covariances,
     class_means,
-    covariance,
-    mean_of,
     nearest,
     require_cutoff,
     whitening,
 )
+from oodbench.detectors._moments import moments
 
 
 @detector(
@@ -56,8 +55,8 @@ class SSD(Detector):
             spreads = data.train.once(class_covariances, means, counts, Directions())
             labels = counts.nonzero()[:, 0].tolist()
         else:
-            means = data.train.once(mean_of, Directions())[None]
-            spreads, labels = data.train.once(covariance, means[0], Directions())[None], [0]
+            mean, spread = data.train.once(moments, Directions())
+            means, spreads, labels = mean[None], spread[None], [0]
         self.spaces_ = [whitening(spreads[k], means[k], self.cutoff, self.name) for k in labels]
         self.means_ = [
             (means[k] - space.origin)[None] @ space.root for k, space in zip(labels, self.spaces_, strict=True)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import BLOCK, CUTOFF, centred_blocks, covariance, product, trapezoidal
+from oodbench.detectors._gaussian import BLOCK, CUTOFF, SUMMED, centred_blocks, product, trapezoidal
 from oodbench.detectors._head import head
+from oodbench.detectors._moments import moments
 from oodbench.detectors._rules import principal_dim
 
 SINGLE = 100.0
@@ -66,7 +67,7 @@ class Residual(Detector):
         """Fit the origin u and the residual directions. Raises `DataError` if `dim` leaves no residual."""
         weight, bias = head(classifier)
         self.origin_ = -torch.linalg.pinv(weight) @ bias
-        values, vectors = torch.linalg.eigh(data.train.once(covariance, self.origin_))
+        values, vectors = torch.linalg.eigh(data.train.once(moments).about(self.origin_))
         features, spanned = len(values), int((values > CUTOFF * values[-1]).sum())
         if spanned < 2:
             raise DataError(
@@ -126,9 +127,8 @@ class ViM(Residual):
                 f"ViM scales the residual by the mean largest logit of the training images, which is "
                 f"{largest:.3g}; it must be positive."
             )
-        total = sum(
-            float(_lengths(block, self.residual_).sum()) for _, block in centred_blocks(data.train, self.origin_)
-        )
+        blocks = centred_blocks(data.train, self.origin_, most=SUMMED)
+        total = sum(float(_lengths(block, self.residual_).sum()) for _, block in blocks)
         self.alpha_ = largest * len(data.train) / total
 
     def score(self, batch: Batch) -> Tensor:

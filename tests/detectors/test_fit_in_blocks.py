@@ -16,6 +16,7 @@ from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.detectors import _gaussian, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
+from oodbench.detectors._moments import moments, spread_of_all
 from oodbench.detectors.openmax import weibull_of
 from oodbench.detectors.vim import mean_largest_logit
 from tests.detectors.feature_world import FeatureWorld
@@ -92,11 +93,42 @@ def test_moments_are_those_of_the_whole_array(world: FeatureWorld) -> None:
     assert covariance(features(world), means).numpy() == pytest.approx(spread, rel=1e-12, abs=1e-12 * spread.max())
 
 
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_mean_and_covariance_in_one_read_are_those_of_the_whole_array(world: FeatureWorld, shift: float) -> None:
+    """Also far from the origin, where squares minus the square of the mean would have four digits left of 1e-4."""
+    world.features = world.features + np.float32(shift)
+    whole, read = world.features.astype(np.float64), RecordedReads(world.features)
+    found = moments(Batch(IMAGES, {"features": read}, "a test"))
+    assert read.rows == IMAGES
+    assert found.mean.numpy() == pytest.approx(whole.mean(axis=0), rel=1e-13)
+    spread = np.cov(whole.T, bias=True)
+    assert found.covariance.numpy() == pytest.approx(spread, rel=1e-11, abs=1e-12 * spread.max())
+    origin = np.array([1.0, -2.0, 3.0, 0.0, 5.0]) + shift
+    expected = (whole - origin).T @ (whole - origin) / IMAGES
+    assert found.about(torch.from_numpy(origin)).numpy() == pytest.approx(expected, rel=1e-11)
+
+
+def test_the_spread_of_all_images_follows_from_that_within_classes(world: FeatureWorld) -> None:
+    kept = (world.labels != 2) | (np.arange(IMAGES) < 90)  # classes of different size
+    world.features, world.labels = world.features[kept], np.where(world.labels == 2, 3, world.labels)[kept]
+    parts = {"features": torch.from_numpy(world.features), "labels": torch.from_numpy(world.labels)}
+    train = Batch(int(kept.sum()), {name: part.__getitem__ for name, part in parts.items()}, "a test")
+    means, counts = class_means(train, 5)  # 2 and 4 have no images
+    assert counts.tolist()[2] == counts.tolist()[4] == 0
+    found, expected = spread_of_all(covariance(train, means), means, counts), moments(train)
+    assert found.mean.numpy() == pytest.approx(expected.mean.numpy(), rel=1e-12)
+    assert found.covariance.numpy() == pytest.approx(expected.covariance.numpy(), rel=1e-11)
+    assert torch.equal(found.covariance, found.covariance.T)
+
+
 def test_a_covariance_of_many_units_is_symmetric_and_complete() -> None:
     vectors = torch.from_numpy(np.random.RandomState(0).randn(300, 2 * SLAB + 17) + 3)
     centre = vectors.mean(dim=0)
     found = covariance(Batch(300, {"features": vectors.__getitem__}, "a test"), centre)
     assert torch.equal(found, found.T)
+    assert found.numpy() == pytest.approx(
+        moments(Batch(300, {"features": vectors.__getitem__}, "a test")).covariance.numpy(), rel=1e-11, abs=1e-13
+    )
     assert found.numpy() == pytest.approx(np.cov(vectors.numpy().T, bias=True), rel=1e-11, abs=1e-13)
 
 

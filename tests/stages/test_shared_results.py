@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,7 +19,7 @@ from oodbench.benchmark.stages.detecting import shared_results
 from oodbench.benchmark.stages.detecting.shared_results import SharedResults
 from oodbench.benchmark.stages.fit_score import fit
 from oodbench.benchmark.store.store import Key
-from oodbench.detectors import _gaussian
+from oodbench.detectors import _gaussian, _moments
 from oodbench.detectors._gaussian import covariance, mean_of
 from tests.stages.extracted_sets import ContextWith, checkpoint, extracted, labelled, no_tick, noise, outputs
 from tests.stages.extracted_sets import stored_network as store_a_network
@@ -177,7 +178,10 @@ def test_outside_of_a_run_functions_are_simply_called() -> None:
 
 # In a run
 
-DETECTORS = ("mahalanobis", "relative_mahalanobis", "gmm", "residual", "vim", "ssd", "fdbd", "nci", "dice")
+DETECTORS = (
+    *("mahalanobis", "relative_mahalanobis", "gmm", "residual", "vim", "neco", "fdbd", "nci", "dice"),
+    *("mahalanobis_pp", "rmds_pp", "ssd", "kpca", "pnml"),
+)
 
 
 def fitted(context: JobContext, name: str) -> bytes:
@@ -208,20 +212,27 @@ def test_detectors_learn_the_same_bytes_alone_and_together(
     stored: Callable[[], JobContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = {name: fitted(stored(), name) for name in DETECTORS}
-    blocks = Counter[tuple[int, ...]]()
-    made = _gaussian.centred_blocks
+    products = Counter[str]()
 
-    def counted(train: Batch, centres: Tensor, *others: Any) -> Any:
-        blocks[tuple(centres.shape)] += 1
-        return made(train, centres, *others)
+    def count(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
 
-    monkeypatch.setattr(_gaussian, "centred_blocks", counted)
+        def counted(*given: Any) -> Any:
+            products[name] += 1
+            return function(*given)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(_gaussian, "centred_blocks")
+    count(_moments, "mirrored")
     for order in (DETECTORS, DETECTORS[::-1]):
         together = stored()
-        blocks.clear()
+        products.clear()
         assert {name: fitted(together, name) for name in order} == alone
-        # within classes, around the mean, around vim's origin, of ssd's directions; of gmm's classes
-        assert sum(blocks.values()) == 5
+        # of features and of directions within classes, and of gmm's classes
+        assert products["centred_blocks"] == 3
+        # of features and of directions; what two relative distances add to their classes costs no product
+        assert products["mirrored"] == 2 + 2
 
 
 def test_every_detector_counts_the_seconds_of_what_it_shares(stored: Callable[[], JobContext]) -> None:
