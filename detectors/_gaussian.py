@@ -64,13 +64,15 @@ def mean_of(train: Batch, vectors: Callable[[Batch], Tensor] = _as_read) -> Tens
 
 
 def centred_blocks(
-    train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of, most: int = BLOCK
+    train: Batch, centres: Tensor, vectors: Callable[[Batch], Tensor] = features_of, most: int | None = None
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Blocks of at most `most` images, and their features (or other vectors) minus a centre, float64 (N, D).
+    """Blocks of images, and their features (or other vectors) minus a centre, float64 (N, D).
 
-    `centres`: one, (D,), or one per class, (K, D). All blocks lie in the same memory, so use each before the next: to
-    ask the system for memory of this size takes longer than to subtract. It is filled in pieces that stay in the cache.
+    A block has at most `most` images, or `BLOCK`. `centres`: one, (D,), or one per class, (K, D). All blocks lie in the
+    same memory, so use each before the next: to ask the system for memory of this size takes longer than to subtract.
+    It is filled in pieces that stay in the cache.
     """
+    most = most or BLOCK
     memory = torch.empty(min(most, len(train)), centres.shape[-1], dtype=torch.float64)
     for part in train.batches(most):
         done = 0

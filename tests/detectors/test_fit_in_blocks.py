@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.detectors import _gaussian, vra
+from oodbench.detectors import _gaussian, _moments, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
 from oodbench.detectors._moments import moments, spread_of_all
 from oodbench.detectors.openmax import weibull_of
@@ -172,7 +172,9 @@ def test_covariances_of_classes_are_those_of_the_whole_array(world: FeatureWorld
         assert found[label].numpy() == pytest.approx(whole, rel=1e-12, abs=1e-12 * whole.max())
 
 
-@pytest.mark.parametrize("spec", ["ssd", "ssd[clusters=classes]", "gmm"])
+@pytest.mark.parametrize(
+    "spec", ["ssd", "ssd[clusters=classes]", "gmm", "rmds_pp", "kpca", "neco[max_logit=false]", "pnml"]
+)
 def test_scores_are_those_of_a_fit_on_one_block(
     world: FeatureWorld, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_scores_are_those_of_a_fit_on_one_block(
     in_blocks = fitted(world, spec).score(batch)
     monkeypatch.setattr(_gaussian, "BLOCK", IMAGES)
     monkeypatch.setattr(_gaussian, "SUMMED", IMAGES)
+    monkeypatch.setattr(_moments, "SUMMED", IMAGES)
     assert in_blocks.numpy() == pytest.approx(fitted(world, spec).score(batch).numpy(), rel=1e-12)
 
 
