@@ -14,7 +14,7 @@ from oodbench.detectors._head import energy, head
 
 COUNTED = 256
 """Images whose features are counted at a time, so that they stay in the processor's cache."""
-EITHER_SIGN = ("adascale", "actsub", "optfs", "rank_shift", "lts", "react")
+EITHER_SIGN = ("optfs", "rank_shift", "lts", "actsub", "adascale", "react")
 """Detectors that shape features of either sign, for the message of those that refuse negative ones."""
 
 
