@@ -25,13 +25,16 @@ class Sizes(NamedTuple):
     code: int
     """Number of features, a multiple of 16."""
     hidden: int = 0
-    """Units of a linear layer with batch norm and leaky ReLU before the code; 0 for none."""
+    """Units of a linear layer with batch norm and leaky ReLU before the code, and of one behind it in the decoder, a
+    multiple of 16; 0 for none."""
+    xavier: bool = False
+    """Whether the decoder's convolutions start from Xavier's uniform distribution, and not from torch's default."""
 
 
 NETWORKS = {
     "mnist": Sizes((8, 4), 32),
     "fashion": Sizes((16, 32), 64, hidden=128),
-    "cifar10": Sizes((32, 64, 128), 128),
+    "cifar10": Sizes((32, 64, 128), 128, xavier=True),
 }
 """Values of the setting `network`, beside `AUTO`."""
 
@@ -82,22 +85,28 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes (N, D) -> images (N, C, H, W) in [0, 1], by transposed convolutions of enlarged maps, without bias terms.
 
-    A code is read as maps of 4 x 4, which grow step by step to the sides of the image: 8, 16 and 32 for an encoder with
-    two convolutions, as in the authors' code, or 4, 8, 16 and 32 for one with three.
+    A code, or the hidden layer behind it, is read as maps of 4 x 4, which grow step by step to the sides of the image:
+    8, 16 and 32 for an encoder with two convolutions, or 4, 8, 16 and 32 for one with three. The authors' images have
+    sides of 28, for which their maps lose two pixels on the way: 8, 14 and 28.
     """
 
     def __init__(self, sizes: Sizes, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, *self.image = image_shape
-        widths = [sizes.code // 16, *reversed(sizes.channels), channels]
+        hidden = [nn.Linear(sizes.code, sizes.hidden, bias=False)] if sizes.hidden else []
+        normed = [nn.BatchNorm1d(sizes.hidden, eps=1e-4, affine=False)] if sizes.hidden else []
+        self.hidden = nn.Sequential(*hidden, *normed)
+        widths = [(sizes.hidden or sizes.code) // 16, *reversed(sizes.channels), channels]
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(one, other, 5, padding=2, bias=False) for one, other in pairwise(widths)
         )
+        for convolution in self.convolutions if sizes.xavier else ():
+            nn.init.xavier_uniform_(convolution.weight, gain=nn.init.calculate_gain("leaky_relu"))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width, eps=1e-4, affine=False) for width in widths[1:-1])
 
     def forward(self, codes: Tensor) -> Tensor:
         """Reconstructions (N, C, H, W)."""
-        maps = F.leaky_relu(codes.unflatten(1, (-1, 4, 4)))
+        maps = F.leaky_relu(self.hidden(codes).unflatten(1, (-1, 4, 4)))
         last = len(self.convolutions) - 1
         for step, convolution in enumerate(self.convolutions):
             sides = [math.ceil(side / 2 ** (last - step)) for side in self.image]

@@ -23,7 +23,8 @@ class IsolationForest(OneClassBaseline):
     A leaf with s images counts as deeper by c(s), the mean depth of an unsuccessful search in a binary tree of s
     images: c(s) = 2 (ln(s - 1) + 0.577) - 2 (s - 1) / s. Settings are the authors': 100 trees on 256 images each.
 
-    Differs: none; scikit-learn grows the trees. Ruff et al. (2018, 2020) use it so too.
+    Differs: none; scikit-learn grows the trees. Ruff et al. (2018, 2020) use it so too, in their code of 2020 on all
+    pixels without principal components (`variance=1`).
     """
 
     trees: int = 100

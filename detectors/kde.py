@@ -32,8 +32,9 @@ class KernelDensity(OneClassBaseline):
     unit depends on the network. Authors: none; Ruff et al. 2018 choose it so on pixels. Default suite: not a part of
     'all'.
 
-    Differs: pixels are in [0, 1], where Ruff et al. normalise contrast and scale. At most 10,000 images are used. No
-    OOD image is.
+    Differs: pixels are in [0, 1], as in the code of Ruff et al. 2020, which takes all of them without principal
+    components (`variance=1`); in 2018 they normalise contrast and scale. Their folds are of shuffled images. At most
+    10,000 images are used. No OOD image is.
     """
 
     bandwidth: float | None = None

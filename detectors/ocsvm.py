@@ -27,9 +27,11 @@ class OneClassSVM(OneClassBaseline):
     Default of `gamma`: 1 / (R V), with R the number of components of the vectors x and V the variance over all of them,
     scikit-learn's "scale". Authors: none; Ruff et al. choose it by test AUROC. Default suite: not a part of 'all'.
 
-    Differs: Ruff et al. (2018, 2020) print the best of a grid of `gamma` by test AUROC on a tenth of the test images,
-    and the better of several `nu`; here nothing is chosen by OOD test images, and `gamma` and `nu` can be chosen on
-    held-out images (`--protocol`). At most 10,000 images are used, because the time grows with their square.
+    Differs: Ruff et al. print the best of a grid of `gamma` by test AUROC on a tenth of the test images: in 2018 from
+    2^-10 to 2^-1, and the better of `nu` 0.01 and 0.1; in their code of 2020 from 2^-7 to 2^2 with `nu` 0.1, on all
+    pixels without principal components (`variance=1`). Here nothing is chosen by OOD test images, and `gamma` and `nu`
+    can be chosen on held-out images (`--protocol`). At most 10,000 images are used, because the time grows with their
+    square.
     """
 
     grid = {"gamma": (None, *(2.0**k for k in range(-10, 0))), "nu": (0.01, 0.1)}

@@ -114,6 +114,41 @@ def test_networks_have_no_bias_and_reconstruct_images_of_any_size(network: str, 
     assert decoder(codes).shape == (2, *shape)
 
 
+def decoded_fashion(weights: dict[str, np.ndarray], codes: np.ndarray) -> np.ndarray:
+    """Images of 32 x 32 of the authors' decoder for Fashion-MNIST in training mode, in NumPy."""
+    maps = norm(codes @ weights["hidden.0.weight"].T, (0,)).reshape(len(codes), 8, 4, 4)
+    for step in range(3):
+        maps = np.where(maps > 0, maps, 0.01 * maps).repeat(2, axis=2).repeat(2, axis=3)
+        kernel = weights[f"convolutions.{step}.weight"].transpose(1, 0, 2, 3)[..., ::-1, ::-1]
+        maps = convolved(maps, kernel)
+        maps = norm(maps, (0, 2, 3)) if step < 2 else maps
+    images: np.ndarray = 1 / (1 + np.exp(-maps))
+    return images
+
+
+def test_the_decoder_for_fashion_is_the_authors() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(NETWORKS["fashion"], (1, 32, 32)).train()
+    shapes = [tuple(weight.shape) for weight in decoder.parameters()]
+    assert sorted(shapes) == sorted([(128, 64), (8, 32, 5, 5), (32, 16, 5, 5), (16, 1, 5, 5)])
+    codes = torch.randn(6, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weights = {name: value.numpy() for name, value in decoder.state_dict().items()}
+    expected = decoded_fashion(weights, codes.numpy())
+    assert decoder(codes).detach().numpy() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_first_weights_of_the_decoder_are_the_authors(network: str) -> None:
+    """Xavier's uniform distribution on CIFAR-10, and elsewhere torch's, which depends on one side's fan alone."""
+    torch.manual_seed(0)
+    for convolution in Decoder(NETWORKS[network], (3, 32, 32)).convolutions:
+        weight = convolution.weight
+        one, other = (fan * 25 for fan in weight.shape[:2])
+        xavier = np.sqrt(2 / (1 + 0.01**2)) * np.sqrt(6 / (one + other))
+        bound = xavier if network == "cifar10" else 1 / np.sqrt(other)
+        assert 0.97 * bound < float(weight.detach().abs().max()) <= bound
+
+
 def test_parameters_of_the_encoders_are_those_of_the_papers() -> None:
     """Without the first layer's input channels: 8 x 25 + 4 x 8 x 25 + 32 x 4 x 49 for MNIST of 28 x 28, and so on."""
     counts = {

@@ -19,6 +19,7 @@ from oodbench.detectors.learned_confidence import (
     LearnedConfidence,
     LearnedConfidenceLoss,
     PerturbedLearnedConfidence,
+    cut_out,
     hinted_losses,
 )
 from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
@@ -101,6 +102,48 @@ def test_losses_of_certain_predictions_are_finite_and_have_gradients() -> None:
     assert raw.grad[0] == pytest.approx(1.0), "a lower confidence lowers the loss of a wrong prediction"
 
 
+def holed(images: np.ndarray, side: int, centres: list[tuple[int, int]]) -> np.ndarray:
+    """The authors' cutout, image by image, with the mean colour of the batch in the holes."""
+    result, mean = images.copy(), images.mean(axis=(0, 2, 3))
+    for image, (row, column) in zip(result, centres, strict=True):
+        top, bottom = (min(max(row + by, 0), image.shape[1]) for by in (-(side // 2), side // 2))
+        left, right = (min(max(column + by, 0), image.shape[2]) for by in (-(side // 2), side // 2))
+        image[:, top:bottom, left:right] = mean[:, None, None]
+    return result
+
+
+@pytest.mark.parametrize("side", [2, 7, 8, 40])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 12)])
+def test_cutout_is_the_authors_hole_by_hole(side: int, shape: tuple[int, int, int]) -> None:
+    images = torch.rand(32, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    random = torch.Generator().manual_seed(4)
+    rows, columns = (torch.randint(0, length, (32, 1), generator=random).flatten().tolist() for length in shape[1:])
+    expected = holed(images.numpy(), side, list(zip(rows, columns, strict=True)))
+    found = cut_out(images, side, torch.Generator().manual_seed(4))
+    assert found.numpy() == pytest.approx(expected, rel=1e-12)
+    assert len(set(rows)) > shape[1] // 2
+
+
+def test_a_step_sees_holes_only_if_they_are_asked_for() -> None:
+    seen: list[Tensor] = []
+    for cutout in (0, 8):
+        recipe = LearnedConfidenceLoss(cutout=cutout)
+        training = start(recipe)
+        network = training.networks["classifier"]
+        features = network.features
+
+        def noted(images: Tensor, features: Callable[[Tensor], Tensor] = features) -> Tensor:
+            seen.append(images)
+            return features(images)
+
+        network.features = noted
+        recipe.step(training, batch(0))
+    plain, cut = seen
+    assert torch.equal(plain, batch(0).images)
+    assert torch.equal(cut, cut_out(plain, 8, torch.Generator().manual_seed(5)))
+    assert (cut != plain).flatten(1).any(dim=1).all()
+
+
 def test_hints_are_drawn_for_about_half_of_the_images_from_the_generator() -> None:
     recipe = LearnedConfidenceLoss()
     training = start(recipe)
@@ -115,6 +158,7 @@ def test_hints_are_drawn_for_about_half_of_the_images_from_the_generator() -> No
     [
         ("budget", 0.0, "budget must be positive and finite, got 0"),
         ("first_lambda", float("inf"), "first_lambda must be positive and finite, got inf"),
+        ("cutout", -1, "cutout is the side of a hole in pixels, 0 for none; got -1"),
         ("hints", 1.5, "hints is the share of images that get one, above 0 and at most 1; got 1.5"),
     ],
 )
