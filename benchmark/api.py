@@ -161,6 +161,7 @@ def run(
     checkpoint: str | Path | Iterable[str | Path] = "",
     recipe: str = "",
     head: str = "",
+    classes: str | Path = "",
     resize: str = "",
     crop: str = "",
     interpolation: str = "",
@@ -232,6 +233,8 @@ def run(
             recipe and have none of their own; the suite's if empty.
         head: What becomes of a given head with more outputs than the ID set has classes: "subset" keeps the rows of
             these classes, "all" keeps all outputs; the suite's if empty.
+        classes: A text file with the names of the ID set's classes, one in each line in the order of the labels, for
+            heads that are made of names or found by them; the suite's, or those of the set, if empty.
         resize: Size to which every picture is resized for the network: "256" for the shorter side, "224x224" for height
             x width; the suite's, or what the network's weights say, if empty. So for the next two.
         crop: Size of the centre of a picture that the network gets, such as "224".

@@ -41,7 +41,7 @@ def from_url(title: str, url: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), prefix[1] if prefix else None, progress=False)
     except Exception as error:  # of urllib, http.client, ssl, the file system, or torch for a wrong hash
-        raise _absent(title, url, error, f"put that file at '{path}'") from error
+        raise unavailable(title, url, error, f"put that file at '{path}'") from error
     return path
 
 
@@ -63,11 +63,11 @@ def from_hub(title: str, hub_id: str, filename: str = "") -> Path:
             if "EntryNotFoundError" in kinds and name != names[-1]:
                 continue
             source = f"https://huggingface.co/{repository}/resolve/{revision or 'main'}/{name}"
-            raise _absent(title, source, error, "download it on another machine into the same cache") from error
+            raise unavailable(title, source, error, "download it on another machine into the same cache") from error
     raise AssertionError("there is at least one name")
 
 
-def _absent(title: str, source: str, error: BaseException, remedy: str) -> DataError:
+def unavailable(title: str, source: str, error: BaseException, remedy: str) -> DataError:
     """The error for weights that cannot be downloaded."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
     return DataError(

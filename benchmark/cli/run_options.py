@@ -173,6 +173,13 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         "[default: the suite's, else subset]",
     ),
     click.option(
+        "--classes",
+        default="",
+        metavar="FILE",
+        help="Names of the ID set's classes, one in each line, for a head that is made of names or found by them.  "
+        "[default: the suite's, else the set's]",
+    ),
+    click.option(
         "--precision",
         default="",
         metavar="auto|float32|bfloat16",

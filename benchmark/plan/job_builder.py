@@ -31,6 +31,7 @@ from oodbench.benchmark.plan.recipes.declared import of_recipe, outputs_of_pass
 from oodbench.benchmark.plan.resolve import Resolver
 from oodbench.benchmark.plan.stage_versions import EXTRACTION_VERSION, TRAINING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
+from oodbench.benchmark.plan.weights.class_names import as_words, class_names, makes_heads
 from oodbench.benchmark.plan.weights.file import Imported, Weights
 from oodbench.benchmark.plan.weights.given import Given, StartMatch, match_start
 from oodbench.benchmark.plan.weights.head import choose_head
@@ -76,6 +77,7 @@ class JobBuilder:
         start_command()
         self.request, self.library, self.plan = request, library, plan
         self.resolver, self.backbone, self.given = resolver, backbone, given
+        self.names_head = makes_heads(backbone)
         self._starts: dict[tuple[SetSpec, str], StartMatch] = {}
         self._networks: dict[tuple[SetSpec, int], torch.nn.Module] = {}
         self._heads: dict[tuple[SetSpec, str], Head | None] = {}
@@ -320,10 +322,14 @@ class JobBuilder:
         if place not in self._heads:
             own = self.given.pretrained if self.given else None
             outputs = head_outputs(weights, self.backbone, self.untrained_network(entry))
-            names = self.library.class_names(entry.set)
+            names = class_names(entry, self.request, self.library)
             labels, how = own.labels if own else (), self.request.head or self.plan.suite.head
             self._heads[place] = choose_head(str(entry.set), names, outputs, labels, how) if outputs else None
         return self._heads[place]
+
+    def head_names(self, entry: IDEntry) -> tuple[str, ...]:
+        """The names, as words, that the backbone makes its head of; empty for one that does not. Raises `UserError`."""
+        return tuple(map(as_words, class_names(entry, self.request, self.library))) if self.names_head else ()
 
     def _build(self, entry: IDEntry, shape: tuple[int, int, int], outputs: int = 0) -> torch.nn.Module:
         classes = outputs or self.library.num_classes(entry.set)

@@ -204,6 +204,8 @@ class ImportJob(Job):
     """Whether the file's head, if it has one, is left out: the head is then 0, and only features are of use."""
     head: Head | None = None
     """What becomes of the file's head, if it is not the ID set's classes in their order."""
+    names: tuple[str, ...] = ()
+    """Class names, as words, that the head is made of, as the file has none; empty otherwise."""
 
     @property
     def size(self) -> int:
@@ -345,4 +347,4 @@ def runs_network(job: Job) -> bool:
         return any("network" in create("detector", parse_spec(spec)).needs for spec in job.detectors)
     if isinstance(job, ExtractJob):
         return bool(job.reductions) if job.features_stored else not job.parts
-    return isinstance(job, TrainJob)
+    return isinstance(job, TrainJob) or (isinstance(job, ImportJob) and bool(job.names))

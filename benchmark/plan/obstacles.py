@@ -11,6 +11,7 @@ from oodbench.benchmark.plan.plan import Row
 from oodbench.benchmark.plan.recipes.declared import declared_outputs, untrained_classifier
 from oodbench.benchmark.plan.resolve import shape_mismatch
 from oodbench.benchmark.plan.suite import IDEntry
+from oodbench.benchmark.plan.weights.class_names import note_on
 from oodbench.benchmark.plan.weights.file import Imported, Weights
 from oodbench.benchmark.plan.weights.given import Given
 from oodbench.benchmark.plan.weights.match import OtherClassesError, match_weights
@@ -130,7 +131,10 @@ class Obstacles:
     def _match_note(self, entry: IDEntry, weights: Weights) -> str:
         head = self.builder.head(entry, weights)
         network = self.builder.untrained_network(entry, head.outputs if head else 0)
-        note = match_weights(weights, self.backbone, network).note
+        names = self.builder.head_names(entry)
+        note = match_weights(weights, self.backbone, network, without_head=bool(names)).note
+        if names:
+            return " ".join(filter(None, (note_on(entry, names, self.backbone), note)))
         return " ".join(filter(None, (head.note if head else "", note)))
 
     def _start_note(self, entry: IDEntry, weights: Weights, recipe: Recipe) -> str:

@@ -51,6 +51,7 @@ class Options:
     checkpoint: str | Path | Iterable[str | Path] = ""
     recipe: str = ""
     head: str = ""
+    classes: str | Path = ""
     resize: str = ""
     crop: str = ""
     interpolation: str = ""
@@ -122,6 +123,7 @@ class Options:
             scores=str(user_path(self.scores).absolute()) if str(self.scores) else "",
             higher=self.higher,
             head=self.head,
+            classes=str(user_path(self.classes).absolute()) if str(self.classes) else "",
             resize=self.resize,
             crop=self.crop,
             interpolation=self.interpolation,

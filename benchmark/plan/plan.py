@@ -57,6 +57,8 @@ class Request:
     head: str = ""
     """What becomes of a given head with more outputs than the ID set has classes: "subset" or "all"; the suite's if
     empty."""
+    classes: str = ""
+    """A file with the names of the ID set's classes, one in each line; the suite's, or those on its card, if empty."""
     resize: str = ""
     """Size to which pictures are resized: 256 for the shorter side, 224x224 for both; the suite's or network's if
     empty."""

@@ -34,6 +34,7 @@ from oodbench.benchmark.plan.weights.file import Imported
 from oodbench.benchmark.plan.weights.given import read_given
 from oodbench.benchmark.plan.weights.trained import (
     TrainedClassifier,
+    refuse_unused_names,
     refuse_unused_options,
     same_for_all_seeds,
     training_facts,
@@ -96,6 +97,7 @@ class Planner:
         backbone = run_backbone(request, plan.suite)
         plan.preprocessing = described(library.files.view, backbone)
         self.given = read_given(request.checkpoint, request.seeds, backbone)
+        refuse_unused_names(request, self.given)
         self.resolver = Resolver(request, library, plan, self.given)
         self.builder = JobBuilder(request, library, plan, self.resolver, backbone, self.given)
         self.obstacles = Obstacles(library, self.builder, backbone, self.given)

@@ -62,6 +62,8 @@ class IDEntry:
     """Notes under the tables of runs on this ID set."""
     fit: FitImages = ALL_TRAINING
     """Which of its images detectors learn from."""
+    classes: str = ""
+    """The path of a file with the names of its classes, one in each line; empty for those on its card."""
 
 
 @dataclass(frozen=True)

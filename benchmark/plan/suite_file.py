@@ -188,7 +188,7 @@ class _Reader:
         return str(value)
 
     def id_entry(self, entry: Mapping[str, Any]) -> IDEntry:
-        keys = {"set", "outliers", "ood", "recipes", "training", "tuning", "shifted", "replaces", "notes", *FIT}
+        keys = {*ID_KEYS, *FIT}
         self.check(entry, "[[id]]", keys, required={"set", "ood"})
         self.schedule(entry.get("training", {}), "id.training")
         ood = tuple(self.ood_entry(item) for item in self.typed(entry, "ood", list, "ood"))
@@ -203,7 +203,9 @@ class _Reader:
         replaces = self.set_spec(entry["replaces"]) if "replaces" in entry else None
         notes = self.notes(entry, "id.notes")
         fit = self.fit_images(entry)
-        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted, replaces, notes, fit)
+        classes = self.typed(entry, "classes", str, "id.classes")
+        names = str(self.folders / user_path(classes)) if classes else ""
+        return IDEntry(set_, ood, outliers, recipes, tuning, training, shifted, replaces, notes, fit, names)
 
     def fit_images(self, entry: Mapping[str, Any]) -> FitImages:
         value, count = entry.get("fit", TRAIN), entry.get("fit_per_class", 0)
@@ -301,6 +303,7 @@ class _Reader:
         return UserError(f"Suite '{self.path}': {problem.rstrip('.?')}{'?' if problem.endswith('?') else '.'}")
 
 
+ID_KEYS = ("set", "outliers", "ood", "recipes", "training", "tuning", "shifted", "replaces", "notes", "classes")
 FIT = ("fit", "fit_per_class")
 """Keys of an [[id]] that say which images detectors learn from."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from oodbench.benchmark.plugins.pictures import Preprocessing
+    from oodbench.benchmark.plugins.recipe import Head
 
 FEATURE_MAPS = "feature maps"
 """What a backbone's blocks return, unless its class says otherwise (`Backbone.map_kind`)."""
@@ -31,7 +32,7 @@ class Pretrained:
     """Returns the file of weights, downloaded where it is not yet in the library's own cache. Raises `DataError`, with
     the name of the file and where to put it, if that fails."""
     outputs: int
-    """Number of outputs of the head."""
+    """Number of outputs of the head; 0 if they have none (`Backbone.head_from_names`)."""
     labels: str | tuple[str, ...] = ()
     """What the outputs stand for, in their order: `IMAGENET_1K`, or a name each, a WordNet identifier (n01440764) or a
     word; () if that is not known."""
@@ -127,6 +128,21 @@ class Backbone(Plugin):
         skipped.
         """
         return []
+
+    def head_from_names(self, network: nn.Module, names: Sequence[str]) -> Head:
+        """Make a head of the names of classes, as networks of images and texts can.
+
+        A backbone that defines it is used with given weights, whose file has no head: class names take the place of
+        training.
+
+        Args:
+            network: A network that `build` returned, with the given weights but for its head, in evaluation mode.
+            names: The names of the K classes in the order of the labels, as words.
+
+        Returns:
+            Weight (K, D) and bias (K,), finite; the same for the same names.
+        """
+        raise NotImplementedError
 
     def weight_name(self, network: nn.Module, name: str) -> str:
         """Translate the name of a weight in a user's file (`bench run --checkpoint`) to the network's own name.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan.weights.class_names import named_head
 from oodbench.benchmark.plan.weights.file import read_weights
 from oodbench.benchmark.plan.weights.match import HEAD, match_weights
 from oodbench.benchmark.plugins.backbone import Backbone
@@ -31,13 +32,18 @@ def import_weights(context: JobContext, job: ImportJob, tick: Tick) -> None:
     with restored_rng(torch.device("cpu")):
         outputs = job.head.outputs if job.head else job.checkpoint.num_classes
         network = backbone.build(outputs, job.checkpoint.image_shape)
-    state = match_weights(weights, backbone, network, job.without_head).tensors
+    state = match_weights(weights, backbone, network, job.without_head or bool(job.names)).tensors
+    if job.names:
+        network.load_state_dict(state)
+        with restored_rng(context.device):
+            state |= named_head(backbone, network.to(context.device).eval(), job.names)
     whole = {}
     if job.head and job.head.taken:
         rows = torch.tensor(job.head.taken)
         whole = {f"{WHOLE}{name}": value for name, value in state.items() if name.startswith(HEAD)}
         state |= {name: value[rows] for name, value in state.items() if name.startswith(HEAD)}
-    about = context.about(job, file=weights.path.name, sha256=weights.sha256)
+    names: dict[str, Any] = {"class_names": list(job.names)} if job.names else {}
+    about = context.about(job, file=weights.path.name, sha256=weights.sha256, **names)
     context.store.save_tensors(
         job.checkpoint.key, {f"classifier.{name}": v for name, v in state.items()} | whole, about
     )

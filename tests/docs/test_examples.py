@@ -51,7 +51,7 @@ SCRIPTS = {
 }
 """Page -> number of blocks of Python that are no plug-ins."""
 
-NOTEBOOKS = {"guides/arrays_in_python.md": 9, "guides/plots.md": 4}
+NOTEBOOKS = {"guides/arrays_in_python.md": 9, "guides/plots.md": 4, "guides/zero_shot.md": 3}
 """Page -> number of blocks of Python that run in order, as the cells of a notebook do."""
 
 SUITES = {"reference/suite_file.md": 1}

@@ -24,7 +24,7 @@ from oodbench.benchmark.plan.weights.file import OUTPUTS
 
 OF_NETWORKS = (
     *("backbone", "checkpoint", "recipe", "epochs", "limit_train", "head", "precision", "store_features", "block"),
-    *("resize", "crop", "interpolation", "mean", "std", "exif", "pollution"),
+    *("classes", "resize", "crop", "interpolation", "mean", "std", "exif", "pollution"),
 )
 """Fields of a request about networks and images, which are not there."""
 

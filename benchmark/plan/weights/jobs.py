@@ -45,6 +45,9 @@ class Builder(Protocol):
     def head(self, entry: IDEntry, weights: Weights) -> Head | None:
         """What becomes of a given head."""
 
+    def head_names(self, entry: IDEntry) -> tuple[str, ...]:
+        """The class names that the head is made of; none for a head that is given."""
+
     def extract_job(self, data: SetRef, trained: TrainedClassifier) -> ExtractJob:
         """The pass of a set."""
 
@@ -52,6 +55,7 @@ class Builder(Protocol):
 def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head: bool = False) -> ImportJob:
     """The job that imports the weights of a user's file; one for all seeds that use it."""
     head = None if without_head else builder.head(entry, weights)
+    names = () if without_head else builder.head_names(entry)
     checkpoint_classes = head.classes if head else builder.library.num_classes(entry.set)
     key = Key("checkpoint", ".safetensors", f"{IMPORTED}-{weights.path.stem}-{builder.backbone.name}", {
         "file": weights.sha256,
@@ -62,6 +66,7 @@ def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head:
         **(head.key() if head else {}),
         **({"whole_head": True} if head and head.taken else {}),  # stored as well, so that its order can be checked
         **({"without_head": True} if without_head else {}),
+        **({"names": list(names), "threads": builder.plan.threads} if names else {}),
     })  # fmt: skip
     job = ImportJob(
         title=f"import {weights.path.name} for {builder.backbone.name}",
@@ -71,6 +76,7 @@ def import_job(builder: Builder, entry: IDEntry, weights: Weights, without_head:
         sha256=weights.sha256,
         without_head=without_head,
         head=head,
+        names=names,
     )
     return builder.plan.add(job)
 

@@ -85,6 +85,15 @@ def refuse_unused_options(request: Request, recipes: Sequence[Recipe]) -> None:
         )
 
 
+def refuse_unused_names(request: Request, given: object) -> None:
+    """Raise `UserError` for class names where no head is given, which they would describe."""
+    if request.classes and given is None:
+        raise UserError(
+            "--classes names the outputs of a head that is made of names, or given with --checkpoint or a pretrained "
+            "--backbone, and this run trains its own. Leave it out."
+        )
+
+
 def same_for_all_seeds(request: Request, recipes: Sequence[Recipe]) -> list[str]:
     """Notes on recipes whose classifiers do not depend on the seed, where several seeds start from one file."""
     names = sorted({recipe.name for recipe in recipes if not recipe.uses_seed})

@@ -21,7 +21,7 @@ KEPT = (
 """Fields of `run.json` that a bundle has. Left out are, among others, `data` (paths), `platform` and `written`."""
 
 ASKED = (
-    *("backbone", "block", "checkpoint", "crop", "detectors", "device", "epochs", "exif", "far", "fit_from"),
+    *("backbone", "block", "checkpoint", "classes", "crop", "detectors", "device", "epochs", "exif", "far", "fit_from"),
     *("fit_per_class", "head", "higher", "id_sets", "interpolation", "limit_test", "limit_train", "mean", "metrics"),
     *("near", "ood_sets", "outputs", "plugins", "pollution", "precision", "protocol", "recipe", "resize", "scores"),
     *(
@@ -38,7 +38,7 @@ ASKED = (
 )
 """Options of a command that a bundle has: those that say what is computed. Folders, engines and stores are left out."""
 
-PATHS = ("checkpoint", "outputs", "plugins", "scores", "suite")
+PATHS = ("checkpoint", "classes", "outputs", "plugins", "scores", "suite")
 """Options that are paths, of which the names stay."""
 
 OF_ARTIFACT = ("kind", "path", "key", "sha256", "version", "commit", "device", "threads", "torch", "block", "chosen")
