@@ -126,7 +126,9 @@ class KernelPCA(Detector):
     @property
     def _mapping(self) -> Callable[[Tensor], Tensor]:
         """phi of features (N, D), float64."""
-        return Directions().of if self.kernel == COSINE else RandomFourier(*self.fourier_).of
+        if self.kernel == COSINE:
+            return Directions().of
+        return RandomFourier(*(part.double() for part in self.fourier_)).of  # converted once for all images
 
     def score(self, batch: Batch) -> Tensor:
         """Length of the residual."""

@@ -14,6 +14,7 @@ from numpy.linalg import norm
 from oodbench.benchmark import Batch
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.stages.detector_state import stored_and_loaded
 from oodbench.detectors import cfood as cfood_module
 from oodbench.detectors._rules import collapsed_dim, kernel_pca_settings, reference_share
 from oodbench.detectors.cfood import neighbourhoods
@@ -179,6 +180,17 @@ def test_names_are_the_setting_of_the_plain_detectors(name: str, plain: str) -> 
         registry.get("detector", name)(normalise=False)
     with pytest.raises(ValueError, match="set normalise=true with it"):
         registry.get("detector", plain)(power=0.5)
+
+
+def test_what_random_features_have_learned_can_be_stored() -> None:
+    world = wide()
+    torch.manual_seed(1)
+    fitted = world.fit("kpca", kernel="cosine_gaussian", mapped=64)
+    loaded = stored_and_loaded(fitted)
+    batch = world.batch(fitted, world.test)
+    assert torch.equal(loaded.score(batch), fitted.score(batch))
+    torch.manual_seed(2)
+    assert not np.allclose(world.score("kpca", kernel="cosine_gaussian", mapped=64), fitted.score(batch))
 
 
 # Invariances
