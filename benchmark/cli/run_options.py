@@ -97,7 +97,7 @@ WHAT: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--protocol",
         default="",
-        metavar="defaults|val_ood|leave_one_out",
+        metavar="defaults|val_id|val_ood|leave_one_out",
         help="How detector settings are chosen.  [default: the suite's]",
     ),
 )

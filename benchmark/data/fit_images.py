@@ -8,6 +8,7 @@ A part names its rule, so that every process and every later command finds the s
     train, 0.2 of test held out         test images that detectors are fitted on; 'validation' and 'fitted' alike
     scored, 0.2 of test held out        the other test images, which tables are about; 'changed' alike
     train, of val                       images of a published validation split; 'validation' and 'fitted' alike
+    mixed validation, of val            transformed validation images; the rest follows as for 'validation'
     train, 0.1 polluted                 training images of one class, and others so that a tenth of all are of other
                                         classes; 'fitted' alike (`data.pollution`)
 """
@@ -21,13 +22,14 @@ import numpy as np
 
 from oodbench.benchmark.data.imagenet_classes import named_class
 from oodbench.benchmark.data.splits import VALIDATION_SHARE, last_groups, validation_rows
+from oodbench.benchmark.data.transformed import TRANSFORMED
 from oodbench.benchmark.errors import DataError, UserError
 from oodbench.benchmark.plugins.dataset import ImageSet
 
 TRAIN, VAL = "train", "val"
 """Splits that detectors may learn from, besides a part of the test split."""
 
-FROM_TRAIN = ("train", "validation", "fitted")
+FROM_TRAIN = ("train", "validation", "fitted", *TRANSFORMED)
 """Roles that depend on the number of training images per class."""
 
 LEARNT = ("train", "fitted")
@@ -43,7 +45,8 @@ FEWEST = 2
 """Images of a class that are needed to fit detectors: one to learn from, one for validation."""
 
 PART = re.compile(
-    r"(\w+)(, of val)?(?:, (0\.\d+) of test held out)?(?:, at most (\d+) per class)?(?:, (0\.\d+) polluted)?"
+    r"(\w+(?: validation)?)(, of val)?(?:, (0\.\d+) of test held out)?"
+    r"(?:, at most (\d+) per class)?(?:, (0\.\d+) polluted)?"
 )
 
 

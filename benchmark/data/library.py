@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from oodbench.benchmark.data.splits import (
     only_classes,
     validation_rows,
 )
+from oodbench.benchmark.data.transformed import TRANSFORMED, TRANSFORMS_VERSION, Change, transformed
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError
 from oodbench.benchmark.plugins.dataset import Dataset, Form, ImageSet
 from oodbench.benchmark.plugins.guarded import asked
@@ -51,10 +53,10 @@ SPLIT_VERSION = "1"
 VALIDATION = "val"
 """The split that sets with published validation images have for them; other sets have them carved out of 'train'."""
 
-PARTS = ("train", "validation", "test", "outliers", "tuning", "scored", "changed")
+PARTS = ("train", "validation", "test", "outliers", "tuning", "scored", "changed", *TRANSFORMED)
 """Roles of a set's images. 'train' and 'validation' partition the training split, unless there is a validation split,
 and 'outliers' is all of it; 'tuning' and 'scored' are the two halves of the test split; 'changed' are slightly changed
-test images (`data.changes`).
+test images (`data.changes`), `TRANSFORMED` strongly changed validation images (`data.transformed`).
 Where detectors learn from other images than all of the training split, names of parts say so (`data.fit_images`)."""
 
 
@@ -108,7 +110,11 @@ class Library:
         if role not in (*PARTS, "fitted") or (fit == ALL_TRAINING and part not in PARTS):
             raise DataError(f"'{part}' is no part of '{spec}'; expected one of {', '.join(PARTS)}.")
         if role == "changed":
-            return self._changed(spec, part, fit.part("scored") if fit != ALL_TRAINING else "test", limit)
+            tested = fit.part("scored") if fit != ALL_TRAINING else "test"
+            return self._made_of(spec, part, tested, limit, changed_images, changes_version())
+        if role in TRANSFORMED:
+            make, version = partial(transformed, role=role), f"{role} {TRANSFORMS_VERSION}"
+            return self._made_of(spec, part, fit.part("validation"), limit, make, version)
         if limit:
             images = self.part(spec, part)
             return images if limit >= len(images) else self._subsample(spec, part, images, limit)
@@ -139,13 +145,12 @@ class Library:
                 self._parts[spec, name] = self._with_cached_checksum(spec, half, test, how)
         return self._parts[spec, part]
 
-    def _changed(self, spec: SetSpec, part: str, tested: str, limit: int) -> ImageSet:
-        """The slightly changed images of those that are scored."""
+    def _made_of(self, spec: SetSpec, part: str, of: str, limit: int, make: Change, version: str) -> ImageSet:
+        """Images made from those of another part: slightly changed test images, or transformed validation images."""
         name = f"{limit} of {part}"
         if (spec, name) not in self._parts:
-            test = self.part(spec, tested, limit)
-            images = self._with_cached_checksum(spec, changed_images(test), test, changes_version())
-            self._parts[spec, name] = images
+            whole = self.part(spec, of, limit)
+            self._parts[spec, name] = self._with_cached_checksum(spec, make(whole), whole, version)
         return self._parts[spec, name]
 
     def _of_fit(self, spec: SetSpec, part: str, role: str, fit: FitImages) -> ImageSet:

@@ -46,7 +46,10 @@ class DetectorJobs:
         key = Key("tuned", ".json", f"{row.label}-{entry.set}-s{trained.seed}", {
             "candidates": [identity(choice) for choice in choices],
             "checkpoint": trained.checkpoint.key.digest,
-            "scores": [[key.digest for key in trial.scores] for trial, _ in trials],
+            "outputs": {part: _digests(reduced.outputs) for part, reduced in inputs.items()},
+            "ood": [_digests(reduced.outputs) for reduced in ood],
+            "tried": [[key.digest for key in trial.scores] for trial, _ in trials],
+            "scoring": SCORING_VERSION,
             "tuning": TUNING_VERSION,
         })  # fmt: skip
         tried = tuple(dict.fromkeys(id_ for _, ids in trials for id_ in ids))

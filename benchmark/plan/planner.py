@@ -16,20 +16,20 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.metrics.names import EXTENDED
 from oodbench.benchmark.plan.cells.charging import Charging, forwarded
+from oodbench.benchmark.plan.cells.tuning_sources import TuningSources
 from oodbench.benchmark.plan.detector_jobs import DetectorJobs
 from oodbench.benchmark.plan.id_sets.parts import IDParts, fit_notes, recorded
 from oodbench.benchmark.plan.job_builder import JobBuilder
 from oodbench.benchmark.plan.jobs import ScoreJob, SetRef
-from oodbench.benchmark.plan.leakage import ACCIDENTAL
 from oodbench.benchmark.plan.obstacles import Obstacles
 from oodbench.benchmark.plan.picture_view import described, run_backbone
 from oodbench.benchmark.plan.plan import ALL, Absence, Cell, ExtendedInputs, Pair, Plan, Request, Row
 from oodbench.benchmark.plan.precision import FLOAT32, resolve_precision
-from oodbench.benchmark.plan.resolve import Resolver, shape_mismatch
+from oodbench.benchmark.plan.resolve import Resolver
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, Suite
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
 from oodbench.benchmark.plan.threads import counted_threads
-from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD, candidates
+from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT
 from oodbench.benchmark.plan.weights.file import Imported
 from oodbench.benchmark.plan.weights.given import read_given
 from oodbench.benchmark.plan.weights.trained import (
@@ -87,6 +87,7 @@ class Planner:
         self.set_up()
         self.jobs = DetectorJobs(self.builder)
         self.protocol = request.protocol or plan.suite.protocol
+        self.sources = TuningSources(self.protocol, self.builder)
         self.charging = Charging(plan)
         self.changed: dict[SetSpec, SetRef | None] = {}
         """The slightly changed test images of each ID set; None if there are none."""
@@ -116,7 +117,8 @@ class Planner:
             self.plan.pairs.extend(pairs)
             self.resolver.leakage.note_repeated(parse_set(pair.ood.set) for pair in pairs)
             self.resolver.leakage.refuse_shifted(entry, self.shifted_sets(entry))
-            declared = self.tuning_source(entry, pairs) if self.protocol == VAL_OOD else None
+            scored = [entry.set, *self.shifted_sets(entry), *(parse_set(pair.ood.set) for pair in pairs)]
+            shared = self.sources.of_entry(entry, scored)
             rows = list({row.label: row for row in (self.resolver.row(spec, entry) for spec in specs)}.values())
             recipes = [row.recipe for row in rows]
             refuse_unused_options(self.request, recipes)
@@ -124,7 +126,7 @@ class Planner:
             self.library.notes += [note for note in notes if note not in self.library.notes]
             for seed in self.request.seeds:
                 for row in rows:
-                    self.add_cells(entry, pairs, row, seed, declared)
+                    self.add_cells(entry, pairs, row, seed, shared)
         self.require_runnable()
 
     def notes_on(self, entry: IDEntry) -> list[str]:
@@ -147,8 +149,8 @@ class Planner:
         images = self.builder.ref(entry.set, self.parts(entry).scored), self.builder.ref(ood.set, part)
         return Pair(*images, ood.group, source, self.builder.network_shape(entry)[0])
 
-    def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, declared: SetRef | None) -> None:
-        """Add the cells of a row with one seed; `declared`: the images that `val_ood` tunes on."""
+    def add_cells(self, entry: IDEntry, pairs: list[Pair], row: Row, seed: int, shared: list[SetRef]) -> None:
+        """Add the cells of a row with one seed; `shared`: images that settings are chosen on, for all pairs alike."""
         row = self.of_seed(row, seed)
         try:
             reason = self.obstacles.of_backbone(entry, row)
@@ -164,7 +166,7 @@ class Planner:
             return
         trained = self.builder.classifier(entry, row.recipe, seed)
         for pair in pairs:
-            sources = [declared] if declared else self.other_ood_sets(pairs, pair)
+            sources = shared or self.sources.of_pair(pairs, pair)
             try:
                 reason = self.untunable(row, pair, sources)
                 cell = None if reason else self.planned_cell(pair, row, trained, sources)
@@ -178,7 +180,7 @@ class Planner:
         return row._replace(recipe=self.given.imported(seed)) if self.given and is_given else row
 
     def planned_cell(self, pair: Pair, row: Row, trained: TrainedClassifier, sources: list[SetRef]) -> Cell:
-        """A cell that can run, its jobs added to the plan; `sources` are the OOD images to tune on."""
+        """A cell that can run, its jobs added to the plan; `sources` are the images to tune on."""
         entry, jobs = trained.entry, self.jobs
         tuned = jobs.tune_job(row, trained, sources) if sources else None
         fit = None if tuned else jobs.fit_job(row, trained)
@@ -247,49 +249,7 @@ class Planner:
 
     def untunable(self, row: Row, pair: Pair, sources: list[SetRef]) -> str:
         """Why the protocol cannot choose a detector's settings for a pair; empty if it can or need not."""
-        if self.protocol not in (LEAVE_ONE_OUT, VAL_OOD) or len(candidates(row.detector)) == 1:
-            return ""
-        if reason := self.resolver.parts(parse_set(pair.id.set)).cannot_validate():
-            return reason
-        if self.protocol == VAL_OOD:
-            return ""
-        if not sources:
-            return f"there is no other OOD set to tune on than '{pair.ood.set}' and its kin"
-        copies = self.resolver.leakage.copies
-        for source in sources:
-            chosen_on = f"are among those of '{source.set}' that settings are chosen on"
-            found = copies(parse_set(source.set), parse_set(pair.ood.set), "tuning", "scored")
-            if found.count:
-                return f"{found.count:,} of its scored images {chosen_on}"
-            found = copies(parse_set(source.set), parse_set(pair.id.set), "tuning", pair.id.part)
-            if found.exceed(ACCIDENTAL):
-                return f"{found.count:,} of {found.images:,} test images of '{pair.id.set}' {chosen_on}"
-        return ""
-
-    def other_ood_sets(self, pairs: list[Pair], pair: Pair) -> list[SetRef]:
-        """The OOD images on which `leave_one_out` chooses a cell's settings; the run scores none of them."""
-        if self.protocol != LEAVE_ONE_OUT:
-            return []
-        kin = self.library.kin(parse_set(pair.ood.set))
-        others = [parse_set(other.ood.set) for other in pairs]
-        return [self.builder.ref(other, "tuning") for other in others if self.library.kin(other) != kin]
-
-    def tuning_source(self, entry: IDEntry, pairs: list[Pair]) -> SetRef:
-        """The OOD images on which `val_ood` chooses all settings. Raises `UserError` if there are none to use."""
-        if entry.tuning is None:
-            raise UserError(
-                f"Protocol '{VAL_OOD}' needs an OOD set to tune on, and suite '{self.plan.suite.name}' names none for "
-                f"'{entry.set}'. Add a line such as tuning = \"SET\" to its [[id]] table, or choose another --protocol."
-            )
-        try:
-            shape = self.library.part(entry.tuning, "outliers").image_shape
-        except OodbenchError as error:
-            raise UserError(f"Protocol '{VAL_OOD}' cannot tune '{entry.set}' on '{entry.tuning}': {error}") from error
-        if reason := shape_mismatch(entry.set, self.builder.id_shape(entry), entry.tuning, shape):
-            raise UserError(f"Protocol '{VAL_OOD}' cannot tune on '{entry.tuning}': {reason}.")
-        scored = [entry.set, *self.shifted_sets(entry), *(parse_set(pair.ood.set) for pair in pairs)]
-        self.resolver.leakage.refuse_tuning(entry, entry.tuning, scored)
-        return self.builder.ref(entry.tuning, "outliers")
+        return self.sources.obstacle(row.detector, pair, sources)
 
     def cell(self, entry: IDEntry, pair: Pair, row: Row, seed: int, **facts: Any) -> Cell:
         """A cell without artifacts; `facts` are further fields of its record."""

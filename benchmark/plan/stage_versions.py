@@ -9,7 +9,7 @@ EXTRACTION_VERSION = "2"
 """Part of the keys of logits, features and map reductions."""
 
 SCORING_VERSION = "1"
-"""Part of the keys of fitted detectors and scores."""
+"""Part of the keys of tuned settings, fitted detectors and scores."""
 
 TRAINING_VERSION = "3"
 """Part of the key of every trained checkpoint."""

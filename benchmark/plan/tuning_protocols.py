@@ -9,10 +9,10 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.guarded import CallError
 from oodbench.benchmark.plugins.specs import Spec, canonical
 
-PROTOCOLS = ("defaults", "val_ood", "leave_one_out")
+PROTOCOLS = ("defaults", "val_id", "val_ood", "leave_one_out")
 """How settings may be chosen; see stages/tune.py."""
 
-DEFAULTS, VAL_OOD, LEAVE_ONE_OUT = PROTOCOLS
+DEFAULTS, VAL_ID, VAL_OOD, LEAVE_ONE_OUT = PROTOCOLS
 
 
 def candidates(detector: Detector) -> list[Detector]:

@@ -38,6 +38,7 @@ def add_origins(plan: Plan, request: Request) -> None:
             return cell
         is_given = cell.record.recipe == SCORES
         own = {**shown, **_file_names((request.scores,))} if is_given and request.scores else shown
+        own = {**own, "protocol": protocol} if cell.tuned else own
         common: Origin = {"shown": own, "images": scored_images(cell.pair)}
         if cell.id_scores is None:  # skipped
             origin: Origin = {**common, "file": digest([wanted, plan.suite.name])}

@@ -106,6 +106,6 @@ def _used(plan: Plan, id_set: str) -> dict[SetRef, str]:
         elif isinstance(job, FitJob | HeadJob) and job.train and job.train.data.set == id_set and job.outliers:
             used[job.outliers.data] = f"the outliers '{job.outliers.data.set}'"
         elif isinstance(job, TuneJob) and job.train.data.set == id_set:
-            sources = [outputs.data for outputs in job.ood]
+            sources = [outputs.data for outputs in job.ood if outputs.data.set != id_set]  # not validation images
             used |= {data: f"images of '{data.set}' that settings are chosen on" for data in sources}
     return used

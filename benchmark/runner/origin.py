@@ -27,6 +27,9 @@ VERSIONS = ("schema", *STAGE_VERSIONS, "metrics", "intervals", "class_order")
 NO_FACTS = ("kind", "schema", "seed", "given", "outputs", "fitted", "tuned", "bank", "data")
 """Fields of keys that name other artifacts, or do not tell rows apart."""
 
+TRIED = "tried"
+"""Scores that settings were chosen by, which follow from the rest of the key; records do not name their artifacts."""
+
 
 class Origins:
     """Finds the origins of cells, given the keys of all artifacts behind them."""
@@ -104,7 +107,7 @@ class Seedless:
 
     def digest(self, content: Mapping[str, Any]) -> str:
         """The digest of a key's content, which does not depend on the seed of any training behind it."""
-        left_out = ("seed", "schema", *(VERSIONS if self.lasting else ()))
+        left_out = ("seed", "schema", TRIED, *(VERSIONS if self.lasting else ()))
         kept = {name: self._without(value) for name, value in content.items() if name not in left_out}
         if self.tuned_on and "tuned" in kept:
             kept["tuned"] = self.tuned_on

@@ -138,7 +138,8 @@ def _uses(job: Job) -> Iterator[tuple[str, SetRef]]:
         use = "fit" if isinstance(job, FitJob) else "tune"
         yield from ((use, outputs.data) for outputs in (job.train, job.validation, job.outliers) if outputs)
         if isinstance(job, TuneJob):
-            yield from (("tune on OOD", outputs.data) for outputs in job.ood)
+            id_set = job.train.data.set
+            yield from (("tune" if o.data.set == id_set else "tune on OOD", o.data) for o in job.ood)
     elif isinstance(job, ScoreJob):
         yield "check stability" if role_of(job.outputs.data.part) == "changed" else "score", job.outputs.data
 

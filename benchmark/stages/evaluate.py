@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oodbench.benchmark.data.transformed import named_sources
 from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
 from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
@@ -219,7 +220,8 @@ def _tuned(cell: Cell, context: JobContext) -> dict[str, Any]:
         return {}
     choice = context.store.load_json(cell.tuned)
     kin = context.library.kin(parse_set(cell.record.ood_set))
-    own = any(context.library.kin(parse_set(name.partition(" (")[0])) == kin for name in choice["on"])
+    sources = [name.partition(" (")[0] for name in choice["on"]]
+    own = any(name != cell.record.id_set and context.library.kin(parse_set(name)) == kin for name in sources)
     return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
 
 
@@ -233,7 +235,7 @@ def _forwarded(cell: Cell, context: JobContext) -> int:
 def _tuning_note(tuned: dict[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in tuned["settings"].items()) or "its defaults"
     own = ", among them images of the OOD set's own source" if tuned["own_source"] else ""
-    return f"{settings} chosen on {', '.join(tuned['on'])}{own}"
+    return f"{settings} chosen on {named_sources(tuned['on'])}{own}"
 
 
 def _audit(

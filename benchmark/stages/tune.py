@@ -1,11 +1,12 @@
-"""Chooses a detector's settings on held-out images: ID validation against OOD images that are not scored.
+"""Chooses a detector's settings on held-out images: ID validation against images that are not scored.
 
     defaults        every detector's defaults: the papers' values
+    val_id          one choice per detector, on transformed ID validation images: no OOD image is seen
     val_ood         one choice per detector, on the training split of the OOD set that the suite declares (`tuning`)
     leave_one_out   one choice per detector and OOD set, on the tuning halves of the other OOD sets, except related
                     ones (`Dataset.kin`); the other halves of all of them are scored
 
-The choice maximises AUROC, averaged over the OOD sets it is made on. Ties go to the first candidate; the defaults come
+The choice maximises AUROC, averaged over the sets it is made on. Ties go to the first candidate; the defaults come
 first. What candidates learn, and their scores, are artifacts of jobs of their own (`stages.fit_score`), which all
 choices of a run share.
 """

@@ -246,6 +246,8 @@ def test_options_about_networks_and_images_are_refused(tmp_path: Path, options: 
 
 def test_what_several_folders_and_protocols_need_is_said_in_a_sentence(tmp_path: Path) -> None:
     give_outputs(tmp_path / "mine")
+    with pytest.raises(UserError, match="--protocol val_id chooses settings on transformed ID validation images"):
+        run(tmp_path, protocol="val_id")
     with pytest.raises(UserError, match="--protocol val_ood chooses settings on images of a further OOD set"):
         run(tmp_path, protocol="val_ood")
     with pytest.raises(UserError, match="--outputs gives a folder twice"):

@@ -21,6 +21,7 @@ from oodbench.benchmark.records.prune import prune
 from oodbench.benchmark.records.record import FAILED, OK
 from oodbench.benchmark.stages.fit_score import chosen
 from oodbench.benchmark.standalone.bundle.export import export
+from oodbench.benchmark.verify.run import verify
 from tests.stages.chooser import MATRIX, Chooser, fits
 from tests.support import prepare_suite, tables_of, write_suite
 
@@ -182,3 +183,14 @@ def test_a_tuned_detector_is_exported_with_what_its_settings_learned(prepare_tin
     assert dict(bundle.tuned)["settings"] == record.tuned["settings"]
     for name, value in record.tuned["settings"].items():
         assert f"{name}={value}" in bundle.detector.spec
+
+
+def test_seeds_share_a_row_protocols_do_not_and_both_are_verified(prepare_tiny: Prepare, tmp_path: Path) -> None:
+    for protocol in ("leave_one_out", "val_id"):
+        options: dict[str, Any] = {"protocol": protocol, "seeds": 2, "ood_sets": "greek,uniform", "name": "tiny"}
+        run = prepare_tiny("chooser", add=True, **options).start()
+    result = verify(run.path, tmp_path / "results", tmp_path)
+    assert result.problems == []
+    labels = {record.label for record in run.records}
+    assert labels == {"chooser (protocol=leave_one_out)", "chooser (protocol=val_id)"}
+    assert Counter(record.label for record in run.records) == dict.fromkeys(labels, 4)

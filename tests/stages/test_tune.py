@@ -12,6 +12,7 @@ from oodbench.benchmark import ImageSet, auroc
 from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.splits import first_half
+from oodbench.benchmark.data.transformed import TRANSFORMED
 from oodbench.benchmark.errors import UserError
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob
 from oodbench.benchmark.plan.tuning.jobs import TuneJob
@@ -20,6 +21,7 @@ from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.evaluate import evaluate_cell
+from oodbench.benchmark.views.costs import costs_of
 from oodbench.benchmark.views.tables import text as table_text
 from tests.stages.chooser import MATRIX, Chooser
 from tests.support import prepare_suite, write_suite
@@ -185,7 +187,7 @@ def test_having_nothing_to_tune_on_is_an_error(prepare_tiny: Prepare, tmp_path: 
     edit(tmp_path / "tiny.toml", 'tuning = "glyphs"\n', "")
     with pytest.raises(UserError, match=r"needs an OOD set to tune on, and suite 'tiny' names none for 'digits.0-3.'"):
         prepare_tiny(protocol="val_ood")
-    with pytest.raises(UserError, match=r"Unknown protocol 'best'\. Choose defaults, val_ood, leave_one_out"):
+    with pytest.raises(UserError, match=r"Unknown protocol 'best'\. Choose defaults, val_id, val_ood, leave_one_out"):
         prepare_tiny(protocol="best")
 
 
@@ -194,8 +196,44 @@ def test_a_suite_can_choose_the_protocol(prepare_tiny: Prepare, tmp_path: Path) 
     assert all(cell.tuned for cell in prepare_tiny().plan.cells)
     assert not any(cell.tuned for cell in prepare_tiny(protocol="defaults").plan.cells)
     edit(tmp_path / "tiny.toml", '"leave_one_out"', '"best"')
-    with pytest.raises(UserError, match=r"tuning in .protocol. is 'best'; it must be one of defaults, val_ood"):
+    with pytest.raises(UserError, match=r"tuning in .protocol. is 'best'; it must be one of defaults, val_id, val_ood"):
         prepare_tiny()
+
+
+def test_val_id_chooses_on_transformed_validation_images_alone(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny("chooser,msp", protocol="val_id", ood_sets="digits[4-9],uniform")
+    plan, library = prepared.plan, prepared.context.library
+    (tune,) = (job for job in plan.jobs.values() if isinstance(job, TuneJob))  # one choice for all OOD sets
+    assert [outputs.data.part for outputs in tune.ood] == list(TRANSFORMED)
+    assert {outputs.data.set for outputs in (*tune.ood, tune.validation)} == {"digits[0-3]"}
+    seen = {job.outputs.data for job in plan.jobs.values() if isinstance(job, ExtractJob)}
+    assert {data.set for data in seen if data.part not in ("test", "scored")} == {"digits[0-3]"}
+    run = prepared.start()
+    record = next(r for r in run.records if (r.label, r.ood_set) == ("chooser", "digits[4-9]"))
+    assert record.n_ood == len(library.part(parse_set("digits[4-9]"), "test"))  # nothing is held out for tuning
+    assert record.tuned["own_source"] is False
+    choice = prepared.context.store.load_json(tune.makes[0])
+    top = [prepared.context.store.load_array(o.logits).astype(float).max(axis=1) for o in (tune.validation, *tune.ood)]
+    by_hand = {power: np.mean([auroc(-(top[0] ** power), -(ood**power)) for ood in top[1:]]) for power in (1, 2)}
+    assert choice["auroc"] == pytest.approx(
+        max(*by_hand.values(), *(1 - value for value in by_hand.values())), abs=1e-12
+    )
+    note = "chosen on digits[0-3] (shuffled, jigsaw, noisy, blurred, mixed validation)"
+    assert any(note in one for one in record.notes)
+    assert costs_of(run)["chooser"].data == ("ID", "tuned on ID")
+    uses = {(one["use"], one["part"]) for one in record.provenance["data"]}
+    assert {("tune", role) for role in TRANSFORMED} <= uses
+    assert "tune on OOD" not in {use for use, _ in uses}
+
+
+def test_val_id_mixes_no_images_of_one_class(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny(
+        "ocsvm[gamma=0.5]", protocol="val_id", id_sets="digits[3]", ood_sets="uniform", recipe="svdd_autoencoder"
+    )
+    (tune,) = (job for job in prepared.plan.jobs.values() if isinstance(job, TuneJob))
+    assert [outputs.data.part for outputs in tune.ood] == list(TRANSFORMED[:-1])
+    said = "No settings are chosen on 'digits[3]' (mixed validation): Images of one class cannot be mixed"
+    assert any(note.startswith(said) for note in prepared.context.library.notes)
 
 
 def test_halves_split_no_group_and_contain_every_class(tmp_path: Path) -> None:

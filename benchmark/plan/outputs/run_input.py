@@ -11,6 +11,7 @@ from oodbench.benchmark.data.library import Library
 from oodbench.benchmark.data.outputs.data_sets import GivenSets, GivenSource, register_given
 from oodbench.benchmark.data.pictures.view import PictureView
 from oodbench.benchmark.errors import UserError
+from oodbench.benchmark.plan.cells.tuning_sources import NO_PIXELS
 from oodbench.benchmark.plan.outputs.attached import AttachedPlanner
 from oodbench.benchmark.plan.outputs.planner import OutputsPlanner
 from oodbench.benchmark.plan.picture_view import picture_view
@@ -19,7 +20,7 @@ from oodbench.benchmark.plan.planner import make_plan, new_plan, refuse_empty
 from oodbench.benchmark.plan.precision import FLOAT32
 from oodbench.benchmark.plan.suite import IDEntry, OODEntry, Suite
 from oodbench.benchmark.plan.suite_file import default_suite, read_suite
-from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_OOD
+from oodbench.benchmark.plan.tuning_protocols import LEAVE_ONE_OUT, VAL_ID, VAL_OOD
 from oodbench.benchmark.plan.weights.file import OUTPUTS
 
 OF_NETWORKS = (
@@ -106,6 +107,8 @@ def _refuse_unused(request: Request) -> None:
             f"{what} gives {'outputs of a network' if request.outputs else 'scores'}, and no images or weights, so "
             f"leave out {' and '.join(options)}."
         )
+    if request.protocol == VAL_ID:
+        raise UserError(NO_PIXELS)
     if request.protocol == VAL_OOD:
         raise UserError(
             f"--protocol {VAL_OOD} chooses settings on images of a further OOD set, of which no outputs are given. Use "

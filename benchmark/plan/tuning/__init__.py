@@ -1,1 +1,1 @@
-"""Tuning: the jobs that try candidates and choose among them, and the images that choices are made on."""
+"""Tuning: the job that chooses among settings that other jobs have tried."""
