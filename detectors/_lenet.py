@@ -97,10 +97,9 @@ class Decoder(nn.Module):
         normed = [nn.BatchNorm1d(sizes.hidden, eps=1e-4, affine=False)] if sizes.hidden else []
         self.hidden = nn.Sequential(*hidden, *normed)
         widths = [(sizes.hidden or sizes.code) // 16, *reversed(sizes.channels), channels]
-        self.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(one, other, 5, padding=2, bias=False) for one, other in pairwise(widths)
-        )
-        for convolution in self.convolutions if sizes.xavier else ():
+        convolutions = [nn.ConvTranspose2d(one, other, 5, padding=2, bias=False) for one, other in pairwise(widths)]
+        self.convolutions = nn.ModuleList(convolutions)
+        for convolution in convolutions if sizes.xavier else ():
             nn.init.xavier_uniform_(convolution.weight, gain=nn.init.calculate_gain("leaky_relu"))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width, eps=1e-4, affine=False) for width in widths[1:-1])
 

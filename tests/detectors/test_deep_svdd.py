@@ -142,11 +142,11 @@ def test_the_first_weights_of_the_decoder_are_the_authors(network: str) -> None:
     """Xavier's uniform distribution on CIFAR-10, and elsewhere torch's, which depends on one side's fan alone."""
     torch.manual_seed(0)
     for convolution in Decoder(NETWORKS[network], (3, 32, 32)).convolutions:
-        weight = convolution.weight
+        weight = next(convolution.parameters())
         one, other = (fan * 25 for fan in weight.shape[:2])
         xavier = np.sqrt(2 / (1 + 0.01**2)) * np.sqrt(6 / (one + other))
         bound = xavier if network == "cifar10" else 1 / np.sqrt(other)
-        assert 0.97 * bound < float(weight.detach().abs().max()) <= bound
+        assert 0.97 * bound < weight.detach().abs().max().item() <= bound
 
 
 def test_parameters_of_the_encoders_are_those_of_the_papers() -> None:

@@ -15,6 +15,7 @@ from oodbench.benchmark import Batch, Classifier, DataError, Task, TrainBatch, T
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.inputs import NAMED
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.detectors._loss_recipe import Losses
 from oodbench.detectors.learned_confidence import (
     LearnedConfidence,
     LearnedConfidenceLoss,
@@ -104,7 +105,8 @@ def test_losses_of_certain_predictions_are_finite_and_have_gradients() -> None:
 
 def holed(images: np.ndarray, side: int, centres: list[tuple[int, int]]) -> np.ndarray:
     """The authors' cutout, image by image, with the mean colour of the batch in the holes."""
-    result, mean = images.copy(), images.mean(axis=(0, 2, 3))
+    result: np.ndarray = images.copy()
+    mean = images.mean(axis=(0, 2, 3))
     for image, (row, column) in zip(result, centres, strict=True):
         top, bottom = (min(max(row + by, 0), image.shape[1]) for by in (-(side // 2), side // 2))
         left, right = (min(max(column + by, 0), image.shape[2]) for by in (-(side // 2), side // 2))
@@ -124,24 +126,21 @@ def test_cutout_is_the_authors_hole_by_hole(side: int, shape: tuple[int, int, in
     assert len(set(rows)) > shape[1] // 2
 
 
+class Noting(LearnedConfidenceLoss):
+    """Keeps the images that the loss is computed from."""
+
+    def losses(self, training: Training, batch: TrainBatch) -> Losses:
+        self.seen_ = batch.images
+        return super().losses(training, batch)
+
+
 def test_a_step_sees_holes_only_if_they_are_asked_for() -> None:
-    seen: list[Tensor] = []
-    for cutout in (0, 8):
-        recipe = LearnedConfidenceLoss(cutout=cutout)
-        training = start(recipe)
-        network = training.networks["classifier"]
-        features = network.features
-
-        def noted(images: Tensor, features: Callable[[Tensor], Tensor] = features) -> Tensor:
-            seen.append(images)
-            return features(images)
-
-        network.features = noted
-        recipe.step(training, batch(0))
-    plain, cut = seen
-    assert torch.equal(plain, batch(0).images)
-    assert torch.equal(cut, cut_out(plain, 8, torch.Generator().manual_seed(5)))
-    assert (cut != plain).flatten(1).any(dim=1).all()
+    plain, cut = Noting(), Noting(cutout=8)
+    for recipe in (plain, cut):
+        recipe.step(start(recipe), batch(0))
+    assert torch.equal(plain.seen_, batch(0).images)
+    assert torch.equal(cut.seen_, cut_out(plain.seen_, 8, torch.Generator().manual_seed(5)))
+    assert (cut.seen_ != plain.seen_).flatten(1).any(dim=1).all()
 
 
 def test_hints_are_drawn_for_about_half_of_the_images_from_the_generator() -> None:
