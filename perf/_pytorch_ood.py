@@ -8,9 +8,23 @@ from typing import Any
 
 import torch
 from _world import Outputs, World
+from torch import nn
 
 LOADED = 256
 """Batch size of a loader."""
+
+
+class Differentiable(nn.Module):
+    """A frozen network that NACUE can differentiate, with respect to the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, (N, K)."""
+        logits: torch.Tensor = self.network(images.detach().requires_grad_())
+        return logits
 
 
 def theirs(world: World) -> dict[str, tuple[Any, str]]:
@@ -53,6 +67,7 @@ def theirs(world: World) -> dict[str, tuple[Any, str]]:
         "vra": (peer.VRA(as_map, head), "maps"),
         "lts": (peer.LTS(encoder, network.head, p=0.05), "features"),
         "odin": (peer.ODIN(network), "images"),
+        "nac": (peer.NACUE(Differentiable(network), [network.rectify]), "images"),
     }
 
 
@@ -64,6 +79,10 @@ def read_by(kind: str, outputs: Outputs) -> torch.Tensor:
 
 def fit_theirs(name: str, one: Any, kind: str, world: World) -> None:
     """Fit a pytorch-ood detector on the same data as ours, if it needs fitting."""
+    if name == "nac":  # from images, as many as ours uses
+        used = slice(None, None, -(-len(world.fit.images) // 1000))
+        one.fit(list(zip(world.fit.images[used].split(LOADED), world.fit.labels[used].split(LOADED), strict=True)))
+        return
     method = {"logits": "fit_logits", "features": "fit_features", "maps": "fit_feature_maps"}.get(kind, "")
     if hasattr(one, method) and getattr(one, "requires_fit", True):
         source = world.validation if name == "kl_matching" else world.fit

@@ -70,7 +70,7 @@ class World(NamedTuple):
     @property
     def classifier(self) -> Classifier:
         """The network as given to detectors."""
-        return Classifier(self.network, CLASSES)
+        return Classifier(self.network, CLASSES, lambda network: [network.rectify])
 
 
 def make_world(fit: int, test: int, units: int = 512, seed: int = 0) -> World:

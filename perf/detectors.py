@@ -29,12 +29,12 @@ OURS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "doctor", "temperature_scaling", "kl_matching", "openmax"),
     *("mahalanobis", "relative_mahalanobis", "gmm", "ssd", "knn", "nnguide", "relation", "cosine"),
     *("mahalanobis_pp", "rmds_pp", "kpca", "neco", "pnml", "cfood"),
-    *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref", "weiper"),
-    *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin", "iodin"),
+    *("vim", "residual", "she", "fdbd", "nci", "caref", "cadref", "weiper", "grood"),
+    *("react", "dice", "ash", "scale", "vra", "gradnorm", "odin", "iodin", "nac"),
     *("lts", "optfs", "rank_shift", "actsub"),
 )
 MATRIX = ("msp", "energy", "max_logit", "mahalanobis", "knn", "vim", "odin")
-SHARING = ("knn", "nnguide", "relation")
+SHARING = ("knn", "nnguide", "relation", "grood")
 
 
 def compare(name: str, world: World, peer: dict[str, tuple[Any, str]], repeats: int) -> str:

@@ -49,6 +49,7 @@ CHOSEN = {
     ("kde", "bandwidth"),
     ("kpca", "gamma"),
     ("kpca", "mapped"),
+    ("nac", "alpha"),
     ("neco", "max_logit"),
     ("ocsvm", "gamma"),
 }

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES = 2 * BLOCK + 1234
 STREAMED = (
     *("mahalanobis", "relative_mahalanobis", "residual[dim=2]", "vim[dim=2]", "she", "fdbd", "nci"),
-    *("caref", "cadref[confidence=msp]", "weiper[repeats=3,images=20000]"),
+    *("caref", "cadref[confidence=msp]", "weiper[repeats=3,images=20000]", "grood"),
     *("mahalanobis_pp", "rmds_pp", "kpca", "neco[dim=2]", "pnml", "cfood[fraction=0.01]"),
     *("react", "vra", "vra[pooled=true]", "ssd", "ssd[clusters=classes]", "gmm", "openmax"),
     *("actsub", "lts", "optfs", "rank_shift"),
