@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from oodbench.benchmark.plugins.inputs import Batch as Batch
     from oodbench.benchmark.plugins.inputs import Classifier as Classifier
     from oodbench.benchmark.plugins.inputs import FitData as FitData
+    from oodbench.benchmark.plugins.neighbours.largest import largest as largest
     from oodbench.benchmark.plugins.networks.calls import ModuleCall as ModuleCall
     from oodbench.benchmark.plugins.networks.calls import blocks_of as blocks_of
     from oodbench.benchmark.plugins.networks.calls import head_of as head_of
@@ -88,6 +89,7 @@ _MODULES = {
     "plugins.detector": ("Detector",),
     "plugins.figures": ("FigureInputs", "Figures", "Picture"),
     "plugins.inputs": ("Batch", "Classifier", "FitData"),
+    "plugins.neighbours.largest": ("largest",),
     "plugins.networks.calls": ("ModuleCall", "blocks_of", "head_of", "watched"),
     "plugins.networks.found": ("FoundNetwork",),
     "plugins.networks.with_outputs": ("WithOutputs",),

@@ -1,8 +1,9 @@
-"""Shared parts of detectors that compare images with a bank of training images: choice of the bank, largest entries.
+"""Shared parts of detectors that compare images with a bank of training images: choice of the bank.
 
 The bank is the training set, or with `fraction` below 1 the same share of every class, at least one image of each. The
 images are chosen by a seeded hash of their features, so that neither their order nor the number of processes matters.
-Detectors with equal settings share one matrix product (`Batch.similarities`).
+Detectors with equal settings share one matrix product (`Batch.similarities`); the nearest images alone are found faster
+(`Batch.neighbours`).
 """
 
 from __future__ import annotations
@@ -13,28 +14,9 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, DataError, Detector, FitData
+from oodbench.benchmark import largest as largest
 from oodbench.benchmark import unit as unit
 from oodbench.detectors._gaussian import BLOCK
-
-GROUP = 32
-"""Number of columns in a group of `largest`."""
-
-
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of each row of (N, B) in descending order, and their columns; both (N, k).
-
-    The k largest entries lie in the k groups of columns with the largest maxima: two short sorts instead of a long one.
-    """
-    groups = values.shape[1] // GROUP
-    if groups < 2 * k:
-        return torch.topk(values, k, dim=1)
-    grouped = groups * GROUP
-    best = values[:, :grouped].unflatten(1, (GROUP, groups)).amax(dim=1).topk(k, dim=1).indices
-    columns = (best[:, None] + groups * torch.arange(GROUP)[:, None]).flatten(1)
-    rest = torch.arange(grouped, values.shape[1]).expand(len(values), -1)
-    columns = torch.cat([columns, rest], dim=1)
-    found = values.gather(1, columns).topk(k, dim=1)
-    return found.values, columns.gather(1, found.indices)
 
 
 class Banked(Detector):

@@ -55,13 +55,13 @@ class KNN(Banked):
 
     def score(self, batch: Batch) -> Tensor:
         """Distance to the k-th nearest neighbour, from 0 to 2."""
-        distances = self._distances(batch, batch.features, batch.similarities)
+        distances = self._distances(batch, batch.features, batch.neighbours.column(self.k_))
         if (close := distances < CLOSE).any():
             features = batch.features[close]
-            distances[close] = self._distances(batch, features, batch.bank.similarities(features, torch.float64))
+            similarities = batch.bank.similarities(features, torch.float64)
+            distances[close] = self._distances(batch, features, largest(similarities, self.k_)[1][:, -1])
         return distances
 
-    def _distances(self, batch: Batch, features: Tensor, similarities: Tensor) -> Tensor:
-        neighbours = largest(similarities, self.k_)[1][:, -1]
+    def _distances(self, batch: Batch, features: Tensor, neighbours: Tensor) -> Tensor:
         distances: Tensor = torch.linalg.vector_norm(unit(features) - unit(batch.bank.features(neighbours)), dim=1)
         return distances

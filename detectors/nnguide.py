@@ -7,7 +7,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._rules import neighbours_of
-from oodbench.detectors._similarity import Banked, bank_of, largest, require_k, require_neighbours
+from oodbench.detectors._similarity import Banked, bank_of, require_k, require_neighbours
 
 
 @detector(
@@ -56,5 +56,5 @@ class NNGuide(Banked):
 
     def score(self, batch: Batch) -> Tensor:
         """Negative product of energy and guidance."""
-        guidance = largest(batch.similarities * self.energies_, self.k_)[0].double().mean(dim=1)
+        guidance = batch.neighbours.largest(self.k_, self.energies_).double().mean(dim=1)
         return -torch.logsumexp(batch.logits, dim=1) * guidance

@@ -46,19 +46,9 @@ def resolve_precision(requested: str, device: torch.device) -> str:
         raise UserError(f"Unknown precision '{requested}'. Choose one of {', '.join(PRECISIONS)}.")
     if requested != AUTO:
         return requested
-    return BFLOAT16 if _multiplies_bfloat16(device) else FLOAT32
+    from oodbench.benchmark.plugins.neighbours.hardware import multiplies_bfloat16
 
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has hardware for bfloat16 matrix products."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older versions of torch
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return BFLOAT16 if multiplies_bfloat16(device) else FLOAT32
 
 
 def train_in(precision: str, networks: Iterable[nn.Module], device: torch.device) -> None:

@@ -13,6 +13,7 @@ from oodbench.benchmark.errors import PluginError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from oodbench.benchmark.plugins.neighbours.shared import Neighbours
     from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 T = TypeVar("T")
@@ -93,13 +94,10 @@ class Classifier:
         return blocks
 
     def forward_with_maps(self, images: Tensor) -> ForwardOutput:
-        """Run one forward pass and return the blocks' feature maps as well.
+        """Run one forward pass and return feature maps, features and logits.
 
         Args:
             images: (N, C, H, W) in [0, 1].
-
-        Returns:
-            Feature maps, features and logits.
 
         Raises:
             PluginError: There are no blocks, or a block's output is not of shape (N, C, H, W).
@@ -225,10 +223,8 @@ class Batch:
             once: Calls functions of the whole batch that detectors share; None calls them every time.
         """
         self._size, self._most, self._once = size, most, once
-        self._parts, self._owner = parts, owner
-        self._classifier = classifier
+        self._parts, self._owner, self._classifier, self._bank = parts, owner, classifier, bank
         self._rows = rows or slice(0, size)
-        self._bank = bank
 
     def __len__(self) -> int:
         return self._size
@@ -273,6 +269,13 @@ class Batch:
         """
         return self._part("similarities")
 
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The k-th or the k largest of `similarities`, faster where no detector reads all of them; in `score` only."""
+        from oodbench.benchmark.plugins.neighbours.shared import neighbours_of
+
+        return neighbours_of(self._parts.get("similarities"), self._rows, lambda: self.similarities)
+
     @property
     def bank(self) -> TrainingBank:
         """The training images behind `similarities`; in `score` only.
@@ -316,14 +319,11 @@ class Batch:
         return found
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Iterate over the same images in consecutive pieces, to bound memory.
+        """Iterate over the same images in consecutive pieces, in order, to bound memory; the last may be smaller.
 
         Args:
             size: Largest number of images in a piece. Of a detector that reads images, pieces are smaller where images
                 are large, as those of the shared pass are.
-
-        Yields:
-            Batches, in order; the last may be smaller.
         """
         size = min(size, self._most) if self._most else size
         for start in range(0, self._size, size):

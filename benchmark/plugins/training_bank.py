@@ -51,8 +51,8 @@ class TrainingBank:
     def __init__(self, features: np.ndarray, rows: Tensor | None = None) -> None:
         self._features = features
         self._rows = torch.arange(len(features)) if rows is None else rows
-        fits = 4 * len(self) * features.shape[1] <= HELD
-        self._held = list(self._pieces(torch.float32)) if fits else None
+        self.held = self._hold() if 4 * len(self) * features.shape[1] <= HELD else None
+        """The bank's unit vectors, float32 (B, D), if they fit in memory."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -69,15 +69,24 @@ class TrainingBank:
     def similarities(self, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the cosines of features (N, D) with the bank's: `dtype` (N, B), each to about that precision."""
         directions, cosines = unit(features).to(dtype), torch.empty(len(features), len(self), dtype=dtype)
-        held = self._held if dtype == torch.float32 else None
-        for columns, piece in held or self._pieces(dtype):
+        held = self.held if dtype == torch.float32 else None
+        for columns, piece in self._pieces(dtype) if held is None else ((c, held[c]) for c in self._columns()):
             torch.mm(directions, piece.T, out=cosines[:, columns])
         return cosines
 
+    def _hold(self) -> Tensor:
+        held = torch.empty(len(self), self._features.shape[1])
+        for columns, piece in self._pieces(torch.float32):
+            held[columns] = piece
+        return held
+
+    def _columns(self) -> list[slice]:
+        """The columns of each piece."""
+        return [slice(start, min(start + PIECE, len(self))) for start in range(0, len(self), PIECE)]
+
     def _pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """The bank's unit vectors, PIECE at a time, with their columns."""
-        for start in range(0, len(self), PIECE):
-            columns = slice(start, min(start + PIECE, len(self)))
+        for columns in self._columns():
             yield columns, unit(self.features(torch.arange(columns.start, columns.stop))).to(dtype)
 
 

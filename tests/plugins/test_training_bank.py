@@ -17,11 +17,11 @@ from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.plan.jobs import FitJob, ScoreJob
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.base import Plugin
+from oodbench.benchmark.plugins.neighbours.largest import GROUP, largest
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.runner.earlier_cells import NONE
 from oodbench.benchmark.runner.runner import run_plan
-from oodbench.detectors._similarity import GROUP, largest
 from oodbench.detectors.knn import CLOSE
 from tests.detectors.feature_world import FeatureWorld
 from tests.support import prepare_suite, write_suite

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch
+from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.stages.detecting.fit_score import CPU
@@ -149,7 +150,7 @@ def score_with_bank(
     The arguments are those of `score_together`; `probe`: whether to score the first images once more, in a smaller
     batch, to find scores that depend on it.
     """
-    product = SharedBlock(lambda rows: bank.similarities(images.feature_rows(rows)))
+    product = SharedProduct(bank, images.feature_rows, images.count)
     passes = [_DetectorPass(detector, seed, product, device) for detector in detectors]
     batches = [batch_with(detector, bank, product).batches(bank.block) for detector in detectors]
     for number, blocks in enumerate(zip(*batches, strict=True)):

@@ -1,0 +1,138 @@
+"""Some entries of the product of float32 similarities, with the bits that the whole product gives them.
+
+A BLAS library may add the terms of an entry in another order in a product of another shape. Entries are therefore
+computed in products of one shape, and `agree` compares that shape with the whole product, on random numbers, in every
+entry: the order depends on shapes, not on values. Where it differs, there is no screening.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodbench.benchmark.plugins import training_bank
+
+ROWS, COLUMNS = 32, 192
+"""Shape of a product of chosen entries."""
+
+FEW = 16
+"""Rows that are multiplied with the whole bank at once."""
+
+
+class Tiles:
+    """Computes entries of the product of a block of images with a bank.
+
+    Args:
+        bank: Unit vectors, float32 (B, D).
+    """
+
+    def __init__(self, bank: Tensor) -> None:
+        self._bank = bank
+
+    def entries(self, directions: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Cosines of unit vectors (N, D) and the bank's at `rows` (ascending) and `columns`, (n,): float32 (n,)."""
+        found = np.empty(len(rows), dtype=np.float32)
+        ends = np.searchsorted(rows, np.arange(0, len(directions) + ROWS, ROWS))
+        for number, (start, end) in enumerate(pairwise(ends)):
+            if start == end:
+                continue
+            first = number * ROWS
+            own = _padded(directions[first : first + ROWS], ROWS)
+            distinct, places = np.unique(columns[start:end], return_inverse=True)
+            product = self._columns(own, torch.from_numpy(distinct)).numpy()
+            found[start:end] = product[rows[start:end] - first, places]
+        return found
+
+    def _columns(self, own: Tensor, columns: Tensor) -> Tensor:
+        """Cosines of ROWS unit vectors with some of the bank's, (ROWS, at least n)."""
+        parts = [torch.mm(own, _padded(self._bank[some], COLUMNS).T) for some in columns.split(COLUMNS)]
+        return torch.cat(parts, dim=1)
+
+    def whole_rows(self, directions: Tensor) -> Tensor:
+        """The cosines of unit vectors (n, D) with all of the bank's, float32 (n, B)."""
+        cosines = torch.empty(-(-len(directions) // FEW) * FEW, len(self._bank))
+        for start in range(0, len(directions), FEW):
+            whole_product(_padded(directions[start : start + FEW], FEW), self._bank, cosines[start : start + FEW])
+        return cosines[: len(directions)]
+
+
+def whole_product(directions: Tensor, bank: Tensor, out: Tensor) -> None:
+    """Write the cosines of unit vectors (N, D) with the bank's, (B, D), to `out`, (N, B), as `TrainingBank` does."""
+    for start in range(0, len(bank), training_bank.PIECE):
+        columns = slice(start, start + training_bank.PIECE)
+        torch.mm(directions, bank[columns].T, out=out[:, columns])
+
+
+def _padded(vectors: Tensor, count: int) -> Tensor:
+    """`count` vectors: the given ones, then the first again."""
+    missing = count - len(vectors)
+    return vectors if missing == 0 else torch.cat([vectors, vectors[:1].expand(missing, -1)])
+
+
+@lru_cache(maxsize=64)
+def agree(images: int, count: int, dims: int, threads: int) -> bool:
+    """Whether entries computed apart have the bits of the product of `images` with `count` vectors of `dims` numbers.
+
+    Every entry of the first and of the last piece of the bank is compared; the pieces between have the first's shape.
+    `threads`: of the process; the libraries divide products among them.
+    """
+    random = np.random.default_rng(0)
+    tail = count % training_bank.PIECE
+    kept = count if count <= training_bank.PIECE else training_bank.PIECE + tail
+    directions, bank = (
+        torch.from_numpy(random.standard_normal((size, dims), dtype=np.float32)) for size in (images, kept)
+    )
+    row = torch.empty(images, count)  # as long as in the whole product: the stride may matter, too
+    whole_product(directions, bank, row[:, :kept])
+    tiles, columns = Tiles(bank), torch.from_numpy(random.permutation(kept))
+    for start in range(0, images, ROWS):
+        own = directions[start : start + ROWS]
+        if not torch.equal(
+            tiles._columns(_padded(own, ROWS), columns)[: len(own), :kept], row[start : start + ROWS, columns]
+        ):
+            return False
+    few = torch.from_numpy(random.permutation(images)[:FEW])
+    found = torch.empty(FEW, count)
+    whole_product(_padded(directions[few], FEW), bank, found[:, :kept])
+    return torch.equal(found[: len(few), :kept], row[few, :kept])
+
+
+@lru_cache(maxsize=1)
+def multiplies_pairs() -> bool:
+    """Whether this build of torch has the product of chosen pairs; says once, unseen, that sparse tensors are new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return bool(pair_products(torch.ones(1, 2), torch.ones(1, 2), np.array([0]), np.array([0]))[0] == 2)
+        except (RuntimeError, AttributeError, TypeError):
+            return False
+
+
+def pair_products(directions: Tensor, bank: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Inner products of pairs of vectors, without copies of the vectors: float32 (n,), rounded in any order.
+
+    The bank is read once, in order; the vectors of a block of images stay in the processor's cache.
+
+    Args:
+        directions: (N, D).
+        bank: (B, D).
+        rows: The pairs' places in `directions`, int64 (n,).
+        columns: The pairs' places in `bank`, int64 (n,).
+    """
+    small = columns.astype(np.uint16) if len(bank) <= 2**16 else columns.astype(np.uint32)
+    order = np.argsort(small, kind="stable")
+    starts = np.zeros(len(bank) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(columns, minlength=len(bank)), out=starts[1:])
+    size = (len(bank), len(directions))
+    zeros = torch.zeros(len(columns))
+    pattern = torch.sparse_csr_tensor(
+        torch.from_numpy(starts), torch.from_numpy(rows[order]), zeros, size=size, check_invariants=False
+    )
+    products = np.empty(len(columns), dtype=np.float32)
+    products[order] = torch.sparse.sampled_addmm(pattern, bank, directions.T, beta=0.0).values().numpy()
+    return products

@@ -1,0 +1,318 @@
+"""Nearest training images by screening: the bound on bfloat16, the same bits as the float32 product, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from oodbench.benchmark import Detector, FitData, largest, unit
+from oodbench.benchmark.plugins import training_bank
+from oodbench.benchmark.plugins.neighbours import rounded, shared, tiles
+from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
+from oodbench.benchmark.plugins.neighbours.screen import Screen
+from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
+from oodbench.benchmark.plugins.registry import registry
+from oodbench.benchmark.plugins.training_bank import TrainingBank
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
+from oodbench.benchmark.stages.detecting.similarities import score_with_bank
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMAGES, BANK, DIMS = 96, 1200, 96
+HALF = 2.0**-8
+"""Largest relative error of a number rounded to bfloat16."""
+
+
+def normal(random: np.random.RandomState, count: int) -> np.ndarray:
+    return random.randn(count, DIMS)
+
+
+def rectified(random: np.random.RandomState, count: int) -> np.ndarray:
+    return np.maximum(0, random.randn(count, DIMS) - 0.5)
+
+
+def classes(random: np.random.RandomState, count: int) -> np.ndarray:
+    centres = np.random.RandomState(1).gamma(0.5, 2, (5, DIMS))
+    directions = np.random.RandomState(2).randn(5, 4, DIMS)
+    label = np.arange(count) % 5
+    scattered: np.ndarray = centres[label] + 0.5 * np.einsum("nr,nrd->nd", random.randn(count, 4), directions[label])
+    return scattered
+
+
+def doubled(random: np.random.RandomState, count: int) -> np.ndarray:
+    """Every image occurs six times."""
+    return np.tile(np.random.RandomState(3).randn(count // 6 + 1, DIMS), (6, 1))[:count]
+
+
+def rounded_up(random: np.random.RandomState, count: int) -> np.ndarray:
+    """Every number lies just above the middle of two bfloat16 numbers: all of them are rounded up."""
+    return np.ldexp(1 + 2.0**-8 * 1.001, random.randint(-2, 2, (count, DIMS)))
+
+
+def few_zeros(random: np.random.RandomState, count: int) -> np.ndarray:
+    found = abs(random.randn(count, DIMS))
+    found[3::40] = 0
+    return found
+
+
+def tiny(random: np.random.RandomState, count: int) -> np.ndarray:
+    return 1e-30 * random.randn(count, DIMS)
+
+
+def alike(random: np.random.RandomState, count: int) -> np.ndarray:
+    return np.ones((count, DIMS)) + 1e-6 * random.randn(count, DIMS)
+
+
+def close(random: np.random.RandomState, count: int) -> np.ndarray:
+    """Groups of thirty images whose similarities differ by the rounding of float32."""
+    centres = np.random.RandomState(7).randn(40, DIMS)
+    return np.repeat(centres, -(-count // 40), axis=0)[:count] + 3e-4 * random.randn(count, DIMS)
+
+
+KINDS = [normal, rectified, classes, doubled, rounded_up, few_zeros, tiny, close, alike]
+Kind = Callable[[np.random.RandomState, int], np.ndarray]
+
+
+def units(kind: Kind, seed: int, count: int) -> Tensor:
+    return unit(torch.from_numpy(kind(np.random.RandomState(seed), count).astype(np.float32))).float()
+
+
+def cosines(directions: Tensor, bank: Tensor) -> Tensor:
+    out = torch.empty(len(directions), len(bank))
+    tiles.whole_product(directions, bank, out)
+    return out
+
+
+def same_bits(images: int = IMAGES, count: int = BANK) -> None:
+    """Skip a test where the product gives entries other bits in another shape: there is no screening there."""
+    if not (tiles.multiplies_pairs() and rounded.rounds_to_nearest() and tiles.agree(images, count, DIMS, 1)):
+        pytest.skip("entries of a matrix product depend on its shape here")
+
+
+# The bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bfloat16_products_are_within_the_bound(kind: Kind, weighted: bool) -> None:
+    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
+    weights = torch.from_numpy(np.random.RandomState(4).randn(BANK).astype(np.float32) * 20) if weighted else None
+    products, bound = RoundedBank(bank, weights).products(directions)
+    vectors = bank.double() if weights is None else bank.double() * weights.double()[:, None]
+    exact = directions.double() @ vectors.T
+    centre = (vectors.sum(dim=0) / BANK).float().double()
+    constant = directions.double() @ centre - centre @ centre + (vectors @ centre).mean()
+    errors = (products.double() - (exact - constant[:, None])).abs()
+    last = products.double().abs() * HALF
+    assert (errors <= bound[:, None] + last).all()
+    largest_norm = float(vectors.norm(dim=1).max())
+    assert float(bound.max()) < 0.012 * largest_norm + 1e-20
+
+
+@pytest.mark.parametrize("part", ["images", "bank", "both"])
+def test_the_bound_holds_with_equality_where_errors_add_up(part: str) -> None:
+    exact = torch.from_numpy(np.ldexp(1.0, np.random.RandomState(0).randint(-2, 2, (1, DIMS)))).float()
+    above = exact * (1 + 2.0**-8 * 1.001)  # rounded up, in every number
+    directions, vector = (above if part in names else exact for names in (("images", "both"), ("bank", "both")))
+    bank = RoundedBank(torch.cat([vector, -vector]))  # its mean is zero
+    multiplied, bound = bank.round(directions)
+    found = multiplied.double() @ bank.rounded.double()
+    error = float((found - directions.double() @ torch.cat([vector, -vector]).double().T).abs().max())
+    assert 0.95 * float(bound) < error <= float(bound)
+
+
+# The same bits as the product's
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 7, 20, 300])
+def test_the_kth_neighbour_is_that_of_the_product(kind: Kind, k: int) -> None:
+    same_bits()
+    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
+    found = Screen(bank).column(directions, k)
+    if found is None:
+        assert kind is alike or (kind is classes and k == 20) or k > 20
+    else:
+        assert torch.equal(found, largest(cosines(directions, bank), k)[1][:, -1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 7, 20])
+@pytest.mark.parametrize("weighted", ["no", "positive", "any"])
+def test_the_largest_similarities_are_those_of_the_product(kind: Kind, k: int, weighted: str) -> None:
+    same_bits()
+    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
+    drawn = torch.from_numpy(np.random.RandomState(5).randn(BANK).astype(np.float32))
+    weights = {"no": None, "positive": 10 + drawn, "any": drawn}[weighted]
+    found = Screen(bank, weights).values(directions, k)
+    if found is not None:
+        whole = cosines(directions, bank)
+        assert torch.equal(found, largest(whole if weights is None else whole * weights, k)[0])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_sizes_and_numbers_of_neighbours(seed: int) -> None:
+    random = np.random.RandomState(seed)
+    images, count, k = int(random.randint(64, 200)), int(random.randint(600, 2500)), int(random.randint(1, 30))
+    same_bits(images, count)
+    kind = KINDS[seed % 4]
+    bank, directions = units(kind, seed, count), units(kind, seed + 1, images)
+    whole = cosines(directions, bank)
+    column, values = Screen(bank).column(directions, k), Screen(bank).values(directions, k)
+    assert column is None or torch.equal(column, largest(whole, k)[1][:, -1])
+    assert values is None or torch.equal(values, largest(whole, k)[0])
+
+
+def test_most_random_features_are_screened() -> None:
+    """The tests above do not pass because nothing is found."""
+    same_bits()
+    found = [Screen(units(normal, 0, BANK)).column(units(normal, 1, IMAGES), k) for k in (1, 7, 20)]
+    assert all(one is not None for one in found)
+
+
+def test_a_bank_that_is_all_the_same_is_left_to_the_product() -> None:
+    bank = units(alike, 0, 1)[:1].expand(BANK, -1).contiguous()
+    screen = Screen(bank)
+    assert screen.column(units(normal, 1, IMAGES), 5) is None
+    assert screen.values(units(normal, 1, IMAGES), 5) is None
+
+
+@pytest.mark.parametrize("k", [BANK // 3, BANK])
+def test_so_many_neighbours_are_left_to_the_product(k: int) -> None:
+    assert Screen(units(normal, 0, BANK)).column(units(normal, 1, IMAGES), k) is None
+
+
+def test_a_product_whose_entries_depend_on_its_shape_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply = torch.mm
+
+    def other(a: Tensor, b: Tensor, **out: Any) -> Tensor:
+        found: Tensor = multiply(a, b, **out)
+        return found.mul_(1 + 1e-6) if len(a) == tiles.FEW else found
+
+    monkeypatch.setattr(tiles.torch, "mm", other)
+    assert not tiles.agree.__wrapped__(IMAGES, BANK, DIMS, 1)
+
+
+# The choice
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Banks and sets of the tests' sizes are screened, on any processor and however long it takes."""
+    monkeypatch.setattr(training_bank, "MOST", IMAGES)
+    monkeypatch.setattr(training_bank, "ENTRIES", IMAGES * BANK)
+    monkeypatch.setattr(shared, "FEWEST_IN_BANK", 100)
+    monkeypatch.setattr(shared, "FEWEST_IMAGES", 100)
+    monkeypatch.setattr(shared, "PATIENCE", 1e9)
+    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: True)
+
+
+def fitted(name: str, train: SetArrays) -> Detector:
+    detector: Detector = registry.get("detector", name)(k=7) if name != "relation" else registry.get("detector", name)()
+    batch = array_batch(detector, train, labelled=True)
+    detector.fit(None, FitData(batch, batch))  # type: ignore[arg-type]  # none of them reads the network
+    return detector
+
+
+@pytest.fixture
+def scored(small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[list[bytes], list[int]]]]:
+    """Scores of a set of seven and a half blocks by detectors that share a bank; images multiplied in full."""
+    random = np.random.RandomState(0)
+    train, images = (
+        SetArrays(
+            count,
+            random.randn(count, 5) + 3,
+            abs(random.randn(count, DIMS)).astype(np.float32),
+            np.arange(count) % 5,
+        )
+        for count in (BANK, IMAGES * 7 + 40)
+    )
+    multiplied: list[int] = []
+    original = TrainingBank.similarities
+
+    def counted(self: TrainingBank, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        multiplied.append(len(features))
+        return original(self, features, dtype)
+
+    monkeypatch.setattr(TrainingBank, "similarities", counted)
+
+    def score(*names: str) -> tuple[list[bytes], list[int]]:
+        multiplied.clear()
+        assert train.features is not None
+        outcomes = score_with_bank(
+            [fitted(name, train) for name in names],
+            TrainingBank(train.features),
+            images,
+            lambda detector, bank, product: array_batch(detector, images, bank=bank, similarities=product),
+            0,
+        )
+        found = []
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+            found.append(outcome.scores.tobytes())
+        return found, [count for count in multiplied if count != 5]  # five images are scored once more, by themselves
+
+    return score
+
+
+@pytest.mark.parametrize("names", [("knn",), ("nnguide",), ("knn", "nnguide")])
+def test_scores_have_the_same_bytes_screened_and_in_full(
+    scored: Callable[..., tuple[list[bytes], list[int]]], names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
+    found, multiplied = scored(*names)
+    assert multiplied == [IMAGES, 40]  # the first block and the incomplete one
+    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: False)
+    expected, multiplied = scored(*names)
+    assert multiplied == [IMAGES] * 7 + [40]
+    assert found == expected
+
+
+def test_nothing_is_screened_while_a_detector_reads_all_similarities(
+    scored: Callable[..., tuple[list[bytes], list[int]]],
+) -> None:
+    alone, _ = scored("knn")
+    found, multiplied = scored("knn", "relation")
+    assert multiplied == [IMAGES] * 7 + [40]
+    assert found[0] == alone[0]
+
+
+@pytest.mark.parametrize("change", ["slow", "other bits", "no memory", "short set"])
+def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
+    scored: Callable[..., tuple[list[bytes], list[int]]], change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
+    expected, _ = scored("knn")
+    if change == "slow":
+        monkeypatch.setattr(shared, "PATIENCE", 0)
+    elif change == "other bits":
+        monkeypatch.setattr(shared, "agree", lambda *shape: False)
+    elif change == "no memory":
+        monkeypatch.setattr(training_bank, "HELD", 4 * BANK * DIMS + 100)
+    else:
+        monkeypatch.setattr(shared, "FEWEST_BLOCKS", 8)
+    found, multiplied = scored("knn")
+    assert multiplied == ([IMAGES] * 4 + [40] if change == "slow" else [IMAGES] * 7 + [40])
+    assert found == expected
+
+
+def test_neighbours_of_a_screen_are_kept_for_one_set_and_weighting(small: None) -> None:
+    same_bits()
+    bank, features = TrainingBank(units(normal, 0, BANK).numpy()), units(normal, 1, IMAGES * 8)
+    product = SharedProduct(bank, features.__getitem__, len(features))
+    weights = torch.from_numpy(np.random.RandomState(6).rand(BANK).astype(np.float32))
+    for start in range(0, len(features), IMAGES):
+        rows = slice(start, start + IMAGES)
+        whole, found = bank.similarities(features[rows]), product.neighbours(rows)
+        assert torch.equal(found.largest(4), largest(whole, 4)[0])
+        assert torch.equal(found.largest(4, weights), largest(whole * weights, 4)[0])
+        assert torch.equal(found.largest(4, 2 * weights), largest(whole * (2 * weights), 4)[0])
+        assert torch.equal(found.column(4), largest(whole, 4)[1][:, -1])
+        assert torch.equal(found.column(9), largest(whole, 9)[1][:, -1])
+    assert product.seconds > 0
