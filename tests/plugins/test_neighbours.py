@@ -208,6 +208,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_bank, "ENTRIES", IMAGES * BANK)
     monkeypatch.setattr(shared, "FEWEST_IN_BANK", 100)
     monkeypatch.setattr(shared, "FEWEST_IMAGES", 100)
+    monkeypatch.setattr(shared, "FEWEST_BLOCKS", 6)
     monkeypatch.setattr(shared, "PATIENCE", 1e9)
     monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: True)
 

@@ -21,9 +21,9 @@ from oodbench.benchmark.plugins.neighbours.screen import Screen
 from oodbench.benchmark.plugins.neighbours.tiles import agree, multiplies_pairs
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank, unit
 
-FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 6
+FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 16
 """Below as many features, images in the bank, images in the set or blocks of it, screening is not tried: rounding the
-bank takes as long as is saved on some 3,000 images."""
+bank takes as long as is saved in about eight blocks."""
 
 AT_ONCE = 2
 """Blocks that are screened together: in bfloat16 they take the memory of one block of float32 similarities."""

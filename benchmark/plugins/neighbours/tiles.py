@@ -78,28 +78,25 @@ def _padded(vectors: Tensor, count: int) -> Tensor:
 def agree(images: int, count: int, dims: int, threads: int) -> bool:
     """Whether entries computed apart have the bits of the product of `images` with `count` vectors of `dims` numbers.
 
-    Every entry of the first and of the last piece of the bank is compared; the pieces between have the first's shape.
-    `threads`: of the process; the libraries divide products among them.
+    In the last rows and in rows from everywhere, entries of every column of the first and of the last piece of the bank
+    are compared; the pieces between have the first's shape. `threads`: of the process; libraries divide products.
     """
     random = np.random.default_rng(0)
-    tail = count % training_bank.PIECE
-    kept = count if count <= training_bank.PIECE else training_bank.PIECE + tail
+    kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
     directions, bank = (
         torch.from_numpy(random.standard_normal((size, dims), dtype=np.float32)) for size in (images, kept)
     )
-    row = torch.empty(images, count)  # as long as in the whole product: the stride may matter, too
-    whole_product(directions, bank, row[:, :kept])
-    tiles, columns = Tiles(bank), torch.from_numpy(random.permutation(kept))
-    for start in range(0, images, ROWS):
-        own = directions[start : start + ROWS]
-        if not torch.equal(
-            tiles._columns(_padded(own, ROWS), columns)[: len(own), :kept], row[start : start + ROWS, columns]
-        ):
+    whole = torch.empty(images, count)  # as wide as the product of the whole bank: the stride may matter, too
+    whole_product(directions, bank, whole[:, :kept])
+    columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, ROWS).long()
+    for rows in (torch.arange(images)[-ROWS:], everywhere):
+        apart = Tiles(bank)._columns(_padded(directions[rows], ROWS), columns)
+        if not torch.equal(apart[: len(rows), :kept], whole[rows[:, None], columns]):
             return False
     few = torch.from_numpy(random.permutation(images)[:FEW])
     found = torch.empty(FEW, count)
     whole_product(_padded(directions[few], FEW), bank, found[:, :kept])
-    return torch.equal(found[: len(few), :kept], row[few, :kept])
+    return torch.equal(found[: len(few), :kept], whole[few, :kept])
 
 
 @lru_cache(maxsize=1)
