@@ -24,9 +24,9 @@ class KNN(Banked):
     """|z - z_(k)|, z = f / |f|: Euclidean distance to the k-th most similar training image.
 
     The neighbour is found by its similarity. Its distance is then computed by subtraction in float64, because 2 - 2 cos
-    loses half of the digits of a small distance. Similarities come from the shared float32 product; for neighbours
-    closer than 0.05, which float32 does not order reliably, they are recomputed in float64. A feature of zeros has
-    distance 1 from everything.
+    loses half of the digits of a small distance. Similarities are those of the float32 product, of which only the
+    largest are computed where that is faster (`Batch.neighbours`). For neighbours closer than 0.05, which float32 does
+    not order reliably, they are recomputed in float64. A feature of zeros has distance 1 from everything.
 
     Default of `k`: 50, but at most the number of images that the bank has of a class (mean). Authors: 50 for CIFAR-10
     with 5,000 images a class, 200 for CIFAR-100 with 500, 1000 for ImageNet with 1,281 and 10 with a hundredth of it.

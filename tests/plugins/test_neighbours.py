@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,7 @@ def test_a_product_whose_entries_depend_on_its_shape_is_noticed(monkeypatch: pyt
         found: Tensor = multiply(a, b, **out)
         return found.mul_(1 + 1e-6) if len(a) == tiles.FEW else found
 
-    monkeypatch.setattr(tiles.torch, "mm", other)
+    monkeypatch.setattr(torch, "mm", other)
     assert not tiles.agree.__wrapped__(IMAGES, BANK, DIMS, 1)
 
 
@@ -221,7 +221,7 @@ def fitted(name: str, train: SetArrays) -> Detector:
 
 
 @pytest.fixture
-def scored(small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[list[bytes], list[int]]]]:
+def scored(small: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[bytes], list[int]]]:
     """Scores of a set of seven and a half blocks by detectors that share a bank; images multiplied in full."""
     random = np.random.RandomState(0)
     train, images = (
