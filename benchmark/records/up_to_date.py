@@ -168,7 +168,7 @@ def _process() -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "environment": {name: text for name, text in os.environ.items() if name not in VOLATILE},
         "python": [sys.version, sys.executable, sys.flags[:]],
-        "path": list(sys.path),
+        "path": [str(Path(place).absolute()) for place in sys.path],  # "" is the current folder
     }
 
 
@@ -188,7 +188,7 @@ def _installed(path: Iterable[str]) -> Iterator[list[Any]]:
     """Every distribution that Python can see, by the folder with its name and version."""
     for place in dict.fromkeys(path):
         try:
-            entries = list(os.scandir(place or "."))
+            entries = list(os.scandir(place))
         except OSError:
             continue  # not a folder
         for entry in entries:

@@ -23,6 +23,7 @@ from oodbench.benchmark.metrics.exact import evaluate
 from oodbench.benchmark.records.record import Record, write_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run, write_run_info
 from oodbench.benchmark.stats.rank_tests import rank_tests
+from oodbench.benchmark.views.comparison import plots
 from oodbench.benchmark.views.comparison.layout import matrix_lines
 from oodbench.benchmark.views.comparison.page import compare_csv, compare_markdown, compare_text
 from oodbench.benchmark.views.comparison.plots import diagram, wins
@@ -105,7 +106,7 @@ def test_the_page_and_its_files(results: Path) -> None:
     assert re.search(r"^delta +100\.0°\* +100\.0°\*", result.output, re.MULTILINE)
     written = {path.name: path.read_bytes() for path in (folder / "compare").iterdir()}
     assert set(written) == {
-        "compare.md", "compare.csv", "best.csv", "wins.csv", "win_tie_loss.png", "win_tie_loss.svg"
+        "compare.md", "compare.csv", "best.csv", "wins.csv", "drawn.json", "win_tie_loss.png", "win_tie_loss.svg"
     }  # fmt: skip
     assert written["win_tie_loss.png"].startswith(b"\x89PNG")
     bench_compare(results, "toy")
@@ -258,6 +259,39 @@ def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None
     stale.write_bytes(b"old")
     bench_compare(results, "toy")
     assert not stale.exists()
+
+
+def test_the_same_plots_are_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    folder = made_up(results, "toy") / "compare"
+    counted: list[str] = []
+    draw = plots.draw
+
+    def counting(found: Comparison, place: Path) -> list[Path]:
+        counted.append(found.metric)
+        return draw(found, place)
+
+    monkeypatch.setattr(plots, "draw", counting)
+
+    def drawn(*arguments: str) -> int:
+        before = len(counted)
+        assert bench_compare(results, "toy", *arguments).exit_code == 0
+        assert (folder / "win_tie_loss.png").read_bytes().startswith(b"\x89PNG")
+        return len(counted) - before
+
+    assert (drawn(), drawn()) == (1, 0)
+    (folder / "win_tie_loss.png").write_bytes(b"damaged")
+    assert (drawn(), drawn()) == (1, 0)
+    (folder / "win_tie_loss.svg").unlink()
+    assert (drawn(), drawn()) == (1, 0)
+    assert (drawn("--detectors", "alpha,delta"), drawn("--detectors", "alpha,delta"), drawn()) == (1, 0, 1)
+    assert (drawn("--metric", "tnr_at_tpr95", "--resamples", "200"), drawn()) == (1, 1)
+    (folder / "drawn.json").write_text('{"files": {"../../x.png": 1}, "inputs": 5}')
+    assert (drawn(), drawn()) == (1, 0)
+    monkeypatch.setattr(plots, "draw", lambda *_: 1 / 0)
+    (folder / "win_tie_loss.png").unlink()
+    assert bench_compare(results, "toy").exit_code == 0  # with a warning
+    assert not (folder / "drawn.json").exists()
 
 
 def test_lower_is_better_where_the_metric_counts_errors(results: Path, run: StoredRun) -> None:

@@ -14,6 +14,8 @@ from oodbench.benchmark.comparisons.compare import Comparison
 from oodbench.benchmark.store.atomic import write_atomically
 from oodbench.benchmark.views.alone import make_alone
 from oodbench.benchmark.views.comparison import layout as compared
+from oodbench.benchmark.views.comparison.drawn import NAME as DRAWN
+from oodbench.benchmark.views.comparison.drawn import drawn_already, note_drawn
 from oodbench.benchmark.views.tables.markdown import code, entry_text, escaped, table_lines
 from oodbench.benchmark.views.tables.stacked import stacked_text
 from oodbench.benchmark.views.tables.text import Ink, sheet_text
@@ -145,9 +147,13 @@ def _csv(heads: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _plots(found: Comparison, folder: Path) -> list[Path]:
+    if (there := drawn_already(found, folder)) is not None:
+        return there
     from oodbench.benchmark.views.comparison import plots
 
-    return plots.draw(found, folder)
+    files = plots.draw(found, folder)
+    note_drawn(found, folder, files)
+    return files
 
 
 def write_comparison(found: Comparison, folder: Path, home: Path, again: str) -> list[Path]:
@@ -156,6 +162,8 @@ def write_comparison(found: Comparison, folder: Path, home: Path, again: str) ->
     If plots cannot be made, the traceback is in the logs of `home`, and a warning names the command `again`.
     """
     drawn = make_alone("plots of the comparison", lambda: _plots(found, folder), home, again) or []
+    if not drawn:
+        (folder / DRAWN).unlink(missing_ok=True)
     for name in compared.PLOTS:
         for stale in {folder / f"{name}{kind}" for kind in (".png", ".svg")} - set(drawn):
             stale.unlink(missing_ok=True)
