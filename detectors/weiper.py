@@ -44,8 +44,9 @@ class WeiPer(Detector):
     differs from it whatever the image. On 128 features the method is weak: AUROC on `digits`, seed 0, near 56 and far
     92 (`msp` 87 and 89), and with windows of 16 bins 36 and 30.
 
-    Perturbed heads are stored in float32, 0.8 GB for 2048 features and 1000 classes; logits are float64, so that no
-    value changes its bin with the block that an image is in.
+    Perturbed heads are stored in float32, 0.8 GB for 2048 features and 1000 classes, where an image takes 0.4 billion
+    multiplications, and one of the `images` twice as many: choose fewer there. Logits are float64, so that no value
+    changes its bin with the block that an image is in.
 
     Differs: p, p~ and the ranges are those of at most `images` training images, equally spaced; the authors use all.
     Their script passes the perturbed heads under a name that its function ignores, so that every batch draws new ones.

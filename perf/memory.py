@@ -44,7 +44,7 @@ from oodbench.benchmark.store.store import Key, Store
 
 DETECTORS = (
     "mahalanobis,mahalanobis_pp,rmds_pp,kpca,neco,pnml,vim,she,fdbd,cadref,react,lts,optfs,rank_shift,actsub,cfood,"
-    "knn[fraction=0.01,k=1000]"
+    "knn[fraction=0.01,k=1000],grood[fraction=0.01]"
 )
 """knn as in its paper on ImageNet: 1% of the training images, the 1000th neighbour."""
 BLOCK = 8192
