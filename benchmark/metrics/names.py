@@ -57,6 +57,13 @@ STABILITY = ("tint", "brighter", "darker", "shifted", "jpeg")
 STABILITY_VERSION = "1"
 """Part of the key of a cell with stability; increase it when a change, or the choice of changed images, changes."""
 
+SPREAD = "tuning_spread"
+"""How far a cell's AUROC depends on what its settings were chosen on: the largest minus the smallest AUROC that it has
+with the settings that each of the sources alone would have chosen."""
+
+SPREAD_VERSION = "1"
+"""Part of the key of a cell with a tuning spread; increase it when its definition changes."""
+
 TIES = ("distinct_id", "distinct_ood", "at_threshold_id", "at_threshold_ood")
 """Numbers of distinct scores of a cell's ID and OOD images, and of images whose score equals the threshold."""
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from oodbench.benchmark.plan.job_builder import JobBuilder, ReducedOutputs
 from oodbench.benchmark.plan.jobs import FitJob, Outputs, ScoreJob, SetRef
-from oodbench.benchmark.plan.plan import Row
+from oodbench.benchmark.plan.plan import Row, TunedOnOne
 from oodbench.benchmark.plan.recipes.declared import NAMED_OUTPUTS
 from oodbench.benchmark.plan.stage_versions import SCORING_VERSION, TUNING_VERSION
 from oodbench.benchmark.plan.suite import IDEntry
@@ -155,6 +155,17 @@ class DetectorJobs:
             tried_for=tried_for,
         )
         return self.plan.add(job)
+
+    def on_each(
+        self, row: Row, trained: TrainedClassifier, sources: Sequence[SetRef], scored: tuple[SetRef, SetRef]
+    ) -> tuple[TunedOnOne, ...]:
+        """A row's scores of an ID and an OOD set as each of several sources alone would have chosen its settings."""
+        name, found = str(canonical(row.detector)), []
+        for source in sources if len(sources) > 1 else ():
+            tuned = self._once(("tune", row.label, source), trained, partial(self.tune_job, row, trained, [source]))
+            id_key, ood_key = (self.score_job(row, ref, trained, None, tuned, name).makes[0] for ref in scored)
+            found.append(TunedOnOne(str(source), (id_key, ood_key)))
+        return tuple(found)
 
     def _fit_inputs(
         self, row: Row, trained: TrainedClassifier, choices: Sequence[Detector]

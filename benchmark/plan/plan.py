@@ -143,6 +143,15 @@ class ExtendedInputs:
         return (*([self.validation] if self.validation else []), *(key for key, _ in self.shifted))
 
 
+class TunedOnOne(NamedTuple):
+    """A cell's scores with the settings chosen on one source alone."""
+
+    source: str
+    """The images, as records show them."""
+    scores: tuple[Key, Key]
+    """Of the ID and the OOD images."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of the table to compute: a record without results, and the keys of the artifacts that give them."""
@@ -162,6 +171,9 @@ class Cell:
     """Metric rules to compute besides the exact ones."""
     extended_inputs: ExtendedInputs | None = None
     """None if the extended metrics are not requested."""
+    tuned_on_each: tuple[TunedOnOne, ...] = ()
+    """Scores with the settings that each of the sources alone would have chosen, for the tuning spread; empty with one
+    source. The cell does not fail where these do."""
     changed_scores: Key | None = None
     """Scores of slightly changed ID test images; None without stability. The cell does not fail where these do."""
 
@@ -179,12 +191,14 @@ class Cell:
         logits = (self.id_outputs.logits,) if self.id_outputs else ()
         shifted = tuple(outputs.logits for _, outputs in self.extended_inputs.shifted) if self.extended_inputs else ()
         more = tuple(key for key in (self.tuned, self.changed_scores) if key)
+        more += tuple(key for one in self.tuned_on_each for key in one.scores)
         return (*self.scores, *logits, *shifted, *more)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
         """Ids of the jobs that compute what its record is made from."""
-        return (*self.cannot_lack, *((self.changed_scores.digest,) if self.changed_scores else ()))
+        more = (key.digest for one in self.tuned_on_each for key in one.scores)
+        return (*self.cannot_lack, *((self.changed_scores.digest,) if self.changed_scores else ()), *more)
 
     @property
     def cannot_lack(self) -> tuple[str, ...]:

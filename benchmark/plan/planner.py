@@ -204,6 +204,7 @@ class Planner:
             extended_inputs=_extended_inputs(extended, bool(self.parts(entry).validation))
             if self.is_extended
             else None,
+            tuned_on_each=jobs.on_each(row, trained, sources, (pair.id, pair.ood)) if tuned else (),
             changed_scores=changed.makes[0] if changed else None,
         )
 

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterable
 
-from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_METRICS, STABILITY
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, RULE_METRICS, SPREAD, STABILITY
 from oodbench.benchmark.records.record import Record
 
 ENDS = ("low", "high")
@@ -25,18 +25,20 @@ def records_csv(records: Iterable[Record]) -> str:
     """The tidy table, with one row per cell: raw floats, `settings` as JSON, empty where not available.
 
     If a record has values by other metric rules, extended metrics or stability, the last columns are `RULES_METRIC`,
-    then `extended_METRIC`, then `stability_CHANGE`. If the other columns do not tell all rows of the run's tables
-    apart, the last one is `label`. Of several runs side by side, `run` follows.
+    then `extended_METRIC`, `stability_CHANGE` and `tuning_spread`. If the other columns do not tell all rows of the
+    run's tables apart, the last one is `label`. Of several runs side by side, `run` follows.
     """
     records = list(records)
     rules = sorted({name for record in records for name in record.audit})
     extended_metrics = EXTENDED_METRICS if any(record.extended for record in records) else ()
+    spread = (SPREAD,) if any("spread" in record.tuned for record in records) else ()
     changes = STABILITY if any(record.stability for record in records) else ()
     columns = (
         *CSV_COLUMNS,
         *(f"{name}_{metric}" for name in rules for metric in RULE_METRICS),
         *(f"extended_{name}" for name in extended_metrics),
         *(f"stability_{name}" for name in changes),
+        *spread,
         *(("label",) if _need_labels(records) else ()),
         *(("run",) if any(hasattr(record, "run") for record in records) else ()),
     )
@@ -53,6 +55,7 @@ def records_csv(records: Iterable[Record]) -> str:
         extended = {f"extended_{name}": value for name, value in record.extended.items()}
         stability = {f"stability_{name}": value for name, value in record.stability.items()}
         row = {**dataclasses.asdict(record), **record.metrics, **ends, **audit, **extended, **stability}
+        row[SPREAD] = record.tuned.get("spread")
         row["settings"] = json.dumps(record.settings, sort_keys=True)
         row["seen"] = str(record.seen).lower()
         row["notes"] = "; ".join(record.notes)

@@ -111,7 +111,9 @@ class Record:
     """SHA-256 of everything that the numbers depend on."""
     tuned: Mapping[str, Any] = field(default_factory=dict)
     """The chosen settings (`settings`), the images they were chosen on (`on`), the mean AUROC there (`auroc`), and
-    whether those images are from the source of the OOD set (`own_source`); empty if no settings were chosen."""
+    whether those images are from the source of the OOD set (`own_source`); with several sources, the AUROC of the cell
+    with the settings that each alone would have chosen (`by_source`) and how far these lie apart (`spread`). Empty if
+    no settings were chosen."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """Paths of the artifacts that the cell was computed from, relative to the cache: id_scores, ood_scores, checkpoint,
     and changed_scores if it has stability."""

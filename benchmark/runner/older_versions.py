@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 VERSIONS = {*STAGE_VERSIONS, "schema", "metrics", "intervals", "class_order"}
 """Fields of keys that are versions."""
 
-VERSION_AT = {"audit": 1, "extended": 0, "stability": 0}
+VERSION_AT = {"audit": 1, "tuning_spread": 0, "extended": 0, "stability": 0}
 """Fields of keys that are lists with a version -> its place."""
 
-ASKED_FOR = ("audit", "extended", "tuned", "bank", "maps", "observed", "stored", "block")
+ASKED_FOR = ("audit", "tuning_spread", "extended", "tuned", "bank", "maps", "observed", "stored", "block")
 """Fields that keys have if the user asked for it; other fields that one key lacks came or went with a version."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from oodbench.benchmark.metrics.names import SPREAD
 from oodbench.benchmark.plan.stage_versions import STAGE_VERSIONS
 from oodbench.benchmark.plugins.source_version import ONLY_IN
 from oodbench.benchmark.store.schema import Origin
@@ -63,7 +64,7 @@ class Origins:
             KeyError: A key is missing.
         """
         id_scores = content["scores"][0]
-        of_cell = {name: value for name, value in content.items() if name not in ASKED}
+        of_cell = {name: value for name, value in content.items() if name not in (*ASKED, SPREAD)}
         of_row = {name: value for name, value in of_cell.items() if name != "groups"}
         files = tuple(files)
         in_row = self._without_seed(tuned_on, files)

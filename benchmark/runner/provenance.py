@@ -101,7 +101,7 @@ def of_cell(cell: Cell, plan: Plan, context: JobContext) -> dict[str, Any]:
 
 def _jobs_behind(cell: Cell, plan: Plan, context: JobContext) -> list[Job]:
     """The jobs that a cell's scores depend on; of those that tried settings, only the fit of the chosen ones."""
-    jobs = plan.jobs_for([cell])
+    jobs = plan.jobs_for([replace(cell, tuned_on_each=())])
     if cell.tuned is None:
         return jobs
     spec = context.store.load_json(cell.tuned)["detector"]

@@ -136,6 +136,8 @@ def _passes(plan: Plan) -> str:
         if isinstance(job, FitJob | ScoreJob):
             name = job.tried_for or job.detector
             possible = job.passes_if if isinstance(job, ScoreJob) and job.passes_if else (job.passes,)
+            if job.tried_for and isinstance(job, ScoreJob) and job.tuned:  # for the tuning spread, if not known already
+                possible = (0, max(possible))
             fewest, most = added.get(name, (0, 0))
             added[name] = fewest + min(possible), most + max(possible)
     if not extracts and not added:

@@ -26,7 +26,7 @@ from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages.detecting.shared_results import SharedResults
 from oodbench.benchmark.stages.memory import Peak
 from oodbench.benchmark.stages.worker_config import WorkerConfig
-from oodbench.benchmark.store.store import Store
+from oodbench.benchmark.store.store import Key, Store
 
 Tick = Callable[[int], None]
 """Progress callback: called with the number of images processed since the last call."""
@@ -66,6 +66,8 @@ class JobContext:
         """Notes of cells that were logged as warnings."""
         self.scored: set[str] = set()
         """Ids of score jobs that were done ahead of their turn, together with another one (`ScoreJob.others`)."""
+        self.chosen_scores: dict[tuple[str, str, str], Key] = {}
+        """Scores with chosen settings, by the detector with these and the digests of a set's logits and features."""
         self.refused: dict[str, str] = {}
         """Why settings that were tried do not fit the network, by digest of the first scores that are missing."""
         self.shared_results = SharedResults()

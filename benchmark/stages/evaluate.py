@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oodbench.benchmark.data.transformed import named_sources
 from oodbench.benchmark.errors import OodbenchError, PluginError
 from oodbench.benchmark.metrics.class_order import CLASS_ORDER_VERSION
-from oodbench.benchmark.metrics.exact import Counts, evaluate_counts, ties_of
+from oodbench.benchmark.metrics.exact import Counts, auroc, evaluate_counts, ties_of
 from oodbench.benchmark.metrics.extended import (
     EXTENDED_VERSION,
     NO_VALIDATION,
@@ -21,7 +21,7 @@ from oodbench.benchmark.metrics.extended import (
     ScoredClassification,
     extended,
 )
-from oodbench.benchmark.metrics.names import METRICS_VERSION, STABILITY_VERSION
+from oodbench.benchmark.metrics.names import METRICS_VERSION, SPREAD, SPREAD_VERSION, STABILITY_VERSION
 from oodbench.benchmark.metrics.released_scripts import RULES, RULES_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.plan.jobs import Outputs
@@ -93,6 +93,8 @@ def key_content(cell: Cell) -> dict[str, Any]:
         content["extended"] = [EXTENDED_VERSION, *validation, *(key.digest for key in cell.extended_inputs.keys)]
     if cell.changed_scores:
         content["stability"] = [STABILITY_VERSION, cell.changed_scores.digest]
+    if cell.tuned_on_each:
+        content[SPREAD] = [SPREAD_VERSION, *(key.digest for one in cell.tuned_on_each for key in one.scores)]
     if cell.record.recipe in GIVEN:
         content["class_order"] = CLASS_ORDER_VERSION
     return content
@@ -222,7 +224,15 @@ def _tuned(cell: Cell, context: JobContext) -> dict[str, Any]:
     kin = context.library.kin(parse_set(cell.record.ood_set))
     sources = [name.partition(" (")[0] for name in choice["on"]]
     own = any(name != cell.record.id_set and context.library.kin(parse_set(name)) == kin for name in sources)
-    return {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
+    found = {**{name: choice[name] for name in ("settings", "on", "auroc")}, "own_source": own}
+    by_source = {
+        one.source: auroc(*map(context.store.load_array, one.scores))
+        for one in cell.tuned_on_each
+        if all(map(context.store.has, one.scores))
+    }
+    if len(by_source) == len(cell.tuned_on_each) > 1:
+        found |= {"by_source": by_source, "spread": max(by_source.values()) - min(by_source.values())}
+    return found
 
 
 def _forwarded(cell: Cell, context: JobContext) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from oodbench.benchmark.errors import UserError, did_you_mean
-from oodbench.benchmark.metrics.names import EXTENDED_METRICS, LOWER_IS_BETTER, METRICS, RULE_METRICS, STABILITY
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, LOWER_IS_BETTER, METRICS, RULE_METRICS, SPREAD, STABILITY
 from oodbench.benchmark.records.record import Record
 
 ALIASES = {
@@ -53,6 +53,7 @@ _TITLES = {
     "precision_1pct": "P at 1%",
     "precision_10pct": "P at 10%",
     "shifted_accuracy": "acc. shifted",
+    SPREAD: "tuning spread",
 }
 
 _HELP = {
@@ -78,6 +79,7 @@ _HELP = {
     "precision_1pct": "precision of a flag at TPR 95% if 1% of all images were OOD",
     "precision_10pct": "precision of a flag at TPR 95% if 10% of all images were OOD",
     "shifted_accuracy": "accuracy of the classifier on shifted ID images",
+    SPREAD: "largest minus smallest AUROC with the settings that each tuning source alone would have chosen",
 }
 
 STABILITY_PREFIX = "stability_"
@@ -86,7 +88,7 @@ STABILITY_PREFIX = "stability_"
 FULL_SPECTRUM = "fs_"
 """Begins the names of metrics for which shifted ID images are ID as well."""
 
-_LOWER = LOWER_IS_BETTER | {"ece", "nll", "aurc", "augrc"}
+_LOWER = LOWER_IS_BETTER | {SPREAD, "ece", "nll", "aurc", "augrc"}
 
 _OF_ROWS = ("id_accuracy", "ece", "nll", "aurc", "augrc", "auroc_errors", "shifted_accuracy")
 
@@ -142,6 +144,8 @@ class Metric:
             return record.id_accuracy
         if self.rules:
             return record.audit.get(self.rules, {}).get(self.name)
+        if self.name == SPREAD:
+            return record.tuned.get("spread")
         if self.name.startswith(STABILITY_PREFIX):
             return record.stability.get(self.name.removeprefix(STABILITY_PREFIX))
         found = record.metrics if self.name in METRICS else record.extended
@@ -195,7 +199,14 @@ def metrics_of(names: Iterable[str]) -> list[Metric]:
     return list(dict.fromkeys(map(metric_of, names)))
 
 
-METRIC_NAMES = (*METRICS, "id_accuracy", *EXTENDED_METRICS, *ALIASES, *(STABILITY_PREFIX + name for name in STABILITY))
+METRIC_NAMES = (
+    *METRICS,
+    "id_accuracy",
+    SPREAD,
+    *EXTENDED_METRICS,
+    *ALIASES,
+    *(STABILITY_PREFIX + name for name in STABILITY),
+)
 """Names that options take; those by the rules of released scripts, `lee2018_auroc`, are not among them."""
 
 _LISTED = ", ".join((*METRICS, *ALIASES))

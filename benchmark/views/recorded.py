@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from oodbench.benchmark.errors import UserError
-from oodbench.benchmark.metrics.names import EXTENDED, EXTENDED_METRICS
+from oodbench.benchmark.metrics.names import EXTENDED, EXTENDED_METRICS, SPREAD
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.views.metric_titles import Metric
 from oodbench.benchmark.views.summary import Block
@@ -39,13 +39,15 @@ def _done(blocks: Iterable[Block]) -> Iterator[Record]:
 
 
 def _is_optional(metric: Metric) -> bool:
-    return bool(metric.rules) or metric.is_stability or metric.name in EXTENDED_METRICS
+    return bool(metric.rules) or metric.is_stability or metric.name in (SPREAD, *EXTENDED_METRICS)
 
 
 def _remedy(blocks: Sequence[Block], metric: Metric) -> str:
     repeat = "Repeat the command that made the run"
     if metric.rules:
         return f"{repeat} with --metrics {metric.rules}: nothing is trained or scored again."
+    if metric.name == SPREAD:
+        return "Protocols that choose settings on several sources, val_id and leave_one_out, measure it."
     if metric.is_stability:
         return f"{repeat} without --no-stability: nothing is trained again."
     computed = sorted({name for record in _done(blocks) for name in record.extended})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from oodbench.benchmark import auroc
 from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.tasks import pack_tasks
@@ -22,6 +23,8 @@ from oodbench.benchmark.records.record import FAILED, OK
 from oodbench.benchmark.stages.fit_score import chosen
 from oodbench.benchmark.standalone.bundle.export import export
 from oodbench.benchmark.verify.run import verify
+from oodbench.benchmark.views.metric_titles import metric_of
+from oodbench.benchmark.views.tables import text as table_text
 from tests.stages.chooser import MATRIX, Chooser, fits
 from tests.support import prepare_suite, tables_of, write_suite
 
@@ -38,8 +41,10 @@ def prepare_tiny(tmp_path: Path, register: Register, undrawn: None) -> Prepare:
 
 
 def tried(plan: Plan, kind: type[FitJob] | type[ScoreJob]) -> list[Any]:
-    """The jobs of a plan that only try settings."""
-    return [job for job in plan.jobs.values() if isinstance(job, kind) and job.tried_for]
+    """The jobs of a plan that only try settings, for a choice."""
+    return [
+        job for job in plan.jobs.values() if isinstance(job, kind) and job.tried_for and not getattr(job, "tuned", 0)
+    ]
 
 
 def tunings(plan: Plan) -> list[TuneJob]:
@@ -62,8 +67,9 @@ def test_odin_scores_each_set_once_with_each_of_its_settings(prepare_tiny: Prepa
     """Three choices on four sets, two of them kin: 20 settings, ID validation and four tuning halves."""
     plan = prepare_tiny("odin", protocol="leave_one_out").plan
     scored = Counter((job.detector, job.outputs.data) for job in tried(plan, ScoreJob))
-    assert len(tunings(plan)) == 3
-    assert sum(len(one.candidates) * (1 + len(one.ood)) for one in tunings(plan)) == 20 * (4 + 4 + 3)
+    choices = [one for one in tunings(plan) if len(one.ood) > 1]
+    assert len(choices) == 3
+    assert sum(len(one.candidates) * (1 + len(one.ood)) for one in choices) == 20 * (4 + 4 + 3)
     assert len(scored) == sum(scored.values()) == 20 * 5
     assert len({job.detector for job in tried(plan, FitJob)}) in (0, 20)
 
@@ -71,7 +77,7 @@ def test_odin_scores_each_set_once_with_each_of_its_settings(prepare_tiny: Prepa
 def test_each_setting_is_fitted_once_and_the_one_that_is_chosen_is_not_fitted_again(prepare_tiny: Prepare) -> None:
     prepared = prepare_tiny(protocol="leave_one_out")
     assert {record.status for record in prepared.start().records} == {OK}
-    assert len(tunings(prepared.plan)) == 3
+    assert len(tunings(prepared.plan)) == 3 + 4  # of three choices, and on each source alone
     assert {settings: count for settings, count in fits.items() if settings[0]} == dict.fromkeys(
         [(-1.0, 1), (-1.0, 2), (1.0, 1), (1.0, 2)], 1
     )
@@ -128,7 +134,7 @@ def test_jobs_of_detectors_that_share_products_still_come_after_those_they_wait_
     ordered = share_products(share_passes(plan.jobs.values(), plan.jobs))
     assert len(ordered) == len(plan.jobs)
     assert in_order(ordered)
-    sharing = [job for job in ordered if isinstance(job, ScoreJob) and job.others and job.tried_for]
+    sharing = [job for job in ordered if isinstance(job, ScoreJob) and job.others and not job.tuned]
     assert max(len(job.others) for job in sharing) == 8 + 4 - 1  # the candidates of both detectors on one set
     assert in_order(job for task in pack_tasks(ordered) for job in task.jobs)
 
@@ -144,7 +150,7 @@ def test_what_is_missing_is_computed_again_and_pruning_keeps_what_a_choice_is_ma
     prune(tmp_path / "results")
     assert len(made) > 4
     assert all(store.has(key) for key in made)
-    final = [job for job in plan.jobs.values() if isinstance(job, ScoreJob) and job.tuned]
+    final = [job for job in plan.jobs.values() if isinstance(job, ScoreJob) and job.tuned and not job.tried_for]
     for job in final:
         state = job.state_of(chosen(prepared.context, job))
         assert state is not None
@@ -194,3 +200,42 @@ def test_seeds_share_a_row_protocols_do_not_and_both_are_verified(prepare_tiny: 
     labels = {record.label for record in run.records}
     assert labels == {"chooser (protocol=leave_one_out)", "chooser (protocol=val_id)"}
     assert Counter(record.label for record in run.records) == dict.fromkeys(labels, 4)
+
+
+def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny("chooser", protocol="leave_one_out", ood_sets="greek,uniform", near="digits[4-9]")
+    run, store = prepared.start(), prepared.context.store
+    single = {one.ood[0].data: store.load_json(one.makes[0]) for one in tunings(prepared.plan) if len(one.ood) == 1}
+    for record in run.records:
+        cell = next(cell for cell in prepared.plan.cells if cell.record.ood_set == record.ood_set)
+        assert cell.id_outputs is not None
+        assert cell.ood_scores is not None
+        ood = prepared.plan.jobs[cell.ood_scores.digest]
+        assert isinstance(ood, ScoreJob)
+        tops = [store.load_array(o.logits).astype(float).max(axis=1) for o in (cell.id_outputs, ood.outputs)]
+        by_hand = {}
+        for data, choice in single.items():
+            if data.set != record.ood_set:
+                settings = {"sign": 1.0, "power": 1, **choice["settings"]}
+                by_hand[str(data)] = auroc(*(-settings["sign"] * top ** settings["power"] for top in tops))
+        assert len(by_hand) == 2
+        assert record.tuned["by_source"] == pytest.approx(by_hand, abs=1e-12)
+        assert record.tuned["spread"] == pytest.approx(max(by_hand.values()) - min(by_hand.values()), abs=1e-12)
+        assert metric_of("tuning-spread").of(record) == record.tuned["spread"]
+    text = " ".join(table_text.text_table(run).split())
+    near = next(record.tuned["spread"] for record in run.records if record.group == "near")
+    others = [record.tuned["spread"] for record in run.records if record.group != "near"]
+    shown = f"chooser {100 * sum(others) / 2:.1f}, near {100 * near:.1f}."
+    assert f"Tuning spread on digits[0-3]: {shown}" in text
+    assert "tuning_spread" in (run.path / "records.csv").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_one_source_has_no_spread_and_its_failure_fails_no_cell(prepare_tiny: Prepare) -> None:
+    prepared = prepare_tiny("chooser", protocol="val_ood", ood_sets="greek")
+    assert [cell.tuned_on_each for cell in prepared.plan.cells] == [()]
+    (record,) = prepared.start().records
+    assert "spread" not in record.tuned
+    prepared = prepare_tiny("chooser", protocol="val_id", ood_sets="greek", name="id")
+    (cell,) = prepared.plan.cells
+    assert len(cell.tuned_on_each) == 5
+    assert not {key.digest for one in cell.tuned_on_each for key in one.scores} & set(cell.cannot_lack)

@@ -214,7 +214,7 @@ def test_every_metric_has_a_title_a_meaning_and_a_direction() -> None:
         assert metric.title
         assert metric.help
     lower = {metric_of(name).name for name in METRIC_NAMES if metric_of(name).lower_is_better}
-    assert lower == {"fpr_at_tpr95", "openood_fpr95", "ece", "nll", "aurc", "augrc"}
+    assert lower == {"fpr_at_tpr95", "openood_fpr95", "ece", "nll", "aurc", "augrc", "tuning_spread"}
     assert {metric_of(name).name for name in METRICS} == set(METRICS)
 
 

@@ -1,1 +1,1 @@
-"""What guards the conclusions from a table: baselines without a network, and the stability of scores."""
+"""What guards the conclusions from a table: baselines without a network, the stability of scores, the tuning spread."""

@@ -14,6 +14,7 @@ from oodbench.benchmark.records.environment import computed_on
 from oodbench.benchmark.records.record import FAILED, SKIPPED, WARNING
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.views.guards.baselines import baseline_lines, named, rows_of, value_of
+from oodbench.benchmark.views.guards.spread import spread_lines
 from oodbench.benchmark.views.guards.stability import stability_lines
 from oodbench.benchmark.views.labels import shared_weights, without_weights
 from oodbench.benchmark.views.marks import (
@@ -289,6 +290,7 @@ def _marks(summary: Summary, best: str) -> Iterator[str]:
         yield "Means and worst leave out the outlier source in every row, so that all rows stand on the same OOD sets."
     yield from baseline_lines(summary)
     yield from stability_lines(summary)
+    yield from spread_lines(summary)
 
 
 def _may_be_best(summary: Summary) -> str:
