@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 GIVEN = ("outputs", "scores", "checkpoint", "store", "head", "tensorboard")
 """Options that name the user's files or a store elsewhere; with any of them, every command plans."""
 
-OWN = ("folder:", "list:", ".py:", ".toml")
-"""In a suite's file or an option: what refers to further files of the user."""
+OWN = (
+    *("folder:", "list:", "wordnet", ".py:"),
+    *(".toml", ".txt", ".csv", ".json", ".npy", ".npz", ".pt", ".safetensors"),
+)
+"""In a suite's file or an option: what refers to further files of the user, such as a detector's list of words."""
+
+NAMES = ("id_sets", "ood_sets", "near", "far", "backbone", "recipe", "detectors")
+"""Options in which a file may be named; a slash in one of them is a path."""
 
 logger = logging.getLogger("oodbench")
 
@@ -38,13 +44,18 @@ class Shortcut:
     def of(cls, options: Mapping[str, Any], plugins: Sequence[Path]) -> Shortcut | None:
         """That of a command; None where it plans in any case."""
         suite = str(options["suite"])
-        named = [str(options[name]) for name in ("id_sets", "ood_sets", "near", "far", "backbone", "detectors")]
+        named = [str(options[name]) for name in NAMES]
+        has_path = any("/" in text or "\\" in text for text in named)
         files = [user_path(file) for file in plugins]
         try:
             if suite.endswith(".toml"):
                 files.append(user_path(suite))
                 named.append(files[-1].read_text(encoding="utf-8-sig"))
-            if any(options.get(name) for name in GIVEN) or any(own in text for own in OWN for text in named):
+            if (
+                any(options.get(name) for name in GIVEN)
+                or has_path
+                or any(own in text for own in OWN for text in named)
+            ):
                 return None
             if (options["engine"], options["rerun"]) != ("local", "missing"):
                 return None
@@ -73,7 +84,8 @@ class Shortcut:
         kept = [*work.kept.values()]
         if work.cells or work.jobs or not kept or any(one.status == "failed" for one in kept):
             return
-        if any(cell.record.recipe in NOT_TRAINED for cell in plan.cells):
+        imports = any(job.kind == "import" for job in plan.jobs.values())
+        if imports or any(cell.record.recipe in NOT_TRAINED for cell in plan.cells):
             return  # weights come from files that are not looked at here
         root = prepared.context.store.root
         artifacts = [root / key.path for job in plan.jobs.values() for key in job.makes]

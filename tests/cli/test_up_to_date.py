@@ -210,6 +210,7 @@ def test_the_source_of_the_harness_is_seen(tmp_path: Path, monkeypatch: pytest.M
     [
         ["--id", "folder:photos"], ["--ood", "digits,list:files.txt"], ["--outputs", "logits"], ["--scores", "a.csv"],
         ["--checkpoint", "a.pt"], ["--store", "s3://bucket/x"], ["--backbone", "net.py:build"], ["--rerun", "all"],
+        ["--detectors", "neglabel[nouns=words.txt]"], ["--detectors", "neglabel[nouns=lists/nouns]"],
         ["--engine", "ray"], ["--plugin", "absent.py"], ["--suite", "absent.toml"],
     ],
 )  # fmt: skip
