@@ -12,6 +12,7 @@ from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, 
 from oodbench.detectors._gaussian import SUMMED
 from oodbench.detectors._head import head
 from oodbench.detectors._rules import repeats_of
+from oodbench.detectors._spaced import spaced
 
 ADDED, ADDED_PERTURBED = 0.01, 0.025
 """What is added to each bin of a density of features and of perturbed logits, as in the authors' code."""
@@ -132,9 +133,10 @@ class WeiPer(Detector):
 
     def _training_values(self, train: Batch) -> Iterator[tuple[int, np.ndarray]]:
         """Features, 0, and perturbed logits, 1, of the training images that are used, in pieces."""
-        step, start = -(-len(train) // self.images), 0
+        chosen, start = spaced(len(train), self.images), 0
         for part in train.batches(SUMMED):
-            used = part.features[-start % step :: step].double()
+            rows = chosen[(chosen >= start) & (chosen < start + len(part))] - start
+            used = part.features[torch.from_numpy(rows)].double()
             start += len(part)
             if len(used):
                 yield 0, used.numpy()

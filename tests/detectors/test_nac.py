@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from oodbench.benchmark import Classifier, FitData
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
+from oodbench.detectors._spaced import spaced
 from tests.detectors.map_network import SIDE, K, batch, blocks_of, classifier, images_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,7 +171,8 @@ def test_scores_depend_on_the_image_alone_and_the_network_stays_as_it_is() -> No
 
 def test_at_most_so_many_training_images_are_used_equally_spaced() -> None:
     net = classifier()
-    assert np.array_equal(scores_of(fitted(net, images=15), net), score(net, train=TRAIN[::3]))
+    rows = [2, 6, 10, 14, 18, 22, 26, 30, 34, 38]
+    assert np.array_equal(scores_of(fitted(net, images=10), net), score(net, train=TRAIN[rows]))
     assert registry.get("detector", "nac")(images=15).passes_in_fit(2, 0, 0) == 15
 
 
@@ -224,3 +226,11 @@ def test_blocks_are_those_of_the_backbone() -> None:
     net = classifier()
     assert len(blocks_of(net.network)) == len(fitted(net).coverage_) == 2
     assert len(fitted(net, last=1).coverage_) == 1
+
+
+@pytest.mark.parametrize("count, most", [(40, 10), (1149, 1000), (7, 3), (5, 9), (1, 1), (100, 1)])
+def test_so_many_images_are_chosen_and_none_twice(count: int, most: int) -> None:
+    rows = spaced(count, most)
+    assert len(np.unique(rows)) == len(rows) == min(count, most)
+    assert 0 <= rows[0] <= rows[-1] < count
+    assert set(np.diff(rows)) <= {count // len(rows), count // len(rows) + 1}
