@@ -38,6 +38,9 @@ class Obstacles:
         """Why a detector cannot score with the run's backbone; empty if it can."""
         if asked(self.backbone, "refuses", self.builder.network_shape(entry)):
             return ""
+        if self.given is None and self.builder.names_head:
+            name = self.backbone.name
+            return f"backbone '{name}' is not trained, and has no weights: {name}[pretrained=TAG], or --checkpoint FILE"
         if reason := self._of_logits(entry, row) or self._of_outputs(entry, row):
             return reason
         if "maps" in row.detector.needs:

@@ -359,6 +359,14 @@ def test_a_suite_names_the_file_of_class_names(zero_shot: Run, tmp_path: Path) -
     assert "from 'kitten' to 'stop light'" in " ".join(result.output.split()), result.output
 
 
+def test_without_weights_nothing_is_trained_in_their_place(open_clip: Any, tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    result = bench("run", "--backbone", f"openclip:{path}", "--id", "digits[0-1]", "--ood", "uniform", "--dry-run")
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert "is not trained, and has no weights: openclip[pretrained=TAG], or --checkpoint FILE." in text
+
+
 def test_class_names_are_of_no_use_to_networks_that_are_trained(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     result = bench("run", "--id", "digits[0-1]", "--ood", "uniform", "--classes", tmp_path / "classes.txt")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plugins.source_version import identity
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.detectors._words import words_in
 from tests.support import bench, give_outputs, given_arrays, given_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -296,6 +300,36 @@ def test_wordnet_is_taken_from_nltk_or_its_absence_said(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nltk" else found(name))
     with pytest.raises(DataError, match="from the package nltk: pip install nltk, or give a file"):
         identity(create("detector", parse_spec("neglabel[words=wordnet]")))
+
+
+class WordNet:
+    """In place of nltk's corpus."""
+
+    installed = True
+
+    def all_lemma_names(self, pos: str) -> list[str]:
+        if not self.installed:
+            raise LookupError("Resource wordnet not found.")
+        return {"n": ["traffic_light", "owl", "crane", "owl"], "a": ["red"]}[pos]
+
+
+def test_words_of_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = ModuleType("nltk.corpus")
+    wordnet = WordNet()
+    vars(corpus)["wordnet"] = wordnet
+    package = ModuleType("nltk")
+    package.__spec__ = ModuleSpec("nltk", None)
+    monkeypatch.setitem(sys.modules, "nltk", package)
+    monkeypatch.setitem(sys.modules, "nltk.corpus", corpus)
+    detector: Any = create("detector", parse_spec("neglabel[words=wordnet,adjectives=wordnet]"))
+    assert words_in(detector, "words", "wordnet") == ["crane", "owl", "traffic light"]
+    assert words_in(detector, "adjectives", "wordnet") == ["red"]
+    assert set(identity(detector)["read"]) == {"words", "adjectives"}
+    wordnet.installed = False
+    with pytest.raises(
+        DataError, match=r"no WordNet here: python -m nltk\.downloader wordnet, or give neglabel a file"
+    ):
+        words_in(detector, "words", "wordnet")
 
 
 # In a run, where no image is left to learn from
