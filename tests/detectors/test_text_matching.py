@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,9 @@ from oodbench.benchmark.api import prepare
 from oodbench.benchmark.errors import PluginError, UserError
 from oodbench.benchmark.plugins.source_version import identity
 from oodbench.benchmark.plugins.specs import create, parse_spec
+from oodbench.benchmark.verify.detector_checks import DETECTOR_CHECKS
 from oodbench.detectors._words import words_in
+from oodbench.detectors.mcm import MCM
 from tests.support import bench, give_outputs, given_arrays, given_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,6 +97,16 @@ def test_temperatures_are_positive(temperature: float) -> None:
     for name in ("mcm", "gl_mcm", "neglabel"):
         with pytest.raises(UserError, match="temperature must be positive"):
             fit(f"{name}[temperature={temperature}]")
+
+
+@pytest.mark.parametrize("name", ["mcm", "gl_mcm"])
+@pytest.mark.parametrize("check", [check for check in DETECTOR_CHECKS if check.__name__ != "check_run"])
+def test_the_contract_is_kept_on_planted_features(
+    monkeypatch: pytest.MonkeyPatch, name: str, check: Callable[[str], None]
+) -> None:
+    """`bench check` skips both, because the head of its network is not made of texts; its rows serve as well."""
+    monkeypatch.setattr(MCM, "refuses", Detector.refuses)
+    check(name)
 
 
 # GL-MCM
