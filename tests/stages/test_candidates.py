@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oodbench.benchmark import auroc
+from oodbench.benchmark import auroc, report
 from oodbench.benchmark.api import Prepared
 from oodbench.benchmark.engines.engine import Quiet
 from oodbench.benchmark.engines.tasks import pack_tasks
@@ -202,7 +202,7 @@ def test_seeds_share_a_row_protocols_do_not_and_both_are_verified(prepare_tiny: 
     assert Counter(record.label for record in run.records) == dict.fromkeys(labels, 4)
 
 
-def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Prepare) -> None:
+def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Prepare, tmp_path: Path) -> None:
     prepared = prepare_tiny("chooser", protocol="leave_one_out", ood_sets="greek,uniform", near="digits[4-9]")
     run, store = prepared.start(), prepared.context.store
     single = {one.ood[0].data: store.load_json(one.makes[0]) for one in tunings(prepared.plan) if len(one.ood) == 1}
@@ -227,6 +227,8 @@ def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Pr
     others = [record.tuned["spread"] for record in run.records if record.group != "near"]
     shown = f"chooser {100 * sum(others) / 2:.1f}, near {100 * near:.1f}."
     assert f"Tuning spread on digits[0-3]: {shown}" in text
+    page = report(run, tmp_path / "report.html", results=tmp_path / "results", images=0).read_text(encoding="utf-8")
+    assert "tuning spread" in page
     assert "tuning_spread" in (run.path / "records.csv").read_text(encoding="utf-8").splitlines()[0]
 
 

@@ -13,7 +13,7 @@ import msgspec
 from oodbench.benchmark.comparisons.column import AUROC
 from oodbench.benchmark.comparisons.scored_images import ScoredImages
 from oodbench.benchmark.errors import UserError, visible
-from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS
+from oodbench.benchmark.metrics.names import EXTENDED_METRICS, METRICS, SPREAD
 from oodbench.benchmark.records.beside import runs_beside
 from oodbench.benchmark.records.paths import cache_of
 from oodbench.benchmark.records.record import WARNING
@@ -209,7 +209,7 @@ def _versions(info: Mapping[str, Any]) -> dict[str, str]:
 
 def _metrics(tables: Tables) -> list[data.Metric]:
     present = {metric for cell in tables.cells for metric in cell.stats}
-    names = [*METRICS, *(name for name in EXTENDED_METRICS if name in present)]
+    names = [*METRICS, *(name for name in (*EXTENDED_METRICS, SPREAD) if name in present)]
     return [_metric(metric_of(name)) for name in names if name in present or name == AUROC]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oodbench.benchmark.errors import visible
-from oodbench.benchmark.metrics.names import METRICS
+from oodbench.benchmark.metrics.names import METRICS, SPREAD
 from oodbench.benchmark.records.beside import RecordOfRun
 from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.run import StoredRun
@@ -222,13 +222,19 @@ def _stats(cell: TableCell) -> dict[str, data.Stat]:
 
 
 def _further(records: Sequence[Record]) -> dict[str, data.Stat]:
-    """The extended metrics, where they were computed."""
-    done = [record for record in records if record.status == OK]
-    names = dict.fromkeys(name for record in done for name in record.extended)
-    found = {name: stat(stat_of([r.extended[name] for r in done if name in r.extended])) for name in names}
+    """The extended metrics and the tuning spread, where they were computed."""
+    done = [_beyond(record) for record in records if record.status == OK]
+    names = dict.fromkeys(name for values in done for name in values)
+    found = {name: stat(stat_of([values[name] for values in done if name in values])) for name in names}
     return {name: one for name, one in found.items() if one is not None}
 
 
+def _beyond(record: Record) -> dict[str, float]:
+    """A record's metrics besides the exact ones."""
+    spread = record.tuned.get("spread")
+    return {**record.extended, **({} if spread is None else {SPREAD: float(spread)})}
+
+
 def _of_seed(record: Record) -> data.SeedNumbers:
-    values = {**record.metrics, **record.extended}
+    values = {**record.metrics, **_beyond(record)}
     return data.SeedNumbers(record.seed, record.status, {name: rounded(value) for name, value in values.items()})
