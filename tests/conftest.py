@@ -139,6 +139,33 @@ def one_thread(unchanged_threads: None) -> None:
     torch.set_num_threads(1)
 
 
+DRAWN_FOLDERS = ("chaos", "docs", "engines", "papers", "views")
+"""Folders of tests in which runs draw their plots."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plots_are_drawn_where_a_module_looks_at_them(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let runs draw no plots, which take longer than a tiny run: but in some folders, and modules with `DRAWN = True`.
+
+    A single test asks for them with the fixture `drawn`.
+    """
+    from tests.support import draw_no_plots
+
+    with pytest.MonkeyPatch.context() as patch:
+        folders = request.path.relative_to(Path(__file__).parent).parts
+        if folders[0] not in DRAWN_FOLDERS and not getattr(request.module, "DRAWN", False):
+            draw_no_plots(patch)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw plots, in a module in which runs draw none."""
+    from tests.support import draw_plots
+
+    draw_plots(monkeypatch)
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no plots: they take longer than a tiny run."""

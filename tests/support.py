@@ -198,9 +198,17 @@ def run_suite(
     """Run a suite's file with the defaults of `prepare_suite`; without plots, unless asked for."""
     progress = options.pop("progress", None)
     with pytest.MonkeyPatch.context() as patch:
-        if not plots_drawn:
-            draw_no_plots(patch)
+        (draw_plots if plots_drawn else draw_no_plots)(patch)
         return prepare_suite(suite, detectors, **options).start(progress)
+
+
+DRAW = plots.draw
+"""Draws the plots of a run."""
+
+
+def draw_plots(patch: pytest.MonkeyPatch) -> None:
+    """Let runs draw their plots, where they draw none."""
+    patch.setattr(plots, "draw", DRAW)
 
 
 def draw_no_plots(patch: pytest.MonkeyPatch) -> None:

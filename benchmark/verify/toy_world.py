@@ -25,7 +25,7 @@ from oodbench.benchmark.plugins.inputs import (
     UndeclaredInputError,
 )
 from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs, split_outputs
-from oodbench.benchmark.plugins.recipe import Task
+from oodbench.benchmark.plugins.recipe import Recipe, Task
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
@@ -171,7 +171,7 @@ def toy_batch(
     classifier = toy_world().classifier
     own = reader_of(detector)
     pixels = torch.from_numpy(images.images).float() / 255
-    named = toy_outputs(detector, own, pixels) if own else {}
+    named = toy_outputs(detector, own, images) if own else {}
     with torch.no_grad():
         output = classifier.forward_with_maps(pixels)
         if rows is not None:
@@ -220,6 +220,7 @@ class Reader(Classifier):
             super().__init__(recipe.networks(task)["classifier"], CLASSES)
         self.declared = declared_outputs(recipe, task)
         """The widths of all outputs of the recipe."""
+        self.recipe = type(recipe)
         self._detector = detector
 
     def outputs(self, features: Tensor) -> dict[str, Tensor]:
@@ -233,15 +234,22 @@ def reader_of(detector: Detector) -> Reader | None:
     return Reader(detector) if detector.reads else None
 
 
-def toy_outputs(detector: Detector, reader: Reader, pixels: Tensor) -> dict[str, Tensor]:
-    """The named outputs that a detector reads, of images (N, 3, H, W), float64 (N, width).
+_joined: dict[tuple[type[Recipe], str], Tensor] = {}
+"""Recipe and checksum of toy images -> all named outputs of its untrained network, which starts from one seed."""
+
+
+def toy_outputs(detector: Detector, reader: Reader, images: ImageSet) -> dict[str, Tensor]:
+    """The named outputs that a detector reads, of N toy images, float64 (N, width).
 
     Raises `PluginError` if the network does not return what the recipe declares.
     """
-    with torch.no_grad():
-        given = Classifier.outputs(reader, reader.features(pixels))
-        joined = joined_outputs(given, reader.declared, len(pixels))
-    columns = split_outputs(reader.declared)
+    key = reader.recipe, images.checksum
+    if key not in _joined:
+        pixels = torch.from_numpy(images.images).float() / 255
+        with torch.no_grad():
+            given = Classifier.outputs(reader, reader.features(pixels))
+            _joined[key] = joined_outputs(given, reader.declared, len(images))
+    joined, columns = _joined[key], split_outputs(reader.declared)
     return {name: joined[:, columns[name]].double() for name in columns if name in detector.reads}
 
 

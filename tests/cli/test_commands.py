@@ -261,6 +261,7 @@ def test_options_come_from_the_environment(place: Path) -> None:
     assert bench_in(place, "run", env={"OODBENCH_SEEDS": "x"}).exit_code == 2
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(
     "arguments, expected",
     [

@@ -120,6 +120,7 @@ def shown(run: Any) -> list[str]:
     return [" ".join(text.split()) for text in texts]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_another_number_than_the_suites_marks_every_view(suite: Path) -> None:
     run = PLAN(suite, threads=3).start()
     for text in shown(run):

@@ -103,6 +103,7 @@ def test_of_images_held_out_for_detectors_none_is_scored(prepare_tiny: Prepare) 
     assert len(few) == 5 * 20 < len(changed)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_every_view_marks_it(prepare_tiny: Prepare) -> None:
     run: StoredRun = prepare_tiny(limit_test=20).start()
     for text in (

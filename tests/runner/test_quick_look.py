@@ -62,6 +62,7 @@ def test_options_without_effect_do_not_change_the_key(prepare_tiny: Prepare) -> 
     assert training(prepare_tiny(precision=precision.resolve_precision("auto", torch.device("cpu")))).id == plain.id
 
 
+@pytest.mark.usefixtures("drawn")
 def test_every_view_marks_a_quick_look(prepare_tiny: Prepare) -> None:
     run: StoredRun = prepare_tiny(epochs=1, limit_train=40).start()
     message = "quick look, not the suite's protocol: trained on at most 40 images of each ID set, 1 epoch"

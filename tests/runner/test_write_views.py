@@ -16,6 +16,8 @@ from tests.support import bench, write_suite
 
 MATRIX = '[[id]]\nset = "digits[0-2]"\nood = [{ set = "greek" }]'
 
+DRAWN = True
+
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str | Path]:

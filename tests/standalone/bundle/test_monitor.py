@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from oodbench.benchmark import Monitor, load_monitor
 from oodbench.benchmark.errors import DataError, UserError
+from oodbench.benchmark.plugins import source_version
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.run import read_stored_run
 from tests.standalone.bundle.bundles import (
@@ -220,6 +221,8 @@ def test_weights_may_stay_elsewhere(run_dir: Path, tmp_path: Path) -> None:
 
 def test_code_that_gives_other_scores_is_refused(vim_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.get("detector", "vim")
+    # Versions are found once a command, and the run that the bundle is of may have been this process's last command.
+    monkeypatch.setattr(source_version, "_command", source_version._Command())
     monkeypatch.setattr(plugin, "version", "another")
     load_monitor(vim_file)  # other code, the same scores
     score = plugin.score
