@@ -3,7 +3,7 @@
     python perf/imagenet_scale.py [--share 1] [--dims 2048] [--classes 1000] [--threads 2] [--detectors LIST]
 
 Synthetic outputs (perf/memory.py) are written to a temporary folder: features float16 and logits float32 of 1,281,167
-training, 50,000 ID test and 86,000 OOD images, which are 16.5 GB at 2,048 features and 1,000 classes, deleted
+training, 50,000 ID test and 86,000 OOD images, which are 11.5 GB at 2,048 features and 1,000 classes, deleted
 afterwards. One process then runs the fit and score jobs of every detector in turn, from the stored arrays to scores in
 memory, with one job context, as a run does: what several fits need is computed by the first that asks (`Batch.once`).
 Not included are copying arrays into the store, metrics and the search for copies.
@@ -13,9 +13,10 @@ allocated, not mapped pages. Reads are rows read of the training features, in fi
 What `Batch.once` keeps stays in memory for the next detectors. Linux only.
 
 `--share 0.02` makes all three sets a fiftieth. The last columns are then seconds at the full size if times grow with
-the number of images, and with the bank's too for scores of detectors that compare with training images: an
-extrapolation, not a measurement. It takes neither the disk into account, if files do not fit in memory, nor fixed
-costs, nor rules that depend on the number of images.
+the number of images: an extrapolation, not a measurement. It takes neither the disk into account, if files do not fit
+in memory, nor fixed costs, nor rules that depend on the number of images. There is none for scores of detectors that
+compare with training images: choosing the bank grows with the training images, comparing with their product with the
+images that are scored.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ def line(found: Measured, share: float) -> str:
     """A line of the table."""
     if found.error:
         return f"| `{found.spec}` | {found.error} | | {found.peak / 1e6:.0f} | | |"
-    score = found.score / share**2 if found.compares else found.score / share
-    full = f"{found.fit / share:.0f} | {score:.0f}" if share < 1 else " | "
+    score = "" if found.compares else f"{found.score / share:.0f}"
+    full = f"{found.fit / share:.0f} | {score}" if share < 1 else " | "
     cells = f"{found.fit:.2f} | {found.score:.2f} | {found.peak / 1e6:.0f} | {found.reads:.2f}"
     return f"| `{found.spec}` | {cells} | {full} |"
 
