@@ -32,6 +32,7 @@ FALSE_POSITIVES: dict[tuple[str, str], str] = {
         "torchvision",
     ): "a distribution whose version is recorded, not the backbone of its networks",
     ("records/environment.py", "timm"): "a distribution whose version is recorded, not the backbone of its networks",
+    ("data/transformed.py", "blurred"): "a transformation of validation images, not the form of that name",
 }
 """(file in benchmark/, word) -> why the word does not mean the plug-in of that name."""
 
