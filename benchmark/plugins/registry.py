@@ -139,10 +139,10 @@ class Registry:
 
         Raises `UserError` for an unknown name, with the nearest known one.
         """
-        entries = self.entries(kind)
-        if name not in entries:
+        entry = self._from_files.get((kind, name)) or self._installed_entries(kind).get(name)
+        if entry is None and (entry := (entries := self.entries(kind)).get(name)) is None:
             raise unknown(kind.replace("dataset", "data set"), name, entries, f"bench list {kind}s")
-        return entries[name].load()
+        return entry.load()
 
     def adopt(self, kind: str, name: str, plugin: type[Plugin], origin: str) -> None:
         """Register a class created at run time, under a name that no file or package can have."""

@@ -39,10 +39,11 @@ DETECTORS = ("msp", "vim", "mahalanobis", "temperature_scaling", "react", "nngui
 
 
 def detectors_on_arrays() -> list[str]:
-    """The built-in post-hoc detectors that arrays suffice for."""
+    """The built-in post-hoc detectors that arrays suffice for, on a head that is not made of texts."""
     entries = registry.entries("detector").items()
     found = [registry.get("detector", name) for name, entry in entries if entry.origin.startswith("oodbench.")]
-    return [cls.name for cls in found if cls.needs and cls.needs <= ON_ARRAYS and cls.recipe is None]
+    found = [cls for cls in found if cls.recipe is None and cls.fits_images]
+    return [cls.name for cls in found if cls.needs and cls.needs <= ON_ARRAYS]
 
 
 def arrays_of(prepared: Prepared, outputs: Outputs, labelled: bool = False) -> dict[str, np.ndarray]:
