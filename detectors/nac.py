@@ -30,8 +30,8 @@ class NAC(Detector):
     `last` blocks count, or all of fewer. n is counted in at most `images` training images, equally spaced. Maps may
     have either sign. One pass with gradients per image, and as many as `images` in `fit`.
 
-    With default settings it fails on two real networks that were tried (docs/reproduction: chance or the wrong way round),
-    where the paper is far above MSP; why is open. Choose settings on held-out images before you rank it.
+    With default settings it fails on the two networks of docs/reproduction: it is at chance, or ranks the wrong way
+    round, where the paper is far above MSP; why is open. Choose settings on held-out images before you rank it.
 
     Default of `alpha`: at each block 1 / mean |s| over the N training images and all channels, so that states spread
     over [0, 1] whatever the unit of maps and gradients. Authors: chosen for each network and layer on validation OOD
