@@ -28,6 +28,16 @@ class FeatureWorld:
         self.validation: np.ndarray = abs(centres[self.validation_labels] + noise).astype(np.float32)
         self.test: np.ndarray = abs(1.5 * random.randn(9, units)).astype(np.float32)
 
+    def reorder(self) -> None:
+        """Put training images, units and classes into another order, which no score may depend on."""
+        random = np.random.RandomState(1)
+        images, units, classes = (random.permutation(n) for n in (len(self.labels), *self.weight.T.shape))
+        for field in ("features", "validation", "test"):
+            setattr(self, field, getattr(self, field)[:, units])
+        self.features, self.labels = self.features[images], np.argsort(classes)[self.labels[images]]
+        self.validation_labels = np.argsort(classes)[self.validation_labels]
+        self.weight, self.bias = self.weight[classes][:, units], self.bias[classes]
+
     def logits(self, features: np.ndarray) -> np.ndarray:
         logits: np.ndarray = features.astype(np.float64) @ self.weight.T + self.bias
         return logits
@@ -76,3 +86,11 @@ class FeatureWorld:
         assert scores.dtype == np.float64
         assert np.isfinite(scores).all()
         return scores
+
+
+def signed_world(units: int = 12, classes: int = 3, images: int = 60) -> FeatureWorld:
+    """Features of both signs; those to score are float64, in which every formula is exact."""
+    world = FeatureWorld(units=units, classes=classes, images=images)
+    world.features, world.validation = world.features - 1, world.validation - 1
+    world.test = world.test.astype(np.float64) - 1
+    return world

@@ -10,6 +10,7 @@ from scipy.special import logsumexp, softmax
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
+from tests.detectors import feature_world
 from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,10 +20,8 @@ CONFIDENCES = ("energy", "max_logit", "msp", "gen")
 
 
 def signed_world(units: int = UNITS, classes: int = 3, images: int = 60) -> FeatureWorld:
-    """Features of both signs; those to score are float64, in which every formula is exact. Energies are positive."""
-    world = FeatureWorld(units=units, classes=classes, images=images)
-    world.features, world.validation = world.features - 1, world.validation - 1
-    world.test = world.test.astype(np.float64) - 1
+    """Features of both signs, with biases for which energies are positive."""
+    world = feature_world.signed_world(units, classes, images)
     world.bias = world.bias + 50 * units**0.5
     return world
 
@@ -94,13 +93,8 @@ def test_at_every_width_and_with_two_classes(classes: int, units: int) -> None:
 @pytest.mark.parametrize("name", ["caref", "cadref"])
 def test_orders_of_images_units_and_classes_do_not_matter(name: str) -> None:
     world = signed_world()
-    before, random = world.score(name), np.random.RandomState(1)
-    images, units, classes = (random.permutation(n) for n in (len(world.labels), UNITS, 3))
-    for field in ("features", "validation", "test"):
-        setattr(world, field, getattr(world, field)[:, units])
-    world.features, world.labels = world.features[images], np.argsort(classes)[world.labels[images]]
-    world.validation_labels = np.argsort(classes)[world.validation_labels]
-    world.weight, world.bias = world.weight[classes][:, units], world.bias[classes]
+    before = world.score(name)
+    world.reorder()
     assert world.score(name) == pytest.approx(before, rel=1e-9)
 
 

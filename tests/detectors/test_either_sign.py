@@ -15,19 +15,11 @@ from oodbench.benchmark import Batch
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._rectified import EITHER_SIGN
-from tests.detectors.feature_world import FeatureWorld
+from tests.detectors.feature_world import FeatureWorld, signed_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNITS = 12
-
-
-def signed_world(units: int = UNITS, classes: int = 3, images: int = 60) -> FeatureWorld:
-    """Features of both signs; those to score are float64, in which every formula is exact."""
-    world = FeatureWorld(units=units, classes=classes, images=images)
-    world.features, world.validation = world.features - 1, world.validation - 1
-    world.test = world.test.astype(np.float64) - 1
-    return world
 
 
 def rectified_world(units: int = UNITS, classes: int = 3, images: int = 60) -> FeatureWorld:
@@ -153,13 +145,8 @@ def test_defaults_work_at_every_width_and_with_two_classes(name: str, classes: i
 def test_orders_of_images_units_and_classes_do_not_matter(kind: str, name: str) -> None:
     world = WORLDS[kind]()
     settings = WHOLE.get(name, {})
-    before, random = world.score(name, **settings), np.random.RandomState(1)
-    images, units, classes = (random.permutation(n) for n in (len(world.labels), UNITS, 3))
-    for field in ("features", "validation", "test"):
-        setattr(world, field, getattr(world, field)[:, units])
-    world.features, world.labels = world.features[images], np.argsort(classes)[world.labels[images]]
-    world.validation_labels = np.argsort(classes)[world.validation_labels]
-    world.weight, world.bias = world.weight[classes][:, units], world.bias[classes]
+    before = world.score(name, **settings)
+    world.reorder()
     assert world.score(name, **settings) == pytest.approx(before, rel=1e-9)
 
 

@@ -11,19 +11,11 @@ import torch.nn.functional as F
 
 from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
-from tests.detectors.feature_world import FeatureWorld
+from tests.detectors.feature_world import FeatureWorld, signed_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNITS = 12
-
-
-def signed_world(units: int = UNITS, classes: int = 3, images: int = 60) -> FeatureWorld:
-    """Features of both signs, far enough apart for gradients of different sizes; test features in float64."""
-    world = FeatureWorld(units=units, classes=classes, images=images)
-    world.features, world.validation = world.features - 1, world.validation - 1
-    world.test = world.test.astype(np.float64) - 1
-    return world
 
 
 def prototypes_of(world: FeatureWorld, own: float, prototype: str) -> tuple[list[np.ndarray], np.ndarray]:
@@ -77,13 +69,8 @@ def test_at_every_width_and_with_two_classes(classes: int, units: int) -> None:
 
 def test_orders_of_images_units_and_classes_do_not_matter() -> None:
     world = signed_world()
-    before, random = world.score("grood"), np.random.RandomState(1)
-    images, units, classes = (random.permutation(n) for n in (len(world.labels), UNITS, 3))
-    for field in ("features", "validation", "test"):
-        setattr(world, field, getattr(world, field)[:, units])
-    world.features, world.labels = world.features[images], np.argsort(classes)[world.labels[images]]
-    world.validation_labels = np.argsort(classes)[world.validation_labels]
-    world.weight, world.bias = world.weight[classes][:, units], world.bias[classes]
+    before = world.score("grood")
+    world.reorder()
     assert world.score("grood") == pytest.approx(before, rel=1e-6)
 
 

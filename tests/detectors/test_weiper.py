@@ -15,6 +15,7 @@ from oodbench.benchmark.errors import DataError
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.detectors._rules import repeats_of
 from oodbench.detectors.weiper import smoothed
+from tests.detectors import feature_world
 from tests.detectors.feature_world import FeatureWorld
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,10 +24,8 @@ UNITS = 12
 
 
 def signed_world(units: int = UNITS, classes: int = 3, images: int = 60) -> FeatureWorld:
-    """Features of both signs; those to score are float64, in which every formula is exact."""
-    world = FeatureWorld(units=units, classes=classes, images=images)
-    world.features, world.validation = world.features - 1, world.validation - 1
-    world.test = world.test.astype(np.float64) - 1
+    """Features of both signs, with logits of the same size for every number of units."""
+    world = feature_world.signed_world(units, classes, images)
     world.weight, world.bias = world.weight / units**0.5, world.bias / units**0.5
     return world
 
