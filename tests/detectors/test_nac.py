@@ -76,13 +76,20 @@ def products(net: Classifier, image: Tensor) -> list[list[float]]:
     return found
 
 
+def state(value: float, bins: int) -> int:
+    """The state of sigmoid(alpha s): up to 1/2, 1000^value is divided equally; above it, mirrored."""
+    below, width = value < 0.5, (math.sqrt(1000) - 1) / (bins // 2)
+    steps = (1000 ** (value if below else 1 - value) - 1) / width
+    return math.floor(steps) if below else bins - max(math.ceil(steps), 1)
+
+
 def nac(
     net: Classifier,
     images: Tensor,
     train: Tensor,
     alpha: float | None = None,
     full: float = 0.05,
-    bins: int = 50,
+    bins: int = 48,
     last: int = 4,
 ) -> list[float]:
     known, scores = [products(net, image)[-last:] for image in train], []
@@ -91,15 +98,15 @@ def nac(
         values = [abs(s) for image in known for s in image[block]]
         alphas.append(alpha or 1 / (sum(values) / len(values)))
 
-    def state(s: float, block: int) -> int:
-        return min(bins - 1, math.floor(bins / (1 + math.exp(-alphas[block] * s))))
+    def state_of(s: float, block: int) -> int:
+        return state(1 / (1 + math.exp(-alphas[block] * s)), bins)
 
     for image in images:
         means = []
         for block, row in enumerate(products(net, image)[-last:]):
             covered = []
             for channel, s in enumerate(row):
-                count = sum(state(other[block][channel], block) == state(s, block) for other in known)
+                count = sum(state_of(other[block][channel], block) == state_of(s, block) for other in known)
                 covered.append(min(count / (full * len(known)), 1.0))
             means.append(sum(covered) / len(covered))
         scores.append(-sum(means) / len(means))
@@ -108,7 +115,7 @@ def nac(
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"last": 1}, {"alpha": 30.0, "full": 0.2}, {"bins": 7, "full": 1.0}, {"bins": 500, "alpha": 2.0}],
+    [{}, {"last": 1}, {"alpha": 30.0, "full": 0.2}, {"bins": 6, "full": 1.0}, {"bins": 498, "alpha": 2.0}],
     ids=str,
 )
 def test_equals_a_loop_over_images_channels_and_bins(settings: dict[str, Any]) -> None:
@@ -133,9 +140,20 @@ def test_at_every_width_and_with_two_classes_and_layers_that_work_in_place(chann
         z = net.features(TEST) * (SIDE - 2) ** 2
         p = torch.softmax(net(TEST), dim=1)
     by_hand = z * ((p - 1 / classes) @ network.head.weight)
-    states = torch.sigmoid(detector.alphas_[0] * by_hand) * 50
-    covered = detector.coverage_[0].gather(1, states.long().T).mean(dim=0)
+    states = [[state(value, 48) for value in row] for row in torch.sigmoid(detector.alphas_[0] * by_hand).tolist()]
+    covered = detector.coverage_[0].gather(1, torch.tensor(states).T).mean(dim=0)
     assert found == pytest.approx(-covered.numpy(), rel=1e-6)
+
+
+def test_states_are_narrow_around_a_half_and_wide_at_both_ends() -> None:
+    net = classifier()
+    detector = fitted(net)
+    values = torch.linspace(0, 1, 100_001, dtype=torch.float64)[1:-1]
+    states = detector._states(torch.logit(values), 1.0)
+    assert states.tolist() == [state(value, 48) for value in torch.sigmoid(torch.logit(values)).tolist()]
+    shares = torch.bincount(states, minlength=48) / len(states)
+    assert shares[[0, 23, 24, 47]].tolist() == pytest.approx([0.1191, 0.0060, 0.0060, 0.1191], abs=1e-4)
+    assert int(detector._states(torch.zeros(1), 1.0)) == 24
 
 
 def test_alpha_puts_the_mean_product_at_one() -> None:
@@ -212,7 +230,8 @@ def test_a_block_without_activations_is_covered_whatever_the_image() -> None:
     [
         ({"alpha": 0.0}, "alpha must be positive and finite, or none for the default's rule, got 0"),
         ({"full": 0.0}, r"full is a share of the training images and must lie in \(0, 1\], got 0"),
-        ({"bins": 0}, "bins must be at least 1, got 0"),
+        ({"bins": 0}, "bins must be even, half of them on each side of 1/2, got 0"),
+        ({"bins": 7}, "bins must be even, half of them on each side of 1/2, got 7"),
         ({"last": 0}, "last must be at least 1, got 0"),
         ({"images": 0}, "images must be at least 1, got 0"),
     ],
