@@ -54,8 +54,8 @@ class FDBD(Detector):
 
     def _away(self, features: Tensor) -> Tensor:
         """Distance of features (N, D) from the mean, or from 0; float64 (N,)."""
-        distances: Tensor = torch.linalg.vector_norm(features.to(torch.float64, copy=True).sub_(self.mean_), dim=1)
-        return distances
+        apart = features - self.mean_.to(features.dtype)
+        return torch.linalg.vector_norm(apart, dim=1, dtype=torch.float64)  # type: ignore[no-any-return]
 
     def score(self, batch: Batch) -> Tensor:
         """Negative normalised mean distance to the boundaries."""

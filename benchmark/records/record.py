@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,25 @@ def write_record(run_dir: Path, record: Record) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read one cell's record. Raises `UserError` if it is invalid or was written by a newer oodbench."""
+    """Read one cell's record. Raises `UserError` if it is invalid or was written by a newer oodbench.
+
+    A file that has not changed since it was read is not read again: a run asks for the same records when it compares the
+    plan with them, when it writes `run.json` and when it draws. So do not change what a record holds.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return _read(path)  # which says why
+    return _unchanged(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=16_384)
+def _unchanged(path: Path, stamp: tuple[int, int, int]) -> Record:
+    """The record in a file with this inode, size and time of change."""
+    return _read(path)
+
+
+def _read(path: Path) -> Record:
     try:
         record = convert(read_versioned(path), Record)
         check_provenance(record.provenance)

@@ -20,8 +20,8 @@ def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roo
     `roots` and the result are paths relative to the store; `sides` are its side files. An artifact depends on those
     whose digests appear in its key.
     """
-    paths = {artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
-    by_digest = {side["digest"]: path for path, side in paths.items() if "digest" in side}
+    paths = _by_path(cache, sides)
+    by_digest = paths_by_digest(cache, sides)
     todo = [paths[path]["digest"] for path in roots if "digest" in paths.get(path, {})]
     used: set[str] = set()
     while todo:
@@ -29,6 +29,16 @@ def upstream_artifacts(cache: Path, sides: Mapping[Path, Mapping[str, Any]], roo
             used.add(by_digest[one])
             todo.extend(strings(paths[by_digest[one]].get("key")))
     return used
+
+
+def paths_by_digest(cache: Path, sides: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
+    """The path of every artifact in a store, relative to it, by the digest of its key. `sides`: its side files."""
+    return {side["digest"]: path for path, side in _by_path(cache, sides).items() if "digest" in side}
+
+
+def _by_path(cache: Path, sides: Mapping[Path, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Side files by the path of their artifact, relative to the store."""
+    return {artifact_path(path).relative_to(cache).as_posix(): side for path, side in sides.items()}
 
 
 def artifact_path(side: Path) -> Path:

@@ -35,6 +35,10 @@ def differences(record: Record, recomputed: Record) -> Iterable[str]:
     yield from _by_class(record, recomputed)
     for name in sorted({*record.stability, *recomputed.stability}):
         yield from _difference(f"stability, {name},", record.stability.get(name), recomputed.stability.get(name))
+    recorded_by, found_by = (one.tuned.get("by_source", {}) for one in (record, recomputed))
+    for source in sorted(found_by):
+        yield from _difference(f"AUROC as tuned on {source} alone", recorded_by.get(source), found_by[source])
+    yield from _difference("the tuning spread", record.tuned.get("spread"), recomputed.tuned.get("spread"))
     for rules, values in recomputed.audit.items():
         for metric in sorted({*values, *record.audit[rules]}):
             yield from _difference(f"{metric} by {rules}", record.audit[rules].get(metric), values.get(metric))

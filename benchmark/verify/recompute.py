@@ -14,6 +14,7 @@ import numpy as np
 
 from oodbench.benchmark.comparisons.scored_images import OTHERS, ScoredImages
 from oodbench.benchmark.errors import first_line
+from oodbench.benchmark.metrics.exact import auroc
 from oodbench.benchmark.metrics.extended import (
     EXTENDED_VERSION,
     NO_VALIDATION,
@@ -22,7 +23,7 @@ from oodbench.benchmark.metrics.extended import (
     ScoredClassification,
     extended,
 )
-from oodbench.benchmark.metrics.names import STABILITY_VERSION
+from oodbench.benchmark.metrics.names import SPREAD, SPREAD_VERSION, STABILITY_VERSION
 from oodbench.benchmark.metrics.stability import stability
 from oodbench.benchmark.records.record import Record
 from oodbench.benchmark.stats.by_class import Labelled, by_class
@@ -121,6 +122,28 @@ class Recompute:
         except (OSError, ValueError) as error:
             return f"whose scores cannot be read: {first_line(error)}"
         return stability(id_scores, scores)
+
+    def tuned(self, record: Record) -> Mapping[str, Any] | str:
+        """What a record says of its tuning, with the AUROC by tuning source and its spread recomputed; or the reason.
+
+        The record's key has the scores of each source, but not which source they are of: values are assigned by size.
+        """
+        version, *digests = _key(record).get(SPREAD) or [""]
+        if version != SPREAD_VERSION:
+            return "which another version computed"
+        found = [self.artifact(digest) for digest in digests]
+        if not found or len(found) % 2 or not all(found):
+            return "whose scores are missing"
+        try:
+            scores = [load_array(one[0]) for one in found if one]
+        except (OSError, ValueError) as error:
+            return f"whose scores cannot be read: {first_line(error)}"
+        values = sorted(auroc(*pair) for pair in zip(scores[::2], scores[1::2], strict=True))
+        sources = sorted(record.tuned["by_source"], key=record.tuned["by_source"].get)
+        if len(sources) != len(values):
+            return f"whose sources are {len(sources)} in the record and {len(values)} in its key"
+        by_source = dict(zip(sources, values, strict=True))
+        return {**record.tuned, "by_source": by_source, "spread": values[-1] - values[0]}
 
     def _shifted(self, record: Record, key: Mapping[str, Any]) -> Classified | str:
         """The classified images of a shifted form of the ID set, by the key of its scores."""

@@ -30,7 +30,7 @@ from oodbench.benchmark.records.record import OK, Record, read_record
 from oodbench.benchmark.records.run import StoredRun, read_stored_run
 from oodbench.benchmark.runner.run_data import adopt_folders
 from oodbench.benchmark.runner.run_view import view_in
-from oodbench.benchmark.store.lineage import side_files, upstream_artifacts
+from oodbench.benchmark.store.lineage import paths_by_digest, side_files, upstream_artifacts
 from oodbench.benchmark.store.npy import load_array
 from oodbench.benchmark.store.schema import ByClass
 from oodbench.benchmark.store.store import digest
@@ -205,6 +205,7 @@ class Verifier:
             extended = self.recompute.extended(record, logits if classified else "", scores) if record.extended else {}
             by_class = self.recompute.by_class(record, scores) if record.extended else ByClass()
             stability = self.recompute.stability(record, id_scores) if record.stability else {}
+            tuned = self.recompute.tuned(record) if "spread" in record.tuned else record.tuned
         except (OodbenchError, OSError, ValueError) as error:
             self.result.problems.append(f"{cell_name(record)}: {first_line(error)}")
             return record
@@ -220,6 +221,7 @@ class Verifier:
             extended=self.checked("extended metrics", extended, record.extended),
             by_class=self.checked("AUROC by class", by_class, record.by_class),
             stability=self.checked("stability", stability, record.stability),
+            tuned=self.checked("tuning spread", tuned, record.tuned),
             id_accuracy=self.checked("ID accuracy", accuracy, record.id_accuracy),
             audit=self.audit(record, id_scores, ood_scores),
             key=self.key(record, paths),
@@ -233,9 +235,9 @@ class Verifier:
         return recorded
 
     def undamaged_artifact(self, key_digest: str) -> tuple[Path, Mapping[str, Any]] | None:
-        """Path and key of an undamaged artifact that some cell depends on, by its key's digest."""
-        path = self.paths.get(key_digest)
-        return (self.cache / path, self.artifacts[path].key) if path and not self.artifacts[path].problem else None
+        """Path and key of an undamaged artifact, by its key's digest."""
+        path = self.paths.get(key_digest) or paths_by_digest(self.cache, self.sides).get(key_digest)
+        return (self.cache / path, self.artifacts[path].key) if path and not self.problem(path, "") else None
 
     def unchecked(self, what: str, cells: int = 1) -> None:
         """Note that something could not be checked for some cells."""

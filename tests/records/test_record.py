@@ -55,6 +55,23 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert read_record(write_record(tmp_path, bare)) == bare
 
 
+def test_a_file_is_read_again_when_it_has_changed_and_only_then(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    first = read_record(path)
+    assert read_record(path) is first
+    other = replace(RECORD, key="abd")  # as long as before
+    assert write_record(tmp_path, other) == path
+    assert read_record(path) == other
+    path.write_bytes(path.read_bytes().replace(b'"abd"', b'"abe"'))  # in place
+    assert read_record(path).key == "abe"
+    path.write_text("{}")
+    with pytest.raises(UserError, match="has no schema number"):
+        read_record(path)
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        read_record(path)
+
+
 def test_invalid_unicode_is_preserved(tmp_path: Path) -> None:
     """Such as in a file name on Linux."""
     strange = replace(RECORD, reason="no such file: \udcff")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.records.prune import prune
-from oodbench.benchmark.records.record import FAILED, OK
+from oodbench.benchmark.records.record import FAILED, OK, write_record
 from oodbench.benchmark.stages.fit_score import chosen
 from oodbench.benchmark.standalone.bundle.export import export
 from oodbench.benchmark.verify.run import verify
@@ -202,6 +203,19 @@ def test_seeds_share_a_row_protocols_do_not_and_both_are_verified(prepare_tiny: 
     assert Counter(record.label for record in run.records) == dict.fromkeys(labels, 4)
 
 
+def test_a_changed_tuning_spread_is_found(prepare_tiny: Prepare, tmp_path: Path) -> None:
+    run = prepare_tiny("chooser", protocol="leave_one_out", ood_sets="greek,uniform", near="digits[4-9]").start()
+    record = run.records[0]
+    by_source = dict(record.tuned["by_source"])
+    largest = max(by_source, key=lambda source: by_source[source])
+    changed = {**record.tuned, "by_source": {**by_source, largest: by_source[largest] + 0.01}}
+    changed["spread"] = record.tuned["spread"] + 0.01
+    write_record(run.path, replace(record, tuned=changed))
+    problems = verify(run.path, tmp_path / "results", tmp_path).problems
+    assert any(f"AUROC as tuned on {largest} alone is {by_source[largest] + 0.01}" in problem for problem in problems)
+    assert any(f"the tuning spread is {changed['spread']}" in problem for problem in problems)
+
+
 def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Prepare, tmp_path: Path) -> None:
     prepared = prepare_tiny("chooser", protocol="leave_one_out", ood_sets="greek,uniform", near="digits[4-9]")
     run, store = prepared.start(), prepared.context.store
@@ -222,6 +236,7 @@ def test_the_spread_is_over_what_each_source_alone_would_choose(prepare_tiny: Pr
         assert record.tuned["by_source"] == pytest.approx(by_hand, abs=1e-12)
         assert record.tuned["spread"] == pytest.approx(max(by_hand.values()) - min(by_hand.values()), abs=1e-12)
         assert metric_of("tuning-spread").of(record) == record.tuned["spread"]
+    assert verify(run.path, tmp_path / "results", tmp_path).problems == []
     text = " ".join(table_text.text_table(run).split())
     near = next(record.tuned["spread"] for record in run.records if record.group == "near")
     others = [record.tuned["spread"] for record in run.records if record.group != "near"]
