@@ -42,6 +42,7 @@ from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import GREY
 from oodbench.benchmark.plugins.detector import Detector, observes, reduces
 from oodbench.benchmark.plugins.guarded import asked
+from oodbench.benchmark.plugins.networks.outline import outlines
 from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head, needs_start
 from oodbench.benchmark.plugins.source_version import identity, start_command
 from oodbench.benchmark.plugins.specs import SetSpec, Spec, canonical, parse_set
@@ -333,13 +334,13 @@ class JobBuilder:
 
     def _build(self, entry: IDEntry, shape: tuple[int, int, int], outputs: int = 0) -> torch.nn.Module:
         classes = outputs or self.library.num_classes(entry.set)
-        with restored_rng(torch.device("cpu")):
-            try:
-                with torch.device("meta"):
-                    network: torch.nn.Module = self.backbone.build(classes, shape)
-            except OodbenchError:
-                raise
-            except Exception:  # some backbones compute while they are built, which fails without memory for numbers
+        try:
+            with outlines():
+                network: torch.nn.Module = self.backbone.build(classes, shape)
+        except OodbenchError:
+            raise
+        except Exception:  # some backbones compute while they are built, which fails without memory for numbers
+            with restored_rng(torch.device("cpu")):
                 network = asked(self.backbone, "build", classes, shape)
         return network
 

@@ -149,8 +149,8 @@ def write_record(run_dir: Path, record: Record) -> Path:
 def read_record(path: Path) -> Record:
     """Read one cell's record. Raises `UserError` if it is invalid or was written by a newer oodbench.
 
-    A file that has not changed since it was read is not read again: a run asks for the same records when it compares the
-    plan with them, when it writes `run.json` and when it draws. So do not change what a record holds.
+    A file that has not changed since it was read is not read again: a run asks for the same records when it compares
+    the plan with them, when it writes `run.json` and when it draws. So do not change what a record holds.
     """
     try:
         found = path.stat()

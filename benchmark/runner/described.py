@@ -12,20 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from oodbench.benchmark.errors import OodbenchError
 from oodbench.benchmark.plan.jobs import Job, ScoreJob, TrainJob
 from oodbench.benchmark.plan.plan import Cell, Plan
 from oodbench.benchmark.plan.recipes.declared import task_of
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.citations.bibtex import cited, entries_beside
+from oodbench.benchmark.plugins.networks.outline import outlines
 from oodbench.benchmark.plugins.recipe import Recipe
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_detector, parse_set, parse_spec
 from oodbench.benchmark.records.given_sets import plain_name
 from oodbench.benchmark.records.record import SKIPPED
-from oodbench.benchmark.stats.seeds import restored_rng
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +114,7 @@ def _networks(jobs: Sequence[Job], known: dict[str, int | None]) -> int | None:
 def _network_count(job: TrainJob) -> int | None:
     """The number of networks of a recipe; None if they cannot be built without memory for their numbers."""
     try:
-        with restored_rng(torch.device("cpu")), torch.device("meta"):
+        with outlines():
             recipe: Recipe = create("recipe", parse_spec(job.checkpoint.recipe))
             return recipe.trained_networks(recipe.networks(task_of(job.checkpoint)))
     except Exception:  # a plug-in that is only asked; it may compute while it builds

@@ -18,9 +18,9 @@ from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportScoresJo
 from oodbench.benchmark.plan.plan import Plan
 from oodbench.benchmark.plan.precision import FLOAT32, STORED
 from oodbench.benchmark.plan.recipes.declared import NAMED_OUTPUTS
+from oodbench.benchmark.plugins.networks.outline import outlines
 from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.stages.networks import CLASSIFIER, build_networks
-from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.sizes import in_bytes
 from oodbench.benchmark.store.store import Key, Store
 
@@ -123,12 +123,11 @@ def _size(job: Job, key: Key, shapes: dict[Checkpoint, _Shape]) -> int | None:
 
 
 def _shape_of(checkpoint: Checkpoint) -> _Shape:
-    with restored_rng(torch.device("cpu")):
-        try:
-            with torch.device("meta"):
-                networks = build_networks(checkpoint, torch.device("meta"))[1]
-        except Exception:  # some networks compute while they are built; what is wrong with others is said elsewhere
-            return _Shape(None, None)
+    try:
+        with outlines():
+            networks = build_networks(checkpoint, torch.device("meta"))[1]
+    except Exception:  # some networks compute while they are built; what is wrong with others is said elsewhere
+        return _Shape(None, None)
     weight = getattr(getattr(networks.get(CLASSIFIER), "head", None), "weight", None)
     features = int(weight.shape[1]) if isinstance(weight, torch.Tensor) and weight.ndim == 2 else None
     return _Shape(features, sum(map(_bytes_of, networks.values())))

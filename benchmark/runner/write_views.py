@@ -104,4 +104,6 @@ def _view_inputs(run: StoredRun) -> str:
     }
     shown["unfinished"] = run.unfinished
     shown["best"] = [asdict(judged) for judged in read_best(run).values()]
-    return digest({"records": [asdict(record) for record in run.records], "shown": shown, "source": source.hexdigest()})
+    # Not `asdict` of whole records, which copies everything in them: 0.5 s for 648 cells.
+    records = [{**vars(record), "by_class": asdict(record.by_class)} for record in run.records]
+    return digest({"records": records, "shown": shown, "source": source.hexdigest()})

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from oodbench.benchmark.errors import PluginError
 from oodbench.benchmark.plan.jobs import Checkpoint, Outputs, SetRef
 from oodbench.benchmark.plugins.guarded import CallError, asked
+from oodbench.benchmark.plugins.networks.outline import outlines
 from oodbench.benchmark.plugins.networks.with_outputs import checked_widths
 from oodbench.benchmark.plugins.recipe import Recipe, Task, fits_head
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.benchmark.stats.seeds import restored_rng
 from oodbench.benchmark.store.store import Key
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ def untrained_classifier(recipe: Recipe, task: Task) -> nn.Module | None:
     """
     if fits_head(recipe) or type(recipe).networks is Recipe.networks:
         return None
-    import torch
-
     try:
-        with restored_rng(torch.device("cpu")), torch.device("meta"):
+        with outlines():
             return recipe.networks(task).get(CLASSIFIER)
     except Exception:  # a plug-in that is only asked; an error that matters is raised when it trains
         return None
