@@ -40,7 +40,7 @@ class NAC(Detector):
 
     Default of `alpha`: at each block 1 / mean |s| over the N training images and all channels, so that states spread
     over [0, 1] whatever the unit of maps and gradients. Authors: chosen for each network and layer on validation OOD
-    images, from 0.001 to 3000. Default suite, seed 0: 0.011, 0.14 and 0.46 on digits, 0.017, 0.20 and 0.54 on glyphs.
+    images, from 0.001 to 3000. Default suite: 0.011, 0.14 and 0.46 on digits (seed 0), 0.017, 0.20 and 0.54 on glyphs.
 
     Differs: the states are those of the code of their OOD benchmark; that of their NAC-ME divides [0, 1] equally. They
     set M (50 to 1000, which makes M - 2 states), full counts (5 to 5000, of 1,000 images) and alpha for each layer,
