@@ -38,6 +38,7 @@ from oodbench.benchmark.plugins.inputs import Classifier
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import parse_spec, split_list
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.detecting.shared_results import SharedResults
 from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.store.store import Key, Store
@@ -75,6 +76,7 @@ class Synthetic(JobContext):
 
     def __init__(self, root: Path, size: Size) -> None:
         super().__init__(Written(root), Library(root), torch.device("cpu"))
+        self.shared_results = SharedResults()  # nothing is stored, so that every fit computes
         self.size = size
 
     def images(self, data: SetRef) -> ImageSet:

@@ -55,6 +55,7 @@ def run_jobs(
     A job that another process is running is postponed, and skipped once that process has finished it. `force`: run jobs
     even if their artifacts are in the store. `failed`: jobs that failed elsewhere, by id, with reasons.
     """
+    context.shared_results.reads_store = not force
     failed = dict(failed or {})
     remaining = {job.id: job for job in jobs}
     while remaining:

@@ -161,6 +161,11 @@ def examine(plugin: type[Plugin]) -> SourceVersion:
     return SourceVersion(_hash(texts), "" if is_declared else _uncovered(values, imported), tuple(distributions))
 
 
+def code_version(modules: Iterable[str]) -> str:
+    """A hash of the code of some of this project's modules and of what they import from their own folders."""
+    return _hash(_trees({file for name in modules for file in _source_files(name, module_file(name))}))
+
+
 def _hash(texts: Iterable[bytes]) -> str:
     return "source:" + hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 

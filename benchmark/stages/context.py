@@ -24,6 +24,7 @@ from oodbench.benchmark.plugins.specs import parse_set
 from oodbench.benchmark.records.environment import made_now
 from oodbench.benchmark.stages import networks as networks_module
 from oodbench.benchmark.stages.detecting.shared_results import SharedResults
+from oodbench.benchmark.stages.detecting.stored_results import StoredResults
 from oodbench.benchmark.stages.memory import Peak
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.store import Key, Store
@@ -70,7 +71,7 @@ class JobContext:
         """Scores with chosen settings, by the detector with these and the digests of a set's logits and features."""
         self.refused: dict[str, str] = {}
         """Why settings that were tried do not fit the network, by digest of the first scores that are missing."""
-        self.shared_results = SharedResults()
+        self.shared_results = SharedResults(stored=StoredResults(store))
         """Statistics of training splits that several detectors need."""
         self._classifiers: dict[str, Classifier] = {}
         self._classified: dict[str, ClassifiedImages] = {}

@@ -1,7 +1,7 @@
-"""`SharedResults`: what several detectors compute from the same training images, computed once in a process.
+"""`SharedResults`: what several detectors compute from the same training images, computed once.
 
-`Batch.once` asks for it. Results stay in memory, within a limit, and are in no key: they have the bits that every
-detector would compute alone.
+`Batch.once` asks for it. Results stay in memory, within a limit, and are stored where they took long
+(`stored_results`). They are in no other key: they have the bits that every detector would compute alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from oodbench.benchmark.plugins.inputs import Batch
+from oodbench.benchmark.stages.detecting.stored_results import Stored, StoredResults
 
 LIMIT, HELD = 2**28, 64
 """Bytes of results that stay in memory, and their number. With 2,048 features and 1,000 classes a covariance has 34 MB,
@@ -30,8 +31,10 @@ Parts = Mapping[str, Callable[[slice], Tensor]]
 class SharedResults:
     """Results of functions of sets of images; beyond the limit, those that were not used for longest are dropped."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = LIMIT, stored: StoredResults | None = None) -> None:
+        self.limit, self.stored = limit, stored
+        self.reads_store = True
+        """Whether what is stored is used; not by a run that computes everything again."""
         self.saved = 0.0
         """Seconds that it took to compute the results that were found here since this was set to 0."""
         self._held: dict[tuple[Any, ...], _Result] = {}
@@ -54,10 +57,15 @@ class SharedResults:
             except TypeError:  # a setting such as a list
                 return function(Batch(size, parts, owner), *settings)
             held = self._held.pop(key, None)
+            place = self.stored.key(images, size, function, settings) if self.stored and held is None else None
+            if self.stored and place and self.reads_store and (found := self.stored.find(place)):
+                held = _Result(*found, _bytes(found.value))
             if held is None:
                 held = _Result.of(function, settings, size, parts, owner)
                 if not held.read <= SHARED or held.bytes > self.limit:
                     return held.value
+                if self.stored and place:
+                    self.stored.keep(place, Stored(held.value, held.read, held.seconds))
             else:
                 self.saved += held.seconds
                 for name in sorted(held.read - parts.keys()):
