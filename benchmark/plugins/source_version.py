@@ -319,11 +319,16 @@ def _source_files(module: str, file: str | None) -> frozenset[str]:
     return frozenset(files.values())
 
 
-def _imports(source: bytes, module: str, file: str) -> Iterator[tuple[str, bool]]:
+@lru_cache(maxsize=512)
+def _imports(source: bytes, module: str, file: str) -> tuple[tuple[str, bool], ...]:
     """Absolute names of everything that a module's source imports, and whether a function imports it.
 
     `from a import b` may mean a module a.b.
     """
+    return tuple(_found_imports(source, module, file))
+
+
+def _found_imports(source: bytes, module: str, file: str) -> Iterator[tuple[str, bool]]:
     package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
     tree = ast.parse(source)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
