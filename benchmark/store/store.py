@@ -77,7 +77,7 @@ class Key:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.digest == other.digest
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The artifact's path relative to the store."""
         return f"{self.kind}/{slug(self.label)}-{self.digest[:12]}{self.extension}"
