@@ -1,8 +1,8 @@
 """What several detectors compute from the same training images, kept in the store where it took long.
 
-A later command, another process and another machine then read it in place of the training features. Only results that
-are the same whoever asks are stored: of functions of this project, with settings that are plain values, tensors, or
-functions and dataclasses of this project. Anything else is computed again. No key of another artifact names them.
+Later commands and other processes with the same folder then read it in place of the training features. Only results
+that are the same whoever asks are stored: of functions of this project, with settings that are plain values, tensors,
+or functions and dataclasses of this project. Anything else is computed again. No key of another artifact names them.
 """
 
 from __future__ import annotations
