@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from oodbench.benchmark.plugins.inputs import Batch
-from oodbench.benchmark.stages.detecting.stored_results import Stored, StoredResults
+from oodbench.benchmark.stages.detecting.stored_results import Stored, StoredResults, tensor_identity
 
 LIMIT, HELD = 2**28, 64
 """Bytes of results that stay in memory, and their number. With 2,048 features and 1,000 classes a covariance has 34 MB,
@@ -112,10 +110,7 @@ def _watched(parts: Parts, seen: set[str]) -> Parts:
 
 def _identity(setting: Any) -> Any:
     """What equal settings have in common: of a tensor its type, shape and SHA-256, of others themselves."""
-    if isinstance(setting, Tensor):
-        content = np.ascontiguousarray(setting.detach().cpu().numpy()).reshape(-1).view(np.uint8)
-        return str(setting.dtype), tuple(setting.shape), hashlib.sha256(content.data).hexdigest()
-    return type(setting), setting
+    return tensor_identity(setting) if isinstance(setting, Tensor) else (type(setting), setting)
 
 
 def _bytes(value: Any) -> int:

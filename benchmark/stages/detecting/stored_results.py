@@ -85,6 +85,12 @@ class StoredResults:
         self.store.save(key, lambda path: _write(path, content), about)
 
 
+def tensor_identity(tensor: Tensor) -> tuple[str, tuple[int, ...], str]:
+    """What equal tensors have in common: type, shape and SHA-256."""
+    content = np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(-1).view(np.uint8)
+    return str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(content.data).hexdigest()
+
+
 class _NotPlainError(Exception):
     """Something cannot be named in a key."""
 
@@ -114,9 +120,7 @@ def _plain(setting: Any, modules: set[str]) -> Any:
     if isinstance(setting, float):
         return {"float": setting.hex()}
     if isinstance(setting, Tensor):
-        content = np.ascontiguousarray(setting.detach().cpu().numpy()).reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(content.data).hexdigest()
-        return {"tensor": [str(setting.dtype), list(setting.shape), digest]}
+        return {"tensor": tensor_identity(setting)}
     if is_dataclass(setting) and not isinstance(setting, type):
         values = {field.name: _plain(getattr(setting, field.name), modules) for field in fields(setting)}
         return {"instance": _named(type(setting), modules), "fields": values}
