@@ -159,7 +159,7 @@ def read_record(path: Path) -> Record:
     return _unchanged(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def _unchanged(path: Path, stamp: tuple[int, int, int]) -> Record:
     """The record in a file with this inode, size and time of change."""
     return _read(path)
