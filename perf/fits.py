@@ -92,14 +92,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="oodbench-fits-") as folder:
         write_arrays(Path(folder), size)
         shared = Watched(Path(folder), size)
-        shared.shared_results.stored = StoredResults(shared.store)
+        shared.shared_results.stored = StoredResults(shared.store.root)
         shared.shared_results.reads_store = False
         print(f"{size.images:,} x {size.dims}, {size.classes} classes; reads of the features, and CPU seconds")
         print(f"{'':22} {'alone':>14} {'sharing':>14} {'later':>14}")
         sums = np.zeros(6)
         for spec in split_list(options.detectors):
             later = Watched(Path(folder), size)
-            later.shared_results.stored = StoredResults(later.store)
+            later.shared_results.stored = StoredResults(later.store.root)
             found = [measured(context, spec) for context in (Watched(Path(folder), size), shared, later)]
             if len({learned for *_, learned in found}) > 1:
                 raise AssertionError(f"{spec} learned something else")

@@ -71,7 +71,7 @@ class JobContext:
         """Scores with chosen settings, by the detector with these and the digests of a set's logits and features."""
         self.refused: dict[str, str] = {}
         """Why settings that were tried do not fit the network, by digest of the first scores that are missing."""
-        self.shared_results = SharedResults(stored=StoredResults(store))
+        self.shared_results = SharedResults(stored=StoredResults(store.root))
         """Statistics of training splits that several detectors need."""
         self._classifiers: dict[str, Classifier] = {}
         self._classified: dict[str, ClassifiedImages] = {}

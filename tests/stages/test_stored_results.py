@@ -49,7 +49,7 @@ class Commands:
 
     def batch(self, *names: str, images: str = "split", reads_store: bool = True) -> Batch:
         """The split as a detector of a new command sees it, which declares these inputs."""
-        shared = SharedResults(stored=StoredResults(self.store))
+        shared = SharedResults(stored=StoredResults(self.store.root))
         shared.reads_store = reads_store
         parts: Mapping[str, Callable[[slice], Tensor]] = {name: self._reader(name) for name in names}
         self.rows.clear()

@@ -43,10 +43,14 @@ class Stored(NamedTuple):
 
 
 class StoredResults:
-    """Results of functions of training splits in a store."""
+    """Results of functions of training splits in the folder of a store.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    Detectors reach this object through their batches, and a store would let them reach the test split: so only the
+    folder is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def key(self, images: str, size: int, function: Callable[..., Any], settings: Sequence[Any]) -> Key | None:
         """The key of a function's result for the images that `images` identifies; None if it cannot be stored."""
@@ -62,11 +66,12 @@ class StoredResults:
 
     def find(self, key: Key) -> Stored | None:
         """A stored result; None if there is none, or it cannot be read."""
-        path = self.store.find(key)
+        store = Store(self.folder)
+        path = store.find(key)
         if path is None:
             return None
         try:
-            found, seconds = from_file(path), float(self.store.about(key)["seconds"])
+            found, seconds = from_file(path), float(store.about(key)["seconds"])
             return Stored(_with_type(found["value"], found["type"]), frozenset(found["read"]), seconds)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -82,7 +87,7 @@ class StoredResults:
         except (_NotPlainError, *NOT_PLAIN):
             return
         about = {"seconds": round(stored.seconds, 3), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        self.store.save(key, lambda path: _write(path, content), about)
+        Store(self.folder).save(key, lambda path: _write(path, content), about)
 
 
 def tensor_identity(tensor: Tensor) -> tuple[str, tuple[int, ...], str]:
