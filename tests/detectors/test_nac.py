@@ -79,7 +79,7 @@ def products(net: Classifier, image: Tensor) -> list[list[float]]:
 def state(value: float, bins: int) -> int:
     """The state of sigmoid(alpha s): up to 1/2, 1000^value is divided equally; above it, mirrored."""
     below, width = value < 0.5, (math.sqrt(1000) - 1) / (bins // 2)
-    steps = (1000 ** (value if below else 1 - value) - 1) / width
+    steps = (math.pow(1000, value if below else 1 - value) - 1) / width
     return math.floor(steps) if below else bins - max(math.ceil(steps), 1)
 
 
