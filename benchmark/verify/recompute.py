@@ -114,14 +114,8 @@ class Recompute:
         version, *digests = _key(record).get("stability") or [""]
         if version != STABILITY_VERSION:
             return "which another version computed"
-        found = self.artifact(*digests) if len(digests) == 1 else None
-        if found is None:
-            return "whose scores are missing"
-        try:
-            scores = load_array(found[0])
-        except (OSError, ValueError) as error:
-            return f"whose scores cannot be read: {first_line(error)}"
-        return stability(id_scores, scores)
+        scores = self._scores(digests if len(digests) == 1 else ())
+        return scores if isinstance(scores, str) else stability(id_scores, scores[0])
 
     def tuned(self, record: Record) -> Mapping[str, Any] | str:
         """What a record says of its tuning, with the AUROC by tuning source and its spread recomputed; or the reason.
@@ -131,19 +125,25 @@ class Recompute:
         version, *digests = _key(record).get(SPREAD) or [""]
         if version != SPREAD_VERSION:
             return "which another version computed"
-        found = [self.artifact(digest) for digest in digests]
-        if not found or len(found) % 2 or not all(found):
-            return "whose scores are missing"
-        try:
-            scores = [load_array(one[0]) for one in found if one]
-        except (OSError, ValueError) as error:
-            return f"whose scores cannot be read: {first_line(error)}"
+        scores = self._scores(digests if len(digests) % 2 == 0 else ())
+        if isinstance(scores, str):
+            return scores
         values = sorted(auroc(*pair) for pair in zip(scores[::2], scores[1::2], strict=True))
         sources = sorted(record.tuned["by_source"], key=record.tuned["by_source"].get)
         if len(sources) != len(values):
             return f"whose sources are {len(sources)} in the record and {len(values)} in its key"
         by_source = dict(zip(sources, values, strict=True))
         return {**record.tuned, "by_source": by_source, "spread": values[-1] - values[0]}
+
+    def _scores(self, digests: Sequence[str]) -> list[np.ndarray] | str:
+        """Scores by the digests of their keys; or the reason, if these are none or not all can be read."""
+        found = [self.artifact(digest) for digest in digests]
+        if not found or not all(found):
+            return "whose scores are missing"
+        try:
+            return [load_array(one[0]) for one in found if one]
+        except (OSError, ValueError) as error:
+            return f"whose scores cannot be read: {first_line(error)}"
 
     def _shifted(self, record: Record, key: Mapping[str, Any]) -> Classified | str:
         """The classified images of a shifted form of the ID set, by the key of its scores."""

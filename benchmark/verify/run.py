@@ -178,8 +178,13 @@ class Verifier:
 
     @cached_property
     def sides(self) -> dict[Path, dict[str, Any]]:
-        """Every side file of the store, for records of older versions without provenance."""
+        """Every side file of the store."""
         return side_files(self.cache)
+
+    @cached_property
+    def stored(self) -> dict[str, str]:
+        """The path of every artifact in the store, by its key's digest: a tuning spread is of scores behind no cell."""
+        return paths_by_digest(self.cache, self.sides)
 
     def problem(self, path: str, expected: str) -> str:
         """What is wrong with an artifact; empty if it is undamaged and has the `expected` SHA-256. Hashes it once."""
@@ -236,7 +241,7 @@ class Verifier:
 
     def undamaged_artifact(self, key_digest: str) -> tuple[Path, Mapping[str, Any]] | None:
         """Path and key of an undamaged artifact, by its key's digest."""
-        path = self.paths.get(key_digest) or paths_by_digest(self.cache, self.sides).get(key_digest)
+        path = self.paths.get(key_digest) or self.stored.get(key_digest)
         return (self.cache / path, self.artifacts[path].key) if path and not self.problem(path, "") else None
 
     def unchecked(self, what: str, cells: int = 1) -> None:

@@ -209,18 +209,20 @@ def test_a_damaged_or_forged_result_is_computed_again(commands: Commands, how: s
     assert isinstance(found, Moments)
 
 
-def test_a_run_stores_what_took_long_and_the_next_detector_reads_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stores_what_took_long_and_the_next_detector_reads_it(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, '[[id]]\nset = "digits[0-3]"\nood = [{ set = "uniform" }]')
     detectors = ["residual", "vim", "mahalanobis", "relative_mahalanobis"]
     alone = {
         name: run_suite(suite, name, name=f"alone-{name}", results=tmp_path / f"alone-{name}") for name in detectors
     }
     cache = tmp_path / "results" / "cache"
+    written: dict[Path, int] = {}
     for number, name in enumerate(detectors):
         run = run_suite(suite, name, name=f"run-{number}")
         assert [record.metrics for record in run.records] == [record.metrics for record in alone[name].records]
+        now = {path: path.stat().st_mtime_ns for path in cache.glob("statistics/*.safetensors")}
+        assert now.items() >= written.items()  # read, not computed and written again
+        written = now
     titles = [json.loads(side.read_text())["key"]["function"] for side in cache.glob("statistics/*.json")]
     assert titles.count("oodbench.detectors._moments:moments") == 1  # `residual` has made it, `vim` has read it
     assert titles.count("oodbench.detectors._gaussian:class_means") == 1

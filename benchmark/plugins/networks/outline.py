@@ -17,7 +17,7 @@ DRAWING = frozenset({"normal_", "uniform_"})
 
 @contextmanager
 def outlines() -> Iterator[None]:
-    """Networks built inside are on torch's device "meta" and drawn no numbers for; the random state stays as it is.
+    """Networks built inside are on torch's device "meta", without random numbers; the random state stays as it is.
 
     A network that computes while it is built raises an error there.
     """
