@@ -5,7 +5,10 @@ This module is the public API. Names are imported on first use, so that the comm
 
 from __future__ import annotations
 
+import os
+import platform
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
@@ -126,6 +129,25 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
 
 renamed.install()
+
+
+def _same_rows_everywhere() -> None:
+    """Let a row of a matrix product have the same bits wherever it stands in the matrix.
+
+    On AMD processors it does not by default, in matrices of odd width, so that a score would depend on which images it
+    is computed with. MKL's reproducible mode, which it reads before its first product, mends that at no cost
+    (docs/performance.md). On Intel processors nothing needs mending.
+    """
+    try:
+        with Path("/proc/cpuinfo").open("rb") as file:
+            processor = file.read(4096)
+    except OSError:  # not Linux
+        processor = platform.processor().encode()
+    if b"AuthenticAMD" in processor:
+        os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+_same_rows_everywhere()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, DataError
-from oodbench.detectors._gaussian import CUTOFF
+from oodbench.detectors._gaussian import CUTOFF, Eigen
 from oodbench.detectors._rows import by_rows
 
 
@@ -53,14 +53,13 @@ class Principal(NamedTuple):
         return int((shares < ratio * shares[-1]).sum()) + 1
 
 
-def principal(matrix: Tensor, size: float, who: str) -> Principal:
-    """The principal directions of a second moment (D, D) of vectors with lengths of about `size`.
+def principal(found: Eigen, size: float, who: str) -> Principal:
+    """The principal directions of a second moment of vectors with lengths of about `size`.
 
-    Raises `DataError` if the vectors vary in fewer than two directions: no direction can then be left out. `who` is the
-    detector's name, for the message.
+    `found`: the moment's eigenvalues (D,), smallest first, and eigenvectors (D, D). Raises `DataError` if the vectors
+    vary in fewer than two directions: no direction can then be left out. `who` is the detector's name, for the message.
     """
-    values, vectors = torch.linalg.eigh(matrix)
-    values, vectors = values.flip(0), vectors.flip(1)
+    values, vectors = found[0].flip(0), found[1].flip(1)
     varies = float(values[0]) > 1e-20 * size**2
     spanned = int((values > CUTOFF * values[0]).sum()) if varies else 0
     if spanned < 2:

@@ -10,7 +10,7 @@ would give directions without training variance more weight than all others toge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ PANEL, SLAB = 64, 128
 SINGLE = 5e5
 """Largest condition number for which products are computed in float32. Rounding changes f - origin by about 2^-24 of
 its length, and a squared distance by a relative error of up to 2^-23 sqrt(condition): 8.5e-5."""
+
+Eigen: TypeAlias = tuple[Tensor, Tensor]
 
 
 def features_of(part: Batch) -> Tensor:
@@ -124,12 +126,27 @@ class Whitening(NamedTuple):
     """(Largest variance + largest squared distance of a centre from the origin) / smallest variance that is kept."""
 
 
-def whitening(matrix: Tensor, centre: Tensor, cutoff: float, who: str) -> Whitening:
-    """The whitening of a covariance (D, D) around a centre, (D,), or several, (C, D).
+def eigen(train: Batch, matrix: Tensor) -> Eigen:
+    """Eigenvalues (D,), smallest first, and eigenvectors (D, D), in columns, of a second moment of training features.
 
-    Raises `DataError` if nothing varies around the centre. `who` is the detector's name, for the message.
+    Computed once for all detectors that ask for those of the same matrix.
     """
+    values, vectors = train.once(_eigen, matrix)
+    return values, vectors
+
+
+def _eigen(_: Batch, matrix: Tensor) -> Eigen:
     values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+def whitening(found: Eigen, centre: Tensor, cutoff: float, who: str) -> Whitening:
+    """The whitening of a covariance around a centre, (D,), or several, (C, D).
+
+    `found`: the covariance's eigenvalues (D,), smallest first, and eigenvectors (D, D). Raises `DataError` if nothing
+    varies around the centre. `who` is the detector's name, for the message.
+    """
+    values, vectors = found
     largest = float(values[-1])
     if largest <= 1e-20 * max(float(centre.abs().max()) ** 2, 1e-280):
         raise DataError(
@@ -137,7 +154,7 @@ def whitening(matrix: Tensor, centre: Tensor, cutoff: float, who: str) -> Whiten
             "covariance to measure with; look at the network, or give it more than one image a class."
         )
     kept = values > cutoff * largest
-    origin = centre.reshape(-1, len(matrix)).mean(dim=0).float().double()
+    origin = centre.reshape(-1, len(values)).mean(dim=0).float().double()
     spread = float((centre - origin).square().sum(dim=-1).max())
     root = trapezoidal(vectors[:, kept] / values[kept].sqrt())
     return Whitening(origin, root, (largest + spread) / float(values[kept][0]))

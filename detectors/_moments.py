@@ -1,8 +1,9 @@
-"""Mean and covariance of all training vectors in one read, and second moments about other points that follow from them.
+"""Mean and covariance of all training vectors, and second moments about other points that follow from them.
 
 A second moment about a point p is the covariance plus (mean - p)(mean - p)^T, and the covariance of all images is that
 within classes plus that of the class means: sums of matrices without negative eigenvalues, in which no digits cancel.
-The other way, by subtraction, they would. So detectors with different origins share one product of matrices.
+The other way, by subtraction, they would. So detectors with different origins, of classes and of all images, share one
+product of matrices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch
-from oodbench.detectors._gaussian import PIECE, SUMMED, add_outer, features_of, mirrored
+from oodbench.detectors._gaussian import PIECE, SUMMED, add_outer, class_means, covariance, features_of, mirrored
 
 
 class Moments(NamedTuple):
@@ -28,6 +29,18 @@ class Moments(NamedTuple):
     def about(self, origin: Tensor) -> Tensor:
         """The mean outer product of vectors minus another point, (D,); float64 (D, D)."""
         return self.covariance + torch.outer(self.mean - origin, self.mean - origin)
+
+
+def shared_moments(train: Batch, classes: int, *vectors: Callable[[Batch], Tensor]) -> Moments:
+    """Mean and covariance of the features of all training images, or of other vectors.
+
+    From class means and the covariance within classes, which other detectors read, where the images have labels. The
+    means take another read, little beside the product.
+    """
+    if not train.labelled:
+        return train.once(moments, *vectors)
+    means, counts = train.once(class_means, classes, *vectors)
+    return spread_of_all(train.once(covariance, means, *vectors), means, counts)
 
 
 def moments(train: Batch, vectors: Callable[[Batch], Tensor] = features_of) -> Moments:

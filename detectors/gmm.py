@@ -13,6 +13,7 @@ from oodbench.detectors._gaussian import (
     class_covariances,
     class_means,
     covariance,
+    eigen,
     product,
     require_cutoff,
     whitening,
@@ -55,7 +56,7 @@ class GMM(Detector):
         """Fit each class's mean, and the inverse Cholesky factor and log determinant of its whitened covariance."""
         means, counts = data.train.once(class_means, classifier.num_classes)
         spread = data.train.once(covariance, means)
-        self.transform_ = whitening(spread, means, self.cutoff, self.name).root
+        self.transform_ = whitening(eigen(data.train, spread), means, self.cutoff, self.name).root
         means, labels = means @ self.transform_, counts.nonzero()[:, 0].tolist()
         rank, m = means.shape[1], self.pseudo_images
         identity = torch.eye(rank, dtype=torch.float64)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
 from oodbench.detectors._directions import Directions, principal
-from oodbench.detectors._moments import Moments, moments
+from oodbench.detectors._gaussian import eigen
+from oodbench.detectors._moments import Moments, moments, shared_moments
 from oodbench.detectors._rows import by_rows
 from oodbench.detectors._rules import kernel_pca_settings
 
@@ -111,16 +112,16 @@ class KernelPCA(Detector):
         if self.kernel == GAUSSIAN:
             drawn = RandomFourier.drawn(float(used["gamma"]), int(used["mapped"]), width)
             self.fourier_ = [drawn.frequencies, drawn.phases]
-        self.mean_, spread = self._moments(data.train)
-        found = principal(spread, 1.0, self.name)
+        self.mean_, spread = self._moments(data.train, classifier.num_classes)
+        found = principal(eigen(data.train, spread), 1.0, self.name)
         dim = min(found.dim_of(float(used["ratio"])), found.spanned - 1)
         self.directions_ = found.vectors[:, :dim].contiguous()
         self.ratio_ = float(found.values[dim : found.spanned].sum() ** -0.5)
 
-    def _moments(self, train: Batch) -> Moments:
+    def _moments(self, train: Batch, classes: int) -> Moments:
         """Mean and covariance of the mapped training features; those of z are shared with other detectors."""
         if self.kernel == COSINE:
-            return train.once(moments, Directions())
+            return shared_moments(train, classes, Directions())
         return moments(train, RandomFourier(*self.fourier_))
 
     @property

@@ -15,6 +15,7 @@ from oodbench.detectors._gaussian import (
     Whitening,
     class_means,
     covariance,
+    eigen,
     nearest,
     require_cutoff,
     whitening,
@@ -83,7 +84,7 @@ class Mahalanobis(Detector):
         """Do what `fit` does; return covariance (D, D), means (K, D) and sizes (K,) of the classes."""
         means, counts = data.train.once(class_means, classes, *self.vectors)
         spread = data.train.once(covariance, means, *self.vectors)
-        self.space_ = whitening(spread, means[counts > 0], self.cutoff, self.name)
+        self.space_ = whitening(eigen(data.train, spread), means[counts > 0], self.cutoff, self.name)
         self.means_ = (means[counts > 0] - self.space_.origin) @ self.space_.root
         return spread, means, counts
 
@@ -117,7 +118,7 @@ class RelativeMahalanobis(Mahalanobis):
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit `mahalanobis`, and the mean and covariance of all training features."""
         mean, spread = spread_of_all(*self._fit_classes(classifier.num_classes, data))
-        self.background_ = whitening(spread, mean, self.cutoff, self.name)
+        self.background_ = whitening(eigen(data.train, spread), mean, self.cutoff, self.name)
         self.mean_ = (mean - self.background_.origin)[None] @ self.background_.root
 
     def score(self, batch: Batch) -> Tensor:

@@ -101,7 +101,7 @@ class MahalanobisEnsemble(Detector):
 
             means, counts = class_means(data.train, classifier.num_classes, vectors)
             spread = covariance(data.train, means, vectors)
-            self.transforms_.append(whitening(spread, means, self.cutoff, self.name).root)
+            self.transforms_.append(whitening(torch.linalg.eigh(spread), means, self.cutoff, self.name).root)
             self.means_.append(means[counts > 0])
         known = torch.cat([self._distances(part, classifier) for part in data.validation.batches(BLOCK)])
         other = data.outliers if self.validation == OUTLIERS and data.outliers else data.validation

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
 from oodbench.detectors._directions import principal
-from oodbench.detectors._gaussian import BLOCK
-from oodbench.detectors._moments import moments
+from oodbench.detectors._gaussian import BLOCK, eigen
+from oodbench.detectors._moments import shared_moments
 from oodbench.detectors._rows import by_rows
 from oodbench.detectors._rules import collapsed_dim
 
@@ -64,11 +64,12 @@ class NECO(Detector):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Fit mean, scale and P. Raises `DataError` if `dim` holds all that training features vary in."""
-        self.mean_, spread = data.train.once(moments)
+        self.mean_, spread = shared_moments(data.train, classifier.num_classes)
         variances = spread.diagonal()
         varies = variances > CONSTANT * self.mean_.square()
         self.scale_ = torch.where(varies, variances, 1.0).sqrt()
-        found = principal(spread / self.scale_ / self.scale_[:, None], 1.0 if varies.any() else 1e30, self.name)
+        correlation = eigen(data.train, spread / self.scale_ / self.scale_[:, None])
+        found = principal(correlation, 1.0 if varies.any() else 1e30, self.name)
         if self.dim is not None and self.dim >= found.spanned:
             raise DataError(
                 f"{self.name} needs a principal space smaller than what training features span: {self.dim} directions "

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, Detector, FitData, detector
 from oodbench.detectors._directions import Directions
-from oodbench.detectors._gaussian import CUTOFF, SINGLE, Whitening, product, require_cutoff, whitening
+from oodbench.detectors._gaussian import CUTOFF, SINGLE, Whitening, eigen, product, require_cutoff, whitening
 from oodbench.detectors._head import head
-from oodbench.detectors._moments import moments
+from oodbench.detectors._moments import shared_moments
 from oodbench.detectors._rows import by_rows
 
 
@@ -49,8 +49,8 @@ class PNML(Detector):
         """Fit the square root of P and store the head."""
         self.weight_, self.bias_ = head(classifier)
         origin = torch.zeros(self.weight_.shape[1], dtype=torch.float64)
-        moment = data.train.once(moments, Directions()).about(origin)
-        self.space_ = whitening(moment, origin, self.cutoff, self.name)
+        moment = shared_moments(data.train, classifier.num_classes, Directions()).about(origin)
+        self.space_ = whitening(eigen(data.train, moment), origin, self.cutoff, self.name)
         self.images_ = len(data.train)
 
     def score(self, batch: Batch) -> Tensor:

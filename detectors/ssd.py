@@ -12,11 +12,12 @@ from oodbench.detectors._gaussian import (
     Whitening,
     class_covariances,
     class_means,
+    eigen,
     nearest,
     require_cutoff,
     whitening,
 )
-from oodbench.detectors._moments import moments
+from oodbench.detectors._moments import shared_moments
 
 
 @detector(
@@ -54,10 +55,11 @@ class SSD(Detector):
             means, counts = data.train.once(class_means, classifier.num_classes, Directions())
             spreads = data.train.once(class_covariances, means, counts, Directions())
             labels = counts.nonzero()[:, 0].tolist()
+            found = [torch.linalg.eigh(spreads[k]) for k in labels]
         else:
-            mean, spread = data.train.once(moments, Directions())
-            means, spreads, labels = mean[None], spread[None], [0]
-        self.spaces_ = [whitening(spreads[k], means[k], self.cutoff, self.name) for k in labels]
+            mean, spread = shared_moments(data.train, classifier.num_classes, Directions())
+            means, labels, found = mean[None], [0], [eigen(data.train, spread)]
+        self.spaces_ = [whitening(one, means[k], self.cutoff, self.name) for k, one in zip(labels, found, strict=True)]
         self.means_ = [
             (means[k] - space.origin)[None] @ space.root for k, space in zip(labels, self.spaces_, strict=True)
         ]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import BLOCK, CUTOFF, SUMMED, centred_blocks, product, trapezoidal
+from oodbench.detectors._gaussian import BLOCK, CUTOFF, SUMMED, centred_blocks, eigen, product, trapezoidal
 from oodbench.detectors._head import head
-from oodbench.detectors._moments import moments
+from oodbench.detectors._moments import shared_moments
 from oodbench.detectors._rules import principal_dim
 
 SINGLE = 100.0
@@ -20,6 +20,12 @@ def _lengths(away: Tensor, directions: Tensor) -> Tensor:
     """|R^T (f - u)| of f - u, (N, D), in its precision, and directions R, (D, R); float64 (N,)."""
     lengths: Tensor = torch.linalg.vector_norm(product(away, directions), dim=1, dtype=torch.float64)
     return lengths
+
+
+def sum_of_residuals(train: Batch, origin: Tensor, directions: Tensor) -> float:
+    """The sum over images of |R^T (f - u)| in float64, with origin u, (D,), and directions R, (D, R)."""
+    blocks = centred_blocks(train, origin, most=SUMMED)
+    return sum(float(_lengths(block, directions).sum()) for _, block in blocks)
 
 
 def mean_largest_logit(train: Batch) -> float:
@@ -67,7 +73,7 @@ class Residual(Detector):
         """Fit the origin u and the residual directions. Raises `DataError` if `dim` leaves no residual."""
         weight, bias = head(classifier)
         self.origin_ = -torch.linalg.pinv(weight) @ bias
-        values, vectors = torch.linalg.eigh(data.train.once(moments).about(self.origin_))
+        values, vectors = eigen(data.train, shared_moments(data.train, classifier.num_classes).about(self.origin_))
         features, spanned = len(values), int((values > CUTOFF * values[-1]).sum())
         if spanned < 2:
             raise DataError(
@@ -127,9 +133,7 @@ class ViM(Residual):
                 f"ViM scales the residual by the mean largest logit of the training images, which is "
                 f"{largest:.3g}; it must be positive."
             )
-        blocks = centred_blocks(data.train, self.origin_, most=SUMMED)
-        total = sum(float(_lengths(block, self.residual_).sum()) for _, block in blocks)
-        self.alpha_ = largest * len(data.train) / total
+        self.alpha_ = largest * len(data.train) / data.train.once(sum_of_residuals, self.origin_, self.residual_)
 
     def score(self, batch: Batch) -> Tensor:
         """Virtual logit minus logsumexp of the logits."""

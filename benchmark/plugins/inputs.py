@@ -301,6 +301,11 @@ class Batch:
         return self._part("labels")
 
     @property
+    def labelled(self) -> bool:
+        """Whether the images have `labels`: arrays that the user gives may have none."""
+        return "labels" in self._parts
+
+    @property
     def classifier(self) -> Classifier:
         """The trained network, for detectors that declare 'network'."""
         if self._classifier is None:
@@ -311,19 +316,14 @@ class Batch:
         return self._classifier
 
     def once(self, function: Callable[..., T], *settings: Any) -> T:
-        """`function(batch, *settings)`; a run computes it once for all detectors that are fitted on these images.
-
-        For statistics of the training split, without random numbers. Every detector gets a copy.
-        """
+        """`function(batch, *settings)`, without random numbers; computed once for all detectors, which get copies."""
         found: T = function(self, *settings) if self._once is None else self._once(function, *settings)
         return found
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Iterate over the same images in consecutive pieces, in order, to bound memory; the last may be smaller.
+        """Iterate over the same images in pieces of `size`, in order, to bound memory; the last may be smaller.
 
-        Args:
-            size: Largest number of images in a piece. Of a detector that reads images, pieces are smaller where images
-                are large, as those of the shared pass are.
+        Of a detector that reads images, pieces are smaller where images are large, as those of the shared pass are.
         """
         size = min(size, self._most) if self._most else size
         for start in range(0, self._size, size):

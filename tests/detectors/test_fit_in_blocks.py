@@ -16,7 +16,7 @@ from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.detectors import _gaussian, _moments, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
-from oodbench.detectors._moments import moments, spread_of_all
+from oodbench.detectors._moments import moments, shared_moments, spread_of_all
 from oodbench.detectors.openmax import weibull_of
 from oodbench.detectors.vim import mean_largest_logit
 from tests.detectors.feature_world import FeatureWorld
@@ -119,6 +119,12 @@ def test_the_spread_of_all_images_follows_from_that_within_classes(world: Featur
     assert found.mean.numpy() == pytest.approx(expected.mean.numpy(), rel=1e-12)
     assert found.covariance.numpy() == pytest.approx(expected.covariance.numpy(), rel=1e-11)
     assert torch.equal(found.covariance, found.covariance.T)
+    with_labels, without = (
+        shared_moments(one, 5)
+        for one in (train, Batch(len(train), {"features": parts["features"].__getitem__}, "a test"))
+    )
+    assert all(map(torch.equal, with_labels, found))
+    assert all(map(torch.equal, without, expected))
 
 
 def test_a_covariance_of_many_units_is_symmetric_and_complete() -> None:

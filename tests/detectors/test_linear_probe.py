@@ -133,8 +133,20 @@ def test_the_seed_does_not_matter_and_repeating_gives_the_same_bytes() -> None:
 
 def test_a_head_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_logistic, "MOST_STEPS", 2)
+    monkeypatch.setattr(_logistic, "MOST_NEWTON", 0)
     with pytest.raises(OodbenchError, match=r"has not converged in 2 steps\. Raise its l2, which is 0\.0001\."):
         head("linear_probe[l2=0.0001]")
+
+
+@pytest.mark.parametrize("text", ["linear_probe[l2=0.01]", "confidence_head[beta=2,l2=0.01,tolerance=1e-7]"])
+def test_newton_steps_alone_find_the_same_head(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    expected = head(text)
+    monkeypatch.setattr(_logistic, "MOST_STEPS", 1)
+    monkeypatch.setattr(_logistic, "MOST_NEWTON", 8)  # enough with the right Hessian, of which every step is one
+    found = head(text)
+    std = data().features.double().std(dim=0)
+    assert torch.allclose(found.weight * std, expected.weight * std, atol=1e-5)
+    assert found.losses == pytest.approx(expected.losses, abs=1e-7)
 
 
 def test_outliers_far_outside_the_training_features_are_accepted() -> None:

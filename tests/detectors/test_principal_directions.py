@@ -359,7 +359,8 @@ def test_cfood_compares_with_the_same_share_of_every_class(monkeypatch: pytest.M
     half = world.fit("cfood", fraction=0.5)
     assert half.nearest_.shape[1] == 30
     monkeypatch.setattr(cfood_module, "ENTRIES", 7 * 30)  # seven reference images at a time, not all
-    assert torch.equal(world.fit("cfood", fraction=0.5).nearest_, half.nearest_)
+    # some processors round products of other shapes differently
+    torch.testing.assert_close(world.fit("cfood", fraction=0.5).nearest_, half.nearest_, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("images", [2, 3, 10, 99, 100, 1000, 5000])

@@ -224,15 +224,18 @@ def test_detectors_learn_the_same_bytes_alone_and_together(
         monkeypatch.setattr(module, name, counted)
 
     count(_gaussian, "centred_blocks")
-    count(_moments, "mirrored")
+    count(_moments, "moments")
+    count(torch.linalg, "eigh")
     for order in (DETECTORS, DETECTORS[::-1]):
         together = stored()
         products.clear()
         assert {name: fitted(together, name) for name in order} == alone
         # of features and of directions within classes, and of gmm's classes
         assert products["centred_blocks"] == 3
-        # of features and of directions; what two relative distances add to their classes costs no product
-        assert products["mirrored"] == 2 + 2
+        assert products["moments"] == 0  # covariances of all images follow from those within classes
+        # of features within classes, about their mean, about ViM's origin, and standardised by NECO; of directions
+        # within classes, about their mean, about 0
+        assert products["eigh"] == 4 + 3
 
 
 def test_every_detector_counts_the_seconds_of_what_it_shares(stored: Callable[[], JobContext]) -> None:
