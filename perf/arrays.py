@@ -35,7 +35,7 @@ from oodbench.benchmark.plan.jobs import Checkpoint, FitJob, ScoreJob
 from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 from oodbench.benchmark.store.store import Key
 
-NEED_IMAGES = ("odin",)
+NEED_IMAGES = ("odin", "iodin", "nac")
 
 SHORT, IN_A_ROW = 0.01, 20
 """CPU seconds up to which a call is timed several times in a row, and how many times."""
