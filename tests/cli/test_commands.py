@@ -337,6 +337,7 @@ def test_the_help_shows_the_first_steps(command: str) -> None:
     assert f"bench {command} " in bench("--help").output.partition("Examples:")[2]
 
 
+@pytest.mark.slow
 def test_table_and_plot_do_not_import_torch(place: Path) -> None:
     import subprocess
     import sys

@@ -174,6 +174,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 def test_ctrl_c_leaves_the_terminal_clean() -> None:
     output = output_on_terminal(INTERRUPTED)

@@ -109,6 +109,7 @@ def test_mistakes_of_the_user_are_one_sentence(tmp_path: Path) -> None:
         write_report("made_up", results=tmp_path, images=-1)
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported(tmp_path: Path) -> None:
     scored_run(tmp_path)
     code = "import sys; from oodbench.benchmark.cli import main; main(sys.argv[1:], standalone_mode=False); "

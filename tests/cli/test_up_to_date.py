@@ -141,7 +141,13 @@ SPOILED: dict[str, Callable[[Command], object]] = {
 }
 
 
-@pytest.mark.parametrize("case", SPOILED)
+BY_DEFAULT = ("source of a plug-in", "suite", "data file", "artifact removed", "record", "run.json", "table")
+"""Cases that are tried by default, one of a kind; the others in the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in BY_DEFAULT else pytest.mark.slow) for case in SPOILED]
+)
 def test_what_has_changed_is_planned_in_full(known: Command, case: str) -> None:
     SPOILED[case](known)
     try:

@@ -261,6 +261,7 @@ def test_a_diagram_of_an_earlier_comparison_does_not_stay(results: Path) -> None
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_the_same_plots_are_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "results"
     folder = made_up(results, "toy") / "compare"
@@ -387,6 +388,7 @@ def test_a_run_of_one_detector_is_rejected(results: Path, run: StoredRun) -> Non
         compare(dataclasses.replace(run, records=only), results / "cache")
 
 
+@pytest.mark.slow
 def test_comparing_needs_neither_torch_nor_pyplot(results: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from oodbench.benchmark.cli import main\n"

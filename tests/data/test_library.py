@@ -185,6 +185,7 @@ def test_the_classes_partition_a_split(library: Library) -> None:
     assert len({image.tobytes() for part in parts for image in part.images}) == 20
 
 
+@pytest.mark.slow
 def test_forms_apply_in_the_order_written(library: Library) -> None:
     plain = library.split(parse_set("data_colours[0-1]"), "test")
     formed = library.split(parse_set("data_colours[0-1]+data_brighter+inverted"), "test")

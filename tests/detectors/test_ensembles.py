@@ -274,6 +274,7 @@ ood = [{ set = "digits[5-9]", group = "near" }, { set = "uniform", group = "far"
 """
 
 
+@pytest.mark.slow
 def test_both_run_and_their_costs_are_shown(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, MATRIX)
     ensembles = ["deep_ensemble", "deep_ensemble[statistic=energy]", "vim@deep_ensemble[members=2]"]

@@ -127,6 +127,7 @@ def test_the_spread_of_all_images_follows_from_that_within_classes(world: Featur
     assert all(map(torch.equal, without, expected))
 
 
+@pytest.mark.slow
 def test_a_covariance_of_many_units_is_symmetric_and_complete() -> None:
     vectors = torch.from_numpy(np.random.RandomState(0).randn(300, 2 * SLAB + 17) + 3)
     centre = vectors.mean(dim=0)

@@ -31,6 +31,7 @@ def suite(tmp_path: Path) -> Path:
     return write_suite(tmp_path, MATRIX, backbone="small_cnn[width=4,hidden=16]", more=WIDTHS)
 
 
+@pytest.mark.slow
 def test_methods_by_name_and_neighbours_on_their_recipes(tmp_path: Path, suite: Path) -> None:
     run = run_suite(suite, ",".join(ROWS), results=tmp_path)
     assert [(record.label, record.reason) for record in run.records if record.status != "ok"] == []

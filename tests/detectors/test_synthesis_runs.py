@@ -20,6 +20,7 @@ SETTINGS = {"vos": "[queue=20,start=0.3]", "pixmix": "[pictures=6]", "godin": "[
 """Recipe -> settings under which others score."""
 
 
+@pytest.mark.slow
 def test_each_runs_under_its_name_and_under_others(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, MATRIX)
     others = [f"{other}@{name}{text}" for name, text in SETTINGS.items() for other in ("vim", "knn", "gram", "msp")]

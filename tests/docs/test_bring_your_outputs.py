@@ -45,6 +45,7 @@ def test_two_files_and_two_commands_give_a_row_with_an_interval(
     assert shown(0).text.strip() in result.output
 
 
+@pytest.mark.slow
 def test_the_folder_from_init_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for line in shell(1).splitlines():
@@ -67,6 +68,7 @@ def test_the_settings_are_read(tmp_path: Path) -> None:
     assert all((found.title, found.id_set, found.network, found.preprocessing, found.classes, found.notes))
 
 
+@pytest.mark.slow
 def test_the_csv_files_are_read_and_join_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     expected = {"mine": ([0.12], [0.93]), "msp": ([-0.99], [-0.41])}

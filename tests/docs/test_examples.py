@@ -238,6 +238,7 @@ def test_weights_of_the_guide_can_be_scored(folder: Path, imported: list[str]) -
     assert "checkpoint[file=mine.pt]" in output_of(*words, "--threads", "1", "--quiet")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "one_thread")
 def test_the_network_in_memory_of_the_guide_is_scored(folder: Path, imported: list[str]) -> None:
     (script,) = [block for block in code("guides/your_own_network.md") if block.file == "in_memory.py"]

@@ -118,6 +118,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     return 32
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_pass_in_parts_gives_the_same_bytes(tmp_path: Path, small_parts: int) -> None:
     undivided, divided = (planned(tmp_path / name, "msp,gram", ood_sets="greek") for name in ("undivided", "divided"))

@@ -123,6 +123,7 @@ def test_all_figures_of_a_run_twice_to_the_same_bytes(clean: Path, small: None) 
     assert figure_files(clean) == drawn
 
 
+@pytest.mark.slow
 def test_another_seed_draws_another_toy(clean: Path, small: None) -> None:
     assert bench_figures(clean, "lee2018", "--figures", "1").exit_code == 0
     before = figure_files(clean)["figure1.png"]

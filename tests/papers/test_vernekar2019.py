@@ -88,6 +88,7 @@ def test_every_method_is_trained_on_what_it_says() -> None:
         assert not any(weight.requires_grad for weight in one.networks["classifier"].parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_the_same_seed_draws_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(vernekar2019, "Setting", lambda: TINY)

@@ -205,6 +205,7 @@ def test_options_that_pretrained_weights_cannot_use(
         prepare("msp", **asked(tmp_path, Path(), backbone=published[0]) | {"checkpoint": "", **options})
 
 
+@pytest.mark.slow
 def test_weights_of_torchvision_are_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan of a pretrained network reads the file that torch.hub would download."""
     from torchvision.models import get_model

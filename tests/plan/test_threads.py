@@ -131,6 +131,7 @@ def test_another_number_than_the_suites_marks_every_view(suite: Path) -> None:
     assert all("not the suite's number of threads" in picture for picture in pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("threads", [0, 2])
 def test_the_suites_number_is_no_mark_but_is_said(suite: Path, threads: int) -> None:
@@ -189,6 +190,7 @@ def threads_of(prepared: Prepared) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_job_computes_on_the_threads_of_its_key_whatever_ran_before_it(suite: Path, register: Any) -> None:
     register("test_takes_threads", TakesThreads)
     prepared = PLAN(suite, "test_takes_threads,msp,energy")

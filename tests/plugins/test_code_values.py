@@ -249,6 +249,7 @@ Path(__file__).with_name("out.json").write_text("done")
 """
 
 
+@pytest.mark.slow
 def test_a_script_follows_its_base_class_and_what_it_read_at_import(tmp_path: Path) -> None:
     def version(base: str, config: str) -> list[str]:
         (tmp_path / "script.py").write_text(SCRIPT)

@@ -99,6 +99,7 @@ def registered(register: Callable[[str, type[Plugin]], None]) -> None:
 # Grammar
 
 
+@pytest.mark.slow
 @given(specs)
 @settings(deadline=None, max_examples=50)
 def test_a_printed_spec_is_read_back(spec: Spec) -> None:

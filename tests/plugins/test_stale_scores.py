@@ -191,6 +191,7 @@ def test_a_run_computes_what_reads_a_file_again_and_says_so(tmp_path: Path, capl
     assert not [r for r in caplog.records if "computed again" in r.getMessage()]
 
 
+@pytest.mark.slow
 def test_workers_find_the_version_in_their_jobs(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, SUITE)
     (tmp_path / "helper.py").write_text("import os\ndef sign(x):\n    return x if os.environ else -x\n")

@@ -211,6 +211,7 @@ def ran(tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_bytes_alone_and_among_others(ran: Callable[..., dict[str, Any]]) -> None:
     together = ran(*THREE, "draws", "knn[fraction=0.5]")
     assert all(isinstance(found, list) for found in together.values())

@@ -16,6 +16,7 @@ from oodbench.benchmark.stats.seeds import restored_rng
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_fork_names_its_devices() -> None:
     """Without `devices`, `fork_rng` starts a context on every GPU of the machine."""
     calls = 0

@@ -162,6 +162,7 @@ def test_folders_are_seeds_of_one_row(tmp_path: Path) -> None:
         run(tmp_path, outputs="a,d")
 
 
+@pytest.mark.slow
 def test_another_network_on_the_same_images_is_added_in_rows_of_its_own(tmp_path: Path) -> None:
     give_outputs(tmp_path / "a", seed=1, network="first net")
     give_outputs(tmp_path / "b", seed=2, network="second net")

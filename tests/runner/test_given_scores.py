@@ -67,6 +67,7 @@ def test_every_method_is_a_row_with_its_seeds(tmp_path: Path) -> None:
     assert (resolved["method"], resolved["source"], len(resolved["sha256"])) == ("my method (v2)", "theirs", 64)
 
 
+@pytest.mark.slow
 def test_their_rows_stand_beside_ours_and_are_told_from_them(tmp_path: Path) -> None:
     give_scores(tmp_path / "theirs")
     give_outputs(tmp_path / "mine", network="tiny net")
@@ -102,6 +103,7 @@ def test_scores_added_later_are_of_the_same_images(tmp_path: Path) -> None:
     assert "msp - my method (v2)" in compared
 
 
+@pytest.mark.slow
 def test_lower_scores_can_mean_ood(tmp_path: Path) -> None:
     give_scores(tmp_path / "theirs")
     ours, turned = cells(run(tmp_path)), cells(run(tmp_path, higher="id", name="turned"))

@@ -119,6 +119,7 @@ def cell_of(prepared: Prepared, detector: str) -> Cell:
 # Plans and runs
 
 
+@pytest.mark.slow
 def test_every_detector_of_logits_runs_and_those_that_learn_are_skipped_with_the_reason(world: Bench) -> None:
     run = world("all", stability=True, metrics="extended").start()
     for name in OF_LOGITS:

@@ -181,6 +181,7 @@ def test_facts_leave_out_what_is_not_known() -> None:
 # The best row so far
 
 
+@pytest.mark.slow
 def test_the_best_row_is_that_of_the_table(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, MATRIX)
     run = run_suite(suite, "msp,energy,residual", seeds=2, epochs=1)

@@ -195,6 +195,7 @@ def test_the_line_on_passes_names_no_detector_without_further_passes(run_tiny: C
     assert f"- {line}" in (run.path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_repeating_a_command_recomputes_and_redraws_nothing(
     run_tiny: Callable[..., StoredRun], plan: Callable[..., Prepared]
 ) -> None:

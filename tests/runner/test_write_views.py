@@ -58,6 +58,7 @@ def test_a_view_that_raises_stops_no_other(
     assert (run / "best.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["plots", "tables"])
 def test_views_of_other_records_are_removed(
     tmp_path: Path, command: list[str | Path], view: str, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +87,7 @@ def test_a_full_disk_is_an_error_after_the_other_views(
     assert (tmp_path / "results" / "runs" / "tiny" / "plots" / "heatmap.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_forged_marker_removes_no_other_files(
     tmp_path: Path, command: list[str | Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_forged_marker_removes_no_other_files(
     assert outside.is_file()
 
 
+@pytest.mark.slow
 def test_plots_that_the_run_no_longer_has_are_removed(tmp_path: Path, command: list[str | Path]) -> None:
     run = tmp_path / "results" / "runs" / "tiny"
     assert bench(*command).exit_code == 0

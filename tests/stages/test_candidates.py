@@ -75,6 +75,7 @@ def test_odin_scores_each_set_once_with_each_of_its_settings(prepare_tiny: Prepa
     assert len({job.detector for job in tried(plan, FitJob)}) in (0, 20)
 
 
+@pytest.mark.slow
 def test_each_setting_is_fitted_once_and_the_one_that_is_chosen_is_not_fitted_again(prepare_tiny: Prepare) -> None:
     prepared = prepare_tiny(protocol="leave_one_out")
     assert {record.status for record in prepared.start().records} == {OK}
@@ -86,6 +87,7 @@ def test_each_setting_is_fitted_once_and_the_one_that_is_chosen_is_not_fitted_ag
     assert refused == {(0.0, 1): 2, (0.0, 2): 2}  # once by its job, and once to say why it is left out
 
 
+@pytest.mark.slow
 def test_settings_that_are_refused_are_left_out_without_a_word_and_others_fail_the_cells(
     prepare_tiny: Prepare, register: Register, tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_jobs_of_detectors_that_share_products_still_come_after_those_they_wait_
     assert in_order(job for task in pack_tasks(ordered) for job in task.jobs)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_computed_again_and_pruning_keeps_what_a_choice_is_made_from(
     prepare_tiny: Prepare, tmp_path: Path
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_tuned_detector_is_exported_with_what_its_settings_learned(prepare_tin
         assert f"{name}={value}" in bundle.detector.spec
 
 
+@pytest.mark.slow
 def test_seeds_share_a_row_protocols_do_not_and_both_are_verified(prepare_tiny: Prepare, tmp_path: Path) -> None:
     for protocol in ("leave_one_out", "val_id"):
         options: dict[str, Any] = {"protocol": protocol, "seeds": 2, "ood_sets": "greek,uniform", "name": "tiny"}

@@ -129,6 +129,7 @@ def networks(prepared: Prepared, recipe: str) -> dict[str, nn.Module]:
     return load_networks(prepared.context.store, torch.device("cpu"), job.checkpoint)
 
 
+@pytest.mark.slow
 def test_no_network_of_a_grey_set_sees_colour(tmp_path: Path) -> None:
     """Photographs, their luma, and their luma in three channels are one set to a network, whatever trained it."""
     prepared, records = started(tmp_path, "msp,joint,confidence,gan_confidence,odin")

@@ -46,6 +46,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
+@pytest.mark.slow
 def test_large_images_come_in_blocks_of_the_pass(photographs: Path, tmp_path: Path) -> None:
     registry.adopt("detector", "test_watching", Watching, "this test")
     Watching.seen.clear()

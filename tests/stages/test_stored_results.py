@@ -209,6 +209,7 @@ def test_a_damaged_or_forged_result_is_computed_again(commands: Commands, how: s
     assert isinstance(found, Moments)
 
 
+@pytest.mark.slow
 def test_a_run_stores_what_took_long_and_the_next_detector_reads_it(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, '[[id]]\nset = "digits[0-3]"\nood = [{ set = "uniform" }]')
     detectors = ["residual", "vim", "mahalanobis", "relative_mahalanobis"]

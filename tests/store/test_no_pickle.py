@@ -56,6 +56,7 @@ def breaches(source: str) -> Iterator[str]:
                     yield f"{name} without {keyword}={value}"
 
 
+@pytest.mark.slow
 def test_no_module_unpickles() -> None:
     modules = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     assert len(modules) > 100

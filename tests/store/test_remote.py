@@ -198,6 +198,7 @@ def test_credentials_that_a_library_quotes_are_left_out(monkeypatch: pytest.Monk
     assert remote._at("a") == "/place/x/a"
 
 
+@pytest.mark.slow
 def test_fsspec_is_only_imported_when_a_store_is_opened() -> None:
     found = {}
     for path in BENCHMARK.rglob("*.py"):

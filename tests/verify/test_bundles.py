@@ -180,6 +180,7 @@ def test_a_bundle_is_repeated_by_its_receiver(packed: Path, tmp_path: Path, undr
     assert "4 exactly" in done.output
 
 
+@pytest.mark.slow
 def test_given_arrays_and_scores_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of where they lay is in the file: another folder gives the same bytes."""
     draw_no_plots(monkeypatch)
@@ -655,6 +656,7 @@ def test_a_newer_schema_is_refused(packed: Path, tmp_path: Path) -> None:
 # Fuzz
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_whatever_a_file_holds_is_a_sentence(packed: Path, data: st.DataObject) -> None:

@@ -19,8 +19,15 @@ from oodbench.benchmark.verify.plugin_checks import CHECKS, Result
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SLOW: set[tuple[str, str]] = {("check_backbone", "wrn")}
-"""(check, name) of checks that take more than three seconds on one thread."""
+SLOW: set[tuple[str, str]] = {
+    *(("check_backbone", name) for name in ("wrn", "densenet", "resnet18")),
+    *(
+        (f"check_recipe_{what}", name)
+        for what in ("learns", "repeats", "takes_grey")
+        for name in ("gan", "gan_entropy", "joint", "pixmix", "reject_class")
+    ),
+}
+"""(check, name) of the checks that take longest; on `gan_confidence` a method with a GAN has them by default."""
 
 RUNS = ("msp", "knn", "mahalanobis_ensemble", "confidence")
 """Detectors that run the tiny suite by default; all others do so in the slow tests."""

@@ -31,6 +31,7 @@ def changed(base: type[Plugin], **members: Any) -> Any:
     return type(f"Other{base.__name__}", (base,), {**members, "__module__": __name__})
 
 
+@pytest.mark.slow
 def test_a_recipe_with_outputs_and_its_detectors_pass(register: Register) -> None:
     for name, plugin in (("measured", Measured), ("short", Short), ("own_short", OwnShort)):
         register(name, plugin)

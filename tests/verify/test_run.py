@@ -235,6 +235,7 @@ def test_a_cell_is_shown_with_its_images_and_weights(results: Path) -> None:
     assert all(made["sha256"] in older for made in record.provenance["artifacts"])
 
 
+@pytest.mark.slow
 def test_verify_and_show_import_no_torch(results: Path) -> None:
     import subprocess
     import sys

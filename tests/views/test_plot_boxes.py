@@ -140,6 +140,7 @@ def figures(summary: Summary, kind: str, options: Options) -> list[Figure]:
 SIZES = {"default": Size(), "column": COLUMN}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_nothing_is_cut_with_a_logarithmic_axis_and_many_id_sets(size: str) -> None:
     with canvas.styled():
@@ -149,7 +150,7 @@ def test_nothing_is_cut_with_a_logarithmic_axis_and_many_id_sets(size: str) -> N
                 assert [*problems(figure)] == []
 
 
-@pytest.mark.parametrize("rows", [3, pytest.param(12, marks=pytest.mark.slow), 60])
+@pytest.mark.parametrize("rows", [3, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (12, 60))])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", plots.KINDS)
 def test_nothing_is_cut_and_no_text_lies_over_another(kind: str, size: str, rows: int) -> None:

@@ -59,6 +59,7 @@ def test_a_size_is_the_size_of_the_file(results: Path, tmp_path: Path) -> None:
     assert picture(path).size[0] == 528
 
 
+@pytest.mark.slow
 def test_pdf_is_the_same_bytes_again_and_has_text(results: Path, tmp_path: Path) -> None:
     wanted = ("--kind", "roc,dots,multiples", "--id", "digits", "--format", "pdf", "--style", "paper")
     first = drawn(results, *wanted, "-o", tmp_path / "a")
@@ -135,6 +136,7 @@ def test_styles_have_help_and_the_grey_one_no_colour(results: Path, tmp_path: Pa
             assert red.tobytes() == green.tobytes() == blue.tobytes(), path.name
 
 
+@pytest.mark.slow
 def test_options_need_neither_torch_nor_pyplot(results: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom oodbench.benchmark.cli import main\n"

@@ -119,6 +119,7 @@ def test_id_sets_with_like_names_have_their_own_plots(tmp_path: Path) -> None:
     assert tmp_path / "plots" / "roc_plain.png" in paths
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, paths = drawn
     again = draw(dataclasses.replace(run, path=tmp_path), cache)
@@ -231,6 +232,7 @@ def test_a_run_without_cells_has_no_pictures(tmp_path: Path) -> None:
     assert draw(read_stored_run(tmp_path), tmp_path) == []
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_torch_nor_pyplot(drawn: tuple[StoredRun, Path, list[Path]], tmp_path: Path) -> None:
     run, cache, _ = drawn
     one: Any = next(r for r in run.records if r.status == "ok")

@@ -313,6 +313,7 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     scored_run(tmp_path)
     code = """

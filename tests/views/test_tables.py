@@ -538,6 +538,7 @@ def test_files_are_written_once(three: StoredRun, tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == table_markdown(run)
 
 
+@pytest.mark.slow
 def test_views_need_neither_torch_nor_pyplot() -> None:
     code = (
         "import sys, oodbench.benchmark.views.tables.files, oodbench.benchmark.views.plots.draw\n"

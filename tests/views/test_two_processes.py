@@ -53,6 +53,7 @@ def count_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return written
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_draws(drawn: StoredRun, again: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
     written = count_here(monkeypatch)
     paths = drawing.draw(again, again.path.parent.parent / "cache")

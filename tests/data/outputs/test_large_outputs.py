@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 
 from oodbench.benchmark.data.outputs import check_outputs, head_of, read_outputs, read_scores
 from tests.data.outputs.folders import write_folder
@@ -59,6 +60,7 @@ def test_arrays_are_read_and_checked_in_blocks(tmp_path: Path) -> None:
     assert found < size / 2
 
 
+@pytest.mark.slow
 def test_a_csv_file_is_read_in_blocks(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     rows = 40_000

@@ -46,6 +46,7 @@ def test_a_network_that_computes_while_it_is_built_raises() -> None:
         torch.zeros(2).tolist()
 
 
+@pytest.mark.slow
 def test_the_compiler_is_not_imported() -> None:
     code = (
         "import sys, torch\n"

@@ -58,6 +58,7 @@ def require_the_monitors_scores(monitor: Monitor, images: np.ndarray, path: Path
         np.testing.assert_array_equal(found["logits"].argmax(axis=1), expected.classes[:count])
 
 
+@pytest.mark.slow
 def test_a_graph_scores_as_the_monitor_does(vim: Monitor, run_dir: Path, tmp_path: Path) -> None:
     runtime()
     images = np.random.RandomState(3).randint(0, 256, (7, 1, 32, 32)).astype(np.uint8)
