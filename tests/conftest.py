@@ -114,9 +114,9 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Plugin]], N
     return add
 
 
-@pytest.fixture(autouse=True)
-def unchanged_threads() -> Iterator[None]:
-    """A run sets the number of threads for its process, in which other tests follow."""
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Set the number of threads back at the end: a run sets it for its process, in which other tests follow."""
     import torch
 
     from oodbench.benchmark.stages.context import THREAD_VARIABLES, use_threads
@@ -129,6 +129,20 @@ def unchanged_threads() -> Iterator[None]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads_of_a_module() -> Iterator[None]:
+    """Set back what the fixtures of a test module set, which are set up before those of a test."""
+    with same_threads():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def unchanged_threads() -> Iterator[None]:
+    """Set back what a test sets."""
+    with same_threads():
+        yield
 
 
 @pytest.fixture
