@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,15 +94,17 @@ def output_on_terminal(code: str) -> str:
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=program_end, stderr=program_end, env=environment
     ) as program:
+        os.close(program_end)
         parts = []
-        while True:  # with the program's end open here as well: when all close it, its last words may be lost
-            ended = program.poll() is not None
-            if select.select([terminal], [], [], 0 if ended else 0.05)[0]:
-                parts.append(os.read(terminal, 1 << 16))
-            elif ended:
+        while True:
+            try:
+                part = os.read(terminal, 1 << 16)
+            except OSError:  # Linux reports the end of the terminal as an error
                 break
+            if not part:
+                break
+            parts.append(part)
     os.close(terminal)
-    os.close(program_end)
     assert program.returncode == 0, b"".join(parts)
     return b"".join(parts).decode()
 

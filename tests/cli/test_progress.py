@@ -167,6 +167,7 @@ def command():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests with &
 try:
     command(standalone_mode=False)
 except SystemExit as end:
