@@ -26,6 +26,18 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     return -math.log(logits.shape[1]) - F.log_softmax(logits, dim=1).mean(dim=1)
 
 
+def logits_of_both(classifier: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) of ID images and (M, K) of others, which may be outliers, generated images or mixtures: one pass.
+
+    Batch norm sees both together, as in the code of outlier exposure, so that ID images are normalised in training as
+    at test time, by statistics of both. Statistics of their own for either would not do: the running ones, of all
+    passes, would then fit neither, and test accuracy collapses. Running statistics for the others, which the weights
+    have overtaken, let the loss explode at the learning rates of SGD (docs/reproduction/neighbours.md).
+    """
+    one, two = classifier(torch.cat([images, others])).split([len(images), len(others)])
+    return one, two
+
+
 class ConfidenceLosses(NamedTuple):
     """The parts of the confidence loss, and the accuracy on the same images: scalars."""
 
@@ -39,18 +51,8 @@ class ConfidenceLosses(NamedTuple):
 
 
 def confidence_losses(classifier: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor) -> ConfidenceLosses:
-    """Cross-entropy on ID images, mean KL to uniform on outliers, and accuracy on ID images.
-
-    A network without batch norm processes both in one pass. With batch norm, the outliers are normalised by the ID
-    statistics, as at test time: if they were part of the batch statistics, the training loss would vanish while test
-    accuracy collapses.
-    """
-    if any(isinstance(module, _BatchNorm) for module in classifier.modules()):
-        logits = classifier(images)
-        with frozen_batch_norm(classifier):
-            outlier_logits = classifier(outliers)
-    else:
-        logits, outlier_logits = classifier(torch.cat([images, outliers])).split([len(images), len(outliers)])
+    """Cross-entropy on ID images, mean KL to uniform on outliers, and accuracy on ID images."""
+    logits, outlier_logits = logits_of_both(classifier, images, outliers)
     ce, kl = F.cross_entropy(logits, labels), kl_to_uniform(outlier_logits).mean()
     return ConfidenceLosses(ce, kl, share_correct(logits, labels))
 

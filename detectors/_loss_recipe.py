@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training
 from oodbench.detectors._accuracy import share_correct
 from oodbench.detectors._augment import shifted
-from oodbench.detectors._confidence_loss import frozen_batch_norm
 from oodbench.detectors.cross_entropy import CrossEntropy
 from oodbench.detectors.one_cycle import OneCycle, one_cycle
 from oodbench.detectors.standard_training import Standard, cosine, set_rates
@@ -159,17 +157,3 @@ def require_not_negative(name: str, value: float) -> None:
     """Raise `ValueError` for a setting that is negative or not finite."""
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be 0 or more, and finite, got {value}")
-
-
-def logits_of_both(classifier: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) of ID images and (M, K) of others, which may be outliers or mixtures.
-
-    A network without batch norm processes both in one pass. With batch norm, the others are normalised by the running
-    statistics of the ID images, as at test time (`_confidence_loss.confidence_loss` says why).
-    """
-    if any(isinstance(module, _BatchNorm) for module in classifier.modules()):
-        logits = classifier(images)
-        with frozen_batch_norm(classifier):
-            return logits, classifier(others)
-    one, two = classifier(torch.cat([images, others])).split([len(images), len(others)])
-    return one, two

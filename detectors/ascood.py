@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.benchmark import Task, TrainBatch, Training, WithOutputs, detector, recipe
-from oodbench.detectors._confidence_loss import fixed_weights, kl_to_uniform
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, logits_of_both, require_not_negative
+from oodbench.detectors._confidence_loss import fixed_weights, kl_to_uniform, logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, require_not_negative
 from oodbench.detectors.msp import MSP
 
 PAPER = "Regmi, Image-based Outlier Synthesis With Training Data, CVPR 2026 (arXiv:2411.10794)"
@@ -133,9 +133,8 @@ class ASCOOD(MSP):
     Differs: read in the authors' code and OpenOOD's, not in the paper. Their alpha is in units of normalised pixels: 10
     in OpenOOD's file, which in [0, 1] is 10 x 0.25^2 = 0.6, the default here; 300 falling to 30 in the authors', which
     is 19 to 1.9. For CIFAR-10 and CIFAR-100 their scripts shuffle pixels (`synthesis=shuffle`, share 0.15 and 0.1) and
-    score with SCALE, which needs features that are not negative; MSP is one of the scores that they publish. Here batch
-    norm sees ID images only, as at test time. Optimizer, schedule and augmentation are those of the recipe that the
-    setting `like` names.
+    score with SCALE, which needs features that are not negative; MSP is one of the scores that they publish. Optimizer,
+    schedule and augmentation are those of the recipe that the setting `like` names.
     """
 
     in_all = False

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.benchmark import TrainBatch, Training, detector, recipe
+from oodbench.detectors._confidence_loss import logits_of_both
 from oodbench.detectors._fine_tuning import FineTuned
-from oodbench.detectors._loss_recipe import Losses, logits_of_both
+from oodbench.detectors._loss_recipe import Losses
 from oodbench.detectors.energy import Energy
 
 PAPER = "Liu, Wang, Owens & Li, Energy-based Out-of-distribution Detection, NeurIPS 2020, eqs. 7 to 9"
@@ -95,9 +96,9 @@ class EnergyFinetune(Energy):
 
     Differs: the authors' margins were chosen for their network, for CIFAR-10 and CIFAR-100 (their code's defaults are
     -25 and -7); here m_in is the 10% quantile of the pretrained energies of ID images, and m_out the 90% quantile of
-    those of outliers (settings `m_in` and `m_out` override them). One outlier for each ID image in place of two; batch
-    norm sees ID images only. Fine-tuning takes as many epochs as the suite's trainings, unless it says otherwise (10 of
-    the authors'), at their learning rate of 0.001; optimizer and augmentation are those of `like`.
+    those of outliers (settings `m_in` and `m_out` override them). One outlier for each ID image in place of two.
+    Fine-tuning takes as many epochs as the suite's trainings, unless it says otherwise (10 of the authors'), at their
+    learning rate of 0.001; optimizer and augmentation are those of `like`.
     """
 
     in_all = False

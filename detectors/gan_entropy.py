@@ -11,8 +11,7 @@ from torch import Tensor
 from oodbench.benchmark import TrainBatch, Training, detector, recipe
 from oodbench.detectors import _dcgan
 from oodbench.detectors._accuracy import share_correct
-from oodbench.detectors._confidence_loss import fixed_weights, frozen_batch_norm
-from oodbench.detectors._loss_recipe import logits_of_both
+from oodbench.detectors._confidence_loss import fixed_weights, frozen_batch_norm, logits_of_both
 from oodbench.detectors.gan_confidence import GAN
 from oodbench.detectors.joint import JointConfidenceLoss
 from oodbench.detectors.msp import MSP

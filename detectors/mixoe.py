@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.benchmark import TrainBatch, Training, detector, recipe
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, logits_of_both
+from oodbench.detectors._confidence_loss import logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe
 from oodbench.detectors._mixing import cut_box, draw_beta, soft_cross_entropy
 from oodbench.detectors.msp import MSP
 
@@ -68,9 +69,9 @@ class MixOE(MSP):
     """The MSP score on a classifier trained with CE on ID images and on ID images with a box cut from an outlier, whose
     target is s y + (1 - s) U, U uniform over classes, s the share of the ID image.
 
-    Differs: OpenOOD normalises mixtures by their own statistics where there is batch norm; here by those of ID images.
-    Boxes have an even number of rows and columns, as theirs do. Optimizer, schedule and augmentation are those of the
-    recipe that the setting `like` names.
+    Differs: OpenOOD normalises mixtures by their own statistics where there is batch norm; here batch norm sees ID
+    images and mixtures together. Boxes have an even number of rows and columns, as theirs do. Optimizer, schedule and
+    augmentation are those of the recipe that the setting `like` names.
     """
 
     in_all = False

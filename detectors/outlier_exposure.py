@@ -7,9 +7,9 @@ import math
 import torch.nn.functional as F
 
 from oodbench.benchmark import TrainBatch, Training, detector, recipe
-from oodbench.detectors._confidence_loss import kl_to_uniform
+from oodbench.detectors._confidence_loss import kl_to_uniform, logits_of_both
 from oodbench.detectors._fine_tuning import FineTuned
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe
 from oodbench.detectors.msp import MSP
 
 PAPER = "Hendrycks, Mazeika & Dietterich, Deep Anomaly Detection with Outlier Exposure, ICLR 2019"
@@ -70,8 +70,8 @@ class OutlierExposure(MSP):
     with beta 0.5 in place of 1: the same gradient, and detector `confidence` with that beta is the same classifier.
 
     Differs: the authors take two outliers for each ID image, of 80 million tiny images; here it is one, of the suite's.
-    In their code, and not in OpenOOD's, batch norm sees ID images and outliers together; here it sees ID images only,
-    as at test time. Optimizer, schedule and augmentation are those of the recipe that the setting `like` names.
+    Batch norm sees ID images and outliers together, as in their code. Optimizer, schedule and augmentation are those of
+    the recipe that the setting `like` names.
     """
 
     in_all = False

@@ -21,7 +21,8 @@ from oodbench.benchmark import (
     recipe,
 )
 from oodbench.detectors import _cvae, _dcgan
-from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, logits_of_both, require_not_negative
+from oodbench.detectors._confidence_loss import logits_of_both
+from oodbench.detectors._loss_recipe import Losses, LossRecipe, linear_head, require_not_negative
 
 PAPER = (
     "Vernekar, Gaurav, Denouden, Phan, Abdelzad, Salay & Czarnecki, Analysis of Confident-Classifiers for "

@@ -135,7 +135,7 @@ def test_kl_of_over_confident_float32_logits_is_finite() -> None:
     assert kl_to_uniform(logits).tolist() == pytest.approx([375 - np.log(4), 75 + np.log(3 / 4)], rel=1e-6)
 
 
-# The loss of a network without batch norm: one pass
+# One pass
 
 
 def test_one_pass_gives_the_losses_of_two(data: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -152,55 +152,44 @@ def test_one_pass_gives_the_losses_of_two(data: tuple[Tensor, Tensor, Tensor]) -
         assert all(map(close, gradients(one, network), gradients(separate, network)))
 
 
-def test_network_without_batch_norm_is_called_once(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    network = Plain()
-    calls = forwards(network)
-    confidence_loss(network, *data)
+@pytest.mark.parametrize("network", [Plain, Normalised])
+def test_a_network_is_called_once(network: type[nn.Module], data: tuple[Tensor, Tensor, Tensor]) -> None:
+    classifier = network()
+    calls = forwards(classifier)
+    confidence_loss(classifier, *data)
     assert calls == [16]
 
 
-# The loss of a network with batch norm: outliers are normalised by the statistics of ID images
+# The loss of a network with batch norm, which sees ID images and outliers together
 
 
-def test_network_with_batch_norm_is_called_twice(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    network = Normalised()
-    calls = forwards(network)
-    confidence_loss(network, *data)
-    assert calls == [9, 7]
-
-
-def test_outliers_leave_running_statistics_alone(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    network = Normalised()
-    other = copy.deepcopy(network)
-    confidence_loss(network, *data)
-    other(data[0])
-    assert dict(network.named_buffers()).keys() == dict(other.named_buffers()).keys()
-    for name, buffer in network.named_buffers():
-        assert torch.equal(buffer, other.get_buffer(name)), name
-    assert int(network.get_buffer("1.num_batches_tracked")) == 1
-
-
-def test_outliers_are_normalised_by_running_statistics_and_id_images_by_their_own(
-    data: tuple[Tensor, Tensor, Tensor],
-) -> None:
+def test_batch_norm_sees_both_together(data: tuple[Tensor, Tensor, Tensor]) -> None:
     images, labels, outliers = data
     network = Normalised()
     other = copy.deepcopy(network)
     ce, kl = confidence_loss(network, images, labels, outliers)
-    expected_ce = F.cross_entropy(other(images), labels)
-    expected_kl = kl_to_uniform(other.eval()(outliers)).mean()
+    logits = other(torch.cat([images, outliers]))
+    expected_ce, expected_kl = F.cross_entropy(logits[:9], labels), kl_to_uniform(logits[9:]).mean()
     assert close(ce, expected_ce)
     assert close(kl, expected_kl)
     assert all(map(close, gradients(kl, network), gradients(expected_kl, other)))
-    assert not close(expected_kl, kl_to_uniform(other.train()(outliers)).mean())
+    assert not close(expected_kl, kl_to_uniform(other(outliers)).mean())
 
 
-def test_training_flags_are_restored(data: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_running_statistics_are_those_of_both_counted_once(data: tuple[Tensor, Tensor, Tensor]) -> None:
+    images, labels, outliers = data
     network = Normalised()
-    network[1].eval()  # frozen by its user
-    before = {name: module.training for name, module in network.named_modules()}
-    confidence_loss(network, *data)
-    assert {name: module.training for name, module in network.named_modules()} == before
+    convolution, norm = network[0], network[1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    maps = convolution(torch.cat([images, outliers]))
+    confidence_loss(network, images, labels, outliers)
+    assert norm.running_mean is not None
+    assert close(norm.running_mean, 0.1 * maps.mean(dim=(0, 2, 3)))  # from 0, with torch's momentum of 0.1
+    assert int(network.get_buffer("1.num_batches_tracked")) == 1
+
+
+# Passes in which batch norm keeps its statistics
 
 
 def test_only_batch_norm_is_frozen() -> None:
@@ -210,11 +199,19 @@ def test_only_batch_norm_is_frozen() -> None:
     assert still == {Normalised, nn.Sequential, nn.Conv2d, nn.Tanh, nn.Flatten, nn.Dropout, nn.Linear}
 
 
-def test_training_flags_are_restored_when_the_network_raises(data: tuple[Tensor, Tensor, Tensor]) -> None:
-    images, labels, _ = data
+def test_training_flags_are_restored(data: tuple[Tensor, Tensor, Tensor]) -> None:
     network = Normalised()
-    with pytest.raises(RuntimeError, match="channels"):
-        confidence_loss(network, images, labels, torch.rand(2, 5, 6, 6))
+    network[1].eval()  # frozen by its user
+    before = {name: module.training for name, module in network.named_modules()}
+    with frozen_batch_norm(network):
+        network(data[0])
+    assert {name: module.training for name, module in network.named_modules()} == before
+
+
+def test_training_flags_are_restored_when_the_network_raises() -> None:
+    network = Normalised()
+    with pytest.raises(RuntimeError, match="channels"), frozen_batch_norm(network):
+        network(torch.rand(2, 5, 6, 6))
     assert all(module.training for module in network.modules())
 
 

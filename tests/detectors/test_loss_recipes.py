@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from oodbench.benchmark import DataError, Recipe, Task, TrainBatch, Training
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe, logits_of_both
+from oodbench.detectors._loss_recipe import REGIMES, Losses, LossRecipe
 from oodbench.detectors._mixing import draw_beta
 from oodbench.detectors.logitnorm import normalised
 from tests.detectors.recipe_setups import BATCH, CLASSES, SmallNet16
@@ -434,18 +434,3 @@ def test_mixup_of_outliers_is_a_weighted_mean() -> None:
     mixed, share = recipe.mixtures(given.images, given.outliers, torch.Generator().manual_seed(3))
     assert 0.01 < float(share) < 0.99
     assert torch.allclose(mixed, share * given.images + (1 - share) * given.outliers, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("normalised", [False, True])
-def test_logits_of_both_are_those_of_separate_passes(normalised: bool) -> None:
-    """Others never enter the statistics of batch norm, and are normalised by the running ones."""
-    network, given = SmallNet16(normalised), batch()
-    assert given.outliers is not None
-    plain = copy.deepcopy(network)
-    one, two = logits_of_both(network, given.images, given.outliers)
-    assert torch.allclose(one, plain(given.images), rtol=0, atol=1e-12)
-    assert torch.allclose(two, plain.eval()(given.outliers), rtol=0, atol=1e-12)
-    for (key, value), other in zip(network.state_dict().items(), plain.state_dict().values(), strict=True):
-        assert torch.equal(value, other), key
-    assert network.training
-    assert all(module.training for module in network.modules())
