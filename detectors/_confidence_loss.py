@@ -29,10 +29,9 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
 def logits_of_both(classifier: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, K) of ID images and (M, K) of others, which may be outliers, generated images or mixtures: one pass.
 
-    Batch norm sees both together, as in the code of outlier exposure, so that ID images are normalised in training as
-    at test time, by statistics of both. Statistics of their own for either would not do: the running ones, of all
-    passes, would then fit neither, and test accuracy collapses. Running statistics for the others, which the weights
-    have overtaken, let the loss explode at the learning rates of SGD (docs/reproduction/neighbours.md).
+    Batch norm sees both together, as in the code of outlier exposure. In a pass of their own, a network could tell the
+    others by their statistics, not by their looks. Normalised by the running statistics, it learned to be uncertain
+    wherever these are used, as they are for all images at test time (docs/reproduction/neighbours.md).
     """
     one, two = classifier(torch.cat([images, others])).split([len(images), len(others)])
     return one, two

@@ -71,11 +71,24 @@ class SmallNet16(SmallNet):
 
 
 def check_batch_statistics(recipe: Recipe, training: Training, given: TrainBatch) -> None:
-    """A step changes the statistics of batch norm as a pass over its ID images does, and leaves layers in training."""
+    """A step changes the statistics of batch norm as one pass over its ID images and as many others does.
+
+    It leaves all layers in training.
+    """
     network: Any = training.networks["classifier"]
-    plain = copy.deepcopy(network)
+    plain, passed, features = copy.deepcopy(network), list[Tensor](), network.features
+
+    def watched(images: Tensor) -> Tensor:
+        passed.append(images.detach())
+        found: Tensor = features(images)
+        return found
+
+    network.features = watched
     recipe.step(training, given)
-    plain.features(given.images)
+    (both,) = [images for images in passed if len(images) > len(given.images)]
+    assert len(both) == 2 * len(given.images)
+    assert torch.equal(both[: len(given.images)], given.images)
+    plain.features(both)
     for (key, value), other in zip(network.named_buffers(), plain.buffers(), strict=True):
         assert torch.equal(value, other), key
     assert all(module.training for module in network.modules())

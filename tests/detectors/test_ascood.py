@@ -126,7 +126,7 @@ def test_alpha_falls_with_progress() -> None:
 
 
 @pytest.mark.parametrize("synthesis", ["gradient", "shuffle"])
-def test_outliers_never_enter_batch_statistics(synthesis: str) -> None:
+def test_batch_norm_sees_both_together(synthesis: str) -> None:
     recipe = make(synthesis=synthesis)
     training = start(recipe)
     check_batch_statistics(recipe, training, batch())

@@ -112,10 +112,15 @@ def test_networks_stay_in_training_mode(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["confidence", "gan_confidence", "joint", "gan_entropy"])
-def test_classifier_with_batch_norm_keeps_the_statistics_of_id_images(name: str) -> None:
+def test_batch_norm_of_the_classifier_sees_both_together(name: str) -> None:
     recipe, training, copies = set_up(make(name), build=normalised_classifier)
+    classifier, passed = training.networks["classifier"], list[torch.Tensor]()
+    classifier.register_forward_pre_hook(lambda module, inputs: passed.append(inputs[0].detach()))
     given = batch_for(recipe)
     recipe.step(training, given)
-    copies["classifier"](given.images)
+    both = passed[-1]  # the generator's pass, which leaves statistics as they are, comes before it
+    assert len(both) == 2 * len(given.images)
+    assert torch.equal(both[: len(given.images)], given.images)
+    copies["classifier"](both)
     for key, buffer in copies["classifier"].named_buffers():
-        assert torch.equal(training.networks["classifier"].get_buffer(key), buffer), key
+        assert torch.equal(classifier.get_buffer(key), buffer), key

@@ -135,7 +135,7 @@ def test_given_networks_stay_as_they_are_and_draw_new_images_in_every_step(name:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_generated_images_never_enter_batch_statistics(name: str) -> None:
+def test_batch_norm_sees_generated_images_with_the_others(name: str) -> None:
     recipe = make("reject_class", builds_on=name)
     training = start(recipe, source(name), normalised=True)
     check_batch_statistics(recipe, training, batch())
