@@ -48,7 +48,7 @@ def fit(targets: Sequence[Target], classes: int, l2: float, tolerance: float = T
     that is reached. Random numbers are not used.
 
     L-BFGS searches along a line for a smaller loss. Where the loss is nearly flat, rounding hides the difference, and
-    on which processor it gets through is chance; Newton steps, which need the gradient alone, then complete the fit.
+    on which processor it gets through is chance; Newton steps, which compare gradients, then complete the fit.
 
     Raises `OodbenchError` if neither converges.
     """
