@@ -136,7 +136,7 @@ def _same_rows_everywhere() -> None:
 
     On AMD processors it does not by default, in matrices of odd width, so that a score would depend on which images it
     is computed with. MKL's reproducible mode, which it reads before its first product, mends that at no cost
-    (docs/performance.md). On Intel processors nothing needs mending.
+    (docs/performance.md). Intel processors, where no such row was noticed, keep their mode.
     """
     try:
         with Path("/proc/cpuinfo").open("rb") as file:
