@@ -3,16 +3,16 @@
     python perf/imagenet_scale.py [--share 1] [--dims 2048] [--classes 1000] [--threads 2] [--detectors LIST]
 
 Synthetic outputs (perf/memory.py) are written to a temporary folder: features float16 and logits float32 of 1,281,167
-training, 50,000 ID test and 86,000 OOD images, which are 11.5 GB at 2,048 features and 1,000 classes, deleted
-afterwards. One process then runs the fit and score jobs of every detector in turn, from the stored arrays to scores in
-memory, with one job context, as a run does: what several fits need is computed by the first that asks (`Batch.once`).
-Not included are copying arrays into the store, metrics and the search for copies.
+training, 50,000 ID validation, 50,000 ID test and 86,000 OOD images, which are 11.9 GB at 2,048 features and 1,000
+classes, deleted afterwards. One process then runs the fit and score jobs of every detector in turn, from the stored
+arrays to scores in memory, with one job context, as a run does: what several fits need is computed by the first that
+asks (`Batch.once`). Not included are copying arrays into the store, metrics and the search for copies.
 
 Peak is the largest `RssAnon` of /proc/PID/status in samples 20 ms apart while a detector is fitted and scores: what is
 allocated, not mapped pages. Reads are rows read of the training features, in fit and in score, divided by their number.
 What `Batch.once` keeps stays in memory for the next detectors. Linux only.
 
-`--share 0.02` makes all three sets a fiftieth. The last columns are then seconds at the full size if times grow with
+`--share 0.02` makes all four sets a fiftieth. The last columns are then seconds at the full size if times grow with
 the number of images: an extrapolation, not a measurement. It takes neither the disk into account, if files do not fit
 in memory, nor fixed costs, nor rules that depend on the number of images. There is none for scores of detectors that
 compare with training images: choosing the bank grows with the training images, comparing with their product with the
@@ -45,8 +45,9 @@ from oodbench.benchmark.stages.fit_score import fitted_detector, scores_of
 from oodbench.benchmark.stages.memory import keep_freed_memory
 from oodbench.benchmark.store.store import Key
 
-IMAGES, ID_TEST, OOD = 1_281_167, 50_000, 86_000
-"""Images of ImageNet's training and validation split, and of the OOD sets of OpenOOD's ImageNet benchmark, about."""
+IMAGES, ID_VAL, ID_TEST, OOD = 1_281_167, 50_000, 50_000, 86_000
+"""Images of ImageNet's training split, of images held out, of its validation split, and of the OOD sets of OpenOOD's
+ImageNet benchmark, about."""
 
 INPUTS = frozenset({"features", "logits", "similarities", "head"})
 
@@ -82,10 +83,10 @@ def outputs_named(name: str, images: int) -> Outputs:
     return Outputs(SetRef("synthetic", name, images), logits, features)
 
 
-def write_sets(root: Path, size: Size, scored: dict[str, int]) -> None:
-    """Write the arrays of the training split, and of the sets that are scored."""
+def write_sets(root: Path, size: Size, others: dict[str, int]) -> None:
+    """Write the arrays of the training split, and of the other sets."""
     write_arrays(root, size)
-    for name, images in scored.items():
+    for name, images in others.items():
         with tempfile.TemporaryDirectory(dir=root) as folder:
             part = size._replace(images=images)
             write_arrays(Path(folder), part)
@@ -96,13 +97,14 @@ def write_sets(root: Path, size: Size, scored: dict[str, int]) -> None:
 
 
 def run_jobs(
-    reports: Connection, root: Path, size: Size, scored: dict[str, int], specs: list[str], threads: int
+    reports: Connection, root: Path, size: Size, others: dict[str, int], specs: list[str], threads: int
 ) -> None:
     """The child process: report every detector's name, and then its seconds, reads or error."""
     torch.set_num_threads(threads)
     with keep_freed_memory():  # leaves the allocator in the same state as in every process of a run
         pass
     context, train = Watched(root, size), outputs_of(size.images)
+    validation, *scored = (outputs_named(name, images) for name, images in others.items())
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     for spec in specs:
         reports.send(spec)
@@ -111,12 +113,12 @@ def run_jobs(
         start = time.perf_counter()
         try:
             registry.get("detector", parse_spec(spec).name)
-            fit_job = FitJob(**asked, train=train, validation=train, outliers=None, seed=0)
+            fit_job = FitJob(**asked, train=train, validation=validation, outliers=None, seed=0)
             detector = fitted_detector(context, fit_job, spec)
             fit, banked = time.perf_counter() - start, compares(detector)
             start = time.perf_counter()
-            for name, images in scored.items():
-                job = ScoreJob(**asked, outputs=outputs_named(name, images), bank=train if banked else None)
+            for outputs in scored:
+                job = ScoreJob(**asked, outputs=outputs, bank=train if banked else None)
                 scores_of(context, job, detector, job.outputs, lambda images: None)
             score = time.perf_counter() - start
         except Exception as failed:  # a plug-in may raise anything
@@ -126,12 +128,12 @@ def run_jobs(
 
 
 def measure(
-    root: Path, size: Size, scored: dict[str, int], specs: list[str], threads: int, most: float
+    root: Path, size: Size, others: dict[str, int], specs: list[str], threads: int, most: float
 ) -> Iterator[Measured]:
     """Run all detectors in one process and monitor its memory; end it if it takes more than `most` bytes."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=run_jobs, args=(sender, root, size, scored, specs, threads))
+    process = spawn.Process(target=run_jobs, args=(sender, root, size, others, specs, threads))
     process.start()
     sender.close()
     spec, peak = "", 0
@@ -170,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the images of every set")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images, before --share")
+    parser.add_argument("--id-val", type=int, default=ID_VAL)
     parser.add_argument("--id-test", type=int, default=ID_TEST)
     parser.add_argument("--ood", type=int, default=OOD)
     parser.add_argument("--dims", type=int, default=2048, help="features per image (ViT-B: 768)")
@@ -183,20 +186,22 @@ def main() -> None:
         sys.exit("perf/imagenet_scale.py reads /proc/PID/status, which this system does not have; run it on Linux.")
     specs = split_list(options.detectors) if options.detectors else default_detectors()
     size = Size(round(options.images * options.share), options.dims, options.classes, 0)
-    scored = {"id": round(options.id_test * options.share), "ood": round(options.ood * options.share)}
+    images = {"validation": options.id_val, "id": options.id_test, "ood": options.ood}
+    others = {name: round(count * options.share) for name, count in images.items()}
     totals = [0.0, 0.0, 0.0]
     peak, start = 0, time.perf_counter()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="oodbench-scale-") as folder:
-        write_sets(Path(folder), size, scored)
+        write_sets(Path(folder), size, others)
         held = sum(path.stat().st_size for path in Path(folder).rglob("*.npy"))
         print(
-            f"{size.images:,} training, {scored['id']:,} ID and {scored['ood']:,} OOD images, {size.dims:,} features, "
+            f"{size.images:,} training, {others['validation']:,} ID validation, {others['id']:,} ID test and "
+            f"{others['ood']:,} OOD images, {size.dims:,} features, "
             f"{size.classes:,} classes: {held / 1e9:.2f} GB in {folder}, {time.perf_counter() - start:.0f} s to write; "
             f"{options.threads} threads"
         )
         print("| detector | fit (s) | score (s) | peak (MB) | reads | fit, extrapolated | score, extrapolated |")
         print("| :-- | --: | --: | --: | --: | --: | --: |")
-        for found in measure(Path(folder), size, scored, specs, options.threads, options.most * 1e9):
+        for found in measure(Path(folder), size, others, specs, options.threads, options.most * 1e9):
             print(line(found, options.share), flush=True)
             totals = [a + b for a, b in zip(totals, (found.fit, found.score, found.reads), strict=True)]
             peak = max(peak, found.peak)

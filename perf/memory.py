@@ -82,8 +82,8 @@ class Synthetic(JobContext):
     def images(self, data: SetRef) -> ImageSet:
         """One black pixel per image, and the labels."""
         names = tuple(str(label) for label in range(self.size.classes))
-        pixels = np.zeros((self.size.images, 1, 1, 1), dtype=np.uint8)
-        return ImageSet(pixels, labels_of(self.size, slice(0, self.size.images)), names)
+        pixels = np.zeros((data.images, 1, 1, 1), dtype=np.uint8)
+        return ImageSet(pixels, labels_of(self.size, slice(0, data.images)), names)
 
     def classifier(self, checkpoint: Checkpoint) -> Classifier:
         """A head whose weights are the classes' centres."""

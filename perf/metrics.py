@@ -11,6 +11,9 @@ rounded, so that most are tied).
 
 Ratio = scikit-learn's seconds / ours, each the best of its repeats, in the same process on the same arrays: in CPU
 seconds, which other programs on the machine affect less, and in wall-clock seconds. Both run in one thread.
+Times sorting = our CPU seconds / those of sorting both arrays with NumPy; for all metrics, and for all metrics with
+their 95% intervals (`confidence_intervals`, without groups).
+
 Extra memory = growth of the process's peak resident memory from when the arrays exist (they are generated in place, so
 the peak before equals the memory in use) to the first return of `evaluate`, before scikit-learn runs.
 Difference = the largest absolute difference over all metrics that can be derived from scikit-learn's results.
@@ -35,6 +38,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from oodbench.benchmark.metrics.exact import evaluate
+from oodbench.benchmark.stats.intervals import confidence_intervals
 
 Scores = NDArray[Any]
 Seconds = tuple[float, float]
@@ -103,12 +107,16 @@ def measure(dtype: str, options: argparse.Namespace) -> str:
     ours = evaluate(*scores)
     extra = peak_megabytes() - before
     our_cpu, our_wall = best_seconds(lambda: evaluate(*scores), options.repeats)
+    sort_cpu = best_seconds(lambda: [np.sort(own) for own in scores], options.repeats)[0]
+    with_intervals = best_seconds(lambda: confidence_intervals(*scores), options.repeats)[0]
     sklearn = Sklearn(*scores)
     their_cpu, their_wall = best_seconds(sklearn, options.sklearn_repeats)
     difference = max(abs(ours[name] - value) for name, value in sklearn.results.items())
     return (
         f"{dtype}: {their_cpu / our_cpu:.1f} x in CPU seconds ({their_cpu:.2f} / {our_cpu:.3f}), "
         f"{their_wall / our_wall:.1f} x in wall-clock seconds ({their_wall:.2f} / {our_wall:.3f}); "
+        f"{our_cpu / sort_cpu:.1f} and, with intervals, {with_intervals / sort_cpu:.0f} times sorting "
+        f"({sort_cpu:.2g}); "
         f"extra peak memory {extra:.0f} MB; largest difference to scikit-learn {difference:.1e}"
     )
 

@@ -70,14 +70,15 @@ class ScorePlaces:
     """(N,): the image's group, 0 to G - 1; one group per image where the set has no groups."""
 
     @classmethod
-    def of(
-        cls, scores: NDArray[np.generic], distinct: NDArray[np.generic], groups: NDArray[np.generic] | None
-    ) -> ScorePlaces:
-        """From (N,) scores, the sorted distinct scores of both sets together, and (N,) groups or None."""
-        entry = np.searchsorted(distinct, scores) + 1
-        if groups is None:
-            return cls(np.sort(entry), np.arange(len(entry)))  # the order of independent images does not matter
-        return cls(entry, np.unique(groups, return_inverse=True)[1].reshape(-1))
+    def of(cls, scores: NDArray[np.generic], distinct: NDArray[np.generic], groups: NDArray[np.generic]) -> ScorePlaces:
+        """From (N,) scores, the sorted distinct scores of both sets together, and (N,) groups."""
+        return cls(np.searchsorted(distinct, scores) + 1, np.unique(groups, return_inverse=True)[1].reshape(-1))
+
+    @classmethod
+    def independent_images(cls, at_most: NDArray[np.int64]) -> ScorePlaces:
+        """Images without groups, by rising score, from one of the arrays of `metrics.exact.Counts`."""
+        entry = np.repeat(np.arange(1, len(at_most)), np.diff(at_most))
+        return cls(entry, np.arange(len(entry)))
 
     @classmethod
     def in_order(cls, count: int, groups: NDArray[np.generic] | None) -> ScorePlaces:

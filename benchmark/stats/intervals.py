@@ -84,12 +84,16 @@ def intervals_around(
 ) -> dict[str, Interval]:
     """Like `confidence_intervals`, given the metrics' `values`. Raises `MetricError` for malformed groups."""
     id_array, ood_array = np.asarray(id_scores), np.asarray(ood_scores)
-    distinct = np.unique(np.concatenate((id_array, ood_array)))
-    id_side = ScorePlaces.of(id_array, distinct, _checked(id_groups, len(id_array), "id_groups"))
-    ood_side = ScorePlaces.of(ood_array, distinct, _checked(ood_groups, len(ood_array), "ood_groups"))
+    by_id = _checked(id_groups, len(id_array), "id_groups")
+    by_ood = _checked(ood_groups, len(ood_array), "ood_groups")
+    counts = Counts.of(id_array, ood_array)
+    grouped = by_id is not None or by_ood is not None
+    distinct = np.unique(np.concatenate((id_array, ood_array))) if grouped else None
+    id_side = _places_of(id_array, counts.id_at_most, distinct, by_id)
+    ood_side = _places_of(ood_array, counts.ood_at_most, distinct, by_ood)
     if min(id_side.independent, ood_side.independent) < 2:
         return dict.fromkeys(METRICS, (0.0, 1.0))
-    intervals = _each(Sample(_counts(id_side, ood_side, len(distinct)), id_side, ood_side), values)
+    intervals = _each(Sample(counts, id_side, ood_side), values)
     return {name: _including(intervals[name], values[name]) for name in METRICS}
 
 
@@ -120,9 +124,16 @@ def _checked(groups: ArrayLike | None, size: int, name: str) -> NDArray[np.integ
     return array
 
 
-def _counts(id_side: ScorePlaces, ood_side: ScorePlaces, distinct: int) -> Counts:
-    at_most = [np.bincount(side.entry, minlength=distinct + 1).cumsum() for side in (id_side, ood_side)]
-    return Counts(*at_most)
+def _places_of(
+    scores: NDArray[np.generic],
+    at_most: NDArray[np.int64],
+    distinct: NDArray[np.generic] | None,
+    groups: NDArray[np.integer] | None,
+) -> ScorePlaces:
+    """One set's images; `distinct` is given where one of both sets has groups."""
+    if groups is None or distinct is None:
+        return ScorePlaces.independent_images(at_most)
+    return ScorePlaces.of(scores, distinct, groups)
 
 
 def _including(interval: Interval, value: float) -> Interval:
@@ -168,8 +179,16 @@ def _on_logits(
 
 
 def _auroc(sample: Sample, value: float) -> Interval:
-    placed = Placements.of(sample.id.entry, sample.ood.entry)
-    return _on_logits(sample.id, sample.ood, value, placed.of_id, placed.of_ood, _miss(sample))
+    counts = sample.counts
+    above = 1 - _middles(counts.ood_at_most)[sample.id.entry - 1]
+    below = _middles(counts.id_at_most)[sample.ood.entry - 1]
+    return _on_logits(sample.id, sample.ood, value, above, below, _miss(sample))
+
+
+def _middles(at_most: NDArray[np.int64]) -> Floats:
+    """(K,): share of a set's scores below each distinct score, ties counting half."""
+    shares: Floats = (at_most[:-1] + at_most[1:]) / (2 * at_most[-1])
+    return shares
 
 
 def _average_precision(sample: Sample, value: float, ood_weight: float) -> Interval:
@@ -201,7 +220,7 @@ def precision_influences(metric: str, id_scores: ArrayLike, ood_scores: ArrayLik
     arrays = np.asarray(id_scores), np.asarray(ood_scores)
     distinct = np.unique(np.concatenate(arrays))
     of_id, of_ood = (ScorePlaces(np.searchsorted(distinct, array) + 1, np.arange(len(array))) for array in arrays)
-    sample, ratio = Sample(_counts(of_id, of_ood, len(distinct)), of_id, of_ood), len(of_ood) / len(of_id)
+    sample, ratio = Sample(Counts.of(*arrays), of_id, of_ood), len(of_ood) / len(of_id)
     if metric in ("aupr_in", "aupr_in_counts"):
         return _precision_parts(sample, 1.0 if metric == "aupr_in" else ratio)
     added = _precision_parts(sample.mirrored, 1.0 if metric == "aupr_out" else 1 / ratio)
@@ -296,19 +315,20 @@ def _cross_fitted(sample: Sample) -> float:
 
     Averaged over both halves and `SPLITS` random halvings.
     """
-    entries = len(sample.counts.id_at_most)
     random = np.random.default_rng(SEED)
+    sides = ((sample.id, sample.counts.id_at_most), (sample.ood, sample.counts.ood_at_most))
     gaps = []
     for _ in range(SPLITS):
-        halves = [_halves(side, entries, random) for side in (sample.id, sample.ood)]
+        halves = [_halves(side, at_most, random) for side, at_most in sides]
         gap = halves[0] - halves[1]  # (2, entries): TPR - FPR of either half
         gaps += [gap[1, gap[0].argmax()], gap[0, gap[1].argmax()]]
     return float(np.mean(gaps) + 1) / 2
 
 
-def _halves(side: ScorePlaces, entries: int, random: np.random.Generator) -> Floats:
+def _halves(side: ScorePlaces, at_most: NDArray[np.int64], random: np.random.Generator) -> Floats:
     """(2, entries): share of each random half that is accepted at each entry; groups are not split."""
-    half = random.permutation(side.independent)[side.group] % 2
-    counts = np.bincount(side.entry + entries * half, minlength=2 * entries).reshape(2, entries).cumsum(axis=1)
+    second = random.permutation(np.arange(side.independent) % 2 == 1)[side.group]
+    of_second = np.bincount(side.entry[second], minlength=len(at_most)).cumsum()
+    counts = np.stack((at_most - of_second, of_second))
     shares: Floats = counts / counts[:, -1:]
     return shares
