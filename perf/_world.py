@@ -18,6 +18,8 @@ from oodbench.benchmark.plugins.detector import compares
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank
 from oodbench.benchmark.stages.detecting.fit_score import images_per_call
+from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
+from oodbench.benchmark.stages.detecting.similarities import score_with_bank
 
 CLASSES, SHAPE = 10, (3, 8, 8)
 PIXELS = 3 * 8 * 8
@@ -133,18 +135,19 @@ def fitted(spec: str, world: World) -> Detector:
 
 
 def scores(detectors: list[Detector], outputs: Outputs, world: World) -> list[np.ndarray]:
-    """The scores of a set by one detector, or by several that share one product of features; in blocks, as in a run."""
+    """The scores of a set by one detector, or by several that compare with training images, together, as in a run."""
     if not compares(detectors[0]):
         (alone,) = detectors
         parts = batch(alone, outputs, world).batches(images_per_call(alone, CLASSES))
         return [np.concatenate([alone.score(part).numpy() for part in parts])]
-    bank = TrainingBank(world.fit.features.numpy())
-    product = SharedBlock(lambda rows: bank.similarities(outputs.features[rows]))
-    views = []
-    for detector in detectors:
+
+    def with_bank(detector: Detector, bank: TrainingBank, product: SharedBlock) -> Batch:
         parts = {**batch(detector, outputs, world)._parts, "similarities": product}
-        views.append(Batch(len(outputs.images), parts, detector.name, bank=bank).batches(bank.block))
-    blocks = [
-        [one.score(part).numpy() for one, part in zip(detectors, row, strict=True)] for row in zip(*views, strict=True)
-    ]
-    return [np.concatenate(of_detector) for of_detector in zip(*blocks, strict=True)]
+        return Batch(len(outputs.images), parts, detector.name, bank=bank)
+
+    images = SetArrays(len(outputs.images), features=outputs.features.numpy())
+    found = score_with_bank(detectors, TrainingBank(world.fit.features.numpy()), images, with_bank, seed=0, probe=False)
+    for outcome in found:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [outcome.scores for outcome in found if not isinstance(outcome, Exception)]

@@ -190,6 +190,15 @@ REFERENCES: dict[str, Callable[[Known, Set], Array]] = {
 }
 
 
+SETTINGS = {
+    "knn": f"knn[k={K}]",
+    "react": "react[percentile=90]",
+    "dice": "dice[percentile=90]",
+    "ash": "ash[percentile=90]",
+}
+"""Settings of the references, where a detector's default follows from the network or the training images."""
+
+
 def doubled(*parts: Outputs) -> Set:
     """The options sets joined, in float64."""
     images, labels, features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -206,7 +215,8 @@ def known_of(world: World) -> Known:
 
 def agreement(name: str, world: World) -> tuple[float, float]:
     """The largest relative difference between a detector's scores and the reference, and their rank correlation."""
-    detector, sets = fitted(name, world), (world.test, *world.ood.values())
+    spec = f"vim[dim={world.fit.features.shape[1] // 2}]" if name == "vim" else SETTINGS.get(name, name)
+    detector, sets = fitted(spec, world), (world.test, *world.ood.values())
     ours = np.concatenate([scores([detector], outputs, world)[0] for outputs in sets])
     reference = REFERENCES[name](known_of(world), doubled(*sets))
     relative = np.abs(ours - reference) / np.maximum(np.abs(reference), np.median(np.abs(reference)))
