@@ -9,7 +9,9 @@ Detectors with equal settings share one matrix product (`Batch.similarities`); t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,21 +40,37 @@ class Banked(Detector):
         """The same share of every class, chosen by a hash of the features."""
         if (share := self.share(train)) == 1:
             return None
-        salt = self.bank_seed.to_bytes(8, "little", signed=True)
-        keys: list[bytes] = []
-        for part in train.batches(BLOCK):
-            features = part.features.contiguous().numpy()
-            keys += [hashlib.blake2b(row.tobytes(), digest_size=8, salt=salt).digest() for row in features]
-        rows, chosen = torch.arange(len(train)), list[int]()
+        hashes, rows, chosen = train.once(hashes_of, self.bank_seed), torch.arange(len(train)), []
         for label in train.labels.unique():
-            own = sorted(rows[train.labels == label].tolist(), key=keys.__getitem__)
-            chosen += own[: max(1, round(share * len(own)))]
-        return torch.tensor(sorted(chosen))
+            own = rows[train.labels == label]
+            chosen.append(own[hashes[own].argsort(stable=True)[: max(1, round(share * len(own)))]])
+        return torch.cat(chosen).sort().values
+
+
+def hashes_of(train: Batch, seed: int) -> Tensor:
+    """A hash of each image's features, int64 (N,)."""
+    salt, found, start = seed.to_bytes(8, "little", signed=True), np.empty(len(train), dtype=">u8"), 0
+    for part in train.batches(BLOCK):
+        features = part.features.contiguous().numpy()
+        digests = (hashlib.blake2b(row.tobytes(), digest_size=8, salt=salt).digest() for row in features)
+        found[start : start + len(part)] = np.frombuffer(b"".join(digests), dtype=">u8")
+        start += len(part)
+    return torch.from_numpy((found ^ np.uint64(2**63)).astype(np.int64))  # in the order of the bytes
 
 
 def bank_of(data: FitData) -> Tensor:
     """The rows of the training images in the bank, (B,)."""
     return torch.arange(len(data.train)) if data.bank is None else data.bank
+
+
+def bank_blocks(data: FitData, size: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Blocks of at most `size` training images that have some of the bank, and their rows in the block, int64 (n,)."""
+    rows, start = bank_of(data), 0
+    for part in data.train.batches(size):
+        own = rows[(rows >= start) & (rows < start + len(part))] - start
+        start += len(part)
+        if len(own):
+            yield part, own
 
 
 def require_k(k: int | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from oodbench.detectors._head import energy, head
 from oodbench.detectors._rectified import require_percentile, units_above
 from oodbench.detectors._rows import by_rows
 from oodbench.detectors._rules import DENSENET, neighbours_of, percentile_of
-from oodbench.detectors._similarity import Banked, bank_of, largest, unit
+from oodbench.detectors._similarity import Banked, bank_blocks, largest, unit
 
 NEIGHBOURS = 10
 """Number of most similar training images, as in the authors' code."""
@@ -99,7 +97,8 @@ class ActSub(Banked):
         self.directions_ = self._choose_directions(data)
         self.neighbours_ = neighbours_of(data, NEIGHBOURS)
         scales, decisive = [], []
-        for features in _bank_blocks(data):
+        for part, own in bank_blocks(data, BLOCK):
+            features = part.features[own].double()
             inside, _, lengths = self._split(features)
             inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
             scales.append((features.norm(dim=1) * inverse).float())
@@ -132,7 +131,8 @@ class ActSub(Banked):
         if self.dim is not None:
             return directions[:, : self.dim].contiguous()
         longer = torch.zeros(most, dtype=torch.float64)
-        for features in _bank_blocks(data):
+        for part, own in bank_blocks(data, BLOCK):
+            features = part.features[own].double()
             inside = (features @ directions).square_().cumsum(dim=1)
             outside = (features.square().sum(dim=1, keepdim=True) - inside).clamp_min_(0)
             longer += (inside.sqrt_() - outside.sqrt_()).sum(dim=0)
@@ -199,13 +199,3 @@ def share_of(train: Batch) -> float:
     """A tenth, but at least 50 images of a class (mean), or all of them."""
     images = len(train) / max(1, len(train.labels.unique()))
     return max(USUAL, min(1.0, FEWEST / images))
-
-
-def _bank_blocks(data: FitData) -> Iterator[Tensor]:
-    """The features of the bank's images, a block of training images at a time, float64 (n, D)."""
-    rows, start = bank_of(data), 0
-    for part in data.train.batches(BLOCK):
-        own = rows[(rows >= start) & (rows < start + len(part))] - start
-        start += len(part)
-        if len(own):
-            yield part.features[own].double()

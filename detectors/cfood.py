@@ -12,7 +12,7 @@ from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._directions import Directions
 from oodbench.detectors._gaussian import BLOCK
 from oodbench.detectors._rules import reference_share
-from oodbench.detectors._similarity import Banked, bank_of
+from oodbench.detectors._similarity import Banked, bank_blocks, bank_of
 
 SHARES = np.concatenate([np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)])
 """Sizes of neighbourhoods that are tried, as shares of the reference images; the authors' list."""
@@ -90,13 +90,13 @@ class CFOOD(Banked):
 
     def _reference(self, data: FitData) -> Tensor:
         """Directions of the reference images, float32 (n, D)."""
-        rows, start, found = bank_of(data), 0, torch.empty(0)
-        for part in data.train.batches(BLOCK):
+        count, start, found = len(bank_of(data)), 0, torch.empty(0)
+        for part, own in bank_blocks(data, BLOCK):
+            directions = Directions().of(part.features[own])
             if start == 0:
-                found = torch.empty(len(rows), part.features.shape[1])
-            here = (rows >= start) & (rows < start + len(part))
-            found[here] = Directions().of(part.features[rows[here] - start]).float()
-            start += len(part)
+                found = torch.empty(count, directions.shape[1])
+            found[start : start + len(own)] = directions
+            start += len(own)
         return found
 
     def score(self, batch: Batch) -> Tensor:

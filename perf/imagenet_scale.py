@@ -51,8 +51,13 @@ ImageNet benchmark, about."""
 
 INPUTS = frozenset({"features", "logits", "similarities", "head"})
 
-SMALLER = {"knn": "knn[fraction=0.01,k=10]", "nnguide": "nnguide[fraction=0.01]", "relation": "relation[fraction=0.01]"}
-"""Detectors whose bank is a hundredth of the training images by default, as in the paper of `nnguide`."""
+SMALLER = {
+    "knn": "knn[fraction=0.01,k=10]",
+    "nnguide": "nnguide[fraction=0.01]",
+    "relation": "relation[fraction=0.01]",
+    "grood": "grood[fraction=0.01]",
+}
+"""Detectors that compare with all training images by default; here with a hundredth, as in the paper of `nnguide`."""
 
 
 class Measured(NamedTuple):

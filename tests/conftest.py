@@ -54,14 +54,16 @@ def forgotten() -> Iterator[None]:
     """Forget at the end what was registered and imported; built-ins that were first imported meanwhile stay."""
     from oodbench.benchmark.plugins.registry import registry
 
-    objects, files = dict(registry._objects), dict(registry._from_files)
+    objects, files, modules = dict(registry._objects), dict(registry._from_files), len(sys.modules)
     yield
-    ours = {key: plugin for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench.")}
-    for kept, lasting in ((registry._objects, {**ours, **objects}), (registry._from_files, files)):
-        kept.clear()
-        kept.update(lasting)  # type: ignore[arg-type]
-    for name in [name for name in sys.modules if name.startswith("oodbench_plugin_")]:
-        del sys.modules[name]
+    if registry._objects != objects or registry._from_files != files:
+        ours = {key: plugin for key, plugin in registry._objects.items() if plugin.__module__.startswith("oodbench.")}
+        for kept, lasting in ((registry._objects, {**ours, **objects}), (registry._from_files, files)):
+            kept.clear()
+            kept.update(lasting)  # type: ignore[arg-type]
+    if len(sys.modules) != modules:  # there are thousands, and this runs after every test
+        for name in [name for name in sys.modules if name.startswith("oodbench_plugin_")]:
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import Batch, Classifier
 from oodbench.benchmark.plugins.specs import canonical
 from oodbench.benchmark.plugins.training_bank import TrainingBank
-from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_parts, as_tensor, named_parts
+from oodbench.benchmark.stages.detecting.set_arrays import OnceOf, SetArrays, array_parts, as_tensor, named_parts
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
@@ -63,9 +64,14 @@ def make_batch(
     classifier = classifier_for(context, job, detector) if "network" in detector.needs else None
     size, once = outputs.data.images, None
     if labelled:
-        key = f"{outputs.data!r} {outputs.logits.digest} {outputs.features.digest}"
-        once = context.shared_results.of(key, size, parts, detector.name)
+        once = once_of(context, outputs)(parts, detector.name)
     return Batch(size, parts, detector.name, classifier, bank=bank, most=most, once=once)
+
+
+def once_of(context: JobContext, outputs: Outputs) -> OnceOf:
+    """Makes what `Batch.once` of a labelled set calls."""
+    identity = f"{outputs.data!r} {outputs.logits.digest} {outputs.features.digest}"
+    return partial(context.shared_results.of, identity, outputs.data.images)
 
 
 def _most(context: JobContext, job: FitJob | ScoreJob | TuneJob) -> int:

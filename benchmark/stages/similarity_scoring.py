@@ -14,7 +14,7 @@ from oodbench.benchmark.stages.context import Tick
 from oodbench.benchmark.stages.detecting import similarities
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays
 from oodbench.benchmark.stages.detecting.similarities import DetectorScores
-from oodbench.benchmark.stages.detector_inputs import make_batch
+from oodbench.benchmark.stages.detector_inputs import make_batch, once_of
 
 if TYPE_CHECKING:
     from oodbench.benchmark.stages.context import JobContext
@@ -51,4 +51,4 @@ def _bank_arrays(context: JobContext, source: Outputs) -> SetArrays:
     """The training split as passed to `Detector.bank_rows`: features and, unless outputs are given without, labels."""
     features, has_labels = context.store.load_array(source.features), context.images(source.data).labels is not None
     labels = context.labels(source.data) if has_labels else None
-    return SetArrays(source.data.images, features=features, labels=labels)
+    return SetArrays(source.data.images, features=features, labels=labels, once_of=once_of(context, source))

@@ -14,12 +14,14 @@ from torch import Tensor
 from oodbench.benchmark import Batch
 from oodbench.benchmark.plan.jobs import FitJob
 from oodbench.benchmark.plugins.inputs import UndeclaredInputError
+from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.stages.context import JobContext
 from oodbench.benchmark.stages.detecting import shared_results
 from oodbench.benchmark.stages.detecting.shared_results import SharedResults
 from oodbench.benchmark.stages.fit_score import fit
+from oodbench.benchmark.stages.similarity_scoring import bank_rows
 from oodbench.benchmark.store.store import Key
-from oodbench.detectors import _gaussian, _moments
+from oodbench.detectors import _gaussian, _moments, _similarity
 from oodbench.detectors._gaussian import covariance, mean_of
 from tests.stages.extracted_sets import ContextWith, checkpoint, extracted, labelled, no_tick, noise, outputs
 from tests.stages.extracted_sets import stored_network as store_a_network
@@ -236,6 +238,29 @@ def test_detectors_learn_the_same_bytes_alone_and_together(
         # of features within classes, about their mean, about ViM's origin, and standardised by NECO; of directions
         # within classes, about their mean, about 0
         assert products["eigh"] == 4 + 3
+
+
+def test_features_are_hashed_once_for_all_banks(
+    stored: Callable[[], JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, calls = stored(), Counter[int]()
+    hashes_of = _similarity.hashes_of
+
+    def counted(train: Batch, seed: int) -> Tensor:
+        calls[seed] += 1
+        return hashes_of(train, seed)
+
+    monkeypatch.setattr(_similarity, "hashes_of", counted)
+    detectors = [
+        create("detector", parse_spec(spec))
+        for spec in ("knn[fraction=0.5]", "knn[fraction=0.2]", "nnguide[fraction=0.5]", "knn[fraction=0.5,bank_seed=3]")
+    ]
+    half, fifth, same, other = (bank_rows(context, one, outputs("train", 60)) for one in (*detectors,))
+    assert calls == {0: 1, 3: 1}
+    assert torch.equal(half, same)
+    assert set(fifth.tolist()) < set(half.tolist())
+    assert len(half) == len(other)
+    assert not torch.equal(half, other)
 
 
 def test_every_detector_counts_the_seconds_of_what_it_shares(stored: Callable[[], JobContext]) -> None:

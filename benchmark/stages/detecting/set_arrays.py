@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,12 @@ from oodbench.benchmark.plugins.detector import Detector
 from oodbench.benchmark.plugins.inputs import NAMED, Batch
 from oodbench.benchmark.plugins.networks.with_outputs import split_outputs
 from oodbench.benchmark.plugins.training_bank import TrainingBank
+
+Parts = Mapping[str, Callable[[slice], Tensor]]
+"""The inputs of a detector, as functions of rows."""
+
+OnceOf = Callable[[Parts, str], Callable[..., Any]]
+"""Makes what `Batch.once` of a set calls, from a detector's inputs and its name."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class SetArrays:
     """(N, D), read as float32."""
     labels: np.ndarray | None = None
     """Numbers of classes, integers (N,)."""
+    once_of: OnceOf | None = None
+    """What detectors share of a training split, for `Batch.once`; None: every one computes it."""
 
     def feature_rows(self, rows: slice) -> Tensor:
         """The features of some images, float32 (n, D), in memory of their own."""

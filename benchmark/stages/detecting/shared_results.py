@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from oodbench.benchmark.plugins.inputs import Batch
+from oodbench.benchmark.stages.detecting.set_arrays import Parts
 from oodbench.benchmark.stages.detecting.stored_results import Stored, StoredResults, tensor_identity
 
 LIMIT, HELD = 2**28, 64
@@ -22,8 +23,6 @@ and the class means have 16 MB."""
 
 SHARED = frozenset({"logits", "features", "labels"})
 """The inputs that are the same for every detector; what is computed from others is not kept."""
-
-Parts = Mapping[str, Callable[[slice], Tensor]]
 
 
 class SharedResults:

@@ -86,7 +86,8 @@ def bank_rows(detector: Detector, train: SetArrays) -> Tensor:
     parts: dict[str, Callable[[slice], Tensor]] = {"features": train.feature_rows}
     if labels is not None:
         parts["labels"] = lambda rows: torch.from_numpy(labels[rows].astype(np.int64))
-    rows = detector.bank_rows(Batch(train.count, parts, detector.name))
+    once = train.once_of(parts, detector.name) if train.once_of else None
+    rows = detector.bank_rows(Batch(train.count, parts, detector.name, once=once))
     return torch.arange(train.count) if rows is None else rows
 
 
