@@ -18,7 +18,7 @@ SHARES = np.concatenate([np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 8
 """Sizes of neighbourhoods that are tried, as shares of the reference images; the authors' list."""
 ALIKE = 3e-7
 """Cosines this near count as equal: float32 cosines of the same two features may differ by it between two products."""
-ENTRIES = 2**23
+ENTRIES = 2**25
 """Number of cosines in a block of the fit."""
 
 

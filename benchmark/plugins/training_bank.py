@@ -18,12 +18,15 @@ from torch import Tensor
 PIECE = 4096
 """Number of bank images in one matrix product."""
 
-ENTRIES, FEWEST, MOST = 2**22, 64, 1024
-"""Target number of similarities in a block (16 MB in float32), and minimum and maximum number of its images. With fewer
-images, reading the bank from memory takes longer than multiplying."""
+ENTRIES, LARGEST = 2**22, 2**27
+"""Usual and largest number of similarities in a block: 16 MB in float32, which stays near the processor, and 512 MB."""
 
-HELD = 2**29
-"""Maximum size in bytes of the normalised features kept in memory; a larger bank is read and normalised per block."""
+FEWEST, MOST = 256, 1024
+"""Images in a block from which on, and up to which, multiplying is at its fastest: reading the bank counts for little."""
+
+HELD = 2**31
+"""Maximum size in bytes of the normalised features kept in memory: a tenth of ImageNet with 2,048 features takes 1 GB. A
+larger bank is read and normalised again for every block, which then has as many images as `LARGEST` allows."""
 
 
 def unit(features: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ class TrainingBank:
     def __init__(self, features: np.ndarray, rows: Tensor | None = None) -> None:
         self._features = features
         self._rows = torch.arange(len(features)) if rows is None else rows
-        self.held = self._hold() if 4 * len(self) * features.shape[1] <= HELD else None
+        self.held = self._hold() if self._is_held else None
         """The bank's unit vectors, float32 (B, D), if they fit in memory."""
 
     def __len__(self) -> int:
@@ -60,7 +63,12 @@ class TrainingBank:
     @property
     def block(self) -> int:
         """Number of images that are compared with the bank at once."""
-        return min(MOST, max(FEWEST, ENTRIES // len(self)))
+        wanted = FEWEST if self._is_held else MOST
+        return max(1, min(MOST, max(ENTRIES // len(self), min(wanted, LARGEST // len(self)))))
+
+    @property
+    def _is_held(self) -> bool:
+        return 4 * len(self) * self._features.shape[1] <= HELD
 
     def features(self, columns: Tensor) -> Tensor:
         """Return the features of the bank's images at `columns`, int64 (n,), as float32 (n, D)."""

@@ -164,15 +164,18 @@ def test_a_run_is_read_and_shown_without_torch(tiny: Run) -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_messages_go_to_the_logger(tiny: Run, logged: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_go_to_the_logger(tiny: Run, logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = tiny.path.parent.parent / "cache" / tiny.records[0].artifacts["ood_scores"]
     content = bytearray(scores.read_bytes())
     content[-1] ^= 1
     scores.write_bytes(content)
-    with caplog.at_level(logging.WARNING, "oodbench"):
-        again = run("msp,random", seeds=2, results=tiny.path.parent.parent, name="tiny", **TINY)  # type: ignore[arg-type]
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    monkeypatch.setattr(handler, "emit", records.append)
+    monkeypatch.setattr(logging.getLogger("oodbench"), "handlers", [*logging.getLogger("oodbench").handlers, handler])
+    again = run("msp,random", seeds=2, results=tiny.path.parent.parent, name="tiny", **TINY)  # type: ignore[arg-type]
     assert [text for text in logged if "does not match its checksum" in text]
-    assert {record.name for record in caplog.records} == {"oodbench.benchmark.store.store"}
+    assert {record.name for record in records} == {"oodbench.benchmark.store.store"}
     assert [r.metrics for r in again.records] == [r.metrics for r in tiny.records]
 
 

@@ -75,9 +75,19 @@ def test_a_feature_that_is_all_zero_is_similar_to_nothing() -> None:
     assert table.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize("images, block", [(1, 1024), (45_000, 93), (1_281_167, 64)])
-def test_only_the_bank_decides_how_many_images_a_block_has(images: int, block: int) -> None:
-    bank = TrainingBank(np.empty((0, 2), dtype=np.float32))
+@pytest.mark.parametrize(
+    "images, dims, block",
+    [
+        (1, 2, 1024),
+        (10_000, 512, 419),  # 16 MB of similarities
+        (45_000, 512, 256),
+        (1_281_167, 64, 104),  # 512 MB of similarities
+        (300_000, 2048, 447),  # too large to be held: as many as 512 MB allow
+        (1_281_167, 2048, 104),
+    ],
+)
+def test_only_the_bank_decides_how_many_images_a_block_has(images: int, dims: int, block: int) -> None:
+    bank = TrainingBank(np.empty((0, dims), dtype=np.float32))
     bank._rows = torch.empty(images, dtype=torch.int8)
     assert bank.block == block
 

@@ -136,12 +136,12 @@ def test_stored_losses_are_written_once_for_tensorboard(store: Store, monkeypatc
 
 @pytest.mark.parametrize("text", ["", "epoch,loss\n1,2.0,3.0\n", "epoch,loss\n1,much\n", "loss\n1\n"])
 def test_a_damaged_file_of_losses_is_named(
-    text: str, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    text: str, store: Store, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     calls = written(monkeypatch)
     store.extra(KEY, ".losses.csv").write_text(text, encoding="utf-8")
     write_stored_curves(store, [KEY])
-    (message,) = caplog.messages
+    (message,) = logged
     assert message.startswith(f"{store.extra(KEY, '.losses.csv')} cannot be read, so that TensorBoard does not show it")
     assert not calls
 

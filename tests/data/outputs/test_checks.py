@@ -33,9 +33,9 @@ def notes(folder: Path, **changed: dict[str, Any]) -> tuple[str, ...]:
     return check_outputs(read_outputs(write_folder(folder / "given", **sets(**changed))))
 
 
-def test_good_outputs_raise_no_questions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_good_outputs_raise_no_questions(tmp_path: Path, logged: list[str]) -> None:
     assert notes(tmp_path) == ()
-    assert not caplog.records
+    assert not logged
 
 
 def set_to(array: Any, row: int, value: float) -> Any:
@@ -114,12 +114,12 @@ def test_a_shifted_set_that_the_network_classifies_less_well_is_no_exchange(tmp_
         ),
     ],
 )
-def test_questions(tmp_path: Path, changed: Any, note: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_questions(tmp_path: Path, changed: Any, note: str, logged: list[str]) -> None:
     for name in ("svhn", "dtd"):
         changed[name] = {k: v for k, v in (changed.get(name) or sets()[name]).items() if k != "labels"}
     found = notes(tmp_path, **changed)
     assert any(re.search(note, text) for text in found), found
-    assert [record.getMessage() for record in caplog.records] == list(found)
+    assert logged == list(found)
 
 
 def test_accuracy_of_images_of_one_class_raises_no_question(tmp_path: Path) -> None:

@@ -164,13 +164,13 @@ def test_folders_that_lack_sets(tmp_path: Path) -> None:
         read_scores(write_folder(tmp_path / "d", id_test={"score": np.zeros(3)}, svhn=arrays(3)))
 
 
-def test_files_of_no_set_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_of_no_set_are_named(tmp_path: Path, logged: list[str]) -> None:
     write_folder(tmp_path, id_test=arrays(60), svhn=arrays(50, 4))
     np.save(tmp_path / "id_tset_logits.npy", np.zeros((3, 3)))
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "._id_train.npz").write_text("not an archive")
     check_outputs(read_outputs(tmp_path))
-    named = [record.getMessage() for record in caplog.records if "is not used" in record.getMessage()]
+    named = [message for message in logged if "is not used" in message]
     assert len(named) == 1
     assert "id_tset_logits.npy' is not used: no set is called 'id_tset'. Did you mean 'id_test'" in named[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +262,8 @@ def test_values_that_are_not_finite_name_the_image() -> None:
         Outputs.from_model(made(nets.Plain), data, batch_size=4)
 
 
-def test_what_a_reader_should_know_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "oodbench"):
-        outputs = Outputs.from_model(made(nets.Plain), some_images(), features="layer1")
+def test_what_a_reader_should_know_is_logged(logged: list[str]) -> None:
+    outputs = Outputs.from_model(made(nets.Plain), some_images(), features="layer1")
     assert isinstance(outputs, SetOutputs)
-    assert caplog.messages == ["Features are those of 'layer1', which the head 'fc' does not read: there is no head."]
+    assert logged == ["Features are those of 'layer1', which the head 'fc' does not read: there is no head."]
     assert outputs.head is None
