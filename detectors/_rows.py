@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -23,6 +23,23 @@ def by_rows(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if exporting() or torch.compiler.is_compiling() or inputs[0].shape[0] <= ROWS:
         return function(*inputs)
     return torch.cat([function(*parts) for parts in zip(*(one.split(ROWS) for one in inputs), strict=True)])
+
+
+def gathered(count: int, blocks: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Results of blocks of images, `count` rows in all, joined: of (n, ...) tensors of each block, (count, ...) ones.
+
+    They are written into place as they come. Kept in a list until the end, small results of many blocks would lie
+    between the large tensors that each block frees, and the memory of these could not be used again: gigabytes, with a
+    million images.
+    """
+    found, start = list[Tensor](), 0
+    for parts in blocks:
+        if not found:
+            found = [part.new_empty(count, *part.shape[1:]) for part in parts]
+        for whole, part in zip(found, parts, strict=True):
+            whole[start : start + len(part)] = part
+        start += len(parts[0])
+    return found
 
 
 def sum_of_rows(vectors: Tensor) -> Tensor:

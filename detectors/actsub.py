@@ -8,9 +8,9 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._head import energy, head
 from oodbench.detectors._rectified import require_percentile, units_above
-from oodbench.detectors._rows import by_rows
+from oodbench.detectors._rows import by_rows, gathered
 from oodbench.detectors._rules import DENSENET, neighbours_of, percentile_of
-from oodbench.detectors._similarity import Banked, bank_blocks, largest, unit
+from oodbench.detectors._similarity import Banked, bank_blocks, bank_of, largest, unit
 
 NEIGHBOURS = 10
 """Number of most similar training images, as in the authors' code."""
@@ -96,14 +96,8 @@ class ActSub(Banked):
             self.chosen_ = {"fraction": share_of(data.train)}
         self.directions_ = self._choose_directions(data)
         self.neighbours_ = neighbours_of(data, NEIGHBOURS)
-        scales, decisive = [], []
-        for part, own in bank_blocks(data, BLOCK):
-            features = part.features[own].double()
-            inside, _, lengths = self._split(features)
-            inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
-            scales.append((features.norm(dim=1) * inverse).float())
-            decisive.append((inside * inverse[:, None]).float())
-        self.scales_, self.bank_ = torch.cat(scales), torch.cat(decisive)
+        blocks = (self._of_bank(part.features[own].double()) for part, own in bank_blocks(data, BLOCK))
+        self.scales_, self.bank_ = gathered(len(bank_of(data)), blocks)
         if not self.scales_.any():
             raise DataError(
                 f"{self.name} compares what the head's first {self.directions_.shape[1]} singular vectors leave of "
@@ -165,6 +159,12 @@ class ActSub(Banked):
         lengths = rest.norm(dim=1)
         lengths = torch.where(lengths > TINY * features.norm(dim=1), lengths, 0.0)
         return inside, rest, lengths
+
+    def _of_bank(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """|f| / |r|, float32 (N,), and the coordinates of d / |r|, float32 (N, dim); 0 where |r| is."""
+        inside, _, lengths = self._split(features)
+        inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+        return (features.norm(dim=1) * inverse).float(), (inside * inverse[:, None]).float()
 
     def _energies(self, features: Tensor) -> Tensor:
         """-logsumexp of the logits of scaled decisive parts, float64 (N,)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._directions import Directions
 from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._rows import gathered
 from oodbench.detectors._rules import reference_share
 from oodbench.detectors._similarity import Banked, bank_blocks, bank_of
 
@@ -90,14 +91,8 @@ class CFOOD(Banked):
 
     def _reference(self, data: FitData) -> Tensor:
         """Directions of the reference images, float32 (n, D)."""
-        count, start, found = len(bank_of(data)), 0, torch.empty(0)
-        for part, own in bank_blocks(data, BLOCK):
-            directions = Directions().of(part.features[own])
-            if start == 0:
-                found = torch.empty(count, directions.shape[1])
-            found[start : start + len(own)] = directions
-            start += len(own)
-        return found
+        blocks = ((Directions().of(part.features[own]).float(),) for part, own in bank_blocks(data, BLOCK))
+        return gathered(len(bank_of(data)), blocks)[0]
 
     def score(self, batch: Batch) -> Tensor:
         """The smallest share of neighbours, from 1 / n to 1."""

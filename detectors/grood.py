@@ -7,7 +7,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
 from oodbench.detectors._gaussian import SUMMED, class_means
-from oodbench.detectors._rows import sum_of_rows
+from oodbench.detectors._rows import gathered, sum_of_rows
 from oodbench.detectors._similarity import Banked, bank_blocks, bank_of, largest
 
 CANDIDATES = 8
@@ -81,23 +81,20 @@ class GROOD(Banked):
         else:
             means[counts == 0] = torch.nan
             self.outlier_ = mixed_mean(data.train, means, self.own)
-        # Written into place: small tensors of many blocks, kept among large ones that are freed, fragment the memory.
-        images = len(bank_of(data))
-        self.sizes_, self.away_, self.lengths_, self.inner_ = torch.empty(4, images, dtype=torch.float64)
-        self.usable_, start = torch.empty(images, dtype=torch.bool), 0
-        for part, own in bank_blocks(data, SUMMED):
-            features, place = part.features[own].double(), slice(start, start + len(own))
-            self.sizes_[place] = self._size(features)
-            self.away_[place] = (features - self.outlier_).norm(dim=1)
-            self.lengths_[place] = features.norm(dim=1)
-            self.inner_[place] = features @ self.outlier_
-            self.usable_[place] = (part.logits.argmax(dim=1) == part.labels)[own]
-            start += len(own)
+        self.sizes_, self.away_, self.lengths_, self.inner_, self.usable_ = gathered(
+            len(bank_of(data)), (self._of_bank(part, own) for part, own in bank_blocks(data, SUMMED))
+        )
         if not self.usable_.any():
             raise DataError(
                 f"{self.name} compares images with training images that are classified correctly; the network gets "
                 "none of the bank right."
             )
+
+    def _of_bank(self, part: Batch, own: Tensor) -> tuple[Tensor, ...]:
+        """What the gradients of some images of the bank depend on, and whether they are classified correctly."""
+        features = part.features[own].double()
+        away, correct = (features - self.outlier_).norm(dim=1), part.logits.argmax(dim=1) == part.labels
+        return self._size(features), away, features.norm(dim=1), features @ self.outlier_, correct[own]
 
     def score(self, batch: Batch) -> Tensor:
         """Distance to the nearest gradient of the bank; at least 0 and at most 2."""

@@ -22,11 +22,11 @@ ENTRIES, LARGEST = 2**22, 2**27
 """Usual and largest number of similarities in a block: 16 MB in float32, which stays near the processor, and 512 MB."""
 
 FEWEST, MOST = 256, 1024
-"""Images in a block from which on, and up to which, multiplying is at its fastest: reading the bank counts for little."""
+"""Images in a block from which on, and up to which, reading the bank takes little time beside multiplying."""
 
 HELD = 2**31
-"""Maximum size in bytes of the normalised features kept in memory: a tenth of ImageNet with 2,048 features takes 1 GB. A
-larger bank is read and normalised again for every block, which then has as many images as `LARGEST` allows."""
+"""Maximum size in bytes of the normalised features kept in memory; a tenth of ImageNet with 2,048 features takes 1 GB.
+A larger bank is read and normalised again for every block, which then has as many images as `LARGEST` allows."""
 
 
 def unit(features: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class TrainingBank:
 
     @property
     def _is_held(self) -> bool:
-        return 4 * len(self) * self._features.shape[1] <= HELD
+        return 4 * len(self) * int(self._features.shape[1]) <= HELD
 
     def features(self, columns: Tensor) -> Tensor:
         """Return the features of the bank's images at `columns`, int64 (n,), as float32 (n, D)."""

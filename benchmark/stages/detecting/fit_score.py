@@ -75,13 +75,16 @@ def score_batches(
     Raises:
         PluginError: Scores are not one finite number per image, or depend on the batch.
     """
-    scores: list[np.ndarray] = []
+    # Written into place: small arrays of many batches, kept among large tensors that are freed, fragment the memory.
+    scores, done = np.empty(len(images)), 0
     with restored_rng(device):
         seed_torch(derive(seed, "score", str(canonical(detector))), device)
         for batch in images.batches(images_per_call(detector, classes)):
-            scores.append(checked_scores(detector, batch))
-            if probe and len(scores) == 1 and "network" not in detector.needs:
-                refuse_batch_dependence(detector, batch, scores[0])
+            found = checked_scores(detector, batch)
+            if probe and done == 0 and "network" not in detector.needs:
+                refuse_batch_dependence(detector, batch, found)
+            scores[done : done + len(batch)] = found
+            done += len(batch)
             if tick is not None:
                 tick(len(batch))
-    return np.concatenate(scores)
+    return scores
