@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch
 from oodbench.detectors import _gaussian
-from oodbench.detectors._rows import ROWS, add_by_label, by_rows, sum_of_rows
+from oodbench.detectors._rows import ROWS, add_by_label, by_rows, gathered, sum_of_rows
 from oodbench.detectors._softmax import BOTTOM, margins
 from oodbench.detectors.vra import of_sorted
 
@@ -34,6 +36,24 @@ def test_rows_have_the_bits_that_they_have_together(count: int) -> None:
     assert torch.equal(found, torch.linalg.vector_norm(values.double(), dim=1) * factors)
     assert max(seen) <= ROWS
     assert sum(seen) == count
+
+
+def test_results_of_blocks_are_joined_in_one_tensor_that_is_made_with_the_first() -> None:
+    values, marks = vectors(10), torch.arange(10) % 3 == 0
+    held = list[int]()
+
+    def blocks() -> Iterator[tuple[Tensor, ...]]:
+        for rows in (slice(0, 4), slice(4, 5), slice(5, 10)):
+            part = values[rows].clone()
+            held.append(part.data_ptr())
+            yield part, marks[rows], part.sum(dim=1).double()
+
+    whole, flags, sums = gathered(10, blocks())
+    assert torch.equal(whole, values)
+    assert torch.equal(flags, marks)
+    assert sums.dtype == torch.float64
+    assert torch.equal(sums, torch.cat([values[:4].sum(dim=1), values[4:5].sum(dim=1), values[5:].sum(dim=1)]).double())
+    assert whole.data_ptr() not in held
 
 
 def test_a_graph_has_all_rows_in_any_number() -> None:
