@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from oodbench.benchmark import Batch, DataError, Detector, FitData
 from oodbench.detectors._gaussian import covariance, features_of, mean_of
 from oodbench.detectors._rows import gathered
+from oodbench.detectors._spaced import blocks_with
 
 PIXELS, FEATURES = "pixels", "features"
 REDUCED = 0.95
@@ -68,20 +69,12 @@ class OneClassBaseline(Detector):
             self.components_ = principal(covariance(data.train, self.mean_, self.vectors), kept)
         count = len(data.train)
         chosen = torch.arange(min(self.images, count)) * count // min(self.images, count)
-        (vectors,) = gathered(len(chosen), ((part,) for part in self._chosen(data.train, chosen)))
+        blocks = ((self.reduced(part)[own],) for part, own in blocks_with(data.train, chosen, 1024))
+        (vectors,) = gathered(len(chosen), blocks)
         if len(vectors) < 2 or not bool((vectors != vectors[0]).any()):
             count = len(vectors)
             raise DataError(f"{self.name} needs training images that differ, in {self.on}; all {count} are alike.")
         return vectors
-
-    def _chosen(self, train: Batch, rows: Tensor) -> Iterator[Tensor]:
-        """The reduced vectors of some training images, ascending int64 (n,), a block at a time."""
-        start = 0
-        for part in train.batches(1024):
-            here = rows[(rows >= start) & (rows < start + len(part))] - start
-            start += len(part)
-            if len(here):
-                yield self.reduced(part)[here]
 
     def reduced(self, part: Batch) -> Tensor:
         """Centred vectors, or their principal components, float64 (N, R)."""

@@ -19,6 +19,7 @@ from oodbench.benchmark import Batch, DataError, Detector, FitData
 from oodbench.benchmark import largest as largest
 from oodbench.benchmark import unit as unit
 from oodbench.detectors._gaussian import BLOCK
+from oodbench.detectors._spaced import blocks_with
 
 
 class Banked(Detector):
@@ -64,13 +65,8 @@ def bank_of(data: FitData) -> Tensor:
 
 
 def bank_blocks(data: FitData, size: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Blocks of at most `size` training images that have some of the bank, and their rows in the block, int64 (n,)."""
-    rows, start = bank_of(data), 0
-    for part in data.train.batches(size):
-        own = rows[(rows >= start) & (rows < start + len(part))] - start
-        start += len(part)
-        if len(own):
-            yield part, own
+    """Blocks of `size` training images with some of the bank, and where these are in the block, int64 (n,)."""
+    return blocks_with(data.train, bank_of(data), size)
 
 
 def require_k(k: int | None) -> None:

@@ -12,7 +12,7 @@ from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, 
 from oodbench.detectors._gaussian import SUMMED
 from oodbench.detectors._head import head
 from oodbench.detectors._rules import repeats_of
-from oodbench.detectors._spaced import spaced
+from oodbench.detectors._spaced import blocks_with, spaced
 
 ADDED, ADDED_PERTURBED = 0.01, 0.025
 """What is added to each bin of a density of features and of perturbed logits, as in the authors' code."""
@@ -133,14 +133,10 @@ class WeiPer(Detector):
 
     def _training_values(self, train: Batch) -> Iterator[tuple[int, np.ndarray]]:
         """Features, 0, and perturbed logits, 1, of the training images that are used, in pieces."""
-        chosen, start = spaced(len(train), self.images), 0
-        for part in train.batches(SUMMED):
-            rows = chosen[(chosen >= start) & (chosen < start + len(part))] - start
-            used = part.features[torch.from_numpy(rows)].double()
-            start += len(part)
-            if len(used):
-                yield 0, used.numpy()
-                yield from ((1, logits.numpy()) for logits in self._logits(used))
+        for part, own in blocks_with(train, torch.from_numpy(spaced(len(train), self.images)), SUMMED):
+            used = part.features[own].double()
+            yield 0, used.numpy()
+            yield from ((1, logits.numpy()) for logits in self._logits(used))
 
     def _histograms(self, values: np.ndarray, place: int) -> np.ndarray:
         """Number of values of each row of (N, M) in each bin of features, 0, or perturbed logits, 1: (N, bins)."""
