@@ -99,9 +99,12 @@ class GROOD(Banked):
     def score(self, batch: Batch) -> Tensor:
         """Distance to the nearest gradient of the bank; at least 0 and at most 2."""
         features = batch.features.double()
-        nearest = largest(self._closeness(features, batch.similarities), min(CANDIDATES, int(self.usable_.sum())))[1]
+        sizes = self._size(features)
+        closeness = self._closeness(features, sizes, batch.similarities)
+        nearest = largest(closeness, min(CANDIDATES, int(self.usable_.sum())))[1]
         others = batch.bank.features(nearest.flatten()).double()
-        own, theirs = self._gradients(features), self._gradients(others).view(*nearest.shape, -1)
+        theirs = self._gradients(others, self.sizes_[nearest.flatten()]).view(*nearest.shape, -1)
+        own = self._gradients(features, sizes)
         distances: Tensor = torch.linalg.vector_norm(own[:, None] - theirs, dim=2)
         return distances.amin(dim=1)
 
@@ -113,17 +116,20 @@ class GROOD(Banked):
         distances = squares.addmm_(away, prototypes.T, alpha=-2).clamp_min_(0).sqrt_()
         return torch.softmax(distances.neg_(), dim=1)[:, -1]
 
-    def _gradients(self, features: Tensor) -> Tensor:
-        """g of features (N, D), float64 (N, D); 0 at the OOD prototype."""
+    def _gradients(self, features: Tensor, sizes: Tensor) -> Tensor:
+        """g of features (N, D) with their p_o, (N,): float64 (N, D); 0 at the OOD prototype."""
         away = features - self.outlier_
         distances = away.norm(dim=1)
-        return away * (self._size(features) / torch.where(distances > 0, distances, 1.0))[:, None]
+        return away * (sizes / torch.where(distances > 0, distances, 1.0))[:, None]
 
-    def _closeness(self, features: Tensor, cosines: Tensor) -> Tensor:
-        """2 g(f) . g(f_i) - |g(f_i)|^2, from cosines (N, B) of features: float64 (N, B), -inf where i is not usable."""
+    def _closeness(self, features: Tensor, sizes: Tensor, cosines: Tensor) -> Tensor:
+        """2 g(f) . g(f_i) - |g(f_i)|^2, float64 (N, B), -inf where i is not usable.
+
+        From features (N, D), their p_o, (N,), and their cosines (N, B) with those of the bank.
+        """
         away, inner = (features - self.outlier_).norm(dim=1), features @ self.outlier_
         found = cosines.double().mul_(features.norm(dim=1, keepdim=True)).mul_(self.lengths_)
         found.sub_(self.inner_).add_((self.outlier_.square().sum() - inner)[:, None])  # (f - mu_o) . (f_i - mu_o)
         found.div_(torch.where(self.away_ > 0, self.away_, 1.0)).div_(torch.where(away > 0, away, 1.0)[:, None])
-        found.clamp_(-1, 1).mul_(self.sizes_).mul_(2 * (self._size(features) * (away > 0))[:, None])
+        found.clamp_(-1, 1).mul_(self.sizes_).mul_(2 * (sizes * (away > 0))[:, None])
         return found.sub_((self.sizes_ * (self.away_ > 0)).square()).masked_fill_(~self.usable_, -torch.inf)
