@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, FitData, detector
+from oodbench.detectors._gaussian import SUMMED
+from oodbench.detectors._rows import gathered
 from oodbench.detectors._rules import neighbours_of
 from oodbench.detectors._similarity import Banked, bank_of, require_k, require_neighbours
 
@@ -46,7 +48,8 @@ class NNGuide(Banked):
         if self.k is None:
             self.chosen_ = {"k": self.k_}
         require_neighbours(data, self.k_, self.name)
-        energies = torch.logsumexp(data.train.logits, dim=1)
+        blocks = ((torch.logsumexp(part.logits, dim=1),) for part in data.train.batches(SUMMED))
+        (energies,) = gathered(len(data.train), blocks)
         if energies.mean() <= 0:
             raise DataError(
                 f"NNGuide multiplies by logsumexp of the logits, which is {float(energies.mean()):.3g} on average over "

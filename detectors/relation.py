@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, FitData, detector
-from oodbench.detectors._similarity import Banked, bank_of
+from oodbench.detectors._gaussian import SUMMED
+from oodbench.detectors._rows import gathered
+from oodbench.detectors._similarity import Banked, bank_blocks, bank_of
 
 
 @detector(
@@ -41,7 +43,8 @@ class Relation(Banked):
 
     def fit(self, classifier: Classifier, data: FitData) -> None:
         """Store the softmax outputs of the bank."""
-        self.probabilities_ = torch.softmax(data.train.logits[bank_of(data)], dim=1).float()
+        blocks = ((torch.softmax(part.logits[own], dim=1).float(),) for part, own in bank_blocks(data, SUMMED))
+        (self.probabilities_,) = gathered(len(bank_of(data)), blocks)
 
     def score(self, batch: Batch) -> Tensor:
         """Negative mean relation, at most 0."""

@@ -30,7 +30,8 @@ STREAMED = (
     *("caref", "cadref[confidence=msp]", "weiper[repeats=3,images=20000]", "grood"),
     *("mahalanobis_pp", "rmds_pp", "kpca", "neco[dim=2]", "pnml", "cfood[fraction=0.01]"),
     *("react", "vra", "vra[pooled=true]", "ssd", "ssd[clusters=classes]", "gmm", "openmax"),
-    *("actsub", "lts", "optfs", "rank_shift"),
+    *("actsub", "lts", "optfs", "rank_shift", "nnguide", "relation"),
+    *("isolation_forest[trees=3]", "kde[images=100]", "ocsvm[images=100]"),
 )
 """Detectors whose fit never holds a whole split in memory, with settings for the small world of these tests."""
 
