@@ -255,7 +255,7 @@ def test_features_are_hashed_once_for_all_banks(
         create("detector", parse_spec(spec))
         for spec in ("knn[fraction=0.5]", "knn[fraction=0.2]", "nnguide[fraction=0.5]", "knn[fraction=0.5,bank_seed=3]")
     ]
-    half, fifth, same, other = (bank_rows(context, one, outputs("train", 60)) for one in (*detectors,))
+    half, fifth, same, other = (bank_rows(context, one, outputs("train", 60)) for one in detectors)
     assert calls == {0: 1, 3: 1}
     assert torch.equal(half, same)
     assert set(fifth.tolist()) < set(half.tolist())
