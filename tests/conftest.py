@@ -155,6 +155,24 @@ def one_thread(unchanged_threads: None) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(
+    params=[pytest.param("simulated", marks=pytest.mark.slow), pytest.param("real", marks=pytest.mark.gpu)],
+)
+def gpu(request: pytest.FixtureRequest, one_thread: None) -> Iterator[str]:
+    """ "simulated" (tests/gpu/simulated.py), whose numbers are the CPU's, or "real"; the device is 'cuda' for both."""
+    from tests.gpu.simulated import simulated_gpu
+
+    if request.param == "simulated":
+        with simulated_gpu():
+            yield request.param
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    yield request.param
+
+
 DRAWN_FOLDERS = ("chaos", "docs", "engines", "papers", "views")
 """Folders of tests in which runs draw their plots."""
 

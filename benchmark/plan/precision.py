@@ -1,12 +1,13 @@
 """The precision that networks train in: bfloat16 autocast where the processor is faster with it, else float32.
 
 Autocast wraps the networks, not the recipe: weights, optimiser states, losses and whatever a recipe computes itself
-stay float32. So does all evaluation, because scores rounded to 8 bits would tie.
+stay float32. So does all evaluation, because scores rounded to 8 bits would tie; on a GPU, torch must be told so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from oodbench.benchmark.errors import UserError
@@ -63,6 +64,54 @@ def train_in(precision: str, networks: Iterable[nn.Module], device: torch.device
             module.forward = _autocast(module.forward, device.type)
         if hasattr(network, "features"):
             network.features = _autocast(network.features, device.type)  # type: ignore[assignment,arg-type]
+
+
+@contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Multiply float32 numbers as such, whatever the process has set; its settings are restored when the block ends.
+
+    By default, convolutions on NVIDIA GPUs round what they multiply to TF32, with 11 significant bits in place of 24.
+    cuDNN is also asked for algorithms whose result is the same in every call. Autocast is not affected.
+    """
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    older = _older_settings()
+    parts = [] if older else [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    before = [part.fp32_precision for part in parts]
+    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
+    try:
+        if older:
+            torch.set_float32_matmul_precision("highest")
+            cudnn.allow_tf32 = False
+        for part in parts:
+            part.fp32_precision = "ieee"
+        if device.type == "cuda":
+            cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        if older:
+            torch.set_float32_matmul_precision(older[0])
+            cudnn.allow_tf32 = older[1]
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+
+
+def _older_settings() -> tuple[str, bool] | None:
+    """The precision of matrix products and whether cuDNN may use TF32, in the settings that every version of torch has.
+
+    None if the process has used those of torch 2.9 and later: they prevail, or torch refuses to read the others.
+    """
+    import torch
+
+    newer = (getattr(owner, "fp32_precision", "none") for owner in (torch.backends, torch.backends.cudnn))
+    if any(setting != "none" for setting in newer):
+        return None
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
 
 
 def _autocast(compute: Callable[..., Any], device: str) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from oodbench.benchmark.plan.jobs import (
     runs_network,
 )
 from oodbench.benchmark.plan.outputs.jobs import ImportArraysJob, ImportHeadJob, ImportScoresJob
+from oodbench.benchmark.plan.precision import in_float32
 from oodbench.benchmark.plan.tuning.jobs import TuneJob
 from oodbench.benchmark.plan.used_code import refuse_other_code
 from oodbench.benchmark.stages import extract, extract_parts, fit_score, import_given, import_weights, tune
@@ -51,7 +52,7 @@ def run_job(context: JobContext, job: Job, tick: Tick, show: Show = show_nothing
         ImportScoresJob: import_given.import_scores,
     }
     try:
-        with keep_freed_memory() if runs_network(job) else nullcontext():
+        with in_float32(context.device), keep_freed_memory() if runs_network(job) else nullcontext():
             stages[type(job)](context, job, tick)
     except UnfitWeightsError as error:
         raise _weights_error(context, job) from error

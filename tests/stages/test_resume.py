@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from oodbench.benchmark import Backbone, ImageSet, OodbenchError, Training
 from oodbench.benchmark.plan.jobs import Checkpoint, SetRef, TrainJob
+from oodbench.benchmark.plan.precision import in_float32
 from oodbench.benchmark.plan.suite import Schedule
 from oodbench.benchmark.plugins.base import Plugin
 from oodbench.benchmark.plugins.recipe import TrainBatch
@@ -179,6 +181,28 @@ def test_a_stopped_training_ends_in_the_same_bytes(
     assert len(ticks) == 1 + STEPS - steps, "finished steps are reported at once and not repeated"
     assert about["stops"] == 1
     assert not list((context.store.root / "unfinished").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "precision"),
+    [("cross_entropy", "float32"), ("joint[width=4]", "bfloat16"), ("vos[queue=3,start=0.3,select=2]", "float32")],
+)
+def test_a_training_on_a_gpu_resumes(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, gpu: str, recipe: str, precision: str
+) -> None:
+    context.device = torch.device("cuda")
+    whole, cut = (job(recipe, NETWORKS[0], tag, precision) for tag in ("whole", "cut"))
+    with in_float32(context.device):
+        run(context, whole)
+        stop_after(monkeypatch, recipe, A_EPOCH + 1)
+        with pytest.raises(StoppedError):
+            run(context, cut)
+        about = run(context, cut)
+    assert about["stops"] == 1
+    found, expected = (load_file(context.store.require(one.checkpoint.key)) for one in (cut, whole))
+    tolerance = 0.0 if gpu == "simulated" else 1e-3  # sums of gradients may be added in another order
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found[name], weights, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("steps", [1, A_EPOCH, STEPS - 1])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from oodbench.benchmark.data.outputs import GivenArrays
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError, counted
+from oodbench.benchmark.plan.precision import in_float32
 from oodbench.benchmark.plugins.networks.parts import Parts, ReadOutputs, reading
 from oodbench.benchmark.plugins.networks.search import find_parts
 from oodbench.benchmark.stages.models.items import item_of, labels_of
@@ -91,6 +92,7 @@ class Pass:
             Rows(where) as features,
             Rows(where) as labels,
             reading(self.network, self.parts) as read,
+            in_float32(_device_of(self.network)),
         ):
             for batch in itertools.chain([first], batches):
                 outputs = self._outputs(read, batch.images, source, logits.count)
@@ -131,6 +133,11 @@ class Pass:
                     "its input, and whether its precision overflows."
                 )
         return outputs
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    weight = next(network.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
 
 
 def _report(source: Source) -> Callable[[int], None]:

@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from oodbench.benchmark.data.pictures.block import BLOCK
+from oodbench.benchmark.plan.precision import in_float32
 from oodbench.benchmark.plugins.detector import Detector, reduces
 from oodbench.benchmark.plugins.inputs import Batch, Classifier, ForwardOutput
 from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs
@@ -131,7 +132,7 @@ class Scorer:
     def pieces(self, pieces: Iterable[Pixels]) -> Iterator[ScoredImages]:
         """Score pieces of at most `piece` images, one after the other."""
         for images in pieces:
-            with on_threads(self.arithmetic.threads):
+            with on_threads(self.arithmetic.threads), in_float32(self.device):
                 scored = self._piece(images)
             yield scored
 
@@ -141,7 +142,7 @@ class Scorer:
         Only the last bits of few images differ from `__call__`, for detectors whose arithmetic depends on the number of
         images in a call.
         """
-        with on_threads(self.arithmetic.threads):
+        with on_threads(self.arithmetic.threads), in_float32(self.device):
             blocks = (images[start : start + self.block] for start in range(0, len(images), self.block))
             passed = [self._pass(block, cut=True) for block in blocks]
             whole = _together(passed)
