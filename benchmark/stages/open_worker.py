@@ -51,11 +51,15 @@ def choose_device(name: str) -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind, usable in available.items() if usable))
-    kind = name.partition(":")[0]
+    kind, numbered, number = name.partition(":")
     if kind not in available:
         raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or mps.")
     if not available[kind]:
         raise UserError(
             f"Device '{name}' is not available: torch finds no {kind.upper()} device here. Use --device cpu."
         )
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if numbered and not (number.isascii() and number.isdecimal() and int(number) < count):
+        known = "0 only" if count == 1 else f"0 to {count - 1}"
+        raise UserError(f"Device '{name}' is not available: the number of a {kind} device here is {known}.")
     return torch.device(name)

@@ -73,6 +73,9 @@ class OnGPU(torch.Tensor):
     def cuda(self, *args: Any, **kwargs: Any) -> OnGPU:
         return self
 
+    def new_tensor(self, data: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        return torch.tensor(data, **{"dtype": self.dtype, "device": DEVICE, **kwargs})
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 

@@ -27,6 +27,29 @@ ELSEWHERE = {"mcm", "gl_mcm", "neglabel", "mc_dropout"}
 AT_LEAST = 80
 """Detectors that are run; more as they are added."""
 
+RARER = (
+    "csi[samples=2]@csi[form=labelled]",
+    "csi[statistic=softmax,samples=1]@csi[form=labelled,shift=permutation]",
+    "adascale[variant=L]",
+    "godin@godin[similarity=inner]",
+    "godin@godin[similarity=euclidean]",
+    "mixoe@mixoe[mix=mixup]",
+    "ascood@ascood[synthesis=shuffle,alpha_end=0.1]",
+    "energy_finetune@energy_finetune[m_in=-5,m_out=-3]",
+    "learned_confidence@learned_confidence[cutout=8]",
+    "gram[by_softmax=true]",
+    "mahalanobis_ensemble[epsilon=0.01]",
+    "mahalanobis_ensemble[validation=outliers]",
+    "catalyst[statistic=std]",
+    "deep_ensemble[statistic=mutual_information]",
+    "pixmix@pixmix[overlapping=true]",
+    "msp@standard",
+    "outlier_exposure@outlier_exposure[like=one_cycle]",
+    "rankfeat[last=1]",
+    "dropout[statistic=entropy]",
+)
+"""Settings and trainings that are not the default, and that compute something else on the device."""
+
 POST_HOC = sorted(
     name
     for name, entry in registry.entries("detector").items()
@@ -74,6 +97,11 @@ def network(tmp_path: Path) -> str:
 def test_every_detector_trains_and_scores(tmp_path: Path, gpu: str) -> None:
     names = ",".join(sorted(set(registry.entries("detector")) - ELSEWHERE))
     assert assert_same(gpu, (digits(tmp_path, device, names) for device in ("cuda", "cpu"))) >= AT_LEAST
+
+
+def test_rarer_settings_train_and_score(tmp_path: Path, gpu: str) -> None:
+    both = (digits(tmp_path, device, ",".join(RARER)) for device in ("cuda", "cpu"))
+    assert assert_same(gpu, both) == len(RARER)
 
 
 def test_dropout_is_sampled(tmp_path: Path, gpu: str) -> None:
