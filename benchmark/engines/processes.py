@@ -27,6 +27,7 @@ from oodbench.benchmark.engines.worker import Worker
 from oodbench.benchmark.plan.jobs import Job
 from oodbench.benchmark.plan.threads import counted_threads
 from oodbench.benchmark.stages.context import JobContext
+from oodbench.benchmark.stages.open_worker import choose_device
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.cores import usable_cores
 
@@ -174,8 +175,9 @@ def _oversubscription(processes: int, threads: int, cores: int) -> str:
 
 
 def _configs(config: WorkerConfig, count: int) -> list[WorkerConfig]:
-    """One configuration per process; several GPUs are assigned in turn."""
-    gpus = torch.cuda.device_count() if config.device.startswith("cuda") else 0
+    """One configuration per process; several GPUs are assigned in turn, unless the user names one."""
+    device = choose_device(config.device)
+    gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
     return [replace(config, device=f"cuda:{index % gpus}") if gpus > 1 else config for index in range(count)]
 
 

@@ -77,7 +77,7 @@ class Peak:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._resident = _reset_resident_peak()
-        if device.type == "cuda":
+        if device.type == "cuda" and torch.cuda.is_initialized():  # it raises before anything is on the GPU
             torch.cuda.reset_peak_memory_stats(device)
 
     def bytes(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -481,6 +482,26 @@ def test_resources_that_no_node_has_are_refused(tmp_path: Path) -> None:
         ray_engine.Cluster(gpus=2)._needs_of(config, nodes)
     with pytest.raises(UserError, match=r"^No node of the Ray cluster has a CPU, and a job needs one\. Add a node"):
         ray_engine.Cluster()._needs_of(config_of(tmp_path), [{"GPU": 1.0}])
+
+
+@pytest.mark.parametrize(
+    "device, gpus, expected",
+    [
+        ("auto", 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda:1", 2, ["cuda:1"] * 3),
+        ("auto", 1, ["auto"] * 3),
+        ("cpu", 2, ["cpu"] * 3),
+        ("auto", 0, ["auto"] * 3),
+    ],
+)
+def test_processes_take_the_gpus_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = processes._configs(replace(config_of(tmp_path), device=device), 3)
+    assert [config.device for config in found] == expected
 
 
 def test_gpus_are_requested_if_there_are_some_or_the_user_says_so(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def simulated_gpu() -> Iterator[None]:
         "get_device_name": lambda device=None: "a simulated GPU",
         "get_device_capability": lambda device=None: (8, 0),
         "max_memory_allocated": lambda device=None: 2**20,
-        "reset_peak_memory_stats": lambda device=None: None,
+        "reset_peak_memory_stats": mock.Mock(side_effect=RuntimeError("Invalid device argument")),  # not initialised
         "synchronize": lambda device=None: None,
         "manual_seed": lambda seed: None,
         "manual_seed_all": lambda seed: None,

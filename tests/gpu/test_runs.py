@@ -144,6 +144,13 @@ def test_heads_are_fitted_and_settings_are_tuned(
     assert assert_same(gpu, both, tolerance=0.02) == 3 * len(options)
 
 
+def test_a_gpu_may_be_named_by_its_number(tmp_path: Path, gpu: str) -> None:
+    result = digits(tmp_path, "cuda:0", "msp,odin", results=tmp_path / "results")
+    assert {record.status for record in result.records} == {"ok"}
+    made = [artifact for record in result.records for artifact in record.provenance["artifacts"]]
+    assert {artifact["device"] for artifact in made} == {"cuda:0"}
+
+
 @pytest.mark.parametrize("label", ["msp", "vim", "knn", "gram", "odin"])
 def test_a_monitor_scores_on_either_device(tmp_path: Path, gpu: str, label: str) -> None:
     run_dir = digits_run(tmp_path, label, device="cuda")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import Tensor
 
 from oodbench.benchmark import Monitor, load_monitor
 from oodbench.benchmark.errors import DataError, UserError
@@ -48,6 +49,27 @@ def require_the_runs_scores(run_dir: Path, label: str, folder: Path) -> None:
 @pytest.mark.parametrize("label", DETECTORS.split(","))
 def test_scores_are_those_of_the_run(run_dir: Path, label: str, tmp_path: Path) -> None:
     require_the_runs_scores(run_dir, label, tmp_path)
+
+
+def test_it_multiplies_in_float32_whatever_the_process_has_set(vim: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    features = vim.scorer.classifier.network.features
+
+    def noted(images: Tensor) -> Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        found: Tensor = features(images)  # type: ignore[operator]
+        return found
+
+    monkeypatch.setattr(vim.scorer.classifier.network, "features", noted)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        for score in (vim, vim.as_in_run):
+            score(np.zeros((3, 1, 32, 32), np.uint8))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"highest"}
 
 
 @pytest.mark.slow
