@@ -10,7 +10,8 @@ asks (`Batch.once`). Not included are copying arrays into the store, metrics and
 
 Peak is the largest `RssAnon` of /proc/PID/status in samples 20 ms apart while a detector is fitted and scores: what is
 allocated, not mapped pages. Reads are rows read of the training features, in fit and in score, divided by their number.
-What `Batch.once` keeps stays in memory for the next detectors. Linux only.
+What `Batch.once` keeps stays in memory for the next detectors, but after one that was stopped because it took more than
+`--most`: a new process goes on with the rest. Linux only.
 
 `--share 0.02` makes all four sets a fiftieth. The last columns are then seconds at the full size if times grow with
 the number of images: an extrapolation, not a measurement. It takes neither the disk into account, if files do not fit
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--detectors", help="by default all of logits and features; knn, nnguide, relation with 1%%")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where to put the arrays; by default the system's temporary folder")
-    parser.add_argument("--most", type=float, default=8.0, help="end if the process takes more GB than this")
+    parser.add_argument("--most", type=float, default=8.0, help="stop a detector that takes more GB than this")
     options = parser.parse_args()
     if not Path("/proc/self/status").is_file():
         sys.exit("perf/imagenet_scale.py reads /proc/PID/status, which this system does not have; run it on Linux.")
@@ -206,12 +207,14 @@ def main() -> None:
         )
         print("| detector | fit (s) | score (s) | peak (MB) | reads | fit, extrapolated | score, extrapolated |")
         print("| :-- | --: | --: | --: | --: | --: | --: |")
-        for found in measure(Path(folder), size, others, specs, options.threads, options.most * 1e9):
-            print(line(found, options.share), flush=True)
-            totals = [a + b for a, b in zip(totals, (found.fit, found.score, found.reads), strict=True)]
-            peak = max(peak, found.peak)
+        while specs:  # the process ends with a detector that takes too much; another one goes on with the rest
+            for found in measure(Path(folder), size, others, specs, options.threads, options.most * 1e9):
+                print(line(found, options.share), flush=True)
+                totals = [a + b for a, b in zip(totals, (found.fit, found.score, found.reads), strict=True)]
+                peak, specs = max(peak, 0 if found.error else found.peak), specs[1:]
         print(
-            f"In all: fit {totals[0]:.1f} s, score {totals[1]:.1f} s, peak {peak / 1e6:.0f} MB, {totals[2]:.1f} reads"
+            "In all, without those that were stopped: "
+            f"fit {totals[0]:.1f} s, score {totals[1]:.1f} s, peak {peak / 1e6:.0f} MB, {totals[2]:.1f} reads"
         )
 
 
