@@ -52,7 +52,7 @@ def check(text: str, size: tuple[int, int], shapes: Sequence[tuple[int, ...]], p
     assert [tuple(maps.shape[1:]) for maps in output.maps] == shapes
 
 
-LARGE = ("vit_b_16", "convnext_tiny", "resnet50", "swin_tiny_patch4_window7_224")
+LARGE = ("vit_b_16", "swin_t", "convnext_tiny", "resnet50", "swin_tiny_patch4_window7_224")
 """Networks that take seconds; smaller ones of their kinds are tried by default."""
 
 

@@ -56,7 +56,9 @@ def test_what_is_written_at_exit_changes_no_exit_code(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", *(pytest.param(two, marks=pytest.mark.slow) for two in ("2>/dev/full", ">&- 2>&-"))]
+)
 def test_errors_keep_their_exit_code(tmp_path: Path, redirection: str) -> None:
     assert shell(redirection, "show", "no_such_name", folder=tmp_path).returncode == 2
 

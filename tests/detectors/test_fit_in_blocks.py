@@ -35,6 +35,9 @@ STREAMED = (
 )
 """Detectors whose fit never holds a whole split in memory, with settings for the small world of these tests."""
 
+LONGEST = ("cfood[fraction=0.01]", "weiper[repeats=3,images=20000]")
+"""Of these, the ones that slow tests look at."""
+
 
 class RecordedReads:
     """A part of a batch that records the largest number of rows requested at once."""
@@ -66,7 +69,9 @@ def fitted(world: FeatureWorld, spec: str, parts: dict[str, RecordedReads] | Non
     return detector
 
 
-@pytest.mark.parametrize("spec", STREAMED)
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, marks=pytest.mark.slow) if spec in LONGEST else spec for spec in STREAMED]
+)
 def test_fits_never_read_more_than_a_block_at_once(world: FeatureWorld, spec: str) -> None:
     parts = watched(world, create("detector", parse_spec(spec)))
     fitted(world, spec, parts)

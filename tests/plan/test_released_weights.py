@@ -78,7 +78,7 @@ def test_releases_of_openood_for_cifar_fit_resnet18(tmp_path: Path, classes: int
     assert_same_logits(network, original)
 
 
-@pytest.mark.parametrize("model, classes", [("resnet18", 200), ("resnet50", 1000)])
+@pytest.mark.parametrize("model, classes", [("resnet18", 200), pytest.param("resnet50", 1000, marks=pytest.mark.slow)])
 def test_releases_of_openood_for_imagenet_fit_torchvision(tmp_path: Path, model: str, classes: int) -> None:
     """ResNet18_224x224 and ResNet50 have torchvision's names; data parallel training puts `module.` before them."""
     from torchvision.models import get_model

@@ -127,11 +127,11 @@ def trained() -> dict[tuple[str, ...], tuple[bytes, str]]:
         ("confidence", NETWORKS[0], "float32"),
         ("joint[width=4]", "dropping", "float32"),
         ("joint[width=4]", NETWORKS[0], "bfloat16"),
-        ("one_cycle[low_side=0.75]", "densenet[depth=10,growth=4]", "bfloat16"),
         ("deep_ensemble[members=2,like=standard]", NETWORKS[0], "bfloat16"),
         *(
             pytest.param(*row, marks=pytest.mark.slow)
             for row in (
+                ("one_cycle[low_side=0.75]", "densenet[depth=10,growth=4]", "bfloat16"),
                 ("standard", "dropping", "float32"),
                 ("logitnorm[like=standard]", "dropping", "float32"),
                 ("outlier_exposure[like=one_cycle]", "dropping", "float32"),
@@ -230,7 +230,7 @@ def test_a_stopped_fine_tuning_starts_from_the_given_weights_once(
 
 
 @pytest.mark.parametrize("source", ["gan[width=4]", "cvae[width=4]"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_a_stopped_training_with_a_reject_class_ends_in_the_same_bytes(
     context: JobContext, monkeypatch: pytest.MonkeyPatch, source: str, precision: str
 ) -> None:

@@ -20,7 +20,8 @@ from oodbench.benchmark.verify.plugin_checks import CHECKS, Result
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SLOW: set[tuple[str, str]] = {
-    *(("check_backbone", name) for name in ("wrn", "densenet", "resnet18")),
+    *(("check_backbone", name) for name in ("wrn", "densenet", "resnet18", "vgg13")),
+    *(("check_declarations", name) for name in ("deep_sad", "deep_svdd")),
     *(
         (f"check_recipe_{what}", name)
         for what in ("learns", "repeats", "takes_grey")

@@ -47,7 +47,7 @@ def test_a_backend_that_exists_still_applies_to_the_users_plots(tmp_path: Path) 
     assert run_python(DRAW.format(first=""), "pdf", tmp_path).stdout == "pdf True\n"
 
 
-@pytest.mark.parametrize("backend", ABSENT)
+@pytest.mark.parametrize("backend", [ABSENT[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ABSENT[1:])])
 def test_commands_may_import_plugins_that_draw(tmp_path: Path, backend: str) -> None:
     plugin = tmp_path / "drawing.py"
     plugin.write_text(
