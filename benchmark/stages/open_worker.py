@@ -61,5 +61,7 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if numbered and not (number.isascii() and number.isdecimal() and int(number) < count):
         known = "0 only" if count == 1 else f"0 to {count - 1}"
-        raise UserError(f"Device '{name}' is not available: the number of a {kind} device here is {known}.")
+        raise UserError(
+            f"Device '{name}' is not available: the number of a {kind} device here is {known}. Use --device {kind}."
+        )
     return torch.device(name)

@@ -24,7 +24,8 @@ def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
 def test_numbers_that_no_device_has_are_refused(gpus: int, name: str) -> None:
     count = gpus if name.startswith("cuda") else 1
     known = "0 only" if count == 1 else f"0 to {count - 1}"
-    message = f"Device '{name}' is not available: the number of a {name[: name.index(':')]} device here is {known}."
+    kind = name.partition(":")[0]
+    message = f"Device '{name}' is not available: the number of a {kind} device here is {known}. Use --device {kind}."
     with pytest.raises(UserError) as raised:
         choose_device(name)
     assert str(raised.value) == message
@@ -45,5 +46,5 @@ def test_other_kinds_are_unknown(gpus: int, name: str) -> None:
 def test_the_command_line_says_so_in_one_sentence(tmp_path: object) -> None:
     result = bench("run", "--detectors", "msp", "--device", "cpu:x", "--results", tmp_path, "--dry-run")
     assert result.exit_code == 2
-    assert "the number of a cpu device here is 0 only." in result.stderr
+    assert "the number of a cpu device here is 0 only. Use --device cpu." in result.stderr
     assert "Traceback" not in result.output
