@@ -19,6 +19,7 @@ from oodbench.benchmark.plan.weights.file import Weights
 from oodbench.benchmark.plan.weights.match import fitting_tensors
 from oodbench.benchmark.plugins.backbone import Backbone
 from oodbench.benchmark.plugins.dataset import COLOUR, GREY
+from oodbench.benchmark.plugins.networks.parts import device_of
 from oodbench.benchmark.stats.seeds import restored_rng
 
 Shape = tuple[int, int, int]
@@ -90,9 +91,8 @@ def _takes(build: Callable[[int], nn.Module], shape: Shape) -> bool:
     """
     try:
         network = build(shape[0]).eval()
-        device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
         with torch.no_grad(), restored_rng(torch.device("cpu")):
-            network(torch.zeros(1, *shape, device=device))
+            network(torch.zeros(1, *shape, device=device_of(network)))
     except Exception:  # a plug-in may raise anything
         return False
     return True

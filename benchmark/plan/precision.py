@@ -1,7 +1,8 @@
 """The precision that networks train in: bfloat16 autocast where the processor is faster with it, else float32.
 
 Autocast wraps the networks, not the recipe: weights, optimiser states, losses and whatever a recipe computes itself
-stay float32. So does all evaluation, because scores rounded to 8 bits would tie; on a GPU, torch must be told so.
+stay float32. All evaluation is in float32 as well, because scores rounded to 8 bits would tie; `in_float32` stops torch
+from rounding to less on GPUs, as it does by default.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
 
-COPIES = {"aten::_to_copy", "aten::copy_", "aten::set_.source_Tensor"}
+COPIES = {"aten::_to_copy", "aten::copy_"}
 """Operations between devices."""
 
 INDICES = {"aten::index.Tensor", "aten::index_put_", "aten::index_put", "aten::_unsafe_index.Tensor"}
@@ -158,7 +158,7 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     def outer(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or isinstance(value, OnGPU) or not to_gpu:
             return value
-        return own.get(id(value)) if id(value) in own else OnGPU(value)  # what was changed in place is itself
+        return own[id(value)] if id(value) in own else OnGPU(value)  # what was changed in place is itself
 
     if func is torch.ops.aten._local_scalar_dense.default:
         return result
@@ -249,18 +249,14 @@ def simulated_gpu() -> Iterator[None]:
         "is_available": lambda: True,
         "is_initialized": lambda: False,
         "device_count": lambda: 1,
-        "current_device": lambda: 0,
         "get_device_name": lambda device=None: "a simulated GPU",
         "get_device_capability": lambda device=None: (8, 0),
         "max_memory_allocated": lambda device=None: 2**20,
         "reset_peak_memory_stats": mock.Mock(side_effect=RuntimeError("Invalid device argument")),  # not initialised
-        "synchronize": lambda device=None: None,
         "manual_seed": lambda seed: None,
-        "manual_seed_all": lambda seed: None,
         "get_rng_state": lambda device=None: state[0],
         "set_rng_state": set_state,
         "device": lambda device: contextlib.nullcontext(),
-        "is_current_stream_capturing": lambda: False,
     }
     mode = SimulatedGPU()  # type: ignore[no-untyped-call]
     mode._mode_key = torch._C._TorchDispatchModeKey.FAKE  # type: ignore[attr-defined] # torch then starts no CUDA

@@ -65,7 +65,7 @@ def digits(folder: Path, device: str, detectors: str, **options: Any) -> Run:
     return run(detectors, **{name: value for name, value in asked.items() if value is not None})
 
 
-def by_label(result: Run) -> dict[str, Record]:
+def by_cell(result: Run) -> dict[str, Record]:
     return {f"{record.label} {record.ood_set}": record for record in result.records}
 
 
@@ -74,7 +74,7 @@ def assert_same(gpu: str, both: Iterable[Run], tolerance: float | None = None) -
 
     `tolerance`: by how much AUROCs may differ on a real GPU; None for any.
     """
-    found, expected = map(by_label, both)
+    found, expected = map(by_cell, both)
     assert {label: (one.status, one.reason) for label, one in found.items()} == {
         label: (one.status, one.reason) for label, one in expected.items()
     }

@@ -151,6 +151,11 @@ def placed(network: nn.Module, images: Tensor) -> Tensor:
     return images.to(device=first.device, dtype=kind)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's first parameter; the CPU if it has none."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
 def precision(network: nn.Module) -> torch.dtype:
     """The type of a network's first floating-point parameter."""
     return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)

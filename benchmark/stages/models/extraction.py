@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from oodbench.benchmark.data.outputs import GivenArrays
 from oodbench.benchmark.errors import DataError, OodbenchError, UserError, counted
 from oodbench.benchmark.plan.precision import in_float32
-from oodbench.benchmark.plugins.networks.parts import Parts, ReadOutputs, reading
+from oodbench.benchmark.plugins.networks.parts import Parts, ReadOutputs, device_of, reading
 from oodbench.benchmark.plugins.networks.search import find_parts
 from oodbench.benchmark.stages.models.items import item_of, labels_of
 from oodbench.benchmark.stages.models.rows import Rows
@@ -80,6 +80,10 @@ class Pass:
 
     def arrays(self, source: Source, labelled: bool = True) -> GivenArrays:
         """Logits, features and labels of a set. Raises `UserError` or `DataError` for what cannot be used."""
+        with in_float32(device_of(self.network)):
+            return self._arrays(source, labelled)
+
+    def _arrays(self, source: Source, labelled: bool) -> GivenArrays:
         batches = batches_of(source, labelled)
         first = next(batches, None)
         if first is None:
@@ -92,7 +96,6 @@ class Pass:
             Rows(where) as features,
             Rows(where) as labels,
             reading(self.network, self.parts) as read,
-            in_float32(_device_of(self.network)),
         ):
             for batch in itertools.chain([first], batches):
                 outputs = self._outputs(read, batch.images, source, logits.count)
@@ -133,11 +136,6 @@ class Pass:
                     "its input, and whether its precision overflows."
                 )
         return outputs
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    weight = next(network.parameters(), None)
-    return torch.device("cpu") if weight is None else weight.device
 
 
 def _report(source: Source) -> Callable[[int], None]:
