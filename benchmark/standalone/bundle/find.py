@@ -27,7 +27,7 @@ from oodbench.benchmark.records.record import OK, Record
 from oodbench.benchmark.records.rows import own_name
 from oodbench.benchmark.records.run import StoredRun
 from oodbench.benchmark.stages.context import JobContext
-from oodbench.benchmark.stages.open_worker import open_context
+from oodbench.benchmark.stages.open_worker import choose_device, open_context
 from oodbench.benchmark.stages.worker_config import WorkerConfig
 from oodbench.benchmark.store.user_path import user_path
 
@@ -153,8 +153,10 @@ def planned(chosen: Chosen, cache: Path, **overrides: Any) -> Planned:
         overrides: Options that replace the run's: `data_dir`, `device`, `plugins`.
 
     Raises:
-        UserError: The run's scores come from other code or data than those that are here now.
+        UserError: There is no such device, or the run's scores come from other code or data than are here now.
     """
+    if device := overrides.get("device"):
+        choose_device(device)  # first: it would be the reason why the run's plan cannot be made
     commands = chosen.run.info.get("commands")
     if not commands:
         raise UserError(

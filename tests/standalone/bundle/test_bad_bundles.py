@@ -179,6 +179,15 @@ def test_a_run_without_its_artifacts_or_with_other_code(tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu:9", "abacus"])
+def test_a_device_that_is_not_there_is_the_reason(run_dir: Path, tmp_path: Path, device: str) -> None:
+    result = bench("export", run_dir, "msp", tmp_path / "x.safetensors", "--device", device)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(("Error: Device 'cpu:9' is not available: ", "Error: Unknown device 'abacus'. "))
+    assert "other code" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_given_outputs_and_scores_have_nothing_to_export(tmp_path: Path) -> None:
     random, outputs, scores = np.random.RandomState(0), tmp_path / "outputs", tmp_path / "scores"
     for folder in (outputs, scores):
