@@ -21,8 +21,8 @@ from PIL import Image
 
 from oodbench.benchmark import DataError
 from oodbench.benchmark.api import prepare
+from oodbench.benchmark.data.files import archives, download
 from oodbench.benchmark.data.files import decode as decode_module
-from oodbench.benchmark.data.files import download
 from oodbench.benchmark.data.files.archives import open_tree
 from oodbench.benchmark.data.files.cache import DataCache, file_hash
 from oodbench.benchmark.data.files.file_source import File
@@ -586,10 +586,61 @@ TARS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
 }
 
 
+@pytest.fixture(params=["this Python", "frombuf not called"])
+def reads_tar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read headers of archives as this Python does, and as newer releases do, which call `frombuf` no longer."""
+    if request.param == "this Python":
+        return
+    parse = tarfile.TarInfo.__dict__["frombuf"].__func__
+
+    def fromtarfile(cls: type[tarfile.TarInfo], archive: Any) -> Any:
+        info = parse(cls, archive.fileobj.read(512), archive.encoding, archive.errors)
+        info.offset = archive.fileobj.tell() - 512
+        return info._proc_member(archive)
+
+    monkeypatch.setattr(tarfile.TarInfo, "fromtarfile", classmethod(fromtarfile))
+
+
+@pytest.mark.usefixtures("reads_tar")
 @pytest.mark.parametrize("kind", TARS)
 def test_forged_tar_headers(tmp_path: Path, kind: str) -> None:
     members, expected = TARS[kind]
-    assert expected in message_of(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+    found = message_of(lambda: open_tree(tar_of(tmp_path / "x.tar.gz", *members)), DataError)
+    if kind == "negative by extension" and "invalid offset" in found:  # newer releases of Python notice it themselves
+        expected = "cannot be read as a tar archive"
+    assert expected in found
+
+
+def test_tar_headers_that_cannot_be_checked_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(archives._Header, "_proc_member")
+    path = tar_of(tmp_path / "x.tar.gz", (info_of(size=5), b"12345"))
+    assert "cannot check. Unpack it" in message_of(lambda: open_tree(path), DataError)
+
+
+CUTS: dict[str, Callable[[bytes, int], bytes]] = {
+    "a header changed": lambda content, header: content[: header + 2] + b"?" + content[header + 3 :],
+    "cut in a header": lambda content, header: content[: header + 100],
+    "cut before a header": lambda content, header: content[:header],
+    "cut in a member": lambda content, header: content[: header + 600],
+    "zeros in a header, but for one": lambda content, header: content[:header] + b"1" + bytes(511),
+}
+
+
+@pytest.mark.usefixtures("reads_tar")
+@pytest.mark.parametrize("number", [0, 1, 5])
+@pytest.mark.parametrize("kind", CUTS)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+def test_a_damaged_header_is_not_the_end_of_a_tar(
+    tmp_path: Path, kind: str, number: int, pack: Callable[[bytes], bytes]
+) -> None:
+    """Python's reader leaves out all members from the damage on, without an error."""
+    whole = tar_of(tmp_path / "x.tar.gz", *((info_of(size=700, name=f"{k}.png"), bytes(700)) for k in range(6)))
+    path = tmp_path / "x.tar"
+    content = gzip.decompress(whole.read_bytes())
+    path.write_bytes(pack(content))
+    assert len(open_tree(path).members) == 6
+    path.write_bytes(pack(CUTS[kind](content, number * 1536)))
+    assert "damaged or incomplete" in message_of(lambda: open_tree(path), DataError)
 
 
 @pytest.mark.parametrize("limits", [Limits(members=9), Limits(total_bytes=9)], ids=["members", "bytes"])

@@ -8,6 +8,7 @@ archives, devices and encrypted members are left out of a user's own images, and
 from __future__ import annotations
 
 import os
+import platform
 import stat
 import tarfile
 import threading
@@ -16,6 +17,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import dirname, join, normpath
+from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError, TarFile  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oodbench.benchmark.data.files.tree import (
@@ -159,24 +161,41 @@ class _Header(tarfile.TarInfo):
     """A tar header that is checked before tarfile acts on it."""
 
     max_bytes: ClassVar[int] = MAX_MEMBER
+    checked = False
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: Any, errors: str) -> Self:
-        """Refuse sizes that would exhaust memory or, if negative, move the reader backwards."""
-        info = super().frombuf(buf, encoding, errors)
-        if not 0 <= info.size <= cls.max_bytes:
+    def fromtarfile(cls, tarfile: TarFile) -> Self:
+        """Refuse what tarfile takes for the end of the archive, and leaves out with all that follows."""
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:  # the block of zeros that marks the end
+            raise
+        except EmptyHeaderError as error:
+            raise ReadError("it ends without the block of zeros that marks its end") from error
+        except HeaderError as error:
+            raise ReadError(f"{error} at byte {tarfile.offset:,}") from error
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Refuse sizes that would exhaust memory or, if negative, move the reader backwards.
+
+        Every version of Python calls this for each header before it acts on it. Newer releases no longer call `frombuf`
+        for headers of archives.
+        """
+        if not 0 <= self.size <= self.max_bytes:
             raise DataError(
-                f"'{info.name}' in a tar archive declares {info.size:,} bytes, expected 0 to {cls.max_bytes:,}. It was "
-                "not read."
+                f"'{self.name}' in a tar archive declares {self.size:,} bytes, expected 0 to {self.max_bytes:,}. It "
+                "was not read."
             )
-        if info.type in EXTENSIONS and info.size > MAX_NAME:
+        if self.type in EXTENSIONS and self.size > MAX_NAME:
             raise DataError(
-                f"An extension header in a tar archive declares {info.size:,} bytes, more than the limit of "
+                f"An extension header in a tar archive declares {self.size:,} bytes, more than the limit of "
                 f"{MAX_NAME:,}. It was not read."
             )
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            raise DataError(f"'{info.name}' in a tar archive is stored as a sparse file. Pack it without --sparse.")
-        return info
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise DataError(f"'{self.name}' in a tar archive is stored as a sparse file. Pack it without --sparse.")
+        self.checked = True
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
 
 
 EXTENSIONS = (
@@ -209,6 +228,11 @@ class _Tar:
         limits = self._limits
         opened: Any = archive
         for count, member in enumerate(archive):
+            if not getattr(member, "checked", False):
+                raise DataError(
+                    f"'{self.path}' was not read, because Python {platform.python_version()} reads the headers of tar "
+                    "archives in a way that oodbench cannot check. Unpack it, and give the folder."
+                )
             total += max(0, member.size)
             if not 0 <= member.size <= limits.member_bytes:  # an extension header may override the size
                 raise DataError(f"'{member.name}' in '{self.path}' declares {member.size:,} bytes. It was not read.")
