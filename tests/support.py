@@ -184,11 +184,12 @@ def give_outputs(folder: Path, *, seed: int = 0, network: str = "", **changes: A
 
 
 def prepare_suite(suite: Path, detectors: str | Sequence[str] = "msp", **options: Any) -> Prepared:
-    """Plan a suite's file on one thread; results are stored in the folder `results` beside it by default.
+    """Plan a suite's file on one thread of the CPU; results are stored in the folder `results` beside it by default.
 
     Without stability, unless asked for: most tests are about something else.
     """
-    defaults = {"suite": str(suite), "results": suite.parent / "results", "threads": 1, "stability": False}
+    defaults: dict[str, Any] = {"suite": str(suite), "results": suite.parent / "results"}
+    defaults |= {"threads": 1, "device": "cpu", "stability": False}
     return prepare(detectors, **{**defaults, **options})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,14 @@ ACCEPTED: dict[str, list[tuple[Callable[[], Backbone], Content, str]]] = {
     ],
 }
 
+
+def traced() -> object:
+    """A TorchScript program, which some releases of torch say will be no more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))
+
+
 REFUSED: dict[str, tuple[Content, str]] = {
     "two networks that fit, neither in a usual place (`student.`, `teacher.`)": (
         lambda weights: {**prefixed("student.", weights), **prefixed("teacher.", others(weights))},
@@ -185,7 +194,7 @@ REFUSED: dict[str, tuple[Content, str]] = {
         "cannot be read safely: it holds more than tensors (oodbench.benchmark.backbones.small_cnn",
     ),
     "a TorchScript program": (
-        lambda weights: torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)),
+        lambda weights: traced(),
         "cannot be read safely: it is a TorchScript program",
     ),
     "layers that the backbone lacks, or other shapes": (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,7 +89,7 @@ class PixelCache:
                 start = stop
         return block
 
-    def passed(self, blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    def passed(self, blocks: Iterator[NDArray[np.uint8]]) -> Generator[NDArray[np.uint8], None, None]:
         """The blocks of a pass over the whole set, (n, H, W, C); a second pass stores them.
 
         Pixels that cannot be stored only have to be decoded again.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -73,7 +74,7 @@ class StreamedImages(DecodedAhead):
         if self._own is None or any(pixels.is_stored() for pixels, _ in self._decoded):
             return blocks
         passed = self._own.passed(block.transpose(0, 2, 3, 1) for block in blocks)
-        return (block.transpose(0, 3, 1, 2) for block in passed)
+        return _channels_first(passed)
 
     def decode(self, row: int) -> NDArray[np.uint8]:
         """One image, (H, W, C) or (H, W). Raises `DataError` if it has changed since it was indexed."""
@@ -193,3 +194,10 @@ def _as_picture(image: Pixels) -> Image.Image:
     if len(image) == 3:
         return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     raise DataError(f"Images of {len(image)} channels cannot be resized; expected 1 or 3.")
+
+
+def _channels_first(blocks: Generator[Pixels, None, None]) -> Iterator[Pixels]:
+    """Blocks (n, H, W, C) as (n, C, H, W). Closes `blocks` when it ends, not when the garbage collector does."""
+    with closing(blocks):
+        for block in blocks:
+            yield block.transpose(0, 3, 1, 2)
