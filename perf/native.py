@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from oodbench.benchmark import Classifier, Preprocessing
 from oodbench.benchmark.api import Prepared, prepare
 from oodbench.benchmark.plan.jobs import ExtractJob, FitJob, ScoreJob
+from oodbench.benchmark.plugins.networks.parts import device_of
 from oodbench.benchmark.stages import dispatch
 from oodbench.benchmark.stages.training.train_loop import floats
 
@@ -89,7 +90,7 @@ class Alone:
         """Pass the prepared pictures through the network."""
         for start in range(0, len(self.ready), self.block):
             block = torch.from_numpy(self.ready[start : start + self.block]).permute(0, 3, 1, 2)
-            self.classifier.head(self.classifier.features(floats(block)))
+            self.classifier.head(self.classifier.features(floats(block.to(device_of(self.classifier.network))))).cpu()
 
 
 class Pictures(Dataset[torch.Tensor]):
@@ -121,8 +122,9 @@ class Labelled(Pictures):
 @torch.inference_mode()
 def through_loader(files: Sequence[Path], view: Preprocessing, classifier: Classifier, block: int) -> None:
     """The plain loop of most scripts."""
+    device = device_of(classifier.network)
     for images in DataLoader(Pictures(files, view), batch_size=block, num_workers=os.cpu_count() or 1):
-        classifier(images.contiguous(memory_format=torch.channels_last))
+        classifier(images.to(device, memory_format=torch.channels_last)).cpu()
 
 
 def run_jobs(made: Prepared, kinds: tuple[type, ...]) -> None:
@@ -226,10 +228,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--block", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pytorch-ood", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--pytorch-ood", action="store_true", help="on the CPU")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"id_sets": f"folder:{asked.id}", "backbone": asked.backbone, "device": "cpu"}
+        options: dict[str, Any] = {"id_sets": f"folder:{asked.id}", "backbone": asked.backbone, "device": asked.device}
         options |= {"ood_sets": ",".join(f"folder:{path}" for path in asked.ood.split(","))}
         options |= {"checkpoint": asked.checkpoint, "threads": asked.threads, "block": asked.block, "pixel_cache": 0.0}
         options |= {"results": folder, "stability": False}
@@ -260,7 +263,7 @@ def main() -> None:
             shutil.rmtree(Path(folder) / "runs", ignore_errors=True)
     print(
         f"{asked.backbone}, {view}, {len(files):,} pictures in blocks of {block}, {made.plan.threads} threads, "
-        f"{os.cpu_count()} cores, torch {torch.__version__}; median of {asked.repeats} (range)"
+        f"{asked.device}, {os.cpu_count()} cores, torch {torch.__version__}; median of {asked.repeats} (range)"
     )
     report(repeats, len(files))
 
