@@ -1,11 +1,12 @@
 """Measures the search for nearest training images: by screening in bfloat16, and by the float32 product.
 
-    python perf/neighbours.py [--images 60000] [--bank 10000] [--dims 512] [--k 50] [--detector knn] [--threads 1]
+    python perf/neighbours.py [--images 60000] [--bank 10000] [--dims 512] [--detector knn[k=50]] [--threads 1]
+        [--device cuda]
 
 Scores of a detector that asks for `Batch.neighbours` are computed through the harness's own path twice: as it is, and
 with screening switched off. Both must agree in every bit, or this script fails. Both are repeated in turn; it prints
-the least CPU seconds of either way and of the float32 product alone, their ratios, and how many images were decided by
-screening. Without hardware for bfloat16, screening is not tried, and the script says so.
+the least CPU and wall seconds of either way and of the float32 product alone, their ratios, and how many images were
+decided by screening. Without hardware for bfloat16, screening is not tried, and the script says so.
 
 Features are absolute values of normal numbers (--features normal), or scattered around the centres of --classes
 classes, in few directions, as those of trained networks are (--features classes).
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,31 +61,50 @@ def fitted(options: argparse.Namespace, bank: SetArrays) -> Detector:
     return detector
 
 
-def scored(detector: Detector, bank: TrainingBank, images: SetArrays, screening: bool) -> tuple[np.ndarray, float]:
-    """Scores of a set, float64 (N,), and CPU seconds."""
+class Spent(NamedTuple):
+    """Seconds of this process."""
+
+    cpu: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Spent:
+        """Since any time."""
+        return cls(time.process_time(), time.perf_counter())
+
+    def since(self, start: Spent) -> Spent:
+        """From `start` until this time."""
+        return Spent(self.cpu - start.cpu, self.wall - start.wall)
+
+
+def scored(
+    detector: Detector, bank: TrainingBank, images: SetArrays, screening: bool, device: torch.device
+) -> tuple[np.ndarray, Spent]:
+    """Scores of a set, float64 (N,), and their seconds."""
     fewest = shared.FEWEST_DIMS
     shared.FEWEST_DIMS = fewest if screening else sys.maxsize
-    start = time.process_time()
+    start = Spent.now()
     (outcome,) = score_with_bank(
         [detector],
         bank,
         images,
         lambda one, own, product: array_batch(one, images, bank=own, similarities=product),
         0,
+        device,
     )
-    seconds = time.process_time() - start
+    seconds = Spent.now().since(start)
     shared.FEWEST_DIMS = fewest
     if isinstance(outcome, Exception):
         raise outcome
     return outcome.scores, seconds
 
 
-def product_alone(bank: TrainingBank, images: SetArrays) -> float:
-    """CPU seconds of the similarities of a set, without a detector."""
-    start = time.process_time()
+def product_alone(bank: TrainingBank, images: SetArrays) -> Spent:
+    """Seconds of the similarities of a set, without a detector."""
+    start = Spent.now()
     for begin in range(0, images.count, bank.block):
         bank.similarities(images.feature_rows(slice(begin, min(begin + bank.block, images.count))))
-    return time.process_time() - start
+    return Spent.now().since(start)
 
 
 def count_screened() -> list[int]:
@@ -115,6 +136,7 @@ def main() -> None:
     parser.add_argument("--features", choices=("normal", "classes"), default="normal")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     registry.get("detector", parse_spec(options.detector).name)
@@ -125,24 +147,26 @@ def main() -> None:
     bank = TrainingBank(features_of(options, options.bank, 0))
     some = np.random.default_rng(6).normal(2, 2, (options.images, options.classes))
     images = SetArrays(options.images, some, features_of(options, options.images, 1))
-    times: dict[str, list[float]] = {"plain": [], "screened": [], "product": []}
+    times: dict[str, list[Spent]] = {"plain": [], "screened": [], "product": []}
     same = True
     with keep_freed_memory():
         for _ in range(options.repeats):
-            first, seconds = scored(detector, bank, images, True)
+            first, seconds = scored(detector, bank, images, True, options.device)
             times["screened"].append(seconds)
-            second, seconds = scored(detector, bank, images, False)
+            second, seconds = scored(detector, bank, images, False, options.device)
             times["plain"].append(seconds)
             same &= first.tobytes() == second.tobytes()
             times["product"].append(product_alone(bank, images))
-    plain, screened, product = (min(times[name]) for name in ("plain", "screened", "product"))
     print(f"{options.detector}: {options.images:,} x {options.bank:,} x {options.dims}, {options.features} features")
-    hardware = "yes" if multiplies_bfloat16(torch.device("cpu")) else "no, so that nothing is screened"
-    print(f"hardware for bfloat16: {hardware}; bytes of the scores: {'equal' if same else 'DIFFERENT'}")
+    hardware = "yes" if multiplies_bfloat16(options.device) else "no, so that nothing is screened"
+    print(f"hardware for bfloat16 ({options.device}): {hardware}")
+    print(f"bytes of the scores: {'equal' if same else 'DIFFERENT'}")
     print(f"screened: {sum(counts) // options.repeats:,} of {options.images:,} images")
-    print(f"float32 product alone: {product:.2f} s CPU")
-    print(f"{options.detector} with it: {plain:.2f} s CPU; with screening: {screened:.2f} s CPU")
-    print(f"ratio to the detector with the product: {plain / screened:.2f}; to the product: {product / screened:.2f}")
+    for clock in Spent._fields:
+        least = {name: min(getattr(one, clock) for one in found) for name, found in times.items()}
+        plain, screened, product = least["plain"], least["screened"], least["product"]
+        print(f"{clock}: float32 product alone {product:.2f} s, {options.detector} with it {plain:.2f} s, ", end="")
+        print(f"with screening {screened:.2f} s: ratio {plain / screened:.2f}; to the product {product / screened:.2f}")
     if not same:
         sys.exit("Scores differ.")
 

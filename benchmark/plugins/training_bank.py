@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,16 @@ class TrainingBank:
         return len(self._rows)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(B, D)."""
+        return len(self), int(self._features.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In which the features are stored."""
+        return self._features.dtype
+
+    @property
     def block(self) -> int:
         """Number of images that are compared with the bank at once."""
         wanted = FEWEST if self._is_held else MOST
@@ -68,11 +79,15 @@ class TrainingBank:
 
     @property
     def _is_held(self) -> bool:
-        return 4 * len(self) * int(self._features.shape[1]) <= HELD
+        return 4 * len(self) * self.shape[1] <= HELD
 
     def features(self, columns: Tensor) -> Tensor:
         """Return the features of the bank's images at `columns`, int64 (n,), as float32 (n, D)."""
         return torch.from_numpy(np.array(self._features[self._rows[columns].numpy()])).float()
+
+    def vectors(self, columns: Tensor) -> Tensor:
+        """Return the unit vectors of the bank's images at `columns`, int64 (n,), as float32 (n, D)."""
+        return unit(self.features(columns)).float() if self.held is None else self.held[columns]
 
     def similarities(self, features: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the cosines of features (N, D) with the bank's: `dtype` (N, B), each to about that precision."""
@@ -83,7 +98,7 @@ class TrainingBank:
         return cosines
 
     def _hold(self) -> Tensor:
-        held = torch.empty(len(self), self._features.shape[1])
+        held = torch.empty(self.shape)
         for columns, piece in self._pieces(torch.float32):
             held[columns] = piece
         return held

@@ -251,6 +251,7 @@ def simulated_gpu() -> Iterator[None]:
         "device_count": lambda: 1,
         "get_device_name": lambda device=None: "a simulated GPU",
         "get_device_capability": lambda device=None: (8, 0),
+        "mem_get_info": lambda device=None: (2**36, 2**36),
         "max_memory_allocated": lambda device=None: 2**20,
         "reset_peak_memory_stats": mock.Mock(side_effect=RuntimeError("Invalid device argument")),  # not initialised
         "manual_seed": lambda seed: None,

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from oodbench.benchmark import Detector, FitData, largest, unit
 from oodbench.benchmark.plugins import training_bank
+from oodbench.benchmark.plugins.neighbours import on_gpu as gpu_screens
 from oodbench.benchmark.plugins.neighbours import rounded, shared, tiles
+from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
+from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
 from oodbench.benchmark.plugins.neighbours.screen import Screen
 from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
@@ -23,6 +26,7 @@ from oodbench.benchmark.stages.detecting.similarities import score_with_bank
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+CPU = torch.device("cpu")
 IMAGES, BANK, DIMS = 96, 1200, 96
 HALF = 2.0**-8
 """Largest relative error of a number rounded to bfloat16."""
@@ -78,19 +82,34 @@ KINDS = [normal, rectified, classes, doubled, rounded_up, few_zeros, tiny, close
 Kind = Callable[[np.random.RandomState, int], np.ndarray]
 
 
+def features(kind: Kind, seed: int, count: int) -> Tensor:
+    return torch.from_numpy(kind(np.random.RandomState(seed), count).astype(np.float32))
+
+
 def units(kind: Kind, seed: int, count: int) -> Tensor:
-    return unit(torch.from_numpy(kind(np.random.RandomState(seed), count).astype(np.float32))).float()
+    return unit(features(kind, seed, count)).float()
 
 
-def cosines(directions: Tensor, bank: Tensor) -> Tensor:
-    out = torch.empty(len(directions), len(bank))
-    tiles.whole_product(directions, bank, out)
-    return out
+def bank_of(kind: Kind, seed: int, count: int = BANK, stored: type = np.float32) -> TrainingBank:
+    return TrainingBank(kind(np.random.RandomState(seed), count).astype(stored))
+
+
+def on_cpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
+    return CPUScreen(bank, weights)
+
+
+def on_gpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
+    """What a GPU does, on the CPU or, in tests with a GPU, there."""
+    return GPUScreen(bank, weights, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+
+
+SCREENS = pytest.mark.parametrize("screen", [on_cpu, on_gpu])
+MakeScreen = Callable[..., Screen]
 
 
 def same_bits(images: int = IMAGES, count: int = BANK) -> None:
     """Skip a test where the product gives entries other bits in another shape: there is no screening there."""
-    if not (tiles.multiplies_pairs() and rounded.rounds_to_nearest() and tiles.agree(images, count, DIMS, 1)):
+    if not (tiles.multiplies_pairs() and rounded.rounds_to_nearest(CPU) and tiles.agree(images, count, DIMS, 1)):
         pytest.skip("entries of a matrix product depend on its shape here")
 
 
@@ -129,62 +148,91 @@ def test_the_bound_holds_with_equality_where_errors_add_up(part: str) -> None:
 # The same bits as the product's
 
 
+@SCREENS
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 7, 20, 300])
-def test_the_kth_neighbour_is_that_of_the_product(kind: Kind, k: int) -> None:
+def test_the_kth_neighbour_is_that_of_the_product(screen: MakeScreen, kind: Kind, k: int) -> None:
     same_bits()
-    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
-    found = Screen(bank).column(directions, k)
+    bank, images = bank_of(kind, 0), features(kind, 1, IMAGES)
+    found = screen(bank).column(unit(images).float(), k)
     if found is None:
         assert kind is alike or (kind is classes and k == 20) or k > 20
     else:
-        assert torch.equal(found, largest(cosines(directions, bank), k)[1][:, -1])
+        assert torch.equal(found, largest(bank.similarities(images), k)[1][:, -1])
 
 
+@SCREENS
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 7, 20])
 @pytest.mark.parametrize("weighted", ["no", "positive", "any"])
-def test_the_largest_similarities_are_those_of_the_product(kind: Kind, k: int, weighted: str) -> None:
+def test_the_largest_similarities_are_those_of_the_product(
+    screen: MakeScreen, kind: Kind, k: int, weighted: str
+) -> None:
     same_bits()
-    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
+    bank, images = bank_of(kind, 0), features(kind, 1, IMAGES)
     drawn = torch.from_numpy(np.random.RandomState(5).randn(BANK).astype(np.float32))
     weights = {"no": None, "positive": 10 + drawn, "any": drawn}[weighted]
-    found = Screen(bank, weights).values(directions, k)
+    found = screen(bank, weights).values(unit(images).float(), k)
     if found is not None:
-        whole = cosines(directions, bank)
+        whole = bank.similarities(images)
         assert torch.equal(found, largest(whole if weights is None else whole * weights, k)[0])
 
 
+@SCREENS
 @pytest.mark.parametrize("seed", range(25))
-def test_random_sizes_and_numbers_of_neighbours(seed: int) -> None:
+def test_random_sizes_and_numbers_of_neighbours(screen: MakeScreen, seed: int) -> None:
     random = np.random.RandomState(seed)
     images, count, k = int(random.randint(64, 200)), int(random.randint(600, 2500)), int(random.randint(1, 30))
     same_bits(images, count)
     kind = KINDS[seed % 4]
-    bank, directions = units(kind, seed, count), units(kind, seed + 1, images)
-    whole = cosines(directions, bank)
-    column, values = Screen(bank).column(directions, k), Screen(bank).values(directions, k)
+    bank, compared = bank_of(kind, seed, count), features(kind, seed + 1, images)
+    whole, directions = bank.similarities(compared), unit(compared).float()
+    column, values = screen(bank).column(directions, k), screen(bank).values(directions, k)
     assert column is None or torch.equal(column, largest(whole, k)[1][:, -1])
     assert values is None or torch.equal(values, largest(whole, k)[0])
 
 
-def test_most_random_features_are_screened() -> None:
+@SCREENS
+def test_most_random_features_are_screened(screen: MakeScreen) -> None:
     """The tests above do not pass because nothing is found."""
     same_bits()
-    found = [Screen(units(normal, 0, BANK)).column(units(normal, 1, IMAGES), k) for k in (1, 7, 20)]
+    found = [screen(bank_of(normal, 0)).column(units(normal, 1, IMAGES), k) for k in (1, 7, 20)]
     assert all(one is not None for one in found)
 
 
-def test_a_bank_that_is_all_the_same_is_left_to_the_product() -> None:
-    bank = units(alike, 0, 1)[:1].expand(BANK, -1).contiguous()
-    screen = Screen(bank)
-    assert screen.column(units(normal, 1, IMAGES), 5) is None
-    assert screen.values(units(normal, 1, IMAGES), 5) is None
+@SCREENS
+def test_a_bank_that_is_all_the_same_is_left_to_the_product(screen: MakeScreen) -> None:
+    made = screen(TrainingBank(np.tile(alike(np.random.RandomState(0), 1), (BANK, 1)).astype(np.float32)))
+    assert made.column(units(normal, 1, IMAGES), 5) is None
+    assert made.values(units(normal, 1, IMAGES), 5) is None
 
 
+@SCREENS
 @pytest.mark.parametrize("k", [BANK // 3, BANK])
-def test_so_many_neighbours_are_left_to_the_product(k: int) -> None:
-    assert Screen(units(normal, 0, BANK)).column(units(normal, 1, IMAGES), k) is None
+def test_so_many_neighbours_are_left_to_the_product(screen: MakeScreen, k: int) -> None:
+    assert screen(bank_of(normal, 0)).column(units(normal, 1, IMAGES), k) is None
+
+
+@pytest.mark.parametrize("kind", [normal, classes, doubled, few_zeros, close])
+@pytest.mark.parametrize("stored", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_bank_that_is_not_held_in_memory_is_screened_on_a_gpu_in_parts(
+    kind: Kind, stored: type, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
+    monkeypatch.setattr(training_bank, "HELD", 0)
+    monkeypatch.setattr(gpu_screens, "ENTRIES", 7 * BANK)  # seven images at a time
+    monkeypatch.setattr(gpu_screens, "NUMBERS", 50 * DIMS)
+    rows = torch.from_numpy(np.random.RandomState(8).permutation(2 * BANK)[:BANK]) if chosen else None
+    bank = TrainingBank(kind(np.random.RandomState(0), BANK * (1 + chosen)).astype(stored), rows)
+    assert bank.held is None
+    images, screen = features(kind, 1, IMAGES), on_gpu(bank)
+    whole = bank.similarities(images)
+    column, values = screen.column(unit(images).float(), 3), screen.values(unit(images).float(), 9)
+    assert column is not None
+    assert torch.equal(column, largest(whole, 3)[1][:, -1])
+    assert values is not None
+    assert torch.equal(values, largest(whole, 9)[0])
 
 
 def test_a_product_whose_entries_depend_on_its_shape_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +290,7 @@ def scored(small: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
 
     monkeypatch.setattr(TrainingBank, "similarities", counted)
 
-    def score(*names: str) -> tuple[list[bytes], list[int]]:
+    def score(*names: str, device: torch.device = CPU) -> tuple[list[bytes], list[int]]:
         multiplied.clear()
         assert train.features is not None
         outcomes = score_with_bank(
@@ -251,6 +299,7 @@ def scored(small: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             images,
             lambda detector, bank, product: array_batch(detector, images, bank=bank, similarities=product),
             0,
+            device,
         )
         found = []
         for outcome in outcomes:
@@ -271,6 +320,49 @@ def test_scores_have_the_same_bytes_screened_and_in_full(
     assert multiplied == [IMAGES, 40]  # the first block and the incomplete one
     monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: False)
     expected, multiplied = scored(*names)
+    assert multiplied == [IMAGES] * 7 + [40]
+    assert found == expected
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("names", [("knn",), ("nnguide",), ("knn", "nnguide")])
+def test_scores_have_the_same_bytes_screened_on_a_gpu(
+    scored: Callable[..., tuple[list[bytes], list[int]]],
+    gpu: str,
+    names: tuple[str, ...],
+    held: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same_bits()
+    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    if not held:
+        monkeypatch.setattr(training_bank, "HELD", 0)
+        monkeypatch.setattr(training_bank, "LARGEST", IMAGES * BANK)
+    expected, multiplied = scored(*names)
+    assert multiplied == [IMAGES] * 7 + [40]
+    found, multiplied = scored(*names, device=torch.device("cuda"))
+    assert multiplied == [IMAGES, 40]
+    assert found == expected
+
+
+@pytest.mark.parametrize("when", ["before", "bank", "search"])
+def test_a_gpu_with_too_little_memory_is_not_used(
+    scored: Callable[..., tuple[list[bytes], list[int]]], gpu: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
+    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    expected, _ = scored("knn")
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    if when == "before":
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2**40))
+    elif when == "bank":
+        monkeypatch.setattr(shared, "bank_on", full)
+    else:
+        monkeypatch.setattr(GPUScreen, "_of_block", full)
+    found, multiplied = scored("knn", device=torch.device("cuda"))
     assert multiplied == [IMAGES] * 7 + [40]
     assert found == expected
 
@@ -305,12 +397,12 @@ def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
 
 def test_neighbours_of_a_screen_are_kept_for_one_set_and_weighting(small: None) -> None:
     same_bits()
-    bank, features = TrainingBank(units(normal, 0, BANK).numpy()), units(normal, 1, IMAGES * 8)
-    product = SharedProduct(bank, features.__getitem__, len(features))
+    bank, images = bank_of(normal, 0), features(normal, 1, IMAGES * 8)
+    product = SharedProduct(bank, images.__getitem__, len(images))
     weights = torch.from_numpy(np.random.RandomState(6).rand(BANK).astype(np.float32))
-    for start in range(0, len(features), IMAGES):
+    for start in range(0, len(images), IMAGES):
         rows = slice(start, start + IMAGES)
-        whole, found = bank.similarities(features[rows]), product.neighbours(rows)
+        whole, found = bank.similarities(images[rows]), product.neighbours(rows)
         assert torch.equal(found.largest(4), largest(whole, 4)[0])
         assert torch.equal(found.largest(4, weights), largest(whole * weights, 4)[0])
         assert torch.equal(found.largest(4, 2 * weights), largest(whole * (2 * weights), 4)[0])

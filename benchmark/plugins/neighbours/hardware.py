@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,3 +17,15 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return False
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older versions of torch
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+@contextmanager
+def sums_in_float32() -> Iterator[None]:
+    """Let GPUs add the parts of a bfloat16 product in float32; by default they may round them to bfloat16 before."""
+    matmul: Any = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = before

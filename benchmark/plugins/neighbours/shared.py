@@ -1,8 +1,8 @@
 """What detectors read of a block of similarities: all of them, or the nearest only, and which way is faster.
 
-Both ways give the same bits, so that the choice is in no key. The nearest are found by screening where the processor
-multiplies bfloat16, bank and set are large enough for it to pay, and no detector needs all similarities anyway. The
-first block is computed in full, and timed; screening goes on only while it takes less time.
+Both ways give the same bits, so that the choice is in no key. The nearest are found by screening where the GPU or the
+processor multiplies bfloat16, bank and set are large enough for it to pay, and no detector needs all similarities
+anyway. The first block is computed in full, and timed; screening goes on only while it takes less time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours.hardware import multiplies_bfloat16
 from oodbench.benchmark.plugins.neighbours.largest import largest
+from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
+from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, UnitVectors, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import rounds_to_nearest
 from oodbench.benchmark.plugins.neighbours.screen import Screen
 from oodbench.benchmark.plugins.neighbours.tiles import agree, multiplies_pairs
@@ -26,7 +28,13 @@ FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 16
 bank takes as long as is saved in about eight blocks."""
 
 AT_ONCE = 2
-"""Blocks that are screened together: in bfloat16 they take the memory of one block of float32 similarities."""
+"""Blocks that the CPU screens together: in bfloat16 they take the memory of one block of float32 similarities."""
+
+AT_ONCE_NUMBERS = 2**27
+"""Numbers in the features of images that are screened together on a GPU, 512 MB in float32: a bank that is not held in
+memory is read once for all of them that have to be compared with all of it."""
+
+CPU = torch.device("cpu")
 
 PATIENCE = 1.1
 """Screening ends once it takes this many times as long as the float32 product of the first block would have taken."""
@@ -67,12 +75,19 @@ class SharedProduct(SharedBlock):
         bank: The bank.
         features: Returns the features of some images of the set, float32 (n, D).
         images: Number of images in the set.
+        device: Where to screen; on the CPU if this GPU cannot.
     """
 
-    def __init__(self, bank: TrainingBank, features: Callable[[slice], Tensor], images: int) -> None:
+    def __init__(
+        self, bank: TrainingBank, features: Callable[[slice], Tensor], images: int, device: torch.device = CPU
+    ) -> None:
         super().__init__(lambda rows: bank.similarities(features(rows)))
         self._bank, self._features, self._full_blocks = bank, features, images // bank.block
-        self._screening = _worth_trying(bank, images)
+        self._on_gpu = _large_enough(bank, images) and _gpu_screens(bank, images, device)
+        self._device = device
+        self._vectors: UnitVectors | None = None
+        self._at_once = max(2, AT_ONCE_NUMBERS // (bank.shape[1] * bank.block)) if self._on_gpu else AT_ONCE
+        self._screening = self._on_gpu or (_large_enough(bank, images) and _cpu_screens(bank))
         self._screens: list[tuple[Tensor | None, Screen]] = []
         self._found: dict[tuple[str, int, int], tuple[slice, Tensor | None]] = {}
         self._first, self._spent, self._blocks = 0.0, 0.0, set[int]()
@@ -107,9 +122,9 @@ class SharedProduct(SharedBlock):
                 return None
             together, found = self._found.get((what, k, number), (slice(0, 0), None))
             if not together.start <= rows.start < together.stop:
-                last = min(rows.start // block + AT_ONCE, self._full_blocks)
+                last = min(rows.start // block + self._at_once, self._full_blocks)
                 together = slice(rows.start, last * block)
-                found = find(self._screens[number][1], unit(self._features(together)).float())
+                found = self._find(find, number, unit(self._features(together)).float())
                 self._found[what, k, number] = together, found
             own = slice(rows.start - together.start, rows.stop - together.start)
             return None if found is None else found[own].clone()
@@ -123,21 +138,41 @@ class SharedProduct(SharedBlock):
             self._blocks.add(rows.start)
             self._spent += seconds
             before = len(self._blocks) - 1  # blocks of which all detectors have read
-            if before % AT_ONCE == 0 and before > 0:
-                self._screening = self._spent <= PATIENCE * self._first * (before + AT_ONCE)
+            if before % self._at_once == 0 and before > 0:
+                self._screening = self._spent <= PATIENCE * self._first * (before + self._at_once)
 
     def _screen(self, weights: Tensor | None) -> int | None:
         """The number of the screen of the bank with these weights; None if there cannot be one."""
         for number, (known, _) in enumerate(self._screens):
             if known is weights or (known is not None and weights is not None and torch.equal(known, weights)):
                 return number
-        held = self._bank.held
-        if held is None or _nbytes(held, len(self._screens) + 1) > training_bank.HELD:
+        if not agree(self._bank.block, *self._bank.shape, torch.get_num_threads()):
             return None
-        if not agree(self._bank.block, *held.shape, torch.get_num_threads()):
+        made = self._made(weights)
+        if made is None:
             return None
-        self._screens.append((weights, Screen(held, weights)))
+        self._screens.append((weights, made))
         return len(self._screens) - 1
+
+    def _made(self, weights: Tensor | None) -> Screen | None:
+        """A screen of the bank; None if there is too little memory for another one."""
+        if self._on_gpu:
+            try:
+                self._vectors = self._vectors or bank_on(self._bank, self._device)
+                return GPUScreen(self._bank, weights, self._vectors)
+            except torch.cuda.OutOfMemoryError:
+                return None
+        fits = _nbytes(self._bank, len(self._screens) + 1) <= training_bank.HELD
+        return CPUScreen(self._bank, weights) if fits else None
+
+    def _find(self, find: Find, number: int, units: Tensor) -> Tensor | None:
+        """What `find` gets from a screen; None if there is too little memory on the GPU."""
+        try:
+            return find(self._screens[number][1], units)
+        except torch.cuda.OutOfMemoryError:
+            self._screening, self._vectors = False, None
+            self._screens.clear()
+            return None
 
 
 def neighbours_of(product: object, rows: slice, similarities: Callable[[], Tensor]) -> Neighbours:
@@ -169,22 +204,38 @@ class _SharedNeighbours(Neighbours):
         return found
 
 
-def _nbytes(held: Tensor, screens: int) -> int:
-    """Memory of a held bank with some screens, in bytes."""
-    return 4 * held.numel() + screens * Screen.bytes_of(*held.shape)
+def _nbytes(bank: TrainingBank, screens: int) -> int:
+    """Memory of a held bank with some screens on the CPU, in bytes."""
+    count, dims = bank.shape
+    return 4 * count * dims + screens * CPUScreen.bytes_of(count, dims)
 
 
-def _worth_trying(bank: TrainingBank, images: int) -> bool:
-    """Whether screening may pay for a set of so many images."""
-    held = bank.held
+def _large_enough(bank: TrainingBank, images: int) -> bool:
+    """Whether screening may pay for a bank and a set of so many images."""
     return (
-        held is not None
-        and len(held) >= FEWEST_IN_BANK
-        and held.shape[1] >= FEWEST_DIMS
+        len(bank) >= FEWEST_IN_BANK
+        and bank.shape[1] >= FEWEST_DIMS
         and images >= max(FEWEST_IMAGES, FEWEST_BLOCKS * bank.block)
-        and _nbytes(held, 1) <= training_bank.HELD
         and torch.get_float32_matmul_precision() == "highest"
-        and multiplies_bfloat16(torch.device("cpu"))
-        and rounds_to_nearest()
+    )
+
+
+def _cpu_screens(bank: TrainingBank) -> bool:
+    """Whether the CPU can screen a bank."""
+    return (
+        bank.held is not None
+        and _nbytes(bank, 1) <= training_bank.HELD
+        and multiplies_bfloat16(CPU)
+        and rounds_to_nearest(CPU)
         and multiplies_pairs()
+    )
+
+
+def _gpu_screens(bank: TrainingBank, images: int, device: torch.device) -> bool:
+    """Whether a device is a GPU that can screen a bank."""
+    return (
+        device.type == "cuda"
+        and multiplies_bfloat16(device)
+        and rounds_to_nearest(device)
+        and GPUScreen.bytes_of(bank, images) <= torch.cuda.mem_get_info(device)[0]
     )

@@ -8,6 +8,7 @@ entry: the order depends on shapes, not on values. Where it differs, there is no
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -24,15 +25,15 @@ FEW = 16
 """Rows that are multiplied with the whole bank at once."""
 
 
+Vectors = Callable[[Tensor], Tensor]
+"""Returns a bank's unit vectors at some columns, int64 (n,), as float32 (n, D)."""
+
+
 class Tiles:
-    """Computes entries of the product of a block of images with a bank.
+    """Computes entries of the product of a block of images with a bank of `count` images."""
 
-    Args:
-        bank: Unit vectors, float32 (B, D).
-    """
-
-    def __init__(self, bank: Tensor) -> None:
-        self._bank = bank
+    def __init__(self, vectors: Vectors, count: int) -> None:
+        self._vectors, self._count = vectors, count
 
     def entries(self, directions: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Cosines of unit vectors (N, D) and the bank's at `rows` (ascending) and `columns`, (n,): float32 (n,)."""
@@ -50,14 +51,17 @@ class Tiles:
 
     def _columns(self, own: Tensor, columns: Tensor) -> Tensor:
         """Cosines of ROWS unit vectors with some of the bank's, (ROWS, at least n)."""
-        parts = [torch.mm(own, _padded(self._bank[some], COLUMNS).T) for some in columns.split(COLUMNS)]
+        parts = [torch.mm(own, _padded(self._vectors(some), COLUMNS).T) for some in columns.split(COLUMNS)]
         return torch.cat(parts, dim=1)
 
     def whole_rows(self, directions: Tensor) -> Tensor:
         """The cosines of unit vectors (n, D) with all of the bank's, float32 (n, B)."""
-        cosines = torch.empty(-(-len(directions) // FEW) * FEW, len(self._bank))
-        for start in range(0, len(directions), FEW):
-            whole_product(_padded(directions[start : start + FEW], FEW), self._bank, cosines[start : start + FEW])
+        cosines = torch.empty(-(-len(directions) // FEW) * FEW, self._count)
+        padded = _padded(directions, len(cosines))
+        for columns in torch.arange(self._count).split(training_bank.PIECE):
+            piece, where = self._vectors(columns), slice(int(columns[0]), int(columns[-1]) + 1)
+            for start in range(0, len(cosines), FEW):
+                torch.mm(padded[start : start + FEW], piece.T, out=cosines[start : start + FEW, where])
         return cosines[: len(directions)]
 
 
@@ -90,7 +94,7 @@ def agree(images: int, count: int, dims: int, threads: int) -> bool:
     whole_product(directions, bank, whole[:, :kept])
     columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, ROWS).long()
     for rows in (torch.arange(images)[-ROWS:], everywhere):
-        apart = Tiles(bank)._columns(_padded(directions[rows], ROWS), columns)
+        apart = Tiles(bank.__getitem__, kept)._columns(_padded(directions[rows], ROWS), columns)
         if not torch.equal(apart[: len(rows), :kept], whole[rows[:, None], columns]):
             return False
     few = torch.from_numpy(random.permutation(images)[:FEW])

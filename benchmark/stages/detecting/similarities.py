@@ -151,7 +151,7 @@ def score_with_bank(
     The arguments are those of `score_together`; `probe`: whether to score the first images once more, in a smaller
     batch, to find scores that depend on it.
     """
-    product = SharedProduct(bank, images.feature_rows, images.count)
+    product = SharedProduct(bank, images.feature_rows, images.count, device)
     passes = [_DetectorPass(detector, seed, product, device) for detector in detectors]
     batches = [batch_with(detector, bank, product).batches(bank.block) for detector in detectors]
     for number, blocks in enumerate(zip(*batches, strict=True)):
