@@ -1,12 +1,14 @@
 """Measures every detector of logits and features at ImageNet's size: seconds, peak memory, reads of the feature file.
 
     python perf/imagenet_scale.py [--share 1] [--dims 2048] [--classes 1000] [--threads 2] [--detectors LIST]
+        [--device cuda]
 
 Synthetic outputs (perf/memory.py) are written to a temporary folder: features float16 and logits float32 of 1,281,167
 training, 50,000 ID validation, 50,000 ID test and 86,000 OOD images, which are 11.9 GB at 2,048 features and 1,000
 classes, deleted afterwards. One process then runs the fit and score jobs of every detector in turn, from the stored
 arrays to scores in memory, with one job context, as a run does: what several fits need is computed by the first that
-asks (`Batch.once`). Not included are copying arrays into the store, metrics and the search for copies.
+asks (`Batch.once`). Not included are copying arrays into the store, metrics and the search for copies. With --device,
+nearest training images are screened on a GPU; all else is computed on the CPU, as in a run from stored outputs.
 
 Peak is the largest `RssAnon` of /proc/PID/status in samples 20 ms apart while a detector is fitted and scores: what is
 allocated, not mapped pages. Reads are rows read of the training features, in fit and in score, divided by their number.
@@ -103,13 +105,20 @@ def write_sets(root: Path, size: Size, others: dict[str, int]) -> None:
 
 
 def run_jobs(
-    reports: Connection, root: Path, size: Size, others: dict[str, int], specs: list[str], threads: int
+    reports: Connection,
+    root: Path,
+    size: Size,
+    others: dict[str, int],
+    specs: list[str],
+    threads: int,
+    device: torch.device,
 ) -> None:
     """The child process: report every detector's name, and then its seconds, reads or error."""
     torch.set_num_threads(threads)
     with keep_freed_memory():  # leaves the allocator in the same state as in every process of a run
         pass
     context, train = Watched(root, size), outputs_of(size.images)
+    context.device = device
     validation, *scored = (outputs_named(name, images) for name, images in others.items())
     checkpoint = Checkpoint(Key("checkpoint", "", "", {}), "", "", size.classes, (1, 1, 1))
     for spec in specs:
@@ -134,12 +143,12 @@ def run_jobs(
 
 
 def measure(
-    root: Path, size: Size, others: dict[str, int], specs: list[str], threads: int, most: float
+    root: Path, size: Size, others: dict[str, int], specs: list[str], options: argparse.Namespace
 ) -> Iterator[Measured]:
-    """Run all detectors in one process and monitor its memory; end it if it takes more than `most` bytes."""
+    """Run all detectors in one process and monitor its memory; end it if it takes more than `--most`."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=run_jobs, args=(sender, root, size, others, specs, threads))
+    process = spawn.Process(target=run_jobs, args=(sender, root, size, others, specs, options.threads, options.device))
     process.start()
     sender.close()
     spec, peak = "", 0
@@ -155,8 +164,8 @@ def measure(
                     fit, score, reads, banked, error = message
                     yield Measured(spec, fit, score, peak, reads, banked, error)
             peak = max(peak, anonymous_bytes(process.pid or 0))
-            if peak > most:
-                yield Measured(spec, 0, 0, peak, 0, False, f"stopped: it takes more than {most / 1e9:g} GB")
+            if peak > options.most * 1e9:
+                yield Measured(spec, 0, 0, peak, 0, False, f"stopped: it takes more than {options.most:g} GB")
                 process.kill()
                 break
     except EOFError:
@@ -185,6 +194,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--detectors", help="by default all of logits and features; knn, nnguide, relation with 1%%")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--folder", type=Path, help="where to put the arrays; by default the system's temporary folder")
     parser.add_argument("--most", type=float, default=8.0, help="stop a detector that takes more GB than this")
     options = parser.parse_args()
@@ -203,12 +213,12 @@ def main() -> None:
             f"{size.images:,} training, {others['validation']:,} ID validation, {others['id']:,} ID test and "
             f"{others['ood']:,} OOD images, {size.dims:,} features, "
             f"{size.classes:,} classes: {held / 1e9:.2f} GB in {folder}, {time.perf_counter() - start:.0f} s to write; "
-            f"{options.threads} threads"
+            f"{options.threads} threads, {options.device}"
         )
         print("| detector | fit (s) | score (s) | peak (MB) | reads | fit, extrapolated | score, extrapolated |")
         print("| :-- | --: | --: | --: | --: | --: | --: |")
         while specs:  # the process ends with a detector that takes too much; another one goes on with the rest
-            for found in measure(Path(folder), size, others, specs, options.threads, options.most * 1e9):
+            for found in measure(Path(folder), size, others, specs, options):
                 print(line(found, options.share), flush=True)
                 totals = [a + b for a, b in zip(totals, (found.fit, found.score, found.reads), strict=True)]
                 peak, specs = max(peak, 0 if found.error else found.peak), specs[1:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from oodbench.benchmark.errors import OodbenchError, UserError
 from oodbench.benchmark.papers.figure_inputs import RunFigureInputs
 from oodbench.benchmark.plan.plan import Absence
 from oodbench.benchmark.plugins.figures import Figures
+from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.records.paths import cache_of, run_dir
 from oodbench.benchmark.records.record import OK
@@ -42,7 +42,8 @@ class FigureRequest:
     def draw(self) -> Iterator[Path]:
         """Draw panel by panel and yield each file once it is written; the page of captions comes last."""
         captions = _read_captions(self.folder / CAPTIONS)
-        with _one_thread(), canvas.styled():
+        # One thread: the last bits of a network's outputs depend on their number.
+        with torch_threads(1), canvas.styled():
             for panel in self.panels:
                 drawn = {}
                 for picture in self.figures.draw(panel, self.inputs):
@@ -153,14 +154,3 @@ def _remove(folder: Path, name: str) -> None:
     """Delete a picture that the panel no longer has."""
     for kind in ("png", "svg"):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: the last bits of a network's outputs depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,14 +175,6 @@ ACCEPTED: dict[str, list[tuple[Callable[[], Backbone], Content, str]]] = {
     ],
 }
 
-
-def traced() -> object:
-    """A TorchScript program, which some releases of torch say will be no more."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))
-
-
 REFUSED: dict[str, tuple[Content, str]] = {
     "two networks that fit, neither in a usual place (`student.`, `teacher.`)": (
         lambda weights: {**prefixed("student.", weights), **prefixed("teacher.", others(weights))},
@@ -194,7 +185,7 @@ REFUSED: dict[str, tuple[Content, str]] = {
         "cannot be read safely: it holds more than tensors (oodbench.benchmark.backbones.small_cnn",
     ),
     "a TorchScript program": (
-        lambda weights: traced(),
+        lambda weights: torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)),
         "cannot be read safely: it is a TorchScript program",
     ),
     "layers that the backbone lacks, or other shapes": (
@@ -245,7 +236,7 @@ def test_files_that_are_accepted(row: str, case: int, tmp_path: Path) -> None:
     assert bool(note) == bool(found.note)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("row", REFUSED)
 def test_files_that_are_refused(row: str, tmp_path: Path) -> None:
     content, message = REFUSED[row]

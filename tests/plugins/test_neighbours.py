@@ -14,6 +14,7 @@ from oodbench.benchmark import Detector, FitData, largest, unit
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours import on_gpu as gpu_screens
 from oodbench.benchmark.plugins.neighbours import rounded, shared, tiles
+from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
@@ -95,12 +96,12 @@ def bank_of(kind: Kind, seed: int, count: int = BANK, stored: type = np.float32)
 
 
 def on_cpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
-    return CPUScreen(bank, weights)
+    return CPUScreen(bank, weights, 1)
 
 
 def on_gpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
     """What a GPU does, on the CPU or, in tests with a GPU, there."""
-    return GPUScreen(bank, weights, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+    return GPUScreen(bank, weights, 1, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 SCREENS = pytest.mark.parametrize("screen", [on_cpu, on_gpu])
@@ -109,7 +110,9 @@ MakeScreen = Callable[..., Screen]
 
 def same_bits(images: int = IMAGES, count: int = BANK) -> None:
     """Skip a test where the product gives entries other bits in another shape: there is no screening there."""
-    if not (tiles.multiplies_pairs() and rounded.rounds_to_nearest(CPU) and tiles.agree(images, count, DIMS, 1)):
+    if not (
+        tiles.multiplies_pairs() and rounded.rounds_to_nearest(CPU) and tiles.agreeing_threads(images, count, DIMS, 1)
+    ):
         pytest.skip("entries of a matrix product depend on its shape here")
 
 
@@ -235,15 +238,24 @@ def test_a_bank_that_is_not_held_in_memory_is_screened_on_a_gpu_in_parts(
     assert torch.equal(values, largest(whole, 9)[0])
 
 
-def test_a_product_whose_entries_depend_on_its_shape_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on", ["all threads", "two threads", "none"])
+@pytest.mark.parametrize("shape", [tiles.FEW, tiles.ROWS])
+def test_a_product_whose_entries_depend_on_its_shape_is_noticed(
+    on: str, shape: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
     multiply = torch.mm
 
     def other(a: Tensor, b: Tensor, **out: Any) -> Tensor:
         found: Tensor = multiply(a, b, **out)
-        return found.mul_(1 + 1e-6) if len(a) == tiles.FEW else found
+        differs = on == "all threads" or (on == "two threads" and torch.get_num_threads() == 2)
+        return found.mul_(1 + 1e-6) if len(a) == shape and differs else found
 
     monkeypatch.setattr(torch, "mm", other)
-    assert not tiles.agree.__wrapped__(IMAGES, BANK, DIMS, 1)
+    with torch_threads(2):
+        found = tiles.agreeing_threads.__wrapped__(IMAGES, BANK, DIMS, 2)
+        assert torch.get_num_threads() == 2
+    assert found == {"all threads": None, "two threads": 1, "none": 2}[on]
 
 
 # The choice
@@ -385,7 +397,7 @@ def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
     if change == "slow":
         monkeypatch.setattr(shared, "PATIENCE", 0)
     elif change == "other bits":
-        monkeypatch.setattr(shared, "agree", lambda *shape: False)
+        monkeypatch.setattr(shared, "agreeing_threads", lambda *shape: None)
     elif change == "no memory":
         monkeypatch.setattr(training_bank, "HELD", 4 * BANK * DIMS + 100)
     else:

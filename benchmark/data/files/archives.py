@@ -207,6 +207,15 @@ EXTENSIONS = (
 )
 
 
+def _compression(start: bytes) -> str:
+    """How a tar archive that starts like this is compressed: 'gz', 'bz2', 'xz', or '' for not at all."""
+    if start.startswith(b"\x1f\x8b"):
+        return "gz"
+    if start.startswith(b"BZh") and start[4:] == b"1AY&SY":
+        return "bz2"
+    return "xz" if start.startswith(b"\xfd7zXZ\x00") else ""
+
+
 class _Tar:
     """A tar archive, compressed or not, in stored order. It is read sequentially, because seeking in gzip is slow."""
 
@@ -216,12 +225,19 @@ class _Tar:
         self.linked: Mapping[str, str] = {}
         self._offsets = array("q")
         left_out: list[LeftOut] = []
-        with tarfile.open(path, tarinfo=self._header) as archive:
+        with self._opened() as archive:
             members = []
             for name, info in self._files(archive, left_out):
                 members.append(Member(name, info.size))
                 self._offsets.append(info.offset_data)
         self.members, self.left_out = checked(path, members, limits), sorted(left_out)
+
+    def _opened(self) -> tarfile.TarFile:
+        """The archive. Its compression is stated, because otherwise an error says only that none of them fits."""
+        with self.path.open("rb") as file:
+            compression = _compression(file.read(10))
+        mode: Any = f"r:{compression}"
+        return tarfile.open(self.path, mode, tarinfo=self._header)
 
     def _files(self, archive: tarfile.TarFile, left_out: list[LeftOut]) -> Iterator[tuple[str, tarfile.TarInfo]]:
         total = 0
@@ -257,7 +273,7 @@ class _Tar:
 
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
         try:
-            with tarfile.open(self.path, tarinfo=self._header) as archive:
+            with self._opened() as archive:
                 for index, (_, member) in enumerate(self._files(archive, [])):
                     if index in wanted and (file := archive.extractfile(member)) is not None:
                         yield index, file.read()

@@ -1,4 +1,4 @@
-"""What processors multiply in hardware."""
+"""What processors multiply in hardware, and how."""
 
 from __future__ import annotations
 
@@ -29,3 +29,14 @@ def sums_in_float32() -> Iterator[None]:
         yield
     finally:
         matmul.allow_bf16_reduced_precision_reduction = before
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute on a number of CPU threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

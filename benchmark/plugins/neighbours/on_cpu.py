@@ -16,8 +16,8 @@ from oodbench.benchmark.plugins.training_bank import TrainingBank
 class CPUScreen(Screen):
     """Screens a bank that is held in memory."""
 
-    def __init__(self, bank: TrainingBank, weights: Tensor | None = None) -> None:
-        super().__init__(bank, weights)
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, threads: int) -> None:
+        super().__init__(bank, weights, threads)
         if bank.held is None:
             raise AssertionError("the bank is not held in memory")
         self._bank = bank.held

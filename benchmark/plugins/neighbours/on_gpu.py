@@ -33,11 +33,12 @@ class GPUScreen(Screen):
     Args:
         bank: The bank.
         weights: Factors of the similarities, float32 (B,); None for 1.
+        threads: On which entries have the bits of the product (`tiles.agreeing_threads`).
         vectors: The bank on the GPU (`bank_on`).
     """
 
-    def __init__(self, bank: TrainingBank, weights: Tensor | None, vectors: UnitVectors) -> None:
-        super().__init__(bank, weights)
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, threads: int, vectors: UnitVectors) -> None:
+        super().__init__(bank, weights, threads)
         self._near += OTHER_UNITS * self._heaviest
         self._bank, self._rounded = vectors, RoundedBank(vectors, weights)
         self._factors = None if weights is None else weights.double().to(vectors.device)

@@ -20,7 +20,7 @@ from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, UnitVectors, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import rounds_to_nearest
 from oodbench.benchmark.plugins.neighbours.screen import Screen
-from oodbench.benchmark.plugins.neighbours.tiles import agree, multiplies_pairs
+from oodbench.benchmark.plugins.neighbours.tiles import agreeing_threads, multiplies_pairs
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank, unit
 
 FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 16
@@ -146,24 +146,23 @@ class SharedProduct(SharedBlock):
         for number, (known, _) in enumerate(self._screens):
             if known is weights or (known is not None and weights is not None and torch.equal(known, weights)):
                 return number
-        if not agree(self._bank.block, *self._bank.shape, torch.get_num_threads()):
-            return None
-        made = self._made(weights)
+        threads = agreeing_threads(self._bank.block, *self._bank.shape, torch.get_num_threads())
+        made = None if threads is None else self._made(weights, threads)
         if made is None:
             return None
         self._screens.append((weights, made))
         return len(self._screens) - 1
 
-    def _made(self, weights: Tensor | None) -> Screen | None:
+    def _made(self, weights: Tensor | None, threads: int) -> Screen | None:
         """A screen of the bank; None if there is too little memory for another one."""
         if self._on_gpu:
             try:
                 self._vectors = self._vectors or bank_on(self._bank, self._device)
-                return GPUScreen(self._bank, weights, self._vectors)
+                return GPUScreen(self._bank, weights, threads, self._vectors)
             except torch.cuda.OutOfMemoryError:
                 return None
         fits = _nbytes(self._bank, len(self._screens) + 1) <= training_bank.HELD
-        return CPUScreen(self._bank, weights) if fits else None
+        return CPUScreen(self._bank, weights, threads) if fits else None
 
     def _find(self, find: Find, number: int, units: Tensor) -> Tensor | None:
         """What `find` gets from a screen; None if there is too little memory on the GPU."""

@@ -1,8 +1,9 @@
 """Some entries of the product of float32 similarities, with the bits that the whole product gives them.
 
-A BLAS library may add the terms of an entry in another order in a product of another shape. Entries are therefore
-computed in products of one shape, and `agree` compares that shape with the whole product, on random numbers, in every
-entry: the order depends on shapes, not on values. Where it differs, there is no screening.
+A BLAS library may add the terms of an entry in another order in a product of another shape, and divides them among
+threads where there are few entries. Entries are therefore computed in products of one shape, and `agreeing_threads`
+compares that shape with the whole product, on random numbers, in every entry: the order depends on shapes and on the
+number of threads, not on values. Where one thread gives other bits as well, there is no screening.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark.plugins import training_bank
+from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 
 ROWS, COLUMNS = 32, 192
 """Shape of a product of chosen entries."""
@@ -30,10 +32,10 @@ Vectors = Callable[[Tensor], Tensor]
 
 
 class Tiles:
-    """Computes entries of the product of a block of images with a bank of `count` images."""
+    """Computes entries of the product of a block of images with a bank of `count` images, on some threads."""
 
-    def __init__(self, vectors: Vectors, count: int) -> None:
-        self._vectors, self._count = vectors, count
+    def __init__(self, vectors: Vectors, count: int, threads: int) -> None:
+        self._vectors, self._count, self._threads = vectors, count, threads
 
     def entries(self, directions: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Cosines of unit vectors (N, D) and the bank's at `rows` (ascending) and `columns`, (n,): float32 (n,)."""
@@ -51,17 +53,19 @@ class Tiles:
 
     def _columns(self, own: Tensor, columns: Tensor) -> Tensor:
         """Cosines of ROWS unit vectors with some of the bank's, (ROWS, at least n)."""
-        parts = [torch.mm(own, _padded(self._vectors(some), COLUMNS).T) for some in columns.split(COLUMNS)]
+        with torch_threads(self._threads):
+            parts = [torch.mm(own, _padded(self._vectors(some), COLUMNS).T) for some in columns.split(COLUMNS)]
         return torch.cat(parts, dim=1)
 
-    def whole_rows(self, directions: Tensor) -> Tensor:
-        """The cosines of unit vectors (n, D) with all of the bank's, float32 (n, B)."""
-        cosines = torch.empty(-(-len(directions) // FEW) * FEW, self._count)
+    def whole_rows(self, directions: Tensor, width: int = 0) -> Tensor:
+        """The cosines of unit vectors (n, D) with all of the bank's, float32 (n, B), in rows of at least `width`."""
+        cosines = torch.empty(-(-len(directions) // FEW) * FEW, max(self._count, width))[:, : self._count]
         padded = _padded(directions, len(cosines))
         for columns in torch.arange(self._count).split(training_bank.PIECE):
             piece, where = self._vectors(columns), slice(int(columns[0]), int(columns[-1]) + 1)
-            for start in range(0, len(cosines), FEW):
-                torch.mm(padded[start : start + FEW], piece.T, out=cosines[start : start + FEW, where])
+            with torch_threads(self._threads):
+                for start in range(0, len(cosines), FEW):
+                    torch.mm(padded[start : start + FEW], piece.T, out=cosines[start : start + FEW, where])
         return cosines[: len(directions)]
 
 
@@ -79,11 +83,14 @@ def _padded(vectors: Tensor, count: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def agree(images: int, count: int, dims: int, threads: int) -> bool:
-    """Whether entries computed apart have the bits of the product of `images` with `count` vectors of `dims` numbers.
+def agreeing_threads(images: int, count: int, dims: int, threads: int) -> int | None:
+    """Threads on which entries have the bits of the product of `images` with `count` vectors of `dims` numbers.
 
     In the last rows and in rows from everywhere, entries of every column of the first and of the last piece of the bank
-    are compared; the pieces between have the first's shape. `threads`: of the process; libraries divide products.
+    are compared; the pieces between have the first's shape.
+
+    Returns:
+        `threads`, which are the process's, or 1; None if entries have other bits on both.
     """
     random = np.random.default_rng(0)
     kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
@@ -93,14 +100,17 @@ def agree(images: int, count: int, dims: int, threads: int) -> bool:
     whole = torch.empty(images, count)  # as wide as the product of the whole bank: the stride may matter, too
     whole_product(directions, bank, whole[:, :kept])
     columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, ROWS).long()
-    for rows in (torch.arange(images)[-ROWS:], everywhere):
-        apart = Tiles(bank.__getitem__, kept)._columns(_padded(directions[rows], ROWS), columns)
-        if not torch.equal(apart[: len(rows), :kept], whole[rows[:, None], columns]):
-            return False
     few = torch.from_numpy(random.permutation(images)[:FEW])
-    found = torch.empty(FEW, count)
-    whole_product(_padded(directions[few], FEW), bank, found[:, :kept])
-    return torch.equal(found[: len(few), :kept], whole[few, :kept])
+
+    def agree(tiles: Tiles) -> bool:
+        for rows in (torch.arange(images)[-ROWS:], everywhere):
+            apart = tiles._columns(_padded(directions[rows], ROWS), columns)
+            if not torch.equal(apart[: len(rows), :kept], whole[rows[:, None], columns]):
+                return False
+        return torch.equal(tiles.whole_rows(directions[few], count)[:, :kept], whole[few, :kept])
+
+    tried = dict.fromkeys((threads, 1))
+    return next((some for some in tried if agree(Tiles(bank.__getitem__, kept, some))), None)
 
 
 @lru_cache(maxsize=1)
