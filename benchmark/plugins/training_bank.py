@@ -126,11 +126,16 @@ class SharedBlock:
         self._latest: tuple[slice, Tensor, int] | None = None
 
     def __call__(self, rows: slice) -> Tensor:
-        """The given rows of the input."""
-        if self._latest is None or self._latest[0] != rows or self._latest[1]._version != self._latest[2]:
+        """The given rows of the input; some of those of the latest block are taken from it."""
+        with torch.inference_mode(False):  # other detectors, too, read a block that one asks for in inference mode
+            if self._latest is not None and self._latest[1]._version == self._latest[2]:
+                held, block, _ = self._latest
+                if held == rows:
+                    return block
+                if held.start <= rows.start and rows.stop <= held.stop:
+                    return block[rows.start - held.start : rows.stop - held.start]
             start = time.perf_counter()
-            with torch.inference_mode(False):  # other detectors, too, read a block that one asks for in inference mode
-                block = self._compute(rows)
+            block = self._compute(rows)
             self._latest = rows, block, block._version
             self.seconds += time.perf_counter() - start
-        return self._latest[1]
+            return block

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 IMAGES, BANK, DIMS = 96, 1200, 96
+SHAPE = tiles.SMALL
 HALF = 2.0**-8
 """Largest relative error of a number rounded to bfloat16."""
 
@@ -96,12 +97,12 @@ def bank_of(kind: Kind, seed: int, count: int = BANK, stored: type = np.float32)
 
 
 def on_cpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
-    return CPUScreen(bank, weights, 1)
+    return CPUScreen(bank, weights, SHAPE)
 
 
 def on_gpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
     """What a GPU does, on the CPU or, in tests with a GPU, there."""
-    return GPUScreen(bank, weights, 1, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+    return GPUScreen(bank, weights, SHAPE, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 SCREENS = pytest.mark.parametrize("screen", [on_cpu, on_gpu])
@@ -110,10 +111,14 @@ MakeScreen = Callable[..., Screen]
 
 def same_bits(images: int = IMAGES, count: int = BANK) -> None:
     """Skip a test where the product gives entries other bits in another shape: there is no screening there."""
-    if not (
-        tiles.multiplies_pairs() and rounded.rounds_to_nearest(CPU) and tiles.agreeing_threads(images, count, DIMS, 1)
-    ):
+    agrees = tiles.agreeing(images, count, DIMS, 1) == SHAPE
+    if not (tiles.multiplies_pairs() and rounded.rounds_to_nearest(CPU) and agrees):
         pytest.skip("entries of a matrix product depend on its shape here")
+
+
+def not_screened() -> list[int]:
+    """The last block, of forty images, where entries do not have its bits."""
+    return [] if tiles.agreeing(40, BANK, DIMS, 1) == tiles.agreeing(IMAGES, BANK, DIMS, 1) else [40]
 
 
 # The bound
@@ -239,9 +244,10 @@ def test_a_bank_that_is_not_held_in_memory_is_screened_on_a_gpu_in_parts(
 
 
 @pytest.mark.parametrize("on", ["all threads", "two threads", "none"])
-@pytest.mark.parametrize("shape", [tiles.FEW, tiles.ROWS])
+@pytest.mark.parametrize("rows", [tiles.SMALL.few, tiles.SMALL.rows])
+@pytest.mark.parametrize("own", ["as it is", "too"])
 def test_a_product_whose_entries_depend_on_its_shape_is_noticed(
-    on: str, shape: int, monkeypatch: pytest.MonkeyPatch
+    on: str, rows: int, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same_bits()
     multiply = torch.mm
@@ -249,13 +255,44 @@ def test_a_product_whose_entries_depend_on_its_shape_is_noticed(
     def other(a: Tensor, b: Tensor, **out: Any) -> Tensor:
         found: Tensor = multiply(a, b, **out)
         differs = on == "all threads" or (on == "two threads" and torch.get_num_threads() == 2)
-        return found.mul_(1 + 1e-6) if len(a) == shape and differs else found
+        if own == "too" and len(a) == IMAGES and "out" not in out:
+            differs = True
+        elif len(a) != rows:
+            differs = False
+        return found.mul_(1 + 1e-6) if differs else found
 
     monkeypatch.setattr(torch, "mm", other)
     with torch_threads(2):
-        found = tiles.agreeing_threads.__wrapped__(IMAGES, BANK, DIMS, 2)
+        found = tiles.agreeing.__wrapped__(IMAGES, BANK, DIMS, 2)
         assert torch.get_num_threads() == 2
-    assert found == {"all threads": None, "two threads": 1, "none": 2}[on]
+    whole = None if own == "too" else tiles.Shape(IMAGES, BANK, IMAGES, 2)
+    assert found == {"all threads": whole, "two threads": SHAPE, "none": SHAPE._replace(threads=2)}[on]
+
+
+@pytest.mark.parametrize("gpu_screen", [False, True])
+@pytest.mark.parametrize("kind", [normal, doubled, few_zeros, close])
+def test_entries_in_the_shape_of_the_product_have_its_bits(
+    gpu_screen: bool, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where threads divide small products otherwise: every other shape has other bits here."""
+    same_bits()
+    monkeypatch.setattr(training_bank, "PIECE", 500)
+    shape = tiles.Shape(IMAGES, 500, IMAGES, 1)
+    multiply = torch.mm
+
+    def other(a: Tensor, b: Tensor, **out: Any) -> Tensor:
+        found: Tensor = multiply(a, b, **out)
+        return found if a.dtype != torch.float32 or len(a) == IMAGES else found.mul_(1 + 1e-6)
+
+    monkeypatch.setattr(torch, "mm", other)
+    bank, images = bank_of(kind, 0), features(kind, 1, 2 * IMAGES)
+    made = GPUScreen(bank, None, shape, bank_on(bank, CPU)) if gpu_screen else CPUScreen(bank, None, shape)
+    whole = torch.cat([bank.similarities(part) for part in images.split(IMAGES)])
+    column, values = made.column(unit(images).float(), 4), made.values(unit(images).float(), 9)
+    assert column is not None
+    assert torch.equal(column, largest(whole, 4)[1][:, -1])
+    assert values is not None
+    assert torch.equal(values, largest(whole, 9)[0])
 
 
 # The choice
@@ -329,7 +366,7 @@ def test_scores_have_the_same_bytes_screened_and_in_full(
 ) -> None:
     same_bits()
     found, multiplied = scored(*names)
-    assert multiplied == [IMAGES, 40]  # the first block and the incomplete one
+    assert multiplied == [IMAGES, *not_screened()]  # the first block
     monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: False)
     expected, multiplied = scored(*names)
     assert multiplied == [IMAGES] * 7 + [40]
@@ -353,7 +390,7 @@ def test_scores_have_the_same_bytes_screened_on_a_gpu(
     expected, multiplied = scored(*names)
     assert multiplied == [IMAGES] * 7 + [40]
     found, multiplied = scored(*names, device=torch.device("cuda"))
-    assert multiplied == [IMAGES, 40]
+    assert multiplied == [IMAGES, *not_screened()]
     assert found == expected
 
 
@@ -388,6 +425,16 @@ def test_nothing_is_screened_while_a_detector_reads_all_similarities(
     assert found[0] == alone[0]
 
 
+def test_a_last_block_with_other_bits_is_not_screened(
+    scored: Callable[..., tuple[list[bytes], list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_bits()
+    expected, _ = scored("knn")
+    agrees = tiles.agreeing
+    monkeypatch.setattr(shared, "agreeing", lambda images, *shape: None if images == 40 else agrees(images, *shape))
+    assert scored("knn") == (expected, [IMAGES, 40])
+
+
 @pytest.mark.parametrize("change", ["slow", "other bits", "no memory", "short set"])
 def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
     scored: Callable[..., tuple[list[bytes], list[int]]], change: str, monkeypatch: pytest.MonkeyPatch
@@ -397,7 +444,7 @@ def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
     if change == "slow":
         monkeypatch.setattr(shared, "PATIENCE", 0)
     elif change == "other bits":
-        monkeypatch.setattr(shared, "agreeing_threads", lambda *shape: None)
+        monkeypatch.setattr(shared, "agreeing", lambda *shape: None)
     elif change == "no memory":
         monkeypatch.setattr(training_bank, "HELD", 4 * BANK * DIMS + 100)
     else:

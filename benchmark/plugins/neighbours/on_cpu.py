@@ -9,15 +9,15 @@ from torch import Tensor
 from oodbench.benchmark.plugins.neighbours.largest import GROUP
 from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
 from oodbench.benchmark.plugins.neighbours.screen import CROWDED, HALF, MOST_CROWDED, Bools, Ints, Pairs, Screen, nth
-from oodbench.benchmark.plugins.neighbours.tiles import pair_products
+from oodbench.benchmark.plugins.neighbours.tiles import Shape, pair_products
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 
 class CPUScreen(Screen):
     """Screens a bank that is held in memory."""
 
-    def __init__(self, bank: TrainingBank, weights: Tensor | None, threads: int) -> None:
-        super().__init__(bank, weights, threads)
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape) -> None:
+        super().__init__(bank, weights, shape)
         if bank.held is None:
             raise AssertionError("the bank is not held in memory")
         self._bank = bank.held

@@ -13,6 +13,7 @@ from torch import Tensor
 from oodbench.benchmark.plugins.neighbours.largest import GROUP
 from oodbench.benchmark.plugins.neighbours.rounded import ROWS, RoundedBank
 from oodbench.benchmark.plugins.neighbours.screen import CROWDED, HALF, MOST_CROWDED, Bools, Ints, Pairs, Screen
+from oodbench.benchmark.plugins.neighbours.tiles import Shape
 from oodbench.benchmark.plugins.training_bank import TrainingBank, unit
 
 ENTRIES = 2**30
@@ -33,12 +34,12 @@ class GPUScreen(Screen):
     Args:
         bank: The bank.
         weights: Factors of the similarities, float32 (B,); None for 1.
-        threads: On which entries have the bits of the product (`tiles.agreeing_threads`).
+        shape: In which entries have the bits of the product (`tiles.agreeing`).
         vectors: The bank on the GPU (`bank_on`).
     """
 
-    def __init__(self, bank: TrainingBank, weights: Tensor | None, threads: int, vectors: UnitVectors) -> None:
-        super().__init__(bank, weights, threads)
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape, vectors: UnitVectors) -> None:
+        super().__init__(bank, weights, shape)
         self._near += OTHER_UNITS * self._heaviest
         self._bank, self._rounded = vectors, RoundedBank(vectors, weights)
         self._factors = None if weights is None else weights.double().to(vectors.device)

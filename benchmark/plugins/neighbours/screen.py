@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.benchmark.plugins.neighbours.largest import largest
-from oodbench.benchmark.plugins.neighbours.tiles import Tiles
+from oodbench.benchmark.plugins.neighbours.tiles import Shape, Tiles
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -56,11 +56,11 @@ class Screen(ABC):
     Args:
         bank: The bank.
         weights: Factors of the similarities, float32 (B,); None for 1.
-        threads: On which entries have the bits of the product (`tiles.agreeing_threads`).
+        shape: In which entries have the bits of the product (`tiles.agreeing`).
     """
 
-    def __init__(self, bank: TrainingBank, weights: Tensor | None, threads: int) -> None:
-        self._tiles, self._weights = Tiles(bank.vectors, len(bank), threads), weights
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape) -> None:
+        self._tiles, self._weights = Tiles(bank.vectors, len(bank), shape), weights
         terms = bank.shape[1] * 2.0**-24
         self._near = terms / (1 - terms) * (1 + 2.0**-10) + 1e-30
         self._heaviest = 1.0 if weights is None else float(weights.abs().max())

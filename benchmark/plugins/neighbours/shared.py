@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, UnitVectors, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import rounds_to_nearest
 from oodbench.benchmark.plugins.neighbours.screen import Screen
-from oodbench.benchmark.plugins.neighbours.tiles import agreeing_threads, multiplies_pairs
+from oodbench.benchmark.plugins.neighbours.tiles import Shape, agreeing, multiplies_pairs
 from oodbench.benchmark.plugins.training_bank import SharedBlock, TrainingBank, unit
 
 FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 16
@@ -82,7 +83,7 @@ class SharedProduct(SharedBlock):
         self, bank: TrainingBank, features: Callable[[slice], Tensor], images: int, device: torch.device = CPU
     ) -> None:
         super().__init__(lambda rows: bank.similarities(features(rows)))
-        self._bank, self._features, self._full_blocks = bank, features, images // bank.block
+        self._bank, self._features, self._images = bank, features, images
         self._on_gpu = _large_enough(bank, images) and _gpu_screens(bank, images, device)
         self._device = device
         self._vectors: UnitVectors | None = None
@@ -111,7 +112,7 @@ class SharedProduct(SharedBlock):
         `what` and `k` say what is found: it is kept for the next blocks, which are screened together.
         """
         block = self._bank.block
-        if not self._screening or rows.start < block or rows.stop - rows.start != block or rows.start % block:
+        if not self._screening or rows.start < block or rows.start % block or rows.stop > self._last:
             return None
         with torch.inference_mode(False), torch.no_grad():
             start = time.thread_time()
@@ -122,12 +123,18 @@ class SharedProduct(SharedBlock):
                 return None
             together, found = self._found.get((what, k, number), (slice(0, 0), None))
             if not together.start <= rows.start < together.stop:
-                last = min(rows.start // block + self._at_once, self._full_blocks)
-                together = slice(rows.start, last * block)
+                together = slice(rows.start, min(rows.start + self._at_once * block, self._last))
                 found = self._find(find, number, unit(self._features(together)).float())
                 self._found[what, k, number] = together, found
             own = slice(rows.start - together.start, rows.stop - together.start)
             return None if found is None else found[own].clone()
+
+    @cached_property
+    def _last(self) -> int:
+        """Images before the first that is not screened: a small last block may have bits that entries do not have."""
+        block = self._bank.block
+        over = self._images % block
+        return self._images if over == 0 or self._agreeing(over) == self._agreeing(block) else self._images - over
 
     def took(self, rows: slice, seconds: float) -> None:
         """Note the processor time of one detector's neighbours, and end screening if it takes too long."""
@@ -146,23 +153,27 @@ class SharedProduct(SharedBlock):
         for number, (known, _) in enumerate(self._screens):
             if known is weights or (known is not None and weights is not None and torch.equal(known, weights)):
                 return number
-        threads = agreeing_threads(self._bank.block, *self._bank.shape, torch.get_num_threads())
-        made = None if threads is None else self._made(weights, threads)
+        shape = self._agreeing(self._bank.block)
+        made = None if shape is None else self._made(weights, shape)
         if made is None:
             return None
         self._screens.append((weights, made))
         return len(self._screens) - 1
 
-    def _made(self, weights: Tensor | None, threads: int) -> Screen | None:
+    def _agreeing(self, images: int) -> Shape | None:
+        """The shape in which entries have the bits of a block of so many images; None if there is none."""
+        return agreeing(images, *self._bank.shape, torch.get_num_threads())
+
+    def _made(self, weights: Tensor | None, shape: Shape) -> Screen | None:
         """A screen of the bank; None if there is too little memory for another one."""
         if self._on_gpu:
             try:
                 self._vectors = self._vectors or bank_on(self._bank, self._device)
-                return GPUScreen(self._bank, weights, threads, self._vectors)
+                return GPUScreen(self._bank, weights, shape, self._vectors)
             except torch.cuda.OutOfMemoryError:
                 return None
         fits = _nbytes(self._bank, len(self._screens) + 1) <= training_bank.HELD
-        return CPUScreen(self._bank, weights, threads) if fits else None
+        return CPUScreen(self._bank, weights, shape) if fits else None
 
     def _find(self, find: Find, number: int, units: Tensor) -> Tensor | None:
         """What `find` gets from a screen; None if there is too little memory on the GPU."""

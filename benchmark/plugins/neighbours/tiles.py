@@ -1,9 +1,9 @@
 """Some entries of the product of float32 similarities, with the bits that the whole product gives them.
 
 A BLAS library may add the terms of an entry in another order in a product of another shape, and divides them among
-threads where there are few entries. Entries are therefore computed in products of one shape, and `agreeing_threads`
-compares that shape with the whole product, on random numbers, in every entry: the order depends on shapes and on the
-number of threads, not on values. Where one thread gives other bits as well, there is no screening.
+threads where there are few entries. Entries are therefore computed in products of one shape, and `agreeing` compares
+such shapes with the whole product, on random numbers, in every entry: the order depends on shapes and on the number of
+threads, not on values. Where none gives the same bits, there is no screening.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +21,22 @@ from torch import Tensor
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 
-ROWS, COLUMNS = 32, 192
-"""Shape of a product of chosen entries."""
 
-FEW = 16
-"""Rows that are multiplied with the whole bank at once."""
+class Shape(NamedTuple):
+    """How chosen entries are computed: the numbers of images and bank images in one product; those of images that are
+    compared with the whole bank at once; CPU threads."""
+
+    rows: int
+    columns: int
+    few: int
+    threads: int
+
+
+SMALL = Shape(32, 192, 16, 1)
+"""The shape that takes the least time for few entries."""
+
+COMPARED = 32
+"""Images whose entries are compared in `agreeing`."""
 
 
 Vectors = Callable[[Tensor], Tensor]
@@ -32,40 +44,43 @@ Vectors = Callable[[Tensor], Tensor]
 
 
 class Tiles:
-    """Computes entries of the product of a block of images with a bank of `count` images, on some threads."""
+    """Computes entries of the product of a block of images with a bank of `count` images."""
 
-    def __init__(self, vectors: Vectors, count: int, threads: int) -> None:
-        self._vectors, self._count, self._threads = vectors, count, threads
+    def __init__(self, vectors: Vectors, count: int, shape: Shape) -> None:
+        self._vectors, self._count, self._shape = vectors, count, shape
 
     def entries(self, directions: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Cosines of unit vectors (N, D) and the bank's at `rows` (ascending) and `columns`, (n,): float32 (n,)."""
         found = np.empty(len(rows), dtype=np.float32)
-        ends = np.searchsorted(rows, np.arange(0, len(directions) + ROWS, ROWS))
+        together = self._shape.rows
+        ends = np.searchsorted(rows, np.arange(0, len(directions) + together, together))
         for number, (start, end) in enumerate(pairwise(ends)):
             if start == end:
                 continue
-            first = number * ROWS
-            own = _padded(directions[first : first + ROWS], ROWS)
+            first = number * together
+            own = _padded(directions[first : first + together], together)
             distinct, places = np.unique(columns[start:end], return_inverse=True)
             product = self._columns(own, torch.from_numpy(distinct)).numpy()
             found[start:end] = product[rows[start:end] - first, places]
         return found
 
     def _columns(self, own: Tensor, columns: Tensor) -> Tensor:
-        """Cosines of ROWS unit vectors with some of the bank's, (ROWS, at least n)."""
-        with torch_threads(self._threads):
-            parts = [torch.mm(own, _padded(self._vectors(some), COLUMNS).T) for some in columns.split(COLUMNS)]
+        """Cosines of as many unit vectors as the shape has rows with some of the bank's, (R, at least n)."""
+        width = self._shape.columns
+        with torch_threads(self._shape.threads):
+            parts = [torch.mm(own, _padded(self._vectors(some), width).T) for some in columns.split(width)]
         return torch.cat(parts, dim=1)
 
     def whole_rows(self, directions: Tensor, width: int = 0) -> Tensor:
         """The cosines of unit vectors (n, D) with all of the bank's, float32 (n, B), in rows of at least `width`."""
-        cosines = torch.empty(-(-len(directions) // FEW) * FEW, max(self._count, width))[:, : self._count]
+        few = self._shape.few
+        cosines = torch.empty(-(-len(directions) // few) * few, max(self._count, width))[:, : self._count]
         padded = _padded(directions, len(cosines))
         for columns in torch.arange(self._count).split(training_bank.PIECE):
             piece, where = self._vectors(columns), slice(int(columns[0]), int(columns[-1]) + 1)
-            with torch_threads(self._threads):
-                for start in range(0, len(cosines), FEW):
-                    torch.mm(padded[start : start + FEW], piece.T, out=cosines[start : start + FEW, where])
+            with torch_threads(self._shape.threads):
+                for start in range(0, len(cosines), few):
+                    torch.mm(padded[start : start + few], piece.T, out=cosines[start : start + few, where])
         return cosines[: len(directions)]
 
 
@@ -83,14 +98,21 @@ def _padded(vectors: Tensor, count: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def agreeing_threads(images: int, count: int, dims: int, threads: int) -> int | None:
-    """Threads on which entries have the bits of the product of `images` with `count` vectors of `dims` numbers.
+def agreeing(images: int, count: int, dims: int, threads: int) -> Shape | None:
+    """A shape in which entries have the bits of the product of `images` with `count` vectors of `dims` numbers.
 
     In the last rows and in rows from everywhere, entries of every column of the first and of the last piece of the bank
     are compared; the pieces between have the first's shape.
 
+    Args:
+        images: Of a block.
+        count: Of vectors in the bank.
+        dims: Numbers of a vector.
+        threads: Of the process.
+
     Returns:
-        `threads`, which are the process's, or 1; None if entries have other bits on both.
+        The small shape, on these threads or on one, or that of the product itself, in which entries may still depend on
+        their places; None if entries have other bits in all of them.
     """
     random = np.random.default_rng(0)
     kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
@@ -99,18 +121,20 @@ def agreeing_threads(images: int, count: int, dims: int, threads: int) -> int | 
     )
     whole = torch.empty(images, count)  # as wide as the product of the whole bank: the stride may matter, too
     whole_product(directions, bank, whole[:, :kept])
-    columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, ROWS).long()
-    few = torch.from_numpy(random.permutation(images)[:FEW])
+    columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, COMPARED).long()
+    few = torch.from_numpy(random.permutation(images)[:COMPARED])
 
-    def agree(tiles: Tiles) -> bool:
-        for rows in (torch.arange(images)[-ROWS:], everywhere):
-            apart = tiles._columns(_padded(directions[rows], ROWS), columns)
+    def agree(shape: Shape) -> bool:
+        tiles = Tiles(bank.__getitem__, kept, shape)
+        for rows in (torch.arange(images)[-shape.rows :], everywhere[: shape.rows]):
+            apart = tiles._columns(_padded(directions[rows], shape.rows), columns)
             if not torch.equal(apart[: len(rows), :kept], whole[rows[:, None], columns]):
                 return False
         return torch.equal(tiles.whole_rows(directions[few], count)[:, :kept], whole[few, :kept])
 
-    tried = dict.fromkeys((threads, 1))
-    return next((some for some in tried if agree(Tiles(bank.__getitem__, kept, some))), None)
+    own = Shape(images, min(training_bank.PIECE, count), images, threads)
+    tried = dict.fromkeys((SMALL._replace(threads=threads), SMALL, own))
+    return next((shape for shape in tried if agree(shape)), None)
 
 
 @lru_cache(maxsize=1)

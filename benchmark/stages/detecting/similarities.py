@@ -52,10 +52,7 @@ class _DetectorPass:
         self._guard(lambda: self.scores.append(checked_scores(self.detector, block)))
 
     def check_batch_dependence(self, block: Batch) -> None:
-        """Fail if the scores of the first block depend on the batch.
-
-        Call it once all detectors have scored the block: it replaces the shared similarities by those of fewer rows.
-        """
+        """Fail if the scores of the first block depend on the batch."""
         self._guard(lambda: refuse_batch_dependence(self.detector, block, self.scores[0]))
 
     def outcome(self) -> DetectorScores | Exception:
