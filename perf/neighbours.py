@@ -81,8 +81,8 @@ def scored(
     detector: Detector, bank: TrainingBank, images: SetArrays, screening: bool, device: torch.device
 ) -> tuple[np.ndarray, Spent]:
     """Scores of a set, float64 (N,), and their seconds."""
-    fewest = shared.FEWEST_DIMS
-    shared.FEWEST_DIMS = fewest if screening else sys.maxsize
+    searches_of = shared.searches_of
+    shared.searches_of = searches_of if screening else lambda *given: None
     start = Spent.now()
     (outcome,) = score_with_bank(
         [detector],
@@ -93,7 +93,7 @@ def scored(
         device,
     )
     seconds = Spent.now().since(start)
-    shared.FEWEST_DIMS = fewest
+    shared.searches_of = searches_of
     if isinstance(outcome, Exception):
         raise outcome
     return outcome.scores, seconds
@@ -112,15 +112,15 @@ def count_screened() -> list[int]:
     counts: list[int] = []
 
     def counted(original: shared.Find) -> shared.Find:
-        def find(screen: shared.Screen, units: torch.Tensor) -> torch.Tensor | None:
+        def find(screen: shared.Search, units: torch.Tensor) -> torch.Tensor | None:
             found = original(screen, units)
             counts.append(0 if found is None else len(units))
             return found
 
         return find
 
-    screened = shared.SharedProduct.screened
-    shared.SharedProduct.screened = lambda self, rows, what, k, weights, find: screened(  # type: ignore[method-assign]
+    searched = shared.SharedProduct.searched
+    shared.SharedProduct.searched = lambda self, rows, what, k, weights, find: searched(  # type: ignore[method-assign]
         self, rows, what, k, weights, counted(find)
     )
     return counts

@@ -13,13 +13,14 @@ from torch import Tensor
 from oodbench.benchmark import Detector, FitData, largest, unit
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours import on_gpu as gpu_screens
-from oodbench.benchmark.plugins.neighbours import rounded, shared, tiles
+from oodbench.benchmark.plugins.neighbours import rounded, searches, shared, tiles
 from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
-from oodbench.benchmark.plugins.neighbours.screen import Screen
+from oodbench.benchmark.plugins.neighbours.screen import Search
 from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
+from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch, pieces_agree
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
@@ -96,17 +97,22 @@ def bank_of(kind: Kind, seed: int, count: int = BANK, stored: type = np.float32)
     return TrainingBank(kind(np.random.RandomState(seed), count).astype(stored))
 
 
-def on_cpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
+def on_cpu(bank: TrainingBank, weights: Tensor | None = None) -> Search:
     return CPUScreen(bank, weights, SHAPE)
 
 
-def on_gpu(bank: TrainingBank, weights: Tensor | None = None) -> Screen:
+def on_gpu(bank: TrainingBank, weights: Tensor | None = None) -> Search:
     """What a GPU does, on the CPU or, in tests with a GPU, there."""
     return GPUScreen(bank, weights, SHAPE, bank_on(bank, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
 
 
+def streamed(bank: TrainingBank, weights: Tensor | None = None) -> Search:
+    return StreamedSearch(bank, weights, SHAPE)
+
+
 SCREENS = pytest.mark.parametrize("screen", [on_cpu, on_gpu])
-MakeScreen = Callable[..., Screen]
+SEARCHES = pytest.mark.parametrize("screen", [on_cpu, on_gpu, streamed])
+MakeScreen = Callable[..., Search]
 
 
 def same_bits(images: int = IMAGES, count: int = BANK) -> None:
@@ -156,7 +162,7 @@ def test_the_bound_holds_with_equality_where_errors_add_up(part: str) -> None:
 # The same bits as the product's
 
 
-@SCREENS
+@SEARCHES
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 7, 20, 300])
 def test_the_kth_neighbour_is_that_of_the_product(screen: MakeScreen, kind: Kind, k: int) -> None:
@@ -169,7 +175,7 @@ def test_the_kth_neighbour_is_that_of_the_product(screen: MakeScreen, kind: Kind
         assert torch.equal(found, largest(bank.similarities(images), k)[1][:, -1])
 
 
-@SCREENS
+@SEARCHES
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 7, 20])
 @pytest.mark.parametrize("weighted", ["no", "positive", "any"])
@@ -186,7 +192,7 @@ def test_the_largest_similarities_are_those_of_the_product(
         assert torch.equal(found, largest(whole if weights is None else whole * weights, k)[0])
 
 
-@SCREENS
+@SEARCHES
 @pytest.mark.parametrize("seed", range(25))
 def test_random_sizes_and_numbers_of_neighbours(screen: MakeScreen, seed: int) -> None:
     random = np.random.RandomState(seed)
@@ -200,7 +206,7 @@ def test_random_sizes_and_numbers_of_neighbours(screen: MakeScreen, seed: int) -
     assert values is None or torch.equal(values, largest(whole, k)[0])
 
 
-@SCREENS
+@SEARCHES
 def test_most_random_features_are_screened(screen: MakeScreen) -> None:
     """The tests above do not pass because nothing is found."""
     same_bits()
@@ -303,11 +309,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Banks and sets of the tests' sizes are screened, on any processor and however long it takes."""
     monkeypatch.setattr(training_bank, "MOST", IMAGES)
     monkeypatch.setattr(training_bank, "ENTRIES", IMAGES * BANK)
-    monkeypatch.setattr(shared, "FEWEST_IN_BANK", 100)
-    monkeypatch.setattr(shared, "FEWEST_IMAGES", 100)
-    monkeypatch.setattr(shared, "FEWEST_BLOCKS", 6)
+    monkeypatch.setattr(searches, "FEWEST_IN_BANK", 100)
+    monkeypatch.setattr(searches, "FEWEST_IMAGES", 100)
+    monkeypatch.setattr(searches, "FEWEST_BLOCKS", 6)
     monkeypatch.setattr(shared, "PATIENCE", 1e9)
-    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(searches, "multiplies_bfloat16", lambda device: True)
 
 
 def fitted(name: str, train: SetArrays) -> Detector:
@@ -367,7 +373,7 @@ def test_scores_have_the_same_bytes_screened_and_in_full(
     same_bits()
     found, multiplied = scored(*names)
     assert multiplied == [IMAGES, *not_screened()]  # the first block
-    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(searches, "multiplies_bfloat16", lambda device: False)
     expected, multiplied = scored(*names)
     assert multiplied == [IMAGES] * 7 + [40]
     assert found == expected
@@ -383,15 +389,63 @@ def test_scores_have_the_same_bytes_screened_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     same_bits()
-    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    monkeypatch.setattr(searches, "multiplies_bfloat16", lambda device: device.type == "cuda")
     if not held:
         monkeypatch.setattr(training_bank, "HELD", 0)
         monkeypatch.setattr(training_bank, "LARGEST", IMAGES * BANK)
-    expected, multiplied = scored(*names)
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "searches_of", lambda *given: None)
+        expected, multiplied = scored(*names)
     assert multiplied == [IMAGES] * 7 + [40]
     found, multiplied = scored(*names, device=torch.device("cuda"))
     assert multiplied == [IMAGES, *not_screened()]
     assert found == expected
+
+
+@pytest.mark.parametrize("names", [("knn",), ("nnguide",), ("knn", "nnguide")])
+@pytest.mark.parametrize("numbers", [2**24, 3 * IMAGES * DIMS])
+def test_a_bank_that_is_not_held_in_memory_is_read_once_for_many_blocks(
+    scored: Callable[..., tuple[list[bytes], list[int]]],
+    names: tuple[str, ...],
+    numbers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same_bits()
+    monkeypatch.setattr(training_bank, "HELD", 0)
+    monkeypatch.setattr(training_bank, "LARGEST", IMAGES * BANK)
+    monkeypatch.setattr(training_bank, "PIECE", 250)
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "searches_of", lambda *given: None)
+        expected, multiplied = scored(*names)
+    assert multiplied == [IMAGES] * 7 + [40]
+    monkeypatch.setattr(searches.Streamed, "NUMBERS", numbers)
+    read: list[int] = []
+    original = TrainingBank.features
+
+    def counted(self: TrainingBank, columns: Tensor) -> Tensor:
+        read.append(len(columns))
+        return original(self, columns)
+
+    monkeypatch.setattr(TrainingBank, "features", counted)
+    found, multiplied = scored(*names)
+    assert multiplied == [IMAGES, *not_screened()]
+    assert found == expected
+    whole = read.count(250)  # pieces; the neighbours themselves are read as well
+    groups = 1 if numbers == 2**24 else 3
+    assert whole == 4 * (1 + len(not_screened()) + groups * len(names))
+
+
+def test_pieces_in_memory_of_their_own_are_compared_with_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pieces_agree.__wrapped__(IMAGES, 300, DIMS, 1)
+    monkeypatch.setattr(training_bank, "PIECE", 100)
+    multiply = torch.mm
+
+    def other(a: Tensor, b: Tensor, **out: Any) -> Tensor:
+        found: Tensor = multiply(a, b, **out)
+        return found if out else found.mul_(1 + 1e-6)
+
+    monkeypatch.setattr(torch, "mm", other)
+    assert not pieces_agree.__wrapped__(IMAGES, 350, DIMS, 1)
 
 
 @pytest.mark.parametrize("when", ["before", "bank", "search"])
@@ -399,7 +453,7 @@ def test_a_gpu_with_too_little_memory_is_not_used(
     scored: Callable[..., tuple[list[bytes], list[int]]], gpu: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same_bits()
-    monkeypatch.setattr(shared, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    monkeypatch.setattr(searches, "multiplies_bfloat16", lambda device: device.type == "cuda")
     expected, _ = scored("knn")
 
     def full(*args: Any, **kwargs: Any) -> Any:
@@ -408,7 +462,7 @@ def test_a_gpu_with_too_little_memory_is_not_used(
     if when == "before":
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2**40))
     elif when == "bank":
-        monkeypatch.setattr(shared, "bank_on", full)
+        monkeypatch.setattr(searches, "bank_on", full)
     else:
         monkeypatch.setattr(GPUScreen, "_of_block", full)
     found, multiplied = scored("knn", device=torch.device("cuda"))
@@ -431,7 +485,7 @@ def test_a_last_block_with_other_bits_is_not_screened(
     same_bits()
     expected, _ = scored("knn")
     agrees = tiles.agreeing
-    monkeypatch.setattr(shared, "agreeing", lambda images, *shape: None if images == 40 else agrees(images, *shape))
+    monkeypatch.setattr(searches, "agreeing", lambda images, *shape: None if images == 40 else agrees(images, *shape))
     assert scored("knn") == (expected, [IMAGES, 40])
 
 
@@ -444,11 +498,11 @@ def test_screening_ends_where_it_does_not_pay_or_could_change_bits(
     if change == "slow":
         monkeypatch.setattr(shared, "PATIENCE", 0)
     elif change == "other bits":
-        monkeypatch.setattr(shared, "agreeing", lambda *shape: None)
+        monkeypatch.setattr(searches, "agreeing", lambda *shape: None)
     elif change == "no memory":
         monkeypatch.setattr(training_bank, "HELD", 4 * BANK * DIMS + 100)
     else:
-        monkeypatch.setattr(shared, "FEWEST_BLOCKS", 8)
+        monkeypatch.setattr(searches, "FEWEST_BLOCKS", 8)
     found, multiplied = scored("knn")
     assert multiplied == ([IMAGES] * 4 + [40] if change == "slow" else [IMAGES] * 7 + [40])
     assert found == expected

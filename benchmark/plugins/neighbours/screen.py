@@ -50,8 +50,30 @@ class Pairs(NamedTuple):
         return Pairs(self.rows[chosen], self.columns[chosen])
 
 
-class Screen(ABC):
-    """Finds the most similar images of a bank without the whole product.
+class Search(ABC):
+    """Finds the most similar images of a bank without the whole product, with its bits."""
+
+    @abstractmethod
+    def column(self, directions: Tensor, k: int) -> Tensor | None:
+        """The column of the k-th most similar image, int64 (N,); None if too many images remain for it to pay.
+
+        It is that of `largest(similarities, k)[1][:, -1]`, among equal similarities as well. Without weights only.
+
+        Args:
+            directions: Unit vectors, float32 (N, D).
+            k: The number of the neighbour, from 1.
+        """
+
+    @abstractmethod
+    def values(self, directions: Tensor, k: int) -> Tensor | None:
+        """The k largest (weighted) similarities, descending, float32 (N, k); None if too many images remain.
+
+        They are those of `largest(similarities * weights, k)[0]`. The arguments are those of `column`.
+        """
+
+
+class Screen(Search):
+    """Finds them by the three steps above.
 
     Args:
         bank: The bank.
@@ -68,14 +90,7 @@ class Screen(ABC):
             self._near = (self._near + 2.0**-23) * self._heaviest + 1e-30
 
     def column(self, directions: Tensor, k: int) -> Tensor | None:
-        """The column of the k-th most similar image, int64 (N,); None if too many images remain for it to pay.
-
-        It is that of `largest(similarities, k)[1][:, -1]`, among equal similarities as well. Without weights only.
-
-        Args:
-            directions: Unit vectors, float32 (N, D).
-            k: The number of the neighbour, from 1.
-        """
+        """As of `Search`."""
         found = self._undecided(directions, k, border=True)
         if found is None:
             return None
@@ -96,10 +111,7 @@ class Screen(ABC):
         return torch.from_numpy(columns)
 
     def values(self, directions: Tensor, k: int) -> Tensor | None:
-        """The k largest (weighted) similarities, descending, float32 (N, k); None if too many images remain.
-
-        They are those of `largest(similarities * weights, k)[0]`. The arguments are those of `column`.
-        """
+        """As of `Search`."""
         found = self._undecided(directions, k, border=False)
         if found is None:
             return None
