@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -397,9 +398,12 @@ def test_scores_have_the_same_bytes_screened_on_a_gpu(
         patch.setattr(shared, "searches_of", lambda *given: None)
         expected, multiplied = scored(*names)
     assert multiplied == [IMAGES] * 7 + [40]
+    emptied = Mock()
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
     found, multiplied = scored(*names, device=torch.device("cuda"))
     assert multiplied == [IMAGES, *not_screened()]
     assert found == expected
+    assert emptied.call_count == 1
 
 
 @pytest.mark.parametrize("names", [("knn",), ("nnguide",), ("knn", "nnguide")])

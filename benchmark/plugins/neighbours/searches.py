@@ -51,6 +51,10 @@ class Searches(ABC):
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
         """A search of the bank with these weights; None if there is too little memory for another one."""
 
+    def release(self) -> None:
+        """Give back memory that others could use."""
+        self._made.clear()
+
     def number_of(self, weights: Tensor | None) -> int | None:
         """The number of the search with these weights; None if there cannot be one."""
         for number, (known, _) in enumerate(self._made):
@@ -110,6 +114,13 @@ class OnGPU(Searches):
             return GPUScreen(self.bank, weights, shape, self._vectors)
         except torch.cuda.OutOfMemoryError:
             return None
+
+    def release(self) -> None:
+        """As of `Searches`: torch would keep the GPU's memory for this process."""
+        super().release()
+        if self._vectors is not None:
+            self._vectors = None
+            torch.cuda.empty_cache()
 
 
 class OnCPU(Searches):

@@ -71,7 +71,7 @@ class SharedProduct(SharedBlock):
 
     def __call__(self, rows: slice) -> Tensor:
         """All similarities of some images, for a detector that needs them: the rest of the set is computed in full."""
-        self._searches = None
+        self.release()
         return self.whole(rows)
 
     def whole(self, rows: slice) -> Tensor:
@@ -95,15 +95,18 @@ class SharedProduct(SharedBlock):
             number = searches.number_of(weights)
             self._spent -= time.thread_time() - start  # once for the set
             if number is None:
-                self._searches = None
+                self.release()
                 return None
             together, found = self._found.get((what, k, number), (slice(0, 0), None))
             if not together.start <= rows.start < together.stop:
                 together = slice(rows.start, min(rows.start + searches.at_once * block, self._last(searches)))
+                found, enough_memory = None, True
                 try:
                     found = find(searches[number], unit(self._features(together)).float())
                 except torch.cuda.OutOfMemoryError:
-                    found = self._searches = None
+                    enough_memory = False
+                if not enough_memory:  # not above, where the error still holds what was allocated
+                    self.release()
                 self._found[what, k, number] = together, found
             own = slice(rows.start - together.start, rows.stop - together.start)
             return None if found is None else found[own].clone()
@@ -129,7 +132,13 @@ class SharedProduct(SharedBlock):
                 and before > 0
                 and self._spent > PATIENCE * self._first * (before + searches.at_once)
             ):
-                self._searches = None
+                self.release()
+
+    def release(self) -> None:
+        """Search no more, and give back the memory that searching takes."""
+        if self._searches is not None:
+            self._searches.release()
+        self._searches = None
 
 
 def neighbours_of(product: object, rows: slice, similarities: Callable[[], Tensor]) -> Neighbours:

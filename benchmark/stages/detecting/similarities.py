@@ -158,4 +158,5 @@ def score_with_bank(
             one_pass.check_batch_dependence(block)
         if tick is not None:
             tick(len(blocks[0]))
+    product.release()
     return [one_pass.outcome() for one_pass in passes]
