@@ -250,9 +250,16 @@ def test_a_bank_that_is_not_held_in_memory_is_screened_on_a_gpu_in_parts(
     assert torch.equal(values, largest(whole, 9)[0])
 
 
-@pytest.mark.parametrize("on", ["all threads", "two threads", "none"])
-@pytest.mark.parametrize("rows", [tiles.SMALL.few, tiles.SMALL.rows])
-@pytest.mark.parametrize("own", ["as it is", "too"])
+@pytest.mark.parametrize(
+    "on, rows, own",
+    [
+        ("all threads", tiles.SMALL.rows, "as it is"),
+        ("all threads", tiles.SMALL.few, "too"),
+        ("two threads", tiles.SMALL.rows, "as it is"),
+        ("two threads", tiles.SMALL.few, "as it is"),
+        ("none", tiles.SMALL.rows, "as it is"),
+    ],
+)
 def test_a_product_whose_entries_depend_on_its_shape_is_noticed(
     on: str, rows: int, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
