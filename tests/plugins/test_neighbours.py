@@ -216,21 +216,6 @@ def test_most_random_features_are_screened(screen: MakeScreen) -> None:
 
 
 @SCREENS
-@pytest.mark.parametrize("k", [1, 6])
-def test_neighbours_on_either_side_of_a_rounding_of_the_product_are_told_apart(screen: MakeScreen, k: int) -> None:
-    """Six near copies of each image have similarities of about 0.7, where bfloat16 numbers are 0.004 apart."""
-    same_bits(1024)
-    random = np.random.RandomState(0)
-    centres = random.randn(200, DIMS)
-    copies = np.repeat(centres, 6, axis=0) + 2e-3 * random.randn(BANK, DIMS)
-    bank = TrainingBank(copies.astype(np.float32))
-    images = torch.from_numpy((np.tile(centres, (6, 1))[:1024] + random.randn(1024, DIMS)).astype(np.float32))
-    found = screen(bank).column(unit(images).float(), k)
-    assert found is not None
-    assert torch.equal(found, largest(bank.similarities(images), k)[1][:, -1])
-
-
-@SCREENS
 def test_a_bank_that_is_all_the_same_is_left_to_the_product(screen: MakeScreen) -> None:
     made = screen(TrainingBank(np.tile(alike(np.random.RandomState(0), 1), (BANK, 1)).astype(np.float32)))
     assert made.column(units(normal, 1, IMAGES), 5) is None
