@@ -18,15 +18,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from _spent import spent
 from PIL import Image
 from torch import nn
 
@@ -62,13 +60,6 @@ def make(folder: Path, count: int) -> None:
         (folder / f"{part:03d}").mkdir()
     with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(write, range(count)))
-
-
-def spent(work: Callable[[], Any]) -> tuple[float, float]:
-    """CPU seconds and seconds that a function takes."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 @torch.inference_mode()

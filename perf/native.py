@@ -20,18 +20,17 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import resource
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from _spent import Spent, spent
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -44,25 +43,6 @@ from oodbench.benchmark.stages.training.train_loop import floats
 
 TEN = "msp,max_logit,energy,entropy,gen,kl_matching,knn,mahalanobis,vim,she"
 """Detectors that both packages have."""
-
-
-class Spent(NamedTuple):
-    """Seconds of this process and its finished children."""
-
-    cpu: float
-    wall: float
-
-
-def spent(work: Callable[[], Any]) -> Spent:
-    """The seconds that a function takes."""
-
-    def cpu() -> float:
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.process_time() + children.ru_utime + children.ru_stime
-
-    before, start = cpu(), time.perf_counter()
-    work()
-    return Spent(cpu() - before, time.perf_counter() - start)
 
 
 class Alone:

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from _spent import Spent, spent
 
 from oodbench.benchmark import Classifier, Detector, FitData
 from oodbench.benchmark.plugins.neighbours import shared
@@ -29,7 +28,7 @@ from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.specs import create, parse_spec
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
-from oodbench.benchmark.stages.detecting.similarities import score_with_bank
+from oodbench.benchmark.stages.detecting.similarities import DetectorScores, score_with_bank
 from oodbench.benchmark.stages.memory import keep_freed_memory
 
 RANK = 16
@@ -61,50 +60,36 @@ def fitted(options: argparse.Namespace, bank: SetArrays) -> Detector:
     return detector
 
 
-class Spent(NamedTuple):
-    """Seconds of this process."""
-
-    cpu: float
-    wall: float
-
-    @classmethod
-    def now(cls) -> Spent:
-        """Since any time."""
-        return cls(time.process_time(), time.perf_counter())
-
-    def since(self, start: Spent) -> Spent:
-        """From `start` until this time."""
-        return Spent(self.cpu - start.cpu, self.wall - start.wall)
-
-
 def scored(
     detector: Detector, bank: TrainingBank, images: SetArrays, screening: bool, device: torch.device
 ) -> tuple[np.ndarray, Spent]:
     """Scores of a set, float64 (N,), and their seconds."""
     searches_of = shared.searches_of
     shared.searches_of = searches_of if screening else lambda *given: None
-    start = Spent.now()
-    (outcome,) = score_with_bank(
-        [detector],
-        bank,
-        images,
-        lambda one, own, product: array_batch(one, images, bank=own, similarities=product),
-        0,
-        device,
+    outcomes: list[DetectorScores | Exception] = []
+    seconds = spent(
+        lambda: outcomes.extend(
+            score_with_bank(
+                [detector],
+                bank,
+                images,
+                lambda one, own, product: array_batch(one, images, bank=own, similarities=product),
+                0,
+                device,
+            )
+        )
     )
-    seconds = Spent.now().since(start)
     shared.searches_of = searches_of
+    (outcome,) = outcomes
     if isinstance(outcome, Exception):
         raise outcome
     return outcome.scores, seconds
 
 
-def product_alone(bank: TrainingBank, images: SetArrays) -> Spent:
-    """Seconds of the similarities of a set, without a detector."""
-    start = Spent.now()
+def multiply(bank: TrainingBank, images: SetArrays) -> None:
+    """Compute the similarities of a set, without a detector."""
     for begin in range(0, images.count, bank.block):
         bank.similarities(images.feature_rows(slice(begin, min(begin + bank.block, images.count))))
-    return Spent.now().since(start)
 
 
 def count_screened() -> list[int]:
@@ -156,7 +141,7 @@ def main() -> None:
             second, seconds = scored(detector, bank, images, False, options.device)
             times["plain"].append(seconds)
             same &= first.tobytes() == second.tobytes()
-            times["product"].append(product_alone(bank, images))
+            times["product"].append(spent(lambda: multiply(bank, images)))
     print(f"{options.detector}: {options.images:,} x {options.bank:,} x {options.dims}, {options.features} features")
     hardware = "yes" if multiplies_bfloat16(options.device) else "no, so that nothing is screened"
     print(f"hardware for bfloat16 ({options.device}): {hardware}")

@@ -21,7 +21,7 @@ from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
 from oodbench.benchmark.plugins.neighbours.screen import Search
 from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
-from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch, pieces_agree
+from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
@@ -447,7 +447,7 @@ def test_a_bank_that_is_not_held_in_memory_is_read_once_for_many_blocks(
 
 
 def test_pieces_in_memory_of_their_own_are_compared_with_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pieces_agree.__wrapped__(IMAGES, 300, DIMS, 1)
+    assert tiles.pieces_agree.__wrapped__(IMAGES, 300, DIMS, 1)
     monkeypatch.setattr(training_bank, "PIECE", 100)
     multiply = torch.mm
 
@@ -456,7 +456,7 @@ def test_pieces_in_memory_of_their_own_are_compared_with_the_product(monkeypatch
         return found if out else found.mul_(1 + 1e-6)
 
     monkeypatch.setattr(torch, "mm", other)
-    assert not pieces_agree.__wrapped__(IMAGES, 350, DIMS, 1)
+    assert not tiles.pieces_agree.__wrapped__(IMAGES, 350, DIMS, 1)
 
 
 @pytest.mark.parametrize("when", ["before", "bank", "search"])

@@ -20,8 +20,8 @@ class CPUScreen(Screen):
         super().__init__(bank, weights, shape)
         if bank.held is None:
             raise AssertionError("the bank is not held in memory")
-        self._bank = bank.held
-        self._rounded = RoundedBank(self._bank, weights)
+        self._vectors = bank.held
+        self._rounded = RoundedBank(self._vectors, weights)
 
     @staticmethod
     def bytes_of(count: int, dims: int) -> int:
@@ -83,7 +83,7 @@ class CPUScreen(Screen):
 
     def _products(self, directions: Tensor, pairs: Pairs) -> np.ndarray:
         """(Weighted) cosines of pairs, float64, each within `_near` of the exact one."""
-        found = pair_products(directions, self._bank, *pairs).astype(np.float64)
+        found = pair_products(directions, self._vectors, *pairs).astype(np.float64)
         return found if self._weights is None else found * self._weights.numpy()[pairs.columns]
 
 

@@ -31,17 +31,13 @@ norm otherwise: by at most 2^-23 of the vector's length."""
 class GPUScreen(Screen):
     """Screens a bank on a GPU.
 
-    Args:
-        bank: The bank.
-        weights: Factors of the similarities, float32 (B,); None for 1.
-        shape: In which entries have the bits of the product (`tiles.agreeing`).
-        vectors: The bank on the GPU (`bank_on`).
+    The arguments are those of `Search`; `vectors`: the bank on the GPU (`bank_on`).
     """
 
     def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape, vectors: UnitVectors) -> None:
         super().__init__(bank, weights, shape)
         self._near += OTHER_UNITS * self._heaviest
-        self._bank, self._rounded = vectors, RoundedBank(vectors, weights)
+        self._vectors, self._rounded = vectors, RoundedBank(vectors, weights)
         self._factors = None if weights is None else weights.double().to(vectors.device)
 
     @staticmethod
@@ -52,10 +48,10 @@ class GPUScreen(Screen):
         return count * (stored * dims + 2 * RoundedBank.width(dims) + 8) + 6 * min(ENTRIES, images * count)
 
     def _undecided(self, directions: Tensor, k: int, border: bool) -> tuple[Pairs, Ints, Bools] | None:
-        some = max(1, ENTRIES // len(self._bank))
+        some = max(1, ENTRIES // len(self._vectors))
         parts, crowded = [], 0
         for start in range(0, len(directions), some):
-            found = self._of_block(directions[start : start + some].to(self._bank.device), k, border)
+            found = self._of_block(directions[start : start + some].to(self._vectors.device), k, border)
             if found is None:
                 return None
             rows, columns, ranks, full = (part.cpu().numpy() for part in found)
@@ -103,7 +99,7 @@ class GPUScreen(Screen):
         """(Weighted) cosines of pairs, float64 (n,), within `_near` of entries of the float32 product."""
         some = max(1, NUMBERS // units.shape[1])
         found = [
-            (units[own].double() * self._bank[other]).sum(dim=1)
+            (units[own].double() * self._vectors[other]).sum(dim=1)
             for own, other in zip(rows.split(some), columns.split(some), strict=True)
         ]
         values = torch.cat(found)

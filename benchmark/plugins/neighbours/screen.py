@@ -51,7 +51,17 @@ class Pairs(NamedTuple):
 
 
 class Search(ABC):
-    """Finds the most similar images of a bank without the whole product, with its bits."""
+    """Finds the most similar images of a bank without the whole product, with its bits.
+
+    Args:
+        bank: The bank.
+        weights: Factors of the similarities, float32 (B,); None for 1.
+        shape: In which entries have the bits of the product (`tiles.agreeing`).
+    """
+
+    def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape) -> None:
+        self._bank, self._weights = bank, weights
+        self._tiles = Tiles(bank.vectors, len(bank), shape)
 
     @abstractmethod
     def column(self, directions: Tensor, k: int) -> Tensor | None:
@@ -71,18 +81,17 @@ class Search(ABC):
         They are those of `largest(similarities * weights, k)[0]`. The arguments are those of `column`.
         """
 
+    def _of_whole_rows(self, directions: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest (weighted) similarities of some unit vectors (n, D) and their columns, from all of them."""
+        whole = self._tiles.whole_rows(directions)
+        return largest(whole if self._weights is None else whole * self._weights, k)
+
 
 class Screen(Search):
-    """Finds them by the three steps above.
-
-    Args:
-        bank: The bank.
-        weights: Factors of the similarities, float32 (B,); None for 1.
-        shape: In which entries have the bits of the product (`tiles.agreeing`).
-    """
+    """Finds them by the three steps above. The arguments are those of `Search`."""
 
     def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape) -> None:
-        self._tiles, self._weights = Tiles(bank.vectors, len(bank), shape), weights
+        super().__init__(bank, weights, shape)
         terms = bank.shape[1] * 2.0**-24
         self._near = terms / (1 - terms) * (1 + 2.0**-10) + 1e-30
         self._heaviest = 1.0 if weights is None else float(weights.abs().max())
@@ -106,8 +115,7 @@ class Screen(Search):
         columns[near.rows[equal]] = near.columns[equal]
         unclear |= np.bincount(near.rows[equal], minlength=len(ranks)) > 1
         if unclear.any():
-            rows = torch.from_numpy(np.flatnonzero(unclear))
-            columns[unclear] = largest(self._tiles.whole_rows(directions[rows]), k)[1][:, -1].numpy()
+            columns[unclear] = self._of_whole_rows(directions[torch.from_numpy(unclear)], k)[1][:, -1].numpy()
         return torch.from_numpy(columns)
 
     def values(self, directions: Tensor, k: int) -> Tensor | None:
@@ -122,9 +130,8 @@ class Screen(Search):
         table = torch.from_numpy(_table(pairs.rows, values, len(ranks), k))
         best = torch.topk(table, k, dim=1).values
         if full.any():
-            rows = torch.from_numpy(np.flatnonzero(full))
-            whole = self._tiles.whole_rows(directions[rows])
-            best[rows] = largest(whole if self._weights is None else whole * self._weights, k)[0]
+            rows = torch.from_numpy(full)
+            best[rows] = self._of_whole_rows(directions[rows], k)[0]
         return best
 
     @abstractmethod

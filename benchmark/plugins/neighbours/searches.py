@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, UnitVectors, bank_on
 from oodbench.benchmark.plugins.neighbours.rounded import rounds_to_nearest
 from oodbench.benchmark.plugins.neighbours.screen import Search
-from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch, pieces_agree
-from oodbench.benchmark.plugins.neighbours.tiles import Shape, agreeing, multiplies_pairs
+from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch
+from oodbench.benchmark.plugins.neighbours.tiles import Shape, agreeing, multiplies_pairs, pieces_agree
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 FEWEST_DIMS, FEWEST_IN_BANK, FEWEST_IMAGES, FEWEST_BLOCKS = 64, 4096, 8192, 16
@@ -33,6 +34,9 @@ class Searches(ABC):
         device: The device of the job.
     """
 
+    NUMBERS: ClassVar[int] = 0
+    """Numbers in the features of images that are searched together."""
+
     def __init__(self, bank: TrainingBank, images: int, device: torch.device) -> None:
         self.bank, self.images, self.device = bank, images, device
         self._made: list[tuple[Tensor | None, Search]] = []
@@ -43,9 +47,9 @@ class Searches(ABC):
         """Whether it may pay here."""
 
     @property
-    @abstractmethod
     def at_once(self) -> int:
-        """Number of blocks that are searched together."""
+        """Number of blocks that are searched together: two, or as many as `NUMBERS` allows."""
+        return max(2, self.NUMBERS // (self.bank.shape[1] * self.bank.block))
 
     @abstractmethod
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
@@ -86,8 +90,8 @@ class OnGPU(Searches):
     """Screening on a GPU."""
 
     NUMBERS = 2**27
-    """Numbers in the features of images that are searched together, 512 MB in float32: a bank that memory does not hold
-    is read once for all of them that have to be compared with all of it."""
+    """512 MB in float32: a bank that memory does not hold is read once for all of these images that have to be compared
+    with all of it."""
 
     _vectors: UnitVectors | None = None
 
@@ -101,11 +105,6 @@ class OnGPU(Searches):
             and rounds_to_nearest(self.device)
             and GPUScreen.bytes_of(self.bank, self.images) <= torch.cuda.mem_get_info(self.device)[0]
         )
-
-    @property
-    def at_once(self) -> int:
-        """As many blocks as `NUMBERS` allows."""
-        return max(2, self.NUMBERS // (self.bank.shape[1] * self.bank.block))
 
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
         """As of `Searches`. All of them share the bank on the GPU."""
@@ -124,7 +123,10 @@ class OnGPU(Searches):
 
 
 class OnCPU(Searches):
-    """Screening on a processor that multiplies bfloat16, of a bank that memory holds."""
+    """Screening on a processor that multiplies bfloat16, of a bank that memory holds.
+
+    Two blocks at once: in bfloat16 they take the memory of one block of float32 similarities.
+    """
 
     @property
     def is_suitable(self) -> bool:
@@ -137,11 +139,6 @@ class OnCPU(Searches):
             and rounds_to_nearest(CPU)
             and multiplies_pairs()
         )
-
-    @property
-    def at_once(self) -> int:
-        """Two blocks: in bfloat16 they take the memory of one block of float32 similarities."""
-        return 2
 
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
         """As of `Searches`."""
@@ -158,18 +155,12 @@ class Streamed(Searches):
     """The float32 product with a bank that memory does not hold, read once for many blocks."""
 
     NUMBERS = 2**24
-    """Numbers in the features of images that are searched together: multiplying them takes about ten times as long as
-    reading and normalising the bank."""
+    """Multiplying them takes about ten times as long as reading and normalising the bank."""
 
     @property
     def is_suitable(self) -> bool:
         """Whether the bank would be read more often otherwise."""
         return self.bank.held is None and self.images > 2 * self.bank.block
-
-    @property
-    def at_once(self) -> int:
-        """As many blocks as `NUMBERS` allows."""
-        return max(2, self.NUMBERS // (self.bank.shape[1] * self.bank.block))
 
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
         """As of `Searches`; None where pieces have other bits in memory of their own."""

@@ -6,31 +6,16 @@ largest entries are kept.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours.largest import largest
 from oodbench.benchmark.plugins.neighbours.screen import Search
-from oodbench.benchmark.plugins.neighbours.tiles import Shape, Tiles, whole_product
-from oodbench.benchmark.plugins.training_bank import TrainingBank
 
 
 class StreamedSearch(Search):
-    """Finds the most similar images of a bank piece by piece.
-
-    Args:
-        bank: The bank.
-        weights: Factors of the similarities, float32 (B,); None for 1.
-        shape: In which entries have the bits of the product (`tiles.agreeing`).
-    """
-
-    def __init__(self, bank: TrainingBank, weights: Tensor | None, shape: Shape) -> None:
-        self._bank, self._weights = bank, weights
-        self._tiles = Tiles(bank.vectors, len(bank), shape)
+    """Finds the most similar images of a bank piece by piece. The arguments are those of `Search`."""
 
     def column(self, directions: Tensor, k: int) -> Tensor:
         """As of `Search`; images must be whole blocks of the bank, in order."""
@@ -39,7 +24,7 @@ class StreamedSearch(Search):
         unclear = (values == border).sum(dim=1) > 1  # which of equal ones comes first depends on the whole row
         found = columns[:, k - 1]
         if unclear.any():
-            found[unclear] = largest(self._tiles.whole_rows(directions[unclear]), k)[1][:, -1]
+            found[unclear] = self._of_whole_rows(directions[unclear], k)[1][:, -1]
         return found
 
     def values(self, directions: Tensor, k: int) -> Tensor:
@@ -65,22 +50,3 @@ class StreamedSearch(Search):
                 kept, order = merged.topk(k, dim=1)
                 values[start + better], columns[start + better] = kept, numbers.gather(1, order)
         return values, columns
-
-
-@lru_cache(maxsize=64)
-def pieces_agree(images: int, count: int, dims: int, threads: int) -> bool:
-    """Whether the product of a block with a piece of the bank has the same bits in memory of its own.
-
-    Compared are the first and the last piece, on random numbers. The arguments are those of `tiles.agreeing`.
-    """
-    random = np.random.default_rng(0)
-    kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
-    directions, bank = (
-        torch.from_numpy(random.standard_normal((size, dims), dtype=np.float32)) for size in (images, kept)
-    )
-    whole = torch.empty(images, count)[:, :kept]
-    whole_product(directions, bank, whole)
-    return all(
-        torch.equal(torch.mm(directions, piece.T), some)
-        for piece, some in zip(bank.split(training_bank.PIECE), whole.split(training_bank.PIECE, dim=1), strict=True)
-    )

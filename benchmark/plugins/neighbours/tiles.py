@@ -114,13 +114,8 @@ def agreeing(images: int, count: int, dims: int, threads: int) -> Shape | None:
         The small shape, on these threads or on one, or that of the product itself, in which entries may still depend on
         their places; None if entries have other bits in all of them.
     """
-    random = np.random.default_rng(0)
-    kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
-    directions, bank = (
-        torch.from_numpy(random.standard_normal((size, dims), dtype=np.float32)) for size in (images, kept)
-    )
-    whole = torch.empty(images, count)  # as wide as the product of the whole bank: the stride may matter, too
-    whole_product(directions, bank, whole[:, :kept])
+    directions, bank, whole = _random_product(images, count, dims)
+    random, kept = np.random.default_rng(1), len(bank)
     columns, everywhere = torch.from_numpy(random.permutation(kept)), torch.linspace(0, images - 1, COMPARED).long()
     few = torch.from_numpy(random.permutation(images)[:COMPARED])
 
@@ -135,6 +130,34 @@ def agreeing(images: int, count: int, dims: int, threads: int) -> Shape | None:
     own = Shape(images, min(training_bank.PIECE, count), images, threads)
     tried = dict.fromkeys((SMALL._replace(threads=threads), SMALL, own))
     return next((shape for shape in tried if agree(shape)), None)
+
+
+@lru_cache(maxsize=64)
+def pieces_agree(images: int, count: int, dims: int, threads: int) -> bool:
+    """Whether the product of a block with a piece of the bank has the same bits in memory of its own.
+
+    Compared are the first and the last piece. The arguments are those of `agreeing`.
+    """
+    directions, bank, whole = _random_product(images, count, dims)
+    return all(
+        torch.equal(torch.mm(directions, piece.T), some)
+        for piece, some in zip(bank.split(training_bank.PIECE), whole.split(training_bank.PIECE, dim=1), strict=True)
+    )
+
+
+def _random_product(images: int, count: int, dims: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random vectors (images, dims) and (B, dims), as of a bank's first and last piece, and their product (images, B).
+
+    Its rows are as far apart in memory as those of the product with `count` vectors: that may matter, too.
+    """
+    random = np.random.default_rng(0)
+    kept = count if count <= training_bank.PIECE else training_bank.PIECE + count % training_bank.PIECE
+    directions, bank = (
+        torch.from_numpy(random.standard_normal((size, dims), dtype=np.float32)) for size in (images, kept)
+    )
+    whole = torch.empty(images, count)[:, :kept]
+    whole_product(directions, bank, whole)
+    return directions, bank, whole
 
 
 @lru_cache(maxsize=1)

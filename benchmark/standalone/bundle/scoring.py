@@ -24,6 +24,7 @@ from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plan.precision import in_float32
 from oodbench.benchmark.plugins.detector import Detector, reduces
 from oodbench.benchmark.plugins.inputs import Batch, Classifier, ForwardOutput
+from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 from oodbench.benchmark.plugins.networks.with_outputs import joined_outputs
 from oodbench.benchmark.plugins.networks.without_logits import WithoutLogits
 from oodbench.benchmark.plugins.training_bank import TrainingBank
@@ -279,13 +280,8 @@ def _pixels(rows: Pixels) -> Tensor:
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
     """Compute on a number of CPU threads within the block, whatever the process computes on otherwise."""
-    before = torch.get_num_threads()
-    with _thread_pools(len(sys.modules)).limit(limits=count):
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    with _thread_pools(len(sys.modules)).limit(limits=count), torch_threads(count):
+        yield
 
 
 @lru_cache(maxsize=1)

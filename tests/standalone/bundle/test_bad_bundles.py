@@ -188,6 +188,7 @@ def test_a_device_that_is_not_there_is_the_reason(run_dir: Path, tmp_path: Path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_given_outputs_and_scores_have_nothing_to_export(tmp_path: Path) -> None:
     random, outputs, scores = np.random.RandomState(0), tmp_path / "outputs", tmp_path / "scores"
     for folder in (outputs, scores):
