@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.benchmark import Batch, Classifier, DataError, Detector, FitData, detector
-from oodbench.detectors._gaussian import BLOCK, CUTOFF, SUMMED, centred_blocks, eigen, product, trapezoidal
+from oodbench.detectors._gaussian import BLOCK, CUTOFF, SUMMED, eigen, product, trapezoidal
 from oodbench.detectors._head import head
 from oodbench.detectors._moments import shared_moments
 from oodbench.detectors._rules import principal_dim
@@ -16,16 +16,21 @@ SINGLE = 100.0
 rounding, to a relative error of 1e-5."""
 
 
-def _lengths(away: Tensor, directions: Tensor) -> Tensor:
-    """|R^T (f - u)| of f - u, (N, D), in its precision, and directions R, (D, R); float64 (N,)."""
-    lengths: Tensor = torch.linalg.vector_norm(product(away, directions), dim=1, dtype=torch.float64)
+def _residuals(features: Tensor, origin: Tensor, directions: Tensor, single: bool) -> Tensor:
+    """|R^T (f - u)| of features f, (N, D), origin u, (D,), and directions R, (D, R); float64 (N,).
+
+    `single`: of float32 features, the difference and its product are computed in float32; otherwise in float64.
+    """
+    kind = torch.float32 if single and features.dtype == torch.float32 else torch.float64
+    away = product(features.to(kind) - origin.to(kind), directions)
+    lengths: Tensor = torch.linalg.vector_norm(away, dim=1, dtype=torch.float64)
     return lengths
 
 
-def sum_of_residuals(train: Batch, origin: Tensor, directions: Tensor) -> float:
-    """The sum over images of |R^T (f - u)| in float64, with origin u, (D,), and directions R, (D, R)."""
-    blocks = centred_blocks(train, origin, most=SUMMED)
-    return sum(float(_lengths(block, directions).sum()) for _, block in blocks)
+def sum_of_residuals(train: Batch, origin: Tensor, directions: Tensor, single: bool) -> float:
+    """The sum over images of |R^T (f - u)|, added up in float64; arguments as in `_residuals`."""
+    blocks = train.batches(SUMMED)
+    return sum(float(_residuals(block.features, origin, directions, single).sum()) for block in blocks)
 
 
 def mean_largest_logit(train: Batch) -> float:
@@ -46,9 +51,9 @@ class Residual(Detector):
     u = -W^+ b is the point where the logits of the head (W, b) are 0. The directions are eigenvectors of the mean outer
     product of f - u. A `dim` that leaves no residual of the training features is an error: all of them would score 0.
 
-    All fitting is in float64. Residuals are computed in float32 if |f - u| is at most 100 times the residual in the
-    training features (root mean squares), which gives a relative error of about 2^-23 times that ratio, and in float64
-    otherwise.
+    Directions are computed in float64. Residuals are computed in float32 if |f - u| is at most 100 times the residual
+    in the training features (root mean squares), which gives a relative error of about 2^-23 times that ratio, and in
+    float64 otherwise.
 
     Default of `dim`: below 768 features half of the directions that the training features span (ReLU units that are
     never active span none); from 768 on the paper's number, but at most two thirds of the spanned directions, the
@@ -93,9 +98,12 @@ class Residual(Detector):
 
     def residual_of(self, features: Tensor) -> Tensor:
         """Length of the residual of features (N, D): float64 (N,)."""
-        single = features.dtype == torch.float32 and self.ratio_ <= SINGLE
-        kind = torch.float32 if single else torch.float64
-        return _lengths(features.to(kind) - self.origin_.to(kind), self.residual_)
+        return _residuals(features, self.origin_, self.residual_, self._single)
+
+    @property
+    def _single(self) -> bool:
+        """Whether float32 is accurate enough for the residuals of float32 features."""
+        return self.ratio_ <= SINGLE
 
     def score(self, batch: Batch) -> Tensor:
         """Length of the residual."""
@@ -113,7 +121,8 @@ class ViM(Residual):
     """alpha |R^T (f - u)| - logsumexp(logits): the log odds of a virtual logit in a softmax with the others.
 
     R, u and `dim` are those of `residual`; alpha is the mean largest logit of the training images divided by their mean
-    residual. The probability of the virtual logit, the paper's score, has the same order but saturates.
+    residual, in the precision of scores. The probability of the virtual logit, the paper's score, has the same order
+    but saturates.
 
     Default of `dim`: that of `residual`. Authors: 512 of 768 features, 1000 of 2048. Default suite: 35 to 38 of 128
     features, which span 71 to 77.
@@ -133,7 +142,8 @@ class ViM(Residual):
                 f"ViM scales the residual by the mean largest logit of the training images, which is "
                 f"{largest:.3g}; it must be positive."
             )
-        self.alpha_ = largest * len(data.train) / data.train.once(sum_of_residuals, self.origin_, self.residual_)
+        residuals = data.train.once(sum_of_residuals, self.origin_, self.residual_, self._single)
+        self.alpha_ = largest * len(data.train) / residuals
 
     def score(self, batch: Batch) -> Tensor:
         """Virtual logit minus logsumexp of the logits."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from oodbench.benchmark.data.pictures.block import BLOCK
 from oodbench.benchmark.plan.jobs import ExtractJob
 from oodbench.benchmark.stages.context import Tick
+from oodbench.benchmark.stages.detecting.set_arrays import as_tensor
 from oodbench.benchmark.stages.pass_arrays import refuse_bad_logits
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def classify_features(context: JobContext, job: ExtractJob, tick: Tick) -> None:
     head = context.classifier(job.checkpoint).head
     logits = np.empty((len(features), job.checkpoint.num_classes), dtype=np.float32)
     for start in range(0, len(features), BLOCK):
-        rows = np.array(features[start : start + BLOCK], dtype=np.float32)
+        rows = as_tensor(features[start : start + BLOCK], np.float32)
         logits[start : start + len(rows)] = _classified(head, rows, context.device)
         if not job.reductions:  # otherwise the pass that follows counts the images
             tick(len(rows))
@@ -36,9 +37,9 @@ def classify_features(context: JobContext, job: ExtractJob, tick: Tick) -> None:
 
 
 @torch.inference_mode()
-def _classified(head: Callable[[Tensor], Tensor], rows: np.ndarray, device: torch.device) -> np.ndarray:
+def _classified(head: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> np.ndarray:
     """Logits (n, K) of at most `BLOCK` features (n, D)."""
-    padded = np.zeros((BLOCK, rows.shape[1]), dtype=np.float32)
+    padded = torch.zeros(BLOCK, rows.shape[1])
     padded[: len(rows)] = rows
-    logits: np.ndarray = head(torch.from_numpy(padded).to(device))[: len(rows)].float().cpu().numpy()
+    logits: np.ndarray = head(padded.to(device))[: len(rows)].float().cpu().numpy()
     return logits

@@ -14,6 +14,13 @@ from tests.detectors.feature_world import FeatureWorld
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture
+def world(world: FeatureWorld) -> FeatureWorld:
+    """Training features in float64 as well."""
+    world.features = world.features.astype(np.float64)
+    return world
+
+
 def unit(x: np.ndarray) -> np.ndarray:
     length: float = np.sqrt(sum(v * v for v in x.astype(np.float64).tolist()))
     return x.astype(np.float64) / length

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oodbench.benchmark import Batch, Detector, FitData
 from oodbench.benchmark.plugins.specs import create, parse_spec
-from oodbench.detectors import _gaussian, _moments, vra
+from oodbench.detectors import _gaussian, _moments, vim, vra
 from oodbench.detectors._gaussian import BLOCK, SLAB, class_covariances, class_means, covariance, mean_of
 from oodbench.detectors._moments import moments, shared_moments, spread_of_all
 from oodbench.detectors.openmax import weibull_of
@@ -153,12 +153,19 @@ def test_patterns_of_she_are_those_of_the_whole_array(world: FeatureWorld) -> No
     assert fitted(world, "she").patterns_.numpy() == pytest.approx(np.stack(patterns), rel=1e-12)
 
 
-def test_the_scale_of_vim_is_that_of_the_whole_array(world: FeatureWorld) -> None:
+@pytest.mark.parametrize("limit, bound", [(0.0, 1e-12), (vim.SINGLE, 2**-23)], ids=["float64", "float32"])
+def test_the_scale_of_vim_is_that_of_the_whole_array(
+    world: FeatureWorld, monkeypatch: pytest.MonkeyPatch, limit: float, bound: float
+) -> None:
+    monkeypatch.setattr(vim, "SINGLE", limit)
     largest = world.logits(world.features).max(axis=1).mean()
     assert mean_largest_logit(features(world)) == pytest.approx(largest, rel=1e-12)
-    vim = fitted(world, "vim[dim=2]")
-    residuals = np.linalg.norm((world.features - vim.origin_.numpy()) @ vim.residual_.numpy(), axis=1)
-    assert vim.alpha_ == pytest.approx(largest / residuals.mean(), rel=1e-12)
+    found = fitted(world, "vim[dim=2]")
+    residuals = np.linalg.norm((world.features - found.origin_.numpy()) @ found.residual_.numpy(), axis=1)
+    assert found.alpha_ == pytest.approx(largest / residuals.mean(), rel=bound * found.ratio_)
+    scored = found.residual_of(torch.from_numpy(world.features)).mean().item()
+    assert found.alpha_ * scored == pytest.approx(largest, rel=1e-12)  # of residuals as they are scored
+    assert (scored == pytest.approx(residuals.mean(), rel=1e-13)) is not bool(limit)
 
 
 def test_the_percentile_of_react_is_that_of_the_whole_array(world: FeatureWorld) -> None:

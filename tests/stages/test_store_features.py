@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from oodbench.benchmark.plan.jobs import ExtractJob, Outputs, SetRef
 from oodbench.benchmark.plan.suite_file import read_suite
 from oodbench.benchmark.records.record import OK
 from oodbench.benchmark.stages import extract_parts
+from oodbench.benchmark.stages.detecting.set_arrays import as_tensor
 from oodbench.benchmark.stages.extract import extract
 from oodbench.benchmark.stages.pass_arrays import GrowingArray
 from oodbench.benchmark.store.store import Key
@@ -28,6 +30,20 @@ def pass_of(count: int, **stored: str) -> ExtractJob:
     keys = Key("logits", ".npy", "x", {"set": "x"}), Key("features", ".npy", "x", {"set": "x", **stored})
     outputs = Outputs(SetRef("x", "test", count), *keys)
     return ExtractJob(title="x", makes=keys, checkpoint=checkpoint(), outputs=outputs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_float16_number_is_read_as_numpy_reads_it(tmp_path: Path, dtype: type[np.floating[Any]]) -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    np.save(tmp_path / "every.npy", every)
+    stored = np.load(tmp_path / "every.npy", mmap_mode="r")
+    for rows in (stored, stored[3:9], stored[:, 5:7]):
+        found = as_tensor(rows, dtype)
+        np.testing.assert_array_equal(found.numpy(), rows.astype(dtype))
+        assert found.numpy().dtype == dtype
+        assert (np.signbit(found.numpy()) == np.signbit(rows)).all()
+        found.zero_()  # in memory of its own
+    assert np.array_equal(stored, every, equal_nan=True)
 
 
 def test_features_are_rounded_and_logits_are_not(context_with: ContextWith) -> None:
