@@ -15,7 +15,6 @@ from oodbench.benchmark import Detector, FitData, largest, unit
 from oodbench.benchmark.plugins import training_bank
 from oodbench.benchmark.plugins.neighbours import on_gpu as gpu_screens
 from oodbench.benchmark.plugins.neighbours import rounded, searches, shared, tiles
-from oodbench.benchmark.plugins.neighbours import streamed_screen as streamed_screens
 from oodbench.benchmark.plugins.neighbours.hardware import torch_threads
 from oodbench.benchmark.plugins.neighbours.on_cpu import CPUScreen
 from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, bank_on
@@ -23,7 +22,6 @@ from oodbench.benchmark.plugins.neighbours.rounded import RoundedBank
 from oodbench.benchmark.plugins.neighbours.screen import Search
 from oodbench.benchmark.plugins.neighbours.shared import SharedProduct
 from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch
-from oodbench.benchmark.plugins.neighbours.streamed_screen import StreamedScreen
 from oodbench.benchmark.plugins.registry import registry
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 from oodbench.benchmark.stages.detecting.set_arrays import SetArrays, array_batch
@@ -113,12 +111,8 @@ def streamed(bank: TrainingBank, weights: Tensor | None = None) -> Search:
     return StreamedSearch(bank, weights, SHAPE)
 
 
-def streamed_screen(bank: TrainingBank, weights: Tensor | None = None) -> Search:
-    return StreamedScreen(bank, weights, SHAPE)
-
-
 SCREENS = pytest.mark.parametrize("screen", [on_cpu, on_gpu])
-SEARCHES = pytest.mark.parametrize("screen", [on_cpu, on_gpu, streamed, streamed_screen])
+SEARCHES = pytest.mark.parametrize("screen", [on_cpu, on_gpu, streamed])
 MakeScreen = Callable[..., Search]
 
 
@@ -315,75 +309,6 @@ def test_entries_in_the_shape_of_the_product_have_its_bits(
     assert torch.equal(values, largest(whole, 9)[0])
 
 
-# Pieces of a bank that is not held
-
-
-@pytest.fixture(autouse=True)
-def pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[bool]]:
-    """`StreamedScreen` takes pieces of 250 images, however much is left of them. Whether each product was dense."""
-    monkeypatch.setattr(streamed_screens, "NUMBERS", 250 * DIMS)
-    monkeypatch.setattr(streamed_screens, "IMAGES", 40)
-    monkeypatch.setattr(streamed_screens, "DENSE", 1.0)
-    found: list[bool] = []
-    reaching = streamed_screens._Piece.reaching
-
-    def noted(self: Any, *given: Any) -> Any:
-        reached = reaching(self, *given)
-        found.append(reached is None)
-        return reached
-
-    monkeypatch.setattr(streamed_screens._Piece, "reaching", noted)
-    return lambda: found
-
-
-@pytest.mark.parametrize("dense, outcomes", [(0.0, {True}), (0.02, {True, False}), (1.0, {False})])
-def test_of_pieces_that_screening_leaves_too_much_of_all_is_computed_in_float32(
-    dense: float, outcomes: set[bool], pieces: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    same_bits()
-    monkeypatch.setattr(streamed_screens, "DENSE", dense)
-    monkeypatch.setattr(streamed_screens, "TRIED", 100)
-    bank, images = bank_of(normal, 0), features(normal, 1, IMAGES)
-    found = streamed_screen(bank).column(unit(images).float(), 7)
-    assert found is not None
-    assert torch.equal(found, largest(bank.similarities(images), 7)[1][:, -1])
-    assert len(pieces()) == 4 * 3  # of 250 and at last 200, with 40, 40 and 16 images; the first piece is not screened
-    assert set(pieces()) == outcomes
-
-
-def test_screening_of_pieces_ends_where_it_leaves_too_much(
-    pieces: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    same_bits()
-    monkeypatch.setattr(streamed_screens, "DENSE", 0.0)
-    monkeypatch.setattr(streamed_screens, "TRIED", 2)
-    bank, images = bank_of(normal, 0), features(normal, 1, IMAGES)
-    screen, whole = streamed_screen(bank), largest(bank.similarities(images), 7)
-    for _ in range(2):
-        found, values = screen.column(unit(images).float(), 7), screen.values(unit(images).float(), 7)
-        assert found is not None
-        assert torch.equal(found, whole[1][:, -1])
-        assert values is not None
-        assert torch.equal(values, whole[0])
-    assert len(pieces()) == 2 * 3
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_no_similarity_that_is_large_enough_is_left_out(kind: Kind, weighted: bool) -> None:
-    bank, directions = units(kind, 0, BANK), units(kind, 1, IMAGES)
-    weights = torch.from_numpy(np.random.RandomState(4).randn(BANK).astype(np.float32) * 20) if weighted else None
-    exact = directions.double() @ (bank if weights is None else bank.double() * weights[:, None]).double().T
-    for k in (1, 5, 50):
-        least = exact.topk(k, dim=1).values[:, -1] - 2.0**-40 * exact.abs().amax()
-        found = streamed_screens._Piece(bank, weights).reaching(directions, least)
-        assert found is not None
-        values, places = found
-        for row in range(IMAGES):
-            reached = set(places[row][values[row] > -torch.inf].tolist())
-            assert reached >= set((exact[row] >= least[row]).nonzero()[:, 0].tolist())
-
-
 # The choice
 
 
@@ -490,17 +415,13 @@ def test_scores_have_the_same_bytes_screened_on_a_gpu(
 
 @pytest.mark.parametrize("names", [("knn",), ("nnguide",), ("knn", "nnguide")])
 @pytest.mark.parametrize("numbers", [2**24, 3 * IMAGES * DIMS])
-@pytest.mark.parametrize("is_screened", [True, False])
 def test_a_bank_that_is_not_held_in_memory_is_read_once_for_many_blocks(
     scored: Callable[..., tuple[list[bytes], list[int]]],
-    pieces: Callable[[], list[bool]],
     names: tuple[str, ...],
     numbers: int,
-    is_screened: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     same_bits()
-    monkeypatch.setattr(searches, "screens_on_cpu", lambda: is_screened)
     monkeypatch.setattr(training_bank, "HELD", 0)
     monkeypatch.setattr(training_bank, "LARGEST", IMAGES * BANK)
     monkeypatch.setattr(training_bank, "PIECE", 250)
@@ -523,7 +444,6 @@ def test_a_bank_that_is_not_held_in_memory_is_read_once_for_many_blocks(
     whole = read.count(250)  # pieces; the neighbours themselves are read as well
     groups = 1 if numbers == 2**24 else 3
     assert whole == 4 * (1 + len(not_screened()) + groups * len(names))
-    assert (False in pieces()) == is_screened
 
 
 def test_pieces_in_memory_of_their_own_are_compared_with_the_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,10 @@ class CPUScreen(Screen):
         apart = 2 * bound.numpy() + 2 * self._near
         cut = _cut(_kth(best.float().numpy(), k), apart)
         integers = as_integers.numpy()
-        kept = reaching(products, cut)
+        if float(cut.min()) > 0:
+            kept = np.greater_equal(integers, cut.view(torch.int16).numpy()[:, None])
+        else:
+            kept = (products >= cut[:, None]).numpy()
         width, count = products.shape[1], len(directions)
         places = np.flatnonzero(kept)
         if len(places) > CROWDED / 2 * kept.size:
@@ -82,16 +85,6 @@ class CPUScreen(Screen):
         """(Weighted) cosines of pairs, float64, each within `_near` of the exact one."""
         found = pair_products(directions, self._vectors, *pairs).astype(np.float64)
         return found if self._weights is None else found * self._weights.numpy()[pairs.columns]
-
-
-def reaching(products: Tensor, least: Tensor) -> Bools:
-    """Which entries of bfloat16 products, (N, B), are at least those of `least`, bfloat16 (N,): (N, B)."""
-    if float(least.min()) > 0:  # positive numbers have the order of integers
-        integers, lowest = (values.view(torch.int16).numpy() for values in (products, least))
-        found: Bools = np.greater_equal(integers, lowest[:, None])
-    else:
-        found = (products >= least[:, None]).numpy()
-    return found
 
 
 def _cut(kth: np.ndarray, apart: np.ndarray) -> Tensor:

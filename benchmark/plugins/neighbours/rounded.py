@@ -75,7 +75,6 @@ class RoundedBank:
         self.centre = (total / count).float()
         centre = self.centre.double()
         offsets = torch.cat([bank[rows].double() @ centre for rows in _blocks(count)]) * factors
-        self._level = float(offsets.mean() - centre @ centre)
         offsets -= offsets.mean()
         self.rounded = torch.zeros(self._width, count, dtype=torch.bfloat16, device=self.device)
         self._length = self._error = self._rounded_length = 0.0
@@ -109,10 +108,6 @@ class RoundedBank:
         rounded, bound = self.round(directions)
         with sums_in_float32():
             return torch.mm(rounded, self.rounded), bound
-
-    def constant(self, directions: Tensor) -> Tensor:
-        """What the products with each of the unit vectors (N, D) lack, a m - m m + mean_j(m b_j): float64 (N,)."""
-        return directions.double() @ self.centre.double() + self._level
 
     def round(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (N, D) as they are multiplied with `rounded`, bfloat16 (N, W), and the bound of `products`."""

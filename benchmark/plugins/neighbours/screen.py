@@ -127,7 +127,7 @@ class Screen(Search):
         values = self._tiles.entries(directions, pairs.rows, pairs.columns)
         if self._weights is not None:
             values = values * self._weights.numpy()[pairs.columns]
-        table = torch.from_numpy(table_of(pairs.rows, values, len(ranks), k))
+        table = torch.from_numpy(_table(pairs.rows, values, len(ranks), k))
         best = torch.topk(table, k, dim=1).values
         if full.any():
             rows = torch.from_numpy(full)
@@ -145,17 +145,16 @@ class Screen(Search):
         """
 
 
-def table_of(rows: np.ndarray, values: np.ndarray, count: int, width: int) -> np.ndarray:
-    """The values of each row side by side, filled with -inf, or integers with 0, to at least `width`, (count, W)."""
+def _table(rows: np.ndarray, values: np.ndarray, count: int, width: int) -> np.ndarray:
+    """The values of each row side by side, filled with -inf to at least `width`, (count, W)."""
     starts = np.searchsorted(rows, np.arange(count + 1))
-    shape, empty = (count, max(width, int(np.diff(starts).max(initial=1)))), 0 if values.dtype.kind == "i" else -np.inf
-    table = np.full(shape, empty, dtype=values.dtype)
+    table = np.full((count, max(width, int(np.diff(starts).max(initial=1)))), -np.inf, dtype=values.dtype)
     table[rows, np.arange(len(rows)) - starts[rows]] = values
     return table
 
 
 def nth(rows: np.ndarray, values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """In every row, the value of a rank (1: the largest), (N,); 0 where the rank is 0."""
-    table = -np.sort(-table_of(rows, values, len(ranks), 1), axis=1)
+    table = -np.sort(-_table(rows, values, len(ranks), 1), axis=1)
     found: np.ndarray = np.where(ranks > 0, table[np.arange(len(ranks)), np.maximum(ranks, 1) - 1], 0.0)
     return found

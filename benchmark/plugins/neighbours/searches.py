@@ -15,7 +15,6 @@ from oodbench.benchmark.plugins.neighbours.on_gpu import GPUScreen, UnitVectors,
 from oodbench.benchmark.plugins.neighbours.rounded import rounds_to_nearest
 from oodbench.benchmark.plugins.neighbours.screen import Search
 from oodbench.benchmark.plugins.neighbours.streamed import StreamedSearch
-from oodbench.benchmark.plugins.neighbours.streamed_screen import StreamedScreen
 from oodbench.benchmark.plugins.neighbours.tiles import Shape, agreeing, multiplies_pairs, pieces_agree
 from oodbench.benchmark.plugins.training_bank import TrainingBank
 
@@ -136,7 +135,9 @@ class OnCPU(Searches):
             self.bank.held is not None
             and self._is_large
             and self._bytes_of(1) <= training_bank.HELD
-            and screens_on_cpu()
+            and multiplies_bfloat16(CPU)
+            and rounds_to_nearest(CPU)
+            and multiplies_pairs()
         )
 
     def make(self, weights: Tensor | None, shape: Shape) -> Search | None:
@@ -151,10 +152,10 @@ class OnCPU(Searches):
 
 
 class Streamed(Searches):
-    """Search of a bank that memory does not hold, read once for many blocks; screened where that pays."""
+    """The float32 product with a bank that memory does not hold, read once for many blocks."""
 
-    NUMBERS = 2**25
-    """128 MB in float32."""
+    NUMBERS = 2**24
+    """Multiplying them takes about ten times as long as reading and normalising the bank."""
 
     @property
     def is_suitable(self) -> bool:
@@ -165,15 +166,7 @@ class Streamed(Searches):
         """As of `Searches`; None where pieces have other bits in memory of their own."""
         block = self.bank.block
         agree = pieces_agree(block, *self.bank.shape, torch.get_num_threads())
-        if not agree:
-            return None
-        is_screened = self._is_large and screens_on_cpu()
-        return (StreamedScreen if is_screened else StreamedSearch)(self.bank, weights, shape)
-
-
-def screens_on_cpu() -> bool:
-    """Whether the processor and torch have what screening needs."""
-    return multiplies_bfloat16(CPU) and rounds_to_nearest(CPU) and multiplies_pairs()
+        return StreamedSearch(self.bank, weights, shape) if agree else None
 
 
 def searches_of(bank: TrainingBank, images: int, device: torch.device) -> Searches | None:
